@@ -1,0 +1,124 @@
+//! Envelope framing: one message, compressed above a threshold, never larger than its limits.
+
+use crate::v2::{self, envelope::Payload};
+use bytes::Bytes;
+use prost::Message;
+
+/// Messages smaller than this (bytes) are sent as they are; zstd would cost more than it saves.
+pub const COMPRESS_ABOVE: usize = 1024;
+/// The largest message accepted from the link, in bytes.
+pub const MAX_MESSAGE: usize = 4 << 20;
+/// The largest message after decompression, in bytes. Bounds what a small frame can make us hold.
+pub const MAX_DECOMPRESSED: usize = 16 << 20;
+/// Senders split batches so that a frame stays near this size, in bytes: a heartbeat never waits
+/// behind more than this.
+pub const BULK_TARGET: usize = 64 << 10;
+
+/// Why a frame could not be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Larger than the limit.
+    #[error("message of {size} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Not a protobuf `Envelope`.
+    #[error("malformed message: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// The compressed part is damaged or decompresses to too much.
+    #[error("compressed message cannot be read: {0}")]
+    Compression(std::io::Error),
+    /// An envelope or a body without content that this version knows.
+    #[error("message has no content that protocol {} knows", crate::PROTOCOL)]
+    Empty,
+}
+
+/// Encodes one message, compressing it when it is large and zstd makes it smaller.
+pub fn encode(kind: v2::body::Kind) -> Bytes {
+    let body = v2::Body::from(kind);
+    let plain_len = body.encoded_len();
+    if plain_len > COMPRESS_ABOVE {
+        let raw = body.encode_to_vec();
+        if let Ok(packed) = zstd::bulk::compress(&raw, 1)
+            && packed.len() < raw.len()
+        {
+            return envelope(Payload::Zstd(packed.into()));
+        }
+    }
+    envelope(Payload::Plain(body))
+}
+
+fn envelope(payload: Payload) -> Bytes {
+    v2::Envelope { payload: Some(payload) }.encode_to_vec().into()
+}
+
+/// Decodes one message.
+///
+/// # Errors
+/// See [`FrameError`]. Nothing larger than [`MAX_DECOMPRESSED`] is ever allocated.
+pub fn decode(data: Bytes) -> Result<v2::body::Kind, FrameError> {
+    if data.len() > MAX_MESSAGE {
+        return Err(FrameError::TooLarge { size: data.len(), limit: MAX_MESSAGE });
+    }
+    let body = match v2::Envelope::decode(data)?.payload.ok_or(FrameError::Empty)? {
+        Payload::Plain(body) => body,
+        Payload::Zstd(packed) => {
+            let raw = unpack(&packed)?;
+            v2::Body::decode(Bytes::from(raw))?
+        }
+    };
+    body.kind.ok_or(FrameError::Empty)
+}
+
+/// Streams, so that what is held grows with what is there and not with what the header claims.
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, FrameError> {
+    use std::io::Read;
+    let decoder = zstd::Decoder::new(packed).map_err(FrameError::Compression)?;
+    let mut raw = Vec::new();
+    decoder
+        .take(MAX_DECOMPRESSED as u64 + 1)
+        .read_to_end(&mut raw)
+        .map_err(FrameError::Compression)?;
+    if raw.len() > MAX_DECOMPRESSED {
+        return Err(FrameError::TooLarge { size: raw.len(), limit: MAX_DECOMPRESSED });
+    }
+    Ok(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn big(n: usize) -> v2::body::Kind {
+        v2::body::Kind::Bye(v2::Bye { reason: "a".repeat(n) })
+    }
+
+    #[test]
+    fn round_trips_and_compresses_above_the_threshold() {
+        for n in [0, 10, COMPRESS_ABOVE * 4] {
+            let bytes = encode(big(n));
+            assert!(n < COMPRESS_ABOVE || bytes.len() < n / 2);
+            assert_eq!(decode(bytes).unwrap(), big(n));
+        }
+    }
+
+    #[test]
+    fn a_small_frame_cannot_make_us_hold_a_large_one() {
+        let bomb = encode(big(MAX_DECOMPRESSED + 10));
+        assert!(bomb.len() < 100_000);
+        assert!(matches!(decode(bomb), Err(FrameError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn damaged_frames_are_errors() {
+        assert!(decode(Bytes::new()).is_err());
+        assert!(decode(Bytes::from_static(b"\xff\xff\xff")).is_err());
+        assert!(decode(vec![0; MAX_MESSAGE + 1].into()).is_err());
+        let mut cut = encode(big(9000)).to_vec();
+        cut.truncate(cut.len() - 5);
+        assert!(decode(cut.into()).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! What travels: the protobuf messages of wire v2, their framing, and the JSON documents that
+//! users write (`TaskSpec`) and read (`Outcome`).
+//!
+//! This crate owns serialisation. It knows nothing of sessions, time or sockets.
+
+pub mod frame;
+pub mod spec;
+
+/// Generated from `proto/outlast/v2/session.proto`, which is the contract.
+#[allow(missing_docs, clippy::all)]
+pub mod v2 {
+    include!(concat!(env!("OUT_DIR"), "/outlast.v2.rs"));
+}
+
+pub use bytes::Bytes;
+pub use frame::{FrameError, decode, encode};
+pub use spec::{Run, SpecError, TaskSpec};
+
+/// The protocol version that this build speaks.
+pub const PROTOCOL: u32 = 2;
+
+impl From<v2::body::Kind> for v2::Body {
+    fn from(kind: v2::body::Kind) -> Self {
+        v2::Body { kind: Some(kind) }
+    }
+}

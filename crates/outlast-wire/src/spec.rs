@@ -1,0 +1,297 @@
+//! The task as a user writes it: one JSON document, used alike by HTTP, files and the wire.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The longest task id, in bytes.
+pub const MAX_TASK_ID: usize = 128;
+/// The largest spec, in bytes of JSON.
+pub const MAX_SPEC: usize = 256 << 10;
+/// The most labels or `requires` entries of one task.
+pub const MAX_LABELS: usize = 64;
+
+/// What to run and how. Unset fields take the defaults that each names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// What to run.
+    #[serde(flatten)]
+    pub run: Run,
+    /// Variables added to the worker's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory on the worker; default: a fresh folder of the attempt's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Seconds of running time after which the task is stopped; default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// Seconds between SIGTERM and SIGKILL when the task is stopped.
+    #[serde(default = "five", skip_serializing_if = "is_five")]
+    pub kill_grace: f64,
+    /// Higher runs first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// Slots of a worker that it takes; default 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slots: u32,
+    /// What the worker must have: `"gpu"`: `"*"` (present), `"cores"`: `">=8"`, `"os"`: `"linux"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, String>,
+    /// For people and filters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Tasks of equal priority are served in turn by queue; default `"default"`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub queue: String,
+    /// How often the task is tried again after its worker was lost or interrupted.
+    #[serde(default = "three", skip_serializing_if = "is_three")]
+    pub max_retries: u32,
+    /// Whether a failure of the task itself (exit code, signal, timeout) is tried again too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_failures: bool,
+    /// Seconds that a worker that went silent keeps the task for itself; default 600.
+    #[serde(default = "ten_minutes", skip_serializing_if = "is_ten_minutes")]
+    pub reconnect_window: f64,
+    /// What happens to a result of an attempt that was given up meanwhile.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub late_result: LateResult,
+    /// Whether an interrupted attempt may be run again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rerun: Rerun,
+}
+
+/// What a task runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// A program and its arguments, no shell in between.
+    Command(Vec<String>),
+    /// A line for `/bin/sh -c`.
+    Shell(String),
+    /// A function that the worker's program registered.
+    Call(Call),
+}
+
+/// A call of a registered function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// The name it was registered by.
+    pub function: String,
+    /// Its argument, any JSON value.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub args: serde_json::Value,
+}
+
+/// What happens to a finished result whose attempt was given up and whose task runs elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LateResult {
+    /// It counts, and the newer attempt is cancelled.
+    #[default]
+    Accept,
+    /// It is kept on record as superseded.
+    Fence,
+}
+
+/// Whether an interrupted attempt may be run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rerun {
+    /// Yes, up to `max_retries` times.
+    #[default]
+    Allowed,
+    /// At most once: an interrupted attempt fails the task.
+    Never,
+}
+
+fn five() -> f64 {
+    5.0
+}
+fn is_five(v: &f64) -> bool {
+    *v == 5.0
+}
+fn one() -> u32 {
+    1
+}
+fn is_one(v: &u32) -> bool {
+    *v == 1
+}
+fn three() -> u32 {
+    3
+}
+fn is_three(v: &u32) -> bool {
+    *v == 3
+}
+fn ten_minutes() -> f64 {
+    600.0
+}
+fn is_ten_minutes(v: &f64) -> bool {
+    *v == 600.0
+}
+fn is_zero(v: &i32) -> bool {
+    *v == 0
+}
+fn is_default<T: Default + PartialEq>(v: &T) -> bool {
+    *v == T::default()
+}
+
+/// Why a spec was refused. The text says what to change.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SpecError {
+    /// Not JSON of this shape.
+    #[error("not a task: {0}")]
+    Json(String),
+    /// A field has a value that cannot be used.
+    #[error("{field}: {problem}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+fn bad<T>(field: &'static str, problem: impl Into<String>) -> Result<T, SpecError> {
+    Err(SpecError::Field { field, problem: problem.into() })
+}
+
+impl TaskSpec {
+    /// A task that runs `run`, with every default.
+    pub fn new(run: Run) -> Self {
+        TaskSpec {
+            run,
+            env: BTreeMap::new(),
+            cwd: None,
+            timeout: None,
+            kill_grace: 5.0,
+            priority: 0,
+            slots: 1,
+            requires: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            queue: String::new(),
+            max_retries: 3,
+            retry_failures: false,
+            reconnect_window: 600.0,
+            late_result: LateResult::Accept,
+            rerun: Rerun::Allowed,
+        }
+    }
+
+    /// Parses and checks a spec.
+    ///
+    /// # Errors
+    /// [`SpecError`] with the field and what to change.
+    pub fn from_json(json: &[u8]) -> Result<Self, SpecError> {
+        if json.len() > MAX_SPEC {
+            return bad("spec", format!("{} bytes, the limit is {MAX_SPEC}", json.len()));
+        }
+        let spec: TaskSpec =
+            serde_json::from_slice(json).map_err(|e| SpecError::Json(e.to_string()))?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// The canonical JSON: equal specs give equal bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a spec has only string keys")
+    }
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for the first field that cannot be used.
+    pub fn check(&self) -> Result<(), SpecError> {
+        match &self.run {
+            Run::Command(argv) if argv.is_empty() || argv[0].is_empty() => {
+                return bad("command", "is empty; give a program and its arguments");
+            }
+            Run::Command(argv) if argv.iter().any(|a| a.contains('\0')) => {
+                return bad("command", "contains a NUL character");
+            }
+            Run::Shell(line) if line.trim().is_empty() => return bad("shell", "is empty"),
+            Run::Shell(line) if line.contains('\0') => {
+                return bad("shell", "contains a NUL character");
+            }
+            Run::Call(call) if call.function.is_empty() => return bad("call", "names no function"),
+            _ => {}
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return bad("env", format!("{name:?} is no usable variable"));
+            }
+        }
+        for (field, value) in [
+            ("timeout", self.timeout.unwrap_or(1.0)),
+            ("kill_grace", self.kill_grace),
+            ("reconnect_window", self.reconnect_window),
+        ] {
+            if !value.is_finite() || !(0.0..=1e9).contains(&value) {
+                return bad(field, format!("{value} is not a number of seconds from 0 to 1e9"));
+            }
+        }
+        if self.timeout == Some(0.0) {
+            return bad("timeout", "is 0; leave it out for no limit");
+        }
+        if self.slots == 0 || self.slots > 1_000_000 {
+            return bad("slots", "must be from 1 to 1000000");
+        }
+        if self.labels.len() > MAX_LABELS || self.requires.len() > MAX_LABELS {
+            return bad("labels", format!("more than {MAX_LABELS} entries"));
+        }
+        if self.queue.len() > MAX_TASK_ID {
+            return bad("queue", format!("longer than {MAX_TASK_ID} bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks a client-chosen task id: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`.
+///
+/// # Errors
+/// [`SpecError::Field`] saying what is allowed.
+pub fn check_task_id(id: &str) -> Result<(), SpecError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if id.is_empty() || id.len() > MAX_TASK_ID || !id.chars().all(allowed) {
+        return bad("id", format!("{id:?} must be 1 to {MAX_TASK_ID} of A-Z a-z 0-9 . _ : -"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minimal_json_gets_every_default() {
+        let spec = TaskSpec::from_json(br#"{"command":["true"]}"#).unwrap();
+        assert_eq!(spec, TaskSpec::new(Run::Command(vec!["true".into()])));
+        assert_eq!(spec.to_json(), br#"{"command":["true"]}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_by_field() {
+        for (json, names) in [
+            (r#"{"command":[]}"#, "command"),
+            (r#"{"shell":"  "}"#, "shell"),
+            (r#"{"shell":"a","timeout":0}"#, "timeout"),
+            (r#"{"shell":"a","timeout":-1}"#, "timeout"),
+            (r#"{"shell":"a","slots":0}"#, "slots"),
+            (r#"{"shell":"a","env":{"A=B":"c"}}"#, "env"),
+            (r#"{"shell":"a","prio":1}"#, "prio"),
+            (r#"{}"#, "not a task"),
+        ] {
+            let error = TaskSpec::from_json(json.as_bytes()).expect_err(json).to_string();
+            assert!(error.contains(names), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn task_ids() {
+        assert!(check_task_id("a-B_0.9:x").is_ok());
+        for id in ["", "a b", "a/b", "é"] {
+            assert!(check_task_id(id).is_err());
+        }
+    }
+}
