@@ -1,0 +1,336 @@
+//! The facts that each side makes durable. A store applies a batch in one transaction, in order.
+
+use crate::ids::{Epoch, TaskId};
+use outlast_wire::{TaskSpec, v2::TaskOutcome};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Records of one decision, to be applied together or not at all. Numbered from 1 without gaps.
+#[derive(Debug, Clone)]
+pub struct Batch<R> {
+    /// Its number; `on_persisted` names it.
+    pub number: u64,
+    /// In order.
+    pub records: Vec<R>,
+}
+
+/// Where a task stands, as the coordinator sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaskState {
+    /// Waiting for a worker.
+    Pending,
+    /// Given to a worker; it may be running.
+    Assigned,
+    /// Over, and it succeeded.
+    Succeeded,
+    /// Over, and it did not.
+    Failed,
+    /// Over, because somebody asked.
+    Cancelled,
+}
+
+impl TaskState {
+    /// Whether nothing more will happen unless somebody retries it.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+    /// The word that users see and the store keeps.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+    /// The reverse of [`Self::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Pending, Self::Assigned, Self::Succeeded, Self::Failed, Self::Cancelled]
+            .into_iter()
+            .find(|s| s.as_str() == word)
+    }
+}
+
+/// What the coordinator makes durable. `at` is Unix time in milliseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CoordRecord {
+    /// A task was accepted. Its state is pending, its epoch 0.
+    Submitted {
+        /// Its id.
+        task: TaskId,
+        /// Grows with each submission; the order of service among equals.
+        number: u64,
+        /// What to run.
+        spec: Arc<TaskSpec>,
+        /// When.
+        at: i64,
+    },
+    /// A worker was given the task: its state is assigned, its epoch is `epoch`.
+    Assigned {
+        /// Which task.
+        task: TaskId,
+        /// The new attempt.
+        epoch: Epoch,
+        /// The worker's store id.
+        worker: Arc<str>,
+        /// When.
+        at: i64,
+    },
+    /// The worker said that the attempt runs. Only `started_at` of the task changes.
+    Started {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+        /// Worker's Unix time in milliseconds.
+        started_at: i64,
+        /// When it was heard.
+        at: i64,
+    },
+    /// The task is pending again; its epoch stays, its worker is none.
+    Requeued {
+        /// Which task.
+        task: TaskId,
+        /// The attempt that ended.
+        epoch: Epoch,
+        /// Losses counted toward `max_retries` so far.
+        retries: u32,
+        /// Why, for people.
+        reason: String,
+        /// How that attempt ended, when it was heard of.
+        outcome: Option<Arc<TaskOutcome>>,
+        /// When.
+        at: i64,
+    },
+    /// The task is over.
+    Ended {
+        /// Which task.
+        task: TaskId,
+        /// The attempt that decided it; 0 when none did.
+        epoch: Epoch,
+        /// Succeeded, failed or cancelled.
+        state: TaskState,
+        /// Why, for people; empty on plain success.
+        reason: String,
+        /// The result, when there is one.
+        outcome: Option<Arc<TaskOutcome>>,
+        /// The store id of the worker that delivered it.
+        worker: Option<Arc<str>>,
+        /// When.
+        at: i64,
+    },
+    /// An outcome that does not count: kept on record, changes nothing else. The task may be
+    /// over or unknown (then it is kept beside the tasks).
+    Superseded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+        /// Why it does not count.
+        reason: String,
+        /// What it was.
+        outcome: Arc<TaskOutcome>,
+        /// The worker's store id.
+        worker: Arc<str>,
+        /// When.
+        at: i64,
+    },
+    /// Somebody asked to cancel a task that is assigned; it goes on until its worker agrees.
+    CancelRequested {
+        /// Which task.
+        task: TaskId,
+        /// When.
+        at: i64,
+    },
+    /// A task that was over is pending again, because somebody asked. Its result is cleared.
+    Retried {
+        /// Which task.
+        task: TaskId,
+        /// When.
+        at: i64,
+    },
+    /// Something worth telling in the task's history; no state changes.
+    Noted {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+        /// What.
+        note: String,
+        /// When.
+        at: i64,
+    },
+    /// A worker said hello: insert or replace what is known of it (not its cursors).
+    WorkerSeen {
+        /// Everything but cursors.
+        worker: Arc<WorkerRow>,
+        /// When.
+        at: i64,
+    },
+    /// A worker's link ended.
+    WorkerGone {
+        /// Its store id.
+        worker: Arc<str>,
+        /// Why, for people.
+        reason: String,
+        /// When.
+        at: i64,
+    },
+    /// An operator removed the worker; delete its row and cursors.
+    WorkerForgotten {
+        /// Its store id.
+        worker: Arc<str>,
+        /// When.
+        at: i64,
+    },
+    /// Outbox records of this lane up to `seq` have taken effect.
+    Cursor {
+        /// The worker's store id.
+        worker: Arc<str>,
+        /// `outlast_wire::v2::Lane` as a number.
+        lane: i32,
+        /// The last sequence applied.
+        seq: u64,
+    },
+}
+
+/// What is known of a worker beyond a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerRow {
+    /// UUID of its store: its identity.
+    pub store_id: Arc<str>,
+    /// The name people see; unique.
+    pub name: Arc<str>,
+    /// Grows each time its store is opened.
+    pub incarnation: u64,
+    /// Grows each time that incarnation dials.
+    pub connection: u64,
+    /// Tasks it runs at once.
+    pub slots: u32,
+    /// Further tasks that may wait there.
+    pub prefetch: u32,
+    /// A flat JSON object.
+    pub capabilities: String,
+    /// Declared by the user.
+    pub labels: BTreeMap<String, String>,
+    /// Software version.
+    pub version: String,
+}
+
+/// A task that is not over, as loaded at start (or one that is over, for a retry).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRow {
+    /// Its id.
+    pub id: TaskId,
+    /// Its number in order of submission.
+    pub number: u64,
+    /// What to run.
+    pub spec: Arc<TaskSpec>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Its newest attempt; 0 before the first.
+    pub epoch: Epoch,
+    /// Losses counted toward `max_retries`.
+    pub retries: u32,
+    /// Store id of the worker that has it, while assigned.
+    pub worker: Option<Arc<str>>,
+    /// Whether a cancel was asked for and not yet settled.
+    pub cancelling: bool,
+    /// When the current attempt started (worker's Unix ms), if it was heard.
+    pub started_at: Option<i64>,
+}
+
+/// Everything that the coordinator's core needs to go on after a restart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CoordSnapshot {
+    /// UUID of this coordinator's store.
+    pub coordinator_id: Arc<str>,
+    /// The highest task number ever given.
+    pub last_number: u64,
+    /// Tasks that are not over, by number.
+    pub tasks: Vec<TaskRow>,
+    /// All known workers, with (lane, last applied sequence).
+    pub workers: Vec<(WorkerRow, Vec<(i32, u64)>)>,
+}
+
+/// What a worker makes durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerRecord {
+    /// An assignment arrived: insert the attempt as queued (replacing an older epoch's row).
+    Accepted {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+        /// What to run.
+        spec: Arc<TaskSpec>,
+    },
+    /// The attempt is about to run. Written only for tasks that must not run twice.
+    Starting {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+        /// Unix time in milliseconds.
+        at: i64,
+    },
+    /// The attempt ended: delete its row and append its outcome to the outbox.
+    Finished {
+        /// The lane (`outlast_wire::v2::Lane` as a number).
+        lane: i32,
+        /// The sequence in that lane.
+        seq: u64,
+        /// What happened.
+        outcome: Arc<TaskOutcome>,
+    },
+    /// The attempt is dropped without an outcome (it was superseded before it started).
+    Dropped {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+    },
+    /// The coordinator has everything of this lane up to `seq`: delete it from the outbox.
+    Acked {
+        /// The lane.
+        lane: i32,
+        /// The last sequence acknowledged.
+        seq: u64,
+    },
+    /// The coordinator that this store belongs to, learned at the first welcome.
+    Joined {
+        /// Its UUID.
+        coordinator_id: Arc<str>,
+    },
+}
+
+/// An attempt in a worker's store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptRow {
+    /// Which task.
+    pub task: TaskId,
+    /// Which attempt.
+    pub epoch: Epoch,
+    /// What to run.
+    pub spec: Arc<TaskSpec>,
+    /// Set once `Starting` was written.
+    pub started_at: Option<i64>,
+}
+
+/// Everything that a worker's core needs to go on after a restart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WorkerSnapshot {
+    /// UUID of this store.
+    pub store_id: Arc<str>,
+    /// This opening's number; already durable, one more than the last.
+    pub incarnation: u64,
+    /// The coordinator it belongs to, once known.
+    pub coordinator_id: Option<Arc<str>>,
+    /// Attempts that have no outcome yet, in order of arrival.
+    pub attempts: Vec<AttemptRow>,
+    /// Unacknowledged outcomes of the results lane, in sequence order.
+    pub outbox: Vec<(u64, Arc<TaskOutcome>)>,
+    /// The next sequence of the results lane (from 1; survives an empty outbox).
+    pub next_seq: u64,
+}
