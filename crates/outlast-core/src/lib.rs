@@ -12,7 +12,12 @@
 //! rests on those facts is held back until the driver reports `on_persisted(batch)`. A driver
 //! that cannot write keeps the batch and tries again; it never skips one.
 
+pub mod backoff;
+pub mod health;
 pub mod ids;
 pub mod records;
+pub mod requires;
+pub mod scheduler;
+pub mod stats;
 
 pub use ids::{AttemptId, Epoch, Millis, Now, TaskId};

@@ -1,0 +1,352 @@
+//! From records to rows. Everything here happens inside one transaction.
+
+use super::rounds::{Current, Event};
+use super::schema::{phase, queue_column, state_code, state_of};
+use crate::StoreError;
+use crate::db::int;
+use crate::types::EventKind;
+use outlast_core::records::{CoordRecord, TaskState, WorkerRow};
+use outlast_wire::{TaskSpec, v2::TaskOutcome};
+use prost::Message;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Applies records; what can be summed up over a transaction is written once, at its end.
+pub(super) struct Applier<'a> {
+    tx: &'a Connection,
+    refs: &'a mut HashMap<Arc<str>, i64>,
+    /// Change of the number of tasks per state code.
+    moved: [i64; 5],
+    last_number: i64,
+    cursors: BTreeMap<(i64, i32), i64>,
+}
+
+/// How a task ended.
+struct End<'a> {
+    epoch: i64,
+    state: TaskState,
+    reason: &'a str,
+    outcome: Option<&'a TaskOutcome>,
+    worker: Option<i64>,
+    at: i64,
+}
+
+impl<'a> Applier<'a> {
+    pub(super) fn new(tx: &'a Connection, refs: &'a mut HashMap<Arc<str>, i64>) -> Self {
+        Applier { tx, refs, moved: [0; 5], last_number: 0, cursors: BTreeMap::new() }
+    }
+
+    pub(super) fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
+        use CoordRecord as R;
+        match record {
+            R::Submitted { task, number, spec, at } => {
+                self.on_submitted(task, int(*number)?, spec, *at)
+            }
+            R::Assigned { task, epoch, worker, at } => {
+                self.on_assigned(task, int(*epoch)?, worker, *at)
+            }
+            R::Started { task, epoch, started_at, at: _ } => {
+                self.on_started(task, int(*epoch)?, *started_at)
+            }
+            R::Requeued { task, epoch, retries, reason, outcome, at } => {
+                let outcome = outcome.as_deref();
+                self.on_requeued(task, int(*epoch)?, *retries, reason, outcome, *at)
+            }
+            R::Ended { task, epoch, state, reason, outcome, worker, at } => {
+                let worker = worker.as_ref().map(|w| self.worker_ref(w)).transpose()?;
+                let (epoch, outcome) = (int(*epoch)?, outcome.as_deref());
+                self.on_ended(task, End { epoch, state: *state, reason, outcome, worker, at: *at })
+            }
+            R::Superseded { task, epoch, reason, outcome, worker, at } => {
+                self.on_superseded(task, int(*epoch)?, reason, outcome, worker, *at)
+            }
+            R::CancelRequested { task, at } => self.on_cancel_requested(task, *at),
+            R::Retried { task, at } => self.on_retried(task, *at),
+            R::Noted { task, epoch, note, at } => {
+                let now = self.known(task)?;
+                let epoch = int(*epoch)?;
+                self.tell(&now, EventKind::Noted, epoch, None, *at, note)
+            }
+            R::WorkerSeen { worker, at } => self.on_worker_seen(worker, *at),
+            R::WorkerGone { worker, reason, at } => {
+                let sql = "UPDATE workers SET gone_at = ?2, gone_reason = ?3 WHERE store_id = ?1";
+                self.run(sql, params![worker, at, reason])
+            }
+            R::WorkerForgotten { worker, at: _ } => self.on_worker_forgotten(worker),
+            R::Cursor { worker, lane, seq } => {
+                let key = (self.worker_ref(worker)?, *lane);
+                let last = self.cursors.entry(key).or_default();
+                *last = (*last).max(int(*seq)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what was summed up.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        for ((worker, lane), seq) in &self.cursors {
+            self.run(
+                "INSERT INTO cursors VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)",
+                params![worker, lane, seq],
+            )?;
+        }
+        if self.moved == [0; 5] && self.last_number == 0 {
+            return Ok(());
+        }
+        let [pending, assigned, succeeded, failed, cancelled] = self.moved;
+        self.run(
+            "UPDATE totals SET pending = pending + ?1, assigned = assigned + ?2,
+                 succeeded = succeeded + ?3, failed = failed + ?4, cancelled = cancelled + ?5,
+                 last_number = max(last_number, ?6)",
+            params![pending, assigned, succeeded, failed, cancelled, self.last_number],
+        )
+    }
+
+    fn on_submitted(
+        &mut self,
+        task: &str,
+        number: i64,
+        spec: &TaskSpec,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO tasks (number, id, state, epoch, retries, cancelling, round,
+                 submitted_at, priority, queue, spec) VALUES (?1, ?2, 0, 0, 0, 0, 0, ?3, ?4, ?5, ?6)",
+            params![number, task, at, spec.priority, queue_column(&spec.queue), spec.to_json()],
+        )?;
+        for (key, value) in &spec.labels {
+            self.run("INSERT INTO labels VALUES (?1, ?2, ?3)", params![key, value, number])?;
+        }
+        self.moved[0] += 1;
+        self.last_number = self.last_number.max(number);
+        Ok(())
+    }
+
+    fn on_assigned(
+        &mut self,
+        task: &str,
+        epoch: i64,
+        worker: &Arc<str>,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let worker = self.worker_ref(worker)?;
+        let now = self.known(task)?;
+        let round = self.set_aside(&now)?;
+        self.run(
+            "UPDATE tasks SET state = 1, epoch = ?2, worker = ?3, assigned_at = ?4, round = ?5,
+                 started_at = NULL, ended_at = NULL, ended_epoch = NULL, ended_worker = NULL,
+                 reason = NULL, outcome = NULL WHERE number = ?1",
+            params![now.number, epoch, worker, at, round],
+        )?;
+        self.count(&now, TaskState::Assigned);
+        Ok(())
+    }
+
+    fn on_started(&mut self, task: &str, epoch: i64, started_at: i64) -> Result<(), StoreError> {
+        let now = self.known(task)?;
+        let current = now.is(TaskState::Assigned) && now.epoch == epoch;
+        if current && now.started_at.is_none() {
+            let sql = "UPDATE tasks SET started_at = ?2 WHERE number = ?1";
+            return self.run(sql, params![now.number, started_at]);
+        }
+        // Of an attempt that is no longer current, or told again.
+        let worker = now.worker.filter(|_| now.epoch == epoch);
+        self.tell(&now, EventKind::Started, epoch, worker, started_at, "")
+    }
+
+    fn on_requeued(
+        &mut self,
+        task: &str,
+        epoch: i64,
+        retries: u32,
+        reason: &str,
+        outcome: Option<&TaskOutcome>,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let now = self.known(task)?;
+        let round = self.set_aside(&now)?;
+        let worker = now.worker.filter(|_| now.epoch == epoch);
+        let kind = EventKind::Requeued;
+        // Of the round that it ends, so that it stands between the attempts.
+        let phase = phase::AFTER_ENDED;
+        self.insert_event(&now, Event { phase, kind, epoch, worker, at, reason, outcome })?;
+        self.run(
+            "UPDATE tasks SET state = 0, retries = ?2, worker = NULL, round = ?3,
+                 assigned_at = NULL, started_at = NULL, ended_at = NULL, ended_epoch = NULL,
+                 ended_worker = NULL, reason = NULL, outcome = NULL WHERE number = ?1",
+            params![now.number, retries, round.max(now.round + 1)],
+        )?;
+        self.count(&now, TaskState::Pending);
+        Ok(())
+    }
+
+    fn on_ended(&mut self, task: &str, end: End<'_>) -> Result<(), StoreError> {
+        if !end.state.is_terminal() {
+            let word = end.state.as_str();
+            return Err(StoreError::Contradiction(format!("{task} cannot end as {word}")));
+        }
+        let mut now = self.known(task)?;
+        // Another attempt decided it: what the row says of this one is history now.
+        let other = (end.epoch != 0 && end.epoch != now.epoch)
+            || (end.worker.is_some() && end.worker != now.worker);
+        if now.ended_at.is_some() || (now.assigned_at.is_some() && other) {
+            now.round = self.set_aside(&now)?;
+            (now.assigned_at, now.started_at) = (None, None);
+        }
+        let told = end.outcome.map(|o| o.started_at_ms).filter(|ms| *ms > 0 && end.epoch != 0);
+        self.run(
+            "UPDATE tasks SET state = ?2, cancelling = 0, round = ?3, worker = ?4,
+                 assigned_at = ?5, started_at = ?6, ended_at = ?7, ended_epoch = ?8,
+                 ended_worker = ?9, reason = ?10, outcome = ?11 WHERE number = ?1",
+            params![
+                now.number,
+                state_code(end.state),
+                now.round,
+                end.worker.or(now.worker),
+                now.assigned_at,
+                now.started_at.or(told),
+                end.at,
+                end.epoch,
+                end.worker,
+                Some(end.reason).filter(|r| !r.is_empty()),
+                end.outcome.map(Message::encode_to_vec),
+            ],
+        )?;
+        self.count(&now, end.state);
+        Ok(())
+    }
+
+    fn on_superseded(
+        &mut self,
+        task: &str,
+        epoch: i64,
+        reason: &str,
+        outcome: &TaskOutcome,
+        worker: &Arc<str>,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let worker = self.worker_ref(worker)?;
+        let Some(now) = self.find(task)? else {
+            return self.run(
+                "INSERT INTO orphans (task, epoch, worker, at, reason, outcome)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![task, epoch, worker, at, reason, outcome.encode_to_vec()],
+            );
+        };
+        let (phase, kind) = (now.phase(), EventKind::Superseded);
+        let (worker, outcome) = (Some(worker), Some(outcome));
+        self.insert_event(&now, Event { phase, kind, epoch, worker, at, reason, outcome })
+    }
+
+    fn on_cancel_requested(&mut self, task: &str, at: i64) -> Result<(), StoreError> {
+        let now = self.known(task)?;
+        self.run("UPDATE tasks SET cancelling = 1 WHERE number = ?1", params![now.number])?;
+        self.tell(&now, EventKind::CancelRequested, now.epoch, now.worker, at, "")
+    }
+
+    fn on_retried(&mut self, task: &str, at: i64) -> Result<(), StoreError> {
+        let now = self.known(task)?;
+        let round = self.set_aside(&now)?;
+        let next = Current { round, assigned_at: None, started_at: None, ended_at: None, ..now };
+        self.tell(&next, EventKind::Retried, now.epoch, None, at, "")?;
+        self.run(
+            "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, worker = NULL, round = ?2,
+                 assigned_at = NULL, started_at = NULL, ended_at = NULL, ended_epoch = NULL,
+                 ended_worker = NULL, reason = NULL, outcome = NULL WHERE number = ?1",
+            params![next.number, round],
+        )?;
+        self.count(&next, TaskState::Pending);
+        Ok(())
+    }
+
+    fn on_worker_seen(&mut self, worker: &WorkerRow, at: i64) -> Result<(), StoreError> {
+        let number = self.worker_ref(&worker.store_id)?;
+        let sql = "UPDATE worker_refs SET name = ?2 WHERE ref = ?1 AND name IS NOT ?2";
+        self.run(sql, params![number, worker.name])?;
+        let labels =
+            serde_json::to_string(&worker.labels).expect("a map of strings is always JSON");
+        self.run(
+            "INSERT OR REPLACE INTO workers
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, '')",
+            params![
+                worker.store_id,
+                worker.name,
+                int(worker.incarnation)?,
+                int(worker.connection)?,
+                worker.slots,
+                worker.prefetch,
+                worker.capabilities,
+                labels,
+                worker.version,
+                at,
+            ],
+        )
+    }
+
+    fn on_worker_forgotten(&mut self, worker: &Arc<str>) -> Result<(), StoreError> {
+        let number = self.worker_ref(worker)?;
+        self.cursors.retain(|(of, _), _| *of != number);
+        self.run("DELETE FROM cursors WHERE worker = ?1", params![number])?;
+        self.run("DELETE FROM workers WHERE store_id = ?1", params![worker])
+    }
+
+    fn count(&mut self, from: &Current, to: TaskState) {
+        self.moved[from.state as usize] -= 1;
+        self.moved[state_code(to) as usize] += 1;
+    }
+
+    fn known(&self, task: &str) -> Result<Current, StoreError> {
+        self.find(task)?
+            .ok_or_else(|| StoreError::Contradiction(format!("there is no task {task}")))
+    }
+
+    fn find(&self, task: &str) -> Result<Option<Current>, StoreError> {
+        let mut query = self.tx.prepare_cached(
+            "SELECT number, state, epoch, worker, assigned_at, started_at, ended_at, ended_epoch,
+                 ended_worker, round FROM tasks WHERE id = ?1",
+        )?;
+        let found = query
+            .query_row([task], |r| {
+                Ok(Current {
+                    number: r.get(0)?,
+                    state: r.get(1)?,
+                    epoch: r.get(2)?,
+                    worker: r.get(3)?,
+                    assigned_at: r.get(4)?,
+                    started_at: r.get(5)?,
+                    ended_at: r.get(6)?,
+                    ended_epoch: r.get(7)?,
+                    ended_worker: r.get(8)?,
+                    round: r.get(9)?,
+                })
+            })
+            .optional()?;
+        match found {
+            Some(now) if state_of(now.state).is_none() => {
+                Err(StoreError::damaged("unknown task state", now.state))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn worker_ref(&mut self, store_id: &Arc<str>) -> Result<i64, StoreError> {
+        if let Some(known) = self.refs.get(store_id) {
+            return Ok(*known);
+        }
+        let insert = "INSERT OR IGNORE INTO worker_refs (store_id) VALUES (?1)";
+        self.run(insert, params![store_id])?;
+        let number = self
+            .tx
+            .prepare_cached("SELECT ref FROM worker_refs WHERE store_id = ?1")?
+            .query_row([store_id], |r| r.get(0))?;
+        self.refs.insert(store_id.clone(), number);
+        Ok(number)
+    }
+
+    pub(super) fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+        self.tx.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! A task's history as it is read: what its row tells, woven into its `events`.
+
+use super::load;
+use super::schema::{kind_code, phase};
+use crate::StoreError;
+use crate::db::uint;
+use crate::types::{EventKind, PastOutcome, StoredEvent};
+use outlast_core::ids::TaskId;
+use rusqlite::{Connection, OptionalExtension, Row};
+use std::sync::Arc;
+
+/// Round and phase: where an entry stands. Equals stand as they were written.
+type Place = (i64, i64);
+type Placed = Vec<(Place, StoredEvent)>;
+
+pub(super) fn history(conn: &Connection, id: &str) -> Result<Vec<StoredEvent>, StoreError> {
+    let Some((number, mut entries)) = told_by_row(conn, id)? else { return Ok(Vec::new()) };
+    let mut query = conn.prepare_cached(
+        "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.round, e.phase
+         FROM events e LEFT JOIN worker_refs w ON w.ref = e.worker
+         WHERE e.number = ?1 ORDER BY e.event",
+    )?;
+    let mut rows = query.query([number])?;
+    while let Some(r) = rows.next()? {
+        entries.push(((r.get(5)?, r.get(6)?), event(r)?));
+    }
+    entries.sort_by_key(|(place, _)| *place);
+    Ok(entries.into_iter().map(|(_, event)| event).collect())
+}
+
+/// The task's number and the entries that are not in `events`.
+fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, StoreError> {
+    let mut query = conn.prepare_cached(
+        "SELECT t.number, t.state, t.epoch, w.store_id, t.submitted_at, t.assigned_at,
+             t.started_at, t.ended_at, t.ended_epoch, e.store_id, t.reason, t.round
+         FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker
+             LEFT JOIN worker_refs e ON e.ref = t.ended_worker
+         WHERE t.id = ?1",
+    )?;
+    let mut rows = query.query([id])?;
+    let Some(r) = rows.next()? else { return Ok(None) };
+    let state = load::state(r.get(1)?)?;
+    let epoch = uint(r.get(2)?)?;
+    let worker: Option<Arc<str>> = r.get(3)?;
+    let round = r.get(11)?;
+    let plain =
+        |at, kind, epoch, worker| StoredEvent { at, kind, epoch, worker, reason: String::new() };
+    // Before whatever was said of it while it was pending for the first time.
+    let mut entries = vec![((-1, 0), plain(r.get(4)?, EventKind::Submitted, 0, None))];
+    if let Some(at) = r.get(5)? {
+        let event = plain(at, EventKind::Assigned, epoch, worker.clone());
+        entries.push(((round, phase::ASSIGNED), event));
+        if let Some(at) = r.get(6)? {
+            let event = plain(at, EventKind::Started, epoch, worker);
+            entries.push(((round, phase::STARTED), event));
+        }
+    }
+    if let (Some(at), Some(kind)) = (r.get(7)?, EventKind::of_end(state)) {
+        let epoch = uint(r.get::<_, Option<i64>>(8)?.unwrap_or(0))?;
+        let reason = r.get::<_, Option<String>>(10)?.unwrap_or_default();
+        let event = StoredEvent { at, kind, epoch, worker: r.get(9)?, reason };
+        entries.push(((round, phase::ENDED), event));
+    }
+    Ok(Some((r.get(0)?, entries)))
+}
+
+/// Of the columns at, kind, epoch, store id and reason, in this order from the first.
+fn event(r: &Row<'_>) -> Result<StoredEvent, StoreError> {
+    let code = r.get(1)?;
+    let kind = EventKind::from_code(code)
+        .ok_or_else(|| StoreError::damaged("unknown kind of event", code))?;
+    Ok(StoredEvent {
+        at: r.get(0)?,
+        kind,
+        epoch: uint(r.get(2)?)?,
+        worker: r.get(3)?,
+        reason: r.get(4)?,
+    })
+}
+
+pub(super) fn past_outcomes(conn: &Connection, id: &str) -> Result<Vec<PastOutcome>, StoreError> {
+    let mut query = conn.prepare_cached(
+        "SELECT o.at, ?2, o.epoch, w.store_id, o.reason, o.task, o.outcome
+         FROM orphans o LEFT JOIN worker_refs w ON w.ref = o.worker
+         WHERE o.task = ?1 ORDER BY o.orphan",
+    )?;
+    let superseded = kind_code(EventKind::Superseded);
+    let mut found = outcomes(&mut query.query((id, superseded))?)?;
+    let number: Option<i64> = conn
+        .prepare_cached("SELECT number FROM tasks WHERE id = ?1")?
+        .query_row([id], |r| r.get(0))
+        .optional()?;
+    if let Some(number) = number {
+        let mut query = conn.prepare_cached(
+            "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, ?2, e.outcome
+             FROM events e LEFT JOIN worker_refs w ON w.ref = e.worker
+             WHERE e.number = ?1 AND e.outcome IS NOT NULL ORDER BY e.round, e.phase, e.event",
+        )?;
+        found.extend(outcomes(&mut query.query((number, id))?)?);
+    }
+    Ok(found)
+}
+
+pub(super) fn superseded(conn: &Connection, id: &str) -> Result<Vec<PastOutcome>, StoreError> {
+    let mut found = past_outcomes(conn, id)?;
+    found.retain(|o| o.event.kind == EventKind::Superseded);
+    Ok(found)
+}
+
+pub(super) fn orphans(conn: &Connection, limit: usize) -> Result<Vec<PastOutcome>, StoreError> {
+    let mut query = conn.prepare_cached(
+        "SELECT o.at, ?2, o.epoch, w.store_id, o.reason, o.task, o.outcome
+         FROM orphans o LEFT JOIN worker_refs w ON w.ref = o.worker
+         ORDER BY o.orphan DESC LIMIT ?1",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    outcomes(&mut query.query((limit, kind_code(EventKind::Superseded)))?)
+}
+
+fn outcomes(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<PastOutcome>, StoreError> {
+    let mut found = Vec::new();
+    while let Some(r) = rows.next()? {
+        let task: TaskId = r.get(5)?;
+        let bytes = r.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
+        found.push(PastOutcome { task, event: event(r)?, outcome: load::outcome(bytes)? });
+    }
+    Ok(found)
+}

@@ -1,0 +1,283 @@
+//! Lists of tasks. The index to walk is chosen here, not by SQLite, which has no statistics.
+
+use super::load;
+use super::schema::{queue_column, state_code};
+use crate::StoreError;
+use crate::db::{int, uint};
+use crate::types::{StoredTask, TaskFilter, TaskPage};
+use outlast_core::records::TaskState;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params_from_iter};
+use std::sync::Arc;
+
+const COLUMNS: &str = "t.number, t.id, t.spec, t.state, t.epoch, t.ended_epoch, t.retries,
+    t.cancelling, w.store_id, w.name, t.submitted_at, t.assigned_at, t.started_at, t.ended_at,
+    t.reason, t.outcome IS NOT NULL";
+const NAMED: &str = "LEFT JOIN worker_refs w ON w.ref = t.worker";
+
+/// So few rows are read and sorted without asking for a better way.
+const FEW: i64 = 5_000;
+
+fn stored(r: &Row<'_>) -> Result<StoredTask, StoreError> {
+    let number = |v: Option<i64>| uint(v.unwrap_or(0));
+    Ok(StoredTask {
+        number: uint(r.get(0)?)?,
+        id: r.get(1)?,
+        spec: load::spec(r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
+        state: load::state(r.get(3)?)?,
+        epoch: uint(r.get(4)?)?,
+        ended_epoch: number(r.get(5)?)?,
+        retries: load::small(r.get(6)?)?,
+        cancelling: r.get(7)?,
+        worker: r.get::<_, Option<Arc<str>>>(8)?,
+        worker_name: r.get(9)?,
+        submitted_at: r.get(10)?,
+        assigned_at: r.get(11)?,
+        started_at: r.get(12)?,
+        ended_at: r.get(13)?,
+        reason: r.get::<_, Option<String>>(14)?.unwrap_or_default(),
+        has_outcome: r.get(15)?,
+    })
+}
+
+pub(super) fn task(conn: &Connection, id: &str) -> Result<Option<StoredTask>, StoreError> {
+    let mut query =
+        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM tasks t {NAMED} WHERE t.id = ?1"))?;
+    let mut rows = query.query([id])?;
+    rows.next()?.map(stored).transpose()
+}
+
+/// Which index finds the candidates; the rest of the filter is checked on each of them.
+#[derive(Clone, Copy, PartialEq)]
+enum Walk {
+    State,
+    Id,
+    Label,
+    Worker,
+    Queue,
+    All,
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    filter: &TaskFilter,
+    cursor: Option<u64>,
+    limit: usize,
+    newest_first: bool,
+) -> Result<TaskPage, StoreError> {
+    let limit = limit.clamp(1, 10_000);
+    let mut states = filter.states.clone();
+    states.sort_unstable();
+    states.dedup();
+    let walk = choose(conn, filter, &states)?;
+    let page = Page { filter, cursor, limit, newest_first };
+    let mut tasks = Vec::new();
+    if walk == Walk::State {
+        // The index is ordered by number within one state only.
+        for state in &states {
+            page.query(conn, walk, std::slice::from_ref(state), &mut tasks)?;
+        }
+        tasks.sort_unstable_by_key(|t| t.number);
+        if newest_first {
+            tasks.reverse();
+        }
+        tasks.truncate(limit);
+    } else {
+        page.query(conn, walk, &states, &mut tasks)?;
+    }
+    let next = tasks.last().map(|t| t.number).filter(|_| tasks.len() == limit);
+    Ok(TaskPage { tasks, next })
+}
+
+fn choose(
+    conn: &Connection,
+    filter: &TaskFilter,
+    states: &[TaskState],
+) -> Result<Walk, StoreError> {
+    if !states.is_empty() {
+        let sum: i64 = conn.query_row(
+            "SELECT pending * ?1 + assigned * ?2 + succeeded * ?3 + failed * ?4 + cancelled * ?5
+             FROM totals",
+            super::schema::STATES.map(|s| i64::from(states.contains(&s))),
+            |r| r.get(0),
+        )?;
+        if sum < FEW {
+            return Ok(Walk::State);
+        }
+    }
+    if let Some(prefix) = &filter.id_prefix {
+        let found: i64 = conn
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_id
+                 WHERE id >= ?1 AND id < ?2 LIMIT ?3)",
+            )?
+            .query_row((prefix, after(prefix), FEW), |r| r.get(0))?;
+        // More than that are found soon enough by whatever other walk.
+        if found < FEW {
+            return Ok(Walk::Id);
+        }
+    }
+    let queue = filter.queue.as_deref().and_then(queue_column);
+    Ok(if !filter.labels.is_empty() {
+        Walk::Label
+    } else if filter.worker.is_some() {
+        Walk::Worker
+    } else if queue.is_some() {
+        Walk::Queue
+    } else if !states.is_empty() {
+        Walk::State
+    } else {
+        Walk::All
+    })
+}
+
+/// Greater than every id with this prefix: ids are ASCII.
+fn after(prefix: &str) -> String {
+    format!("{prefix}{}", char::MAX)
+}
+
+struct Page<'a> {
+    filter: &'a TaskFilter,
+    cursor: Option<u64>,
+    limit: usize,
+    newest_first: bool,
+}
+
+/// Conditions and what their question marks stand for.
+#[derive(Default)]
+struct Terms {
+    sql: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Terms {
+    fn add(&mut self, sql: impl Into<String>, values: impl IntoIterator<Item = Value>) {
+        self.sql.push(sql.into());
+        self.values.extend(values);
+    }
+}
+
+impl Page<'_> {
+    fn query(
+        &self,
+        conn: &Connection,
+        walk: Walk,
+        states: &[TaskState],
+        tasks: &mut Vec<StoredTask>,
+    ) -> Result<(), StoreError> {
+        let (sql, values) = self.sql(walk, states);
+        let mut query = conn.prepare_cached(&sql)?;
+        let mut rows = query.query(params_from_iter(values))?;
+        while let Some(r) = rows.next()? {
+            tasks.push(stored(r)?);
+        }
+        Ok(())
+    }
+
+    fn sql(&self, walk: Walk, states: &[TaskState]) -> (String, Vec<Value>) {
+        let filter = self.filter;
+        let mut terms = Terms::default();
+        // A `+` keeps SQLite from using an index for a condition that is only checked.
+        let mark = |own| if walk == own { "" } else { "+" };
+        if !states.is_empty() {
+            let codes: Vec<_> = states.iter().map(|s| state_code(*s).to_string()).collect();
+            terms.add(format!("{}t.state IN ({})", mark(Walk::State), codes.join(",")), []);
+        }
+        let mut labels = filter.labels.iter();
+        if walk == Walk::Label
+            && let Some((key, value)) = labels.next()
+        {
+            let pair = [key.clone().into(), value.clone().into()];
+            terms.add("l.key = ? AND l.value = ?", pair);
+        }
+        for (key, value) in labels {
+            terms.add(
+                "EXISTS (SELECT 1 FROM labels x
+                     WHERE x.key = ? AND x.value = ? AND x.number = t.number)",
+                [key.clone().into(), value.clone().into()],
+            );
+        }
+        if let Some(worker) = &filter.worker {
+            let sql = "t.worker = (SELECT ref FROM worker_refs WHERE store_id = ?)";
+            terms.add(format!("{}{sql}", mark(Walk::Worker)), [worker.clone().into()]);
+        }
+        match filter.queue.as_deref().map(queue_column) {
+            None => {}
+            Some(None) => terms.add("+t.queue IS NULL", []),
+            Some(Some(queue)) => {
+                terms.add(format!("{}t.queue = ?", mark(Walk::Queue)), [queue.to_owned().into()]);
+            }
+        }
+        if let Some(prefix) = &filter.id_prefix {
+            let mark = mark(Walk::Id);
+            let range = [prefix.clone().into(), after(prefix).into()];
+            terms.add(format!("{mark}t.id >= ? AND {mark}t.id < ?"), range);
+        }
+        let number = if walk == Walk::Label { "l.number" } else { "t.number" };
+        let (order, beyond) = if self.newest_first { ("DESC", "<") } else { ("ASC", ">") };
+        if let Some(cursor) = self.cursor {
+            // A cursor beyond all numbers is one that nothing follows.
+            let cursor = int(cursor).unwrap_or(i64::MAX);
+            let mark = mark_number(walk);
+            terms.add(format!("{mark}{number} {beyond} ?"), [cursor.into()]);
+        }
+        let from = match walk {
+            Walk::State => "tasks t INDEXED BY tasks_state",
+            Walk::Id => "tasks t INDEXED BY tasks_id",
+            Walk::Label => "labels l CROSS JOIN tasks t ON t.number = l.number",
+            Walk::Worker => "tasks t INDEXED BY tasks_worker",
+            Walk::Queue => "tasks t INDEXED BY tasks_queue",
+            Walk::All => "tasks t NOT INDEXED",
+        };
+        let condition = if terms.sql.is_empty() { "1".to_owned() } else { terms.sql.join(" AND ") };
+        terms.values.push((self.limit as i64).into());
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {from} {NAMED} WHERE {condition}
+             ORDER BY {number} {order} LIMIT ?"
+        );
+        (sql, terms.values)
+    }
+}
+
+/// Every index is ordered by number within one key, but the one of ids.
+fn mark_number(walk: Walk) -> &'static str {
+    if walk == Walk::Id { "+" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_walk_searches_its_index_and_needs_no_sort() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(super::super::schema::KIND.migrations[0]).unwrap();
+        let filter = TaskFilter {
+            states: vec![TaskState::Failed],
+            labels: vec![("a".into(), "b".into()), ("c".into(), "d".into())],
+            queue: Some("q".into()),
+            worker: Some("w".into()),
+            id_prefix: Some("t".into()),
+        };
+        let page = Page { filter: &filter, cursor: Some(5), limit: 10, newest_first: true };
+        for (walk, index) in [
+            (Walk::State, "USING INDEX tasks_state (state=? AND rowid<?)"),
+            (Walk::Id, "USING INDEX tasks_id (id>? AND id<?)"),
+            (Walk::Label, "SEARCH l USING PRIMARY KEY (key=? AND value=? AND number<?)"),
+            (Walk::Worker, "USING INDEX tasks_worker (worker=? AND rowid<?)"),
+            (Walk::Queue, "USING INDEX tasks_queue (queue=? AND rowid<?)"),
+            (Walk::All, "SEARCH t USING INTEGER PRIMARY KEY (rowid<?)"),
+        ] {
+            let (sql, values) = page.sql(walk, &filter.states);
+            let mut query = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps: Vec<String> = query
+                .query_map(params_from_iter(values), |r| r.get(3))
+                .and_then(Iterator::collect)
+                .unwrap();
+            let plan = steps.join("; ");
+            assert!(plan.contains(index), "{plan}");
+            assert!(!plan.contains("SCAN t"), "{plan}");
+            assert_eq!(plan.contains("TEMP B-TREE"), walk == Walk::Id, "{plan}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! From rows to the core's types.
+
+use super::schema::state_of;
+use crate::StoreError;
+use crate::db::uint;
+use crate::types::StoredWorker;
+use outlast_core::records::{CoordSnapshot, TaskRow, TaskState, WorkerRow};
+use outlast_wire::{TaskSpec, v2::TaskOutcome};
+use prost::Message;
+use rusqlite::{Connection, Row};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+pub(super) fn state(code: i64) -> Result<TaskState, StoreError> {
+    state_of(code).ok_or_else(|| StoreError::damaged("unknown task state", code))
+}
+
+pub(crate) fn spec(json: &[u8]) -> Result<Arc<TaskSpec>, StoreError> {
+    // Not `from_json`: what was accepted once must load, even if the rules have become stricter.
+    serde_json::from_slice(json).map(Arc::new).map_err(|e| StoreError::damaged("a spec", e))
+}
+
+pub(crate) fn outcome(bytes: &[u8]) -> Result<Arc<TaskOutcome>, StoreError> {
+    TaskOutcome::decode(bytes).map(Arc::new).map_err(|e| StoreError::damaged("an outcome", e))
+}
+
+pub(crate) fn small(value: i64) -> Result<u32, StoreError> {
+    u32::try_from(value).map_err(|_| StoreError::damaged("number out of range", value))
+}
+
+const TASK_ROW: &str = "SELECT t.id, t.number, t.spec, t.state, t.epoch, t.retries, w.store_id,
+    t.cancelling, t.started_at FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker";
+
+fn row(r: &Row<'_>) -> Result<TaskRow, StoreError> {
+    let state = state(r.get(3)?)?;
+    let worker: Option<Arc<str>> = r.get(6)?;
+    Ok(TaskRow {
+        id: r.get(0)?,
+        number: uint(r.get(1)?)?,
+        spec: spec(r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
+        state,
+        epoch: uint(r.get(4)?)?,
+        retries: small(r.get(5)?)?,
+        worker: worker.filter(|_| state == TaskState::Assigned),
+        cancelling: r.get(7)?,
+        started_at: r.get(8)?,
+    })
+}
+
+pub(super) fn task_row(conn: &Connection, id: &str) -> Result<Option<TaskRow>, StoreError> {
+    let mut query = conn.prepare_cached(&format!("{TASK_ROW} WHERE t.id = ?1"))?;
+    let mut rows = query.query([id])?;
+    rows.next()?.map(row).transpose()
+}
+
+pub(super) fn snapshot(conn: &Connection, id: Arc<str>) -> Result<CoordSnapshot, StoreError> {
+    let last: i64 = conn.query_row("SELECT last_number FROM totals", [], |r| r.get(0))?;
+    let mut tasks = Vec::new();
+    // One state after the other: each is a range of the index, already in order.
+    for code in [0, 1] {
+        let sql = format!("{TASK_ROW} WHERE t.state = {code} ORDER BY t.number");
+        let mut query = conn.prepare(&sql)?;
+        let mut rows = query.query([])?;
+        while let Some(r) = rows.next()? {
+            tasks.push(row(r)?);
+        }
+    }
+    tasks.sort_unstable_by_key(|t| t.number);
+    let workers = workers(conn, None)?.into_iter().map(|w| (w.row, w.cursors)).collect();
+    Ok(CoordSnapshot { coordinator_id: id, last_number: uint(last)?, tasks, workers })
+}
+
+/// All workers by store id, or those with this store id or name, the last seen first.
+pub(super) fn workers(
+    conn: &Connection,
+    which: Option<&str>,
+) -> Result<Vec<StoredWorker>, StoreError> {
+    let mut cursors: HashMap<Arc<str>, Vec<(i32, u64)>> = HashMap::new();
+    let mut query = conn.prepare_cached(
+        "SELECT w.store_id, c.lane, c.seq FROM cursors c JOIN worker_refs w ON w.ref = c.worker
+         WHERE ?1 IS NULL OR w.store_id IN
+             (SELECT store_id FROM workers WHERE store_id = ?1 OR name = ?1)
+         ORDER BY c.worker, c.lane",
+    )?;
+    let mut rows = query.query([which])?;
+    while let Some(r) = rows.next()? {
+        cursors.entry(r.get(0)?).or_default().push((r.get(1)?, uint(r.get(2)?)?));
+    }
+    let columns = "SELECT store_id, name, incarnation, connection, slots, prefetch,
+        capabilities, labels, version, seen_at, gone_at, gone_reason FROM workers";
+    let sql = match which {
+        None => format!("{columns} WHERE ?1 IS NULL ORDER BY store_id"),
+        Some(_) => format!(
+            "{columns} WHERE store_id = ?1 OR name = ?1 ORDER BY store_id = ?1 DESC, seen_at DESC"
+        ),
+    };
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut rows = query.query([which])?;
+    let mut workers = Vec::new();
+    while let Some(r) = rows.next()? {
+        let labels = r.get_ref(7)?.as_str().map_err(rusqlite::Error::from)?;
+        let labels: BTreeMap<String, String> =
+            serde_json::from_str(labels).map_err(|e| StoreError::damaged("worker labels", e))?;
+        let row = WorkerRow {
+            store_id: r.get(0)?,
+            name: r.get(1)?,
+            incarnation: uint(r.get(2)?)?,
+            connection: uint(r.get(3)?)?,
+            slots: small(r.get(4)?)?,
+            prefetch: small(r.get(5)?)?,
+            capabilities: r.get(6)?,
+            labels,
+            version: r.get(8)?,
+        };
+        workers.push(StoredWorker {
+            cursors: cursors.remove(&row.store_id).unwrap_or_default(),
+            row,
+            seen_at: r.get(9)?,
+            gone_at: r.get(10)?,
+            gone_reason: r.get(11)?,
+        });
+    }
+    Ok(workers)
+}

@@ -1,0 +1,156 @@
+//! Reading beside the owner: a connection of its own that sees what is committed.
+
+use super::{history, list, load, schema};
+use crate::db;
+use crate::types::{
+    Counts, PastOutcome, StoredEvent, StoredTask, StoredWorker, TaskFilter, TaskPage,
+};
+use crate::{CoordStore, StoreError};
+use outlast_core::records::TaskRow;
+use outlast_wire::v2::TaskOutcome;
+use rusqlite::{Connection, OptionalExtension};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A read-only connection to a coordinator's store; it can be sent to another thread.
+#[derive(Debug)]
+pub struct CoordReader {
+    conn: Connection,
+}
+
+impl CoordReader {
+    /// Opens a store that a [`CoordStore`] has created; its owner may be at work.
+    ///
+    /// # Errors
+    /// [`StoreError::NotReady`] when there is none, and whatever else is wrong with the file.
+    pub fn open(path: &Path) -> Result<CoordReader, StoreError> {
+        Ok(CoordReader { conn: db::open_shared(path, &schema::KIND, false)? })
+    }
+
+    /// A task as the core knows it, over or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn task_row(&self, id: &str) -> Result<Option<TaskRow>, StoreError> {
+        load::task_row(&self.conn, id)
+    }
+
+    /// A task with everything that is shown of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn task(&self, id: &str) -> Result<Option<StoredTask>, StoreError> {
+        list::task(&self.conn, id)
+    }
+
+    /// Tasks by filter, `limit` at a time; `cursor` is the `next` of the page before. Any one
+    /// part of the filter finds its tasks by index.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn list(
+        &self,
+        filter: &TaskFilter,
+        cursor: Option<u64>,
+        limit: usize,
+        newest_first: bool,
+    ) -> Result<TaskPage, StoreError> {
+        // One view of the store for all the queries that make up a page.
+        let view = self.conn.unchecked_transaction()?;
+        list::list(&view, filter, cursor, limit, newest_first)
+    }
+
+    /// Everything that was recorded of a task, in that order; empty for an unknown one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn history(&self, id: &str) -> Result<Vec<StoredEvent>, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        history::history(&view, id)
+    }
+
+    /// The task's result, when it is over and has one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn outcome(&self, id: &str) -> Result<Option<Arc<TaskOutcome>>, StoreError> {
+        let mut query = self.conn.prepare_cached("SELECT outcome FROM tasks WHERE id = ?1")?;
+        let bytes: Option<Option<Vec<u8>>> = query.query_row([id], |r| r.get(0)).optional()?;
+        bytes.flatten().map(|b| load::outcome(&b)).transpose()
+    }
+
+    /// The outcomes of this task that did not count, oldest first. Those that came while the
+    /// task was unknown are first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn superseded(&self, id: &str) -> Result<Vec<PastOutcome>, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        history::superseded(&view, id)
+    }
+
+    /// All outcomes of this task beside its result: superseded, of attempts that were requeued,
+    /// and results cleared by a retry; oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn past_outcomes(&self, id: &str) -> Result<Vec<PastOutcome>, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        history::past_outcomes(&view, id)
+    }
+
+    /// The newest outcomes that came for tasks which are not known here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn orphans(&self, limit: usize) -> Result<Vec<PastOutcome>, StoreError> {
+        history::orphans(&self.conn, limit)
+    }
+
+    /// How many tasks are in each state; costs the same for any number of tasks.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let mut query = self
+            .conn
+            .prepare_cached("SELECT pending, assigned, succeeded, failed, cancelled FROM totals")?;
+        let [pending, assigned, succeeded, failed, cancelled]: [i64; 5] =
+            query.query_row([], |r| Ok([r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?]))?;
+        Ok(Counts {
+            pending: db::uint(pending)?,
+            assigned: db::uint(assigned)?,
+            succeeded: db::uint(succeeded)?,
+            failed: db::uint(failed)?,
+            cancelled: db::uint(cancelled)?,
+        })
+    }
+
+    /// All workers that were not forgotten, by store id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn workers(&self) -> Result<Vec<StoredWorker>, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        load::workers(&view, None)
+    }
+
+    /// The worker with this store id, or else the one last seen with this name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn worker(&self, store_id_or_name: &str) -> Result<Option<StoredWorker>, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        Ok(load::workers(&view, Some(store_id_or_name))?.into_iter().next())
+    }
+}
+
+impl CoordStore {
+    /// Opens a connection for reading, to be used from another thread.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be opened.
+    pub fn reader(&self) -> Result<CoordReader, StoreError> {
+        CoordReader::open(&self.path)
+    }
+}

@@ -1,0 +1,175 @@
+//! The coordinator's tables, and how words of the core are kept as small numbers in them.
+
+use crate::db::Kind;
+use crate::types::EventKind;
+use outlast_core::records::TaskState;
+
+pub(crate) const KIND: Kind = Kind {
+    what: "a coordinator's store",
+    application_id: 0x4F4C_4301, // "OLC", 1
+    migrations: &[V1],
+};
+
+// A task's plain way (submitted, assigned, started, ended) is told by its row alone; `events`
+// holds the rest. `round` grows whenever the row forgets an attempt, whose entries then move to
+// `events`; `round`, `phase` and the rowid put them in the order in which they were recorded.
+// Phases: 0 before the assignment, 1 assignment, 2 after it, 3 start, 4 after it, 5 end, 6 after.
+// The spec is last but one and the outcome last, so that reading the rest skips them.
+const V1: &str = "
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE totals (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    pending INTEGER NOT NULL,
+    assigned INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    last_number INTEGER NOT NULL
+);
+INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0);
+
+-- Every worker that was ever named, so that tasks and events can name it by a small number.
+CREATE TABLE worker_refs (
+    ref INTEGER PRIMARY KEY,
+    store_id TEXT NOT NULL UNIQUE,
+    name TEXT
+);
+
+CREATE TABLE workers (
+    store_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    incarnation INTEGER NOT NULL,
+    connection INTEGER NOT NULL,
+    slots INTEGER NOT NULL,
+    prefetch INTEGER NOT NULL,
+    capabilities TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    version TEXT NOT NULL,
+    seen_at INTEGER NOT NULL,
+    gone_at INTEGER,
+    gone_reason TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX workers_name ON workers (name);
+
+CREATE TABLE cursors (
+    worker INTEGER NOT NULL,
+    lane INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (worker, lane)
+) WITHOUT ROWID;
+
+-- state: 0 pending, 1 assigned, 2 succeeded, 3 failed, 4 cancelled
+CREATE TABLE tasks (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    retries INTEGER NOT NULL,
+    cancelling INTEGER NOT NULL,
+    round INTEGER NOT NULL,
+    worker INTEGER,
+    submitted_at INTEGER NOT NULL,
+    assigned_at INTEGER,
+    started_at INTEGER,
+    ended_at INTEGER,
+    ended_epoch INTEGER,
+    ended_worker INTEGER,
+    priority INTEGER NOT NULL,
+    queue TEXT,
+    reason TEXT,
+    spec BLOB NOT NULL,
+    outcome BLOB
+);
+CREATE UNIQUE INDEX tasks_id ON tasks (id);
+CREATE INDEX tasks_state ON tasks (state);
+CREATE INDEX tasks_worker ON tasks (worker) WHERE worker IS NOT NULL;
+CREATE INDEX tasks_queue ON tasks (queue) WHERE queue IS NOT NULL;
+
+CREATE TABLE labels (
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (key, value, number)
+) WITHOUT ROWID;
+
+CREATE TABLE events (
+    event INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL,
+    round INTEGER NOT NULL,
+    phase INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    worker INTEGER,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    outcome BLOB
+);
+CREATE INDEX events_number ON events (number);
+
+-- Outcomes of tasks that are not known here.
+CREATE TABLE orphans (
+    orphan INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    worker INTEGER,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    outcome BLOB NOT NULL
+);
+CREATE INDEX orphans_task ON orphans (task);
+
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) WITHOUT ROWID;
+";
+
+pub(crate) const STATES: [TaskState; 5] = [
+    TaskState::Pending,
+    TaskState::Assigned,
+    TaskState::Succeeded,
+    TaskState::Failed,
+    TaskState::Cancelled,
+];
+
+pub(crate) fn state_code(state: TaskState) -> i64 {
+    match state {
+        TaskState::Pending => 0,
+        TaskState::Assigned => 1,
+        TaskState::Succeeded => 2,
+        TaskState::Failed => 3,
+        TaskState::Cancelled => 4,
+    }
+}
+
+pub(crate) fn state_of(code: i64) -> Option<TaskState> {
+    usize::try_from(code).ok().and_then(|c| STATES.get(c)).copied()
+}
+
+pub(crate) fn kind_code(kind: EventKind) -> i64 {
+    kind as i64
+}
+
+/// Where an entry stands within its round.
+pub(crate) mod phase {
+    pub(crate) const BEFORE: i64 = 0;
+    pub(crate) const ASSIGNED: i64 = 1;
+    pub(crate) const AFTER_ASSIGNED: i64 = 2;
+    pub(crate) const STARTED: i64 = 3;
+    pub(crate) const AFTER_STARTED: i64 = 4;
+    pub(crate) const ENDED: i64 = 5;
+    pub(crate) const AFTER_ENDED: i64 = 6;
+}
+
+/// The queue as the table keeps it: none for the default one, so that it needs no index.
+pub(crate) fn queue_column(queue: &str) -> Option<&str> {
+    Some(queue).filter(|q| !q.is_empty() && *q != "default")
+}

@@ -1,0 +1,204 @@
+//! API keys: made, listed, revoked and checked, in the coordinator's store.
+//!
+//! They have a connection of their own, so that they can be managed while the coordinator runs.
+//! Only a hash of each secret is kept. The secrets are 256 random bits, so a fast hash will do.
+
+use crate::coord::schema;
+use crate::{CoordStore, StoreError, db};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the holder of a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Connect as a worker; nothing else.
+    Worker,
+    /// Submit, watch and cancel tasks.
+    Submit,
+    /// Everything.
+    Operate,
+}
+
+impl Role {
+    /// The word that users write and see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Submit => "submit",
+            Self::Operate => "operate",
+        }
+    }
+    /// The reverse of [`Self::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Worker, Self::Submit, Self::Operate].into_iter().find(|r| r.as_str() == word)
+    }
+    /// Whether a key of this role may do what needs `needed`.
+    pub fn allows(self, needed: Role) -> bool {
+        self == needed || self == Self::Operate
+    }
+}
+
+/// A key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// The public part of the token.
+    pub id: String,
+    /// What its maker called it.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// When it was made, in Unix milliseconds.
+    pub created_at: i64,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<i64>,
+}
+
+/// A key that was just made: the only time that its secret is seen.
+#[derive(Clone)]
+pub struct NewKey {
+    /// The public part of the token.
+    pub id: String,
+    /// `olk_<id>_<secret>`, to be given to whoever shall use it.
+    pub token: String,
+}
+
+impl std::fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The keys of one coordinator.
+#[derive(Debug)]
+pub struct Keys {
+    conn: Connection,
+}
+
+impl Keys {
+    /// Opens the keys in the store at this path, also while its coordinator runs. Creates the
+    /// store when there is none yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what is wrong with the file.
+    pub fn open(path: &Path) -> Result<Keys, StoreError> {
+        match db::open_shared(path, &schema::KIND, true) {
+            Err(StoreError::NotReady { .. }) => {}
+            other => return Ok(Keys { conn: other? }),
+        }
+        // Nobody runs it, or its first start is under way: then it has the lock, and says so.
+        drop(CoordStore::open(path)?);
+        Ok(Keys { conn: db::open_shared(path, &schema::KIND, true)? })
+    }
+
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn add_key(&self, name: &str, role: Role) -> Result<NewKey, StoreError> {
+        let (id, secret) = (hex::<6>()?, hex::<32>()?);
+        self.change(
+            "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5, NULL)",
+            params![id, name, role.as_str(), blake3::hash(secret.as_bytes()).as_bytes(), now()],
+        )?;
+        let token = format!("olk_{id}_{secret}");
+        Ok(NewKey { id, token })
+    }
+
+    /// All keys, the revoked ones too, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn list_keys(&self) -> Result<Vec<KeyInfo>, StoreError> {
+        let sql = "SELECT id, name, role, created_at, revoked_at FROM keys ORDER BY created_at, id";
+        let mut query = self.conn.prepare_cached(sql)?;
+        let mut rows = query.query([])?;
+        let mut keys = Vec::new();
+        while let Some(r) = rows.next()? {
+            keys.push(info(r)?);
+        }
+        Ok(keys)
+    }
+
+    /// Revokes a key for good. `false` when there is none with this id, or it was revoked before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
+        let sql = "UPDATE keys SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL";
+        Ok(self.change(sql, params![id, now()])? == 1)
+    }
+
+    /// The key that this token belongs to, unless it is wrong or revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the keys cannot be read; nobody may be let in then.
+    pub fn verify(&self, token: &str) -> Result<Option<KeyInfo>, StoreError> {
+        let Some((id, secret)) = token.strip_prefix("olk_").and_then(|t| t.split_once('_')) else {
+            return Ok(None);
+        };
+        let sql = "SELECT id, name, role, created_at, revoked_at, hash FROM keys WHERE id = ?1";
+        let mut query = self.conn.prepare_cached(sql)?;
+        let mut rows = query.query([id])?;
+        let Some(r) = rows.next()? else { return Ok(None) };
+        let kept: [u8; 32] = r.get(5)?;
+        // Comparing two `Hash`es takes the same time wherever they differ.
+        let same = blake3::hash(secret.as_bytes()) == blake3::Hash::from_bytes(kept);
+        let key = info(r)?;
+        Ok(Some(key).filter(|k| same && k.revoked_at.is_none()))
+    }
+
+    /// Grows with every change of the keys, by whatever process; cheap, for those who cache.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn keys_version(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT value FROM meta WHERE key = 'keys_version'";
+        let version: Option<i64> =
+            self.conn.prepare_cached(sql)?.query_row([], |r| r.get(0)).optional()?;
+        db::uint(version.unwrap_or(0))
+    }
+
+    fn change(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
+        // Immediate: a transaction that begins by reading may not wait for another writer.
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let result = self.conn.execute(sql, params).and_then(|changed| {
+            self.conn.execute_batch(
+                "INSERT INTO meta VALUES ('keys_version', 1)
+                     ON CONFLICT DO UPDATE SET value = value + 1;
+                 COMMIT",
+            )?;
+            Ok(changed)
+        });
+        if result.is_err() && !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK")?;
+        }
+        Ok(result?)
+    }
+}
+
+fn info(r: &Row<'_>) -> Result<KeyInfo, StoreError> {
+    let word: String = r.get(2)?;
+    let role = Role::parse(&word).ok_or_else(|| StoreError::damaged("unknown role", &word))?;
+    Ok(KeyInfo {
+        id: r.get(0)?,
+        name: r.get(1)?,
+        role,
+        created_at: r.get(3)?,
+        revoked_at: r.get(4)?,
+    })
+}
+
+fn hex<const N: usize>() -> Result<String, StoreError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
+        detail: format!("no random numbers: {e}"),
+        transient: true,
+    })?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

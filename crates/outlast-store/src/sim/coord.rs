@@ -1,0 +1,299 @@
+//! The coordinator's store as a model: tasks with their history written out in full.
+
+use super::{Disk, Model};
+use crate::types::{EventKind, PastOutcome, StoredEvent};
+use crate::{CoordStorage, StoreError};
+use outlast_core::ids::TaskId;
+use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow};
+use outlast_wire::v2::TaskOutcome;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A coordinator's store that forgets, in a crash, what was not synced.
+#[derive(Debug, Clone)]
+pub struct SimCoordStore {
+    disk: Disk<Coord>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Coord {
+    id: Arc<str>,
+    last_number: u64,
+    numbers: BTreeMap<TaskId, u64>,
+    tasks: BTreeMap<u64, Task>,
+    workers: BTreeMap<Arc<str>, WorkerRow>,
+    cursors: BTreeMap<(Arc<str>, i32), u64>,
+    orphans: Vec<PastOutcome>,
+}
+
+#[derive(Debug, Clone)]
+struct Task {
+    row: TaskRow,
+    /// The worker of the newest attempt, also after its end.
+    held_by: Option<Arc<str>>,
+    outcome: Option<Arc<TaskOutcome>>,
+    history: Vec<StoredEvent>,
+    superseded: Vec<PastOutcome>,
+}
+
+impl SimCoordStore {
+    /// An empty store of the coordinator with this id.
+    pub fn new(coordinator_id: impl Into<Arc<str>>) -> Self {
+        SimCoordStore { disk: Disk::new(Coord { id: coordinator_id.into(), ..Coord::default() }) }
+    }
+
+    /// Applies the batches; a crash still undoes them.
+    ///
+    /// # Errors
+    /// [`StoreError::Contradiction`]; then none was applied.
+    pub fn write(&mut self, batches: &[Batch<CoordRecord>]) -> Result<(), StoreError> {
+        self.disk.write(batches)
+    }
+
+    /// Makes durable whatever was written.
+    pub fn sync(&mut self) {
+        self.disk.sync();
+    }
+
+    /// How many batches were written and not synced.
+    pub fn unsynced(&self) -> usize {
+        self.disk.unsynced.len()
+    }
+
+    /// Loses whatever was not synced.
+    pub fn crash(&mut self) {
+        self.disk.crash(0);
+    }
+
+    /// Loses whatever was not synced but the first `kept` batches: a disk may have written some.
+    pub fn crash_keeping(&mut self, kept: usize) {
+        self.disk.crash(kept);
+    }
+
+    /// What a coordinator that starts now would be given.
+    pub fn snapshot(&self) -> CoordSnapshot {
+        let model = &self.disk.written;
+        let of = |worker: &WorkerRow| {
+            let lanes = model.cursors.iter().filter(|((id, _), _)| *id == worker.store_id);
+            lanes.map(|((_, lane), seq)| (*lane, *seq)).collect()
+        };
+        CoordSnapshot {
+            coordinator_id: model.id.clone(),
+            last_number: model.last_number,
+            tasks: (model.tasks.values())
+                .filter(|t| !t.row.state.is_terminal())
+                .map(|t| t.row.clone())
+                .collect(),
+            workers: model.workers.values().map(|w| (w.clone(), of(w))).collect(),
+        }
+    }
+
+    /// A task as the core knows it, over or not.
+    pub fn task_row(&self, id: &str) -> Option<TaskRow> {
+        self.disk.written.find(id).map(|t| t.row.clone())
+    }
+
+    /// The task's result, when it is over and has one.
+    pub fn outcome(&self, id: &str) -> Option<Arc<TaskOutcome>> {
+        self.disk.written.find(id).and_then(|t| t.outcome.clone())
+    }
+
+    /// Everything that was recorded of a task, in that order; empty for an unknown one.
+    pub fn history(&self, id: &str) -> Vec<StoredEvent> {
+        self.disk.written.find(id).map(|t| t.history.clone()).unwrap_or_default()
+    }
+
+    /// The outcomes of this task that did not count; those that came before it was known first.
+    pub fn superseded(&self, id: &str) -> Vec<PastOutcome> {
+        let model = &self.disk.written;
+        let known = model.find(id).map(|t| t.superseded.clone()).unwrap_or_default();
+        let before = model.orphans.iter().filter(|o| &*o.task == id).cloned();
+        before.chain(known).collect()
+    }
+
+    /// Outcomes of tasks that were not known when they came, oldest first.
+    pub fn orphans(&self) -> &[PastOutcome] {
+        &self.disk.written.orphans
+    }
+
+    /// The ids of all tasks, in order of submission.
+    pub fn task_ids(&self) -> Vec<TaskId> {
+        self.disk.written.tasks.values().map(|t| t.row.id.clone()).collect()
+    }
+}
+
+impl CoordStorage for SimCoordStore {
+    fn commit(&mut self, batches: &[Batch<CoordRecord>]) -> Result<(), StoreError> {
+        self.write(batches)?;
+        self.sync();
+        Ok(())
+    }
+    fn snapshot(&self) -> Result<CoordSnapshot, StoreError> {
+        Ok(self.snapshot())
+    }
+    fn task_row(&self, id: &str) -> Result<Option<TaskRow>, StoreError> {
+        Ok(self.task_row(id))
+    }
+}
+
+impl Coord {
+    fn find(&self, id: &str) -> Option<&Task> {
+        self.numbers.get(id).and_then(|n| self.tasks.get(n))
+    }
+
+    fn known(&mut self, id: &str) -> Result<&mut Task, StoreError> {
+        let task = self.numbers.get(id).and_then(|n| self.tasks.get_mut(n));
+        task.ok_or_else(|| StoreError::Contradiction(format!("there is no task {id}")))
+    }
+}
+
+impl Task {
+    fn tell(
+        &mut self,
+        at: i64,
+        kind: EventKind,
+        epoch: u64,
+        worker: Option<Arc<str>>,
+        reason: &str,
+    ) {
+        self.history.push(StoredEvent { at, kind, epoch, worker, reason: reason.to_owned() });
+    }
+
+    fn is_current(&self, epoch: u64) -> bool {
+        self.row.state == TaskState::Assigned && self.row.epoch == epoch
+    }
+
+    /// The worker of the newest attempt, if that is the attempt meant.
+    fn holder(&self, epoch: u64) -> Option<Arc<str>> {
+        self.held_by.clone().filter(|_| self.row.epoch == epoch)
+    }
+
+    fn back_to_pending(&mut self) {
+        self.row.state = TaskState::Pending;
+        self.row.worker = None;
+        self.row.started_at = None;
+        self.held_by = None;
+        self.outcome = None;
+    }
+}
+
+impl Model for Coord {
+    type Record = CoordRecord;
+
+    fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
+        use CoordRecord as R;
+        match record {
+            R::Submitted { task: id, number, spec, at } => {
+                if self.numbers.contains_key(id) || self.tasks.contains_key(number) {
+                    return Err(StoreError::Contradiction(format!("{id}, {number}: not new")));
+                }
+                let row = TaskRow {
+                    id: id.clone(),
+                    number: *number,
+                    spec: spec.clone(),
+                    state: TaskState::Pending,
+                    epoch: 0,
+                    retries: 0,
+                    worker: None,
+                    cancelling: false,
+                    started_at: None,
+                };
+                let (history, superseded) = (Vec::new(), Vec::new());
+                let mut task = Task { row, held_by: None, outcome: None, history, superseded };
+                task.tell(*at, EventKind::Submitted, 0, None, "");
+                self.last_number = self.last_number.max(*number);
+                self.numbers.insert(id.clone(), *number);
+                self.tasks.insert(*number, task);
+            }
+            R::Assigned { task, epoch, worker, at } => {
+                let task = self.known(task)?;
+                task.back_to_pending();
+                task.row.state = TaskState::Assigned;
+                task.row.epoch = *epoch;
+                task.row.worker = Some(worker.clone());
+                task.held_by = Some(worker.clone());
+                task.tell(*at, EventKind::Assigned, *epoch, Some(worker.clone()), "");
+            }
+            R::Started { task, epoch, started_at, at: _ } => {
+                let task = self.known(task)?;
+                if task.is_current(*epoch) && task.row.started_at.is_none() {
+                    task.row.started_at = Some(*started_at);
+                }
+                let worker = task.holder(*epoch);
+                task.tell(*started_at, EventKind::Started, *epoch, worker, "");
+            }
+            R::Requeued { task, epoch, retries, reason, outcome: _, at } => {
+                let task = self.known(task)?;
+                let worker = task.holder(*epoch);
+                task.tell(*at, EventKind::Requeued, *epoch, worker, reason);
+                task.back_to_pending();
+                task.row.retries = *retries;
+            }
+            R::Ended { task: id, epoch, state, reason, outcome, worker, at } => {
+                let kind = EventKind::of_end(*state)
+                    .ok_or_else(|| StoreError::Contradiction(format!("{id} cannot end so")))?;
+                let task = self.known(id)?;
+                let told = outcome.as_ref().map(|o| o.started_at_ms);
+                let told = told.filter(|ms| *ms > 0 && *epoch != 0);
+                let same_worker = worker.is_none() || *worker == task.held_by;
+                let current = task.is_current(*epoch) && same_worker;
+                // A result tells of a start that nobody heard of.
+                if let (true, None, Some(ms)) = (current, task.row.started_at, told) {
+                    task.tell(ms, EventKind::Started, *epoch, task.holder(*epoch), "");
+                }
+                let goes_on = current
+                    || (task.row.state == TaskState::Assigned && *epoch == 0 && same_worker);
+                task.row.started_at = task.row.started_at.filter(|_| goes_on).or(told);
+                task.tell(*at, kind, *epoch, worker.clone(), reason);
+                task.row.state = *state;
+                task.row.cancelling = false;
+                task.row.worker = None;
+                task.held_by = worker.clone().or(task.held_by.take());
+                task.outcome = outcome.clone();
+            }
+            R::Superseded { task: id, epoch, reason, outcome, worker, at } => {
+                let (kind, worker) = (EventKind::Superseded, Some(worker.clone()));
+                let (at, epoch, reason) = (*at, *epoch, reason.clone());
+                let event = StoredEvent { at, kind, epoch, worker, reason };
+                let outcome = outcome.clone();
+                let past = PastOutcome { task: id.clone(), event: event.clone(), outcome };
+                match self.known(id) {
+                    Ok(task) => {
+                        task.history.push(event);
+                        task.superseded.push(past);
+                    }
+                    Err(_) => self.orphans.push(past),
+                }
+            }
+            R::CancelRequested { task, at } => {
+                let task = self.known(task)?;
+                task.row.cancelling = true;
+                let (epoch, worker) = (task.row.epoch, task.held_by.clone());
+                task.tell(*at, EventKind::CancelRequested, epoch, worker, "");
+            }
+            R::Retried { task, at } => {
+                let task = self.known(task)?;
+                task.tell(*at, EventKind::Retried, task.row.epoch, None, "");
+                task.back_to_pending();
+                task.row.retries = 0;
+                task.row.cancelling = false;
+            }
+            R::Noted { task, epoch, note, at } => {
+                self.known(task)?.tell(*at, EventKind::Noted, *epoch, None, note);
+            }
+            R::WorkerSeen { worker, at: _ } => {
+                self.workers.insert(worker.store_id.clone(), WorkerRow::clone(worker));
+            }
+            R::WorkerGone { .. } => {}
+            R::WorkerForgotten { worker, at: _ } => {
+                self.workers.remove(worker);
+                self.cursors.retain(|(id, _), _| id != worker);
+            }
+            R::Cursor { worker, lane, seq } => {
+                let last = self.cursors.entry((worker.clone(), *lane)).or_default();
+                *last = (*last).max(*seq);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! The worker's store as a model.
+
+use super::{Disk, Model};
+use crate::{StoreError, WorkerStorage};
+use outlast_core::ids::TaskId;
+use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
+use outlast_wire::v2::{Lane, TaskOutcome};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A worker's store that forgets, in a crash, what was not synced.
+#[derive(Debug, Clone)]
+pub struct SimWorkerStore {
+    disk: Disk<Worker>,
+    store_id: Arc<str>,
+    /// Of the running process; beside the disk because it is durable at once.
+    incarnation: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Worker {
+    coordinator_id: Option<Arc<str>>,
+    arrivals: u64,
+    attempts: BTreeMap<u64, AttemptRow>,
+    by_task: BTreeMap<TaskId, u64>,
+    outbox: BTreeMap<(i32, u64), Arc<TaskOutcome>>,
+    next: BTreeMap<i32, u64>,
+}
+
+impl SimWorkerStore {
+    /// An empty store with this id, not opened yet.
+    pub fn new(store_id: impl Into<Arc<str>>) -> Self {
+        let disk = Disk::new(Worker::default());
+        SimWorkerStore { disk, store_id: store_id.into(), incarnation: 0 }
+    }
+
+    /// What a process that starts now is given: a new incarnation, durable at once.
+    pub fn open(&mut self) -> WorkerSnapshot {
+        self.incarnation += 1;
+        self.snapshot()
+    }
+
+    /// Applies the batches; a crash still undoes them.
+    ///
+    /// # Errors
+    /// [`StoreError::Contradiction`]; then none was applied.
+    pub fn write(&mut self, batches: &[Batch<WorkerRecord>]) -> Result<(), StoreError> {
+        self.disk.write(batches)
+    }
+
+    /// Makes durable whatever was written.
+    pub fn sync(&mut self) {
+        self.disk.sync();
+    }
+
+    /// How many batches were written and not synced.
+    pub fn unsynced(&self) -> usize {
+        self.disk.unsynced.len()
+    }
+
+    /// Loses whatever was not synced.
+    pub fn crash(&mut self) {
+        self.disk.crash(0);
+    }
+
+    /// Loses whatever was not synced but the first `kept` batches: a disk may have written some.
+    pub fn crash_keeping(&mut self, kept: usize) {
+        self.disk.crash(kept);
+    }
+
+    /// What is stored now, under the incarnation of the last [`open`](Self::open).
+    pub fn snapshot(&self) -> WorkerSnapshot {
+        let (model, results) = (&self.disk.written, Lane::Results as i32);
+        WorkerSnapshot {
+            store_id: self.store_id.clone(),
+            incarnation: self.incarnation,
+            coordinator_id: model.coordinator_id.clone(),
+            attempts: model.attempts.values().cloned().collect(),
+            outbox: (model.outbox.range((results, 0)..=(results, u64::MAX)))
+                .map(|((_, seq), outcome)| (*seq, outcome.clone()))
+                .collect(),
+            next_seq: model.next.get(&results).copied().unwrap_or(1),
+        }
+    }
+
+    /// How many outcomes are waiting to be acknowledged.
+    pub fn outbox_len(&self) -> usize {
+        self.disk.written.outbox.len()
+    }
+}
+
+impl WorkerStorage for SimWorkerStore {
+    fn commit(&mut self, batches: &[Batch<WorkerRecord>]) -> Result<(), StoreError> {
+        self.write(batches)?;
+        self.sync();
+        Ok(())
+    }
+    fn snapshot(&self) -> Result<WorkerSnapshot, StoreError> {
+        Ok(self.snapshot())
+    }
+}
+
+impl Worker {
+    fn drop_attempt(&mut self, task: &str, epoch: u64) {
+        let Some(arrival) = self.by_task.get(task).copied() else { return };
+        if self.attempts.get(&arrival).is_some_and(|a| a.epoch == epoch) {
+            self.attempts.remove(&arrival);
+            self.by_task.remove(task);
+        }
+    }
+}
+
+impl Model for Worker {
+    type Record = WorkerRecord;
+
+    fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
+        use WorkerRecord as R;
+        match record {
+            R::Accepted { task, epoch, spec } => {
+                self.arrivals += 1;
+                if let Some(older) = self.by_task.insert(task.clone(), self.arrivals) {
+                    self.attempts.remove(&older);
+                }
+                let (task, epoch, spec) = (task.clone(), *epoch, spec.clone());
+                let row = AttemptRow { task, epoch, spec, started_at: None };
+                self.attempts.insert(self.arrivals, row);
+            }
+            R::Starting { task, epoch, at } => {
+                let row = self.by_task.get(task).and_then(|a| self.attempts.get_mut(a));
+                if let Some(row) = row.filter(|row| row.epoch == *epoch) {
+                    row.started_at = Some(*at);
+                }
+            }
+            R::Finished { lane, seq, outcome } => {
+                self.drop_attempt(&outcome.task_id, outcome.epoch);
+                if self.outbox.insert((*lane, *seq), outcome.clone()).is_some() {
+                    return Err(StoreError::Contradiction(format!("{lane}, {seq}: not new")));
+                }
+                let next = self.next.entry(*lane).or_default();
+                *next = (*next).max(seq + 1);
+            }
+            R::Dropped { task, epoch } => self.drop_attempt(task, *epoch),
+            R::Acked { lane, seq } => {
+                let lane = *lane;
+                self.outbox.retain(|(l, s), _| *l != lane || *s > *seq);
+            }
+            R::Joined { coordinator_id } => self.coordinator_id = Some(coordinator_id.clone()),
+        }
+        Ok(())
+    }
+}

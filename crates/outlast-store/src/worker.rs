@@ -1,0 +1,317 @@
+//! The worker's store: what it was given and has not finished, and what it must still deliver.
+
+use crate::coord::{load_outcome, load_spec};
+use crate::db::{self, Kind, Lock, int, uint};
+use crate::{StoreError, WorkerStorage};
+use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
+use outlast_wire::v2::{Lane, TaskOutcome};
+use prost::Message;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+const KIND: Kind = Kind {
+    what: "a worker's store",
+    application_id: 0x4F4C_5701, // "OLW", 1
+    migrations: &[V1],
+};
+
+// An outbox row's key is its lane and sequence in one number (`key`), so that appending,
+// reading in order and deleting what is acknowledged are all ranges of one tree.
+const V1: &str = "
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE attempts (
+    arrival INTEGER PRIMARY KEY,
+    task TEXT NOT NULL UNIQUE,
+    epoch INTEGER NOT NULL,
+    started_at INTEGER,
+    spec BLOB NOT NULL
+);
+
+-- key: lane * 2^56 + sequence
+CREATE TABLE outbox (
+    key INTEGER PRIMARY KEY,
+    outcome BLOB NOT NULL
+);
+
+CREATE TABLE lanes (
+    lane INTEGER PRIMARY KEY,
+    next_seq INTEGER NOT NULL
+);
+";
+
+const LANE_SHIFT: u32 = 56;
+
+/// A worker's durable state. Whoever has it is alone in using it.
+#[derive(Debug)]
+pub struct WorkerStore {
+    conn: Connection,
+    store_id: Arc<str>,
+    incarnation: u64,
+    /// Bytes of each outcome in the outbox, by its key.
+    outbox: BTreeMap<i64, u64>,
+    outbox_bytes: u64,
+    _lock: Lock,
+}
+
+impl WorkerStore {
+    /// Opens the store, creating it when it is missing. This opening's incarnation is durable
+    /// when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what is wrong with the file; a file that is not a store of this
+    /// kind and version is left as it was.
+    pub fn open(path: &Path) -> Result<(WorkerStore, WorkerSnapshot), StoreError> {
+        let (mut conn, lock) = db::open_owned(path, &KIND)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let store_id: Arc<str> = match meta::<String>(&tx, "store_id")? {
+            Some(id) => id.into(),
+            None => {
+                let id = uuid::Uuid::new_v4().to_string();
+                set_meta(&tx, "store_id", &id)?;
+                id.into()
+            }
+        };
+        let incarnation = meta::<i64>(&tx, "incarnation")?.unwrap_or(0) + 1;
+        set_meta(&tx, "incarnation", incarnation)?;
+        tx.commit()?;
+
+        let mut outbox = BTreeMap::new();
+        {
+            let mut query = conn.prepare("SELECT key, length(outcome) FROM outbox")?;
+            let mut rows = query.query([])?;
+            while let Some(r) = rows.next()? {
+                outbox.insert(r.get(0)?, uint(r.get(1)?)?);
+            }
+        }
+        let outbox_bytes = outbox.values().sum();
+        let incarnation = uint(incarnation)?;
+        let store = WorkerStore { conn, store_id, incarnation, outbox, outbox_bytes, _lock: lock };
+        let snapshot = store.snapshot()?;
+        Ok((store, snapshot))
+    }
+
+    /// Applies all batches, in order, in one transaction, and syncs it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was applied and the same batches may be given again.
+    pub fn commit(&mut self, batches: &[Batch<WorkerRecord>]) -> Result<(), StoreError> {
+        if !self.conn.is_autocommit() {
+            // The rollback of an earlier failure failed as well.
+            self.conn.execute_batch("ROLLBACK")?;
+        }
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut applier = Applier { tx: &tx, acked: BTreeMap::new(), next: BTreeMap::new() };
+        let mut added = Vec::new();
+        for record in batches.iter().flat_map(|b| &b.records) {
+            applier.apply(record, &mut added)?;
+        }
+        let acked = applier.finish()?;
+        tx.commit()?;
+
+        for (key, bytes) in added {
+            self.outbox_bytes += bytes;
+            self.outbox.insert(key, bytes);
+        }
+        for range in acked {
+            let gone: Vec<i64> = self.outbox.range(range).map(|(key, _)| *key).collect();
+            for key in gone {
+                self.outbox_bytes -= self.outbox.remove(&key).unwrap_or(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is stored now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn snapshot(&self) -> Result<WorkerSnapshot, StoreError> {
+        let results = Lane::Results as i32;
+        let mut snapshot = WorkerSnapshot {
+            store_id: self.store_id.clone(),
+            incarnation: self.incarnation,
+            coordinator_id: meta::<Arc<str>>(&self.conn, "coordinator_id")?,
+            next_seq: 1,
+            ..WorkerSnapshot::default()
+        };
+        let mut query = self.conn.prepare_cached(
+            "SELECT task, epoch, spec, started_at FROM attempts ORDER BY arrival",
+        )?;
+        let mut rows = query.query([])?;
+        while let Some(r) = rows.next()? {
+            snapshot.attempts.push(AttemptRow {
+                task: r.get(0)?,
+                epoch: uint(r.get(1)?)?,
+                spec: load_spec(r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
+                started_at: r.get(3)?,
+            });
+        }
+        let sql = "SELECT key, outcome FROM outbox WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
+        let mut query = self.conn.prepare_cached(sql)?;
+        let first = key(results, 0)?;
+        let mut rows = query.query([first, last_key(results)?])?;
+        while let Some(r) = rows.next()? {
+            let seq = uint(r.get::<_, i64>(0)? - first)?;
+            let bytes = r.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            snapshot.outbox.push((seq, load_outcome(bytes)?));
+        }
+        let next: Option<i64> = self
+            .conn
+            .prepare_cached("SELECT next_seq FROM lanes WHERE lane = ?1")?
+            .query_row([results], |r| r.get(0))
+            .optional()?;
+        if let Some(next) = next {
+            snapshot.next_seq = uint(next)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// How many outcomes are waiting to be acknowledged.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// How many bytes they take.
+    pub fn outbox_bytes(&self) -> u64 {
+        self.outbox_bytes
+    }
+
+    /// For tests of a full disk: the store may not grow beyond so many pages.
+    #[doc(hidden)]
+    pub fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
+        self.conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+        Ok(())
+    }
+}
+
+impl WorkerStorage for WorkerStore {
+    fn commit(&mut self, batches: &[Batch<WorkerRecord>]) -> Result<(), StoreError> {
+        WorkerStore::commit(self, batches)
+    }
+    fn snapshot(&self) -> Result<WorkerSnapshot, StoreError> {
+        WorkerStore::snapshot(self)
+    }
+}
+
+type KeyRange = std::ops::RangeInclusive<i64>;
+
+/// Applies records; acknowledgements and counters are written once, at the end.
+struct Applier<'a> {
+    tx: &'a Connection,
+    acked: BTreeMap<i32, u64>,
+    next: BTreeMap<i32, u64>,
+}
+
+impl Applier<'_> {
+    fn apply(
+        &mut self,
+        record: &WorkerRecord,
+        added: &mut Vec<(i64, u64)>,
+    ) -> Result<(), StoreError> {
+        use WorkerRecord as R;
+        match record {
+            R::Accepted { task, epoch, spec } => self.run(
+                "INSERT OR REPLACE INTO attempts (task, epoch, spec) VALUES (?1, ?2, ?3)",
+                params![task, int(*epoch)?, spec.to_json()],
+            ),
+            R::Starting { task, epoch, at } => self.run(
+                "UPDATE attempts SET started_at = ?3 WHERE task = ?1 AND epoch = ?2",
+                params![task, int(*epoch)?, at],
+            ),
+            R::Finished { lane, seq, outcome } => self.on_finished(*lane, *seq, outcome, added),
+            R::Dropped { task, epoch } => self.delete(task, *epoch),
+            R::Acked { lane, seq } => {
+                key(*lane, *seq)?;
+                let last = self.acked.entry(*lane).or_default();
+                *last = (*last).max(*seq);
+                Ok(())
+            }
+            R::Joined { coordinator_id } => {
+                set_meta(self.tx, "coordinator_id", coordinator_id.as_ref())
+            }
+        }
+    }
+
+    fn on_finished(
+        &mut self,
+        lane: i32,
+        seq: u64,
+        outcome: &TaskOutcome,
+        added: &mut Vec<(i64, u64)>,
+    ) -> Result<(), StoreError> {
+        let key = key(lane, seq)?;
+        if self.acked.get(&lane).is_some_and(|acked| seq <= *acked) {
+            return Err(StoreError::Contradiction(format!(
+                "lane {lane}, sequence {seq}: acknowledged before it was stored"
+            )));
+        }
+        self.delete(&outcome.task_id, outcome.epoch)?;
+        let bytes = outcome.encode_to_vec();
+        self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
+        added.push((key, bytes.len() as u64));
+        let next = self.next.entry(lane).or_default();
+        *next = (*next).max(seq + 1);
+        Ok(())
+    }
+
+    fn delete(&self, task: &str, epoch: u64) -> Result<(), StoreError> {
+        let sql = "DELETE FROM attempts WHERE task = ?1 AND epoch = ?2";
+        self.run(sql, params![task, int(epoch)?])
+    }
+
+    /// Writes what was summed up; gives the ranges of keys that were deleted.
+    fn finish(self) -> Result<Vec<KeyRange>, StoreError> {
+        for (lane, next) in &self.next {
+            self.run(
+                "INSERT INTO lanes VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET next_seq = max(next_seq, excluded.next_seq)",
+                params![lane, int(*next)?],
+            )?;
+        }
+        let mut ranges = Vec::new();
+        for (lane, seq) in &self.acked {
+            let (first, last) = (key(*lane, 0)?, key(*lane, *seq)?);
+            self.run("DELETE FROM outbox WHERE key BETWEEN ?1 AND ?2", params![first, last])?;
+            ranges.push(first..=last);
+        }
+        Ok(ranges)
+    }
+
+    fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+        self.tx.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+}
+
+fn key(lane: i32, seq: u64) -> Result<i64, StoreError> {
+    let bad = || StoreError::Contradiction(format!("lane {lane}, sequence {seq}: out of range"));
+    let lane_key = u8::try_from(lane).ok().filter(|l| *l < 128).ok_or_else(bad)?;
+    if seq >> LANE_SHIFT != 0 {
+        return Err(bad());
+    }
+    Ok((i64::from(lane_key) << LANE_SHIFT) | int(seq)?)
+}
+
+fn last_key(lane: i32) -> Result<i64, StoreError> {
+    key(lane, (1 << LANE_SHIFT) - 1)
+}
+
+fn meta<T: rusqlite::types::FromSql>(
+    conn: &Connection,
+    name: &str,
+) -> Result<Option<T>, StoreError> {
+    let mut query = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(query.query_row([name], |r| r.get(0)).optional()?)
+}
+
+fn set_meta(conn: &Connection, name: &str, value: impl rusqlite::ToSql) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
+        .execute(params![name, value])?;
+    Ok(())
+}

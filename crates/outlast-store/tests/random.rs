@@ -1,0 +1,270 @@
+//! Random sequences of records that a core could write: every kind of store must agree with the
+//! others, and with what the writer itself remembers, before and after a restart.
+
+mod common;
+
+use common::*;
+use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
+use outlast_store::sim::{SimCoordStore, SimWorkerStore};
+use outlast_store::{CoordStorage, Counts, TaskFilter, WorkerStorage};
+use outlast_wire::{Run, TaskSpec};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Raw numbers, which the writers below turn into records that fit.
+type Dice = (u8, u8, u8, i64);
+
+fn dice() -> impl Strategy<Value = Vec<Vec<Dice>>> {
+    let die = (0..40u8, 0..6u8, 0..4u8, 1_000..2_000i64);
+    prop::collection::vec(prop::collection::vec(die, 0..8), 1..40)
+}
+
+/// What a coordinator's core would remember.
+#[derive(Default)]
+struct Writer {
+    number: u64,
+    tasks: BTreeMap<String, Remembered>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Remembered {
+    state: TaskState,
+    epoch: u64,
+    retries: u32,
+    worker: Option<String>,
+    cancelling: bool,
+}
+
+const WORKERS: [&str; 4] = ["w0", "w1", "w2", "w3"];
+
+impl Writer {
+    fn record(&mut self, (what, which, who, at): Dice) -> CoordRecord {
+        use CoordRecord as R;
+        let (id, worker) = (format!("t{which}"), WORKERS[usize::from(who)]);
+        let task: Arc<str> = id.as_str().into();
+        match what {
+            0 => return seen(worker, &format!("name{which}"), at),
+            1 => return R::WorkerGone { worker: worker.into(), reason: "eof".into(), at },
+            2 if which == 0 => return R::WorkerForgotten { worker: worker.into(), at },
+            3 | 4 => return cursor(worker, at as u64),
+            5 => return superseded(&id, u64::from(who), worker, at),
+            _ => {}
+        }
+        let Some(t) = self.tasks.get_mut(&id) else {
+            self.number += 1 + u64::from(who);
+            let (state, worker) = (TaskState::Pending, None);
+            let t = Remembered { state, epoch: 0, retries: 0, worker, cancelling: false };
+            self.tasks.insert(id.clone(), t);
+            let mut spec = TaskSpec::new(Run::Shell(id));
+            spec.timeout = (who == 1).then_some(at as f64 / 7.0);
+            spec.queue = ["", "default", "q", "r"][usize::from(who)].into();
+            spec.labels = (0..which % 3).map(|n| (format!("k{n}"), format!("v{who}"))).collect();
+            return R::Submitted { task, number: self.number, spec: spec.into(), at };
+        };
+        let old = t.epoch.saturating_sub(u64::from(who % 2));
+        match what {
+            6..=9 => return R::Noted { task, epoch: t.epoch, note: format!("n{who}"), at },
+            10..=12 => return started(&id, old, at),
+            13 if !t.state.is_terminal() => {
+                (t.state, t.worker, t.cancelling) = (TaskState::Cancelled, None, false);
+                return cancelled(&id, at);
+            }
+            14 if t.state == TaskState::Pending && t.epoch > 0 => {
+                (t.state, t.cancelling) = (TaskState::Succeeded, false);
+                return succeeded(&id, t.epoch, worker, at);
+            }
+            _ => {}
+        }
+        match t.state {
+            TaskState::Pending => {
+                t.epoch += 1;
+                (t.state, t.worker) = (TaskState::Assigned, Some(worker.into()));
+                assigned(&id, t.epoch, worker, at)
+            }
+            TaskState::Assigned => match what {
+                15..=20 => {
+                    t.retries += 1;
+                    (t.state, t.worker) = (TaskState::Pending, None);
+                    let (epoch, retries, reason) = (t.epoch, t.retries, format!("lost {who}"));
+                    let outcome = (who == 0).then(|| outcome(&id, epoch, 0));
+                    R::Requeued { task, epoch, retries, reason, outcome, at }
+                }
+                21..=23 => {
+                    t.cancelling = true;
+                    R::CancelRequested { task, at }
+                }
+                _ => {
+                    let by = if old == t.epoch { t.worker.take() } else { Some(worker.into()) };
+                    let state = [TaskState::Succeeded, TaskState::Failed][usize::from(who / 2)];
+                    (t.state, t.worker, t.cancelling) = (state, None, false);
+                    let worker = by.filter(|_| what != 24).map(Into::into);
+                    let outcome = (what != 25).then(|| outcome(&id, old, (at % 3) * 400));
+                    let reason = if what == 26 { "why".into() } else { String::new() };
+                    R::Ended { task, epoch: old, state, reason, outcome, worker, at }
+                }
+            },
+            _ => {
+                (t.state, t.retries, t.cancelling) = (TaskState::Pending, 0, false);
+                R::Retried { task, at }
+            }
+        }
+    }
+}
+
+fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {
+    let mut snapshot = sql.snapshot().unwrap();
+    snapshot.coordinator_id = "c".into();
+    assert_eq!(snapshot, sim.snapshot());
+    let mut counts = Counts::default();
+    for (id, remembered) in &writer.tasks {
+        let row = sql.reader.task_row(id).unwrap();
+        assert_eq!(row, sim.task_row(id));
+        let row = row.unwrap();
+        let worker = row.worker.map(|w| w.to_string());
+        let (state, epoch, retries, cancelling) =
+            (row.state, row.epoch, row.retries, row.cancelling);
+        assert_eq!(&Remembered { state, epoch, retries, worker, cancelling }, remembered);
+        assert_eq!(sql.history(id), sim.history(id), "history of {id}");
+        assert_eq!(sql.outcome(id), sim.outcome(id));
+        match state {
+            TaskState::Pending => counts.pending += 1,
+            TaskState::Assigned => counts.assigned += 1,
+            TaskState::Succeeded => counts.succeeded += 1,
+            TaskState::Failed => counts.failed += 1,
+            TaskState::Cancelled => counts.cancelled += 1,
+        }
+    }
+    for id in (0..6).map(|n| format!("t{n}")) {
+        assert_eq!(sql.superseded(&id), sim.superseded(&id), "superseded of {id}");
+    }
+    assert_eq!(sql.reader.counts().unwrap(), counts);
+    let mut orphans = sql.reader.orphans(1_000).unwrap();
+    orphans.reverse();
+    assert_eq!(orphans, sim.orphans());
+    assert_eq!(sql.reader.workers().unwrap().len(), snapshot.workers.len());
+}
+
+fn same_lists(sql: &SqlCoord) {
+    let reader = &sql.reader;
+    let all = reader.list(&TaskFilter::default(), None, 100, false).unwrap().tasks;
+    let mut filters = vec![TaskFilter::default()];
+    for states in [vec![TaskState::Pending], vec![TaskState::Failed, TaskState::Succeeded]] {
+        filters.push(TaskFilter { states, ..TaskFilter::default() });
+    }
+    for wanted in ["default", "q", "none"] {
+        filters.push(TaskFilter { queue: Some(wanted.into()), ..TaskFilter::default() });
+    }
+    filters.push(TaskFilter { worker: Some("w1".into()), ..TaskFilter::default() });
+    filters.push(TaskFilter { id_prefix: Some("t1".into()), ..TaskFilter::default() });
+    filters.push(TaskFilter {
+        labels: vec![("k0".into(), "v1".into()), ("k1".into(), "v1".into())],
+        ..TaskFilter::default()
+    });
+    for filter in filters {
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|t| filter.states.is_empty() || filter.states.contains(&t.state))
+            .filter(|t| filter.id_prefix.as_ref().is_none_or(|p| t.id.starts_with(p)))
+            .filter(|t| filter.worker.is_none() || filter.worker.as_deref() == t.worker.as_deref())
+            .filter(|t| filter.labels.iter().all(|(k, v)| t.spec.labels.get(k) == Some(v)))
+            .filter(|t| {
+                let own = if t.spec.queue.is_empty() { "default" } else { &t.spec.queue };
+                filter.queue.as_deref().is_none_or(|q| q == own)
+            })
+            .map(|t| t.number)
+            .collect();
+        for newest_first in [false, true] {
+            let (mut cursor, mut found) = (None, Vec::new());
+            loop {
+                let page = reader.list(&filter, cursor, 2, newest_first).unwrap();
+                found.extend(page.tasks.iter().map(|t| t.number));
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            if newest_first {
+                found.reverse();
+            }
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
+}
+
+fn grouped<R>(batches: Vec<Batch<R>>) -> Vec<Vec<Batch<R>>> {
+    let mut groups: Vec<Vec<Batch<R>>> = vec![Vec::new()];
+    for batch in batches {
+        let full = groups.last().is_some_and(|g| g.len() as u64 > batch.number % 4);
+        if full {
+            groups.push(Vec::new());
+        }
+        groups.last_mut().expect("never empty").push(batch);
+    }
+    groups
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn coordinators_stores_agree(dice in dice()) {
+        let (mut sql, mut sim) = (SqlCoord::fresh(), SimCoordStore::new("c"));
+        let mut writer = Writer::default();
+        let batches: Vec<_> = dice.into_iter().zip(1..).map(|(dice, number)| Batch {
+            number,
+            records: dice.into_iter().map(|d| writer.record(d)).collect(),
+        }).collect();
+        for group in grouped(batches) {
+            sql.commit(&group).unwrap();
+            sim.commit(&group).unwrap();
+        }
+        same_coordinators(&sql, &sim, &writer);
+        let sql = sql.reopen();
+        same_coordinators(&sql, &sim.reopen(), &writer);
+        same_lists(&sql);
+    }
+
+    #[test]
+    fn workers_stores_agree(dice in dice()) {
+        let (mut sql, mut sim) = (SqlWorker::fresh(), SimWorkerStore::fresh());
+        let mut seqs = [1u64; 5];
+        let mut acked = [0u64; 5];
+        let batches: Vec<_> = dice.into_iter().zip(1..).map(|(dice, number)| Batch {
+            number,
+            records: dice.into_iter().map(|(what, which, who, at)| {
+                use WorkerRecord as R;
+                let (id, epoch) = (format!("t{which}"), u64::from(who));
+                let task: Arc<str> = id.as_str().into();
+                let lane = if what % 4 == 0 { 3 } else { 1 };
+                match what / 4 {
+                    0..=3 => R::Accepted { task, epoch, spec: spec(&id) },
+                    4 => R::Starting { task, epoch, at },
+                    5..=6 => {
+                        seqs[lane] += 1;
+                        let (seq, outcome) = (seqs[lane] - 1, outcome(&id, epoch, at));
+                        R::Finished { lane: lane as i32, seq, outcome }
+                    }
+                    7 => R::Dropped { task, epoch },
+                    8 => {
+                        acked[lane] = (acked[lane] + epoch).min(seqs[lane] - 1);
+                        R::Acked { lane: lane as i32, seq: acked[lane] }
+                    }
+                    _ => R::Joined { coordinator_id: id.into() },
+                }
+            }).collect(),
+        }).collect();
+        for group in grouped(batches) {
+            sql.commit(&group).unwrap();
+            sim.commit(&group).unwrap();
+        }
+        for _ in 0..2 {
+            let mut snapshot = sql.snapshot().unwrap();
+            snapshot.store_id = "w".into();
+            prop_assert_eq!(snapshot, WorkerStorage::snapshot(&sim).unwrap());
+            prop_assert_eq!(sql.outbox_len(), sim.outbox_len());
+            sql = sql.reopen();
+            sim = sim.reopen();
+        }
+    }
+}
