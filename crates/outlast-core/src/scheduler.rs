@@ -23,10 +23,12 @@ struct Demand {
     slots: u32,
 }
 
+/// Waiting tasks of one priority: by queue, then by number.
+type Queues = BTreeMap<Arc<str>, BTreeMap<u64, TaskId>>;
+
 #[derive(Debug, Default)]
 struct Class {
-    /// By priority, then queue, then number.
-    waiting: BTreeMap<Reverse<i32>, BTreeMap<Arc<str>, BTreeMap<u64, TaskId>>>,
+    waiting: BTreeMap<Reverse<i32>, Queues>,
     /// Workers that satisfy it and have room, least loaded first.
     room: BTreeSet<(u64, WorkerKey)>,
     /// Its place in `heads`, when something waits and somebody has room.
@@ -162,7 +164,7 @@ impl Scheduler {
     }
 
     /// The next assignment; the task no longer waits, and the worker's load has grown.
-    pub fn next(&mut self) -> Option<(TaskId, WorkerKey)> {
+    pub fn assign(&mut self) -> Option<(TaskId, WorkerKey)> {
         loop {
             let (rank, class) = self.heads.pop_first()?;
             self.classes[class].1.head = None;
@@ -318,7 +320,7 @@ mod tests {
     }
 
     fn drain(s: &mut Scheduler) -> Vec<(String, WorkerKey)> {
-        std::iter::from_fn(|| s.next()).map(|(t, w)| (t.to_string(), w)).collect()
+        std::iter::from_fn(|| s.assign()).map(|(t, w)| (t.to_string(), w)).collect()
     }
 
     #[test]

@@ -1,0 +1,83 @@
+//! What running attempts may take of the disk, looked at from time to time.
+
+use super::attempt::{Attempt, Phase, Why};
+use super::{Inner, OnOutputLimit, lock, logs, tree};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// An attempt that grew by less since the last look is not blamed for a full disk.
+const BLAME: u64 = 256 << 10;
+
+/// Looks at the output of all attempts and returns those that must be stopped for it.
+///
+/// `memory`: look at their memory too, which costs more.
+pub(super) fn sample(
+    inner: &Inner,
+    attempts: &[Arc<Attempt>],
+    memory: bool,
+) -> Vec<(Arc<Attempt>, Why)> {
+    let mut greedy = Vec::new();
+    let mut grown: Option<(u64, &Arc<Attempt>)> = None;
+    for attempt in attempts {
+        let Phase::Running(pid) = lock(&attempt.state).phase else { continue };
+        let mut disk = 0;
+        let streams = [("stdout", &attempt.paths.stdout), ("stderr", &attempt.paths.stderr)];
+        for (log, (name, path)) in lock(&attempt.output).iter_mut().flatten().zip(streams) {
+            let Ok((len, blocks)) = log.size() else { continue };
+            disk += blocks;
+            if len > 0
+                && let Err(error) = log.name(path)
+            {
+                tracing::warn!(path = %path.display(), %error, "could not name a log");
+            }
+            if len > inner.config.output_cap
+                && let Err(reason) = limit(inner, path, len)
+            {
+                greedy.push((Arc::clone(attempt), Why::Greedy(format!("{reason} on {name}"))));
+            }
+        }
+        let growth = disk.saturating_sub(attempt.disk.swap(disk, Ordering::Relaxed));
+        if growth > grown.map_or(BLAME, |(most, _)| most) {
+            grown = Some((growth, attempt));
+        }
+        // The first look of a task is soon, in case that it does not live to see a second.
+        if (memory || attempt.peak.load(Ordering::Relaxed) == 0)
+            && let Some(peak) = tree::peak_rss(pid.as_raw_pid())
+        {
+            attempt.peak.fetch_max(peak, Ordering::Relaxed);
+        }
+    }
+    if let Some((_, attempt)) = grown
+        && let Some(free) = too_little_left(inner)
+    {
+        let reason = format!("disk full: its output left only {} MiB free", free >> 20);
+        greedy.push((Arc::clone(attempt), Why::Greedy(reason)));
+    }
+    greedy
+}
+
+fn limit(inner: &Inner, path: &Path, len: u64) -> Result<(), String> {
+    let cap = inner.config.output_cap;
+    if inner.config.on_output_limit == OnOutputLimit::Kill {
+        return Err(format!("output limit: more than {cap} bytes"));
+    }
+    match logs::punch(path, len, cap) {
+        Ok(()) => Ok(()),
+        // The task may have ended and its log been removed; a full disk is looked at elsewhere.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::StorageFull) => {
+            Ok(())
+        }
+        Err(e) => {
+            Err(format!("output limit: more than {cap} bytes, and they cannot be cut ({e}),"))
+        }
+    }
+}
+
+/// The free bytes of the disk, if they are fewer than the reserve.
+fn too_little_left(inner: &Inner) -> Option<u64> {
+    let disk = rustix::fs::statvfs(&inner.config.root).ok()?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    (free < inner.config.reserve_bytes).then_some(free)
+}

@@ -1,0 +1,47 @@
+//! Whose a root folder is: one executor's at a time, and for ever the same id's.
+
+use rustix::fs::{FlockOperation, flock};
+use std::collections::hash_map::RandomState;
+use std::fs::{self, File};
+use std::hash::BuildHasher;
+use std::io;
+use std::path::Path;
+
+/// Keeps other executors out; they get `WouldBlock`.
+pub(super) fn take_lock(root: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).open(root.join("lock"))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        let text = format!("another worker runs tasks in {}: {error}", root.display());
+        io::Error::new(io::Error::from(error).kind(), text)
+    })?;
+    Ok(file)
+}
+
+/// The id that marks this root's processes. It is stored: a folder may be moved.
+pub(super) fn id(root: &Path) -> io::Result<String> {
+    let path = root.join("id");
+    if let Ok(id) = fs::read_to_string(&path)
+        && id.len() == 32
+        && id.bytes().all(|b| b.is_ascii_hexdigit())
+    {
+        return Ok(id);
+    }
+    // std seeds these from the system's randomness.
+    let seeded = RandomState::new();
+    let id = format!("{:016x}{:016x}", seeded.hash_one(0_u8), seeded.hash_one(1_u8));
+    let new = root.join("id.new");
+    fs::write(&new, &id)?;
+    fs::rename(new, path)?;
+    Ok(id)
+}
+
+/// Makes orphans of tasks children of this process, if the system can.
+#[cfg(target_os = "linux")]
+pub(super) fn adopt_orphans() -> bool {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn adopt_orphans() -> bool {
+    false
+}
