@@ -19,5 +19,6 @@ pub mod records;
 pub mod requires;
 pub mod scheduler;
 pub mod stats;
+pub mod worker;
 
 pub use ids::{AttemptId, Epoch, Millis, Now, TaskId};

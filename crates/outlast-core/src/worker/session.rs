@@ -1,0 +1,366 @@
+//! The worker's link: dial, hello, heartbeats, silence, and what arrives.
+
+use super::{Ending, Output, StopKind, Worker};
+use crate::health::Heart;
+use crate::records::WorkerRecord;
+use crate::stats::ConnectionState;
+use crate::{Millis, Now, TaskId};
+use outlast_wire::{PROTOCOL, TaskSpec, v2};
+use std::sync::Arc;
+use v2::body::Kind;
+
+/// Attempts named in one frame of an inventory.
+const INVENTORY_CHUNK: usize = 512;
+/// An attempt that has run this long gets its start on record, in milliseconds.
+const MARK_AFTER: Millis = 200;
+/// A tick this much later than asked for means that the process was stopped or the machine
+/// slept, in milliseconds.
+const LATE: Millis = 5_000;
+
+/// The stages of a link.
+#[derive(Debug)]
+pub(super) enum Link {
+    Waiting { until: Millis },
+    Dialling { since: Millis },
+    Hello { heart: Heart },
+    Up { heart: Heart },
+    Failed,
+    Shutdown,
+}
+
+impl Link {
+    pub fn state(&self) -> ConnectionState {
+        match self {
+            Link::Waiting { .. } => ConnectionState::Disconnected,
+            Link::Dialling { .. } | Link::Hello { .. } => ConnectionState::Connecting,
+            Link::Up { .. } => ConnectionState::Connected,
+            Link::Failed => ConnectionState::Failed,
+            Link::Shutdown => ConnectionState::Shutdown,
+        }
+    }
+    fn heart(&mut self) -> Option<&mut Heart> {
+        match self {
+            Link::Hello { heart } | Link::Up { heart } => Some(heart),
+            _ => None,
+        }
+    }
+}
+
+impl Worker {
+    /// The dial succeeded: says hello and what is held.
+    pub fn on_connected(&mut self, now: Now) {
+        if !matches!(self.link, Link::Dialling { .. }) {
+            return;
+        }
+        let heart =
+            Heart::new(self.config.heartbeat_interval, self.config.heartbeat_timeout, now.mono);
+        self.link = Link::Hello { heart };
+        let c = &self.config;
+        let hello = v2::Hello {
+            protocol: PROTOCOL,
+            worker_id: c.name.clone(),
+            store_id: self.store_id.to_string(),
+            incarnation: self.incarnation,
+            connection: self.connection,
+            coordinator_id: self.coordinator_id.as_deref().unwrap_or_default().into(),
+            slots: c.slots,
+            prefetch: c.prefetch,
+            capabilities_json: c.capabilities.clone(),
+            labels: c.labels.clone().into_iter().collect(),
+            version: c.version.clone(),
+            draining: self.ending != Ending::No,
+        };
+        self.outputs.push_back(Output::Send(Kind::Hello(hello)));
+        self.send_inventory();
+    }
+
+    /// The link ended, or the dial failed.
+    pub fn on_disconnected(&mut self, now: Now, reason: &str) {
+        match self.link {
+            Link::Up { .. } => {
+                self.stats.connected(now, false);
+                self.retry(now, reason);
+            }
+            Link::Hello { .. } | Link::Dialling { .. } => {
+                self.stats.failed_connections += 1;
+                self.retry(now, reason);
+            }
+            _ => {}
+        }
+    }
+
+    /// Dials at once, whatever the backoff says; also out of FAILED.
+    pub fn force_reconnect(&mut self, now: Now) {
+        if matches!(self.link, Link::Shutdown) {
+            return;
+        }
+        if self.link.state() != ConnectionState::Disconnected {
+            self.hang_up(now, "reconnect was asked for");
+        }
+        self.backoff.reset();
+        self.link = Link::Waiting { until: now.mono };
+        self.on_tick(now);
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, now: Now) {
+        let late = now.mono.saturating_sub(self.next_wake().max(self.last_tick)) > LATE;
+        self.last_tick = now.mono;
+        for (id, at) in self.attempts.unmarked(now.mono.saturating_sub(MARK_AFTER)) {
+            let (task, epoch) = (id.task.clone(), id.epoch);
+            self.records.push(WorkerRecord::Starting { task, epoch, at: at.wall });
+            if matches!(self.link, Link::Up { .. }) {
+                let attempts = vec![v2::AttemptRef { task_id: id.task.to_string(), epoch }];
+                let started = v2::Started { attempts, at_ms: vec![at.wall] };
+                self.outputs.push_back(Output::Send(Kind::Started(started)));
+            }
+        }
+        let dial_limit = self.config.heartbeat_timeout;
+        match &mut self.link {
+            Link::Waiting { until } if now.mono >= *until => {
+                self.link = Link::Dialling { since: now.mono };
+                self.connection += 1;
+                self.stats.connection_attempts += 1;
+                self.outputs.push_back(Output::Dial);
+                self.outputs.push_back(Output::State(ConnectionState::Connecting, String::new()));
+            }
+            Link::Dialling { since } if now.mono >= *since + dial_limit => {
+                self.hang_up(now, "the coordinator could not be reached in time");
+            }
+            Link::Hello { heart } | Link::Up { heart } => {
+                // After a sleep, silence says nothing yet: ask before judging.
+                if late {
+                    heart.heard(now.mono);
+                    heart.beat_soon();
+                }
+                if heart.expired(now.mono) {
+                    self.hang_up(now, "the coordinator has been silent for too long");
+                } else {
+                    self.beat(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
+    pub fn next_wake(&self) -> Millis {
+        let link = match &self.link {
+            Link::Waiting { until } => *until,
+            Link::Dialling { since } => since + self.config.heartbeat_timeout,
+            Link::Hello { heart } | Link::Up { heart } => heart.next_wake(),
+            Link::Failed | Link::Shutdown => Millis::MAX,
+        };
+        let mark = self.attempts.first_unmarked().map(|at| at.mono + MARK_AFTER);
+        link.min(mark.unwrap_or(Millis::MAX))
+    }
+
+    /// A frame arrived.
+    pub fn on_message(&mut self, now: Now, message: Kind) {
+        let Some(heart) = self.link.heart() else { return };
+        heart.heard(now.mono);
+        match (message, matches!(self.link, Link::Up { .. })) {
+            (Kind::Welcome(welcome), false) => self.on_welcome(now, welcome),
+            (Kind::Refused(refused), _) => self.on_refused(now, &refused),
+            (Kind::Heartbeat(beat), true) => {
+                let reply = v2::HeartbeatReply { seq: beat.seq };
+                self.outputs.push_back(Output::Send(Kind::HeartbeatReply(reply)));
+            }
+            (Kind::HeartbeatReply(reply), true) => {
+                if let Some(rtt) = self.link.heart().and_then(|h| h.reply(reply.seq, now.mono)) {
+                    self.stats.add_latency_sample(rtt as f64);
+                }
+            }
+            (Kind::Assign(assign), true) => self.on_assign(now, assign),
+            (Kind::Stop(stop), true) => self.on_stop(now, &stop),
+            (Kind::Ack(ack), true) => ack.cursors.iter().for_each(|c| self.on_ack(c)),
+            _ => {}
+        }
+        self.send_outbox();
+        self.settle();
+    }
+
+    fn on_welcome(&mut self, now: Now, welcome: v2::Welcome) {
+        let Link::Hello { heart } = &self.link else { return };
+        self.link = Link::Up { heart: heart.clone() };
+        self.backoff.reset();
+        self.stats.connected(now, true);
+        if self.coordinator_id.is_none() {
+            let id: Arc<str> = welcome.coordinator_id.as_str().into();
+            self.records.push(WorkerRecord::Joined { coordinator_id: id.clone() });
+            self.coordinator_id = Some(id);
+        }
+        let results = welcome.cursors.iter().find(|c| c.lane() == v2::Lane::Results);
+        let cursor = results.map_or(0, |c| c.seq);
+        if cursor > self.outbox.last_seq() {
+            let lane = v2::Lane::Results.into();
+            let seq = self.outbox.last_seq();
+            self.records.push(WorkerRecord::Acked { lane, seq });
+            for (seq, outcome) in self.outbox.renumber(cursor, self.batch) {
+                self.records.push(WorkerRecord::Finished { lane, seq, outcome });
+            }
+        } else if let Some(cursor) = results {
+            self.on_ack(cursor);
+        }
+        self.outbox.open(cursor, welcome.credit.into());
+        self.outputs.push_back(Output::State(ConnectionState::Connected, String::new()));
+    }
+
+    fn on_refused(&mut self, now: Now, refused: &v2::Refused) {
+        let reason = format!("refused: {}", refused.reason);
+        self.hang_up(now, &reason);
+        if !refused.retry {
+            self.give_up(&reason);
+        } else if let Link::Waiting { until } = &mut self.link {
+            *until = (*until).max(now.mono + Millis::from(refused.retry_after_ms));
+        }
+    }
+
+    fn on_assign(&mut self, now: Now, assign: v2::Assign) {
+        for given in assign.tasks {
+            let (task, epoch): (TaskId, _) = (given.task_id.as_str().into(), given.epoch);
+            let held = self.attempts.newest(&task);
+            if held.is_some_and(|e| e >= epoch) || self.outbox.holds(&task, epoch) {
+                continue;
+            }
+            if let Some(older) = held {
+                self.stop_one(now, &task, older, v2::StopReason::StopSuperseded);
+            }
+            match TaskSpec::from_json(&given.spec_json) {
+                Ok(spec) => {
+                    let spec = Arc::new(spec);
+                    let (task, spec_) = (task.clone(), spec.clone());
+                    self.records.push(WorkerRecord::Accepted { task, epoch, spec: spec_ });
+                    self.attempts.insert(given.task_id.as_str().into(), epoch, spec);
+                }
+                Err(error) => {
+                    let message = format!("this worker cannot read the task: {error}");
+                    let failed = v2::OutcomeKind::OutcomeFailed;
+                    self.end_waiting(now, &task, epoch, failed, &message);
+                }
+            }
+            if self.ending != Ending::No {
+                let returned = v2::OutcomeKind::OutcomeReturned;
+                self.end_waiting(now, &task, epoch, returned, "worker drains");
+            }
+        }
+        self.start_queued(now);
+    }
+
+    fn on_stop(&mut self, now: Now, stop: &v2::Stop) {
+        for attempt in &stop.attempts {
+            self.stop_one(now, &attempt.task_id.as_str().into(), attempt.epoch, stop.reason());
+        }
+        self.start_queued(now);
+    }
+
+    fn stop_one(&mut self, now: Now, task: &TaskId, epoch: u64, reason: v2::StopReason) {
+        use v2::{OutcomeKind, StopReason};
+        if self.attempts.is_running(task, epoch) {
+            if reason != StopReason::StopReturn {
+                let stop = Output::StopRun(task.clone(), epoch, StopKind::Cancel);
+                self.outputs.push_back(stop);
+            }
+        } else if self.attempts.holds(task, epoch) {
+            let (kind, why) = match reason {
+                StopReason::StopReturn => (OutcomeKind::OutcomeReturned, "asked back"),
+                StopReason::StopCancelled => (OutcomeKind::OutcomeCancelled, "cancelled"),
+                StopReason::StopSuperseded => (OutcomeKind::OutcomeCancelled, "superseded"),
+            };
+            self.end_waiting(now, task, epoch, kind, why);
+        }
+    }
+
+    fn on_ack(&mut self, cursor: &v2::Cursor) {
+        // An acknowledgement of what was never sent would delete results: ignore it.
+        if cursor.lane() == v2::Lane::Results
+            && cursor.seq <= self.outbox.last_seq()
+            && self.outbox.acked(cursor.seq)
+        {
+            let (lane, seq) = (cursor.lane, cursor.seq);
+            self.records.push(WorkerRecord::Acked { lane, seq });
+        }
+    }
+
+    fn send_inventory(&mut self) {
+        let held = self.attempts.all().map(|(id, at)| v2::Holding {
+            task_id: id.task.to_string(),
+            epoch: id.epoch,
+            state: match at {
+                Some(_) => v2::HoldingState::HoldingRunning.into(),
+                None => v2::HoldingState::HoldingQueued.into(),
+            },
+            started_at_ms: at.map_or(0, |at| at.wall),
+        });
+        let done = self.outbox.outcomes().map(|o| v2::Holding {
+            task_id: o.task_id.clone(),
+            epoch: o.epoch,
+            state: v2::HoldingState::HoldingFinished.into(),
+            started_at_ms: o.started_at_ms,
+        });
+        let all: Vec<v2::Holding> = held.chain(done).collect();
+        let chunks = all.len().div_ceil(INVENTORY_CHUNK).max(1);
+        let mut rest = all.into_iter();
+        for n in 1..=chunks {
+            let holdings = rest.by_ref().take(INVENTORY_CHUNK).collect();
+            let part = v2::Inventory { holdings, last: n == chunks };
+            self.outputs.push_back(Output::Send(Kind::Inventory(part)));
+        }
+    }
+
+    pub(super) fn send_outbox(&mut self) {
+        if matches!(self.link, Link::Up { .. }) {
+            while let Some(frame) = self.outbox.next_frame() {
+                self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
+            }
+        }
+    }
+
+    /// Tells the coordinator at once that no new work is wanted.
+    pub(super) fn announce(&mut self, now: Now) {
+        if let Some(heart) = self.link.heart() {
+            heart.beat_soon();
+        }
+        self.beat(now);
+    }
+
+    fn beat(&mut self, now: Now) {
+        let (running, queued, unacked) = self.load();
+        let draining = self.ending != Ending::No;
+        let rtt_ms = self.stats.latency_samples().last().unwrap_or(0.0) as u32;
+        let Link::Up { heart } = &mut self.link else { return };
+        if let Some(seq) = heart.beat(now.mono) {
+            let beat = v2::Heartbeat {
+                seq,
+                running: running as u32,
+                queued: queued as u32,
+                unacked: unacked as u64,
+                rtt_ms,
+                draining,
+            };
+            self.outputs.push_back(Output::Send(Kind::Heartbeat(beat)));
+        }
+    }
+
+    /// Drops the link from this side.
+    fn hang_up(&mut self, now: Now, reason: &str) {
+        self.outputs.push_back(Output::Close(reason.into()));
+        self.on_disconnected(now, reason);
+    }
+
+    fn retry(&mut self, now: Now, reason: &str) {
+        let delay = self.backoff.fail(&mut self.rng);
+        self.link = Link::Waiting { until: now.mono + delay };
+        let limit = self.config.max_reconnect_attempts;
+        if limit > 0 && self.backoff.failures() >= limit {
+            self.give_up(&format!("gave up after {limit} attempts: {reason}"));
+        } else {
+            self.outputs.push_back(Output::State(ConnectionState::Disconnected, reason.into()));
+        }
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        self.link = Link::Failed;
+        self.outputs.push_back(Output::State(ConnectionState::Failed, reason.into()));
+    }
+}
