@@ -1,1 +1,23 @@
+//! The coordinator's shell: everything that the sans-I/O core needs done. HTTP and WebSocket
+//! (axum), TLS, keys, the durable store, clocks. It decides nothing about tasks.
+//!
+//! Threads: one drives the core, one commits to the store, the rest is tokio. Readers of the
+//! store have connections of their own, so that no question waits for a commit.
 
+#![warn(missing_docs)]
+
+mod api;
+mod auth;
+mod clock;
+mod driver;
+mod events;
+mod link;
+mod listen;
+mod logs;
+mod metrics;
+mod readers;
+mod server;
+mod writer;
+
+pub use api::openapi;
+pub use server::{Config, Coordinator, StartError, TlsFiles};

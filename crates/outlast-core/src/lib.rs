@@ -13,6 +13,7 @@
 //! that cannot write keeps the batch and tries again; it never skips one.
 
 pub mod backoff;
+pub mod coord;
 pub mod health;
 pub mod ids;
 pub mod records;

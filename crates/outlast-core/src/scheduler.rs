@@ -6,6 +6,7 @@
 
 use crate::TaskId;
 use crate::requires::Requires;
+use outlast_wire::TaskSpec;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -185,6 +186,13 @@ impl Scheduler {
             self.load(worker, used, limit);
             return Some((task, worker));
         }
+    }
+
+    /// Whether this worker, were it empty, could run such a task.
+    pub fn fits(&self, key: WorkerKey, spec: &TaskSpec) -> bool {
+        let Ok(requires) = Requires::parse(&spec.requires) else { return false };
+        let demand = Demand { requires, slots: spec.slots };
+        self.workers.get(&key).is_some_and(|w| w.satisfies(&demand))
     }
 
     /// Why a waiting task is not assigned, for people; `None` if it does not wait.

@@ -1,8 +1,9 @@
 //! What travels: the protobuf messages of wire v2, their framing, and the JSON documents that
-//! users write (`TaskSpec`) and read (`Outcome`).
+//! users write (`TaskSpec`) and read (`api`).
 //!
 //! This crate owns serialisation. It knows nothing of sessions, time or sockets.
 
+pub mod api;
 pub mod frame;
 pub mod spec;
 

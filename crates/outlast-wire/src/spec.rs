@@ -11,6 +11,7 @@ pub const MAX_SPEC: usize = 256 << 10;
 pub const MAX_LABELS: usize = 64;
 
 /// What to run and how. Unset fields take the defaults that each names.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
@@ -62,6 +63,7 @@ pub struct TaskSpec {
 }
 
 /// What a task runs.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Run {
@@ -74,6 +76,7 @@ pub enum Run {
 }
 
 /// A call of a registered function.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
@@ -85,6 +88,7 @@ pub struct Call {
 }
 
 /// What happens to a finished result whose attempt was given up and whose task runs elsewhere.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LateResult {
@@ -96,6 +100,7 @@ pub enum LateResult {
 }
 
 /// Whether an interrupted attempt may be run again.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rerun {

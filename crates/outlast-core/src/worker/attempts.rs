@@ -13,6 +13,8 @@ struct Attempt {
     stage: Stage,
     /// `Starting` was recorded.
     marked: bool,
+    /// The batch that makes its arrival durable.
+    batch: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +45,13 @@ impl Attempts {
         Attempts { held, queue, arrivals: 0, slots: slots.max(1), used: 0 }
     }
 
-    pub fn insert(&mut self, task: TaskId, epoch: Epoch, spec: Arc<TaskSpec>) {
+    pub fn insert(&mut self, task: TaskId, epoch: Epoch, spec: Arc<TaskSpec>, batch: u64) {
         self.arrivals += 1;
         let order = (Reverse(spec.priority), self.arrivals);
         let id = AttemptId { task, epoch };
         self.queue.insert(order, id.clone());
-        self.held.insert(id, Attempt { spec, order, stage: Stage::Waiting, marked: false });
+        let (stage, marked) = (Stage::Waiting, false);
+        self.held.insert(id, Attempt { spec, order, stage, marked, batch });
     }
 
     /// The newest epoch held of a task.
@@ -57,9 +60,10 @@ impl Attempts {
         self.held.range(range).next_back().map(|(a, _)| a.epoch)
     }
 
-    /// Gives the next waiting attempt its slots: (task, epoch, whether it must not run twice).
+    /// Gives the next waiting attempt its slots: (task, epoch, the batch that it rests on,
+    /// whether it must not run twice).
     /// Strictly in order, so that one that needs many slots is not passed for ever.
-    pub fn reserve(&mut self) -> Option<(TaskId, Epoch, bool)> {
+    pub fn reserve(&mut self) -> Option<(TaskId, Epoch, u64, bool)> {
         let (&order, next) = self.queue.first_key_value()?;
         let attempt = self.held.get_mut(next)?;
         // A task larger than the worker (its slots were lowered) runs alone.
@@ -68,9 +72,9 @@ impl Attempts {
         }
         self.used += attempt.spec.slots;
         attempt.stage = Stage::Reserved;
-        let once = attempt.spec.rerun == Rerun::Never;
+        let (batch, once) = (attempt.batch, attempt.spec.rerun == Rerun::Never);
         let AttemptId { task, epoch } = self.queue.remove(&order)?;
-        Some((task, epoch, once))
+        Some((task, epoch, batch, once))
     }
 
     /// The attempt runs from now on; `None` if it is no longer held.

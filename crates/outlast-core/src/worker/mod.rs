@@ -132,8 +132,9 @@ pub struct Worker {
     batch: u64,
     persisted: u64,
     outputs: VecDeque<Output>,
-    /// Attempts to start once their batch is durable.
-    starts: VecDeque<(u64, TaskId, Epoch)>,
+    /// Attempts to start once their batch is durable, by batch and order of reservation.
+    starts: BTreeMap<(u64, u64), (TaskId, Epoch)>,
+    start_order: u64,
     last_tick: Millis,
 }
 
@@ -162,13 +163,14 @@ impl Worker {
             batch: 1,
             persisted: 0,
             outputs: VecDeque::new(),
-            starts: VecDeque::new(),
+            starts: BTreeMap::new(),
+            start_order: 0,
             last_tick: now.mono,
             config,
         };
         for row in snapshot.attempts {
             match row.started_at {
-                None => worker.attempts.insert(row.task, row.epoch, row.spec),
+                None => worker.attempts.insert(row.task, row.epoch, row.spec, 0),
                 Some(started_at_ms) => worker.finish(v2::TaskOutcome {
                     task_id: row.task.to_string(),
                     epoch: row.epoch,
@@ -198,11 +200,11 @@ impl Worker {
     pub fn on_persisted(&mut self, now: Now, batch: u64) {
         self.persisted = self.persisted.max(batch);
         self.outbox.persisted(batch);
-        while self.starts.front().is_some_and(|(b, ..)| *b <= self.persisted) {
-            let (_, task, epoch) = self.starts.pop_front().expect("just looked");
-            if let Some(spec) = self.attempts.begin(&task, epoch, now) {
-                self.outputs.push_back(Output::Run(task, epoch, spec));
-            }
+        while let Some(first) = self.starts.first_entry()
+            && first.key().0 <= self.persisted
+        {
+            let (task, epoch) = first.remove();
+            self.run(now, task, epoch);
         }
         self.send_outbox();
         self.settle();
@@ -287,22 +289,32 @@ impl Worker {
         });
     }
 
-    /// Lets waiting attempts start, as far as there are slots. Each starts once everything that
-    /// it rests on is durable.
+    /// Lets waiting attempts start, as far as there are slots. Each starts once its arrival is
+    /// durable (and, if it must not run twice, its start); it need not wait for other facts.
     fn start_queued(&mut self, now: Now) {
         if self.ending >= Ending::Stop {
             return;
         }
-        while let Some((task, epoch, once)) = self.attempts.reserve() {
+        while let Some((task, epoch, arrived, once)) = self.attempts.reserve() {
+            let mut rests_on = arrived;
             if once {
                 let record = WorkerRecord::Starting { task: task.clone(), epoch, at: now.wall };
                 self.records.push(record);
                 self.attempts.mark(&task, epoch);
+                rests_on = self.batch;
             }
-            self.starts.push_back((self.open_batch(), task, epoch));
+            if rests_on <= self.persisted {
+                self.run(now, task, epoch);
+            } else {
+                self.starts.insert((rests_on, self.start_order), (task, epoch));
+                self.start_order += 1;
+            }
         }
-        if !self.starts.is_empty() && self.records.is_empty() {
-            self.on_persisted(now, self.persisted);
+    }
+
+    fn run(&mut self, now: Now, task: TaskId, epoch: Epoch) {
+        if let Some(spec) = self.attempts.begin(&task, epoch, now) {
+            self.outputs.push_back(Output::Run(task, epoch, spec));
         }
     }
 

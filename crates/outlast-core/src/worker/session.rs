@@ -231,7 +231,8 @@ impl Worker {
                     let spec = Arc::new(spec);
                     let (task, spec_) = (task.clone(), spec.clone());
                     self.records.push(WorkerRecord::Accepted { task, epoch, spec: spec_ });
-                    self.attempts.insert(given.task_id.as_str().into(), epoch, spec);
+                    let batch = self.batch;
+                    self.attempts.insert(given.task_id.as_str().into(), epoch, spec, batch);
                 }
                 Err(error) => {
                     let message = format!("this worker cannot read the task: {error}");

@@ -1,0 +1,122 @@
+//! The HTTP API: routes, and what all of them share. `tasks`, `workers` and `watch` hold the
+//! handlers, `views` turns what the store has into what the API says.
+
+mod problem;
+mod submit;
+mod tasks;
+mod views;
+mod watch;
+mod workers;
+
+use crate::auth::Auth;
+use crate::driver::{Ask, Driver};
+use crate::events::Happened;
+use crate::logs::Logs;
+use crate::readers::Readers;
+use crate::writer::Health;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use outlast_core::coord::Response as CoreResponse;
+use outlast_wire::api as dto;
+pub(crate) use problem::Refusal;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::{broadcast, watch as watch_channel};
+use utoipa::OpenApi;
+
+pub(crate) struct Shared {
+    pub driver: Driver,
+    pub readers: Readers,
+    pub auth: Auth,
+    pub logs: Arc<Logs>,
+    pub watchers: broadcast::Sender<Arc<Happened>>,
+    pub health: watch_channel::Receiver<Health>,
+    pub conns: AtomicU64,
+    pub coordinator_id: String,
+    pub version: String,
+    pub started_at: i64,
+    pub tls: bool,
+}
+
+pub(crate) type App = Arc<Shared>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Outlast", description = "Work that outlasts the network."),
+    paths(
+        submit::submit,
+        tasks::list,
+        tasks::show,
+        tasks::result,
+        tasks::history,
+        tasks::logs,
+        tasks::cancel,
+        tasks::retry,
+        tasks::counts,
+        workers::list,
+        workers::show,
+        workers::forget,
+        watch::events,
+        watch::info,
+        watch::healthz,
+        watch::readyz,
+        watch::metrics,
+    ),
+    components(schemas(dto::Problem, dto::TaskEvent, dto::WorkerEvent))
+)]
+struct Document;
+
+/// The OpenAPI document, as JSON.
+pub fn openapi() -> String {
+    Document::openapi().to_pretty_json().unwrap_or_default()
+}
+
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/api/v1/tasks", post(submit::submit).get(tasks::list))
+        .route("/api/v1/tasks/{id}", get(tasks::show))
+        .route("/api/v1/tasks/{id}/result", get(tasks::result))
+        .route("/api/v1/tasks/{id}/history", get(tasks::history))
+        .route("/api/v1/tasks/{id}/logs", get(tasks::logs))
+        .route("/api/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/api/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/api/v1/counts", get(tasks::counts))
+        .route("/api/v1/workers", get(workers::list))
+        .route("/api/v1/workers/{name}", get(workers::show).delete(workers::forget))
+        .route("/api/v1/events", get(watch::events))
+        .route("/api/v1/info", get(watch::info))
+        .route("/api/v1/openapi.json", get(watch::document))
+        .route("/api/v2/worker/{name}/ws", get(workers::link))
+        .route("/healthz", get(watch::healthz))
+        .route("/readyz", get(watch::readyz))
+        .route("/metrics", get(watch::metrics))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(DefaultBodyLimit::max(dto::MAX_BODY))
+        .with_state(app)
+}
+
+impl Shared {
+    /// Asks the core, unless nothing can be made durable just now.
+    pub async fn ask(&self, ask: Ask) -> Result<CoreResponse, Refusal> {
+        if let Health::Trouble(why) | Health::Broken(why) = &*self.health.borrow() {
+            return Err(Refusal::store(why));
+        }
+        let mut health = self.health.clone();
+        let answer = self.driver.ask(ask);
+        tokio::select! {
+            biased;
+            answer = answer => match answer {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(why)) => Err(Refusal::store(&why)),
+                Err(_) => Err(Refusal::ending()),
+            },
+            // What was asked may still be done once there is room: asking again does no harm.
+            trouble = health.wait_for(|h| *h != Health::Good) => match trouble.as_deref() {
+                Ok(Health::Trouble(why) | Health::Broken(why)) => Err(Refusal::store(why)),
+                _ => Err(Refusal::ending()),
+            },
+        }
+    }
+}

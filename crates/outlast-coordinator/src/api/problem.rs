@@ -1,0 +1,88 @@
+//! Errors as RFC 9457 problem details.
+
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use outlast_wire::api::{PROBLEM_PREFIX, Problem};
+
+/// A request that is not granted.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub problem: Box<Problem>,
+    retry_after: Option<u32>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, word: &str, title: &str, detail: &str) -> Refusal {
+        let problem = Problem {
+            kind: format!("{PROBLEM_PREFIX}{word}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            conflicts: Vec::new(),
+        };
+        Refusal { problem: Box::new(problem), retry_after: None }
+    }
+    fn later(mut self, seconds: u32) -> Refusal {
+        self.retry_after = Some(seconds);
+        self
+    }
+    pub fn bad(detail: &str) -> Refusal {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "this request cannot be used", detail)
+    }
+    pub fn no_task(id: &str) -> Refusal {
+        let detail = format!("there is no task {id:?}; `outlast tasks` lists them");
+        Self::new(StatusCode::NOT_FOUND, "not-found", "no such task", &detail)
+    }
+    pub fn no_worker(name: &str) -> Refusal {
+        let detail = format!("there is no worker {name:?}; `outlast workers` lists them");
+        Self::new(StatusCode::NOT_FOUND, "not-found", "no such worker", &detail)
+    }
+    pub fn conflict(word: &str, title: &str, detail: &str) -> Refusal {
+        Self::new(StatusCode::CONFLICT, word, title, detail)
+    }
+    pub fn full(limit: usize) -> Refusal {
+        let detail = format!("{limit} unfinished tasks are the limit; wait until some have ended");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "full", "too many unfinished tasks", &detail).later(5)
+    }
+    pub fn store(why: &str) -> Refusal {
+        let detail = format!("{why}; nothing was acknowledged, ask again later");
+        let status = StatusCode::INSUFFICIENT_STORAGE;
+        Self::new(status, "store", "the coordinator's store cannot be used", &detail).later(5)
+    }
+    pub fn ending() -> Refusal {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "ending", "the coordinator ends", "ask again when it is back").later(1)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status);
+        let body = serde_json::to_vec(&self.problem).unwrap_or_default();
+        let mut response = (
+            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body,
+        )
+            .into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.problem.status == StatusCode::UNAUTHORIZED.as_u16() {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+pub(super) async fn no_route(uri: Uri) -> Refusal {
+    let detail = format!("nothing is at {}; see /api/v1/openapi.json", uri.path());
+    Refusal::new(StatusCode::NOT_FOUND, "no-route", "no such address", &detail)
+}
+
+pub(super) async fn no_method(method: Method, uri: Uri) -> Refusal {
+    let detail = format!("{} does not know {method}; see /api/v1/openapi.json", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "no such method here", &detail)
+}

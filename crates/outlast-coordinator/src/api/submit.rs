@@ -1,0 +1,129 @@
+//! `POST /api/v1/tasks`.
+
+use super::{App, Refusal, views};
+use crate::driver::Ask;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use outlast_core::TaskId;
+use outlast_core::coord::Response as CoreResponse;
+use outlast_store::Role;
+use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
+use outlast_wire::spec::{MAX_SPEC, TaskSpec, check_task_id};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Bodies larger than this (bytes) are parsed away from the runtime's threads.
+const LARGE: usize = 64 << 10;
+
+type Wanted = (TaskId, Arc<TaskSpec>, bool);
+
+/// Submits one task (a JSON object) or a batch of up to 10,000 (an array): all, or none.
+/// With an `id` of your choice the request may be sent again without harm.
+#[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks",
+    request_body(content = TaskSpec, description = "A task, with an optional `id`; or an array of such."),
+    responses(
+        (status = 201, body = Task, description = "Accepted (one task)"),
+        (status = 200, body = Submitted, description = "A batch; or one task that was there before"),
+        (status = 409, body = outlast_wire::api::Problem, description = "An id is taken by another spec"),
+        (status = 429, body = outlast_wire::api::Problem, description = "Too many unfinished tasks")))]
+pub(crate) async fn submit(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let body = body.map_err(|e| match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!("the limit is {MAX_BODY} bytes; send smaller batches");
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "the body is too large",
+                &detail,
+            )
+        }
+        _ => Refusal::bad(&e.body_text()),
+    })?;
+    let (wanted, single) = if body.len() > LARGE {
+        let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
+        parsed.map_err(|e| Refusal::bad(&e.to_string()))??
+    } else {
+        parse(&body)?
+    };
+    let first = wanted.first().map(|(id, ..)| id.clone());
+    match app.ask(Ask::Submit(wanted)).await? {
+        CoreResponse::Submitted(tasks) => match (single, first, tasks.first()) {
+            (true, Some(id), Some(done)) => {
+                let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
+                let task = views::one(&app, &id).await?;
+                Ok((status, Json(task)).into_response())
+            }
+            _ => {
+                let view = |t: &outlast_core::coord::Submitted| SubmittedTask {
+                    id: t.id.to_string(),
+                    created: t.created,
+                    state: t.state.as_str().into(),
+                };
+                let tasks = tasks.iter().map(view).collect();
+                Ok(Json(Submitted { tasks }).into_response())
+            }
+        },
+        CoreResponse::Conflict(ids) => {
+            let detail = "an id belongs to a task with another spec; nothing was submitted. \
+                          Choose another id, or send the same spec";
+            let mut refusal = Refusal::conflict("id-taken", "the id is taken", detail);
+            refusal.problem.conflicts = ids.iter().map(ToString::to_string).collect();
+            Err(refusal)
+        }
+        CoreResponse::Invalid(id, why) => Err(Refusal::bad(&format!("task {id}: {why}"))),
+        CoreResponse::Full { limit } => Err(Refusal::full(limit)),
+        other => Err(Refusal::bad(&format!("unexpected answer: {other:?}"))),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<(Vec<Wanted>, bool), Refusal> {
+    let start = body.iter().find(|b| !b.is_ascii_whitespace());
+    if start != Some(&b'[') {
+        return Ok((vec![one(body).map_err(|e| Refusal::bad(&e))?], true));
+    }
+    let items: Vec<&RawValue> = serde_json::from_slice(body)
+        .map_err(|e| Refusal::bad(&format!("not an array of tasks: {e}")))?;
+    if items.len() > MAX_BATCH {
+        let detail = format!("{} tasks; {MAX_BATCH} is the limit of one request", items.len());
+        return Err(Refusal::bad(&detail));
+    }
+    let task = |(n, item): (usize, &&RawValue)| {
+        one(item.get().as_bytes()).map_err(|e| Refusal::bad(&format!("task {n} of the array: {e}")))
+    };
+    Ok((items.iter().enumerate().map(task).collect::<Result<_, _>>()?, false))
+}
+
+fn one(json: &[u8]) -> Result<Wanted, String> {
+    if json.len() > MAX_SPEC {
+        return Err(format!("{} bytes; {MAX_SPEC} is the limit of one task", json.len()));
+    }
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(json).map_err(|e| format!("not a task: {e}"))?;
+    let id = match fields.remove("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => Some(id),
+        Some(_) => return Err("id: must be a string".into()),
+    };
+    let spec: TaskSpec =
+        serde_json::from_value(Value::Object(fields)).map_err(|e| format!("not a task: {e}"))?;
+    spec.check().map_err(|e| e.to_string())?;
+    let chosen = id.is_some();
+    let id: TaskId = match id {
+        Some(id) => {
+            check_task_id(&id).map_err(|e| e.to_string())?;
+            id.into()
+        }
+        None => uuid::Uuid::now_v7().to_string().into(),
+    };
+    Ok((id, Arc::new(spec), chosen))
+}

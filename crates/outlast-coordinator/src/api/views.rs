@@ -1,0 +1,117 @@
+//! From what the store and the core have to what the API says.
+
+use super::{App, Refusal};
+use crate::clock::text;
+use outlast_core::TaskId;
+use outlast_core::coord::WorkerView;
+use outlast_core::records::TaskState;
+use outlast_store::{Counts, StoredTask, StoredWorker};
+use outlast_wire::api::{CountsView, Task, TaskResult, Worker};
+use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+
+pub(super) fn task(t: &StoredTask) -> Task {
+    Task {
+        id: t.id.to_string(),
+        number: t.number,
+        state: t.state.as_str().into(),
+        spec: (*t.spec).clone(),
+        attempt: t.epoch,
+        retries: t.retries,
+        cancelling: t.cancelling,
+        worker: t.worker_name.as_ref().or(t.worker.as_ref()).map(ToString::to_string),
+        submitted_at: text(t.submitted_at),
+        assigned_at: t.assigned_at.map(text),
+        started_at: t.started_at.map(text),
+        ended_at: t.ended_at.map(text),
+        reason: t.reason.clone(),
+        has_result: t.has_outcome,
+        waiting_for: None,
+    }
+}
+
+/// One task, with why it waits.
+pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
+    let wanted = id.clone();
+    let stored =
+        app.readers.read(move |r| r.task(&wanted)).await.map_err(|e| Refusal::store(&e))?;
+    let stored = stored.ok_or_else(|| Refusal::no_task(id))?;
+    let mut view = task(&stored);
+    if stored.state == TaskState::Pending {
+        let id = id.clone();
+        let look = app.driver.look(move |core| core.explain(&id)).await;
+        view.waiting_for = look.map_err(|_| Refusal::ending())?;
+    }
+    Ok(view)
+}
+
+pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResult {
+    let blank = TaskOutcome::default();
+    let o = outcome.unwrap_or(&blank);
+    let kind = match o.kind() {
+        OutcomeKind::OutcomeUnspecified => None,
+        OutcomeKind::OutcomeSucceeded => Some("succeeded"),
+        OutcomeKind::OutcomeFailed => Some("failed"),
+        OutcomeKind::OutcomeTimedOut => Some("timed_out"),
+        OutcomeKind::OutcomeCancelled => Some("cancelled"),
+        OutcomeKind::OutcomeInterrupted => Some("interrupted"),
+        OutcomeKind::OutcomeReturned => Some("returned"),
+    };
+    let time = |ms: i64| (ms > 0).then(|| text(ms));
+    let began = o.started_at_ms > 0 && o.finished_at_ms > 0;
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    TaskResult {
+        id: t.id.to_string(),
+        attempt: t.ended_epoch,
+        state: t.state.as_str().into(),
+        outcome: kind.map(Into::into),
+        exit_code: o.has_exit_code.then_some(o.exit_code),
+        signal: (o.signal != 0).then_some(o.signal),
+        message: if o.message.is_empty() { t.reason.clone() } else { o.message.clone() },
+        worker: t.worker_name.as_ref().map(ToString::to_string),
+        started_at: time(o.started_at_ms),
+        finished_at: time(o.finished_at_ms),
+        duration_ms: began.then(|| (o.finished_at_ms - o.started_at_ms).max(0)),
+        max_rss_bytes: o.max_rss_bytes,
+        cpu_ms: o.cpu_ms,
+        stdout: lossy(&o.stdout_tail),
+        stderr: lossy(&o.stderr_tail),
+        stdout_bytes: o.stdout_bytes,
+        stderr_bytes: o.stderr_bytes,
+        stdout_truncated: o.stdout_bytes > o.stdout_tail.len() as u64,
+        stderr_truncated: o.stderr_bytes > o.stderr_tail.len() as u64,
+        value: serde_json::from_slice(&o.value_json).unwrap_or_default(),
+    }
+}
+
+pub(super) fn counts(c: Counts) -> CountsView {
+    CountsView {
+        pending: c.pending,
+        assigned: c.assigned,
+        succeeded: c.succeeded,
+        failed: c.failed,
+        cancelled: c.cancelled,
+        total: c.total(),
+    }
+}
+
+pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>) -> Worker {
+    Worker {
+        name: w.row.name.to_string(),
+        store_id: w.row.store_id.to_string(),
+        state: w.state.as_str().into(),
+        incarnation: w.row.incarnation,
+        connection: w.row.connection,
+        slots: w.row.slots,
+        held: w.attempts as u64,
+        running: w.running,
+        queued: w.queued,
+        unacked: w.unacked,
+        rtt_ms: w.rtt_ms,
+        capabilities: serde_json::from_str(&w.row.capabilities).unwrap_or_default(),
+        labels: w.row.labels.clone(),
+        version: w.row.version.clone(),
+        seen_at: stored.map(|s| text(s.seen_at)),
+        gone_at: stored.and_then(|s| s.gone_at).filter(|_| w.conn.is_none()).map(text),
+        gone_reason: stored.map_or_else(String::new, |s| s.gone_reason.clone()),
+    }
+}

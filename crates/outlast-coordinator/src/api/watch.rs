@@ -1,0 +1,144 @@
+//! Watching: events, health, metrics, what this is.
+
+use super::{App, Refusal};
+use crate::clock::{self, text};
+use crate::events::Happened;
+use crate::metrics::{self, Sample};
+use crate::writer::Health;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::{Stream, StreamExt};
+use outlast_store::Role;
+use outlast_wire::PROTOCOL;
+use outlast_wire::api::{Info, TaskEvent, WorkerEvent};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+#[derive(Deserialize)]
+pub(crate) struct Which {
+    task: Option<String>,
+    prefix: Option<String>,
+}
+
+impl Which {
+    fn wants(&self, what: &Happened) -> bool {
+        match what {
+            Happened::Task { id, .. } => {
+                self.task.as_deref().is_none_or(|t| t == &**id)
+                    && self.prefix.as_deref().is_none_or(|p| id.starts_with(p))
+            }
+            Happened::Worker { .. } => self.task.is_none() && self.prefix.is_none(),
+        }
+    }
+}
+
+/// What happens, as server-sent events `task` and `worker`, from now on. An event `missed` says
+/// how many were dropped because the reader was slow: look at the tasks themselves then.
+#[utoipa::path(get, path = "/api/v1/events", tag = "watch",
+    params(("task" = Option<String>, Query), ("prefix" = Option<String>, Query, description = "of task ids")),
+    responses((status = 200, content_type = "text/event-stream")))]
+pub(crate) async fn events(
+    State(app): State<App>,
+    headers: HeaderMap,
+    query: Result<Query<Which>, QueryRejection>,
+) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let Query(which) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let stream = futures_util::stream::unfold(app.watchers.subscribe(), next);
+    let stream = stream.filter_map(move |item| {
+        let event = match item {
+            Ok(what) if which.wants(&what) => Some(event(&what)),
+            Ok(_) => None,
+            Err(missed) => Some(Ok(Event::default().event("missed").data(missed.to_string()))),
+        };
+        std::future::ready(event)
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+type Feed = Receiver<Arc<Happened>>;
+
+async fn next(mut feed: Feed) -> Option<(Result<Arc<Happened>, u64>, Feed)> {
+    match feed.recv().await {
+        Ok(what) => Some((Ok(what), feed)),
+        Err(RecvError::Lagged(missed)) => Some((Err(missed), feed)),
+        Err(RecvError::Closed) => None,
+    }
+}
+
+fn event(what: &Happened) -> Result<Event, axum::Error> {
+    match what {
+        Happened::Task { id, event, epoch, worker, at, reason, state } => {
+            Event::default().event("task").json_data(TaskEvent {
+                id: id.to_string(),
+                event: (*event).into(),
+                attempt: *epoch,
+                worker: worker.as_ref().map(ToString::to_string),
+                at: text(*at),
+                reason: reason.clone(),
+                state: state.map(|s| s.as_str().into()),
+            })
+        }
+        Happened::Worker { name, event, at, reason } => {
+            Event::default().event("worker").json_data(WorkerEvent {
+                name: name.to_string(),
+                event: (*event).into(),
+                at: text(*at),
+                reason: reason.clone(),
+            })
+        }
+    }
+}
+
+/// What this coordinator is.
+#[utoipa::path(get, path = "/api/v1/info", tag = "watch", responses((status = 200, body = Info)))]
+pub(crate) async fn info(State(app): State<App>) -> Json<Info> {
+    Json(Info {
+        coordinator_id: app.coordinator_id.clone(),
+        version: app.version.clone(),
+        protocol: PROTOCOL,
+        now: text(clock::wall()),
+        started_at: text(app.started_at),
+        auth: app.auth.needed(),
+        tls: app.tls,
+    })
+}
+
+pub(crate) async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], super::openapi())
+}
+
+/// 200 while the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "watch", responses((status = 200)))]
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// 200 while tasks can be accepted: the store can be written and the core answers.
+#[utoipa::path(get, path = "/readyz", tag = "watch", responses((status = 200), (status = 507)))]
+pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refusal> {
+    if let Health::Trouble(why) | Health::Broken(why) = &*app.health.borrow() {
+        return Err(Refusal::store(why));
+    }
+    app.driver.look(|_| ()).await.map_err(|_| Refusal::ending())?;
+    Ok("ready\n")
+}
+
+/// Prometheus metrics.
+#[utoipa::path(get, path = "/metrics", tag = "watch", responses((status = 200, content_type = "text/plain")))]
+pub(crate) async fn metrics(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let sample = app.driver.look(Sample::of).await.map_err(|_| Refusal::ending())?;
+    let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
+    let writable = *app.health.borrow() == Health::Good;
+    let text = metrics::render(&sample, counts, writable);
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}

@@ -1,0 +1,108 @@
+//! Who may do what: API keys, checked against the store and remembered for a second.
+
+use crate::api::Refusal;
+use axum::http::{HeaderMap, StatusCode, header};
+use outlast_store::{Keys, Role, StoreError};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long an answer of the store is trusted.
+const FRESH: Duration = Duration::from_secs(1);
+/// Tokens remembered.
+const REMEMBERED: usize = 1024;
+
+pub(crate) struct Auth {
+    state: Mutex<State>,
+}
+
+struct State {
+    keys: Keys,
+    /// Whether there ever was a key; then everybody needs one.
+    needed: bool,
+    version: Option<u64>,
+    checked: Option<Instant>,
+    known: HashMap<String, Option<Role>>,
+}
+
+impl Auth {
+    pub fn new(keys: Keys) -> Result<Auth, StoreError> {
+        let needed = !keys.list_keys()?.is_empty();
+        let (version, checked, known) = (None, None, HashMap::new());
+        Ok(Auth { state: Mutex::new(State { keys, needed, version, checked, known }) })
+    }
+
+    /// Whether a key is needed.
+    pub fn needed(&self) -> bool {
+        let mut state = self.lock();
+        // When the keys cannot be read nobody is let in.
+        state.refresh().is_err() || state.needed
+    }
+
+    /// Lets a request pass or says why not.
+    pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let unreadable = |e: StoreError| Refusal::store(&e.to_string());
+        state.refresh().map_err(unreadable)?;
+        if !state.needed {
+            return Ok(());
+        }
+        let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let Some(token) = token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim) else {
+            return Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "no-key",
+                "an API key is needed",
+                "send `Authorization: Bearer <key>`; `outlast keys add` makes one, and the \
+                 command line reads it from OUTLAST_API_KEY",
+            ));
+        };
+        match state.role(token).map_err(unreadable)? {
+            None => Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "wrong-key",
+                "this API key is not valid",
+                "it is unknown to this coordinator, or was revoked",
+            )),
+            Some(have) if have.allows(role) => Ok(()),
+            Some(have) => Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "wrong-role",
+                "this API key does not allow that",
+                &format!("its role is {}, this needs {}", have.as_str(), role.as_str()),
+            )),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn refresh(&mut self) -> Result<(), StoreError> {
+        if self.checked.is_some_and(|at| at.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let version = self.keys.keys_version()?;
+        if self.version != Some(version) {
+            self.known.clear();
+            self.needed = !self.keys.list_keys()?.is_empty();
+            self.version = Some(version);
+        }
+        self.checked = Some(Instant::now());
+        Ok(())
+    }
+
+    fn role(&mut self, token: &str) -> Result<Option<Role>, StoreError> {
+        if let Some(role) = self.known.get(token) {
+            return Ok(*role);
+        }
+        let role = self.keys.verify(token)?.map(|key| key.role);
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(token.to_owned(), role);
+        Ok(role)
+    }
+}

@@ -1,0 +1,232 @@
+//! The thread that owns the core: takes inputs in bunches, carries out what the core decides.
+//! Never waits for the disk or for a link.
+
+use crate::clock;
+use crate::link::{LinkTx, ToLink};
+use outlast_core::TaskId;
+use outlast_core::coord::{ConnId, Coordinator, Output, Request, RequestId, Response, Submission};
+use outlast_core::records::{Batch, CoordRecord};
+use outlast_store::{CoordReader, StoreError};
+use outlast_wire::TaskSpec;
+use outlast_wire::v2::body::Kind;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Inputs that may wait; then links are read no further.
+const INPUTS: usize = 16_384;
+/// Inputs taken before what they led to is carried out.
+const BUNCH: usize = 1024;
+
+/// What happens to the core.
+pub(crate) enum Input {
+    Open(ConnId, LinkTx),
+    Message(ConnId, Kind),
+    Malformed(ConnId, String),
+    Close(ConnId, String),
+    Ask(Ask, oneshot::Sender<Answer>),
+    /// Sends something that the core need not know of.
+    ToLink(ConnId, Kind),
+    /// Looks at the core.
+    Look(Box<dyn FnOnce(&Coordinator) + Send>),
+}
+
+/// What people ask for.
+pub(crate) enum Ask {
+    /// With whether the id was chosen by the client, so that it may be known.
+    Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>),
+    Cancel(TaskId),
+    Retry(TaskId),
+    Forget(String),
+}
+
+/// The core's response, or why the store could not be asked.
+pub(crate) type Answer = Result<Response, String>;
+
+/// What other threads report; never waits behind inputs.
+pub(crate) enum Report {
+    Persisted(u64),
+    Stop,
+}
+
+/// A way to reach the driver.
+#[derive(Clone)]
+pub(crate) struct Driver {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The driver has ended: the coordinator shuts down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended;
+
+impl Driver {
+    pub async fn put(&self, input: Input) -> Result<(), Ended> {
+        self.inputs.send(input).await.map_err(|_| Ended)
+    }
+    pub async fn ask(&self, ask: Ask) -> Result<Answer, Ended> {
+        let (tx, rx) = oneshot::channel();
+        self.put(Input::Ask(ask, tx)).await?;
+        rx.await.map_err(|_| Ended)
+    }
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Coordinator) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (tx, rx) = oneshot::channel();
+        let look = move |core: &Coordinator| {
+            // Nobody may be waiting any more.
+            let _ = tx.send(look(core));
+        };
+        self.put(Input::Look(Box::new(look))).await?;
+        rx.await.map_err(|_| Ended)
+    }
+}
+
+/// Starts the thread. It ends on `Report::Stop`, after everything decided was handed to the
+/// writer.
+pub(crate) fn start(
+    core: Coordinator,
+    reader: CoordReader,
+    batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
+    reports: mpsc::UnboundedReceiver<Report>,
+) -> std::io::Result<(Driver, std::thread::JoinHandle<()>)> {
+    let (inputs, rx) = mpsc::channel(INPUTS);
+    let runtime = tokio::runtime::Handle::current();
+    let links = HashMap::new();
+    let state =
+        State { core, reader, batches, links, asked: HashMap::new(), last: 0, slow: Vec::new() };
+    let thread = std::thread::Builder::new()
+        .name("core".into())
+        .spawn(move || runtime.block_on(state.run(rx, reports)))?;
+    Ok((Driver { inputs }, thread))
+}
+
+struct State {
+    core: Coordinator,
+    reader: CoordReader,
+    batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
+    links: HashMap<ConnId, LinkTx>,
+    asked: HashMap<RequestId, oneshot::Sender<Answer>>,
+    last: RequestId,
+    /// Links that do not read what they are sent.
+    slow: Vec<ConnId>,
+}
+
+impl State {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+    ) {
+        self.perform();
+        loop {
+            let wait = self.core.next_wake().saturating_sub(clock::now().mono).min(60_000);
+            tokio::select! {
+                biased;
+                report = reports.recv() => match report {
+                    Some(Report::Persisted(batch)) => self.core.on_persisted(batch),
+                    Some(Report::Stop) | None => return,
+                },
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                input = inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+            }
+            for _ in 0..BUNCH {
+                match inputs.try_recv() {
+                    Ok(input) => self.take(input),
+                    Err(_) => break,
+                }
+            }
+            while let Ok(report) = reports.try_recv() {
+                match report {
+                    Report::Persisted(batch) => self.core.on_persisted(batch),
+                    Report::Stop => return,
+                }
+            }
+            let now = clock::now();
+            if self.core.next_wake() <= now.mono {
+                self.core.on_tick(now);
+            }
+            self.perform();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = clock::now();
+        match input {
+            Input::Open(conn, link) => {
+                self.links.insert(conn, link);
+                self.core.on_open(now, conn);
+            }
+            Input::Message(conn, kind) => self.core.on_message(now, conn, kind),
+            Input::Malformed(conn, error) => self.core.on_malformed(now, conn, &error),
+            Input::Close(conn, reason) => {
+                self.links.remove(&conn);
+                self.core.on_close(now, conn, &reason);
+            }
+            Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(kind)),
+            Input::Look(look) => look(&self.core),
+            Input::Ask(ask, tx) => match self.request(ask) {
+                Ok(request) => {
+                    self.last += 1;
+                    self.asked.insert(self.last, tx);
+                    self.core.on_request(now, self.last, request);
+                }
+                Err(error) => {
+                    let _ = tx.send(Err(error.to_string()));
+                }
+            },
+        }
+    }
+
+    /// Adds what the store has. Read here, so that nothing can change before the core decides.
+    fn request(&self, ask: Ask) -> Result<Request, StoreError> {
+        Ok(match ask {
+            Ask::Submit(tasks) => {
+                let find = |(id, spec, chosen): (TaskId, Arc<TaskSpec>, bool)| {
+                    let known = if chosen { self.reader.task_row(&id)? } else { None };
+                    Ok(Submission { id, spec, known })
+                };
+                Request::Submit(tasks.into_iter().map(find).collect::<Result<_, StoreError>>()?)
+            }
+            Ask::Cancel(task) => Request::Cancel { known: self.reader.task_row(&task)?, task },
+            Ask::Retry(task) => Request::Retry { known: self.reader.task_row(&task)?, task },
+            Ask::Forget(name) => Request::Forget(name),
+        })
+    }
+
+    fn perform(&mut self) {
+        loop {
+            while let Some(output) = self.core.poll_output() {
+                match output {
+                    Output::Send(conn, kind) => self.send(conn, ToLink::Frame(kind)),
+                    Output::Close(conn, reason) => {
+                        self.send(conn, ToLink::Close(reason));
+                        self.links.remove(&conn);
+                    }
+                    // The writer outlives this thread.
+                    Output::Persist(batch) => drop(self.batches.send(batch)),
+                    Output::Reply(request, response) => {
+                        if let Some(tx) = self.asked.remove(&request) {
+                            let _ = tx.send(Ok(response));
+                        }
+                    }
+                }
+            }
+            let Some(conn) = self.slow.pop() else { return };
+            self.core.on_close(clock::now(), conn, "it does not read what it is sent");
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, what: ToLink) {
+        let Some(link) = self.links.get(&conn) else { return };
+        if link.try_send(what).is_err() {
+            // Dropping the sender ends the link.
+            self.links.remove(&conn);
+            self.slow.push(conn);
+        }
+    }
+}

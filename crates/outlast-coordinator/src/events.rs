@@ -1,0 +1,112 @@
+//! What happened, for those who watch: made from what was committed, so never ahead of the disk.
+
+use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRow};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// Events kept for a watcher that is slow; it is told when it missed some.
+const BACKLOG: usize = 4096;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Happened {
+    Task {
+        id: Arc<str>,
+        event: &'static str,
+        epoch: u64,
+        worker: Option<Arc<str>>,
+        at: i64,
+        reason: String,
+        state: Option<TaskState>,
+    },
+    Worker {
+        name: Arc<str>,
+        event: &'static str,
+        at: i64,
+        reason: String,
+    },
+}
+
+/// Sends what was committed to those who watch. Owned by the writer.
+pub(crate) struct Feed {
+    watchers: broadcast::Sender<Arc<Happened>>,
+    /// Names by store id.
+    names: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Feed {
+    pub fn new<'a>(workers: impl Iterator<Item = &'a WorkerRow>) -> Feed {
+        let names = workers.map(|w| (w.store_id.clone(), w.name.clone())).collect();
+        Feed { watchers: broadcast::Sender::new(BACKLOG), names }
+    }
+
+    pub fn watchers(&self) -> broadcast::Sender<Arc<Happened>> {
+        self.watchers.clone()
+    }
+
+    pub fn publish(&mut self, batch: &Batch<CoordRecord>) {
+        for record in &batch.records {
+            if let CoordRecord::WorkerSeen { worker, .. } = record {
+                self.names.insert(worker.store_id.clone(), worker.name.clone());
+            }
+            if self.watchers.receiver_count() > 0
+                && let Some(happened) = self.tell(record)
+            {
+                let _ = self.watchers.send(Arc::new(happened));
+            }
+            if let CoordRecord::WorkerForgotten { worker, .. } = record {
+                self.names.remove(worker);
+            }
+        }
+    }
+
+    fn tell(&self, record: &CoordRecord) -> Option<Happened> {
+        use CoordRecord as R;
+        let name = |store: &Arc<str>| self.names.get(store).unwrap_or(store).clone();
+        let task =
+            |id: &Arc<str>, event, epoch, worker: Option<&Arc<str>>, at, reason: &str, state| {
+                let (worker, reason) = (worker.map(name), reason.to_owned());
+                Some(Happened::Task { id: id.clone(), event, epoch, worker, at, reason, state })
+            };
+        let pending = Some(TaskState::Pending);
+        match record {
+            R::Submitted { task: id, at, .. } => task(id, "submitted", 0, None, *at, "", pending),
+            R::Assigned { task: id, epoch, worker, at } => {
+                task(id, "assigned", *epoch, Some(worker), *at, "", Some(TaskState::Assigned))
+            }
+            R::Started { task: id, epoch, at, .. } => {
+                task(id, "started", *epoch, None, *at, "", None)
+            }
+            R::Requeued { task: id, epoch, reason, at, .. } => {
+                task(id, "requeued", *epoch, None, *at, reason, pending)
+            }
+            R::Ended { task: id, epoch, state, reason, worker, at, .. } => {
+                task(id, state.as_str(), *epoch, worker.as_ref(), *at, reason, Some(*state))
+            }
+            R::Superseded { task: id, epoch, reason, worker, at, .. } => {
+                task(id, "superseded", *epoch, Some(worker), *at, reason, None)
+            }
+            R::CancelRequested { task: id, at } => {
+                task(id, "cancel_requested", 0, None, *at, "", None)
+            }
+            R::Retried { task: id, at } => task(id, "retried", 0, None, *at, "", pending),
+            R::Noted { task: id, epoch, note, at } => {
+                task(id, "noted", *epoch, None, *at, note, None)
+            }
+            R::WorkerSeen { worker, at } => {
+                let (name, reason) = (worker.name.clone(), String::new());
+                Some(Happened::Worker { name, event: "connected", at: *at, reason })
+            }
+            R::WorkerGone { worker, reason, at } => {
+                let (name, reason) = (name(worker), reason.clone());
+                Some(Happened::Worker { name, event: "disconnected", at: *at, reason })
+            }
+            R::WorkerForgotten { worker, at } => {
+                let (name, reason) = (name(worker), String::new());
+                Some(Happened::Worker { name, event: "forgotten", at: *at, reason })
+            }
+            R::Cursor { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! One worker's WebSocket: frames in and out, in one task. Knows nothing of what they mean,
+//! except that log data goes to whoever asked for it.
+
+use crate::driver::{Driver, Input};
+use crate::logs::Logs;
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use outlast_core::coord::ConnId;
+use outlast_wire::v2::body::Kind;
+use outlast_wire::{decode, encode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Frames that may wait for a link that is slow; then it is closed.
+const WAITING: usize = 8192;
+/// How long a refused link may take to read why.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What the driver wants of a link.
+pub(crate) enum ToLink {
+    Frame(Kind),
+    /// After what was sent.
+    Close(String),
+}
+pub(crate) type LinkTx = mpsc::Sender<ToLink>;
+
+/// Serves the link until it ends.
+pub(crate) async fn serve(
+    socket: WebSocket,
+    conn: ConnId,
+    name: String,
+    driver: Driver,
+    logs: Arc<Logs>,
+) {
+    let (tx, rx) = mpsc::channel(WAITING);
+    if driver.put(Input::Open(conn, tx)).await.is_err() {
+        return;
+    }
+    let (sink, stream) = socket.split();
+    let reason = tokio::select! {
+        reason = read(stream, conn, &name, &driver, &logs) => reason,
+        reason = write(sink, rx) => reason,
+    };
+    logs.link_ended(conn);
+    let _ = driver.put(Input::Close(conn, reason)).await;
+}
+
+async fn read(
+    mut stream: SplitStream<WebSocket>,
+    conn: ConnId,
+    name: &str,
+    driver: &Driver,
+    logs: &Logs,
+) -> String {
+    loop {
+        let input = match stream.next().await {
+            Some(Ok(Message::Binary(data))) => match decode(data) {
+                Ok(Kind::LogData(data)) => {
+                    logs.deliver(conn, data);
+                    // A sign of life all the same.
+                    Input::Message(conn, Kind::LogData(Default::default()))
+                }
+                Ok(Kind::Hello(hello)) if hello.worker_id != name => {
+                    let what = format!("hello of {:?} at the address of {name:?}", hello.worker_id);
+                    Input::Malformed(conn, what)
+                }
+                Ok(kind) => Input::Message(conn, kind),
+                Err(error) => Input::Malformed(conn, error.to_string()),
+            },
+            Some(Ok(Message::Text(_))) => {
+                Input::Malformed(conn, "a text message; this link carries binary ones".into())
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(frame))) => {
+                let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
+                return reason.unwrap_or_else(|| "the worker closed the link".into());
+            }
+            Some(Err(error)) => return format!("the link broke: {error}"),
+            None => return "the link ended".into(),
+        };
+        let malformed = matches!(input, Input::Malformed(..));
+        if driver.put(input).await.is_err() {
+            return "the coordinator ends".into();
+        }
+        if malformed {
+            // The writer sends why, and ends the link.
+            tokio::time::sleep(LINGER).await;
+            return "a message could not be understood".into();
+        }
+    }
+}
+
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<ToLink>) -> String {
+    loop {
+        let Some(mut next) = rx.recv().await else {
+            let _ = tokio::time::timeout(LINGER, sink.close()).await;
+            return "the link was given up".into();
+        };
+        // Everything that waits goes out with one flush.
+        loop {
+            match next {
+                ToLink::Frame(kind) => {
+                    if let Err(error) = sink.feed(Message::Binary(encode(kind))).await {
+                        return format!("the link broke: {error}");
+                    }
+                }
+                ToLink::Close(reason) => {
+                    let short = reason.chars().take(100).collect::<String>();
+                    let frame = CloseFrame { code: 1000, reason: short.into() };
+                    let bye = async {
+                        sink.send(Message::Close(Some(frame))).await?;
+                        sink.close().await
+                    };
+                    let _ = tokio::time::timeout(LINGER, bye).await;
+                    return reason;
+                }
+            }
+            match rx.try_recv() {
+                Ok(more) => next = more,
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = sink.flush().await {
+            return format!("the link broke: {error}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Puts the parts together: store, core, threads, listener.
+
+use crate::api::{self, Shared};
+use crate::auth::Auth;
+use crate::clock;
+use crate::driver::{self, Driver, Report};
+use crate::events::Feed;
+use crate::listen::{self, Plain, Tls};
+use crate::logs::Logs;
+use crate::readers::Readers;
+use crate::writer::{self, Health};
+use outlast_core::coord::{self, CoordConfig};
+use outlast_store::{CoordStore, Keys, StoreError};
+use std::future::IntoFuture;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long requests may go on while the coordinator ends.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Certificate chain and private key, PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// What a coordinator is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Without an API key it is loopback only, whatever this says.
+    pub listen: SocketAddr,
+    /// The folder of its store; made when it is not there.
+    pub data_dir: PathBuf,
+    /// Speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// Of the core.
+    pub core: CoordConfig,
+}
+
+impl Config {
+    /// The file of the store in a data folder.
+    pub fn store_file(data_dir: &std::path::Path) -> PathBuf {
+        data_dir.join("coordinator.db")
+    }
+}
+
+/// Why a coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("data folder {0}: {1}")]
+    Folder(PathBuf, io::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {0}: {1}; choose another address with --listen")]
+    Listen(SocketAddr, io::Error),
+    /// The TLS files cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A coordinator that runs.
+#[derive(Debug)]
+pub struct Coordinator {
+    addr: SocketAddr,
+    loopback_only: bool,
+    reports: mpsc::UnboundedSender<Report>,
+    stop_http: Option<oneshot::Sender<()>>,
+    http: tokio::task::JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
+    health: watch::Receiver<Health>,
+}
+
+impl Coordinator {
+    /// Opens the store, goes on from what it holds, and listens. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to mend.
+    pub async fn start(config: Config) -> Result<Coordinator, StartError> {
+        let dir = &config.data_dir;
+        std::fs::create_dir_all(dir).map_err(|e| StartError::Folder(dir.clone(), e))?;
+        let tls = match &config.tls {
+            Some(files) => Some(listen::tls(&files.cert, &files.key).map_err(StartError::Tls)?),
+            None => None,
+        };
+        let file = Config::store_file(dir);
+        let (store, snapshot) = CoordStore::open(&file)?;
+        let auth = Auth::new(Keys::open(&file)?)?;
+        let (addr, loopback_only) = match (auth.needed(), config.listen) {
+            (false, wanted) if !wanted.ip().is_loopback() => {
+                let ip = match wanted.ip() {
+                    IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                };
+                tracing::warn!(
+                    "no API key is configured: listening on loopback only, not on {wanted}; \
+                     make keys with `outlast keys add` and start again"
+                );
+                (SocketAddr::new(ip, wanted.port()), true)
+            }
+            (_, wanted) => (wanted, false),
+        };
+        // Before the core starts its clocks: a predecessor may take a while to go.
+        let listener = listen::bind(addr).await.map_err(|e| StartError::Listen(addr, e))?;
+        let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
+        let readers = Readers::new(&store)?;
+        let reader = store.reader()?;
+        let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row));
+        let watchers = feed.watchers();
+        let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
+        let coordinator_id = core.id().to_string();
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (batches, written) = std::sync::mpsc::channel();
+        let (health_tx, health) = watch::channel(Health::Good);
+        let writer = writer::start(store, written, reports.clone(), feed, health_tx)
+            .map_err(StartError::Thread)?;
+        let (driver, core): (Driver, _) =
+            driver::start(core, reader, batches, reported).map_err(StartError::Thread)?;
+        let shared = Arc::new(Shared {
+            driver,
+            readers,
+            auth,
+            logs: Arc::new(Logs::default()),
+            watchers,
+            health: health.clone(),
+            conns: AtomicU64::new(0),
+            coordinator_id,
+            version: config.core.version.clone(),
+            started_at: clock::wall(),
+            tls: tls.is_some(),
+        });
+        let app = api::router(shared);
+        let (stop_http, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let http = match tls {
+            Some(tls) => {
+                let tls = Tls::new(listener, tls).map_err(|e| StartError::Listen(addr, e))?;
+                let serve = axum::serve(tls, app).with_graceful_shutdown(stopped).into_future();
+                tokio::spawn(async move { drop(serve.await) })
+            }
+            None => {
+                let serve = axum::serve(Plain(listener), app).with_graceful_shutdown(stopped);
+                let serve = serve.into_future();
+                tokio::spawn(async move { drop(serve.await) })
+            }
+        };
+        let stop_http = Some(stop_http);
+        let threads = vec![core, writer];
+        Ok(Coordinator { addr, loopback_only, reports, stop_http, http, threads, health })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether it listens on loopback though it was asked for more, for want of a key.
+    pub fn loopback_only(&self) -> bool {
+        self.loopback_only
+    }
+
+    /// Waits until the store can never be written again; why.
+    pub async fn broken(&mut self) -> String {
+        let broken = self.health.wait_for(|h| matches!(h, Health::Broken(_))).await;
+        match broken.as_deref() {
+            Ok(Health::Broken(why)) => why.clone(),
+            _ => "the writer ended".into(),
+        }
+    }
+
+    /// Ends: answers what was asked, closes the links, writes what was decided.
+    pub async fn shutdown(mut self) {
+        if let Some(stop) = self.stop_http.take() {
+            let _ = stop.send(());
+        }
+        if tokio::time::timeout(GRACE, &mut self.http).await.is_err() {
+            self.http.abort();
+        }
+        let _ = self.reports.send(Report::Stop);
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+    }
+}

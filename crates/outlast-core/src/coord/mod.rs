@@ -1,0 +1,355 @@
+//! The coordinator's half: sessions with workers, who has which task, what an outcome means.
+//!
+//! Drive it as the crate's documentation says. Tasks that are over leave memory once that is
+//! durable; a request about such a task brings the row that the driver found in the store.
+//! What is in memory always wins over what the driver read.
+
+mod reconcile;
+mod requests;
+mod session;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
+use crate::requires::Requires;
+use crate::scheduler::{Scheduler, Wish, WorkerKey};
+use crate::{Epoch, Millis, Now, TaskId};
+use outlast_wire::{TaskSpec, v2};
+pub use requests::{Request, Response, Submission, Submitted};
+use session::Conn;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use v2::body::Kind;
+use workers::Fleet;
+pub use workers::{WorkerState, WorkerView};
+
+/// A link, as its driver numbers it. Never used twice.
+pub type ConnId = u64;
+/// A question, as its driver numbers it.
+pub type RequestId = u64;
+
+/// A tick this much later than asked for means that the process was stopped or the machine
+/// slept, in milliseconds.
+const LATE: Millis = 5_000;
+/// Between looks for workers that idle while tasks wait at others, in milliseconds.
+const BALANCE_EVERY: Millis = 1_000;
+
+/// What a coordinator is told at start. Times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct CoordConfig {
+    /// Of the software, for people.
+    pub version: String,
+    /// Between heartbeats.
+    pub heartbeat_interval: Millis,
+    /// Silence after which a link is closed.
+    pub heartbeat_timeout: Millis,
+    /// How long a new link may take to say hello and what it holds.
+    pub hello_timeout: Millis,
+    /// Tasks that may be unfinished at a time.
+    pub max_unfinished: usize,
+    /// Outbox records that a worker may send without acknowledgement.
+    pub credit: u32,
+}
+
+impl Default for CoordConfig {
+    fn default() -> Self {
+        CoordConfig {
+            version: env!("CARGO_PKG_VERSION").into(),
+            heartbeat_interval: 5_000,
+            heartbeat_timeout: 15_000,
+            hello_timeout: 15_000,
+            max_unfinished: 1_000_000,
+            credit: 4096,
+        }
+    }
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Send on a link, if it is still open.
+    Send(ConnId, Kind),
+    /// Close a link, after what was sent on it. No `on_close` need follow.
+    Close(ConnId, String),
+    /// Make durable, then call `on_persisted`.
+    Persist(Batch<CoordRecord>),
+    /// Answer a request.
+    Reply(RequestId, Response),
+}
+
+/// What happened since the start, for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Tasks accepted.
+    pub submitted: u64,
+    /// Attempts given out.
+    pub assigned: u64,
+    /// Tasks that ended well, badly, on request.
+    pub ended: [u64; 3],
+    /// Attempts given up and tried again.
+    pub requeued: u64,
+    /// Outcomes that did not count.
+    pub superseded: u64,
+    /// Outbox records that had been applied before.
+    pub repeated: u64,
+    /// Times that an outbox skipped sequences.
+    pub gaps: u64,
+    /// Hellos accepted.
+    pub welcomed: u64,
+    /// Links refused, by code.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Links closed for silence.
+    pub silent: u64,
+    /// Attempts given up because their worker stayed away.
+    pub expired: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Conn(ConnId),
+    Window(WorkerKey),
+    Balance,
+}
+
+/// A task in memory: one that is not over, or whose end is not yet durable.
+#[derive(Debug)]
+struct Task {
+    number: u64,
+    spec: Arc<TaskSpec>,
+    state: TaskState,
+    epoch: Epoch,
+    retries: u32,
+    worker: Option<WorkerKey>,
+    cancelling: bool,
+    started_at: Option<i64>,
+    /// The current attempt was asked back.
+    asked_back: bool,
+    /// The batch that says it is over.
+    over_in: u64,
+}
+
+impl Task {
+    fn is_current(&self, key: WorkerKey, epoch: Epoch) -> bool {
+        self.state == TaskState::Assigned && self.epoch == epoch && self.worker == Some(key)
+    }
+    fn window(&self) -> Millis {
+        (self.spec.reconnect_window * 1000.0) as Millis
+    }
+}
+
+/// The state machine of a coordinator.
+#[derive(Debug)]
+pub struct Coordinator {
+    config: CoordConfig,
+    id: Arc<str>,
+    last_number: u64,
+    /// Never iterated: its order is not the same in every run.
+    tasks: HashMap<TaskId, Task>,
+    fleet: Fleet,
+    conns: BTreeMap<ConnId, Conn>,
+    scheduler: Scheduler,
+    timers: BTreeSet<(Millis, Timer)>,
+    counters: Counters,
+    /// Records decided but not yet handed out, and the number of their batch.
+    records: Vec<CoordRecord>,
+    batch: u64,
+    persisted: u64,
+    outputs: VecDeque<Output>,
+    /// What others may see once the batch is durable that it rests on.
+    held: VecDeque<(u64, Output)>,
+    /// Tasks that are over, to be forgotten once that is durable.
+    over: VecDeque<(u64, TaskId)>,
+    last_tick: Millis,
+}
+
+impl Coordinator {
+    /// Goes on from what is durable. Workers that had tasks are given their whole reconnect
+    /// window from now.
+    pub fn new(config: CoordConfig, snapshot: CoordSnapshot, now: Now) -> Self {
+        let mut c = Coordinator {
+            config,
+            id: snapshot.coordinator_id,
+            last_number: snapshot.last_number,
+            tasks: HashMap::with_capacity(snapshot.tasks.len()),
+            fleet: Fleet::default(),
+            conns: BTreeMap::new(),
+            scheduler: Scheduler::default(),
+            timers: BTreeSet::new(),
+            counters: Counters::default(),
+            records: Vec::new(),
+            batch: 1,
+            persisted: 0,
+            outputs: VecDeque::new(),
+            held: VecDeque::new(),
+            over: VecDeque::new(),
+            last_tick: now.mono,
+        };
+        for (row, cursors) in snapshot.workers {
+            c.fleet.load(row, &cursors, now.mono);
+        }
+        let mut orphaned = Vec::new();
+        for row in snapshot.tasks {
+            let id = row.id.clone();
+            let holder = row.worker.as_ref().map(|w| c.fleet.by_store(w));
+            let task = c.remember(row);
+            match holder {
+                _ if task.state != TaskState::Assigned => {}
+                Some(Some(key)) => {
+                    task.worker = Some(key);
+                    let (epoch, slots) = (task.epoch, task.spec.slots);
+                    c.fleet.get_mut(key).hold(id, epoch, slots);
+                    continue;
+                }
+                _ => {
+                    orphaned.push(id);
+                    continue;
+                }
+            }
+            c.enqueue(&id);
+        }
+        for id in orphaned {
+            c.lose(now, &id, "its worker is not known any more", None);
+        }
+        for key in c.fleet.keys() {
+            c.arm_window(now, key);
+        }
+        c.timers.insert((now.mono + BALANCE_EVERY, Timer::Balance));
+        c
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, now: Now) {
+        let expected = self.next_wake().max(self.last_tick);
+        let gap = now.mono.saturating_sub(expected);
+        self.last_tick = now.mono;
+        if gap > LATE {
+            self.forgive(now, gap);
+        }
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > now.mono {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Conn(conn) => self.on_conn_timer(now, conn),
+                Timer::Window(key) => self.on_window(now, key),
+                Timer::Balance => {
+                    self.balance();
+                    self.timers.insert((now.mono + BALANCE_EVERY, Timer::Balance));
+                }
+            }
+        }
+        self.schedule(now);
+    }
+
+    /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
+    pub fn next_wake(&self) -> Millis {
+        self.timers.first().map_or(Millis::MAX, |(at, _)| *at)
+    }
+
+    /// Everything up to this batch is durable.
+    pub fn on_persisted(&mut self, batch: u64) {
+        self.persisted = self.persisted.max(batch);
+        while self.held.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            let (_, output) = self.held.pop_front().expect("just looked");
+            self.outputs.push_back(output);
+        }
+        while self.over.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            let (number, id) = self.over.pop_front().expect("just looked");
+            // It may have been retried meanwhile, or have ended anew.
+            if self.tasks.get(&id).is_some_and(|t| t.state.is_terminal() && t.over_in == number) {
+                self.tasks.remove(&id);
+            }
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        if self.records.is_empty() {
+            return None;
+        }
+        let batch = Batch { number: self.batch, records: std::mem::take(&mut self.records) };
+        self.batch += 1;
+        Some(Output::Persist(batch))
+    }
+
+    /// UUID of this coordinator's store.
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// (tasks in memory, tasks that wait for a worker)
+    pub fn load(&self) -> (usize, usize) {
+        (self.tasks.len(), self.scheduler.waiting())
+    }
+
+    /// Why a task waits, for people; `None` if it does not.
+    pub fn explain(&self, task: &TaskId) -> Option<String> {
+        self.scheduler.explain(task)
+    }
+
+    /// Shows something to others as soon as everything decided so far is durable.
+    fn effect(&mut self, output: Output) {
+        let batch = if self.records.is_empty() { self.batch - 1 } else { self.batch };
+        if batch <= self.persisted {
+            self.outputs.push_back(output);
+        } else {
+            self.held.push_back((batch, output));
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, kind: Kind) {
+        self.effect(Output::Send(conn, kind));
+    }
+
+    fn remember(&mut self, row: TaskRow) -> &mut Task {
+        let task = Task {
+            number: row.number,
+            spec: row.spec,
+            state: row.state,
+            epoch: row.epoch,
+            retries: row.retries,
+            worker: None,
+            cancelling: row.cancelling,
+            started_at: row.started_at,
+            asked_back: false,
+            over_in: 0,
+        };
+        self.tasks.entry(row.id).insert_entry(task).into_mut()
+    }
+
+    /// Lets a pending task wait for a worker.
+    fn enqueue(&mut self, id: &TaskId) {
+        let Some(task) = self.tasks.get(id) else { return };
+        // It was checked when it was submitted.
+        let requires = Requires::parse(&task.spec.requires).unwrap_or_default();
+        let queue = if task.spec.queue.is_empty() { "default" } else { &task.spec.queue };
+        self.scheduler.push(&Wish {
+            task: id,
+            number: task.number,
+            priority: task.spec.priority,
+            queue,
+            slots: task.spec.slots,
+            requires: &requires,
+        });
+    }
+
+    /// The process was stopped or the machine slept: silence meanwhile says nothing.
+    fn forgive(&mut self, now: Now, gap: Millis) {
+        for conn in self.conns.values_mut() {
+            conn.heart.heard(now.mono);
+            conn.heart.beat_soon();
+        }
+        self.fleet.forgive(gap);
+    }
+}

@@ -1,0 +1,186 @@
+//! The difference between what a worker holds and what it should: computed when it connects,
+//! and when it stays away.
+
+use super::{Coordinator, Timer};
+use crate::records::{CoordRecord, TaskState};
+use crate::scheduler::WorkerKey;
+use crate::{AttemptId, Now, TaskId};
+use outlast_wire::spec::Rerun;
+use outlast_wire::v2::{self, HoldingState, StopReason};
+use std::collections::BTreeMap;
+
+impl Coordinator {
+    /// The worker has said everything that it holds.
+    pub(super) fn reconcile(&mut self, now: Now, key: WorkerKey, held: Vec<v2::Holding>) {
+        let member = self.fleet.get_mut(key);
+        let expected = std::mem::take(&mut member.attempts);
+        member.used = 0;
+        let mut holds = BTreeMap::new();
+        for h in held {
+            let id = AttemptId { task: h.task_id.as_str().into(), epoch: h.epoch };
+            holds.insert(id, (h.state(), h.started_at_ms));
+        }
+        let mut missing = Vec::new();
+        for (id, slots) in expected {
+            let current = self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch));
+            match holds.get(&id) {
+                // Its outcome is on the way; it takes no slot.
+                Some((HoldingState::HoldingFinished, _)) if current => {
+                    self.fleet.get_mut(key).hold(id.task, id.epoch, 0);
+                }
+                None if current => missing.push((id, slots)),
+                _ => {}
+            }
+        }
+        for (id, (state, started)) in holds {
+            if state != HoldingState::HoldingFinished {
+                self.reconcile_one(now, key, &id, started);
+            }
+        }
+        let mut again = Vec::new();
+        for (id, slots) in missing {
+            let task = self.tasks.get(&id.task).expect("it is current");
+            if task.cancelling {
+                self.end(now, &id.task, 0, TaskState::Cancelled, "cancelled", None, None);
+            } else if task.spec.rerun == Rerun::Never && task.started_at.is_some() {
+                self.lose(now, &id.task, "its worker lost it while it ran", None);
+            } else {
+                self.fleet.get_mut(key).hold(id.task.clone(), id.epoch, slots);
+                again.push(id.task);
+            }
+        }
+        self.send_assignments(key, &again);
+        self.fleet.get_mut(key).ready = true;
+        self.fleet.offer(&mut self.scheduler, key);
+    }
+
+    /// An attempt that the worker has not finished.
+    fn reconcile_one(&mut self, now: Now, key: WorkerKey, id: &AttemptId, started: i64) {
+        let (task_id, epoch) = (&id.task, id.epoch);
+        let slots = self.tasks.get(task_id).map_or(1, |t| t.spec.slots);
+        self.fleet.get_mut(key).hold(task_id.clone(), epoch, slots);
+        let Some(task) = self.tasks.get_mut(task_id) else {
+            return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
+        };
+        // Given up, but nobody else has it yet: it goes on where it is.
+        if task.state == TaskState::Pending && task.epoch == epoch {
+            (task.state, task.worker) = (TaskState::Assigned, Some(key));
+            (task.started_at, task.asked_back) = (None, false);
+            self.scheduler.remove(task_id);
+            let worker = self.fleet.get(key).row.store_id.clone();
+            let (task, at) = (task_id.clone(), now.wall);
+            self.records.push(CoordRecord::Assigned { task, epoch, worker, at });
+        }
+        let Some(task) = self.tasks.get(task_id).filter(|t| t.is_current(key, epoch)) else {
+            return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
+        };
+        let cancelling = task.cancelling;
+        if started > 0 {
+            self.note_start(now, task_id, epoch, started);
+        }
+        if cancelling {
+            self.send_stop(key, task_id, epoch, StopReason::StopCancelled);
+        }
+    }
+
+    /// Once a link is gone only current attempts matter: the rest is told anew on return.
+    pub(super) fn forget_stale_attempts(&mut self, key: WorkerKey) {
+        let member = self.fleet.get(key);
+        let stale = |id: &&AttemptId| {
+            !self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch))
+        };
+        let stale: Vec<AttemptId> = member.attempts.keys().filter(stale).cloned().collect();
+        for id in stale {
+            self.fleet.get_mut(key).drop_attempt(&id);
+        }
+    }
+
+    /// Sets the time at which the first attempt of an absent worker is given up.
+    pub(super) fn arm_window(&mut self, now: Now, key: WorkerKey) {
+        let Some(member) = self.fleet.find(key).filter(|m| m.conn.is_none()) else { return };
+        let window = |id: &AttemptId| self.tasks.get(&id.task).map(super::Task::window);
+        if let Some(window) = member.attempts.keys().filter_map(window).min() {
+            let at = (member.gone + window).max(now.mono + 1);
+            self.timers.insert((at, Timer::Window(key)));
+        }
+    }
+
+    /// Gives up the attempts of an absent worker whose window has passed.
+    pub(super) fn on_window(&mut self, now: Now, key: WorkerKey) {
+        let Some(member) = self.fleet.find(key).filter(|m| m.conn.is_none()) else { return };
+        let away = now.mono.saturating_sub(member.gone);
+        let passed = |id: &&AttemptId| self.tasks.get(&id.task).is_some_and(|t| t.window() <= away);
+        let passed: Vec<AttemptId> = member.attempts.keys().filter(passed).cloned().collect();
+        for id in passed {
+            self.fleet.get_mut(key).drop_attempt(&id);
+            if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
+                self.counters.expired += 1;
+                let name = &self.fleet.get(key).row.name;
+                let reason = format!("worker {name} did not return within {} s", away / 1000);
+                self.lose(now, &id.task, &reason, None);
+            }
+        }
+        self.arm_window(now, key);
+    }
+
+    /// Removes a worker that is not connected; what it had is given to others.
+    pub(super) fn forget(&mut self, now: Now, key: WorkerKey) {
+        let member = self.fleet.get(key);
+        let worker = member.row.store_id.clone();
+        let reason = format!("worker {} was forgotten", member.row.name);
+        let held: Vec<AttemptId> = member.attempts.keys().cloned().collect();
+        for id in held {
+            if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
+                self.lose(now, &id.task, &reason, None);
+            }
+        }
+        self.records.push(CoordRecord::WorkerForgotten { worker, at: now.wall });
+        self.scheduler.leave(key);
+        self.fleet.forget(key);
+    }
+
+    /// Asks back what waits at a full worker while another one idles that could run it.
+    pub(super) fn balance(&mut self) {
+        if self.scheduler.waiting() > 0 {
+            return;
+        }
+        let mut idle: Vec<(WorkerKey, u64)> = Vec::new();
+        let mut full: Vec<WorkerKey> = Vec::new();
+        for (key, m) in self.fleet.iter().filter(|(_, m)| m.ready) {
+            let slots = u64::from(m.row.slots);
+            if m.used < slots && !m.draining {
+                idle.push((key, slots - m.used));
+            } else if m.used > slots {
+                full.push(key);
+            }
+        }
+        for key in full {
+            let member = self.fleet.get(key);
+            let mut excess = member.used - u64::from(member.row.slots);
+            let mut back: Vec<(TaskId, u64)> = Vec::new();
+            for id in member.attempts.keys() {
+                let Some(task) = self.tasks.get(&id.task) else { continue };
+                let slots = u64::from(task.spec.slots);
+                let movable = task.is_current(key, id.epoch)
+                    && task.started_at.is_none()
+                    && !task.asked_back
+                    && !task.cancelling
+                    && slots <= excess;
+                let place = idle.iter_mut().find(|(other, room)| {
+                    movable && *room >= slots && self.scheduler.fits(*other, &task.spec)
+                });
+                if let Some((_, room)) = place {
+                    *room -= slots;
+                    excess -= slots;
+                    back.push((id.task.clone(), id.epoch));
+                }
+            }
+            for (task, epoch) in back {
+                if let Some(t) = self.tasks.get_mut(&task) {
+                    t.asked_back = true;
+                }
+                self.send_stop(key, &task, epoch, StopReason::StopReturn);
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What people ask for: submit, cancel, retry, forget.
+
+use super::{Coordinator, RequestId};
+use crate::records::{CoordRecord, TaskRow, TaskState};
+use crate::requires::Requires;
+use crate::{Now, TaskId};
+use outlast_wire::TaskSpec;
+use outlast_wire::v2::StopReason;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A question. `known` is what the store has of the task at the time of asking.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Accept all of these, or none.
+    Submit(Vec<Submission>),
+    /// End the task as cancelled, unless it succeeds first.
+    Cancel {
+        /// Which.
+        task: TaskId,
+        /// From the store.
+        known: Option<TaskRow>,
+    },
+    /// Run a task again that failed or was cancelled.
+    Retry {
+        /// Which.
+        task: TaskId,
+        /// From the store.
+        known: Option<TaskRow>,
+    },
+    /// Remove a worker that is not connected; its tasks go to others.
+    Forget(String),
+}
+
+/// A task to accept. Its id and spec were checked.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Its id.
+    pub id: TaskId,
+    /// What to run.
+    pub spec: Arc<TaskSpec>,
+    /// From the store: the task of that id.
+    pub known: Option<TaskRow>,
+}
+
+/// What became of one submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its id.
+    pub id: TaskId,
+    /// Whether it is new.
+    pub created: bool,
+    /// Where it stands.
+    pub state: TaskState,
+}
+
+/// An answer, given once it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// In the order of the submissions.
+    Submitted(Vec<Submitted>),
+    /// These ids are taken by tasks with another spec; nothing was submitted.
+    Conflict(Vec<TaskId>),
+    /// This task cannot be accepted; nothing was submitted.
+    Invalid(TaskId, String),
+    /// Too many unfinished tasks; nothing was submitted.
+    Full {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Nothing of that name.
+    NotFound,
+    /// Done; the task stands so now.
+    Done(TaskState),
+    /// Not possible, because the task stands so.
+    WrongState(TaskState),
+    /// The worker is removed.
+    Forgotten,
+    /// The worker is connected; it cannot be removed.
+    Connected,
+}
+
+impl Coordinator {
+    /// Somebody asks; exactly one `Reply` follows.
+    pub fn on_request(&mut self, now: Now, request: RequestId, what: Request) {
+        let response = match what {
+            Request::Submit(tasks) => self.submit(now, tasks),
+            Request::Cancel { task, known } => self.cancel(now, &task, known),
+            Request::Retry { task, known } => self.retry(now, &task, known),
+            Request::Forget(name) => {
+                let key = self.fleet.by_name(&name).or_else(|| self.fleet.by_store(&name));
+                match key {
+                    None => Response::NotFound,
+                    Some(key) if self.fleet.get(key).conn.is_some() => Response::Connected,
+                    Some(key) => {
+                        self.forget(now, key);
+                        Response::Forgotten
+                    }
+                }
+            }
+        };
+        self.schedule(now);
+        self.reply(request, response);
+    }
+
+    fn submit(&mut self, now: Now, tasks: Vec<Submission>) -> Response {
+        let mut conflicts = Vec::new();
+        let mut fresh: HashMap<TaskId, Arc<TaskSpec>> = HashMap::new();
+        let mut results = Vec::with_capacity(tasks.len());
+        for s in &tasks {
+            let memory = self.tasks.get(&s.id).map(|t| (&t.spec, t.state));
+            let found = memory
+                .or(s.known.as_ref().map(|k| (&k.spec, k.state)))
+                .or(fresh.get(&s.id).map(|spec| (spec, TaskState::Pending)));
+            if let Some((spec, _)) = found
+                && *spec != s.spec
+            {
+                conflicts.push(s.id.clone());
+                continue;
+            }
+            let (created, state) = (found.is_none(), found.map_or(TaskState::Pending, |f| f.1));
+            if created {
+                if let Err(error) = Requires::parse(&s.spec.requires) {
+                    return Response::Invalid(s.id.clone(), error.to_string());
+                }
+                fresh.insert(s.id.clone(), s.spec.clone());
+            }
+            results.push(Submitted { id: s.id.clone(), created, state });
+        }
+        if !conflicts.is_empty() {
+            return Response::Conflict(conflicts);
+        }
+        let limit = self.config.max_unfinished;
+        if self.tasks.len() + fresh.len() > limit && !fresh.is_empty() {
+            return Response::Full { limit };
+        }
+        for (s, result) in tasks.into_iter().zip(&results) {
+            if result.created {
+                self.accept(now, s.id, s.spec);
+            }
+        }
+        Response::Submitted(results)
+    }
+
+    fn accept(&mut self, now: Now, id: TaskId, spec: Arc<TaskSpec>) {
+        self.last_number += 1;
+        self.counters.submitted += 1;
+        let number = self.last_number;
+        self.records.push(CoordRecord::Submitted {
+            task: id.clone(),
+            number,
+            spec: spec.clone(),
+            at: now.wall,
+        });
+        self.remember(TaskRow {
+            id: id.clone(),
+            number,
+            spec,
+            state: TaskState::Pending,
+            epoch: 0,
+            retries: 0,
+            worker: None,
+            cancelling: false,
+            started_at: None,
+        });
+        self.enqueue(&id);
+    }
+
+    fn cancel(&mut self, now: Now, id: &TaskId, known: Option<TaskRow>) -> Response {
+        let Some(task) = self.tasks.get_mut(id) else {
+            return known.map_or(Response::NotFound, |row| Response::WrongState(row.state));
+        };
+        match task.state {
+            TaskState::Pending => {
+                self.end(now, id, 0, TaskState::Cancelled, "cancelled", None, None);
+                Response::Done(TaskState::Cancelled)
+            }
+            TaskState::Assigned => {
+                let (key, epoch, again) = (task.worker, task.epoch, task.cancelling);
+                task.cancelling = true;
+                if !again {
+                    let (task, at) = (id.clone(), now.wall);
+                    self.records.push(CoordRecord::CancelRequested { task, at });
+                }
+                if let Some(key) = key {
+                    self.send_stop(key, id, epoch, StopReason::StopCancelled);
+                }
+                Response::Done(TaskState::Assigned)
+            }
+            over => Response::WrongState(over),
+        }
+    }
+
+    fn retry(&mut self, now: Now, id: &TaskId, known: Option<TaskRow>) -> Response {
+        let state = self.tasks.get(id).map(|t| t.state).or(known.as_ref().map(|k| k.state));
+        match state {
+            None => return Response::NotFound,
+            Some(TaskState::Failed | TaskState::Cancelled) => {}
+            Some(other) => return Response::WrongState(other),
+        }
+        if let Some(row) = known
+            && !self.tasks.contains_key(id)
+        {
+            if self.tasks.len() >= self.config.max_unfinished {
+                return Response::Full { limit: self.config.max_unfinished };
+            }
+            self.remember(row);
+        }
+        let Some(task) = self.tasks.get_mut(id) else { return Response::NotFound };
+        (task.state, task.retries, task.cancelling) = (TaskState::Pending, 0, false);
+        (task.worker, task.started_at) = (None, None);
+        self.records.push(CoordRecord::Retried { task: id.clone(), at: now.wall });
+        self.enqueue(id);
+        Response::Done(TaskState::Pending)
+    }
+}

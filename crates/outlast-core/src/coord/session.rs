@@ -1,0 +1,281 @@
+//! Links: who may speak, hello, heartbeats, silence, and what arrives.
+
+use super::workers::WorkerView;
+use super::{ConnId, Coordinator, Output, Timer};
+use crate::health::Heart;
+use crate::records::{CoordRecord, WorkerRow};
+use crate::scheduler::WorkerKey;
+use crate::{Millis, Now};
+use outlast_wire::spec::{MAX_LABELS, check_task_id};
+use outlast_wire::{PROTOCOL, frame, v2};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use v2::RefusedCode;
+use v2::body::Kind;
+
+/// The largest `capabilities_json`, in bytes.
+const MAX_CAPABILITIES: usize = 64 << 10;
+/// The most attempts that one inventory may name.
+const MAX_INVENTORY: usize = 1 << 20;
+/// The most slots, and the most prefetch, that a worker may claim.
+const MAX_SLOTS: u32 = 1_000_000;
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub heart: Heart,
+    since: Millis,
+    pub worker: Option<WorkerKey>,
+    /// What the worker holds, until it has said everything.
+    inventory: Option<Vec<v2::Holding>>,
+    bye: Option<String>,
+}
+
+impl Coordinator {
+    /// A worker's link opened.
+    pub fn on_open(&mut self, now: Now, conn: ConnId) {
+        let c = &self.config;
+        let heart = Heart::new(c.heartbeat_interval, c.heartbeat_timeout, now.mono);
+        self.timers.insert((now.mono + c.hello_timeout, Timer::Conn(conn)));
+        let inventory = Some(Vec::new());
+        self.conns
+            .insert(conn, Conn { heart, since: now.mono, worker: None, inventory, bye: None });
+    }
+
+    /// A link ended.
+    pub fn on_close(&mut self, now: Now, conn: ConnId, reason: &str) {
+        self.drop_conn(now, conn, reason);
+        self.schedule(now);
+    }
+
+    /// Something arrived that is no message.
+    pub fn on_malformed(&mut self, now: Now, conn: ConnId, error: &str) {
+        let reason = format!("a message could not be understood: {error}");
+        self.refuse(now, conn, RefusedCode::RefusedMalformed, true, &reason);
+        self.schedule(now);
+    }
+
+    /// A message arrived.
+    pub fn on_message(&mut self, now: Now, conn: ConnId, message: Kind) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.heart.heard(now.mono);
+        let (worker, telling) = (state.worker, state.inventory.is_some());
+        match (message, worker) {
+            (Kind::Hello(hello), None) => self.on_hello(now, conn, hello),
+            (_, None) => {
+                let reason = "the first message must be a hello";
+                self.refuse(now, conn, RefusedCode::RefusedMalformed, false, reason);
+            }
+            (Kind::Inventory(part), Some(key)) if telling => {
+                let held = state.inventory.get_or_insert_default();
+                if held.len() + part.holdings.len() > MAX_INVENTORY {
+                    let reason = format!("an inventory of more than {MAX_INVENTORY} attempts");
+                    self.refuse(now, conn, RefusedCode::RefusedMalformed, false, &reason);
+                } else {
+                    held.extend(part.holdings);
+                    if part.last {
+                        let held = state.inventory.take().unwrap_or_default();
+                        self.timers.insert((state.heart.next_wake(), Timer::Conn(conn)));
+                        self.reconcile(now, key, held);
+                    }
+                }
+            }
+            (Kind::Outbox(batch), Some(key)) => self.on_outbox(now, conn, key, batch),
+            (Kind::Started(started), Some(key)) => self.on_started(now, key, &started),
+            (Kind::Heartbeat(beat), Some(key)) => {
+                let reply = v2::HeartbeatReply { seq: beat.seq };
+                // Not an effect: it tells of life, and of nothing durable.
+                self.outputs.push_back(Output::Send(conn, Kind::HeartbeatReply(reply)));
+                let member = self.fleet.get_mut(key);
+                let drains = beat.draining;
+                member.beat = beat;
+                if member.draining != drains {
+                    member.draining = drains;
+                    self.fleet.offer(&mut self.scheduler, key);
+                }
+            }
+            (Kind::HeartbeatReply(reply), Some(_)) => {
+                state.heart.reply(reply.seq, now.mono);
+            }
+            (Kind::Bye(bye), Some(_)) => state.bye = Some(bye.reason),
+            _ => {}
+        }
+        self.schedule(now);
+    }
+
+    /// All workers, by name.
+    pub fn workers(&self) -> Vec<WorkerView> {
+        self.fleet.views()
+    }
+
+    /// One worker, by name or store id.
+    pub fn worker(&self, name_or_store: &str) -> Option<WorkerView> {
+        self.fleet.view(name_or_store)
+    }
+
+    /// The link of the worker that has this attempt, to ask it for logs.
+    pub fn link_of_store(&self, store_id: &str) -> Option<ConnId> {
+        self.fleet.by_store(store_id).and_then(|key| self.fleet.get(key).conn)
+    }
+
+    fn on_hello(&mut self, now: Now, conn: ConnId, hello: v2::Hello) {
+        if let Err((code, retry, reason)) = self.admit(&hello) {
+            return self.refuse(now, conn, code, retry, &reason);
+        }
+        let store_id: Arc<str> = hello.store_id.as_str().into();
+        if let Some(other) = self.fleet.by_name(&hello.worker_id)
+            && self.fleet.get(other).row.store_id != store_id
+        {
+            self.forget(now, other);
+        }
+        let row = WorkerRow {
+            store_id: store_id.clone(),
+            name: hello.worker_id.as_str().into(),
+            incarnation: hello.incarnation,
+            connection: hello.connection,
+            slots: hello.slots.clamp(1, MAX_SLOTS),
+            prefetch: hello.prefetch.min(MAX_SLOTS),
+            capabilities: hello.capabilities_json,
+            labels: hello.labels.into_iter().collect(),
+            version: hello.version.chars().take(64).collect(),
+        };
+        let key = match self.fleet.by_store(&store_id) {
+            Some(key) => {
+                if let Some(old) = self.fleet.get(key).conn {
+                    let reason = "a newer connection of this worker took over";
+                    self.drop_conn(now, old, reason);
+                    self.outputs.push_back(Output::Close(old, reason.into()));
+                }
+                self.fleet.replace(key, row);
+                key
+            }
+            None => self.fleet.load(row, &[], now.mono),
+        };
+        let member = self.fleet.get_mut(key);
+        (member.conn, member.ready, member.draining) = (Some(conn), false, hello.draining);
+        member.beat = v2::Heartbeat { draining: hello.draining, ..Default::default() };
+        let (worker, cursor) = (member.row.clone(), member.cursor);
+        self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.worker = Some(key);
+        }
+        self.counters.welcomed += 1;
+        let welcome = v2::Welcome {
+            protocol: PROTOCOL,
+            coordinator_id: self.id.to_string(),
+            version: self.config.version.clone(),
+            cursors: vec![v2::Cursor { lane: v2::Lane::Results.into(), seq: cursor }],
+            credit: self.config.credit,
+            max_message_bytes: frame::MAX_MESSAGE as u64,
+            heartbeat_interval_ms: self.config.heartbeat_interval.try_into().unwrap_or(u32::MAX),
+            now_ms: now.wall,
+        };
+        // The cursor tells the worker what it may forget: it must be durable first.
+        self.send(conn, Kind::Welcome(welcome));
+    }
+
+    /// Whether this worker may speak here; if not: code, whether to try again, and why.
+    fn admit(&self, hello: &v2::Hello) -> Result<(), (RefusedCode, bool, String)> {
+        let refuse = |code, retry, reason: String| Err((code, retry, reason));
+        if hello.protocol != PROTOCOL {
+            let reason = format!(
+                "this coordinator speaks protocol {PROTOCOL}, the worker {}; update the older one",
+                hello.protocol
+            );
+            return refuse(RefusedCode::RefusedProtocol, false, reason);
+        }
+        if !hello.coordinator_id.is_empty() && *hello.coordinator_id != *self.id {
+            let reason = format!(
+                "this worker's state belongs to coordinator {}, but this is {}; point it there, \
+                 or give it a new state folder",
+                hello.coordinator_id, self.id
+            );
+            return refuse(RefusedCode::RefusedCoordinator, false, reason);
+        }
+        let malformed = |what: String| refuse(RefusedCode::RefusedMalformed, false, what);
+        if check_task_id(&hello.worker_id).is_err() {
+            let name = &hello.worker_id;
+            return malformed(format!("worker name {name:?} is not 1-128 of A-Z a-z 0-9 . _ : -"));
+        }
+        if hello.store_id.is_empty() || hello.store_id.len() > 64 {
+            return malformed("the hello names no store".into());
+        }
+        if hello.capabilities_json.len() > MAX_CAPABILITIES || hello.labels.len() > MAX_LABELS {
+            return malformed(format!(
+                "more than {MAX_CAPABILITIES} bytes of capabilities or {MAX_LABELS} labels"
+            ));
+        }
+        let flat: Result<Map<String, Value>, _> = serde_json::from_str(&hello.capabilities_json);
+        if !flat.is_ok_and(|map| map.values().all(|v| !v.is_object())) {
+            return malformed("capabilities are not a flat JSON object".into());
+        }
+        if let Some(key) = self.fleet.by_store(&hello.store_id) {
+            let row = &self.fleet.get(key).row;
+            let known = (row.incarnation, row.connection);
+            if (hello.incarnation, hello.connection) <= known {
+                let reason = "a newer connection of this worker has been here".into();
+                return refuse(RefusedCode::RefusedStale, true, reason);
+            }
+        }
+        if let Some(key) = self.fleet.by_name(&hello.worker_id) {
+            let other = self.fleet.get(key);
+            if *other.row.store_id != *hello.store_id
+                && (other.conn.is_some() || !other.attempts.is_empty())
+            {
+                let name = &hello.worker_id;
+                let what = if other.conn.is_some() { "is connected" } else { "still holds tasks" };
+                let reason = format!(
+                    "the name {name} belongs to another worker that {what}; choose another \
+                     name, or run `outlast workers forget {name}` if that worker is gone for good"
+                );
+                return refuse(RefusedCode::RefusedIdentity, false, reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, now: Now, conn: ConnId, code: RefusedCode, retry: bool, reason: &str) {
+        *self.counters.refused.entry(code.as_str_name()).or_default() += 1;
+        let retry_after_ms = if retry { 1000 } else { 0 };
+        let refused =
+            v2::Refused { code: code.into(), reason: reason.into(), retry, retry_after_ms };
+        self.outputs.push_back(Output::Send(conn, Kind::Refused(refused)));
+        self.hang_up(now, conn, reason);
+    }
+
+    fn hang_up(&mut self, now: Now, conn: ConnId, reason: &str) {
+        self.drop_conn(now, conn, reason);
+        self.outputs.push_back(Output::Close(conn, reason.into()));
+    }
+
+    fn drop_conn(&mut self, now: Now, conn: ConnId, reason: &str) {
+        let Some(state) = self.conns.remove(&conn) else { return };
+        let Some(key) = state.worker else { return };
+        let member = self.fleet.get_mut(key);
+        (member.conn, member.ready, member.gone) = (None, false, now.mono);
+        (member.beat.running, member.beat.queued) = (0, 0);
+        let worker = member.row.store_id.clone();
+        let reason = state.bye.unwrap_or_else(|| reason.to_owned());
+        self.records.push(CoordRecord::WorkerGone { worker, reason, at: now.wall });
+        self.scheduler.leave(key);
+        self.forget_stale_attempts(key);
+        self.arm_window(now, key);
+    }
+
+    pub(super) fn on_conn_timer(&mut self, now: Now, conn: ConnId) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        if state.inventory.is_some() && now.mono >= state.since + self.config.hello_timeout {
+            let reason = "the worker did not say hello in time";
+            return self.hang_up(now, conn, reason);
+        }
+        if state.heart.expired(now.mono) {
+            self.counters.silent += 1;
+            let reason = format!("silent for {} s", self.config.heartbeat_timeout / 1000);
+            return self.hang_up(now, conn, &reason);
+        }
+        if let Some(seq) = state.heart.beat(now.mono) {
+            let beat = v2::Heartbeat { seq, ..Default::default() };
+            self.outputs.push_back(Output::Send(conn, Kind::Heartbeat(beat)));
+        }
+        self.timers.insert((state.heart.next_wake().max(now.mono + 1), Timer::Conn(conn)));
+    }
+}

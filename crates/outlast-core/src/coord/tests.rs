@@ -1,0 +1,407 @@
+use super::*;
+use crate::records::WorkerRow;
+use outlast_wire::{PROTOCOL, Run};
+use v2::{HoldingState, OutcomeKind};
+
+struct Rig {
+    c: Coordinator,
+    now: Millis,
+    batches: Vec<Batch<CoordRecord>>,
+    out: Vec<Output>,
+    seq: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::from(CoordSnapshot { coordinator_id: "c".into(), ..Default::default() })
+    }
+    fn from(snapshot: CoordSnapshot) -> Self {
+        let c = Coordinator::new(CoordConfig::default(), snapshot, Now::default());
+        Rig { c, now: 0, batches: Vec::new(), out: Vec::new(), seq: 0 }
+    }
+    fn now(&self) -> Now {
+        Now { mono: self.now, wall: self.now as i64 }
+    }
+    /// Takes what is to do; batches become durable at once when `sync`.
+    fn drain(&mut self, sync: bool) -> Vec<Output> {
+        loop {
+            let mut synced = None;
+            while let Some(o) = self.c.poll_output() {
+                match o {
+                    Output::Persist(b) => {
+                        synced = Some(b.number);
+                        self.batches.push(b);
+                    }
+                    o => self.out.push(o),
+                }
+            }
+            match synced {
+                Some(n) if sync => self.c.on_persisted(n),
+                _ => return std::mem::take(&mut self.out),
+            }
+        }
+    }
+    fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<Output> {
+        let mut spec = TaskSpec::new(Run::Shell("true".into()));
+        edit(&mut spec);
+        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None };
+        self.c.on_request(self.now(), 1, Request::Submit(vec![s]));
+        self.drain(true)
+    }
+    fn hello(&mut self, conn: ConnId, store: &str, connection: u64) -> Vec<Output> {
+        self.c.on_open(self.now(), conn);
+        let hello = v2::Hello {
+            protocol: PROTOCOL,
+            worker_id: "w".into(),
+            store_id: store.into(),
+            incarnation: 1,
+            connection,
+            slots: 1,
+            prefetch: 1,
+            capabilities_json: "{}".into(),
+            ..Default::default()
+        };
+        self.c.on_message(self.now(), conn, Kind::Hello(hello));
+        self.drain(true)
+    }
+    fn inventory(&mut self, conn: ConnId, held: &[(&str, Epoch, HoldingState)]) -> Vec<Output> {
+        let one = |(id, epoch, state): &(&str, Epoch, HoldingState)| v2::Holding {
+            task_id: (*id).into(),
+            epoch: *epoch,
+            state: (*state).into(),
+            started_at_ms: i64::from(*state == HoldingState::HoldingRunning),
+        };
+        let holdings = held.iter().map(one).collect();
+        let part = v2::Inventory { holdings, last: true };
+        self.c.on_message(self.now(), conn, Kind::Inventory(part));
+        self.drain(true)
+    }
+    fn outcome(&mut self, conn: ConnId, id: &str, epoch: Epoch, kind: OutcomeKind) -> Vec<Output> {
+        self.seq += 1;
+        self.deliver(conn, self.seq, id, epoch, kind)
+    }
+    fn deliver(
+        &mut self,
+        conn: ConnId,
+        seq: u64,
+        id: &str,
+        epoch: Epoch,
+        kind: OutcomeKind,
+    ) -> Vec<Output> {
+        let outcome = v2::TaskOutcome {
+            task_id: id.into(),
+            epoch,
+            kind: kind.into(),
+            started_at_ms: 1,
+            ..Default::default()
+        };
+        let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
+        let items = vec![v2::OutboxItem { kind }];
+        let lane = v2::Lane::Results.into();
+        let batch = v2::OutboxBatch { lane, first_seq: seq, items };
+        self.c.on_message(self.now(), conn, Kind::Outbox(batch));
+        self.drain(true)
+    }
+    fn pass(&mut self, ms: Millis) -> Vec<Output> {
+        let mut out = Vec::new();
+        let end = self.now + ms;
+        while self.now < end {
+            self.now = end.min(self.c.next_wake().max(self.now + 1));
+            self.c.on_tick(self.now());
+            out.extend(self.drain(true));
+        }
+        out
+    }
+    fn ended(&self, id: &str) -> Vec<(TaskState, Epoch)> {
+        let records = self.batches.iter().flat_map(|b| &b.records);
+        let end = |r: &CoordRecord| match r {
+            CoordRecord::Ended { task, state, epoch, .. } if **task == *id => {
+                Some((*state, *epoch))
+            }
+            _ => None,
+        };
+        records.filter_map(end).collect()
+    }
+    fn superseded(&self) -> usize {
+        let records = self.batches.iter().flat_map(|b| &b.records);
+        records.filter(|r| matches!(r, CoordRecord::Superseded { .. })).count()
+    }
+}
+
+fn assigned(out: &[Output]) -> Vec<(ConnId, String)> {
+    let tasks = |o: &Output| match o {
+        Output::Send(conn, Kind::Assign(a)) => {
+            let name = |t: &v2::Assignment| (*conn, format!("{}.{}", t.task_id, t.epoch));
+            a.tasks.iter().map(name).collect()
+        }
+        _ => Vec::new(),
+    };
+    out.iter().flat_map(tasks).collect()
+}
+
+fn stops(out: &[Output]) -> Vec<(ConnId, String)> {
+    let tasks = |o: &Output| match o {
+        Output::Send(conn, Kind::Stop(s)) => {
+            let a = &s.attempts[0];
+            Some((*conn, format!("{}.{} {}", a.task_id, a.epoch, s.reason().as_str_name())))
+        }
+        _ => None,
+    };
+    out.iter().filter_map(tasks).collect()
+}
+
+fn refused(out: &[Output]) -> Option<(v2::RefusedCode, bool)> {
+    out.iter().find_map(|o| match o {
+        Output::Send(_, Kind::Refused(r)) => Some((r.code(), r.retry)),
+        _ => None,
+    })
+}
+
+const RUNNING: HoldingState = HoldingState::HoldingRunning;
+const OK: OutcomeKind = OutcomeKind::OutcomeSucceeded;
+
+#[test]
+fn nothing_is_shown_before_it_is_durable() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+    let s = Submission { id: "t".into(), spec, known: None };
+    r.c.on_request(r.now(), 7, Request::Submit(vec![s]));
+    let before = r.drain(false);
+    assert!(before.is_empty(), "{before:?}");
+    let batch = r.batches.last().unwrap().number;
+    r.c.on_persisted(batch);
+    let out = r.drain(false);
+    assert_eq!(assigned(&out), [(1, "t.1".into())]);
+    assert!(out.iter().any(|o| matches!(o, Output::Reply(7, Response::Submitted(_)))));
+}
+
+#[test]
+fn an_outcome_takes_effect_once_and_is_acknowledged_each_time() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| {});
+    for _ in 0..2 {
+        let out = r.deliver(1, 1, "t", 1, OK);
+        assert!(matches!(&out[..], [Output::Send(1, Kind::Ack(a))] if a.cursors[0].seq == 1));
+    }
+    assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
+    assert_eq!((r.c.load(), r.c.counters().repeated), ((0, 0), 1));
+}
+
+#[test]
+fn an_absent_worker_keeps_its_task_for_the_window_and_is_readopted_after_it() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |s| s.reconnect_window = 60.0);
+    r.c.on_close(r.now(), 1, "gone");
+    r.pass(59_000);
+    assert_eq!(r.c.load(), (1, 0));
+    r.pass(2_000);
+    assert_eq!(r.c.load(), (1, 1), "given up after its window");
+    r.hello(2, "s", 2);
+    let out = r.inventory(2, &[("t", 1, RUNNING)]);
+    assert_eq!((assigned(&out), stops(&out)), (vec![], vec![]), "it goes on where it is");
+    r.outcome(2, "t", 1, OK);
+    assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
+}
+
+#[test]
+fn a_restart_readopts_and_sends_the_difference() {
+    let mut r = Rig::new();
+    let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+    let row = |id: &str, number| TaskRow {
+        id: id.into(),
+        number,
+        spec: spec.clone(),
+        state: TaskState::Assigned,
+        epoch: 3,
+        retries: 0,
+        worker: Some("s".into()),
+        cancelling: id == "c",
+        started_at: None,
+    };
+    let worker = WorkerRow {
+        store_id: "s".into(),
+        name: "w".into(),
+        incarnation: 1,
+        connection: 1,
+        slots: 1,
+        prefetch: 0,
+        capabilities: "{}".into(),
+        labels: BTreeMap::new(),
+        version: String::new(),
+    };
+    let snapshot = CoordSnapshot {
+        coordinator_id: "c".into(),
+        last_number: 4,
+        tasks: vec![row("held", 1), row("lost", 2), row("c", 3), row("done", 4)],
+        workers: vec![(worker, vec![(v2::Lane::Results.into(), 9)])],
+    };
+    r = Rig { c: Rig::from(snapshot).c, ..r };
+    assert_eq!(refused(&r.hello(1, "s", 1)), Some((v2::RefusedCode::RefusedStale, true)));
+    let out = r.hello(2, "s", 2);
+    assert!(
+        out.iter().any(|o| matches!(o, Output::Send(2, Kind::Welcome(w)) if w.cursors[0].seq == 9))
+    );
+    let finished = HoldingState::HoldingFinished;
+    let held = [("held", 3, RUNNING), ("done", 3, finished), ("old", 1, RUNNING)];
+    let out = r.inventory(2, &held);
+    assert_eq!(assigned(&out), [(2, "lost.3".into())]);
+    assert_eq!(stops(&out), [(2, "old.1 STOP_SUPERSEDED".into())]);
+    assert_eq!(r.ended("c"), [(TaskState::Cancelled, 0)]);
+    r.deliver(2, 10, "done", 3, OK);
+    assert_eq!(r.ended("done"), [(TaskState::Succeeded, 3)]);
+}
+
+#[test]
+fn a_late_result_counts_or_is_fenced_as_the_task_says() {
+    use outlast_wire::spec::LateResult::{Accept, Fence};
+    for (late, expected) in [(Accept, 1), (Fence, 2)] {
+        let mut r = Rig::new();
+        r.hello(1, "s", 1);
+        r.inventory(1, &[]);
+        r.submit("t", |s| (s.reconnect_window, s.late_result) = (10.0, late));
+        r.c.on_close(r.now(), 1, "gone");
+        r.pass(11_000);
+        // The name is free once nothing is held under it.
+        r.hello(2, "other", 1);
+        let out = r.inventory(2, &[]);
+        assert_eq!(assigned(&out), [(2, "t.2".into())]);
+        r.c.on_open(r.now(), 3);
+        let hello = v2::Hello {
+            protocol: PROTOCOL,
+            worker_id: "w2".into(),
+            store_id: "s".into(),
+            incarnation: 1,
+            connection: 2,
+            slots: 1,
+            capabilities_json: "{}".into(),
+            ..Default::default()
+        };
+        r.c.on_message(r.now(), 3, Kind::Hello(hello));
+        r.inventory(3, &[("t", 1, HoldingState::HoldingFinished)]);
+        let out = r.deliver(3, 1, "t", 1, OK);
+        let stopped = stops(&out);
+        r.deliver(2, 1, "t", 2, OK);
+        assert_eq!(r.ended("t"), [(TaskState::Succeeded, expected)]);
+        assert_eq!((r.superseded(), stopped.len()), (1, usize::from(late == Accept)));
+    }
+}
+
+#[test]
+fn losses_count_and_a_task_that_must_not_run_twice_fails() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |s| s.max_retries = 1);
+    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
+    r.outcome(1, "t", 2, OutcomeKind::OutcomeReturned);
+    assert_eq!(r.ended("t"), [], "what was only given back does not count");
+    r.outcome(1, "t", 3, OutcomeKind::OutcomeInterrupted);
+    assert_eq!(r.ended("t"), [(TaskState::Failed, 3)]);
+    r.submit("once", |s| s.rerun = outlast_wire::spec::Rerun::Never);
+    r.outcome(1, "once", 1, OutcomeKind::OutcomeInterrupted);
+    assert_eq!(r.ended("once"), [(TaskState::Failed, 1)]);
+}
+
+#[test]
+fn success_is_final_even_while_cancelling() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| {});
+    r.c.on_request(r.now(), 2, Request::Cancel { task: "t".into(), known: None });
+    assert_eq!(stops(&r.drain(true)), [(1, "t.1 STOP_CANCELLED".into())]);
+    r.outcome(1, "t", 1, OK);
+    assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
+}
+
+#[test]
+fn identity_is_the_store_and_the_newest_connection_wins() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    assert_eq!(refused(&r.hello(2, "x", 1)), Some((v2::RefusedCode::RefusedIdentity, false)));
+    let out = r.hello(3, "s", 2);
+    assert!(refused(&out).is_none());
+    assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
+    assert_eq!(refused(&r.hello(4, "s", 2)), Some((v2::RefusedCode::RefusedStale, true)));
+    assert_eq!(r.c.workers().len(), 1);
+}
+
+#[test]
+fn silence_closes_a_link_but_a_paused_coordinator_forgives() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.now += 60_000;
+    r.c.on_tick(r.now());
+    assert!(r.c.workers()[0].conn.is_some(), "it was the coordinator that was stopped");
+    let out = r.pass(16_000);
+    assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
+    assert_eq!(r.c.counters().silent, 1);
+}
+
+#[test]
+fn the_same_submission_twice_is_one_task_and_another_spec_is_a_conflict() {
+    let mut r = Rig::new();
+    let reply = |out: Vec<Output>| {
+        out.into_iter().find_map(|o| match o {
+            Output::Reply(_, r) => Some(r),
+            _ => None,
+        })
+    };
+    let made = |created| {
+        let state = TaskState::Pending;
+        Some(Response::Submitted(vec![Submitted { id: "t".into(), created, state }]))
+    };
+    assert_eq!(reply(r.submit("t", |_| {})), made(true));
+    assert_eq!(reply(r.submit("t", |_| {})), made(false));
+    let other = reply(r.submit("t", |s| s.priority = 1));
+    assert_eq!(other, Some(Response::Conflict(vec!["t".into()])));
+    assert_eq!(r.c.load(), (1, 1));
+}
+
+#[test]
+fn a_task_that_was_retried_stays_though_its_end_becomes_durable() {
+    let mut r = Rig::new();
+    r.submit("t", |_| {});
+    r.c.on_request(r.now(), 2, Request::Cancel { task: "t".into(), known: None });
+    r.c.on_request(r.now(), 3, Request::Retry { task: "t".into(), known: None });
+    r.drain(true);
+    assert_eq!(r.c.load(), (1, 1));
+}
+
+#[test]
+fn waiting_work_moves_to_a_worker_that_idles() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("a", |_| {});
+    r.submit("b", |_| {});
+    r.c.on_open(r.now(), 2);
+    let hello = v2::Hello {
+        protocol: PROTOCOL,
+        worker_id: "w2".into(),
+        store_id: "s2".into(),
+        incarnation: 1,
+        connection: 1,
+        slots: 1,
+        capabilities_json: "{}".into(),
+        ..Default::default()
+    };
+    r.c.on_message(r.now(), 2, Kind::Hello(hello));
+    r.inventory(2, &[]);
+    let started = v2::Started {
+        attempts: vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }],
+        at_ms: vec![1],
+    };
+    r.c.on_message(r.now(), 1, Kind::Started(started));
+    assert_eq!(stops(&r.pass(3_000)), [(1, "b.1 STOP_RETURN".into())]);
+    let out = r.outcome(1, "b", 1, OutcomeKind::OutcomeReturned);
+    assert_eq!(assigned(&out), [(2, "b.2".into())]);
+}

@@ -1,0 +1,234 @@
+//! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
+//! holds and how loaded it is. Decides nothing about tasks.
+
+use super::ConnId;
+use crate::records::WorkerRow;
+use crate::scheduler::{Scheduler, WorkerKey};
+use crate::{AttemptId, Epoch, Millis, TaskId};
+use outlast_wire::v2;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The most tasks that wait at one worker when the coordinator chooses.
+const MAX_PREFETCH: u64 = 1024;
+/// Work that should wait at a worker, so that it never idles for a round trip, in milliseconds.
+const PREFETCH_MS: f64 = 500.0;
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Its link is up.
+    Connected,
+    /// Its link is up, and it takes no new work.
+    Draining,
+    /// Its link is down, and it holds tasks.
+    Suspect,
+    /// Its link is down, and it holds nothing.
+    Away,
+}
+
+impl WorkerState {
+    /// The word that users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Draining => "draining",
+            Self::Suspect => "suspect",
+            Self::Away => "away",
+        }
+    }
+}
+
+/// A worker as shown to people.
+#[derive(Debug, Clone)]
+pub struct WorkerView {
+    /// What it said of itself.
+    pub row: Arc<WorkerRow>,
+    /// Where it stands.
+    pub state: WorkerState,
+    /// Its link, while it has one.
+    pub conn: Option<ConnId>,
+    /// Attempts it was given and that are not settled.
+    pub attempts: usize,
+    /// Tasks that run there, as it said last.
+    pub running: u32,
+    /// Tasks that wait there, as it said last.
+    pub queued: u32,
+    /// Outcomes not yet acknowledged, as it said last.
+    pub unacked: u64,
+    /// Its newest round-trip time in milliseconds.
+    pub rtt_ms: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub row: Arc<WorkerRow>,
+    /// The last sequence of the results lane that took effect.
+    pub cursor: u64,
+    pub conn: Option<ConnId>,
+    /// It said what it holds, and was told the difference.
+    pub ready: bool,
+    pub draining: bool,
+    /// When its link ended.
+    pub gone: Millis,
+    pub beat: v2::Heartbeat,
+    /// Attempts that take its slots, whether they are current or not.
+    pub attempts: BTreeMap<AttemptId, u32>,
+    pub used: u64,
+    /// Mean duration of its recent tasks in milliseconds.
+    pub typical_ms: Option<f64>,
+}
+
+impl Member {
+    pub fn hold(&mut self, task: TaskId, epoch: Epoch, slots: u32) {
+        if self.attempts.insert(AttemptId { task, epoch }, slots).is_none() {
+            self.used += u64::from(slots);
+        }
+    }
+    pub fn drop_attempt(&mut self, attempt: &AttemptId) {
+        if let Some(slots) = self.attempts.remove(attempt) {
+            self.used -= u64::from(slots);
+        }
+    }
+    /// Slots' worth of tasks that it may hold.
+    fn limit(&self) -> u64 {
+        let slots = u64::from(self.row.slots);
+        match self.row.prefetch {
+            0 => {
+                let fast = self.typical_ms.map_or(0.0, |ms| PREFETCH_MS / ms.max(0.05));
+                let wanted = (slots as f64 * fast) as u64;
+                slots + wanted.clamp(slots, MAX_PREFETCH.max(slots))
+            }
+            n => slots + u64::from(n),
+        }
+    }
+    fn state(&self) -> WorkerState {
+        match (self.conn, self.draining, self.attempts.is_empty()) {
+            (Some(_), true, _) => WorkerState::Draining,
+            (Some(_), false, _) => WorkerState::Connected,
+            (None, _, false) => WorkerState::Suspect,
+            (None, _, true) => WorkerState::Away,
+        }
+    }
+    fn view(&self) -> WorkerView {
+        WorkerView {
+            row: self.row.clone(),
+            state: self.state(),
+            conn: self.conn,
+            attempts: self.attempts.len(),
+            running: self.beat.running,
+            queued: self.beat.queued,
+            unacked: self.beat.unacked,
+            rtt_ms: self.beat.rtt_ms,
+        }
+    }
+    pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
+        if outcome.started_at_ms > 0 {
+            let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
+            self.typical_ms = Some(self.typical_ms.map_or(ms, |old| old * 0.9 + ms * 0.1));
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    members: BTreeMap<WorkerKey, Member>,
+    stores: BTreeMap<Arc<str>, WorkerKey>,
+    names: BTreeMap<Arc<str>, WorkerKey>,
+    next: WorkerKey,
+}
+
+impl Fleet {
+    pub fn load(&mut self, row: WorkerRow, cursors: &[(i32, u64)], gone: Millis) -> WorkerKey {
+        let lane = i32::from(v2::Lane::Results);
+        let cursor = cursors.iter().find(|(l, _)| *l == lane).map_or(0, |(_, seq)| *seq);
+        let key = self.next;
+        self.next += 1;
+        self.stores.insert(row.store_id.clone(), key);
+        self.names.insert(row.name.clone(), key);
+        let member = Member {
+            row: Arc::new(row),
+            cursor,
+            conn: None,
+            ready: false,
+            draining: false,
+            gone,
+            beat: v2::Heartbeat::default(),
+            attempts: BTreeMap::new(),
+            used: 0,
+            typical_ms: None,
+        };
+        self.members.insert(key, member);
+        key
+    }
+    pub fn by_store(&self, store_id: &str) -> Option<WorkerKey> {
+        self.stores.get(store_id).copied()
+    }
+    pub fn by_name(&self, name: &str) -> Option<WorkerKey> {
+        self.names.get(name).copied()
+    }
+    pub fn find(&self, key: WorkerKey) -> Option<&Member> {
+        self.members.get(&key)
+    }
+    /// Of a key that is known to be there.
+    pub fn get(&self, key: WorkerKey) -> &Member {
+        &self.members[&key]
+    }
+    /// Of a key that is known to be there.
+    pub fn get_mut(&mut self, key: WorkerKey) -> &mut Member {
+        self.members.get_mut(&key).expect("keys are removed with all that names them")
+    }
+    pub fn keys(&self) -> Vec<WorkerKey> {
+        self.members.keys().copied().collect()
+    }
+    pub fn iter(&self) -> impl Iterator<Item = (WorkerKey, &Member)> {
+        self.members.iter().map(|(k, m)| (*k, m))
+    }
+    /// It said anew what it is.
+    pub fn replace(&mut self, key: WorkerKey, row: WorkerRow) {
+        let member = self.members.get_mut(&key).expect("keys are removed with all that names them");
+        if member.row.name != row.name {
+            self.names.remove(&member.row.name);
+            self.names.insert(row.name.clone(), key);
+        }
+        member.row = Arc::new(row);
+    }
+    pub fn forget(&mut self, key: WorkerKey) {
+        if let Some(member) = self.members.remove(&key) {
+            self.stores.remove(&member.row.store_id);
+            if self.names.get(&member.row.name) == Some(&key) {
+                self.names.remove(&member.row.name);
+            }
+        }
+    }
+    pub fn forgive(&mut self, gap: Millis) {
+        for member in self.members.values_mut().filter(|m| m.conn.is_none()) {
+            member.gone += gap;
+        }
+    }
+    pub fn views(&self) -> Vec<WorkerView> {
+        self.names.values().map(|k| self.members[k].view()).collect()
+    }
+    pub fn view(&self, name_or_store: &str) -> Option<WorkerView> {
+        let key = self.by_name(name_or_store).or_else(|| self.by_store(name_or_store))?;
+        self.members.get(&key).map(Member::view)
+    }
+    /// Tells the scheduler that the worker may be given tasks, or not.
+    pub fn offer(&self, scheduler: &mut Scheduler, key: WorkerKey) {
+        let Some(m) = self.members.get(&key) else { return };
+        if m.conn.is_none() || !m.ready || m.draining {
+            return scheduler.leave(key);
+        }
+        // It was checked at its hello.
+        let capabilities: Map<String, Value> =
+            serde_json::from_str(&m.row.capabilities).unwrap_or_default();
+        let load = (m.row.slots, m.used, m.limit());
+        scheduler.join(key, capabilities, m.row.labels.clone(), load);
+    }
+    pub fn reload(&self, scheduler: &mut Scheduler, key: WorkerKey) {
+        if let Some(m) = self.members.get(&key) {
+            scheduler.load(key, m.used, m.limit());
+        }
+    }
+}

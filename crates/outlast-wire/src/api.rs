@@ -1,0 +1,320 @@
+//! What the HTTP API says: the JSON documents that it answers with, used by server and clients.
+//!
+//! Times are RFC 3339 in UTC with milliseconds. Unknown fields are ignored when reading, so that
+//! either side may be newer.
+
+use crate::spec::TaskSpec;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The most tasks in one submission.
+pub const MAX_BATCH: usize = 10_000;
+/// The most tasks in one page of a list.
+pub const MAX_PAGE: usize = 1000;
+/// The longest wait for a result in one request, in seconds.
+pub const MAX_WAIT: u64 = 60;
+/// The largest body of a request, in bytes.
+pub const MAX_BODY: usize = 32 << 20;
+
+macro_rules! documents {
+    ($($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub struct $name { $($body)* }
+    )*};
+}
+
+documents! {
+    /// A task.
+    pub struct Task {
+        /// Its id.
+        pub id: String,
+        /// Its place in the order of submission.
+        pub number: u64,
+        /// pending, assigned, succeeded, failed or cancelled.
+        pub state: String,
+        /// What it runs.
+        pub spec: TaskSpec,
+        /// Its newest attempt; 0 before the first.
+        pub attempt: u64,
+        /// Losses that count toward `max_retries`.
+        pub retries: u32,
+        /// A cancel was asked for and is not settled.
+        pub cancelling: bool,
+        /// Name of the worker that has it, or had it last.
+        #[serde(default)]
+        pub worker: Option<String>,
+        /// When it was accepted.
+        pub submitted_at: String,
+        /// When the newest attempt was given to its worker.
+        #[serde(default)]
+        pub assigned_at: Option<String>,
+        /// When the newest attempt started, by the worker's clock.
+        #[serde(default)]
+        pub started_at: Option<String>,
+        /// When it was over.
+        #[serde(default)]
+        pub ended_at: Option<String>,
+        /// Why it ended so; empty on plain success.
+        #[serde(default)]
+        pub reason: String,
+        /// Whether `/result` has something to tell.
+        pub has_result: bool,
+        /// Why it waits, while it does; only when one task is shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub waiting_for: Option<String>,
+    }
+
+    /// A page of tasks.
+    pub struct TaskList {
+        /// In the order asked for.
+        pub tasks: Vec<Task>,
+        /// To be given as `cursor` for the next page; null on the last.
+        pub next: Option<String>,
+    }
+
+    /// What became of a batch.
+    pub struct Submitted {
+        /// In the order of the request.
+        pub tasks: Vec<SubmittedTask>,
+    }
+
+    /// What became of one submission.
+    pub struct SubmittedTask {
+        /// Its id.
+        pub id: String,
+        /// False when a task with this id and spec was there before.
+        pub created: bool,
+        /// Where it stands.
+        pub state: String,
+    }
+
+    /// How a task ended.
+    pub struct TaskResult {
+        /// The task.
+        pub id: String,
+        /// The attempt that decided it.
+        pub attempt: u64,
+        /// succeeded, failed or cancelled.
+        pub state: String,
+        /// succeeded, failed, timed_out, cancelled, interrupted; null when no attempt decided it.
+        #[serde(default)]
+        pub outcome: Option<String>,
+        /// Of the process.
+        #[serde(default)]
+        pub exit_code: Option<i32>,
+        /// That ended the process.
+        #[serde(default)]
+        pub signal: Option<i32>,
+        /// Why, for people; empty on success.
+        #[serde(default)]
+        pub message: String,
+        /// Name of the worker that delivered it.
+        #[serde(default)]
+        pub worker: Option<String>,
+        /// By the worker's clock.
+        #[serde(default)]
+        pub started_at: Option<String>,
+        /// By the worker's clock.
+        #[serde(default)]
+        pub finished_at: Option<String>,
+        /// Milliseconds between the two.
+        #[serde(default)]
+        pub duration_ms: Option<i64>,
+        /// Peak memory in bytes; 0 when unknown.
+        #[serde(default)]
+        pub max_rss_bytes: u64,
+        /// Processor time in milliseconds.
+        #[serde(default)]
+        pub cpu_ms: u64,
+        /// The end of what it wrote.
+        #[serde(default)]
+        pub stdout: String,
+        /// The end of what it wrote to stderr.
+        #[serde(default)]
+        pub stderr: String,
+        /// All that it wrote, in bytes.
+        #[serde(default)]
+        pub stdout_bytes: u64,
+        /// All that it wrote to stderr, in bytes.
+        #[serde(default)]
+        pub stderr_bytes: u64,
+        /// Whether `stdout` is only the end.
+        #[serde(default)]
+        pub stdout_truncated: bool,
+        /// Whether `stderr` is only the end.
+        #[serde(default)]
+        pub stderr_truncated: bool,
+        /// What a called function returned.
+        #[serde(default)]
+        pub value: Value,
+    }
+
+    /// Everything that happened to a task.
+    pub struct History {
+        /// In order.
+        pub events: Vec<HistoryEvent>,
+    }
+
+    /// Something that happened to a task.
+    pub struct HistoryEvent {
+        /// When; a start carries the worker's clock.
+        pub at: String,
+        /// submitted, assigned, started, requeued, succeeded, failed, cancelled, superseded,
+        /// cancel_requested, retried or noted.
+        pub event: String,
+        /// Which attempt; 0 when none.
+        pub attempt: u64,
+        /// Name of the worker concerned.
+        #[serde(default)]
+        pub worker: Option<String>,
+        /// Why, for people.
+        #[serde(default)]
+        pub reason: String,
+    }
+
+    /// How many tasks are in each state.
+    pub struct CountsView {
+        /// Waiting.
+        pub pending: u64,
+        /// Given to a worker.
+        pub assigned: u64,
+        /// Ended well.
+        pub succeeded: u64,
+        /// Ended badly.
+        pub failed: u64,
+        /// Ended on request.
+        pub cancelled: u64,
+        /// All.
+        pub total: u64,
+    }
+
+    /// A worker.
+    pub struct Worker {
+        /// Its name.
+        pub name: String,
+        /// Its identity.
+        pub store_id: String,
+        /// connected, draining, suspect (away, and holding tasks) or away.
+        pub state: String,
+        /// How often its store was opened.
+        pub incarnation: u64,
+        /// How often that incarnation dialled.
+        pub connection: u64,
+        /// Tasks that run at once.
+        pub slots: u32,
+        /// Attempts that it holds.
+        pub held: u64,
+        /// Tasks that run there, as it said last.
+        pub running: u32,
+        /// Tasks that wait there, as it said last.
+        pub queued: u32,
+        /// Results not yet acknowledged, as it said last.
+        pub unacked: u64,
+        /// Newest round-trip time in milliseconds.
+        pub rtt_ms: u32,
+        /// What it has.
+        pub capabilities: Value,
+        /// As declared.
+        #[serde(default)]
+        pub labels: BTreeMap<String, String>,
+        /// Of its software.
+        pub version: String,
+        /// When it last said hello.
+        #[serde(default)]
+        pub seen_at: Option<String>,
+        /// When its link ended.
+        #[serde(default)]
+        pub gone_at: Option<String>,
+        /// Why its link ended.
+        #[serde(default)]
+        pub gone_reason: String,
+    }
+
+    /// All workers.
+    pub struct WorkerList {
+        /// By name.
+        pub workers: Vec<Worker>,
+    }
+
+    /// A task event of the event stream.
+    pub struct TaskEvent {
+        /// The task.
+        pub id: String,
+        /// As in a history.
+        pub event: String,
+        /// Which attempt; 0 when none.
+        pub attempt: u64,
+        /// Name of the worker concerned.
+        #[serde(default)]
+        pub worker: Option<String>,
+        /// When it was recorded.
+        pub at: String,
+        /// Why.
+        #[serde(default)]
+        pub reason: String,
+        /// The state that it led to, when it changed.
+        #[serde(default)]
+        pub state: Option<String>,
+    }
+
+    /// A worker event of the event stream.
+    pub struct WorkerEvent {
+        /// The worker.
+        pub name: String,
+        /// connected, disconnected or forgotten.
+        pub event: String,
+        /// When it was recorded.
+        pub at: String,
+        /// Why.
+        #[serde(default)]
+        pub reason: String,
+    }
+
+    /// What this coordinator is.
+    pub struct Info {
+        /// UUID of its store.
+        pub coordinator_id: String,
+        /// Of the software.
+        pub version: String,
+        /// Of the worker protocol.
+        pub protocol: u32,
+        /// Its clock.
+        pub now: String,
+        /// When this process started.
+        pub started_at: String,
+        /// Whether a key is needed.
+        pub auth: bool,
+        /// Whether it speaks TLS itself.
+        pub tls: bool,
+    }
+
+    /// An error (RFC 9457).
+    pub struct Problem {
+        /// `urn:outlast:problem:` and a word that stays the same.
+        #[serde(rename = "type")]
+        pub kind: String,
+        /// The same in words.
+        pub title: String,
+        /// The HTTP status.
+        pub status: u16,
+        /// What is wrong here, and what to do.
+        #[serde(default)]
+        pub detail: String,
+        /// Ids that are taken by tasks with another spec.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub conflicts: Vec<String>,
+    }
+}
+
+/// What every problem's type begins with.
+pub const PROBLEM_PREFIX: &str = "urn:outlast:problem:";
+
+impl Problem {
+    /// The word that tells this kind of problem from others, such as `not-found`.
+    pub fn word(&self) -> &str {
+        self.kind.strip_prefix(PROBLEM_PREFIX).unwrap_or(&self.kind)
+    }
+}
