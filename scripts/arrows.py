@@ -10,6 +10,7 @@ ALLOWED = {
     "outlast-chaos": set(),
     "outlast-worker": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast-coordinator": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast": {"outlast-wire", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }
 PURE = {"outlast-core": {"tokio", "rusqlite", "axum", "mio", "libc", "nix"}}

@@ -1,1 +1,202 @@
+//! Dials a coordinator: TCP, TLS, WebSocket, and messages over it. Knows nothing of tasks or
+//! sessions, and decides nothing about when to dial.
 
+#![warn(missing_docs)]
+
+mod tls;
+mod url;
+
+use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use outlast_wire::frame::MAX_MESSAGE;
+use outlast_wire::v2::body::Kind;
+use outlast_wire::{api::Problem, decode, encode};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+pub use url::Url;
+
+/// Bytes held for reading and for writing by a link that is idle.
+const BUFFER: usize = 16 << 10;
+
+/// Why there is no link. The text says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The address cannot be used.
+    #[error("{0}")]
+    Url(String),
+    /// The TLS set-up cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// Nothing answered at the address.
+    #[error("cannot reach {at}: {why}")]
+    Unreachable {
+        /// Host and port.
+        at: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Something answered, but would not open a link.
+    #[error("{at} answered {status}: {why}")]
+    Refused {
+        /// Host and port.
+        at: String,
+        /// Of HTTP.
+        status: u16,
+        /// What it said.
+        why: String,
+    },
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+type Socket = WebSocketStream<Box<dyn Io>>;
+
+/// Dials one coordinator on behalf of one worker.
+pub struct Dialler {
+    url: Url,
+    path: String,
+    key: Option<HeaderValue>,
+    tls: Option<TlsConnector>,
+}
+
+impl Dialler {
+    /// `url` is the coordinator's (`http`, `https`, `ws` or `wss`); `ca` a PEM file of
+    /// authorities to trust instead of the system's.
+    ///
+    /// # Errors
+    /// When the address, key or certificates cannot be used.
+    pub fn new(
+        url: &str,
+        worker: &str,
+        key: Option<&str>,
+        ca: Option<&Path>,
+    ) -> Result<Dialler, DialError> {
+        let url = Url::parse(url).map_err(DialError::Url)?;
+        let tls = if url.tls { Some(tls::connector(ca).map_err(DialError::Tls)?) } else { None };
+        let key = key.map(|k| HeaderValue::try_from(format!("Bearer {}", k.trim()))).transpose();
+        let key = key.map_err(|_| DialError::Url("the API key has characters it cannot".into()))?;
+        let path = format!("{}/api/v2/worker/{worker}/ws", url.prefix);
+        Ok(Dialler { url, path, key, tls })
+    }
+
+    /// Opens a link.
+    ///
+    /// # Errors
+    /// [`DialError`]; the caller limits the time.
+    pub async fn dial(&self) -> Result<(Sender, Receiver), DialError> {
+        let at = self.url.authority();
+        let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
+        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await;
+        let stream = stream.map_err(|e| unreachable(e.to_string()))?;
+        stream.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
+        let stream: Box<dyn Io> = match &self.tls {
+            None => Box::new(stream),
+            Some(connector) => {
+                let name = tls::server_name(&self.url.host).map_err(DialError::Tls)?;
+                let stream = connector.connect(name, stream).await;
+                Box::new(stream.map_err(|e| DialError::Tls(tls::advice(&at, &e)))?)
+            }
+        };
+        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        let uri = format!("{scheme}://{at}{}", self.path);
+        let mut request =
+            uri.into_client_request().map_err(|e| DialError::Url(format!("{at}: {e}")))?;
+        if let Some(key) = &self.key {
+            request.headers_mut().insert("authorization", key.clone());
+        }
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        match client_async_with_config(request, stream, Some(config)).await {
+            Ok((socket, _)) => {
+                let (sink, stream) = socket.split();
+                Ok((Sender { sink }, Receiver { stream }))
+            }
+            Err(tungstenite::Error::Http(response)) => {
+                let status = response.status().as_u16();
+                let body = response.body().as_deref().unwrap_or_default();
+                let why = match serde_json::from_slice::<Problem>(body) {
+                    Ok(problem) => format!("{}: {}", problem.title, problem.detail),
+                    Err(_) => plain(status).into(),
+                };
+                Err(DialError::Refused { at, status, why })
+            }
+            Err(error) => Err(unreachable(format!("{error}; is it an Outlast coordinator?"))),
+        }
+    }
+}
+
+fn plain(status: u16) -> &'static str {
+    match status {
+        401 => "it does not accept this API key; set OUTLAST_API_KEY to a key of role worker",
+        403 => "this API key does not allow a worker; make one of role worker",
+        404 => "there is no Outlast coordinator at this address",
+        426 | 400 => "a proxy in the path does not pass WebSockets",
+        502..=504 => "the proxy in front of the coordinator does not reach it",
+        _ => "it does not open a link",
+    }
+}
+
+/// The half of a link that sends.
+pub struct Sender {
+    sink: SplitSink<Socket, Message>,
+}
+
+impl Sender {
+    /// Puts a message into the buffer.
+    ///
+    /// # Errors
+    /// Why the link is broken.
+    pub async fn feed(&mut self, kind: Kind) -> Result<(), String> {
+        self.sink.feed(Message::Binary(encode(kind))).await.map_err(|e| e.to_string())
+    }
+    /// Sends what is in the buffer.
+    ///
+    /// # Errors
+    /// Why the link is broken.
+    pub async fn flush(&mut self) -> Result<(), String> {
+        self.sink.flush().await.map_err(|e| e.to_string())
+    }
+    /// Says goodbye, for at most a second.
+    pub async fn close(mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.sink.close()).await;
+    }
+}
+
+/// The half of a link that receives.
+pub struct Receiver {
+    stream: SplitStream<Socket>,
+}
+
+impl Receiver {
+    /// The next message.
+    ///
+    /// # Errors
+    /// Why there is none any more.
+    pub async fn next(&mut self) -> Result<Kind, String> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Binary(data))) => {
+                    return decode(data).map_err(|e| format!("the coordinator sent nonsense: {e}"));
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
+                    let reason = reason.unwrap_or_else(|| "no reason given".into());
+                    return Err(format!("the coordinator closed the link: {reason}"));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(format!("the link broke: {error}")),
+                None => return Err("the link ended".into()),
+            }
+        }
+    }
+}

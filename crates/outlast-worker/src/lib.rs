@@ -1,4 +1,5 @@
-//! The worker: runs tasks and keeps their results until the coordinator has them.
+//! The worker's shell: executors, what the machine has, and the agent that drives the core.
 
 pub mod capabilities;
 pub mod exec;
+pub mod shell;

@@ -325,6 +325,9 @@ impl Worker {
 
     /// Ends the process once there is nothing left to do.
     fn settle(&mut self) {
+        if matches!(self.ending, Ending::No | Ending::Over) {
+            return;
+        }
         let durable = self.open_batch() <= self.persisted;
         let idle = self.attempts.running().is_empty() && durable;
         let over = match self.ending {

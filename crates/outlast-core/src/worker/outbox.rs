@@ -1,7 +1,8 @@
 //! The results lane: outcomes in order, kept until acknowledged, sent once durable.
 
+use crate::{AttemptId, TaskId};
 use outlast_wire::{frame::BULK_TARGET, v2};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -11,10 +12,15 @@ struct Item {
     outcome: Arc<v2::TaskOutcome>,
 }
 
+fn attempt(outcome: &v2::TaskOutcome) -> AttemptId {
+    AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outbox {
     items: VecDeque<Item>,
+    held: BTreeSet<AttemptId>,
     next_seq: u64,
     persisted: u64,
     /// The last sequence sent on this connection, and what may be unacknowledged.
@@ -24,9 +30,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub fn new(durable: Vec<(u64, Arc<v2::TaskOutcome>)>, next_seq: u64) -> Self {
+        let held = durable.iter().map(|(_, o)| attempt(o)).collect();
         let items = durable.into_iter().map(|(seq, outcome)| Item { seq, batch: 0, outcome });
         Outbox {
             items: items.collect(),
+            held,
             next_seq: next_seq.max(1),
             persisted: 0,
             sent: 0,
@@ -43,6 +51,7 @@ impl Outbox {
     pub fn push(&mut self, batch: u64, outcome: Arc<v2::TaskOutcome>) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
+        self.held.insert(attempt(&outcome));
         self.items.push_back(Item { seq, batch, outcome });
         seq
     }
@@ -53,8 +62,8 @@ impl Outbox {
         self.items.iter().map(|i| &*i.outcome)
     }
     /// Whether the outcome of this attempt waits here.
-    pub fn holds(&self, task: &str, epoch: u64) -> bool {
-        self.outcomes().any(|o| o.epoch == epoch && o.task_id == task)
+    pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
+        self.held.contains(&AttemptId { task: task.clone(), epoch })
     }
     /// A connection begins, from the coordinator's cursor.
     pub fn open(&mut self, cursor: u64, credit: u64) {
@@ -64,7 +73,9 @@ impl Outbox {
     pub fn acked(&mut self, seq: u64) -> bool {
         let before = self.items.len();
         while self.items.front().is_some_and(|i| i.seq <= seq) {
-            self.items.pop_front();
+            if let Some(item) = self.items.pop_front() {
+                self.held.remove(&attempt(&item.outcome));
+            }
         }
         before != self.items.len()
     }

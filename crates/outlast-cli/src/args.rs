@@ -1,0 +1,90 @@
+//! Values as people write them on a command line.
+
+/// Seconds from `90`, `1.5s`, `10m`, `2h`, `1d` or `250ms`.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    let text = text.trim();
+    let at = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let factor = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(format!("{text:?} is no duration; write 90s, 10m or 2h")),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(n) if n >= 0.0 && n.is_finite() => Ok(n * factor),
+        _ => Err(format!("{text:?} is no duration; write 90s, 10m or 2h")),
+    }
+}
+
+/// `KEY=VALUE`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("{text:?} must be KEY=VALUE")),
+    }
+}
+
+/// A demand on a worker: `gpu`, `gpu=*`, `os=linux`, `cores>=8`.
+pub(crate) fn demand(text: &str) -> Result<(String, String), String> {
+    let at = text.find(['=', '<', '>', '!']).unwrap_or(text.len());
+    let (key, rest) = text.split_at(at);
+    if key.trim().is_empty() {
+        return Err(format!("{text:?} must be like gpu, os=linux or cores>=8"));
+    }
+    let value = match rest.strip_prefix('=') {
+        _ if rest.is_empty() => "*",
+        Some(value) => value,
+        None => rest,
+    };
+    Ok((key.trim().into(), value.trim().into()))
+}
+
+/// The most members of an array.
+pub(crate) const MAX_ARRAY: usize = 1_000_000;
+
+/// Numbers from `1-1000`, `1,3,5-9` or `0-100:5`.
+pub(crate) fn array(text: &str) -> Result<Vec<u64>, String> {
+    let bad = || format!("{text:?} is no array; write 1-1000, 1,3,5-9 or 0-100:5");
+    let number = |n: &str| n.trim().parse::<u64>().map_err(|_| bad());
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (range, step) = match part.split_once(':') {
+            Some((range, step)) => (range, number(step)?),
+            None => (part, 1),
+        };
+        let (from, to) = match range.split_once('-') {
+            Some((from, to)) => (number(from)?, number(to)?),
+            None => (number(range)?, number(range)?),
+        };
+        if step == 0 || from > to {
+            return Err(bad());
+        }
+        if ((to - from) / step) as usize >= MAX_ARRAY - all.len() {
+            return Err(format!("{text:?} has more than {MAX_ARRAY} members"));
+        }
+        all.extend((from..=to).step_by(step as usize));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        assert_eq!(seconds("1.5m"), Ok(90.0));
+        assert_eq!(seconds("250ms"), Ok(0.25));
+        assert!(seconds("x").is_err() && seconds("-1").is_err() && seconds("3 weeks").is_err());
+        assert_eq!(array("1,3,5-9:2").unwrap(), [1, 3, 5, 7, 9]);
+        assert!(array("9-1").is_err() && array("1-9:0").is_err() && array("0-99999999").is_err());
+        let is = |k: &str, v: &str| Ok((k.to_owned(), v.to_owned()));
+        assert_eq!(demand("gpu"), is("gpu", "*"));
+        assert_eq!(demand("os=linux"), is("os", "linux"));
+        assert_eq!(demand("cores>=8"), is("cores", ">=8"));
+        assert!(demand(">=8").is_err() && pair("a").is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! `outlast coordinator`.
+
+use crate::{Context, Usage, args, config};
+use outlast_coordinator::{Config, Coordinator, TlsFiles};
+use outlast_core::coord::CoordConfig;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run the coordinator.
+#[derive(clap::Args)]
+#[command(after_help = "Without an API key it listens on loopback only. To serve other machines:
+  outlast keys add --role operate admin && outlast keys add --role worker fleet
+  outlast coordinator --listen 0.0.0.0:7117 --tls-cert cert.pem --tls-key key.pem")]
+pub(crate) struct Args {
+    /// Where to listen [default: 127.0.0.1:7117]
+    #[arg(long, env = "OUTLAST_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Folder of its store [default: ~/.local/share/outlast/coordinator]
+    #[arg(long, env = "OUTLAST_DATA_DIR", value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Certificate chain (PEM): speak TLS
+    #[arg(long, env = "OUTLAST_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key (PEM)
+    #[arg(long, env = "OUTLAST_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Time between heartbeats [default: 5s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    heartbeat_interval: Option<f64>,
+    /// Silence after which a worker's link is closed [default: 15s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    heartbeat_timeout: Option<f64>,
+    /// Unfinished tasks accepted at a time [default: 1000000]
+    #[arg(long, value_name = "N")]
+    max_unfinished: Option<usize>,
+}
+
+/// The folder of the coordinator's store.
+pub(crate) fn data_dir(context: &Context, flag: Option<PathBuf>) -> Result<PathBuf, Usage> {
+    let file = || context.config.text("coordinator", "data_dir").map(PathBuf::from);
+    let home =
+        || Some(config::folder("XDG_DATA_HOME", ".local/share")?.join("outlast/coordinator"));
+    flag.or_else(file).or_else(home).ok_or_else(|| Usage("give a folder with --data-dir".into()))
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    let file = &context.config;
+    let path = |key| file.text("coordinator", key).map(PathBuf::from);
+    let ms = |flag: Option<f64>, key| {
+        flag.or(file.seconds("coordinator", key)).map(|s| (s * 1000.0) as u64)
+    };
+    let listen = match (args.listen, file.text("coordinator", "listen")) {
+        (Some(addr), _) => addr,
+        (None, Some(text)) => {
+            let wrong = |_| Usage(format!("[coordinator] listen: {text:?} must be ADDRESS:PORT"));
+            text.parse().map_err(wrong)?
+        }
+        (None, None) => SocketAddr::from(([127, 0, 0, 1], 7117)),
+    };
+    let cert = args.tls_cert.or_else(|| path("tls_cert"));
+    let key = args.tls_key.or_else(|| path("tls_key"));
+    let tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (None, None) => None,
+        _ => return Err(Usage("TLS needs both --tls-cert and --tls-key".into()).into()),
+    };
+    let default = CoordConfig::default();
+    let core = CoordConfig {
+        version: env!("CARGO_PKG_VERSION").into(),
+        heartbeat_interval: ms(args.heartbeat_interval, "heartbeat_interval")
+            .unwrap_or(default.heartbeat_interval),
+        heartbeat_timeout: ms(args.heartbeat_timeout, "heartbeat_timeout")
+            .unwrap_or(default.heartbeat_timeout),
+        max_unfinished: args
+            .max_unfinished
+            .or(file.number("coordinator", "max_unfinished"))
+            .unwrap_or(default.max_unfinished),
+        ..default
+    };
+    if core.heartbeat_timeout <= core.heartbeat_interval {
+        return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
+    }
+    let data_dir = data_dir(context, args.data_dir)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    // Before anything may have to be ended cleanly.
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let config = Config { listen, data_dir: data_dir.clone(), tls, core };
+    let mut coordinator = Coordinator::start(config).await?;
+    let addr = coordinator.local_addr();
+    tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());
+    let broken = tokio::select! {
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        why = coordinator.broken() => Some(why),
+    };
+    if broken.is_none() {
+        tracing::info!("ending; workers go on and come back");
+    }
+    coordinator.shutdown().await;
+    match broken {
+        Some(why) => anyhow::bail!("the store cannot be used any more: {why}"),
+        None => Ok(0),
+    }
+}

@@ -1,0 +1,178 @@
+//! `outlast doctor`: what is wrong with a set-up, and what to do about it.
+
+use crate::{Context, output};
+use outlast::Error;
+use outlast_net::{DialError, Dialler, Url};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::timeout;
+
+/// How long each check may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Clocks further apart than this (ms) are worth a word.
+const SKEW: i64 = 2_000;
+
+/// Check the way to the coordinator, the key, the clock and the disk.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Also check that this folder can be written
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    what: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    let mut checks = Vec::new();
+    let mut check = |what, result: Result<String, String>| {
+        let ok = result.is_ok();
+        let detail = result.unwrap_or_else(|e| e);
+        if !context.json() {
+            println!("{} {what}: {detail}", if ok { "✓" } else { "✗" });
+        }
+        checks.push(Check { what, ok, detail });
+        ok
+    };
+    if let Some(url) = address(context, &mut check) {
+        network(context, &url, &mut check).await;
+    }
+    if let Some(dir) = args.state_dir {
+        check("folder", writable(&dir));
+    }
+    check("open files", open_files());
+    let bad = checks.iter().filter(|c| !c.ok).count();
+    if context.json() {
+        output::json(&checks)?;
+    } else if bad == 0 {
+        println!("All is well.");
+    }
+    Ok(u8::from(bad > 0))
+}
+
+fn address(
+    context: &Context,
+    check: &mut impl FnMut(&'static str, Result<String, String>) -> bool,
+) -> Option<Url> {
+    match Url::parse(&context.url()) {
+        Ok(url) => {
+            check("address", Ok(url.http()));
+            Some(url)
+        }
+        Err(error) => {
+            check("address", Err(error));
+            None
+        }
+    }
+}
+
+async fn network(
+    context: &Context,
+    url: &Url,
+    check: &mut impl FnMut(&'static str, Result<String, String>) -> bool,
+) {
+    let at = url.authority();
+    let names = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+    let found = names.map(|all| all.map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", "));
+    let found = found.map_err(|e| format!("{}: {e}; check the name, and DNS", url.host));
+    if !check("name", found) {
+        return;
+    }
+    let connect = timeout(PATIENCE, tokio::net::TcpStream::connect((url.host.as_str(), url.port)));
+    let reached = match connect.await {
+        Ok(Ok(_)) => Ok(format!("{at} answers")),
+        Ok(Err(e)) => Err(format!("{at}: {e}; is the coordinator running, and listening there?")),
+        Err(_) => Err(format!("{at} does not answer; a firewall may swallow packets")),
+    };
+    if !check("connection", reached) {
+        return;
+    }
+    let client = match context.client(Duration::ZERO) {
+        Ok(client) => client,
+        Err(error) => {
+            check("client", Err(error.to_string()));
+            return;
+        }
+    };
+    let before = wall();
+    match client.info().await {
+        Ok(info) => {
+            let tls = if url.tls { ", TLS" } else { "" };
+            let id = &info.coordinator_id;
+            check("coordinator", Ok(format!("version {}{tls}, id {id}", info.version)));
+            let (now, round) = (before.midpoint(wall()), wall() - before);
+            check("clock", skew(&info.now, now, round));
+        }
+        Err(error) => {
+            check("coordinator", Err(error.to_string()));
+            return;
+        }
+    }
+    let key = match client.counts().await {
+        Ok(_) => Ok("tasks can be submitted".to_owned()),
+        Err(Error::Problem(p)) if p.status == 403 => Ok("a worker's key".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    check("key", key);
+    check("worker link", link(context).await);
+}
+
+/// Opens a worker's link and says nothing on it: proxies that do not pass WebSockets show here.
+async fn link(context: &Context) -> Result<String, String> {
+    let (key, ca) = (context.api_key(), context.ca());
+    let dialler = Dialler::new(&context.url(), "doctor", key.as_deref(), ca.as_deref());
+    let dialler = dialler.map_err(|e| e.to_string())?;
+    match timeout(PATIENCE, dialler.dial()).await {
+        Ok(Ok((sender, _))) => {
+            sender.close().await;
+            Ok("WebSockets pass".into())
+        }
+        Ok(Err(DialError::Refused { status: 403, .. })) => {
+            Ok("not checked: this key is not for workers".into())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer; a proxy in the path may not pass WebSockets".into()),
+    }
+}
+
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn skew(theirs: &str, ours: i64, round: i64) -> Result<String, String> {
+    let theirs = output::unix_ms(theirs).ok_or("the coordinator's clock cannot be read")?;
+    let off = ours - theirs;
+    let text = format!("{off} ms off the coordinator's (within {round} ms)");
+    if off.abs() > SKEW + round {
+        return Err(format!("{text}; times in histories will be wrong: set the clock (NTP)"));
+    }
+    Ok(text)
+}
+
+fn writable(dir: &std::path::Path) -> Result<String, String> {
+    let name = |e: std::io::Error| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(dir).map_err(name)?;
+    let probe = dir.join(".outlast-doctor");
+    let written =
+        std::fs::write(&probe, [0; 65536]).and_then(|()| std::fs::File::open(&probe)?.sync_all());
+    let removed = std::fs::remove_file(&probe);
+    written.and(removed).map_err(name)?;
+    Ok(format!("{} can be written", dir.display()))
+}
+
+fn open_files() -> Result<String, String> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find(|l| l.starts_with("Max open files"));
+    let soft = line.and_then(|l| l.split_whitespace().nth(3)).and_then(|n| n.parse::<u64>().ok());
+    match soft {
+        Some(n) if n < 1024 => Err(format!("{n}; a coordinator needs one per worker: ulimit -n")),
+        Some(n) => Ok(n.to_string()),
+        None => Ok("not known here".into()),
+    }
+}

@@ -1,0 +1,88 @@
+//! `outlast keys`.
+
+use crate::{Context, Usage, coordinator, output};
+use outlast_coordinator::Config;
+use outlast_store::{Keys, Role};
+use std::path::PathBuf;
+
+/// Manage the coordinator's API keys.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Works on the coordinator's data folder, also while it runs; it notices within a second.
+As soon as there is a key, every request needs one."
+)]
+pub(crate) struct Args {
+    /// The coordinator's data folder
+    #[arg(long, env = "OUTLAST_DATA_DIR", value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Make a key; it is shown once
+    Add {
+        /// For people
+        name: String,
+        /// worker: connect workers; submit: hand in and watch tasks; operate: everything
+        #[arg(long, value_parser = ["worker", "submit", "operate"], default_value = "submit")]
+        role: String,
+    },
+    /// List keys
+    List,
+    /// Revoke a key for good
+    Revoke {
+        /// As listed
+        id: String,
+    },
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    let dir = coordinator::data_dir(context, args.data_dir)?;
+    std::fs::create_dir_all(&dir)?;
+    let keys = Keys::open(&Config::store_file(&dir))?;
+    match args.what {
+        What::Add { name, role } => {
+            let parsed = Role::parse(&role).ok_or_else(|| Usage(format!("no role {role}")))?;
+            let first = keys.list_keys()?.is_empty();
+            let key = keys.add_key(&name, parsed)?;
+            if context.json() {
+                output::json(&serde_json::json!({ "id": key.id, "key": key.token, "role": role }))?;
+            } else {
+                output::line(&key.token)?;
+                eprintln!("This is the only time it is shown. Use it as OUTLAST_API_KEY.");
+                if first {
+                    eprintln!("From now on every request to this coordinator needs a key.");
+                }
+            }
+        }
+        What::List => {
+            let all = keys.list_keys()?;
+            if context.json() {
+                let view = |k: &outlast_store::KeyInfo| {
+                    serde_json::json!({ "id": k.id, "name": k.name, "role": k.role.as_str(),
+                        "created_at_ms": k.created_at, "revoked": k.revoked_at.is_some() })
+                };
+                output::json(&all.iter().map(view).collect::<Vec<_>>())?;
+            } else {
+                let row = |k: &outlast_store::KeyInfo| {
+                    let state = if k.revoked_at.is_some() { "revoked" } else { "valid" };
+                    vec![k.id.clone(), k.name.clone(), k.role.as_str().into(), state.into()]
+                };
+                output::table(
+                    &["ID", "NAME", "ROLE", "STATE"],
+                    &all.iter().map(row).collect::<Vec<_>>(),
+                )?;
+            }
+        }
+        What::Revoke { id } => {
+            if !keys.revoke_key(&id)? {
+                eprintln!("outlast: there is no valid key {id}; `outlast keys list` shows them");
+                return Ok(3);
+            }
+            eprintln!("revoked {id}");
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,239 @@
+//! The `outlast` command. Each module has one subcommand; this one has what all share.
+
+mod args;
+mod config;
+mod coordinator;
+mod doctor;
+mod keys;
+mod output;
+mod submit;
+mod tasks;
+mod worker;
+mod workers;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use outlast::{Client, Error};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    a task failed, or something went wrong
+  2    wrong usage or configuration
+  3    no such task or worker
+  4    the API key is missing, wrong or does not allow this
+  5    the coordinator cannot be reached
+  6    conflict: the id is taken, or the task's state does not allow this
+  130  interrupted
+
+Configuration: ~/.config/outlast/config.toml (or $OUTLAST_CONFIG), then environment, then flags.
+
+Examples:
+  outlast coordinator                       # on one machine
+  outlast worker --coordinator http://HOST:7117 --slots 4
+  outlast submit --wait -- ./train.sh --epochs 10
+  outlast submit --array 1-100 -- ./bench {}
+  outlast tasks --state failed";
+
+/// Work that outlasts the network.
+#[derive(Parser)]
+#[command(name = "outlast", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How to reach the coordinator, and how to answer.
+#[derive(clap::Args, Clone)]
+struct Common {
+    /// The coordinator's address [default: http://127.0.0.1:7117]
+    #[arg(long, global = true, env = "OUTLAST_COORDINATOR", value_name = "URL")]
+    coordinator: Option<String>,
+    /// API key
+    #[arg(
+        long,
+        global = true,
+        env = "OUTLAST_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
+    api_key: Option<String>,
+    /// PEM file of authorities to trust
+    #[arg(long, global = true, env = "OUTLAST_CA", value_name = "FILE")]
+    ca: Option<std::path::PathBuf>,
+    /// JSON instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the coordinator
+    Coordinator(coordinator::Args),
+    /// Run a worker
+    Worker(worker::Args),
+    /// Hand in a task, or many
+    Submit(Box<submit::Args>),
+    /// List tasks
+    Tasks(tasks::ListArgs),
+    /// Look at one task, or change it
+    Task {
+        #[command(subcommand)]
+        what: tasks::TaskCommand,
+    },
+    /// List workers, or look at one
+    Workers {
+        #[command(subcommand)]
+        what: Option<workers::WorkersCommand>,
+    },
+    /// Manage the coordinator's API keys (on its machine)
+    Keys(keys::Args),
+    /// Say what is wrong with a set-up
+    Doctor(doctor::Args),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a subcommand may use.
+struct Context {
+    common: Common,
+    config: config::File,
+}
+
+impl Context {
+    fn url(&self) -> String {
+        let url = self.common.coordinator.clone().or(self.config.text("client", "coordinator"));
+        url.unwrap_or_else(|| "http://127.0.0.1:7117".into())
+    }
+    fn api_key(&self) -> Option<String> {
+        self.common.api_key.clone().or(self.config.text("client", "api_key"))
+    }
+    fn ca(&self) -> Option<std::path::PathBuf> {
+        self.common.ca.clone().or(self.config.text("client", "ca").map(Into::into))
+    }
+    /// A client that is patient with a coordinator that is away.
+    fn client(&self, patience: Duration) -> Result<Client, Error> {
+        let url = outlast_net::Url::parse(&self.url()).map_err(Error::Setup)?.http();
+        Client::builder(&url)
+            .api_key(self.api_key())
+            .ca(self.ca())
+            .patience(patience)
+            .on_outage(|why| match why {
+                Some(why) => eprintln!("outlast: {why}; trying again"),
+                None => eprintln!("outlast: the coordinator is back"),
+            })
+            .build()
+    }
+    fn json(&self) -> bool {
+        self.common.json
+    }
+}
+
+/// Patience of commands that a person waits for.
+const SHORT: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OUTLAST_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    let config = match config::File::load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("outlast: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    // A worker's shell needs no more than one thread beside its own.
+    let mut runtime = match cli.command {
+        Command::Coordinator(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("outlast: cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let context = Context { common: cli.common, config };
+    let code = runtime.block_on(run(&context, cli.command)).unwrap_or_else(|error| {
+        eprintln!("outlast: {error:#}");
+        code_of(&error)
+    });
+    // A thread that still reads standard input must not keep the process.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Coordinator(args) => coordinator::run(context, args).await,
+        Command::Worker(args) => worker::run(context, args).await,
+        Command::Submit(args) => submit::run(context, *args).await,
+        Command::Tasks(args) => tasks::list(context, args).await,
+        Command::Task { what } => tasks::run(context, what).await,
+        Command::Workers { what } => workers::run(context, what).await,
+        Command::Keys(args) => keys::run(context, args),
+        Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+/// A mistake in how the command was used.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for Usage {}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<Usage>().is_some() {
+        return 2;
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::Unreachable { .. } | Error::Strange { .. }) => 5,
+        Some(Error::Setup(_)) => 2,
+        Some(Error::Problem(problem)) => match problem.status {
+            400 | 413 => 2,
+            404 => 3,
+            401 | 403 => 4,
+            409 => 6,
+            429 | 503 | 507 => 5,
+            _ => 1,
+        },
+        None => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

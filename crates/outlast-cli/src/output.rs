@@ -1,0 +1,116 @@
+//! Tables for people, JSON for programs.
+
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Prints a document as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value).map_err(io::Error::other)?;
+    line(&text)
+}
+
+/// Prints a line. A reader that went away (`| head`) ends the process quietly.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other,
+    }
+}
+
+/// Prints aligned columns.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let format = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            text += &format!("{cell:width$}  ");
+        }
+        text.trim_end().to_owned()
+    };
+    line(&format(&mut head.iter().copied()))?;
+    for row in rows {
+        line(&format(&mut row.iter().map(String::as_str)))?;
+    }
+    Ok(())
+}
+
+/// A time of today as it is, without the day; RFC 3339 otherwise.
+pub(crate) fn time(text: Option<&str>) -> String {
+    text.unwrap_or("-").replacen('T', " ", 1).trim_end_matches('Z').to_owned()
+}
+
+/// Cuts a text for a column.
+pub(crate) fn short(text: &str, width: usize) -> String {
+    let text = text.replace(['\n', '\t'], " ");
+    if text.chars().count() <= width {
+        return text;
+    }
+    let cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut + "…"
+}
+
+/// What a task runs, in one line.
+pub(crate) fn command(spec: &outlast::TaskSpec) -> String {
+    match &spec.run {
+        outlast::Run::Command(argv) => argv.join(" "),
+        outlast::Run::Shell(line) => line.clone(),
+        outlast::Run::Call(call) => format!("{}()", call.function),
+    }
+}
+
+/// Milliseconds for people.
+pub(crate) fn duration(ms: i64) -> String {
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..60_000 => format!("{:.1}s", ms as f64 / 1000.0),
+        60_000..3_600_000 => format!("{}m{:02}s", ms / 60_000, ms / 1000 % 60),
+        _ => format!("{}h{:02}m", ms / 3_600_000, ms / 60_000 % 60),
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// Unix milliseconds of an RFC 3339 time in UTC as the API writes it.
+pub(crate) fn unix_ms(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.split('-').map(|n| n.parse::<i64>().ok());
+    let (y, m, d) = (date.next()??, date.next()??, date.next()??);
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut clock = clock.split(':').map(|n| n.parse::<i64>().ok());
+    let (h, min, s) = (clock.next()??, clock.next()??, clock.next()??);
+    let ms = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
+    // Days since 1970 of the proleptic Gregorian calendar (Hinnant, "chrono-compatible
+    // low-level date algorithms").
+    let y = if m <= 2 { y - 1 } else { y };
+    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
+    let doy = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
+    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+    Some((((days * 24 + h) * 60 + min) * 60 + s) * 1000 + ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(unix_ms("1970-01-01T00:00:00.000Z"), Some(0));
+        assert_eq!(unix_ms("2026-11-24T14:20:48.5Z"), Some(1_795_530_048_500));
+        assert_eq!(unix_ms("nonsense"), None);
+    }
+}

@@ -1,0 +1,292 @@
+//! `outlast submit`.
+
+use crate::{Context, Usage, args, output, tasks};
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use outlast::api::TaskResult;
+use outlast::{LateResult, NewTask, Rerun, Run, TaskSpec};
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How many results are waited for in one go.
+const WAITING: usize = 64;
+/// How long a submission tries to reach the coordinator.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Hand in tasks.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  outlast submit -- make -j4 test
+  outlast submit --shell 'sleep 3 && date' --wait
+  outlast submit --array 1-1000 --wait -- ./simulate --seed {}
+  outlast submit --file commands.txt --label run=nightly
+  echo '{\"shell\":\"uname -a\",\"requires\":{\"os\":\"linux\"}}' | outlast submit --file -
+
+{} in a command stands for the number of an array task, which also has it as
+OUTLAST_ARRAY_INDEX. In a file each line is a shell line, or a task as JSON.
+With --id the same submission again gives the same task.")]
+pub(crate) struct Args {
+    /// The program and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// A line for /bin/sh instead of a program
+    #[arg(long, value_name = "LINE", conflicts_with = "command")]
+    shell: Option<String>,
+    /// One task for each number: 1-1000, 1,3,5-9, 0-100:5
+    #[arg(long, value_name = "NUMBERS", conflicts_with = "file")]
+    array: Option<String>,
+    /// One task for each line; - is standard input
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["command", "shell"])]
+    file: Option<PathBuf>,
+    /// Id of the task, or what the ids of many begin with
+    #[arg(long)]
+    id: Option<String>,
+    /// An environment variable
+    #[arg(long = "env", short = 'e', value_parser = args::pair, value_name = "KEY=VALUE")]
+    env: Vec<(String, String)>,
+    /// Working directory on the worker [default: a fresh one]
+    #[arg(long, value_name = "FOLDER")]
+    cwd: Option<String>,
+    /// Stop it after this time
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    timeout: Option<f64>,
+    /// Higher goes first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+    /// Slots that it takes
+    #[arg(long, default_value_t = 1)]
+    slots: u32,
+    /// What its worker must have: gpu, os=linux, cores>=8
+    #[arg(long = "requires", value_parser = args::demand, value_name = "DEMAND")]
+    requires: Vec<(String, String)>,
+    /// A label
+    #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Queues of equal priority are served in turn
+    #[arg(long, default_value = "")]
+    queue: String,
+    /// How often it is tried again after its worker was lost
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    max_retries: u32,
+    /// Try again also when it fails by itself
+    #[arg(long)]
+    retry_failures: bool,
+    /// How long a silent worker keeps it for itself
+    #[arg(long, value_parser = args::seconds, default_value = "10m", value_name = "TIME")]
+    reconnect_window: f64,
+    /// What becomes of a result that comes after that: accept or fence
+    #[arg(long, value_parser = ["accept", "fence"], default_value = "accept", value_name = "WHAT")]
+    late_result: String,
+    /// Whether it may run again after an interruption: allowed or never
+    #[arg(long, value_parser = ["allowed", "never"], default_value = "allowed", value_name = "WHAT")]
+    rerun: String,
+    /// Wait until all have ended; of a single task show the output and take the exit code
+    #[arg(long, short)]
+    wait: bool,
+    /// Do not print ids
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    let tasks = tasks_of(&args)?;
+    let client = context.client(PATIENCE)?;
+    let done = match &tasks[..] {
+        [one] => {
+            let (task, created) = client.submit(one).await?;
+            vec![outlast::api::SubmittedTask { id: task.id, created, state: task.state }]
+        }
+        many => client.submit_all(many).await?,
+    };
+    if !args.wait {
+        if context.json() {
+            output::json(&done)?;
+        } else if !args.quiet {
+            for task in &done {
+                output::line(&task.id)?;
+            }
+        }
+        let old = done.iter().filter(|t| !t.created).count();
+        if old > 0 && !args.quiet {
+            eprintln!("{old} of {} were there before", done.len());
+        }
+        return Ok(0);
+    }
+    let ids: Vec<String> = done.into_iter().map(|t| t.id).collect();
+    tokio::select! {
+        code = wait(context, &ids) => code,
+        _ = tokio::signal::ctrl_c() => {
+            let first = &ids[0];
+            eprintln!("\nNot waiting any more; {} tasks go on.", ids.len());
+            eprintln!("See them with `outlast tasks`, `outlast task result --wait {first}`;");
+            eprintln!("cancel with `outlast task cancel {first}`.");
+            Ok(130)
+        }
+    }
+}
+
+async fn wait(context: &Context, ids: &[String]) -> anyhow::Result<u8> {
+    // For as long as it takes: the coordinator may be away for hours.
+    let client = context.client(Duration::MAX)?;
+    if let [id] = ids {
+        let result = client.wait(id).await?;
+        return one(context, &result).await;
+    }
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(ids.len() as u64)
+    } else {
+        ProgressBar::hidden()
+    };
+    let style = "{bar:30} {pos}/{len}  {msg}  {elapsed} (left {eta})";
+    bar.set_style(ProgressStyle::with_template(style)?);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let (mut results, mut bad) = (Vec::new(), 0);
+    let mut waiting = futures_util::stream::iter(ids)
+        .map(|id| {
+            let client = client.clone();
+            async move { client.wait(id).await }
+        })
+        .buffer_unordered(WAITING);
+    while let Some(result) = waiting.next().await {
+        let result = result?;
+        if result.state != "succeeded" {
+            bad += 1;
+            if bad <= 10 && !context.json() {
+                bar.suspend(|| eprintln!("{}: {} {}", result.id, result.state, result.message));
+            }
+            bar.set_message(format!("{bad} failed"));
+        }
+        bar.inc(1);
+        if context.json() {
+            results.push(result);
+        }
+    }
+    bar.finish_and_clear();
+    if context.json() {
+        output::json(&results)?;
+    } else {
+        eprintln!("{} of {} tasks succeeded", ids.len() - bad, ids.len());
+    }
+    Ok(u8::from(bad > 0))
+}
+
+/// Shows what a task wrote, and ends as it did.
+async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
+    if context.json() {
+        output::json(result)?;
+    } else {
+        if result.stdout_truncated {
+            tasks::logs(context, &result.id, false, false, None).await?;
+        } else {
+            print!("{}", result.stdout);
+        }
+        eprint!("{}", result.stderr);
+        if result.state != "succeeded" {
+            eprintln!("outlast: task {} {}: {}", result.id, result.state, result.message);
+        }
+        if !result.value.is_null() {
+            output::line(&result.value.to_string())?;
+        }
+    }
+    Ok(match (result.state.as_str(), result.exit_code) {
+        ("succeeded", _) => 0,
+        (_, Some(code @ 1..=255)) => code as u8,
+        _ => 1,
+    })
+}
+
+fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
+    let base = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let template = |run| TaskSpec {
+        env: args.env.iter().cloned().collect(),
+        cwd: args.cwd.clone(),
+        timeout: args.timeout,
+        priority: args.priority,
+        slots: args.slots,
+        requires: args.requires.iter().cloned().collect(),
+        labels: args.labels.iter().cloned().collect(),
+        queue: args.queue.clone(),
+        max_retries: args.max_retries,
+        retry_failures: args.retry_failures,
+        reconnect_window: args.reconnect_window,
+        late_result: if args.late_result == "fence" {
+            LateResult::Fence
+        } else {
+            LateResult::Accept
+        },
+        rerun: if args.rerun == "never" { Rerun::Never } else { Rerun::Allowed },
+        ..TaskSpec::new(run)
+    };
+    let run = match (&args.shell, args.command.is_empty(), &args.file) {
+        (_, _, Some(file)) => return from_file(file, &base, template),
+        (Some(line), _, None) => Run::Shell(line.clone()),
+        (None, false, None) => Run::Command(args.command.clone()),
+        (None, true, None) => {
+            let what = "give a command after --, or --shell, or --file; see --help";
+            return Err(Usage(what.into()).into());
+        }
+    };
+    let checked = |id: String, spec: TaskSpec| {
+        outlast_wire::spec::check_task_id(&id).and_then(|()| spec.check())?;
+        Ok(NewTask { id, spec })
+    };
+    let usage = |e: outlast_wire::SpecError| Usage(e.to_string());
+    let Some(array) = &args.array else {
+        return Ok(vec![checked(base, template(run)).map_err(usage)?]);
+    };
+    let numbers = args::array(array).map_err(Usage)?;
+    let mut tasks = Vec::with_capacity(numbers.len());
+    for n in numbers {
+        let put = |text: &String| text.replace("{}", &n.to_string());
+        let run = match &run {
+            Run::Command(argv) => Run::Command(argv.iter().map(put).collect()),
+            Run::Shell(line) => Run::Shell(put(line)),
+            Run::Call(call) => Run::Call(call.clone()),
+        };
+        let mut spec = template(run);
+        spec.env.insert("OUTLAST_ARRAY_INDEX".into(), n.to_string());
+        tasks.push(checked(format!("{base}-{n}"), spec).map_err(usage)?);
+    }
+    Ok(tasks)
+}
+
+fn from_file(
+    file: &Path,
+    base: &str,
+    template: impl Fn(Run) -> TaskSpec,
+) -> anyhow::Result<Vec<NewTask>> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)?;
+    } else {
+        text =
+            std::fs::read_to_string(file).map_err(|e| Usage(format!("{}: {e}", file.display())))?;
+    }
+    let mut tasks = Vec::new();
+    for (n, line) in text.lines().enumerate().map(|(n, l)| (n + 1, l.trim())) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let wrong = |e: &dyn std::fmt::Display| Usage(format!("{}:{n}: {e}", file.display()));
+        let mut id = format!("{base}-{n}");
+        let spec = if line.starts_with('{') {
+            let mut fields: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(line).map_err(|e| wrong(&e))?;
+            if let Some(own) = fields.remove("id") {
+                id = own.as_str().ok_or_else(|| wrong(&"id must be a string"))?.to_owned();
+            }
+            let json = serde_json::to_vec(&fields)?;
+            TaskSpec::from_json(&json).map_err(|e| wrong(&e))?
+        } else {
+            template(Run::Shell(line.to_owned()))
+        };
+        spec.check().map_err(|e| wrong(&e))?;
+        outlast_wire::spec::check_task_id(&id).map_err(|e| wrong(&e))?;
+        tasks.push(NewTask { id, spec });
+    }
+    if tasks.is_empty() {
+        return Err(Usage(format!("{}: holds no task", file.display())).into());
+    }
+    Ok(tasks)
+}

@@ -1,0 +1,320 @@
+//! `outlast tasks` and `outlast task`.
+
+use crate::{Context, SHORT, args, output};
+use futures_util::StreamExt;
+use outlast::TaskQuery;
+use outlast::api::{Task, TaskResult};
+use std::io::Write;
+use std::time::Duration;
+
+/// List tasks.
+#[derive(clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only in these states: pending, assigned, succeeded, failed, cancelled
+    #[arg(long = "state", value_delimiter = ',', value_name = "STATE")]
+    states: Vec<String>,
+    /// Only with this label
+    #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Only of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only those that this worker has, or had last
+    #[arg(long)]
+    worker: Option<String>,
+    /// Only those whose id begins so
+    #[arg(long)]
+    prefix: Option<String>,
+    /// At most so many
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
+    limit: usize,
+    /// Oldest first
+    #[arg(long)]
+    oldest: bool,
+    /// Only counts per state
+    #[arg(long)]
+    count: bool,
+}
+
+pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8> {
+    let client = context.client(SHORT)?;
+    if args.count {
+        let c = client.counts().await?;
+        if context.json() {
+            output::json(&c)?;
+        } else {
+            let rows = [
+                ("pending", c.pending),
+                ("assigned", c.assigned),
+                ("succeeded", c.succeeded),
+                ("failed", c.failed),
+                ("cancelled", c.cancelled),
+                ("total", c.total),
+            ];
+            let rows: Vec<_> = rows.iter().map(|(s, n)| vec![(*s).into(), n.to_string()]).collect();
+            output::table(&["STATE", "TASKS"], &rows)?;
+        }
+        return Ok(0);
+    }
+    let (mut tasks, mut cursor): (Vec<Task>, _) = (Vec::new(), None);
+    let more = loop {
+        let query = TaskQuery {
+            states: args.states.clone(),
+            labels: args.labels.clone(),
+            queue: args.queue.clone(),
+            worker: args.worker.clone(),
+            prefix: args.prefix.clone(),
+            limit: Some((args.limit - tasks.len()).clamp(1, outlast::api::MAX_PAGE)),
+            cursor,
+            oldest: args.oldest,
+        };
+        let page = client.tasks(&query).await?;
+        tasks.extend(page.tasks);
+        cursor = page.next;
+        if cursor.is_none() || tasks.len() >= args.limit {
+            break cursor.is_some();
+        }
+    };
+    if context.json() {
+        output::json(&tasks)?;
+        return Ok(0);
+    }
+    if tasks.is_empty() {
+        eprintln!("no such tasks");
+        return Ok(0);
+    }
+    let rows: Vec<_> = tasks.iter().map(row).collect();
+    output::table(&["ID", "STATE", "TRY", "WORKER", "SUBMITTED", "COMMAND", "WHY"], &rows)?;
+    if more {
+        eprintln!("… and more; use --limit");
+    }
+    Ok(0)
+}
+
+fn row(t: &Task) -> Vec<String> {
+    let state = if t.cancelling { "cancelling" } else { &t.state };
+    vec![
+        t.id.clone(),
+        state.into(),
+        t.attempt.to_string(),
+        t.worker.clone().unwrap_or_else(|| "-".into()),
+        output::time(Some(&t.submitted_at)),
+        output::short(&output::command(&t.spec), 40),
+        output::short(&t.reason, 60),
+    ]
+}
+
+#[derive(clap::Subcommand)]
+pub(crate) enum TaskCommand {
+    /// Everything about it
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// How it ended
+    Result {
+        /// Its id
+        id: String,
+        /// Wait until it has
+        #[arg(long)]
+        wait: bool,
+    },
+    /// What it wrote
+    Logs {
+        /// Its id
+        id: String,
+        /// Standard error instead of standard output
+        #[arg(long)]
+        stderr: bool,
+        /// Go on while it runs
+        #[arg(long, short)]
+        follow: bool,
+        /// Of this attempt instead of the newest
+        #[arg(long, value_name = "N")]
+        attempt: Option<u64>,
+    },
+    /// Everything that happened to it
+    History {
+        /// Its id
+        id: String,
+    },
+    /// Cancel it
+    Cancel {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Run it again after it failed or was cancelled
+    Retry {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<u8> {
+    let client = context.client(SHORT)?;
+    match what {
+        TaskCommand::Show { id } => {
+            let task = client.task(&id).await?;
+            if context.json() {
+                output::json(&task)?;
+            } else {
+                show(&task)?;
+            }
+        }
+        TaskCommand::Result { id, wait } => {
+            let found = match wait {
+                true => Some(context.client(Duration::MAX)?.wait(&id).await?),
+                false => client.result(&id, 0).await?,
+            };
+            let Some(result) = found else {
+                eprintln!("outlast: task {id} is not over; --wait waits for it");
+                return Ok(6);
+            };
+            if context.json() {
+                output::json(&result)?;
+            } else {
+                show_result(&result)?;
+            }
+            return Ok(u8::from(result.state != "succeeded"));
+        }
+        TaskCommand::Logs { id, stderr, follow, attempt } => {
+            logs(context, &id, stderr, follow, attempt).await?;
+        }
+        TaskCommand::History { id } => {
+            let history = client.history(&id).await?;
+            if context.json() {
+                output::json(&history)?;
+            } else {
+                let row = |e: &outlast::api::HistoryEvent| {
+                    let attempt = if e.attempt == 0 { "-".into() } else { e.attempt.to_string() };
+                    let worker = e.worker.clone().unwrap_or_else(|| "-".into());
+                    vec![
+                        output::time(Some(&e.at)),
+                        e.event.clone(),
+                        attempt,
+                        worker,
+                        e.reason.clone(),
+                    ]
+                };
+                let rows: Vec<_> = history.events.iter().map(row).collect();
+                output::table(&["TIME", "EVENT", "TRY", "WORKER", "WHY"], &rows)?;
+            }
+        }
+        TaskCommand::Cancel { ids } => {
+            for id in ids {
+                let task = client.cancel(&id).await?;
+                report(context, &task)?;
+            }
+        }
+        TaskCommand::Retry { ids } => {
+            for id in ids {
+                let task = client.retry(&id).await?;
+                report(context, &task)?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn report(context: &Context, task: &Task) -> anyhow::Result<()> {
+    if context.json() {
+        output::json(task)?;
+    } else if task.cancelling {
+        eprintln!("{}: is being cancelled; its worker will say when it has stopped", task.id);
+    } else {
+        eprintln!("{}: {}", task.id, task.state);
+    }
+    Ok(())
+}
+
+fn show(t: &Task) -> anyhow::Result<()> {
+    let mut rows = vec![
+        ("id", t.id.clone()),
+        ("state", if t.cancelling { "cancelling".into() } else { t.state.clone() }),
+        ("command", output::command(&t.spec)),
+        ("attempt", format!("{} ({} lost)", t.attempt, t.retries)),
+        ("worker", t.worker.clone().unwrap_or_else(|| "-".into())),
+        ("submitted", output::time(Some(&t.submitted_at))),
+        ("assigned", output::time(t.assigned_at.as_deref())),
+        ("started", output::time(t.started_at.as_deref())),
+        ("ended", output::time(t.ended_at.as_deref())),
+    ];
+    if !t.reason.is_empty() {
+        rows.push(("why", t.reason.clone()));
+    }
+    if let Some(why) = &t.waiting_for {
+        rows.push(("waits", why.clone()));
+    }
+    for (key, value) in rows {
+        output::line(&format!("{key:10}{value}"))?;
+    }
+    Ok(())
+}
+
+fn show_result(r: &TaskResult) -> anyhow::Result<()> {
+    let mut rows = vec![("state", r.state.clone())];
+    rows.extend(r.exit_code.map(|c| ("exit code", c.to_string())));
+    rows.extend(r.signal.map(|s| ("signal", s.to_string())));
+    if !r.message.is_empty() {
+        rows.push(("why", r.message.clone()));
+    }
+    rows.extend(r.worker.clone().map(|w| ("worker", w)));
+    rows.extend(r.duration_ms.map(|ms| ("took", output::duration(ms))));
+    rows.push(("memory", output::bytes(r.max_rss_bytes)));
+    if !r.value.is_null() {
+        rows.push(("value", r.value.to_string()));
+    }
+    for (key, value) in rows {
+        output::line(&format!("{key:10}{value}"))?;
+    }
+    for (name, text, cut) in
+        [("stdout", &r.stdout, r.stdout_truncated), ("stderr", &r.stderr, r.stderr_truncated)]
+    {
+        if !text.is_empty() {
+            let note = if cut { " (the end; all of it: outlast task logs)" } else { "" };
+            output::line(&format!("--- {name}{note}\n{}", text.trim_end()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a log to standard output (or error).
+pub(crate) async fn logs(
+    context: &Context,
+    id: &str,
+    stderr: bool,
+    follow: bool,
+    attempt: Option<u64>,
+) -> anyhow::Result<()> {
+    let client = context.client(if follow { Duration::MAX } else { SHORT })?;
+    let (mut offset, mut idle) = (0, 0);
+    loop {
+        // Looked at first, so that nothing written before the end is missed.
+        let over = !follow || client.result(id, 0).await?.is_some();
+        match client.logs(id, stderr, attempt, offset).await {
+            Ok((stream, whole)) => {
+                if !whole && offset == 0 && !follow {
+                    eprintln!("outlast: its worker is away; this is the end of the log");
+                }
+                let mut stream = std::pin::pin!(stream);
+                let mut out = std::io::stdout().lock();
+                while let Some(part) = stream.next().await {
+                    let part = part?;
+                    offset += part.len() as u64;
+                    idle = 0;
+                    out.write_all(&part)?;
+                }
+                out.flush()?;
+            }
+            Err(error) if follow && !over && matches!(error.status(), Some(503)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if over {
+            return Ok(());
+        }
+        idle = (idle + 1).min(10);
+        tokio::time::sleep(Duration::from_millis(100 * idle)).await;
+    }
+}

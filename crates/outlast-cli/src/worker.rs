@@ -1,0 +1,197 @@
+//! `outlast worker`.
+
+use crate::{Context, Usage, args, config};
+use outlast_core::worker::WorkerConfig;
+use outlast_wire::spec::check_task_id;
+use outlast_worker::capabilities;
+use outlast_worker::shell::{Agent, AgentConfig, Functions};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run a worker.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Ctrl-C or SIGTERM once: finish what runs, take nothing new. Twice: stop what runs.
+Three times: end at once. Results are on disk before anything else, so none is lost either way.
+
+Examples:
+  outlast worker --slots 4
+  outlast worker --coordinator https://hub:7117 --label zone=lab --capability gpu_memory=24"
+)]
+pub(crate) struct Args {
+    /// Its name [default: this machine's]
+    #[arg(long, env = "OUTLAST_WORKER_NAME")]
+    name: Option<String>,
+    /// Tasks at once [default: processor cores]
+    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    slots: Option<u32>,
+    /// Further tasks that may wait here [default: the coordinator chooses]
+    #[arg(long, env = "OUTLAST_WORKER_PREFETCH", value_name = "N")]
+    prefetch: Option<u32>,
+    /// Folder of its store and logs [default: ~/.local/state/outlast/worker-NAME]
+    #[arg(long, env = "OUTLAST_STATE_DIR", value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// A label
+    #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Something that it has; the value is JSON, or else text
+    #[arg(long = "capability", value_parser = args::pair, value_name = "KEY=VALUE")]
+    capabilities: Vec<(String, String)>,
+    /// What SIGTERM and the first Ctrl-C do [default: drain]
+    #[arg(long, value_parser = ["drain", "stop"], value_name = "WHAT")]
+    on_term: Option<String>,
+    /// Time between heartbeats [default: 5s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    heartbeat_interval: Option<f64>,
+    /// Silence after which the link is dialled again [default: 15s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    heartbeat_timeout: Option<f64>,
+    /// First pause before dialling again [default: 1s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    initial_reconnect_delay: Option<f64>,
+    /// Longest pause before dialling again [default: 60s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    max_reconnect_delay: Option<f64>,
+    /// Failed dials in a row before giving up; 0 is never [default: 0]
+    #[arg(long, value_name = "N")]
+    max_reconnect_attempts: Option<u32>,
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    let file = &context.config;
+    let found = capabilities::detect();
+    let name = args
+        .name
+        .or(file.text("worker", "name"))
+        .or_else(|| found.get("hostname").and_then(Value::as_str).map(ToOwned::to_owned));
+    let name = name.unwrap_or_else(|| "worker".into());
+    check_task_id(&name).map_err(|_| {
+        Usage(format!("{name:?} is no worker name; use 1 to 128 of A-Z a-z 0-9 . _ : -"))
+    })?;
+    let state_dir = args.state_dir.or(file.text("worker", "state_dir").map(PathBuf::from));
+    let state_dir = state_dir.or_else(|| {
+        let home = config::folder("XDG_STATE_HOME", ".local/state")?;
+        Some(home.join("outlast").join(format!("worker-{name}")))
+    });
+    let state_dir = state_dir.ok_or_else(|| Usage("give a folder with --state-dir".into()))?;
+    let default = WorkerConfig::default();
+    let ms = |flag: Option<f64>, key, default: u64| {
+        flag.or(file.seconds("worker", key)).map_or(default, |s| (s * 1000.0) as u64)
+    };
+    let cores = found.get("cores").and_then(Value::as_u64).unwrap_or(1);
+    let core = WorkerConfig {
+        slots: args.slots.or(file.number("worker", "slots")).unwrap_or(cores as u32),
+        prefetch: args.prefetch.or(file.number("worker", "prefetch")).unwrap_or(0),
+        labels: labels(file, args.labels),
+        capabilities: capabilities(found, file, args.capabilities)?,
+        version: env!("CARGO_PKG_VERSION").into(),
+        heartbeat_interval: ms(
+            args.heartbeat_interval,
+            "heartbeat_interval",
+            default.heartbeat_interval,
+        ),
+        heartbeat_timeout: ms(
+            args.heartbeat_timeout,
+            "heartbeat_timeout",
+            default.heartbeat_timeout,
+        ),
+        initial_reconnect_delay: ms(
+            args.initial_reconnect_delay,
+            "initial_reconnect_delay",
+            default.initial_reconnect_delay,
+        ),
+        max_reconnect_delay: ms(
+            args.max_reconnect_delay,
+            "max_reconnect_delay",
+            default.max_reconnect_delay,
+        ),
+        reconnect_jitter: file
+            .number("worker", "reconnect_jitter")
+            .unwrap_or(default.reconnect_jitter),
+        max_reconnect_attempts: args
+            .max_reconnect_attempts
+            .or(file.number("worker", "max_reconnect_attempts"))
+            .unwrap_or(0),
+        name: name.clone(),
+    };
+    if core.heartbeat_timeout <= core.heartbeat_interval {
+        return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
+    }
+    let slots = core.slots;
+    let config = AgentConfig {
+        coordinator: context.url(),
+        state_dir: state_dir.clone(),
+        api_key: context.api_key(),
+        ca_file: context.ca(),
+        core,
+        exec: None,
+        functions: Functions::new(),
+    };
+    let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let agent = Agent::start(config)?;
+    let state = state_dir.display();
+    tracing::info!("worker {name}, {slots} slots, for {}, state in {state}", context.url());
+    let ended = {
+        let mut times = u32::from(stop_first);
+        let mut status = agent.ended();
+        loop {
+            tokio::select! {
+                _ = status.wait_for(Option::is_some) => break,
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            times += 1;
+            match times {
+                1 => {
+                    let (running, _, unacked) = agent.load();
+                    tracing::info!(
+                        "draining: {running} tasks run on, {unacked} results are on the way; \
+                         again to stop them"
+                    );
+                    agent.drain();
+                }
+                2 => {
+                    tracing::info!("stopping what runs; again to end at once");
+                    agent.stop();
+                }
+                _ => return Ok(130),
+            }
+        }
+        agent.wait().await
+    };
+    if ended.failed {
+        anyhow::bail!("{}", ended.reason);
+    }
+    tracing::info!("ended: {}", ended.reason);
+    Ok(0)
+}
+
+fn labels(
+    file: &config::File,
+    flags: Vec<(String, String)>,
+) -> std::collections::BTreeMap<String, String> {
+    let mut labels = std::collections::BTreeMap::new();
+    for (key, value) in file.table("worker", "labels").into_iter().flatten() {
+        labels.insert(key.clone(), value.as_str().map_or(value.to_string(), ToOwned::to_owned));
+    }
+    labels.extend(flags);
+    labels
+}
+
+fn capabilities(
+    mut found: Map<String, Value>,
+    file: &config::File,
+    flags: Vec<(String, String)>,
+) -> anyhow::Result<String> {
+    for (key, value) in file.table("worker", "capabilities").into_iter().flatten() {
+        found.insert(key.clone(), serde_json::to_value(value)?);
+    }
+    for (key, text) in flags {
+        let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        found.insert(key, value);
+    }
+    Ok(serde_json::to_string(&found)?)
+}

@@ -1,0 +1,187 @@
+//! The task that has the link: dials, sends, receives, and answers questions for logs.
+
+use super::{Shared, now};
+use crate::exec::logs::{self, Stream};
+use outlast_net::{Dialler, Receiver, Sender};
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{LogData, LogRequest};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Questions for logs that are answered at a time.
+const READERS: usize = 4;
+/// Questions for logs that may wait.
+const QUESTIONS: usize = 64;
+/// Bytes of a log in one message.
+const CHUNK: usize = 64 << 10;
+
+pub(super) enum ToLink {
+    Dial,
+    Frame(Kind),
+    Close,
+    /// The agent ends.
+    End,
+}
+
+type Inbox = mpsc::UnboundedReceiver<ToLink>;
+
+pub(super) async fn run(dialler: Dialler, mut inbox: Inbox, shared: Arc<Shared>) {
+    let questions = Questions::new(shared.clone());
+    while let Some(message) = inbox.recv().await {
+        match message {
+            ToLink::Dial => {}
+            // Of a link that has ended.
+            ToLink::Frame(_) | ToLink::Close => continue,
+            ToLink::End => return,
+        }
+        let dialled = tokio::select! {
+            dialled = dialler.dial() => dialled,
+            ended = closed(&mut inbox) => if ended { return } else { continue },
+        };
+        match dialled {
+            Ok((sender, receiver)) => {
+                shared.feed(|core| core.on_connected(now()));
+                if serve(sender, receiver, &mut inbox, &shared, &questions).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                shared.feed(|core| core.on_disconnected(now(), &error.to_string()));
+            }
+        }
+    }
+}
+
+/// Waits until the link is not wanted any more; whether the agent ends.
+async fn closed(inbox: &mut Inbox) -> bool {
+    loop {
+        match inbox.recv().await {
+            Some(ToLink::Close) => return false,
+            Some(ToLink::End) | None => return true,
+            Some(ToLink::Frame(_) | ToLink::Dial) => {}
+        }
+    }
+}
+
+/// Whether the agent ends.
+async fn serve(
+    sender: Sender,
+    mut receiver: Receiver,
+    inbox: &mut Inbox,
+    shared: &Arc<Shared>,
+    questions: &Questions,
+) -> bool {
+    let receive = async {
+        loop {
+            match receiver.next().await {
+                Ok(Kind::LogRequest(request)) => {
+                    questions.ask(request);
+                    // The core counts it as a sign of life.
+                    shared.feed(|core| {
+                        core.on_message(now(), Kind::LogRequest(LogRequest::default()))
+                    });
+                }
+                Ok(kind) => shared.feed(|core| core.on_message(now(), kind)),
+                Err(reason) => return reason,
+            }
+        }
+    };
+    let reason = tokio::select! {
+        reason = receive => reason,
+        sent = send(sender, inbox) => match sent {
+            Sent::Closed => return false,
+            Sent::End => return true,
+            Sent::Broken(reason) => reason,
+        },
+    };
+    shared.feed(|core| core.on_disconnected(now(), &reason));
+    false
+}
+
+enum Sent {
+    Closed,
+    End,
+    Broken(String),
+}
+
+async fn send(mut sender: Sender, inbox: &mut Inbox) -> Sent {
+    loop {
+        let Some(mut next) = inbox.recv().await else { return Sent::End };
+        // Everything that waits goes out with one flush.
+        loop {
+            let done = match next {
+                ToLink::Frame(kind) => match sender.feed(kind).await {
+                    Ok(()) => None,
+                    Err(reason) => return Sent::Broken(reason),
+                },
+                ToLink::Close => Some(Sent::Closed),
+                ToLink::End => Some(Sent::End),
+                ToLink::Dial => None,
+            };
+            if let Some(done) = done {
+                sender.close().await;
+                return done;
+            }
+            match inbox.try_recv() {
+                Ok(more) => next = more,
+                Err(_) => break,
+            }
+        }
+        if let Err(reason) = sender.flush().await {
+            return Sent::Broken(reason);
+        }
+    }
+}
+
+/// Reads logs away from the link.
+struct Questions {
+    shared: Arc<Shared>,
+    waiting: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+}
+
+impl Questions {
+    fn new(shared: Arc<Shared>) -> Questions {
+        let (waiting, reading) = (Semaphore::new(QUESTIONS), Semaphore::new(READERS));
+        Questions { shared, waiting: waiting.into(), reading: reading.into() }
+    }
+
+    fn ask(&self, request: LogRequest) {
+        let Ok(waiting) = self.waiting.clone().try_acquire_owned() else {
+            let error = "the worker is asked for too many logs at once".to_owned();
+            return answer(&self.shared, request.request, Vec::new(), true, error);
+        };
+        let (reading, shared) = (self.reading.clone(), self.shared.clone());
+        tokio::spawn(async move {
+            let _permit = reading.acquire().await;
+            let _ = tokio::task::spawn_blocking(move || read(&shared, &request)).await;
+            drop(waiting);
+        });
+    }
+}
+
+fn read(shared: &Shared, request: &LogRequest) {
+    let stream = if request.stderr { Stream::Stderr } else { Stream::Stdout };
+    let mut offset = request.offset;
+    loop {
+        let root = shared.runs.root();
+        match logs::read(root, &request.task_id, request.epoch, stream, offset, CHUNK) {
+            Ok(chunk) => {
+                let last = chunk.end;
+                answer(shared, request.request, chunk.data, last, String::new());
+                if last {
+                    return;
+                }
+                offset = chunk.next_offset;
+            }
+            Err(error) => {
+                return answer(shared, request.request, Vec::new(), true, error.to_string());
+            }
+        }
+    }
+}
+
+fn answer(shared: &Shared, request: u64, data: Vec<u8>, last: bool, error: String) {
+    let data = LogData { request, data: data.into(), last, error };
+    let _ = shared.link.send(ToLink::Frame(Kind::LogData(data)));
+}

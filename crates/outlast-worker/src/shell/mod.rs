@@ -1,0 +1,290 @@
+//! The agent: a worker that runs. Gives the sans-I/O core its clock, link, store and executor.
+//!
+//! **Threads.** Whoever has an input for the core (the link's task, the timer's, the writer's
+//! thread, an executor's thread when a task ends) locks it, feeds it, and takes what it decided.
+//! What goes to the writer or to the link is put into their queues under the same lock, so that
+//! it keeps its order; both queues are bounded by the core's own limits (credit, slots and
+//! prefetch). Tasks are started and stopped after the lock is released, by the thread that fed
+//! the core: an executor's thread that ends a task starts the next one itself, without a hop.
+
+mod functions;
+mod link;
+mod runs;
+mod writer;
+
+pub use functions::{CallContext, Function, Functions};
+
+use crate::exec::{Config as ExecConfig, Executor, StopKind as ExecStop};
+use link::ToLink;
+use outlast_core::Now;
+use outlast_core::stats::{ConnectionState, ConnectionStats};
+use outlast_core::worker::{Output, Worker, WorkerConfig};
+use outlast_net::{DialError, Dialler};
+use outlast_store::{StoreError, WorkerStore};
+use runs::Runs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+use writer::ToWriter;
+
+/// The timer looks at least this often: what is due earlier than thought is not late by more.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What an agent is told at start.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// The coordinator's address.
+    pub coordinator: String,
+    /// The folder of this worker's store, logs and working directories; made if absent.
+    pub state_dir: PathBuf,
+    /// Of role worker.
+    pub api_key: Option<String>,
+    /// PEM file of authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Of the core.
+    pub core: WorkerConfig,
+    /// Of the executor; its root is `state_dir/tasks` when none is given.
+    pub exec: Option<ExecConfig>,
+    /// What `call` tasks may name.
+    pub functions: Functions,
+}
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state folder cannot be used.
+    #[error("state folder {0}: {1}")]
+    Folder(PathBuf, std::io::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The coordinator's address or the TLS set-up cannot be used.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether something is wrong.
+    pub failed: bool,
+    /// Why it ended.
+    pub reason: String,
+}
+
+/// A link state and why.
+pub type Status = (ConnectionState, String);
+
+/// A worker that runs.
+pub struct Agent {
+    shared: Arc<Shared>,
+    writer: Option<std::thread::JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+pub(crate) struct Shared {
+    core: Mutex<Worker>,
+    writer: std::sync::mpsc::Sender<ToWriter>,
+    link: mpsc::UnboundedSender<ToLink>,
+    runs: Runs,
+    status: watch::Sender<Status>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// Boot time counts suspend, so that silence is measured in real time.
+pub(crate) fn now() -> Now {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let mono = t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000;
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono, wall: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
+}
+
+impl Agent {
+    /// Opens the state folder, goes on from what it holds, and dials. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to mend.
+    pub fn start(config: AgentConfig) -> Result<Agent, StartError> {
+        let folder = |e| StartError::Folder(config.state_dir.clone(), e);
+        let name = &config.core.name;
+        let (key, ca) = (config.api_key.as_deref(), config.ca_file.as_deref());
+        let dialler = Dialler::new(&config.coordinator, name, key, ca)?;
+        std::fs::create_dir_all(&config.state_dir).map_err(folder)?;
+        // The store first: it says clearly when another process has the folder.
+        let (store, snapshot) = WorkerStore::open(&config.state_dir.join("worker.db"))?;
+        let exec = config.exec.clone();
+        let exec = exec.unwrap_or_else(|| ExecConfig::new(config.state_dir.join("tasks")));
+        let executor = Executor::new(exec).map_err(folder)?;
+        if executor.killed_at_start() > 0 {
+            tracing::warn!("ended {} processes of a former worker", executor.killed_at_start());
+        }
+        let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
+        let core = Worker::new(config.core.clone(), snapshot, seed, now());
+        let (writer, written) = std::sync::mpsc::channel();
+        let (link, linked) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            writer,
+            link,
+            runs: Runs::new(executor, config.functions, name.clone()),
+            status: watch::Sender::new((ConnectionState::Disconnected, String::new())),
+            ended: watch::Sender::new(None),
+        });
+        let thread = writer::start(store, written, shared.clone()).map_err(StartError::Thread)?;
+        let tasks = vec![
+            tokio::spawn(link::run(dialler, linked, shared.clone())),
+            tokio::spawn(timer(shared.clone())),
+        ];
+        shared.feed(|_| ());
+        Ok(Agent { shared, writer: Some(thread), tasks })
+    }
+
+    /// Takes no new work, finishes and delivers what it has, ends.
+    pub fn drain(&self) {
+        self.shared.feed(|core| core.drain(now()));
+    }
+    /// Stops what runs, keeps every result on disk, ends. The next start delivers them.
+    pub fn stop(&self) {
+        self.shared.feed(|core| core.stop(now()));
+    }
+    /// Dials at once.
+    pub fn force_reconnect(&self) {
+        self.shared.feed(|core| core.force_reconnect(now()));
+    }
+    /// Where the link stands, and why; follows changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+    /// How it ended, once it has; follows changes.
+    pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.shared.ended.subscribe()
+    }
+    /// Statistics of the link.
+    pub fn stats(&self) -> ConnectionStats {
+        self.shared.lock().stats().clone()
+    }
+    /// (running, waiting, results not yet acknowledged)
+    pub fn load(&self) -> (usize, usize, usize) {
+        self.shared.lock().load()
+    }
+
+    /// Waits until it has ended, and gives back what it used.
+    pub async fn wait(mut self) -> Ended {
+        let mut ended = self.shared.ended.subscribe();
+        let result = ended.wait_for(Option::is_some).await.map(|e| e.clone());
+        let ended = result.ok().flatten();
+        // The link has a moment to say goodbye.
+        let _ = self.shared.link.send(ToLink::End);
+        let last = self.tasks.swap_remove(0);
+        let _ = tokio::time::timeout(Duration::from_secs(2), last).await;
+        for task in &self.tasks {
+            task.abort();
+        }
+        let _ = self.shared.writer.send(ToWriter::End);
+        let (shared, writer) = (self.shared.clone(), self.writer.take());
+        let _ = tokio::task::spawn_blocking(move || {
+            shared.runs.shutdown(ExecStop::Interrupt);
+            writer.map(std::thread::JoinHandle::join)
+        })
+        .await;
+        ended.unwrap_or(Ended { failed: true, reason: "the agent was dropped".into() })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Worker> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Feeds the core and carries out what it decides.
+    pub(crate) fn feed(self: &Arc<Self>, input: impl FnOnce(&mut Worker)) {
+        let mut core = self.lock();
+        input(&mut core);
+        let mut todo = self.take(&mut core);
+        drop(core);
+        // What ends at once (a call that is run right here) makes room for more.
+        while !todo.is_empty() {
+            let outcomes = self.runs.perform(self, todo);
+            if outcomes.is_empty() {
+                return;
+            }
+            let mut core = self.lock();
+            let at = now();
+            for outcome in outcomes {
+                core.on_finished(at, outcome);
+            }
+            todo = self.take(&mut core);
+        }
+    }
+
+    /// Queues what goes elsewhere, in order; gives back what is to be run or stopped.
+    fn take(&self, core: &mut Worker) -> Vec<Output> {
+        let mut todo = Vec::new();
+        while let Some(output) = core.poll_output() {
+            match output {
+                // Both ends live as long as the agent does.
+                Output::Persist(batch) => drop(self.writer.send(ToWriter::Batch(batch))),
+                Output::Dial => drop(self.link.send(ToLink::Dial)),
+                Output::Send(kind) => drop(self.link.send(ToLink::Frame(kind))),
+                Output::Close(reason) => {
+                    tracing::debug!("closing the link: {reason}");
+                    let _ = self.link.send(ToLink::Close);
+                }
+                Output::State(state, reason) => self.tell(state, reason),
+                Output::Exit => self.end(false, "it was asked to end"),
+                run => todo.push(run),
+            }
+        }
+        todo
+    }
+
+    fn tell(&self, state: ConnectionState, reason: String) {
+        match state {
+            ConnectionState::Connecting => tracing::debug!("connecting"),
+            ConnectionState::Connected => tracing::info!("connected"),
+            ConnectionState::Disconnected => tracing::warn!("disconnected: {reason}"),
+            ConnectionState::Failed => tracing::error!("no link: {reason}"),
+            ConnectionState::Shutdown => tracing::debug!("link closed for good"),
+        }
+        self.status.send_replace((state, reason));
+    }
+
+    pub(crate) fn end(&self, failed: bool, reason: &str) {
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(Ended { failed, reason: reason.into() });
+            first
+        });
+    }
+
+    /// A link that was given up, and nothing left to finish.
+    fn end_if_hopeless(&self) {
+        let core = self.lock();
+        let (running, waiting, unacked) = core.load();
+        if core.connection_state() == ConnectionState::Failed && running + waiting == 0 {
+            drop(core);
+            let mut reason = self.status.borrow().1.clone();
+            if unacked > 0 {
+                reason += &format!("; {unacked} results are kept in the state folder");
+            }
+            self.end(true, &reason);
+        }
+    }
+}
+
+async fn timer(shared: Arc<Shared>) {
+    loop {
+        let due = shared.lock().next_wake().saturating_sub(now().mono);
+        tokio::time::sleep(Duration::from_millis(due.max(1)).min(LOOK)).await;
+        if shared.lock().next_wake() <= now().mono {
+            shared.feed(|core| core.on_tick(now()));
+        }
+        if shared.status.borrow().0 == ConnectionState::Failed {
+            shared.end_if_hopeless();
+        }
+    }
+}

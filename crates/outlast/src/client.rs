@@ -1,0 +1,448 @@
+//! The HTTP client.
+
+use futures_util::{Stream, StreamExt};
+use outlast_wire::TaskSpec;
+use outlast_wire::api::{
+    CountsView, History, Info, MAX_BATCH, MAX_BODY, Problem, Submitted, SubmittedTask, Task,
+    TaskList, TaskResult, Worker, WorkerList,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The first pause before a request is repeated, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long a plain request may take.
+const REQUEST: Duration = Duration::from_secs(60);
+/// Seconds that one request waits for a result.
+const WAIT: u64 = 30;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator said no.
+    #[error("{}{}", .0.title, if .0.detail.is_empty() { String::new() } else { format!(": {}", .0.detail) })]
+    Problem(Box<Problem>),
+    /// Nobody answered.
+    #[error("the coordinator at {url} cannot be reached: {why}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Somebody answered, but not as a coordinator does.
+    #[error("{url} does not answer as an Outlast coordinator: {why}")]
+    Strange {
+        /// Where it should be.
+        url: String,
+        /// What was wrong.
+        why: String,
+    },
+    /// The client cannot be made so.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl Error {
+    /// The HTTP status, when the coordinator answered.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Problem(problem) => Some(problem.status),
+            _ => None,
+        }
+    }
+}
+
+/// A task to submit.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewTask {
+    /// Its id; whoever submits the same id and spec again gets the same task.
+    pub id: String,
+    /// What to run.
+    #[serde(flatten)]
+    pub spec: TaskSpec,
+}
+
+impl NewTask {
+    /// With a fresh id.
+    pub fn new(spec: TaskSpec) -> Self {
+        NewTask { id: uuid::Uuid::now_v7().to_string(), spec }
+    }
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone, Default)]
+pub struct TaskQuery {
+    /// In any of these states; empty: in any.
+    pub states: Vec<String>,
+    /// With all of these labels.
+    pub labels: Vec<(String, String)>,
+    /// In this queue.
+    pub queue: Option<String>,
+    /// Held, or last held, by this worker.
+    pub worker: Option<String>,
+    /// With an id that begins so.
+    pub prefix: Option<String>,
+    /// At most so many (1 to 1000).
+    pub limit: Option<usize>,
+    /// From a former page.
+    pub cursor: Option<String>,
+    /// Oldest first.
+    pub oldest: bool,
+}
+
+/// What is told when a request has to be repeated: why, and whether it is over.
+type Notice = dyn Fn(Option<&str>) + Send + Sync;
+
+/// How a client is made.
+pub struct Builder {
+    url: String,
+    key: Option<String>,
+    ca: Option<PathBuf>,
+    patience: Duration,
+    notice: Option<Arc<Notice>>,
+}
+
+impl Builder {
+    /// An API key of role submit or operate.
+    pub fn api_key(mut self, key: Option<String>) -> Self {
+        self.key = key;
+        self
+    }
+    /// A PEM file of authorities to trust beside the system's.
+    pub fn ca(mut self, path: Option<PathBuf>) -> Self {
+        self.ca = path;
+        self
+    }
+    /// How long a coordinator that cannot be reached is tried again; default 60 s.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+    /// Called with the reason when the coordinator is lost, and with `None` when it is back.
+    pub fn on_outage(mut self, notice: impl Fn(Option<&str>) + Send + Sync + 'static) -> Self {
+        self.notice = Some(Arc::new(notice));
+        self
+    }
+    /// Makes the client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the address or the certificates cannot be used.
+    pub fn build(self) -> Result<Client, Error> {
+        // Somebody may have chosen another provider before: that one serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let setup = |e: String| Error::Setup(e);
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .tcp_nodelay(true)
+            .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = &self.ca {
+            let named = |e: &dyn std::fmt::Display| setup(format!("{}: {e}", path.display()));
+            let pem = std::fs::read(path).map_err(|e| named(&e))?;
+            let certs = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| named(&e))?;
+            http = http.tls_certs_merge(certs);
+        }
+        let http = http.build().map_err(|e| setup(e.to_string()))?;
+        let base = self.url.trim_end_matches('/').to_owned();
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            return Err(setup(format!("{base:?} is no address; write http://host:7117")));
+        }
+        let (key, patience, notice) = (self.key, self.patience, self.notice);
+        Ok(Client { http, base, key, patience, notice })
+    }
+}
+
+/// A coordinator, as seen by a user.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    key: Option<String>,
+    patience: Duration,
+    notice: Option<Arc<Notice>>,
+}
+
+impl Client {
+    /// Of the coordinator at this address, such as `http://127.0.0.1:7117`.
+    pub fn builder(url: &str) -> Builder {
+        let url = url.to_owned();
+        Builder { url, key: None, ca: None, patience: REQUEST, notice: None }
+    }
+    /// The coordinator's address.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// Submits a task: it, and whether it is new.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn submit(&self, task: &NewTask) -> Result<(Task, bool), Error> {
+        let send = || self.request(Method::POST, "/api/v1/tasks").json(task);
+        let response = self.send(send).await?;
+        let created = response.status() == StatusCode::CREATED;
+        Ok((self.read(response).await?, created))
+    }
+
+    /// Submits any number of tasks, in parts of up to 10,000; each part as a whole or not at all.
+    ///
+    /// # Errors
+    /// See [`Error`]; former parts stay submitted, and submitting all of them again is safe.
+    pub async fn submit_all(&self, tasks: &[NewTask]) -> Result<Vec<SubmittedTask>, Error> {
+        let mut done = Vec::with_capacity(tasks.len());
+        let (mut part, mut count) = (Vec::from(b"["), 0);
+        for (n, task) in tasks.iter().enumerate() {
+            let json = serde_json::to_vec(task).map_err(|e| Error::Setup(e.to_string()))?;
+            if count > 0 {
+                part.push(b',');
+            }
+            part.extend(json);
+            count += 1;
+            if count == MAX_BATCH || part.len() > MAX_BODY / 4 || n + 1 == tasks.len() {
+                part.push(b']');
+                let send = || {
+                    self.request(Method::POST, "/api/v1/tasks")
+                        .header("content-type", "application/json")
+                        .body(part.clone())
+                };
+                let submitted: Submitted = self.read(self.send(send).await?).await?;
+                done.extend(submitted.tasks);
+                (part, count) = (Vec::from(b"["), 0);
+            }
+        }
+        Ok(done)
+    }
+
+    /// A page of tasks.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tasks(&self, query: &TaskQuery) -> Result<TaskList, Error> {
+        let mut pairs: Vec<(&str, String)> = Vec::new();
+        if !query.states.is_empty() {
+            pairs.push(("state", query.states.join(",")));
+        }
+        pairs.extend(query.labels.iter().map(|(k, v)| ("label", format!("{k}={v}"))));
+        let optional = [
+            ("queue", query.queue.clone()),
+            ("worker", query.worker.clone()),
+            ("prefix", query.prefix.clone()),
+            ("limit", query.limit.map(|n| n.to_string())),
+            ("cursor", query.cursor.clone()),
+            ("order", query.oldest.then(|| "oldest".into())),
+        ];
+        pairs.extend(optional.into_iter().filter_map(|(k, v)| v.map(|v| (k, v))));
+        let send = || self.request(Method::GET, "/api/v1/tasks").query(&pairs);
+        self.read(self.send(send).await?).await
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn task(&self, id: &str) -> Result<Task, Error> {
+        self.get(&format!("/api/v1/tasks/{}", escape(id))).await
+    }
+
+    /// How a task ended, if it has within so many seconds (at most 60).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn result(&self, id: &str, wait: u64) -> Result<Option<TaskResult>, Error> {
+        match self.get(&format!("/api/v1/tasks/{}/result?wait={wait}", escape(id))).await {
+            Ok(result) => Ok(Some(result)),
+            Err(Error::Problem(problem)) if problem.word() == "not-finished" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a task to end.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wait(&self, id: &str) -> Result<TaskResult, Error> {
+        loop {
+            if let Some(result) = self.result(id, WAIT).await? {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Everything that happened to a task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn history(&self, id: &str) -> Result<History, Error> {
+        self.get(&format!("/api/v1/tasks/{}/history", escape(id))).await
+    }
+
+    /// What a task wrote, from `offset` on; and whether it is all of it (else only the end).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn logs(
+        &self,
+        id: &str,
+        stderr: bool,
+        attempt: Option<u64>,
+        offset: u64,
+    ) -> Result<(impl Stream<Item = Result<Vec<u8>, Error>> + use<>, bool), Error> {
+        let stream = if stderr { "stderr" } else { "stdout" };
+        let mut path = format!("/api/v1/tasks/{}/logs?stream={stream}&offset={offset}", escape(id));
+        if let Some(attempt) = attempt {
+            path += &format!("&attempt={attempt}");
+        }
+        let response = self.send(|| self.request(Method::GET, &path)).await?;
+        let whole = response.headers().get("outlast-log-source").is_none_or(|s| s == "worker");
+        let url = self.base.clone();
+        let data = response.bytes_stream().map(move |part| match part {
+            Ok(bytes) => Ok(bytes.to_vec()),
+            Err(e) => Err(Error::Strange { url: url.clone(), why: chain(&e) }),
+        });
+        Ok((data, whole))
+    }
+
+    /// Cancels a task.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cancel(&self, id: &str) -> Result<Task, Error> {
+        self.post(&format!("/api/v1/tasks/{}/cancel", escape(id))).await
+    }
+
+    /// Runs a task again that failed or was cancelled.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn retry(&self, id: &str) -> Result<Task, Error> {
+        self.post(&format!("/api/v1/tasks/{}/retry", escape(id))).await
+    }
+
+    /// How many tasks are in each state.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn counts(&self) -> Result<CountsView, Error> {
+        self.get("/api/v1/counts").await
+    }
+
+    /// All workers.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn workers(&self) -> Result<WorkerList, Error> {
+        self.get("/api/v1/workers").await
+    }
+
+    /// One worker.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn worker(&self, name: &str) -> Result<Worker, Error> {
+        self.get(&format!("/api/v1/workers/{}", escape(name))).await
+    }
+
+    /// Removes a worker that is gone for good.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn forget(&self, name: &str) -> Result<(), Error> {
+        let path = format!("/api/v1/workers/{}", escape(name));
+        self.send(|| self.request(Method::DELETE, &path)).await.map(drop)
+    }
+
+    /// What the coordinator is.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn info(&self) -> Result<Info, Error> {
+        self.get("/api/v1/info").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(self.send(|| self.request(Method::GET, path)).await?).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(self.send(|| self.request(Method::POST, path)).await?).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = request.timeout(REQUEST + Duration::from_secs(WAIT));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    /// Sends, again and again while that can help and patience lasts.
+    async fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, Error> {
+        let started = Instant::now();
+        let (mut pause, mut told) = (PAUSE.0, false);
+        loop {
+            let (error, after) = match request().send().await {
+                Ok(response) if response.status().is_success() => {
+                    if told && let Some(notice) = &self.notice {
+                        notice(None);
+                    }
+                    return Ok(response);
+                }
+                Ok(response) => {
+                    let after = response.headers().get("retry-after");
+                    let after = after.and_then(|v| v.to_str().ok()?.parse().ok());
+                    let error = self.problem(response).await;
+                    match error.status() {
+                        Some(429 | 502 | 503 | 504 | 507) => (error, after),
+                        _ => return Err(error),
+                    }
+                }
+                Err(e) if e.is_builder() => return Err(Error::Setup(chain(&e))),
+                Err(e) => (Error::Unreachable { url: self.base.clone(), why: chain(&e) }, None),
+            };
+            if started.elapsed() + pause > self.patience {
+                return Err(error);
+            }
+            if !told && let Some(notice) = &self.notice {
+                notice(Some(&error.to_string()));
+            }
+            told = true;
+            let asked = Duration::from_secs(after.unwrap_or(0)).min(PAUSE.1);
+            // Jitter without a generator: the clock's nanoseconds are as good here.
+            let spread = f64::from(started.elapsed().subsec_nanos() % 1000) / 1000.0;
+            tokio::time::sleep(asked.max(pause.mul_f64(0.5 + spread / 2.0))).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    async fn problem(&self, response: Response) -> Error {
+        let status = response.status();
+        match response.json::<Problem>().await {
+            Ok(problem) => Error::Problem(Box::new(problem)),
+            Err(_) => Error::Strange { url: self.base.clone(), why: format!("status {status}") },
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+        let strange = |e: reqwest::Error| Error::Strange { url: self.base.clone(), why: chain(&e) };
+        response.json().await.map_err(strange)
+    }
+}
+
+/// An error with its causes: reqwest's own text leaves out what matters.
+fn chain(error: &dyn std::error::Error) -> String {
+    let (mut text, mut next) = (error.to_string(), error.source());
+    while let Some(cause) = next {
+        text = cause.to_string();
+        next = cause.source();
+    }
+    text
+}
+
+fn escape(id: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+    id.bytes().map(|b| if keep(b) { (b as char).into() } else { format!("%{b:02X}") }).collect()
+}

@@ -1,0 +1,25 @@
+//! What a program uses to hand work to Outlast and get its results.
+//!
+//! ```no_run
+//! use outlast::{Client, NewTask, TaskSpec, Run};
+//! # async fn example() -> Result<(), outlast::Error> {
+//! let client = Client::builder("http://127.0.0.1:7117").build()?;
+//! let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+//! let (task, _) = client.submit(&NewTask::new(spec)).await?;
+//! let result = client.wait(&task.id).await?;
+//! println!("{} {}", result.state, result.stdout);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every request is repeated while the coordinator cannot be reached, for as long as the
+//! client's patience lasts. Submissions carry their ids, so that repeating them does no harm.
+
+#![warn(missing_docs)]
+
+mod client;
+
+pub use client::{Builder, Client, Error, NewTask, TaskQuery};
+pub use outlast_wire::api;
+pub use outlast_wire::spec::{Call, LateResult, Rerun};
+pub use outlast_wire::{Run, TaskSpec};
