@@ -1,8 +1,10 @@
 //! The `outlast` command. Each module has one subcommand; this one has what all share.
 
 mod args;
+mod chaos;
 mod config;
 mod coordinator;
+mod demo;
 mod doctor;
 mod keys;
 mod output;
@@ -90,6 +92,10 @@ enum Command {
     },
     /// Manage the coordinator's API keys (on its machine)
     Keys(keys::Args),
+    /// A proxy that injects network faults
+    Chaos(chaos::Args),
+    /// See an outage lived through, in about a minute
+    Demo(demo::Args),
     /// Say what is wrong with a set-up
     Doctor(doctor::Args),
     /// Print completions for a shell
@@ -190,6 +196,8 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Task { what } => tasks::run(context, what).await,
         Command::Workers { what } => workers::run(context, what).await,
         Command::Keys(args) => keys::run(context, args),
+        Command::Chaos(args) => chaos::run(context, args).await,
+        Command::Demo(args) => demo::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut std::io::stdout());

@@ -1,0 +1,46 @@
+//! What a person types while a proxy runs.
+
+use crate::{Faults, ParseError};
+use std::str::FromStr;
+
+/// A line typed to a running proxy.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// From now on these faults hold.
+    Set(Faults),
+    /// Reset what is open, once.
+    Reset,
+    /// Show the counters.
+    Stats,
+    /// Show what can be typed.
+    Help,
+    /// End.
+    Quit,
+}
+
+impl Command {
+    /// What can be typed.
+    pub const HELP: &'static str = "\
+cut | refuse | half-open | stall       one of these, or several with commas
+delay=50ms~20ms  bandwidth=64kB  corrupt=0.1  truncate=1000B  slow-close=2s
+up:FAULT  down:FAULT                   one direction only
+heal                                   no more faults
+reset                                  reset what is open, once
+stats | help | quit";
+}
+
+impl FromStr for Command {
+    type Err = ParseError;
+    fn from_str(line: &str) -> Result<Self, ParseError> {
+        let line = line.trim();
+        Ok(match line {
+            "reset" => Self::Reset,
+            "stats" => Self::Stats,
+            "help" | "?" => Self::Help,
+            "quit" | "exit" | "q" => Self::Quit,
+            _ => Self::Set(line.strip_prefix("set ").unwrap_or(line).parse().map_err(
+                |ParseError(e)| ParseError(format!("{e}; or reset, stats, help, quit")),
+            )?),
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! Accepts, connects, counts, resets. `pump` moves the bytes.
+
+use crate::Faults;
+use crate::fault::Way;
+use crate::pump::{self, Ended};
+use serde::Serialize;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections at a time; more are refused.
+const CONNECTIONS: usize = 16_384;
+/// How long the upstream may take to accept.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// What has happened so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections that are open.
+    pub open: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Connections reset.
+    pub resets: u64,
+    /// Bytes from clients to the upstream.
+    pub bytes_up: u64,
+    /// Bytes from the upstream to clients.
+    pub bytes_down: u64,
+    /// Bytes swallowed by half-open connections.
+    pub swallowed: u64,
+    /// Chunks with a flipped bit.
+    pub corrupted: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    connections: AtomicU64,
+    open: AtomicU64,
+    refused: AtomicU64,
+    resets: AtomicU64,
+    pub bytes: [AtomicU64; 2],
+    pub swallowed: AtomicU64,
+    pub corrupted: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    faults: watch::Sender<Faults>,
+    /// Grows with each cut.
+    cuts: watch::Sender<u64>,
+    pub counters: Counters,
+}
+
+/// Steers a proxy; clones steer the same one.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// From now on these faults hold, also for connections that are open.
+    pub fn set(&self, faults: Faults) {
+        if faults.cuts() {
+            self.cut();
+        }
+        self.shared.faults.send_replace(faults);
+    }
+    /// The faults that hold.
+    pub fn faults(&self) -> Faults {
+        self.shared.faults.borrow().clone()
+    }
+    /// No more faults.
+    pub fn heal(&self) {
+        self.set(Faults::none());
+    }
+    /// Resets what is open; new connections are accepted.
+    pub fn cut(&self) {
+        self.shared.cuts.send_modify(|n| *n += 1);
+    }
+    /// What has happened so far.
+    pub fn stats(&self) -> Stats {
+        let c = &self.shared.counters;
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        Stats {
+            connections: get(&c.connections),
+            open: get(&c.open),
+            refused: get(&c.refused),
+            resets: get(&c.resets),
+            bytes_up: get(&c.bytes[0]),
+            bytes_down: get(&c.bytes[1]),
+            swallowed: get(&c.swallowed),
+            corrupted: get(&c.corrupted),
+        }
+    }
+}
+
+/// A proxy that runs. Dropping it stops accepting; what is open ends with it.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    handle: Handle,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens, and forwards to `upstream` (`host:port`). Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(listen: &str, upstream: &str) -> io::Result<Proxy> {
+        let listener = TcpListener::bind(listen).await?;
+        let addr = listener.local_addr()?;
+        let (faults, cuts) = (watch::Sender::new(Faults::none()), watch::Sender::new(0));
+        let shared = Arc::new(Shared { faults, cuts, counters: Counters::default() });
+        let task = tokio::spawn(accept(listener, upstream.to_owned(), shared.clone()));
+        Ok(Proxy { addr, handle: Handle { shared }, task })
+    }
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+    /// Steers it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+    /// Stops listening and resets what is open.
+    pub async fn shutdown(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        self.handle.cut();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.handle.cut();
+    }
+}
+
+async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let permit = permits.clone().try_acquire_owned();
+        let (Ok(permit), false) = (permit, shared.faults.borrow().refuses()) else {
+            shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            reset(&client);
+            continue;
+        };
+        let (upstream, shared) = (upstream.clone(), shared.clone());
+        tokio::spawn(async move {
+            connection(client, &upstream, &shared).await;
+            drop(permit);
+        });
+    }
+}
+
+/// A close from now on is a reset.
+fn reset(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+async fn connection(mut client: TcpStream, upstream: &str, shared: &Shared) {
+    let counters = &shared.counters;
+    counters.connections.fetch_add(1, Ordering::Relaxed);
+    let mut cuts = shared.cuts.subscribe();
+    cuts.mark_unchanged();
+    let connected = tokio::select! {
+        connected = tokio::time::timeout(CONNECT, TcpStream::connect(upstream)) => connected,
+        _ = cuts.changed() => return reset(&client),
+    };
+    let Ok(Ok(mut server)) = connected else { return reset(&client) };
+    counters.open.fetch_add(1, Ordering::Relaxed);
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let lost = AtomicBool::new(false);
+    let clean = {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        let faults = || shared.faults.subscribe();
+        let up = pump::run(client_read, server_write, Way::Up, faults(), shared, &lost);
+        let down = pump::run(server_read, client_write, Way::Down, faults(), shared, &lost);
+        tokio::select! {
+            ends = async { tokio::join!(up, down) } => ends == (Ended::Cleanly, Ended::Cleanly),
+            _ = cuts.changed() => false,
+            () = healed(faults(), &lost) => false,
+        }
+    };
+    if !clean {
+        counters.resets.fetch_add(1, Ordering::Relaxed);
+        reset(&client);
+        reset(&server);
+    }
+    counters.open.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Waits until a connection that lost bytes is no longer half-open: it cannot go on.
+async fn healed(mut faults: watch::Receiver<Faults>, lost: &AtomicBool) {
+    loop {
+        if faults.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if lost.load(Ordering::Relaxed) && !faults.borrow().half_open() {
+            return;
+        }
+    }
+}
