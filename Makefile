@@ -1,13 +1,21 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help test demo fmt lint doc arrows unit tools
+.PHONY: help test demo sim bench fmt lint doc arrows deny unit tools
+
+SEEDS ?= 2000
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 tools: ## install what the other targets need
 	@command -v cc >/dev/null || { apt-get update -q && apt-get install -qy build-essential; }
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-test: tools fmt lint arrows doc unit ## everything that CI checks
+demo: tools ## live through an outage, in about a minute
+	cargo build --release --locked -p outlast-cli
+	target/release/outlast demo
+
+test: tools fmt lint arrows deny doc unit ## everything that CI checks
 
 fmt:
 	cargo fmt --all --check
@@ -21,5 +29,12 @@ doc:
 arrows: ## dependencies point one way (ARCHITECTURE.md)
 	python3 scripts/arrows.py
 
+deny: ## licences and sources of what we depend on
+	python3 scripts/deny.py
+
 unit:
 	cargo test --workspace --locked
+
+bench: tools ## measure, beside the targets; about three minutes
+	cargo build --release --locked -p outlast-bench
+	target/release/outlast-bench --json bench/latest.json

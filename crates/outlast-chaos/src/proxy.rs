@@ -2,7 +2,7 @@
 
 use crate::Faults;
 use crate::fault::Way;
-use crate::pump::{self, Ended};
+use crate::pump;
 use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
@@ -190,7 +190,8 @@ async fn connection(mut client: TcpStream, upstream: &str, shared: &Shared) {
         let up = pump::run(client_read, server_write, Way::Up, faults(), shared, &lost);
         let down = pump::run(server_read, client_write, Way::Down, faults(), shared, &lost);
         tokio::select! {
-            ends = async { tokio::join!(up, down) } => ends == (Ended::Cleanly, Ended::Cleanly),
+            // One that breaks ends both.
+            ends = async { tokio::try_join!(up, down) } => ends.is_ok(),
             _ = cuts.changed() => false,
             () = healed(faults(), &lost) => false,
         }

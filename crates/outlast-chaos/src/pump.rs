@@ -16,12 +16,10 @@ const CHUNK: usize = 4096;
 /// Chunks on their way: 256 KiB at most.
 const FLYING: usize = 64;
 
-/// How a way of a connection ended.
+/// A way of a connection did not end cleanly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Cleanly,
-    Broken,
-}
+pub(crate) struct Broken;
+type Ended = Result<(), Broken>;
 
 type Flight = (Instant, Vec<u8>);
 
@@ -39,8 +37,8 @@ pub(crate) async fn run(
     tokio::pin!(reader, writer);
     tokio::select! {
         read = &mut reader => match read {
-            Ended::Cleanly => writer.await,
-            Ended::Broken => Ended::Broken,
+            Ok(()) => writer.await,
+            broken => broken,
         },
         written = &mut writer => written,
     }
@@ -75,7 +73,7 @@ async fn read(
                 if let Some(time) = effects.slow_close {
                     sleep(time).await;
                 }
-                return Ended::Cleanly;
+                return Ok(());
             }
             Ok(n) => n,
             Err(_) => {
@@ -83,7 +81,7 @@ async fn read(
                     lost.store(true, Ordering::Relaxed);
                     std::future::pending::<()>().await;
                 }
-                return Ended::Broken;
+                return Err(Broken);
             }
         };
         data.truncate(n);
@@ -105,12 +103,12 @@ async fn read(
         // In order: nothing overtakes.
         last_due = last_due.max(Instant::now() + delay);
         if tx.send((last_due, data)).await.is_err() {
-            return Ended::Broken;
+            return Err(Broken);
         }
         if over {
             // Leaves what was passed the time to arrive before the reset.
             sleep_until(last_due + Duration::from_millis(50)).await;
-            return Ended::Broken;
+            return Err(Broken);
         }
     }
 }
@@ -143,12 +141,12 @@ async fn write(
             sleep(Duration::from_secs_f64(data.len() as f64 / rate as f64)).await;
         }
         if to.write_all(&data).await.is_err() {
-            return Ended::Broken;
+            return Err(Broken);
         }
         count.fetch_add(data.len() as u64, Ordering::Relaxed);
     }
     match to.shutdown().await {
-        Ok(()) => Ended::Cleanly,
-        Err(_) => Ended::Broken,
+        Ok(()) => Ok(()),
+        Err(_) => Err(Broken),
     }
 }

@@ -1,0 +1,54 @@
+//! `make bench`: what durability costs. Coordinator and workers are processes of their own;
+//! everything is synced on both sides, as always. Prints a table, and JSON with `--json FILE`.
+
+mod cases;
+mod procs;
+
+use procs::Lab;
+use serde::Serialize;
+
+/// A figure beside its target.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figure {
+    what: &'static str,
+    value: f64,
+    unit: &'static str,
+    target: &'static str,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[1..] {
+        ["coordinator", addr, dir] => procs::coordinator(addr, dir),
+        ["worker", url, dir, slots] => procs::worker(url, dir, slots),
+        [] => bench(None, ""),
+        ["--json", file] => bench(Some(file), ""),
+        ["--only", case] => bench(None, case),
+        _ => anyhow::bail!("usage: outlast-bench [--json FILE | --only CASE]"),
+    }
+}
+
+fn bench(json: Option<&str>, only: &str) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let figures = runtime.block_on(async {
+        let mut figures = Vec::new();
+        for (name, case) in cases::ALL {
+            if only.is_empty() || only == *name {
+                eprintln!("{name} …");
+                case(&mut figures).await?;
+            }
+        }
+        anyhow::Ok(figures)
+    })?;
+    println!("| figure | value | target |\n|---|---|---|");
+    for f in &figures {
+        let digits = if f.value < 10.0 { 2 } else { 0 };
+        println!("| {} | {:.digits$} {} | {} |", f.what, f.value, f.unit, f.target);
+    }
+    if let Some(file) = json {
+        std::fs::write(file, serde_json::to_vec_pretty(&figures)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The processes that are measured, and what the kernel says of them.
+
+use anyhow::Context;
+use outlast::Client;
+use outlast_coordinator::{Config, Coordinator};
+use outlast_core::coord::CoordConfig;
+use outlast_core::worker::WorkerConfig;
+use outlast_worker::shell::{Agent, AgentConfig, Function};
+use std::collections::HashMap;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Long, since thousands of the benchmark's idle links answer no heartbeats.
+        let core = CoordConfig { heartbeat_timeout: 300_000, ..Default::default() };
+        let config = Config { listen: addr.parse()?, data_dir: dir.into(), tls: None, core };
+        let mut coordinator = Coordinator::start(config).await?;
+        anyhow::bail!(coordinator.broken().await)
+    })
+}
+
+pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let core = WorkerConfig {
+            name: format!("bench-{slots}"),
+            slots: slots.parse()?,
+            initial_reconnect_delay: 100,
+            max_reconnect_delay: 100,
+            ..Default::default()
+        };
+        let noop = Function::inline(|_| Ok(serde_json::Value::Null));
+        let config = AgentConfig {
+            coordinator: url.into(),
+            state_dir: dir.into(),
+            api_key: None,
+            ca_file: None,
+            core,
+            exec: None,
+            functions: HashMap::from([("noop".to_owned(), noop)]),
+        };
+        let ended = Agent::start(config)?.wait().await;
+        anyhow::bail!(ended.reason)
+    })
+}
+
+/// A process that ends with the benchmark.
+pub(crate) struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn spawn(args: &[&str]) -> anyhow::Result<Process> {
+        let child =
+            Command::new(std::env::current_exe()?).args(args).stdin(Stdio::null()).spawn()?;
+        Ok(Process(child))
+    }
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
+    }
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> anyhow::Result<f64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+    }
+    /// Processor time so far in seconds.
+    pub fn cpu(&self) -> anyhow::Result<f64> {
+        let stat = self.proc("stat")?;
+        let rest = stat.rsplit_once(')').context("odd stat")?.1;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        // utime and stime, in ticks of 10 ms.
+        Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / 100.0)
+    }
+}
+
+/// A coordinator in a fresh folder.
+pub(crate) struct Lab {
+    pub coordinator: Process,
+    pub client: Client,
+    pub addr: String,
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    pub async fn new() -> anyhow::Result<Lab> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let addr = format!("127.0.0.1:{port}");
+        let dir = tempfile::tempdir()?;
+        let data = dir.path().join("data").display().to_string();
+        let coordinator = Process::spawn(&["coordinator", &addr, &data])?;
+        let client = Client::builder(&format!("http://{addr}")).build()?;
+        client.info().await?;
+        Ok(Lab { coordinator, client, addr, dir })
+    }
+    /// A worker, connected; by way of another address if given.
+    pub async fn worker(&self, slots: u32, via: Option<&str>) -> anyhow::Result<Process> {
+        let url = format!("http://{}", via.unwrap_or(&self.addr));
+        let dir = self.dir.path().join(format!("worker-{slots}")).display().to_string();
+        let worker = Process::spawn(&["worker", &url, &dir, &slots.to_string()])?;
+        self.connected(1).await?;
+        Ok(worker)
+    }
+    /// Waits for so many connected workers.
+    pub async fn connected(&self, count: usize) -> anyhow::Result<()> {
+        loop {
+            let all = self.client.workers().await?.workers;
+            if all.iter().filter(|w| w.state == "connected").count() >= count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    /// Waits for so many tasks that ended well.
+    pub async fn succeeded(&self, count: u64) -> anyhow::Result<()> {
+        loop {
+            let counts = self.client.counts().await?;
+            anyhow::ensure!(counts.failed == 0, "{} tasks failed", counts.failed);
+            if counts.succeeded >= count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
