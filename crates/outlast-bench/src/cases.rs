@@ -184,13 +184,14 @@ async fn bytes(figures: &mut Figures) -> anyhow::Result<()> {
 async fn finished(figures: &mut Figures) -> anyhow::Result<()> {
     let lab = Lab::new().await?;
     let _worker = lab.worker(1000, None).await?;
-    rate(&lab, 100_000, 0).await?;
+    // Until the store's page cache has reached its limit.
+    rate(&lab, 200_000, 0).await?;
     sleep(Duration::from_secs(1)).await;
     let before = lab.coordinator.rss()?;
-    rate(&lab, 100_000, 100_000).await?;
+    rate(&lab, 100_000, 200_000).await?;
     sleep(Duration::from_secs(1)).await;
     let grown = lab.coordinator.rss()? - before;
-    put(figures, "coordinator memory after 100,000 tasks", before / 1e6, "MB", "");
+    put(figures, "coordinator memory after 200,000 tasks", before / 1e6, "MB", "");
     put(figures, "  growth by 100,000 more", grown / 1e6, "MB", "flat");
     Ok(())
 }

@@ -6,11 +6,18 @@ use crate::events::Feed;
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::CoordStore;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Batches in one transaction, at most.
 const GROUP: usize = 4096;
+/// While several tasks share a commit, commits begin at least this far apart, so that more share
+/// the next: syncs take processor time from the tasks. One at a time waits for nobody.
+const PACE: Duration = Duration::from_millis(3);
+/// Records that one task causes in one go; more means that several share the commit.
+const ALONE: usize = 4;
+/// Records that make a commit worth its sync: then nobody waits for more.
+const WORTH: usize = 1024;
 
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +51,18 @@ struct Writer {
 impl Writer {
     fn run(mut self, batches: &Receiver<Batch<CoordRecord>>) {
         let mut group = Vec::new();
+        let mut next = Instant::now();
         while let Ok(first) = batches.recv() {
+            let mut records = first.records.len();
             group.push(first);
+            while group.len() < GROUP && records < WORTH {
+                let wait = next.saturating_duration_since(Instant::now());
+                let Ok(more) = batches.recv_timeout(wait) else { break };
+                records += more.records.len();
+                group.push(more);
+            }
             group.extend(batches.try_iter().take(GROUP));
+            next = Instant::now() + if records > ALONE { PACE } else { Duration::ZERO };
             if !self.commit(&group, batches) {
                 return;
             }

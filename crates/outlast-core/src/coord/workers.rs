@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The most tasks that wait at one worker when the coordinator chooses.
-const MAX_PREFETCH: u64 = 1024;
+const MAX_PREFETCH: u64 = 4096;
 /// Work that should wait at a worker, so that it never idles for a round trip, in milliseconds.
 const PREFETCH_MS: f64 = 500.0;
 

@@ -8,10 +8,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Batches in one transaction, at most.
 const GROUP: usize = 4096;
+/// While several results share a commit, commits begin at least this far apart, so that more
+/// share the next: syncs take processor time from the tasks. One at a time waits for nobody.
+const PACE: Duration = Duration::from_millis(3);
+/// Records that make a commit worth its sync: then nobody waits for more.
+const WORTH: usize = 1024;
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
@@ -31,15 +36,23 @@ pub(super) fn start(
 }
 
 fn run(mut store: WorkerStore, batches: &Receiver<ToWriter>, shared: &Arc<Shared>) {
-    let (mut group, mut ending) = (Vec::new(), false);
+    let (mut group, mut ending, mut next) = (Vec::new(), false, Instant::now());
     while !ending {
         let Ok(first) = batches.recv() else { return };
-        for message in std::iter::once(first).chain(batches.try_iter().take(GROUP)) {
-            match message {
-                ToWriter::Batch(batch) => group.push(batch),
+        let (mut records, mut message) = (0, Some(first));
+        while let Some(arrived) = message {
+            match arrived {
+                ToWriter::Batch(batch) => {
+                    records += batch.records.len();
+                    group.push(batch);
+                }
                 ToWriter::End => ending = true,
             }
+            let full = ending || records >= WORTH || group.len() >= GROUP;
+            let wait = next.saturating_duration_since(Instant::now());
+            message = if full { None } else { batches.recv_timeout(wait).ok() };
         }
+        next = Instant::now() + if group.len() > 1 { PACE } else { Duration::ZERO };
         let Some(last) = group.last().map(|b| b.number) else { continue };
         if let Err(error) = commit(&mut store, &group, shared) {
             tracing::error!("the state folder cannot be written, stopping: {error}");
