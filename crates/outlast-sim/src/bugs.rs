@@ -1,0 +1,45 @@
+//! Mistakes to plant around the core, to see that the oracles notice.
+
+/// A planted mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The coordinator's driver reports a batch as durable before it is.
+    CoordinatorAcksBeforeSync,
+    /// The worker's driver reports a batch as durable before it is.
+    WorkerAcksBeforeSync,
+    /// The coordinator's store never keeps a cursor.
+    ForgetsCursor,
+    /// The worker's store loses a finished result now and then.
+    LosesFinished,
+    /// An outcome of an old attempt is passed off as the current one's.
+    SkipsFencing,
+    /// After a restart the coordinator knows a smaller epoch.
+    ReusesEpoch,
+    /// The coordinator's clock runs twenty times too fast.
+    ClockRuns,
+    /// Assignments are not written down.
+    ForgetsAssigned,
+    /// What was synced is gone after a crash now and then.
+    LyingDisk,
+    /// After a restart a worker does not know what had started.
+    ForgetsStarted,
+    /// Silence is never noticed.
+    NeverTimesOut,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 11] = [
+        Bug::CoordinatorAcksBeforeSync,
+        Bug::WorkerAcksBeforeSync,
+        Bug::ForgetsCursor,
+        Bug::LosesFinished,
+        Bug::SkipsFencing,
+        Bug::ReusesEpoch,
+        Bug::ClockRuns,
+        Bug::ForgetsAssigned,
+        Bug::LyingDisk,
+        Bug::ForgetsStarted,
+        Bug::NeverTimesOut,
+    ];
+}

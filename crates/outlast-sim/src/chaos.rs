@@ -1,0 +1,124 @@
+//! What goes wrong, and when it stops.
+
+use crate::world::{Event, World};
+use rand::Rng;
+
+impl World {
+    /// Something goes wrong.
+    pub fn strike(&mut self) {
+        let i = self.rng.random_range(0..self.workers.len());
+        let time = match self.rng.random_range(0..3) {
+            0 => self.rng.random_range(100..3_000),
+            1 => self.rng.random_range(1_000..30_000),
+            _ => self.rng.random_range(10_000..150_000),
+        };
+        let until = self.now + time;
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        let link = (!links.is_empty()).then(|| links[self.rng.random_range(0..links.len())]);
+        let name = match self.rng.random_range(0..16) {
+            0 | 1 => {
+                if let Some(link) = link {
+                    self.break_link(link, false);
+                }
+                "cut"
+            }
+            2 | 3 => {
+                let (up, down) =
+                    [(true, true), (true, false), (false, true)][self.rng.random_range(0..3)];
+                if let Some(link) = link.and_then(|l| self.links.get_mut(&l)) {
+                    (link.mute_up, link.mute_down) = (link.mute_up || up, link.mute_down || down);
+                }
+                "half-open"
+            }
+            4 | 5 => {
+                self.refused_until[i] = until;
+                if let Some(link) = self.workers[i].link {
+                    self.break_link(link, false);
+                }
+                "partition"
+            }
+            6 => {
+                self.latency = self.rng.random_range(1..3_000);
+                "latency"
+            }
+            7 | 8 => {
+                let power = self.rng.random_bool(0.5);
+                self.crash_coord(power);
+                self.at(until.min(self.now + 60_000), Event::StartCoord);
+                "coordinator crash"
+            }
+            9 | 10 => {
+                let power = self.rng.random_bool(0.5);
+                self.crash_worker(i, power);
+                self.at(until, Event::StartWorker(i));
+                "worker crash"
+            }
+            11 => {
+                self.coord.paused_until = until;
+                "coordinator stopped"
+            }
+            12 => {
+                self.workers[i].peer.paused_until = until;
+                "worker stopped"
+            }
+            13 => {
+                if self.rng.random_bool(0.5) {
+                    self.coord.disk_full_until = until;
+                } else {
+                    self.workers[i].peer.disk_full_until = until;
+                }
+                "disk full"
+            }
+            14 => {
+                self.coord.disk_slow = self.rng.random_bool(0.5);
+                self.workers[i].peer.disk_slow = self.rng.random_bool(0.5);
+                let jump = self.rng.random_range(-10_000_000..10_000_000);
+                self.workers[i].peer.skew += jump;
+                self.coord.skew -= jump;
+                "slow disk, wall clock jump"
+            }
+            _ => {
+                let hard = self.rng.random_bool(0.5);
+                self.feed_worker(
+                    i,
+                    |core, now| if hard { core.stop(now) } else { core.drain(now) },
+                );
+                "worker drain or stop"
+            }
+        };
+        self.say(|| format!("FAULT {name} (worker {i}, {time} ms)"));
+        *self.faults.entry(name).or_default() += 1;
+        if self.now < self.heal_at {
+            let next = self.now + self.rng.random_range(200..20_000);
+            self.at(next.min(self.heal_at), Event::Strike);
+        }
+    }
+
+    /// Everything works from now on. Links that swallow stay so: nobody resets them.
+    pub fn heal(&mut self) {
+        self.say(|| "HEAL".into());
+        self.healed = true;
+        self.latency = 20;
+        (self.coord.paused_until, self.coord.disk_full_until) = (self.now, self.now);
+        self.coord.disk_slow = false;
+        self.refused_until.iter_mut().for_each(|t| *t = self.now);
+        for w in &mut self.workers {
+            (w.peer.paused_until, w.peer.disk_full_until) = (self.now, self.now);
+            w.peer.disk_slow = false;
+        }
+        if self.coord.machine.is_none() {
+            self.start_coord();
+        }
+        for i in 0..self.workers.len() {
+            if self.workers[i].exited {
+                self.crash_worker(i, false);
+            }
+            if self.workers[i].peer.machine.is_none() {
+                self.start_worker(i);
+            }
+        }
+        for i in 0..self.workers.len() {
+            self.kick_worker_disk(i);
+        }
+    }
+}

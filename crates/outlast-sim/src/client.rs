@@ -1,0 +1,99 @@
+//! The user: submits, cancels, retries, and repeats what was not answered.
+
+use crate::world::World;
+use outlast_core::TaskId;
+use outlast_core::coord::{Request, Response, Submission};
+use outlast_wire::spec::{LateResult, Rerun};
+use outlast_wire::{Run, TaskSpec};
+use rand::Rng;
+use std::sync::Arc;
+
+impl World {
+    /// Does something that a user does.
+    pub fn client_acts(&mut self) {
+        match self.rng.random_range(0..10) {
+            0 => {
+                let Some(task) = self.some_task() else { return };
+                let known = self.coord.store.task_row(&task);
+                self.say(|| format!("client cancels {task}"));
+                self.ask(Request::Cancel { task, known });
+            }
+            1 => {
+                let Some(task) = self.some_task() else { return };
+                let known = self.coord.store.task_row(&task);
+                self.say(|| format!("client retries {task}"));
+                self.ask(Request::Retry { task, known });
+            }
+            2 => {
+                // The same again, as after a lost answer.
+                let Some(id) = self.some_task() else { return };
+                let spec = self.specs[&id].clone();
+                self.submit(vec![(id, spec)]);
+            }
+            _ => {
+                let count =
+                    if self.rng.random_bool(0.2) { self.rng.random_range(2..12) } else { 1 };
+                let tasks = (0..count).map(|_| self.new_task()).collect();
+                self.submit(tasks);
+            }
+        }
+    }
+
+    fn some_task(&mut self) -> Option<TaskId> {
+        let count = self.specs.len();
+        if count == 0 {
+            return None;
+        }
+        let n = self.rng.random_range(0..count);
+        self.specs.keys().nth(n).cloned()
+    }
+
+    fn new_task(&mut self) -> (TaskId, Arc<TaskSpec>) {
+        let rng = &mut self.rng;
+        let mut spec = TaskSpec::new(Run::Shell("work".into()));
+        spec.reconnect_window = [5.0, 30.0, 120.0][rng.random_range(0..3)];
+        spec.max_retries = rng.random_range(0..5);
+        spec.retry_failures = rng.random_bool(0.3);
+        spec.priority = rng.random_range(0..3);
+        spec.slots = if rng.random_bool(0.1) { 2 } else { 1 };
+        if rng.random_bool(0.3) {
+            spec.rerun = Rerun::Never;
+        }
+        if rng.random_bool(0.4) {
+            spec.late_result = LateResult::Fence;
+        }
+        if rng.random_bool(0.1) {
+            spec.requires.insert("gpu".into(), "*".into());
+        }
+        let id: TaskId = format!("t{}", self.specs.len()).into();
+        let spec = Arc::new(spec);
+        self.specs.insert(id.clone(), spec.clone());
+        (id, spec)
+    }
+
+    fn submit(&mut self, tasks: Vec<(TaskId, Arc<TaskSpec>)>) {
+        let ids: Vec<TaskId> = tasks.iter().map(|(id, _)| id.clone()).collect();
+        self.say(|| format!("client submits {ids:?}"));
+        let submission = |(id, spec): (TaskId, Arc<TaskSpec>)| {
+            let known = self.coord.store.task_row(&id);
+            Submission { id, spec, known }
+        };
+        let request = Request::Submit(tasks.into_iter().map(submission).collect());
+        self.ask(request);
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.requests += 1;
+        let number = self.requests;
+        self.asked.insert(number);
+        self.feed_coord(|core, now| core.on_request(now, number, request));
+    }
+
+    pub fn on_reply(&mut self, request: u64, response: Response) {
+        if self.asked.remove(&request)
+            && let Response::Submitted(tasks) = response
+        {
+            tasks.iter().for_each(|task| self.oracle.accepted(&task.id));
+        }
+    }
+}

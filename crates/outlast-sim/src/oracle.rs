@@ -1,0 +1,194 @@
+//! The judge. Knows what was synced, sent and executed; nothing of how the machines decide.
+
+use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
+use outlast_core::{AttemptId, TaskId};
+use outlast_store::{EventKind, sim::SimCoordStore};
+use outlast_wire::TaskSpec;
+use outlast_wire::spec::Rerun;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Default)]
+struct Task {
+    spec: Option<Arc<TaskSpec>>,
+    /// The newest attempt, and whose it is.
+    epoch: u64,
+    worker: Arc<str>,
+    over: Option<TaskState>,
+    executions: u32,
+}
+
+/// What is known, and the first thing that was wrong.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    tasks: BTreeMap<TaskId, Task>,
+    cursors: BTreeMap<Arc<str>, u64>,
+    assigned: BTreeSet<AttemptId>,
+    /// Acknowledged to the client.
+    accepted: BTreeSet<TaskId>,
+    /// Durable at a worker.
+    finished: BTreeSet<AttemptId>,
+    /// When the coordinator last had a link to the worker, in true milliseconds.
+    pub seen: BTreeMap<Arc<str>, u64>,
+    pub wrong: Option<String>,
+}
+
+impl Oracle {
+    fn fail(&mut self, text: String) {
+        self.wrong.get_or_insert(text);
+    }
+
+    /// The coordinator's store synced this.
+    pub fn coord_synced(&mut self, now: u64, batches: &[Batch<CoordRecord>]) {
+        for record in batches.iter().flat_map(|b| &b.records) {
+            self.coord_record(now, record);
+        }
+    }
+
+    fn coord_record(&mut self, now: u64, record: &CoordRecord) {
+        use CoordRecord as R;
+        match record {
+            R::Submitted { task, spec, .. } => {
+                let task_ = self.tasks.entry(task.clone()).or_default();
+                if task_.spec.replace(spec.clone()).is_some() {
+                    self.fail(format!("I2: {task} was submitted twice"));
+                }
+            }
+            R::Assigned { task: id, epoch, worker, .. } => {
+                self.assigned.insert(AttemptId { task: id.clone(), epoch: *epoch });
+                let task = self.tasks.entry(id.clone()).or_default();
+                let readopted = *epoch == task.epoch && *worker == task.worker;
+                let (old, over) = (task.epoch, task.over);
+                (task.epoch, task.worker) = (*epoch, worker.clone());
+                if *epoch <= old && !readopted {
+                    self.fail(format!("I3: {id} got epoch {epoch} after {old}"));
+                }
+                if over.is_some() {
+                    self.fail(format!("I5: {id} was assigned though it is over"));
+                }
+            }
+            R::Requeued { task: id, epoch, retries, reason, .. } => {
+                let Some(task) = self.tasks.get(id) else { return };
+                let spec = task.spec.clone();
+                let (over, worker) = (task.over, task.worker.clone());
+                if over.is_some() {
+                    self.fail(format!("I5: {id} was requeued though it is over"));
+                }
+                let Some(spec) = spec else { return };
+                if *retries > spec.max_retries {
+                    self.fail(format!("I6: {id} was retried {retries} times"));
+                }
+                let window = (spec.reconnect_window * 1000.0) as u64;
+                let seen = self.seen.get(&worker).copied().unwrap_or(0);
+                if reason.contains("did not return") && now.saturating_sub(seen) < window {
+                    let away = now - seen;
+                    self.fail(format!("{id}.{epoch} was given up after {away} of {window} ms"));
+                }
+            }
+            R::Ended { task: id, state, .. } => {
+                let task = self.tasks.entry(id.clone()).or_default();
+                if let Some(before) = task.over.replace(*state) {
+                    self.fail(format!("I2: {id} ended as {state:?} after {before:?}"));
+                }
+            }
+            R::Retried { task: id, .. } => {
+                let task = self.tasks.entry(id.clone()).or_default();
+                // A person asked for another run.
+                task.executions = 0;
+                if task.over.take() == Some(TaskState::Succeeded) {
+                    self.fail(format!("{id} was retried though it had succeeded"));
+                }
+            }
+            R::Cursor { worker, seq, .. } => {
+                let last = self.cursors.entry(worker.clone()).or_default();
+                *last = (*last).max(*seq);
+            }
+            R::WorkerForgotten { worker, .. } => {
+                self.cursors.remove(worker);
+            }
+            _ => {}
+        }
+    }
+
+    /// The coordinator sent an acknowledgement.
+    pub fn acked(&mut self, worker: &Arc<str>, seq: u64, how: &str) {
+        let synced = self.cursors.get(worker).copied().unwrap_or(0);
+        if seq > synced {
+            self.fail(format!("{how} {seq} was sent when only {synced} was synced"));
+        }
+    }
+
+    /// The coordinator sent an assignment.
+    pub fn assignment(&mut self, id: AttemptId) {
+        if !self.assigned.contains(&id) {
+            self.fail(format!("{}.{} was sent before it was synced", id.task, id.epoch));
+        }
+    }
+
+    /// The client was told that this task is accepted.
+    pub fn accepted(&mut self, id: &TaskId) {
+        if !self.tasks.contains_key(id) {
+            self.fail(format!("{id} was accepted before it was synced"));
+        }
+        self.accepted.insert(id.clone());
+    }
+
+    /// A worker's store synced this.
+    pub fn worker_synced(&mut self, store: &Arc<str>, batches: &[Batch<WorkerRecord>]) {
+        for record in batches.iter().flat_map(|b| &b.records) {
+            match record {
+                WorkerRecord::Finished { outcome, .. } => {
+                    let task = outcome.task_id.as_str().into();
+                    self.finished.insert(AttemptId { task, epoch: outcome.epoch });
+                }
+                WorkerRecord::Acked { seq, .. } => self.acked(store, *seq, "a deletion up to"),
+                _ => {}
+            }
+        }
+    }
+
+    /// An executor finished an attempt, and its worker sent the outcome.
+    pub fn sent(&mut self, task: &str, epoch: u64) {
+        let id = AttemptId { task: task.into(), epoch };
+        if !self.finished.contains(&id) {
+            self.fail(format!("the outcome of {task}.{epoch} left before it was synced"));
+        }
+    }
+
+    /// An executor began an attempt.
+    pub fn executed(&mut self, id: &TaskId) {
+        let task = self.tasks.entry(id.clone()).or_default();
+        task.executions += 1;
+        let never = task.spec.as_ref().is_some_and(|s| s.rerun == Rerun::Never);
+        if never && task.executions > 1 {
+            let count = task.executions;
+            self.fail(format!("{id} must not run twice, and ran {count} times"));
+        }
+    }
+
+    /// Everything healed long ago.
+    pub fn converged(&mut self, store: &SimCoordStore) {
+        for id in self.accepted.clone() {
+            match store.task_row(&id) {
+                Some(row) if row.state.is_terminal() => {}
+                Some(row) => self.fail(format!("I6: {id} is still {}", row.state.as_str())),
+                None => self.fail(format!("I1: {id} was accepted and is gone")),
+            }
+        }
+        let orphans: BTreeSet<AttemptId> = store
+            .orphans()
+            .iter()
+            .map(|o| AttemptId { task: o.task.clone(), epoch: o.event.epoch })
+            .collect();
+        for id in self.finished.clone() {
+            let told = |e: &outlast_store::StoredEvent| {
+                use EventKind as K;
+                let kinds = [K::Succeeded, K::Failed, K::Cancelled, K::Requeued, K::Superseded];
+                e.epoch == id.epoch && kinds.contains(&e.kind)
+            };
+            if !store.history(&id.task).iter().any(told) && !orphans.contains(&id) {
+                self.fail(format!("I1: nothing tells of {}.{}", id.task, id.epoch));
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! The coordinator and the workers with their stores: what a real driver does, in virtual time.
+
+use crate::Bug;
+use crate::world::{Event, World};
+use outlast_core::coord::{self, CoordConfig, Coordinator};
+use outlast_core::records::{Batch, CoordRecord, WorkerRecord};
+use outlast_core::worker::{self, StopKind, Worker, WorkerConfig};
+use outlast_core::{AttemptId, Now, TaskId};
+use outlast_store::sim::{SimCoordStore, SimWorkerStore};
+use outlast_wire::TaskSpec;
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{self, OutcomeKind, TaskOutcome, outbox_item};
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A process, a disk and a clock.
+pub(crate) struct Peer<M, S, R> {
+    pub machine: Option<M>,
+    pub store: S,
+    /// Grows with each start: what belongs to a former life is ignored.
+    pub life: u32,
+    pub queue: Vec<Batch<R>>,
+    pub writing: Vec<Batch<R>>,
+    pub paused_until: u64,
+    pub disk_full_until: u64,
+    pub disk_slow: bool,
+    pub armed: u64,
+    pub skew: i64,
+    /// What the monotonic clock gained over true time.
+    pub ahead: u64,
+}
+
+impl<M, S, R> Peer<M, S, R> {
+    pub fn new(store: S) -> Self {
+        Peer {
+            machine: None,
+            store,
+            life: 0,
+            queue: Vec::new(),
+            writing: Vec::new(),
+            paused_until: 0,
+            disk_full_until: 0,
+            disk_slow: false,
+            armed: u64::MAX,
+            skew: 0,
+            ahead: 0,
+        }
+    }
+    pub fn now(&self, true_now: u64) -> Now {
+        Now { mono: true_now + self.ahead, wall: 1_700_000_000_000 + true_now as i64 + self.skew }
+    }
+}
+
+pub(crate) type Coord = Peer<Coordinator, SimCoordStore, CoordRecord>;
+
+pub(crate) struct WorkerPeer {
+    pub peer: Peer<Worker, SimWorkerStore, WorkerRecord>,
+    pub name: String,
+    pub store_id: Arc<str>,
+    pub slots: u32,
+    pub gpu: bool,
+    /// The link that the machine believes in.
+    pub link: Option<u64>,
+    pub running: BTreeMap<AttemptId, Arc<TaskSpec>>,
+    pub exited: bool,
+}
+
+impl World {
+    pub fn start_coord(&mut self) {
+        let peer = &mut self.coord;
+        peer.life += 1;
+        let mut snapshot = peer.store.snapshot();
+        if self.bug == Some(Bug::ReusesEpoch) {
+            for task in &mut snapshot.tasks {
+                task.epoch = task.epoch.saturating_sub(1);
+            }
+        }
+        let mut config = CoordConfig::default();
+        if self.bug == Some(Bug::NeverTimesOut) {
+            config.heartbeat_timeout = u64::MAX / 4;
+        }
+        let now = peer.now(self.now);
+        peer.machine = Some(Coordinator::new(config, snapshot, now));
+        for worker in &self.workers {
+            self.oracle.seen.insert(worker.store_id.clone(), self.now);
+        }
+        self.say(|| "coordinator starts".into());
+        self.pump_coord();
+    }
+
+    pub fn crash_coord(&mut self, power: bool) {
+        if self.coord.machine.take().is_none() {
+            return;
+        }
+        self.say(|| "coordinator crashes".into());
+        let peer = &mut self.coord;
+        peer.queue.clear();
+        let written = std::mem::take(&mut peer.writing);
+        let kept = self.rng.random_range(0..=peer.store.unsynced());
+        peer.store.crash_keeping(kept);
+        // What was on its way to the disk may have arrived.
+        if self.bug != Some(Bug::LyingDisk) {
+            self.oracle.coord_synced(self.now, &written[..kept]);
+        }
+        self.asked.clear();
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            self.break_link(link, power);
+        }
+    }
+
+    pub fn start_worker(&mut self, i: usize) {
+        let never = self.bug == Some(Bug::NeverTimesOut);
+        let forgets = self.bug == Some(Bug::ForgetsStarted);
+        let w = &mut self.workers[i];
+        w.peer.life += 1;
+        w.exited = false;
+        let mut snapshot = w.peer.store.open();
+        if forgets {
+            snapshot.attempts.iter_mut().for_each(|a| a.started_at = None);
+        }
+        let config = WorkerConfig {
+            name: w.name.clone(),
+            slots: w.slots,
+            prefetch: w.slots,
+            capabilities: if w.gpu { r#"{"gpu":"x"}"# } else { "{}" }.into(),
+            heartbeat_timeout: if never { u64::MAX / 4 } else { 15_000 },
+            ..Default::default()
+        };
+        let now = w.peer.now(self.now);
+        w.peer.machine = Some(Worker::new(config, snapshot, self.rng.random(), now));
+        self.say(|| format!("worker {i} starts"));
+        self.pump_worker(i);
+    }
+
+    pub fn crash_worker(&mut self, i: usize, power: bool) {
+        let w = &mut self.workers[i];
+        if w.peer.machine.take().is_none() {
+            return;
+        }
+        w.peer.queue.clear();
+        let written = std::mem::take(&mut w.peer.writing);
+        w.running.clear();
+        let kept = self.rng.random_range(0..=w.peer.store.unsynced());
+        w.peer.store.crash_keeping(kept);
+        let store = w.store_id.clone();
+        self.oracle.worker_synced(&store, &written[..kept]);
+        let w = &mut self.workers[i];
+        let link = w.link.take();
+        self.say(|| format!("worker {i} crashes"));
+        if let Some(link) = link {
+            self.break_link(link, power);
+        }
+    }
+
+    /// Feeds the coordinator and does what it says.
+    pub fn feed_coord(&mut self, input: impl FnOnce(&mut Coordinator, Now)) {
+        let now = self.coord.now(self.now);
+        let Some(core) = &mut self.coord.machine else { return };
+        input(core, now);
+        self.pump_coord();
+    }
+
+    pub fn pump_coord(&mut self) {
+        loop {
+            let Some(core) = &mut self.coord.machine else { return };
+            let Some(output) = core.poll_output() else { break };
+            match output {
+                coord::Output::Send(conn, kind) => self.coord_sends(conn, kind),
+                coord::Output::Close(conn, _) => self.close(conn, true),
+                coord::Output::Persist(mut batch) => {
+                    let number = batch.number;
+                    match self.bug {
+                        Some(Bug::ForgetsCursor) => {
+                            batch.records.retain(|r| !matches!(r, CoordRecord::Cursor { .. }));
+                        }
+                        Some(Bug::ForgetsAssigned) => {
+                            batch.records.retain(|r| !matches!(r, CoordRecord::Assigned { .. }));
+                        }
+                        _ => {}
+                    }
+                    self.coord.queue.push(batch);
+                    self.write_coord();
+                    if self.bug == Some(Bug::CoordinatorAcksBeforeSync)
+                        && let Some(core) = &mut self.coord.machine
+                    {
+                        core.on_persisted(number);
+                    }
+                }
+                coord::Output::Reply(request, response) => self.on_reply(request, response),
+            }
+        }
+        let Some(core) = &self.coord.machine else { return };
+        let at = core.next_wake().saturating_sub(self.coord.ahead).max(self.now);
+        if at != self.coord.armed || at <= self.now {
+            self.coord.armed = at;
+            let life = self.coord.life;
+            self.at(at.max(self.now + 1), Event::CoordTick(life));
+        }
+    }
+
+    fn write_coord(&mut self) {
+        let life = self.coord.life;
+        if !self.coord.writing.is_empty() || self.coord.queue.is_empty() {
+            return;
+        }
+        if self.coord.disk_full_until > self.now {
+            self.at(self.coord.disk_full_until, Event::CoordDisk(life));
+            return;
+        }
+        self.coord.writing = std::mem::take(&mut self.coord.queue);
+        if let Err(error) = self.coord.store.write(&self.coord.writing) {
+            self.oracle.wrong.get_or_insert(format!("the coordinator's store refused: {error}"));
+        }
+        let took = self.disk_time(self.coord.disk_slow);
+        self.at(self.now + took, Event::CoordDisk(life));
+    }
+
+    pub fn on_coord_disk(&mut self) {
+        let written = std::mem::take(&mut self.coord.writing);
+        if let Some(last) = written.last().map(|b| b.number) {
+            let lies = self.bug == Some(Bug::LyingDisk) && self.rng.random_bool(0.2);
+            if !lies {
+                self.coord.store.sync();
+            }
+            self.oracle.coord_synced(self.now, &written);
+            self.feed_coord(|core, _| core.on_persisted(last));
+        }
+        self.write_coord();
+    }
+
+    fn coord_sends(&mut self, conn: u64, kind: Kind) {
+        let Some(link) = self.links.get(&conn) else { return };
+        let store = self.workers[link.worker].store_id.clone();
+        match &kind {
+            Kind::Ack(ack) => {
+                ack.cursors.iter().for_each(|c| self.oracle.acked(&store, c.seq, "ack"));
+            }
+            Kind::Welcome(w) => {
+                w.cursors.iter().for_each(|c| self.oracle.acked(&store, c.seq, "welcome"));
+            }
+            Kind::Assign(assign) => {
+                for t in &assign.tasks {
+                    let task = t.task_id.as_str().into();
+                    self.oracle.assignment(AttemptId { task, epoch: t.epoch });
+                }
+            }
+            _ => {}
+        }
+        self.send(conn, false, kind);
+    }
+
+    pub fn feed_worker(&mut self, i: usize, input: impl FnOnce(&mut Worker, Now)) {
+        let w = &mut self.workers[i];
+        let now = w.peer.now(self.now);
+        let Some(core) = &mut w.peer.machine else { return };
+        input(core, now);
+        self.pump_worker(i);
+    }
+
+    pub fn pump_worker(&mut self, i: usize) {
+        loop {
+            let Some(core) = &mut self.workers[i].peer.machine else { return };
+            let Some(output) = core.poll_output() else { break };
+            self.worker_does(i, output);
+        }
+        let w = &mut self.workers[i].peer;
+        let Some(core) = &w.machine else { return };
+        let at = core.next_wake().saturating_sub(w.ahead).max(self.now);
+        if at != w.armed || at <= self.now {
+            w.armed = at;
+            let life = w.life;
+            self.at(at.max(self.now + 1), Event::WorkerTick(i, life));
+        }
+    }
+
+    fn worker_does(&mut self, i: usize, output: worker::Output) {
+        let life = self.workers[i].peer.life;
+        match output {
+            worker::Output::Dial => self.dial(i),
+            worker::Output::Send(kind) => {
+                if let Kind::Outbox(batch) = &kind {
+                    for item in &batch.items {
+                        if let Some(outbox_item::Kind::Outcome(o)) = &item.kind {
+                            self.oracle.sent(&o.task_id, o.epoch);
+                        }
+                    }
+                }
+                if let Some(link) = self.workers[i].link {
+                    self.send(link, true, kind);
+                }
+            }
+            worker::Output::Close(_) => {
+                if let Some(link) = self.workers[i].link.take() {
+                    self.close(link, false);
+                }
+            }
+            worker::Output::Persist(mut batch) => {
+                let number = batch.number;
+                if self.bug == Some(Bug::LosesFinished) && self.rng.random_bool(0.1) {
+                    batch.records.retain(|r| !matches!(r, WorkerRecord::Finished { .. }));
+                }
+                self.workers[i].peer.queue.push(batch);
+                self.write_worker(i);
+                if self.bug == Some(Bug::WorkerAcksBeforeSync) {
+                    let now = self.workers[i].peer.now(self.now);
+                    if let Some(core) = &mut self.workers[i].peer.machine {
+                        core.on_persisted(now, number);
+                    }
+                }
+            }
+            worker::Output::Run(task, epoch, spec) => {
+                self.say(|| format!("worker {i} runs {task}.{epoch}"));
+                self.oracle.executed(&task);
+                let id = AttemptId { task, epoch };
+                self.workers[i].running.insert(id.clone(), spec);
+                let took = match self.rng.random_range(0..4) {
+                    0 => 0,
+                    1 => self.rng.random_range(0..1_000),
+                    _ => self.rng.random_range(0..40_000),
+                };
+                let kind = match self.rng.random_range(0..10) {
+                    0 => OutcomeKind::OutcomeFailed,
+                    _ => OutcomeKind::OutcomeSucceeded,
+                };
+                self.at(self.now + took, Event::TaskEnds(i, life, id, kind));
+            }
+            worker::Output::StopRun(task, epoch, kind) => {
+                let kind = match kind {
+                    StopKind::Cancel => OutcomeKind::OutcomeCancelled,
+                    StopKind::Interrupt => OutcomeKind::OutcomeInterrupted,
+                };
+                let after = self.rng.random_range(0..5_000);
+                let id = AttemptId { task, epoch };
+                self.at(self.now + after, Event::TaskEnds(i, life, id, kind));
+            }
+            worker::Output::State(..) => {}
+            worker::Output::Exit => {
+                self.say(|| format!("worker {i} has ended cleanly"));
+                self.workers[i].exited = true;
+            }
+        }
+    }
+
+    pub fn on_task_end(&mut self, i: usize, id: AttemptId, kind: OutcomeKind) {
+        if self.workers[i].running.remove(&id).is_none() {
+            return;
+        }
+        let wall = self.workers[i].peer.now(self.now).wall;
+        let (task, epoch) = (id.task.clone(), id.epoch);
+        self.say(|| format!("worker {i} ends {task}.{epoch} {}", kind.as_str_name()));
+        let outcome = TaskOutcome {
+            task_id: id.task.to_string(),
+            epoch,
+            kind: kind.into(),
+            started_at_ms: wall,
+            finished_at_ms: wall,
+            ..Default::default()
+        };
+        self.feed_worker(i, |core, now| core.on_finished(now, outcome));
+    }
+
+    fn write_worker(&mut self, i: usize) {
+        let w = &mut self.workers[i].peer;
+        let life = w.life;
+        if !w.writing.is_empty() || w.queue.is_empty() {
+            return;
+        }
+        if w.disk_full_until > self.now {
+            let at = w.disk_full_until;
+            self.at(at, Event::WorkerDisk(i, life));
+            return;
+        }
+        w.writing = std::mem::take(&mut w.queue);
+        if let Err(error) = w.store.write(&w.writing) {
+            self.oracle.wrong.get_or_insert(format!("the store of worker {i} refused: {error}"));
+        }
+        let slow = self.workers[i].peer.disk_slow;
+        let took = self.disk_time(slow);
+        self.at(self.now + took, Event::WorkerDisk(i, life));
+    }
+
+    pub fn on_worker_disk(&mut self, i: usize) {
+        let w = &mut self.workers[i].peer;
+        let written = std::mem::take(&mut w.writing);
+        if let Some(last) = written.last().map(|b| b.number) {
+            w.store.sync();
+            let store = self.workers[i].store_id.clone();
+            self.oracle.worker_synced(&store, &written);
+            self.feed_worker(i, |core, now| core.on_persisted(now, last));
+        }
+        self.write_worker(i);
+    }
+
+    /// A planted bug: an outcome claims to be of the newest attempt.
+    pub fn tamper(&mut self, kind: Kind) -> Kind {
+        let (Some(Bug::SkipsFencing), Kind::Outbox(mut batch)) = (self.bug, kind.clone()) else {
+            return kind;
+        };
+        for item in &mut batch.items {
+            if let Some(outbox_item::Kind::Outcome(o)) = &mut item.kind {
+                let id: TaskId = o.task_id.as_str().into();
+                if let Some(row) = self.coord.store.task_row(&id) {
+                    o.epoch = row.epoch;
+                }
+            }
+        }
+        Kind::Outbox(v2::OutboxBatch { ..batch })
+    }
+
+    fn disk_time(&mut self, slow: bool) -> u64 {
+        if slow { self.rng.random_range(100..4_000) } else { self.rng.random_range(1..15) }
+    }
+}

@@ -1,0 +1,26 @@
+//! A few seeds in every test run; `make sim` runs many.
+
+use outlast_sim::{Bug, run};
+
+#[test]
+fn seeds_converge() {
+    for seed in 0..150 {
+        let outcome = run(seed, None, false);
+        assert_eq!(outcome.wrong, None, "cargo run -p outlast-sim -- --seed {seed} --trace");
+    }
+}
+
+#[test]
+fn a_seed_is_one_history() {
+    for seed in 0..5 {
+        assert_eq!(run(seed, None, false).hash, run(seed, None, false).hash);
+    }
+}
+
+#[test]
+fn planted_bugs_are_caught() {
+    for bug in Bug::ALL {
+        let caught = (0..500).any(|seed| run(seed, Some(bug), false).wrong.is_some());
+        assert!(caught, "{bug:?}");
+    }
+}
