@@ -34,6 +34,12 @@ deny: ## licences and sources of what we depend on
 
 unit:
 	cargo test --workspace --locked
+	cargo run --release --locked -q -p outlast-sim -- --seeds 100000 --seconds 90
+
+sim: tools ## simulate faults: make sim SEEDS=20000
+	cargo build --release --locked -p outlast-sim
+	target/release/outlast-sim --seeds $(SEEDS)
+	target/release/outlast-sim --planted
 
 bench: tools ## measure, beside the targets; about three minutes
 	cargo build --release --locked -p outlast-bench

@@ -55,10 +55,12 @@ impl World {
             }
             11 => {
                 self.coord.paused_until = until;
+                self.at(until, Event::Resume);
                 "coordinator stopped"
             }
             12 => {
                 self.workers[i].peer.paused_until = until;
+                self.at(until, Event::Resume);
                 "worker stopped"
             }
             13 => {

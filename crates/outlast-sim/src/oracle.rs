@@ -15,7 +15,9 @@ struct Task {
     epoch: u64,
     worker: Arc<str>,
     over: Option<TaskState>,
+    /// Of attempts after `floor`, the newest when a person last asked for another run.
     executions: u32,
+    floor: u64,
 }
 
 /// What is known, and the first thing that was wrong.
@@ -39,13 +41,13 @@ impl Oracle {
     }
 
     /// The coordinator's store synced this.
-    pub fn coord_synced(&mut self, now: u64, batches: &[Batch<CoordRecord>]) {
+    pub fn coord_synced(&mut self, batches: &[Batch<CoordRecord>]) {
         for record in batches.iter().flat_map(|b| &b.records) {
-            self.coord_record(now, record);
+            self.coord_record(record);
         }
     }
 
-    fn coord_record(&mut self, now: u64, record: &CoordRecord) {
+    fn coord_record(&mut self, record: &CoordRecord) {
         use CoordRecord as R;
         match record {
             R::Submitted { task, spec, .. } => {
@@ -67,22 +69,16 @@ impl Oracle {
                     self.fail(format!("I5: {id} was assigned though it is over"));
                 }
             }
-            R::Requeued { task: id, epoch, retries, reason, .. } => {
+            R::Requeued { task: id, retries, .. } => {
                 let Some(task) = self.tasks.get(id) else { return };
                 let spec = task.spec.clone();
-                let (over, worker) = (task.over, task.worker.clone());
+                let over = task.over;
                 if over.is_some() {
                     self.fail(format!("I5: {id} was requeued though it is over"));
                 }
                 let Some(spec) = spec else { return };
                 if *retries > spec.max_retries {
                     self.fail(format!("I6: {id} was retried {retries} times"));
-                }
-                let window = (spec.reconnect_window * 1000.0) as u64;
-                let seen = self.seen.get(&worker).copied().unwrap_or(0);
-                if reason.contains("did not return") && now.saturating_sub(seen) < window {
-                    let away = now - seen;
-                    self.fail(format!("{id}.{epoch} was given up after {away} of {window} ms"));
                 }
             }
             R::Ended { task: id, state, .. } => {
@@ -93,8 +89,7 @@ impl Oracle {
             }
             R::Retried { task: id, .. } => {
                 let task = self.tasks.entry(id.clone()).or_default();
-                // A person asked for another run.
-                task.executions = 0;
+                (task.executions, task.floor) = (0, task.epoch);
                 if task.over.take() == Some(TaskState::Succeeded) {
                     self.fail(format!("{id} was retried though it had succeeded"));
                 }
@@ -107,6 +102,20 @@ impl Oracle {
                 self.cursors.remove(worker);
             }
             _ => {}
+        }
+    }
+
+    /// The coordinator decided this.
+    pub fn decided(&mut self, now: u64, records: &[CoordRecord]) {
+        for record in records {
+            let CoordRecord::Requeued { task: id, epoch, reason, .. } = record else { continue };
+            let Some(task) = self.tasks.get(id).filter(|t| t.epoch == *epoch) else { continue };
+            let Task { spec: Some(spec), worker, .. } = task else { continue };
+            let window = (spec.reconnect_window * 1000.0) as u64;
+            let away = now - self.seen.get(worker).copied().unwrap_or(0);
+            if reason.contains("did not return") && away < window {
+                self.fail(format!("{id}.{epoch} was given up after {away} of {window} ms"));
+            }
         }
     }
 
@@ -156,9 +165,9 @@ impl Oracle {
     }
 
     /// An executor began an attempt.
-    pub fn executed(&mut self, id: &TaskId) {
+    pub fn executed(&mut self, id: &TaskId, epoch: u64) {
         let task = self.tasks.entry(id.clone()).or_default();
-        task.executions += 1;
+        task.executions += u32::from(epoch > task.floor);
         let never = task.spec.as_ref().is_some_and(|s| s.rerun == Rerun::Never);
         if never && task.executions > 1 {
             let count = task.executions;

@@ -101,7 +101,7 @@ impl World {
         peer.store.crash_keeping(kept);
         // What was on its way to the disk may have arrived.
         if self.bug != Some(Bug::LyingDisk) {
-            self.oracle.coord_synced(self.now, &written[..kept]);
+            self.oracle.coord_synced(&written[..kept]);
         }
         self.asked.clear();
         for link in self.links.keys().copied().collect::<Vec<_>>() {
@@ -170,6 +170,7 @@ impl World {
                 coord::Output::Close(conn, _) => self.close(conn, true),
                 coord::Output::Persist(mut batch) => {
                     let number = batch.number;
+                    self.oracle.decided(self.now, &batch.records);
                     match self.bug {
                         Some(Bug::ForgetsCursor) => {
                             batch.records.retain(|r| !matches!(r, CoordRecord::Cursor { .. }));
@@ -223,7 +224,7 @@ impl World {
             if !lies {
                 self.coord.store.sync();
             }
-            self.oracle.coord_synced(self.now, &written);
+            self.oracle.coord_synced(&written);
             self.feed_coord(|core, _| core.on_persisted(last));
         }
         self.write_coord();
@@ -241,6 +242,9 @@ impl World {
             }
             Kind::Assign(assign) => {
                 for t in &assign.tasks {
+                    self.say(|| {
+                        format!("link {conn} assigns {}.{} to {store}", t.task_id, t.epoch)
+                    });
                     let task = t.task_id.as_str().into();
                     self.oracle.assignment(AttemptId { task, epoch: t.epoch });
                 }
@@ -311,7 +315,7 @@ impl World {
             }
             worker::Output::Run(task, epoch, spec) => {
                 self.say(|| format!("worker {i} runs {task}.{epoch}"));
-                self.oracle.executed(&task);
+                self.oracle.executed(&task, epoch);
                 let id = AttemptId { task, epoch };
                 self.workers[i].running.insert(id.clone(), spec);
                 let took = match self.rng.random_range(0..4) {
@@ -334,10 +338,15 @@ impl World {
                 let id = AttemptId { task, epoch };
                 self.at(self.now + after, Event::TaskEnds(i, life, id, kind));
             }
-            worker::Output::State(..) => {}
+            worker::Output::State(state, why) => {
+                self.say(|| format!("worker {i} is {} {why}", state.as_str()));
+            }
             worker::Output::Exit => {
                 self.say(|| format!("worker {i} has ended cleanly"));
                 self.workers[i].exited = true;
+                if self.healed {
+                    self.at(self.now + 100, Event::StartWorker(i));
+                }
             }
         }
     }

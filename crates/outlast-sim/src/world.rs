@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Strike,
     Heal,
     Client,
+    /// Somebody goes on who was stopped.
+    Resume,
 }
 
 pub(crate) struct Link {
@@ -81,6 +83,7 @@ pub(crate) struct World {
     last_link: u64,
     pub refused_until: Vec<u64>,
     pub latency: u64,
+    stalled: Vec<Vec<Event>>,
     pub oracle: Oracle,
     pub specs: BTreeMap<TaskId, Arc<TaskSpec>>,
     pub asked: BTreeSet<u64>,
@@ -150,6 +153,7 @@ impl World {
             events: 0,
             coord: Peer::new(SimCoordStore::new("coordinator")),
             refused_until: vec![0; workers.len()],
+            stalled: (0..=workers.len()).map(|_| Vec::new()).collect(),
             workers,
             links: BTreeMap::new(),
             last_link: 0,
@@ -212,28 +216,42 @@ impl World {
         }
     }
 
+    /// A stopped process gets everything later, in order.
     fn handle(&mut self, event: Event) {
-        let coord_waits = self.coord.paused_until > self.now;
-        let waits = |i: usize| self.workers[i].peer.paused_until > self.now;
-        // A stopped process gets everything later, in order.
-        let later = match &event {
-            Event::CoordTick(_) | Event::CoordDisk(_) | Event::Client => coord_waits,
-            Event::Arrives(_, true, _) | Event::Closed(_, true) => coord_waits,
-            _ => false,
-        };
-        if later {
-            return self.at(self.coord.paused_until, event);
+        for target in 0..=self.workers.len() {
+            if !self.is_paused(target) {
+                for event in std::mem::take(&mut self.stalled[target]) {
+                    self.occurs(event);
+                }
+            }
         }
-        let target = match &event {
+        match self.target(&event).filter(|t| self.is_paused(*t)) {
+            Some(target) => self.stalled[target].push(event),
+            None => self.occurs(event),
+        }
+    }
+
+    /// Who is concerned: a worker, or (as the number after the last) the coordinator.
+    fn target(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::CoordTick(_) | Event::CoordDisk(_) => Some(self.workers.len()),
+            Event::Arrives(_, true, _) | Event::Closed(_, true) => Some(self.workers.len()),
             Event::WorkerTick(i, _) | Event::WorkerDisk(i, _) | Event::Dialled(i, ..) => Some(*i),
             Event::Arrives(link, false, _) | Event::Closed(link, false) => {
                 self.links.get(link).map(|l| l.worker)
             }
             _ => None,
-        };
-        if let Some(i) = target.filter(|i| waits(*i)) {
-            return self.at(self.workers[i].peer.paused_until, event);
         }
+    }
+
+    fn is_paused(&self, target: usize) -> bool {
+        match self.workers.get(target) {
+            Some(worker) => worker.peer.paused_until > self.now,
+            None => self.coord.paused_until > self.now,
+        }
+    }
+
+    fn occurs(&mut self, event: Event) {
         match event {
             Event::CoordTick(life) if life == self.coord.life => {
                 self.coord.armed = u64::MAX;
@@ -271,12 +289,22 @@ impl World {
                 self.on_dialled(i, link);
             }
             Event::StartCoord if self.coord.machine.is_none() => self.start_coord(),
-            Event::StartWorker(i) if self.workers[i].peer.machine.is_none() => self.start_worker(i),
+            Event::StartWorker(i) => {
+                if self.workers[i].exited {
+                    self.crash_worker(i, false);
+                }
+                if self.workers[i].peer.machine.is_none() {
+                    self.start_worker(i);
+                }
+            }
             Event::Strike if !self.healed => {
                 self.restart_exited();
                 self.strike();
             }
             Event::Heal => self.heal(),
+            Event::Client if self.now < self.heal_at && self.is_paused(self.workers.len()) => {
+                self.at(self.coord.paused_until, Event::Client);
+            }
             Event::Client if self.now < self.heal_at => {
                 self.client_acts();
                 let pause = self.rng.random_range(50..8_000);
@@ -431,7 +459,26 @@ impl World {
                 .iter()
                 .map(|w| w.peer.machine.as_ref().map(outlast_core::worker::Worker::load))
                 .collect();
-            let text = format!("I6: no convergence: coordinator {load:?}, workers {loads:?}");
+            let left: Vec<_> = self
+                .coord
+                .store
+                .snapshot()
+                .tasks
+                .iter()
+                .map(|t| {
+                    format!(
+                        "{}.{} {:?} at {:?} {:?}",
+                        t.id,
+                        t.epoch,
+                        t.state,
+                        t.worker,
+                        self.coord.store.history(&t.id)
+                    )
+                })
+                .collect();
+            let text = format!(
+                "I6: no convergence: coordinator {load:?}, workers {loads:?}, left {left:?}"
+            );
             self.oracle.wrong.get_or_insert(text);
         }
         self.oracle.converged(&self.coord.store);

@@ -107,7 +107,7 @@ pub enum Rerun {
     /// Yes, up to `max_retries` times.
     #[default]
     Allowed,
-    /// At most once: an interrupted attempt fails the task.
+    /// At most once: an interrupted attempt fails the task, and `retry_failures` is ignored.
     Never,
 }
 

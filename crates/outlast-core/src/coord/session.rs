@@ -28,6 +28,8 @@ pub(super) struct Conn {
     /// What the worker holds, until it has said everything.
     inventory: Option<Vec<v2::Holding>>,
     bye: Option<String>,
+    /// An outbox batch has arrived.
+    outbox: bool,
 }
 
 impl Coordinator {
@@ -37,8 +39,10 @@ impl Coordinator {
         let heart = Heart::new(c.heartbeat_interval, c.heartbeat_timeout, now.mono);
         self.timers.insert((now.mono + c.hello_timeout, Timer::Conn(conn)));
         let inventory = Some(Vec::new());
-        self.conns
-            .insert(conn, Conn { heart, since: now.mono, worker: None, inventory, bye: None });
+        self.conns.insert(
+            conn,
+            Conn { heart, since: now.mono, worker: None, inventory, bye: None, outbox: false },
+        );
     }
 
     /// A link ended.
@@ -100,6 +104,12 @@ impl Coordinator {
             _ => {}
         }
         self.schedule(now);
+    }
+
+    /// Whether an outbox batch had arrived on this link before.
+    pub(super) fn outbox_goes_on(&mut self, conn: ConnId) -> bool {
+        let state = self.conns.get_mut(&conn);
+        state.is_some_and(|s| std::mem::replace(&mut s.outbox, true))
     }
 
     /// All workers, by name.
@@ -233,7 +243,14 @@ impl Coordinator {
         Ok(())
     }
 
-    fn refuse(&mut self, now: Now, conn: ConnId, code: RefusedCode, retry: bool, reason: &str) {
+    pub(super) fn refuse(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        code: RefusedCode,
+        retry: bool,
+        reason: &str,
+    ) {
         *self.counters.refused.entry(code.as_str_name()).or_default() += 1;
         let retry_after_ms = if retry { 1000 } else { 0 };
         let refused =

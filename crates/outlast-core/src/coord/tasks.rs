@@ -6,7 +6,7 @@ use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
 use outlast_wire::frame::BULK_TARGET;
 use outlast_wire::spec::{LateResult, Rerun};
-use outlast_wire::v2::{self, OutcomeKind, StopReason, TaskOutcome};
+use outlast_wire::v2::{self, OutcomeKind, RefusedCode, StopReason, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use v2::body::Kind;
@@ -96,8 +96,16 @@ impl Coordinator {
             return;
         }
         let before = self.fleet.get(key).cursor;
+        let goes_on = self.outbox_goes_on(conn);
         if batch.first_seq > before + 1 {
             self.counters.gaps += 1;
+            // The first batch may begin later than the cursor: the worker may have been forgotten
+            // here. After that a gap means that something was lost on the way.
+            if goes_on {
+                let first = batch.first_seq;
+                let reason = format!("the outbox went from {before} to {first}; send it again");
+                return self.refuse(now, conn, RefusedCode::RefusedMalformed, true, &reason);
+            }
         }
         let mut cursor = before;
         for (seq, item) in (batch.first_seq..).zip(batch.items) {
@@ -140,8 +148,11 @@ impl Coordinator {
             return self.on_late(now, key, id, kind, outcome);
         }
         let ended = |state| (state, Some(outcome.clone()), Some(worker.clone()));
-        let again =
-            task.spec.retry_failures && !task.cancelling && task.retries < task.spec.max_retries;
+        // At most once means that only a person may have it run again.
+        let again = task.spec.retry_failures
+            && task.spec.rerun == Rerun::Allowed
+            && !task.cancelling
+            && task.retries < task.spec.max_retries;
         let (state, outcome, worker) = match kind {
             OutcomeKind::OutcomeSucceeded => ended(TaskState::Succeeded),
             OutcomeKind::OutcomeCancelled if task.cancelling => ended(TaskState::Cancelled),
