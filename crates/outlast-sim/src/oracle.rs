@@ -4,7 +4,7 @@ use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::{EventKind, sim::SimCoordStore};
 use outlast_wire::TaskSpec;
-use outlast_wire::spec::Rerun;
+use outlast_wire::spec::{LateResult, Rerun};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ struct Task {
 pub(crate) struct Oracle {
     tasks: BTreeMap<TaskId, Task>,
     cursors: BTreeMap<Arc<str>, u64>,
-    assigned: BTreeSet<AttemptId>,
+    assigned: BTreeMap<AttemptId, Arc<str>>,
     /// Acknowledged to the client.
     accepted: BTreeSet<TaskId>,
     /// Durable at a worker.
@@ -57,7 +57,7 @@ impl Oracle {
                 }
             }
             R::Assigned { task: id, epoch, worker, .. } => {
-                self.assigned.insert(AttemptId { task: id.clone(), epoch: *epoch });
+                self.assigned.insert(AttemptId { task: id.clone(), epoch: *epoch }, worker.clone());
                 let task = self.tasks.entry(id.clone()).or_default();
                 let readopted = *epoch == task.epoch && *worker == task.worker;
                 let (old, over) = (task.epoch, task.over);
@@ -81,7 +81,20 @@ impl Oracle {
                     self.fail(format!("I6: {id} was retried {retries} times"));
                 }
             }
-            R::Ended { task: id, state, .. } => {
+            R::Ended { task: id, state, epoch, worker, .. } => {
+                let attempt = AttemptId { task: id.clone(), epoch: *epoch };
+                if let Some(worker) = worker
+                    && (self.assigned.get(&attempt) != Some(worker)
+                        || !self.finished.contains(&attempt))
+                {
+                    self.fail(format!("I3: {worker} decided {id}.{epoch}, which it did not run"));
+                }
+                let task = self.tasks.entry(id.clone()).or_default();
+                let fenced = task.spec.as_ref().is_some_and(|s| s.late_result == LateResult::Fence);
+                if fenced && *epoch != 0 && *epoch != task.epoch {
+                    let newest = task.epoch;
+                    self.fail(format!("I3: {id}.{epoch} decided though {newest} is current"));
+                }
                 let task = self.tasks.entry(id.clone()).or_default();
                 if let Some(before) = task.over.replace(*state) {
                     self.fail(format!("I2: {id} ended as {state:?} after {before:?}"));
@@ -129,7 +142,7 @@ impl Oracle {
 
     /// The coordinator sent an assignment.
     pub fn assignment(&mut self, id: AttemptId) {
-        if !self.assigned.contains(&id) {
+        if !self.assigned.contains_key(&id) {
             self.fail(format!("{}.{} was sent before it was synced", id.task, id.epoch));
         }
     }
