@@ -92,7 +92,7 @@ async fn network(
     if !check("connection", reached) {
         return;
     }
-    let client = match context.client(Duration::ZERO) {
+    let client = match context.quiet_client() {
         Ok(client) => client,
         Err(error) => {
             check("client", Err(error.to_string()));

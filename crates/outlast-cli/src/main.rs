@@ -10,6 +10,7 @@ mod keys;
 mod output;
 mod submit;
 mod tasks;
+mod watch;
 mod worker;
 mod workers;
 
@@ -90,6 +91,8 @@ enum Command {
         #[command(subcommand)]
         what: Option<workers::WorkersCommand>,
     },
+    /// Watch workers and tasks, live
+    Watch,
     /// Manage the coordinator's API keys (on its machine)
     Keys(keys::Args),
     /// A proxy that injects network faults
@@ -122,18 +125,22 @@ impl Context {
     fn ca(&self) -> Option<std::path::PathBuf> {
         self.common.ca.clone().or(self.config.text("client", "ca").map(Into::into))
     }
-    /// A client that is patient with a coordinator that is away.
-    fn client(&self, patience: Duration) -> Result<Client, Error> {
+    fn builder(&self) -> Result<outlast::Builder, Error> {
         let url = outlast_net::Url::parse(&self.url()).map_err(Error::Setup)?.http();
-        Client::builder(&url)
-            .api_key(self.api_key())
-            .ca(self.ca())
-            .patience(patience)
-            .on_outage(|why| match why {
-                Some(why) => eprintln!("outlast: {why}; trying again"),
-                None => eprintln!("outlast: the coordinator is back"),
-            })
-            .build()
+        Ok(Client::builder(&url).api_key(self.api_key()).ca(self.ca()))
+    }
+    /// A client that is patient with a coordinator that is away, and says so.
+    fn client(&self, patience: Duration) -> Result<Client, Error> {
+        let client = self.builder()?.patience(patience);
+        let client = client.on_outage(|why| match why {
+            Some(why) => eprintln!("outlast: {why}; trying again"),
+            None => eprintln!("outlast: the coordinator is back"),
+        });
+        client.build()
+    }
+    /// A client that asks once.
+    fn quiet_client(&self) -> Result<Client, Error> {
+        self.builder()?.patience(Duration::ZERO).build()
     }
     fn json(&self) -> bool {
         self.common.json
@@ -195,6 +202,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Tasks(args) => tasks::list(context, args).await,
         Command::Task { what } => tasks::run(context, what).await,
         Command::Workers { what } => workers::run(context, what).await,
+        Command::Watch => watch::run(context).await,
         Command::Keys(args) => keys::run(context, args),
         Command::Chaos(args) => chaos::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,

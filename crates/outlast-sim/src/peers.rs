@@ -70,6 +70,7 @@ impl World {
     pub fn start_coord(&mut self) {
         let peer = &mut self.coord;
         peer.life += 1;
+        peer.armed = u64::MAX;
         let mut snapshot = peer.store.snapshot();
         if self.bug == Some(Bug::ReusesEpoch) {
             for task in &mut snapshot.tasks {
@@ -114,6 +115,7 @@ impl World {
         let forgets = self.bug == Some(Bug::ForgetsStarted);
         let w = &mut self.workers[i];
         w.peer.life += 1;
+        w.peer.armed = u64::MAX;
         w.exited = false;
         let mut snapshot = w.peer.store.open();
         if forgets {
@@ -192,11 +194,11 @@ impl World {
             }
         }
         let Some(core) = &self.coord.machine else { return };
-        let at = core.next_wake().saturating_sub(self.coord.ahead).max(self.now);
-        if at != self.coord.armed || at <= self.now {
+        let at = core.next_wake().saturating_sub(self.coord.ahead).max(self.now + 1);
+        if at < self.coord.armed {
             self.coord.armed = at;
             let life = self.coord.life;
-            self.at(at.max(self.now + 1), Event::CoordTick(life));
+            self.at(at, Event::CoordTick(life));
         }
     }
 
@@ -270,11 +272,11 @@ impl World {
         }
         let w = &mut self.workers[i].peer;
         let Some(core) = &w.machine else { return };
-        let at = core.next_wake().saturating_sub(w.ahead).max(self.now);
-        if at != w.armed || at <= self.now {
+        let at = core.next_wake().saturating_sub(w.ahead).max(self.now + 1);
+        if at < w.armed {
             w.armed = at;
             let life = w.life;
-            self.at(at.max(self.now + 1), Event::WorkerTick(i, life));
+            self.at(at, Event::WorkerTick(i, life));
         }
     }
 

@@ -204,7 +204,10 @@ impl World {
             if self.healed && self.quiet() {
                 break;
             }
-            if time > self.heal_at + CONVERGENCE || self.events > EVENTS {
+            if self.events > EVENTS {
+                self.oracle.wrong = Some(format!("a livelock: {EVENTS} events"));
+            }
+            if time > self.heal_at + CONVERGENCE {
                 break;
             }
         }
@@ -253,12 +256,14 @@ impl World {
 
     fn occurs(&mut self, event: Event) {
         match event {
-            Event::CoordTick(life) if life == self.coord.life => {
+            Event::CoordTick(life) if life == self.coord.life && self.coord.armed <= self.now => {
                 self.coord.armed = u64::MAX;
                 self.feed_coord(Coordinator::on_tick);
             }
             Event::CoordDisk(life) if life == self.coord.life => self.on_coord_disk(),
-            Event::WorkerTick(i, life) if life == self.workers[i].peer.life => {
+            Event::WorkerTick(i, life)
+                if life == self.workers[i].peer.life && self.workers[i].peer.armed <= self.now =>
+            {
                 self.workers[i].peer.armed = u64::MAX;
                 self.feed_worker(i, outlast_core::worker::Worker::on_tick);
             }
