@@ -47,9 +47,9 @@ pub(crate) fn advice(at: &str, error: &io::Error) -> String {
     let text = error.to_string();
     let hint = if text.contains("UnknownIssuer") {
         "; its certificate's authority is not trusted here: give it with --ca"
-    } else if text.contains("NotValidForName") {
+    } else if text.contains("not valid for name") {
         "; its certificate is for another name: dial it by the name in the certificate"
-    } else if text.contains("Expired") || text.contains("NotValidYet") {
+    } else if text.contains("expired") || text.contains("not valid yet") {
         "; check the certificate's dates and this machine's clock"
     } else if text.contains("corrupt message") {
         "; it may not speak TLS: try http://"

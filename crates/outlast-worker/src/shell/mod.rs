@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use writer::ToWriter;
 
 /// The timer looks at least this often: what is due earlier than thought is not late by more.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What an agent is told at start.
 #[derive(Clone)]

@@ -1,0 +1,258 @@
+//! The HTTP API and the worker's link as strangers use them: mistakes, keys, limits, restarts.
+
+use outlast_coordinator::{Config, Coordinator, TlsFiles};
+use outlast_core::coord::CoordConfig;
+use outlast_net::{Dialler, Receiver, Sender};
+use outlast_store::{Keys, Role};
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{self, RefusedCode};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn config(dir: &Path) -> Config {
+    let core = CoordConfig { max_unfinished: 50, ..Default::default() };
+    Config { listen: ([127, 0, 0, 1], 0).into(), data_dir: dir.into(), tls: None, core }
+}
+
+/// Status, content type and body.
+async fn ask(
+    c: &Coordinator,
+    method: &str,
+    path: &str,
+    key: &str,
+    body: &str,
+) -> (u16, String, Value) {
+    let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
+    let auth =
+        if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\n{auth}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let kind = head.lines().find_map(|l| l.strip_prefix("content-type: ")).unwrap_or_default();
+    let value = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.into()));
+    (status, kind.to_owned(), value)
+}
+
+async fn get(c: &Coordinator, path: &str) -> (u16, Value) {
+    let (status, _, body) = ask(c, "GET", path, "", "").await;
+    (status, body)
+}
+
+async fn post(c: &Coordinator, path: &str, body: &Value) -> (u16, Value) {
+    let (status, _, body) = ask(c, "POST", path, "", &body.to_string()).await;
+    (status, body)
+}
+
+fn hello(name: &str, store: &str, connection: u64) -> v2::Hello {
+    v2::Hello {
+        protocol: outlast_wire::PROTOCOL,
+        worker_id: name.into(),
+        store_id: store.into(),
+        incarnation: 1,
+        connection,
+        slots: 1,
+        capabilities_json: "{}".into(),
+        ..Default::default()
+    }
+}
+
+async fn link(c: &Coordinator, name: &str) -> (Sender, Receiver) {
+    let url = format!("http://{}", c.local_addr());
+    Dialler::new(&url, name, None, None).unwrap().dial().await.unwrap()
+}
+
+async fn say(sender: &mut Sender, kind: Kind) {
+    sender.feed(kind).await.unwrap();
+    sender.flush().await.unwrap();
+}
+
+async fn next(receiver: &mut Receiver) -> Kind {
+    tokio::time::timeout(Duration::from_secs(5), receiver.next()).await.unwrap().unwrap()
+}
+
+async fn refused(receiver: &mut Receiver) -> (RefusedCode, bool) {
+    match next(receiver).await {
+        Kind::Refused(refused) => {
+            assert!(!refused.reason.is_empty());
+            (refused.code(), refused.retry)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn submitting_is_idempotent_and_mistakes_are_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let task = json!({ "id": "a", "command": ["true"] });
+    let (status, first) = post(&c, "/api/v1/tasks", &task).await;
+    assert_eq!((status, &first["state"]), (201, &json!("pending")));
+    assert!(first["waiting_for"].as_str().unwrap().contains("no worker"));
+    assert_eq!(post(&c, "/api/v1/tasks", &task).await.0, 200);
+    let (status, kind, problem) =
+        ask(&c, "POST", "/api/v1/tasks", "", r#"[{"id":"b","shell":"x"},{"id":"a","shell":"y"}]"#)
+            .await;
+    assert_eq!((status, kind.as_str()), (409, "application/problem+json"));
+    assert_eq!(problem["conflicts"], json!(["a"]));
+    assert_eq!(get(&c, "/api/v1/tasks/b").await.0, 404, "all or nothing");
+    for (body, says) in [
+        (json!({}), "not a task"),
+        (json!({ "shell": "x", "prioriti": 1 }), "prioriti"),
+        (json!({ "shell": "x", "timeout": -1 }), "timeout"),
+        (json!({ "shell": "x", "id": "a b" }), "id"),
+        (json!({ "shell": "x", "requires": { "cores": ">=many" } }), "cores"),
+        (json!([{ "shell": "x" }, { "shell": 7 }]), "task 1 of the array"),
+    ] {
+        let (status, problem) = post(&c, "/api/v1/tasks", &body).await;
+        assert_eq!(status, 400, "{body}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{body}: {problem}");
+    }
+    let many: Vec<Value> = (0..60).map(|_| json!({ "shell": "x" })).collect();
+    assert_eq!(post(&c, "/api/v1/tasks", &json!(many)).await.0, 429);
+    let many: Vec<Value> = (0..10_001).map(|_| json!({ "shell": "x" })).collect();
+    assert_eq!(post(&c, "/api/v1/tasks", &json!(many)).await.0, 400);
+    for (path, status) in [
+        ("/api/v1/tasks?state=odd", 400),
+        ("/api/v1/tasks?colour=red", 400),
+        ("/api/v1/tasks?limit=0", 400),
+        ("/api/v1/tasks?worker=nobody", 404),
+        ("/api/v1/tasks/none/history", 404),
+        ("/api/v1/tasks/a/result", 409),
+        ("/api/v1/tasks/a/logs", 503),
+        ("/api/v1/nothing", 404),
+        ("/api/v2/worker/w/ws", 426),
+        ("/api/v1/tasks/a", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/api/v1/openapi.json", 200),
+    ] {
+        assert_eq!(get(&c, path).await.0, status, "{path}");
+    }
+    assert_eq!(post(&c, "/api/v1/tasks/a/cancel", &json!({})).await.1["state"], "cancelled");
+    assert_eq!(post(&c, "/api/v1/tasks/a/cancel", &json!({})).await.0, 409);
+    assert_eq!(post(&c, "/api/v1/tasks/a/retry", &json!({})).await.1["state"], "pending");
+    c.shutdown().await;
+    // Everything is there again.
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let (_, history) = get(&c, "/api/v1/tasks/a/history").await;
+    let events: Vec<&str> =
+        history["events"].as_array().unwrap().iter().filter_map(|e| e["event"].as_str()).collect();
+    assert_eq!(events, ["submitted", "cancelled", "retried"]);
+    c.shutdown().await;
+}
+
+#[tokio::test]
+async fn keys_decide_who_may_do_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let everywhere = Config { listen: ([0, 0, 0, 0], 0).into(), ..config(dir.path()) };
+    let c = Coordinator::start(everywhere).await.unwrap();
+    assert!(c.loopback_only() && c.local_addr().ip().is_loopback());
+    let keys = Keys::open(&Config::store_file(dir.path())).unwrap();
+    let worker = keys.add_key("w", Role::Worker).unwrap();
+    let submit = keys.add_key("s", Role::Submit).unwrap().token;
+    // The coordinator looks again after a second.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let status = async |method: &str, path: &str, key: &str| ask(&c, method, path, key, "").await.0;
+    assert_eq!(status("GET", "/api/v1/tasks", "").await, 401);
+    assert_eq!(status("GET", "/api/v1/tasks", "olk_wrong_key").await, 401);
+    assert_eq!(status("GET", "/api/v1/tasks", &worker.token).await, 403);
+    assert_eq!(status("GET", "/api/v1/tasks", &submit).await, 200);
+    assert_eq!(status("DELETE", "/api/v1/workers/w", &submit).await, 403);
+    assert_eq!(status("GET", "/api/v1/info", "").await, 200);
+    let url = format!("http://{}", c.local_addr());
+    let dial = async |key: Option<&str>| {
+        let dialled = Dialler::new(&url, "w", key, None).unwrap().dial().await;
+        dialled.map(drop).map_err(|e| e.to_string())
+    };
+    assert!(dial(None).await.unwrap_err().contains("401"));
+    assert!(dial(Some(&submit)).await.unwrap_err().contains("403"));
+    assert_eq!(dial(Some(&worker.token)).await, Ok(()));
+    keys.revoke_key(&worker.id).unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(dial(Some(&worker.token)).await.unwrap_err().contains("401"));
+    c.shutdown().await;
+}
+
+#[tokio::test]
+async fn bad_links_are_refused_with_a_reason_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let (mut first, mut first_in) = link(&c, "w").await;
+    say(&mut first, Kind::Hello(hello("w", "s", 1))).await;
+    assert!(matches!(next(&mut first_in).await, Kind::Welcome(_)));
+    // Another store of the same name; the same one again, newer; and older.
+    let (mut other, mut other_in) = link(&c, "w").await;
+    say(&mut other, Kind::Hello(hello("w", "other", 1))).await;
+    assert_eq!(refused(&mut other_in).await, (RefusedCode::RefusedIdentity, false));
+    let (mut newer, mut newer_in) = link(&c, "w").await;
+    say(&mut newer, Kind::Hello(hello("w", "s", 2))).await;
+    assert!(matches!(next(&mut newer_in).await, Kind::Welcome(_)));
+    let closed = tokio::time::timeout(Duration::from_secs(5), first_in.next()).await.unwrap();
+    assert!(closed.unwrap_err().contains("took over"));
+    let (mut stale, mut stale_in) = link(&c, "w").await;
+    say(&mut stale, Kind::Hello(hello("w", "s", 1))).await;
+    assert_eq!(refused(&mut stale_in).await, (RefusedCode::RefusedStale, true));
+    for (bad, code) in [
+        (v2::Hello { protocol: 9, ..hello("x", "x", 1) }, RefusedCode::RefusedProtocol),
+        (
+            v2::Hello { coordinator_id: "elsewhere".into(), ..hello("x", "x", 1) },
+            RefusedCode::RefusedCoordinator,
+        ),
+        (
+            v2::Hello { capabilities_json: "[]".into(), ..hello("x", "x", 1) },
+            RefusedCode::RefusedMalformed,
+        ),
+    ] {
+        let (mut sender, mut receiver) = link(&c, "x").await;
+        say(&mut sender, Kind::Hello(bad)).await;
+        assert_eq!(refused(&mut receiver).await, (code, false));
+    }
+    let (mut sender, mut receiver) = link(&c, "x").await;
+    say(&mut sender, Kind::Bye(v2::Bye::default())).await;
+    assert_eq!(refused(&mut receiver).await.0, RefusedCode::RefusedMalformed);
+    let (_, metrics) = get(&c, "/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        "refused_total{code=\"REFUSED_IDENTITY\"} 1",
+        "refused_total{code=\"REFUSED_STALE\"} 1",
+        "refused_total{code=\"REFUSED_PROTOCOL\"} 1",
+        "workers{state=\"connected\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    c.shutdown().await;
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_given_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let wrong = TlsFiles { cert: key.clone(), key: key.clone() };
+    let config = |tls| Config { tls: Some(tls), ..config(dir.path()) };
+    let error = Coordinator::start(config(wrong)).await.unwrap_err().to_string();
+    assert!(error.contains("key.pem"), "{error}");
+    let c = Coordinator::start(config(TlsFiles { cert: cert.clone(), key })).await.unwrap();
+    let port = c.local_addr().port();
+    let dial = async |url: String, ca: Option<&Path>| {
+        let dialler = Dialler::new(&url, "w", None, ca).unwrap();
+        dialler.dial().await.map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(dial(format!("https://localhost:{port}"), Some(&cert)).await, Ok(()));
+    let name = dial(format!("https://127.0.0.1:{port}"), Some(&cert)).await.unwrap_err();
+    assert!(name.contains("another name"), "{name}");
+    assert!(dial(format!("http://localhost:{port}"), None).await.is_err());
+    c.shutdown().await;
+}
