@@ -34,7 +34,7 @@ deny: ## licences and sources of what we depend on
 
 unit:
 	cargo test --workspace --locked
-	cargo run --release --locked -q -p outlast-sim -- --seeds 100000 --seconds 90
+	cargo run --release --locked -q -p outlast-sim -- --seeds 1000000 --seconds 120
 
 sim: tools ## simulate faults: make sim SEEDS=20000
 	cargo build --release --locked -p outlast-sim
