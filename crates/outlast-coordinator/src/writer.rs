@@ -17,7 +17,7 @@ const PACE: Duration = Duration::from_millis(3);
 /// Records that one task causes in one go; more means that several share the commit.
 const ALONE: usize = 4;
 /// Records that make a commit worth its sync: then nobody waits for more.
-const WORTH: usize = 1024;
+const WORTH: usize = 96;
 
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Eq)]
