@@ -120,13 +120,17 @@ impl Lab {
     }
     /// Waits for so many tasks that ended well.
     pub async fn succeeded(&self, count: u64) -> anyhow::Result<()> {
+        self.succeeded_by(count, Duration::from_millis(5)).await
+    }
+    /// The same, looking only so often.
+    pub async fn succeeded_by(&self, count: u64, pause: Duration) -> anyhow::Result<()> {
         loop {
             let counts = self.client.counts().await?;
             anyhow::ensure!(counts.failed == 0, "{} tasks failed", counts.failed);
             if counts.succeeded >= count {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

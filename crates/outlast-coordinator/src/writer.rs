@@ -13,11 +13,27 @@ use tokio::sync::{mpsc, watch};
 const GROUP: usize = 4096;
 /// While several tasks share a commit, commits begin at least this far apart, so that more share
 /// the next: syncs take processor time from the tasks. One at a time waits for nobody.
-const PACE: Duration = Duration::from_millis(3);
+const PACE: Pace = Pace { apart: Duration::from_millis(25), worth: 1024 };
+/// The same while somebody waits for an answer.
+const ASKED: Pace = Pace { apart: Duration::from_millis(3), worth: 96 };
 /// Records that one task causes in one go; more means that several share the commit.
 const ALONE: usize = 4;
-/// Records that make a commit worth its sync: then nobody waits for more.
-const WORTH: usize = 96;
+
+struct Pace {
+    apart: Duration,
+    /// Records that make a commit worth its sync: then nobody waits for more.
+    worth: usize,
+}
+
+impl Pace {
+    fn of(batch: &Batch<CoordRecord>) -> Pace {
+        let asked = |r: &CoordRecord| matches!(r, CoordRecord::Submitted { .. });
+        if batch.records.iter().any(asked) { ASKED } else { PACE }
+    }
+    fn quicker(self, other: Pace) -> Pace {
+        if other.apart < self.apart { other } else { self }
+    }
+}
 
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,18 +67,20 @@ struct Writer {
 impl Writer {
     fn run(mut self, batches: &Receiver<Batch<CoordRecord>>) {
         let mut group = Vec::new();
-        let mut next = Instant::now();
+        let mut last = (Instant::now(), 0);
         while let Ok(first) = batches.recv() {
-            let mut records = first.records.len();
+            let (mut records, mut pace) = (first.records.len(), Pace::of(&first));
             group.push(first);
-            while group.len() < GROUP && records < WORTH {
-                let wait = next.saturating_duration_since(Instant::now());
+            while group.len() < GROUP && records < pace.worth {
+                let due = if last.1 > ALONE { last.0 + pace.apart } else { last.0 };
+                let wait = due.saturating_duration_since(Instant::now());
                 let Ok(more) = batches.recv_timeout(wait) else { break };
                 records += more.records.len();
+                pace = pace.quicker(Pace::of(&more));
                 group.push(more);
             }
             group.extend(batches.try_iter().take(GROUP));
-            next = Instant::now() + if records > ALONE { PACE } else { Duration::ZERO };
+            last = (Instant::now(), records);
             if !self.commit(&group, batches) {
                 return;
             }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 const GROUP: usize = 4096;
 /// While several results share a commit, commits begin at least this far apart, so that more
 /// share the next: syncs take processor time from the tasks. One at a time waits for nobody.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(25);
 /// Records that make a commit worth its sync: then nobody waits for more.
-const WORTH: usize = 128;
+const WORTH: usize = 1024;
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
