@@ -18,6 +18,7 @@ pub mod health;
 pub mod ids;
 pub mod records;
 pub mod requires;
+pub mod retention;
 pub mod scheduler;
 pub mod stats;
 pub mod worker;

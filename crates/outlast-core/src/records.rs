@@ -1,7 +1,8 @@
 //! The facts that each side makes durable. A store applies a batch in one transaction, in order.
 
 use crate::ids::{Epoch, TaskId};
-use outlast_wire::{TaskSpec, v2::TaskOutcome};
+use outlast_wire::TaskSpec;
+use outlast_wire::v2::{Cause, Checkpoint, LinkCause, StateUpdate, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -98,6 +99,8 @@ pub enum CoordRecord {
         retries: u32,
         /// Why, for people.
         reason: String,
+        /// Why, for programs.
+        cause: Cause,
         /// How that attempt ended, when it was heard of.
         outcome: Option<Arc<TaskOutcome>>,
         /// When.
@@ -113,6 +116,8 @@ pub enum CoordRecord {
         state: TaskState,
         /// Why, for people; empty on plain success.
         reason: String,
+        /// Why, for programs.
+        cause: Cause,
         /// The result, when there is one.
         outcome: Option<Arc<TaskOutcome>>,
         /// The store id of the worker that delivered it.
@@ -174,6 +179,17 @@ pub enum CoordRecord {
         worker: Arc<str>,
         /// Why, for people.
         reason: String,
+        /// Why, for programs.
+        cause: LinkCause,
+        /// When.
+        at: i64,
+    },
+    /// An operator wants the worker to take no new work, or wants that no more.
+    WorkerDrained {
+        /// Its store id.
+        worker: Arc<str>,
+        /// Drained, or not any more.
+        on: bool,
         /// When.
         at: i64,
     },
@@ -181,6 +197,38 @@ pub enum CoordRecord {
     WorkerForgotten {
         /// Its store id.
         worker: Arc<str>,
+        /// When.
+        at: i64,
+    },
+    /// A checkpoint of a task: kept, unless it was dropped at the worker. Known by (epoch, number).
+    Checkpoint {
+        /// What it is.
+        checkpoint: Arc<Checkpoint>,
+        /// The worker's store id.
+        worker: Arc<str>,
+        /// When.
+        at: i64,
+    },
+    /// These checkpoints, by (epoch, number), are not kept any more.
+    CheckpointsPruned {
+        /// Which task.
+        task: TaskId,
+        /// Which of its checkpoints.
+        which: Vec<(Epoch, u64)>,
+        /// When.
+        at: i64,
+    },
+    /// A task's state, which replaces what was known. Of an unknown task: nothing.
+    State {
+        /// What it is.
+        update: Arc<StateUpdate>,
+    },
+    /// Somebody asked to pause the task, or to resume it. It stays so over attempts.
+    Paused {
+        /// Which task.
+        task: TaskId,
+        /// Paused, or not any more.
+        on: bool,
         /// When.
         at: i64,
     },
@@ -216,6 +264,8 @@ pub struct WorkerRow {
     pub labels: BTreeMap<String, String>,
     /// Software version.
     pub version: String,
+    /// An operator wants it to take no new work.
+    pub drained: bool,
 }
 
 /// A task that is not over, as loaded at start (or one that is over, for a retry).
@@ -239,6 +289,14 @@ pub struct TaskRow {
     pub cancelling: bool,
     /// When the current attempt started (worker's Unix ms), if it was heard.
     pub started_at: Option<i64>,
+    /// Somebody paused it.
+    pub paused: bool,
+    /// It failed because attempts were lost, not by what it did.
+    pub lost: bool,
+    /// Its checkpoints that are kept, by (epoch, number).
+    pub checkpoints: Vec<Arc<Checkpoint>>,
+    /// (epoch, version) of its newest state.
+    pub state_version: (Epoch, u64),
 }
 
 /// Everything that the coordinator's core needs to go on after a restart.
@@ -265,6 +323,10 @@ pub enum WorkerRecord {
         epoch: Epoch,
         /// What to run.
         spec: Arc<TaskSpec>,
+        /// To go on from.
+        checkpoint: Option<Arc<Checkpoint>>,
+        /// It must not start yet.
+        paused: bool,
     },
     /// The attempt is about to run. Written only for tasks that must not run twice.
     Starting {
@@ -291,6 +353,33 @@ pub enum WorkerRecord {
         /// Which attempt.
         epoch: Epoch,
     },
+    /// An attempt was paused, or not any more.
+    Paused {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        epoch: Epoch,
+        /// Paused, or not.
+        on: bool,
+    },
+    /// A checkpoint of a held attempt: append it to its lane, replacing what has this sequence,
+    /// and unless it was dropped remember it as the attempt's newest.
+    Checkpoint {
+        /// The sequence in its lane.
+        seq: u64,
+        /// What it is.
+        checkpoint: Arc<Checkpoint>,
+    },
+    /// The state of a held attempt: append it to its lane, in place of an older one, and
+    /// remember it as the attempt's.
+    State {
+        /// The sequence in its lane.
+        seq: u64,
+        /// The sequence of the update that it makes needless.
+        replaces: Option<u64>,
+        /// What it is.
+        update: Arc<StateUpdate>,
+    },
     /// The coordinator has everything of this lane up to `seq`: delete it from the outbox.
     Acked {
         /// The lane.
@@ -316,6 +405,14 @@ pub struct AttemptRow {
     pub spec: Arc<TaskSpec>,
     /// Set once `Starting` was written.
     pub started_at: Option<i64>,
+    /// Incarnations that ended while they held it.
+    pub survived: u32,
+    /// It is paused.
+    pub paused: bool,
+    /// Its newest checkpoint, or the one to go on from.
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    /// Its newest state.
+    pub state: Option<Arc<StateUpdate>>,
 }
 
 /// Everything that a worker's core needs to go on after a restart.
@@ -333,4 +430,12 @@ pub struct WorkerSnapshot {
     pub outbox: Vec<(u64, Arc<TaskOutcome>)>,
     /// The next sequence of the results lane (from 1; survives an empty outbox).
     pub next_seq: u64,
+    /// Unacknowledged checkpoints, in sequence order.
+    pub checkpoints: Vec<(u64, Arc<Checkpoint>)>,
+    /// The next sequence of that lane.
+    pub next_checkpoint: u64,
+    /// Unacknowledged states, in sequence order.
+    pub states: Vec<(u64, Arc<StateUpdate>)>,
+    /// The next sequence of that lane.
+    pub next_state: u64,
 }

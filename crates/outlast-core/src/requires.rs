@@ -50,6 +50,15 @@ impl Requires {
             .map(Requires)
     }
 
+    /// Demands this worker, or (not `there`) any other.
+    pub fn add_worker(&mut self, name: &str, there: bool) {
+        let demand = match there {
+            true => Demand::OneOf(vec![name.into()]),
+            false => Demand::Not(name.into()),
+        };
+        self.0.push(("worker".into(), demand));
+    }
+
     /// The first demand that the worker does not meet, for people; `None` when it meets all.
     /// Capabilities come before labels of the same name.
     pub fn unmet(

@@ -25,11 +25,21 @@ pub enum Bug {
     ForgetsStarted,
     /// Silence is never noticed.
     NeverTimesOut,
+    /// The coordinator collects blobs that checkpoints refer to.
+    CollectsReferenced,
+    /// A restarted coordinator gives away at once what workers still run.
+    ForgetsLease,
+    /// A worker that restarts does not see what outlived its process.
+    ForgetsAlive,
+    /// A worker says that a checkpoint is durable before it is.
+    AnswersBeforeSync,
+    /// States arrive in any order, and the last one to arrive wins.
+    StateGoesBack,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 16] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -41,5 +51,10 @@ impl Bug {
         Bug::LyingDisk,
         Bug::ForgetsStarted,
         Bug::NeverTimesOut,
+        Bug::CollectsReferenced,
+        Bug::ForgetsLease,
+        Bug::ForgetsAlive,
+        Bug::AnswersBeforeSync,
+        Bug::StateGoesBack,
     ];
 }

@@ -122,5 +122,7 @@ impl World {
         for i in 0..self.workers.len() {
             self.kick_worker_disk(i);
         }
+        let quiet = self.now + 30_000;
+        self.at(quiet, Event::Settle);
     }
 }

@@ -3,7 +3,7 @@
 use crate::world::World;
 use outlast_core::TaskId;
 use outlast_core::coord::{Request, Response, Submission};
-use outlast_wire::spec::{LateResult, Rerun};
+use outlast_wire::spec::{LateResult, OnLeaseExpired, Rerun};
 use outlast_wire::{Run, TaskSpec};
 use rand::Rng;
 use std::sync::Arc;
@@ -30,6 +30,32 @@ impl World {
                 let spec = self.specs[&id].clone();
                 self.submit(vec![(id, spec)]);
             }
+            3 => {
+                let Some(task) = self.some_task() else { return };
+                let known = self.coord.store.task_row(&task);
+                let on = self.rng.random_bool(0.4);
+                self.say(|| format!("client pauses {task}: {on}"));
+                self.ask(Request::Pause { task, on, known });
+            }
+            4 => {
+                let Some(task) = self.some_task() else { return };
+                let known = self.coord.store.task_row(&task);
+                if self.rng.random_bool(0.5) {
+                    self.say(|| format!("client asks {task} for a checkpoint"));
+                    return self.ask(Request::Checkpoint { task, known });
+                }
+                let other = self.rng.random_range(0..self.workers.len());
+                let to = self.rng.random_bool(0.3).then(|| self.workers[other].name.clone());
+                self.say(|| format!("client moves {task} to {to:?}"));
+                self.ask(Request::Move { task, to, known });
+            }
+            5 if self.rng.random_bool(0.3) => {
+                let i = self.rng.random_range(0..self.workers.len());
+                let on = self.rng.random_bool(0.3);
+                let worker = self.workers[i].name.clone();
+                self.say(|| format!("client drains {worker}: {on}"));
+                self.ask(Request::Drain { worker, on });
+            }
             _ => {
                 let count =
                     if self.rng.random_bool(0.2) { self.rng.random_range(2..12) } else { 1 };
@@ -53,6 +79,11 @@ impl World {
         let mut spec = TaskSpec::new(Run::Shell("work".into()));
         spec.reconnect_window = [5.0, 30.0, 120.0][rng.random_range(0..3)];
         spec.max_retries = rng.random_range(0..5);
+        spec.checkpoint_interval = rng.random_bool(0.3).then_some(3.0);
+        spec.keep_checkpoints.last = rng.random_range(1..4);
+        spec.on_lease_expired =
+            [OnLeaseExpired::Continue, OnLeaseExpired::Pause, OnLeaseExpired::Stop]
+                [rng.random_range(0..3)];
         spec.retry_failures = rng.random_bool(0.3);
         spec.priority = rng.random_range(0..3);
         spec.slots = if rng.random_bool(0.1) { 2 } else { 1 };
@@ -80,6 +111,18 @@ impl World {
         };
         let request = Request::Submit(tasks.into_iter().map(submission).collect());
         self.ask(request);
+    }
+
+    /// Nothing stays paused or drained for ever.
+    pub fn let_everything_go_on(&mut self) {
+        for row in self.coord.store.snapshot().tasks {
+            let (task, known) = (row.id.clone(), Some(row));
+            self.ask(Request::Pause { task, on: false, known });
+        }
+        for i in 0..self.workers.len() {
+            let worker = self.workers[i].name.clone();
+            self.ask(Request::Drain { worker, on: false });
+        }
     }
 
     fn ask(&mut self, request: Request) {

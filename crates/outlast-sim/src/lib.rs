@@ -12,6 +12,7 @@ mod chaos;
 mod client;
 mod oracle;
 mod peers;
+mod runs;
 mod world;
 
 pub use bugs::Bug;

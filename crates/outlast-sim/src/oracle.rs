@@ -1,10 +1,12 @@
 //! The judge. Knows what was synced, sent and executed; nothing of how the machines decide.
 
+use crate::runs::Blobs;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::{EventKind, sim::SimCoordStore};
 use outlast_wire::TaskSpec;
 use outlast_wire::spec::{LateResult, Rerun};
+use outlast_wire::v2::Checkpoint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,6 +17,10 @@ struct Task {
     epoch: u64,
     worker: Arc<str>,
     over: Option<TaskState>,
+    /// It is over because attempts were lost: a late success may still count.
+    lost: bool,
+    /// Its newest attempt was given out and not given up.
+    open: bool,
     /// Of attempts after `floor`, the newest when a person last asked for another run.
     executions: u32,
     floor: u64,
@@ -24,7 +30,11 @@ struct Task {
 #[derive(Default)]
 pub(crate) struct Oracle {
     tasks: BTreeMap<TaskId, Task>,
-    cursors: BTreeMap<Arc<str>, u64>,
+    cursors: BTreeMap<(Arc<str>, i32), u64>,
+    /// Checkpoints and states that are durable at a worker.
+    told: BTreeSet<(Arc<str>, AttemptId, u64)>,
+    checkpoints: BTreeMap<(TaskId, u64, u64), bool>,
+    states: BTreeMap<TaskId, (u64, u64)>,
     assigned: BTreeMap<AttemptId, Arc<str>>,
     /// Acknowledged to the client.
     accepted: BTreeSet<TaskId>,
@@ -60,17 +70,22 @@ impl Oracle {
                 self.assigned.insert(AttemptId { task: id.clone(), epoch: *epoch }, worker.clone());
                 let task = self.tasks.entry(id.clone()).or_default();
                 let readopted = *epoch == task.epoch && *worker == task.worker;
-                let (old, over) = (task.epoch, task.over);
+                let (old, over, open) = (task.epoch, task.over, task.open);
+                task.open = true;
                 (task.epoch, task.worker) = (*epoch, worker.clone());
                 if *epoch <= old && !readopted {
                     self.fail(format!("I3: {id} got epoch {epoch} after {old}"));
+                }
+                if open && !readopted {
+                    self.fail(format!("I3: {id} got epoch {epoch} while {old} was not given up"));
                 }
                 if over.is_some() {
                     self.fail(format!("I5: {id} was assigned though it is over"));
                 }
             }
             R::Requeued { task: id, retries, .. } => {
-                let Some(task) = self.tasks.get(id) else { return };
+                let Some(task) = self.tasks.get_mut(id) else { return };
+                task.open = false;
                 let spec = task.spec.clone();
                 let over = task.over;
                 if over.is_some() {
@@ -81,7 +96,7 @@ impl Oracle {
                     self.fail(format!("I6: {id} was retried {retries} times"));
                 }
             }
-            R::Ended { task: id, state, epoch, worker, .. } => {
+            R::Ended { task: id, state, epoch, worker, cause, .. } => {
                 let attempt = AttemptId { task: id.clone(), epoch: *epoch };
                 if let Some(worker) = worker
                     && (self.assigned.get(&attempt) != Some(worker)
@@ -96,23 +111,29 @@ impl Oracle {
                     self.fail(format!("I3: {id}.{epoch} decided though {newest} is current"));
                 }
                 let task = self.tasks.entry(id.clone()).or_default();
-                if let Some(before) = task.over.replace(*state) {
+                let honoured = task.lost && *state == TaskState::Succeeded;
+                task.lost = *state == TaskState::Failed && cause.is_loss();
+                task.open = false;
+                if let Some(before) = task.over.replace(*state)
+                    && !honoured
+                {
                     self.fail(format!("I2: {id} ended as {state:?} after {before:?}"));
                 }
             }
             R::Retried { task: id, .. } => {
                 let task = self.tasks.entry(id.clone()).or_default();
                 (task.executions, task.floor) = (0, task.epoch);
+                (task.lost, task.open) = (false, false);
                 if task.over.take() == Some(TaskState::Succeeded) {
                     self.fail(format!("{id} was retried though it had succeeded"));
                 }
             }
-            R::Cursor { worker, seq, .. } => {
-                let last = self.cursors.entry(worker.clone()).or_default();
+            R::Cursor { worker, lane, seq } => {
+                let last = self.cursors.entry((worker.clone(), *lane)).or_default();
                 *last = (*last).max(*seq);
             }
             R::WorkerForgotten { worker, .. } => {
-                self.cursors.remove(worker);
+                self.cursors.retain(|(of, _), _| of != worker);
             }
             _ => {}
         }
@@ -133,8 +154,8 @@ impl Oracle {
     }
 
     /// The coordinator sent an acknowledgement.
-    pub fn acked(&mut self, worker: &Arc<str>, seq: u64, how: &str) {
-        let synced = self.cursors.get(worker).copied().unwrap_or(0);
+    pub fn acked(&mut self, worker: &Arc<str>, lane: i32, seq: u64, how: &str) {
+        let synced = self.cursors.get(&(worker.clone(), lane)).copied().unwrap_or(0);
         if seq > synced {
             self.fail(format!("{how} {seq} was sent when only {synced} was synced"));
         }
@@ -163,9 +184,50 @@ impl Oracle {
                     let task = outcome.task_id.as_str().into();
                     self.finished.insert(AttemptId { task, epoch: outcome.epoch });
                 }
-                WorkerRecord::Acked { seq, .. } => self.acked(store, *seq, "a deletion up to"),
+                WorkerRecord::Acked { lane, seq } => {
+                    self.acked(store, *lane, *seq, "a deletion up to");
+                }
+                WorkerRecord::Checkpoint { checkpoint: c, .. } => {
+                    let task: TaskId = c.task_id.as_str().into();
+                    let id = AttemptId { task: task.clone(), epoch: c.epoch };
+                    self.told.insert((store.clone(), id, c.number));
+                    self.checkpoints.insert((task, c.epoch, c.number), c.dropped);
+                }
+                WorkerRecord::State { update: u, .. } => {
+                    let task: TaskId = u.task_id.as_str().into();
+                    let id = AttemptId { task: task.clone(), epoch: u.epoch };
+                    self.told.insert((store.clone(), id, u.version << 32));
+                    let newest = self.states.entry(task).or_default();
+                    *newest = (*newest).max((u.epoch, u.version));
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// A task was told that its checkpoint or state is durable.
+    pub fn told_durable(&mut self, store: &Arc<str>, (task, epoch): (&str, u64), what: u64) {
+        let id = AttemptId { task: task.into(), epoch };
+        if !self.told.contains(&(store.clone(), id, what)) {
+            self.fail(format!("I4: {task}.{epoch} was answered before it was synced"));
+        }
+    }
+
+    /// An attempt was told to go on from this checkpoint, or from a newer one if that has taken
+    /// its place meanwhile.
+    pub fn goes_on_from(&mut self, c: &Checkpoint, store: &SimCoordStore, blobs: &Blobs) {
+        let known = store.checkpoints(&c.task_id);
+        let newest = known.iter().rev().find(|(_, kept)| *kept).map(|(c, _)| c);
+        match newest.filter(|n| (n.epoch, n.number) > (c.epoch, c.number)) {
+            Some(newer) => self.restorable(newer, blobs),
+            None => self.restorable(c, blobs),
+        }
+    }
+
+    /// A checkpoint that is kept must be there.
+    pub fn restorable(&mut self, c: &Checkpoint, blobs: &Blobs) {
+        if !blobs.contains_key(&c.manifest[..]) {
+            self.fail(format!("I4: {}.{} #{} cannot be restored", c.task_id, c.epoch, c.number));
         }
     }
 
@@ -189,7 +251,8 @@ impl Oracle {
     }
 
     /// Everything healed long ago.
-    pub fn converged(&mut self, store: &SimCoordStore) {
+    pub fn converged(&mut self, store: &SimCoordStore, blobs: &Blobs) {
+        self.nothing_told_is_lost(store, blobs);
         for id in self.accepted.clone() {
             match store.task_row(&id) {
                 Some(row) if row.state.is_terminal() => {}
@@ -210,6 +273,33 @@ impl Oracle {
             };
             if !store.history(&id.task).iter().any(told) && !orphans.contains(&id) {
                 self.fail(format!("I1: nothing tells of {}.{}", id.task, id.epoch));
+            }
+        }
+    }
+
+    /// Every checkpoint and state that a worker made durable is known, or its loss is.
+    fn nothing_told_is_lost(&mut self, store: &SimCoordStore, blobs: &Blobs) {
+        for ((task, epoch, number), dropped) in self.checkpoints.clone() {
+            if !self.accepted.contains(&task) {
+                continue;
+            }
+            let known = store.checkpoints(&task);
+            let newest =
+                known.iter().filter(|(c, _)| !c.dropped).map(|(c, _)| (c.epoch, c.number)).max();
+            let found = known.iter().find(|(c, _)| (c.epoch, c.number) == (epoch, number));
+            match found {
+                None => self.fail(format!("I4: nothing tells of {task}.{epoch} #{number}")),
+                Some((_, false)) if newest == Some((epoch, number)) && !dropped => {
+                    self.fail(format!("I4: the newest, {task}.{epoch} #{number}, was not kept"));
+                }
+                Some((c, true)) => self.restorable(c, blobs),
+                _ => {}
+            }
+        }
+        for (task, newest) in self.states.clone() {
+            let known = store.state(&task).map_or((0, 0), |s| (s.epoch, s.version));
+            if self.accepted.contains(&task) && known != newest {
+                self.fail(format!("I5: {task} is known at {known:?}, and told {newest:?}"));
             }
         }
     }

@@ -1,17 +1,18 @@
 //! The coordinator and the workers with their stores: what a real driver does, in virtual time.
 
 use crate::Bug;
+use crate::runs::Look;
 use crate::world::{Event, World};
 use outlast_core::coord::{self, CoordConfig, Coordinator};
 use outlast_core::records::{Batch, CoordRecord, WorkerRecord};
-use outlast_core::worker::{self, StopKind, Worker, WorkerConfig};
+use outlast_core::worker::{self, Worker, WorkerConfig};
 use outlast_core::{AttemptId, Now, TaskId};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
-use outlast_wire::TaskSpec;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{self, OutcomeKind, TaskOutcome, outbox_item};
 use rand::Rng;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A process, a disk and a clock.
@@ -62,8 +63,25 @@ pub(crate) struct WorkerPeer {
     pub gpu: bool,
     /// The link that the machine believes in.
     pub link: Option<u64>,
-    pub running: BTreeMap<AttemptId, Arc<TaskSpec>>,
+    /// What its keeper runs, and what ended and was not taken yet.
+    pub running: BTreeMap<AttemptId, RunState>,
+    /// Grows when the keeper ends with its worker.
+    pub keeper_life: u32,
+    pub blobs: BTreeSet<Vec<u8>>,
+    /// The number of the upload that is going on.
+    pub upload: u64,
     pub exited: bool,
+}
+
+/// A run, as a keeper knows it.
+pub(crate) struct RunState {
+    pub started_at: i64,
+    pub paused: bool,
+    pub stop: Option<OutcomeKind>,
+    /// It would have ended so while it was paused.
+    pub due: Option<OutcomeKind>,
+    pub ended: Option<TaskOutcome>,
+    pub n: u64,
 }
 
 impl World {
@@ -77,7 +95,13 @@ impl World {
                 task.epoch = task.epoch.saturating_sub(1);
             }
         }
-        let mut config = CoordConfig::default();
+        if self.bug == Some(Bug::ForgetsLease) {
+            for task in &mut snapshot.tasks {
+                task.state = outlast_core::records::TaskState::Pending;
+            }
+        }
+        let (admit_per_second, admit_burst) = self.admit;
+        let mut config = CoordConfig { admit_per_second, admit_burst, ..CoordConfig::default() };
         if self.bug == Some(Bug::NeverTimesOut) {
             config.heartbeat_timeout = u64::MAX / 4;
         }
@@ -121,6 +145,9 @@ impl World {
         if forgets {
             snapshot.attempts.iter_mut().for_each(|a| a.started_at = None);
         }
+        let blind = self.bug == Some(Bug::ForgetsAlive);
+        let alive = if blind { Vec::new() } else { self.alive(i) };
+        let w = &mut self.workers[i];
         let config = WorkerConfig {
             name: w.name.clone(),
             slots: w.slots,
@@ -130,9 +157,10 @@ impl World {
             ..Default::default()
         };
         let now = w.peer.now(self.now);
-        w.peer.machine = Some(Worker::new(config, snapshot, self.rng.random(), now));
+        w.peer.machine = Some(Worker::new(config, snapshot, alive, self.rng.random(), now));
         self.say(|| format!("worker {i} starts"));
         self.pump_worker(i);
+        self.after_start(i);
     }
 
     pub fn crash_worker(&mut self, i: usize, power: bool) {
@@ -142,7 +170,15 @@ impl World {
         }
         w.peer.queue.clear();
         let written = std::mem::take(&mut w.peer.writing);
-        w.running.clear();
+        if w.exited {
+            w.peer.store.end_well();
+        }
+        // Its keeper lives on, unless it goes too.
+        if power || w.exited || self.rng.random_bool(0.4) {
+            w.running.clear();
+            w.keeper_life += 1;
+        }
+        w.upload += 1;
         let kept = self.rng.random_range(0..=w.peer.store.unsynced());
         w.peer.store.crash_keeping(kept);
         let store = w.store_id.clone();
@@ -163,6 +199,16 @@ impl World {
         self.pump_coord();
     }
 
+    /// A message for the coordinator, with what its driver can look up.
+    pub fn tell_coord(&mut self, link: u64, kind: Kind) {
+        let (at, now) = (self.coord.now(self.now), self.now);
+        let Some(core) = &mut self.coord.machine else { return };
+        let blobs = RefCell::new(&mut self.blobs);
+        let look = Look { store: &self.coord.store, blobs, now };
+        core.on_message(at, link, kind, &look);
+        self.pump_coord();
+    }
+
     pub fn pump_coord(&mut self) {
         loop {
             let Some(core) = &mut self.coord.machine else { return };
@@ -176,6 +222,13 @@ impl World {
                     match self.bug {
                         Some(Bug::ForgetsCursor) => {
                             batch.records.retain(|r| !matches!(r, CoordRecord::Cursor { .. }));
+                        }
+                        Some(Bug::StateGoesBack) if self.rng.random_bool(0.2) => {
+                            for record in &mut batch.records {
+                                if let CoordRecord::State { update } = record {
+                                    Arc::make_mut(update).version = 1;
+                                }
+                            }
                         }
                         Some(Bug::ForgetsAssigned) => {
                             batch.records.retain(|r| !matches!(r, CoordRecord::Assigned { .. }));
@@ -237,10 +290,11 @@ impl World {
         let store = self.workers[link.worker].store_id.clone();
         match &kind {
             Kind::Ack(ack) => {
-                ack.cursors.iter().for_each(|c| self.oracle.acked(&store, c.seq, "ack"));
+                ack.cursors.iter().for_each(|c| self.oracle.acked(&store, c.lane, c.seq, "ack"));
             }
             Kind::Welcome(w) => {
-                w.cursors.iter().for_each(|c| self.oracle.acked(&store, c.seq, "welcome"));
+                let told = w.cursors.iter();
+                told.for_each(|c| self.oracle.acked(&store, c.lane, c.seq, "welcome"));
             }
             Kind::Assign(assign) => {
                 for t in &assign.tasks {
@@ -249,6 +303,9 @@ impl World {
                     });
                     let task = t.task_id.as_str().into();
                     self.oracle.assignment(AttemptId { task, epoch: t.epoch });
+                    if let Some(c) = &t.checkpoint {
+                        self.oracle.goes_on_from(c, &self.coord.store, &self.blobs);
+                    }
                 }
             }
             _ => {}
@@ -281,7 +338,6 @@ impl World {
     }
 
     fn worker_does(&mut self, i: usize, output: worker::Output) {
-        let life = self.workers[i].peer.life;
         match output {
             worker::Output::Dial => self.dial(i),
             worker::Output::Send(kind) => {
@@ -308,38 +364,34 @@ impl World {
                 }
                 self.workers[i].peer.queue.push(batch);
                 self.write_worker(i);
-                if self.bug == Some(Bug::WorkerAcksBeforeSync) {
+                let early =
+                    matches!(self.bug, Some(Bug::WorkerAcksBeforeSync | Bug::AnswersBeforeSync));
+                if early {
                     let now = self.workers[i].peer.now(self.now);
                     if let Some(core) = &mut self.workers[i].peer.machine {
                         core.on_persisted(now, number);
                     }
                 }
             }
-            worker::Output::Run(task, epoch, spec) => {
-                self.say(|| format!("worker {i} runs {task}.{epoch}"));
-                self.oracle.executed(&task, epoch);
-                let id = AttemptId { task, epoch };
-                self.workers[i].running.insert(id.clone(), spec);
-                let took = match self.rng.random_range(0..4) {
-                    0 => 0,
-                    1 => self.rng.random_range(0..1_000),
-                    _ => self.rng.random_range(0..40_000),
-                };
-                let kind = match self.rng.random_range(0..10) {
-                    0 => OutcomeKind::OutcomeFailed,
-                    _ => OutcomeKind::OutcomeSucceeded,
-                };
-                self.at(self.now + took, Event::TaskEnds(i, life, id, kind));
-            }
+            worker::Output::Run(task, epoch, _) => self.run_starts(i, task, epoch),
             worker::Output::StopRun(task, epoch, kind) => {
-                let kind = match kind {
-                    StopKind::Cancel => OutcomeKind::OutcomeCancelled,
-                    StopKind::Interrupt => OutcomeKind::OutcomeInterrupted,
-                };
-                let after = self.rng.random_range(0..5_000);
-                let id = AttemptId { task, epoch };
-                self.at(self.now + after, Event::TaskEnds(i, life, id, kind));
+                self.run_stops(i, AttemptId { task, epoch }, kind);
             }
+            worker::Output::Pause(task, epoch, on) => self.run_pauses(i, task, epoch, on),
+            worker::Output::AskCheckpoint(task, epoch) => {
+                let keeper = self.workers[i].keeper_life;
+                let id = AttemptId { task, epoch };
+                self.at(self.now + 50, Event::TaskTells(i, keeper, id));
+            }
+            worker::Output::Forget(task, epoch) => {
+                let id = AttemptId { task, epoch };
+                let runs = &mut self.workers[i].running;
+                if runs.get(&id).is_some_and(|r| r.ended.is_some()) {
+                    runs.remove(&id);
+                }
+            }
+            worker::Output::Upload(manifest) => self.on_upload(i, manifest),
+            worker::Output::Answer(_, answer) => self.on_answer(i, &answer),
             worker::Output::State(state, why) => {
                 self.say(|| format!("worker {i} is {} {why}", state.as_str()));
             }
@@ -351,24 +403,6 @@ impl World {
                 }
             }
         }
-    }
-
-    pub fn on_task_end(&mut self, i: usize, id: AttemptId, kind: OutcomeKind) {
-        if self.workers[i].running.remove(&id).is_none() {
-            return;
-        }
-        let wall = self.workers[i].peer.now(self.now).wall;
-        let (task, epoch) = (id.task.clone(), id.epoch);
-        self.say(|| format!("worker {i} ends {task}.{epoch} {}", kind.as_str_name()));
-        let outcome = TaskOutcome {
-            task_id: id.task.to_string(),
-            epoch,
-            kind: kind.into(),
-            started_at_ms: wall,
-            finished_at_ms: wall,
-            ..Default::default()
-        };
-        self.feed_worker(i, |core, now| core.on_finished(now, outcome));
     }
 
     fn write_worker(&mut self, i: usize) {

@@ -7,8 +7,8 @@ use outlast_core::coord::Coordinator;
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::OutcomeKind;
 use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{LinkCause, OutcomeKind};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,6 +39,13 @@ pub(crate) enum Event {
     Client,
     /// Somebody goes on who was stopped.
     Resume,
+    /// (worker, its keeper's life, which)
+    TaskTells(usize, u32, AttemptId),
+    /// (worker, its life, which upload, the blob)
+    Uploaded(usize, u32, u64, Vec<u8>),
+    Collect,
+    /// The user lets go on whatever was paused.
+    Settle,
 }
 
 pub(crate) struct Link {
@@ -87,6 +94,10 @@ pub(crate) struct World {
     pub oracle: Oracle,
     pub specs: BTreeMap<TaskId, Arc<TaskSpec>>,
     pub asked: BTreeSet<u64>,
+    pub blobs: crate::runs::Blobs,
+    pub events_told: u64,
+    /// Workers let in per second, and at once.
+    pub admit: (u32, u32),
     pub requests: u64,
     pub faults: BTreeMap<&'static str, u64>,
     pub heal_at: u64,
@@ -142,6 +153,9 @@ impl World {
                 gpu: i == 0,
                 link: None,
                 running: BTreeMap::new(),
+                keeper_life: 0,
+                blobs: BTreeSet::new(),
+                upload: 0,
                 exited: false,
             }
         };
@@ -158,10 +172,13 @@ impl World {
             links: BTreeMap::new(),
             last_link: 0,
             latency: rng.random_range(0..50),
+            admit: [(1000, 500), (1, 1), (0, 0)][rng.random_range(0..3)],
             rng,
             oracle: Oracle::default(),
             specs: BTreeMap::new(),
             asked: BTreeSet::new(),
+            blobs: BTreeMap::new(),
+            events_told: 0,
             requests: 0,
             faults: BTreeMap::new(),
             heal_at: FAULTS,
@@ -190,6 +207,7 @@ impl World {
         (0..self.workers.len()).for_each(|i| self.start_worker(i));
         self.at(1_000, Event::Strike);
         self.at(100, Event::Client);
+        self.at(5_000, Event::Collect);
         self.at(self.heal_at, Event::Heal);
         while let Some(Due(time, _, event)) = self.heap.pop() {
             self.now = time;
@@ -247,7 +265,7 @@ impl World {
         }
     }
 
-    fn is_paused(&self, target: usize) -> bool {
+    pub fn is_paused(&self, target: usize) -> bool {
         match self.workers.get(target) {
             Some(worker) => worker.peer.paused_until > self.now,
             None => self.coord.paused_until > self.now,
@@ -270,8 +288,20 @@ impl World {
             Event::WorkerDisk(i, life) if life == self.workers[i].peer.life => {
                 self.on_worker_disk(i);
             }
-            Event::TaskEnds(i, life, id, kind) if life == self.workers[i].peer.life => {
+            Event::TaskEnds(i, life, id, kind) if life == self.workers[i].keeper_life => {
                 self.on_task_end(i, id, kind);
+            }
+            Event::TaskTells(i, life, id) if life == self.workers[i].keeper_life => {
+                self.on_task_tells(i, id);
+            }
+            Event::Uploaded(i, life, upload, manifest) if life == self.workers[i].peer.life => {
+                self.on_uploaded(i, upload, manifest);
+            }
+            Event::Settle => self.let_everything_go_on(),
+            Event::Collect => {
+                self.collect();
+                let pause = self.rng.random_range(1_000..40_000);
+                self.at(self.now + pause, Event::Collect);
             }
             Event::Arrives(link, true, kind) => self.arrives_up(link, *kind),
             Event::Arrives(link, false, kind) => {
@@ -282,7 +312,8 @@ impl World {
             Event::Closed(link, true) => {
                 // The core ignores links that it does not know.
                 self.links.remove(&link);
-                self.feed_coord(|core, now| core.on_close(now, link, "the link ended"));
+                let cause = LinkCause::LinkClosed;
+                self.feed_coord(|core, now| core.on_close(now, link, cause, "the link ended"));
             }
             Event::Closed(link, false) => {
                 if let Some(i) = self.believer(link) {
@@ -372,7 +403,7 @@ impl World {
             self.feed_coord(|core, now| core.on_open(now, link));
         }
         let kind = self.tamper(kind);
-        self.feed_coord(|core, now| core.on_message(now, link, kind));
+        self.tell_coord(link, kind);
     }
 
     /// Puts a message on the link: in order, late, or nowhere.
@@ -486,7 +517,7 @@ impl World {
             );
             self.oracle.wrong.get_or_insert(text);
         }
-        self.oracle.converged(&self.coord.store);
+        self.oracle.converged(&self.coord.store, &self.blobs);
         let snapshot = self.coord.store.snapshot();
         if !snapshot.tasks.is_empty() && self.oracle.wrong.is_none() {
             let text = format!("I9: memory is empty, the store has {:?}", snapshot.tasks);

@@ -65,6 +65,7 @@ fn coordinator(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
             capabilities: "{}".into(),
             labels: [].into(),
             version: "0".into(),
+            drained: false,
         }),
         at: START,
     });
@@ -101,6 +102,7 @@ fn coordinator(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
                     epoch: 1,
                     state: TaskState::Succeeded,
                     reason: String::new(),
+                    cause: outlast_wire::v2::Cause::Done,
                     outcome: Some(outcome(&task)),
                     worker: Some(worker(n)),
                     at,
@@ -133,7 +135,9 @@ fn worker(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
         for n in next..next + group {
             let mut records = Vec::new();
             if n < tasks {
-                records.push(WorkerRecord::Accepted { task: id(n), epoch: 1, spec: spec(n) });
+                let (task, spec, checkpoint) = (id(n), spec(n), None);
+                let (epoch, paused) = (1, false);
+                records.push(WorkerRecord::Accepted { task, epoch, spec, checkpoint, paused });
             }
             if let Some(n) = n.checked_sub(lag).filter(|n| *n < tasks) {
                 let outcome = outcome(&id(n));

@@ -24,6 +24,7 @@ pub use error::StoreError;
 pub use keys::{KeyInfo, Keys, NewKey, Role};
 pub use storage::{CoordStorage, WorkerStorage};
 pub use types::{
-    Counts, EventKind, PastOutcome, StoredEvent, StoredTask, StoredWorker, TaskFilter, TaskPage,
+    Counts, EventKind, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker,
+    TaskFilter, TaskPage,
 };
 pub use worker::WorkerStore;

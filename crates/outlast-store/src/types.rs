@@ -2,7 +2,8 @@
 
 use outlast_core::ids::{Epoch, TaskId};
 use outlast_core::records::{TaskState, WorkerRow};
-use outlast_wire::{TaskSpec, v2::TaskOutcome};
+use outlast_wire::TaskSpec;
+use outlast_wire::v2::{Cause, Checkpoint, LinkCause, TaskOutcome};
 use std::sync::Arc;
 
 /// A task with everything that is shown of it. Times are Unix milliseconds.
@@ -68,10 +69,14 @@ pub enum EventKind {
     Retried = 9,
     /// A remark.
     Noted = 10,
+    /// Somebody asked to pause it.
+    PauseRequested = 11,
+    /// Somebody asked to let it go on.
+    ResumeRequested = 12,
 }
 
 impl EventKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Submitted,
         Self::Assigned,
         Self::Started,
@@ -83,6 +88,8 @@ impl EventKind {
         Self::CancelRequested,
         Self::Retried,
         Self::Noted,
+        Self::PauseRequested,
+        Self::ResumeRequested,
     ];
 
     /// The word that users see.
@@ -99,6 +106,8 @@ impl EventKind {
             Self::CancelRequested => "cancel_requested",
             Self::Retried => "retried",
             Self::Noted => "noted",
+            Self::PauseRequested => "pause_requested",
+            Self::ResumeRequested => "resume_requested",
         }
     }
 
@@ -131,6 +140,25 @@ pub struct StoredEvent {
     pub worker: Option<Arc<str>>,
     /// Why, for people; may be empty.
     pub reason: String,
+    /// Why, for programs; of ends of attempts.
+    pub cause: Cause,
+}
+
+/// A checkpoint that was told of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredCheckpoint {
+    /// What it is.
+    pub checkpoint: Arc<Checkpoint>,
+    /// It can be restored.
+    pub kept: bool,
+    /// Store id of the worker that made it.
+    pub worker: Option<Arc<str>>,
+    /// That worker's name.
+    pub worker_name: Option<Arc<str>>,
+    /// When it was recorded, in Unix milliseconds.
+    pub at: i64,
+    /// When it was removed, or told of as dropped.
+    pub gone_at: Option<i64>,
 }
 
 /// An outcome that is not (or no longer) the task's result.
@@ -213,4 +241,6 @@ pub struct StoredWorker {
     pub gone_at: Option<i64>,
     /// Why its link ended.
     pub gone_reason: String,
+    /// The same, for programs.
+    pub gone_cause: LinkCause,
 }

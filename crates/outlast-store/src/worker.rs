@@ -4,7 +4,7 @@ use crate::coord::{load_outcome, load_spec};
 use crate::db::{self, Kind, Lock, int, uint};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
-use outlast_wire::v2::{Lane, TaskOutcome};
+use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -14,8 +14,18 @@ use std::sync::Arc;
 const KIND: Kind = Kind {
     what: "a worker's store",
     application_id: 0x4F4C_5701, // "OLW", 1
-    migrations: &[V1],
+    migrations: &[V1, V2],
 };
+
+// survived: ends of processes that held the attempt, this one not counted.
+// checkpoint, state: the attempt's newest.
+// The outbox's other lanes hold checkpoints and states, encoded like outcomes are.
+const V2: &str = "
+ALTER TABLE attempts ADD COLUMN survived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN checkpoint BLOB;
+ALTER TABLE attempts ADD COLUMN state BLOB;
+";
 
 // An outbox row's key is its lane and sequence in one number (`key`), so that appending,
 // reading in order and deleting what is acknowledged are all ranges of one tree.
@@ -79,6 +89,10 @@ impl WorkerStore {
         };
         let incarnation = meta::<i64>(&tx, "incarnation")?.unwrap_or(0) + 1;
         set_meta(&tx, "incarnation", incarnation)?;
+        if !meta::<bool>(&tx, "ended_well")?.unwrap_or(false) {
+            tx.execute("UPDATE attempts SET survived = survived + 1", [])?;
+        }
+        set_meta(&tx, "ended_well", false)?;
         tx.commit()?;
 
         let mut outbox = BTreeMap::new();
@@ -115,8 +129,14 @@ impl WorkerStore {
         tx.commit()?;
 
         for (key, bytes) in added {
-            self.outbox_bytes += bytes;
-            self.outbox.insert(key, bytes);
+            let old = match bytes {
+                Some(bytes) => {
+                    self.outbox_bytes += bytes;
+                    self.outbox.insert(key, bytes)
+                }
+                None => self.outbox.remove(&key),
+            };
+            self.outbox_bytes -= old.unwrap_or(0);
         }
         for range in acked {
             let gone: Vec<i64> = self.outbox.range(range).map(|(key, _)| *key).collect();
@@ -127,21 +147,34 @@ impl WorkerStore {
         Ok(())
     }
 
+    /// Notes that this process ends on purpose: what it held was not what ended it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the next opening takes this one for a crash.
+    pub fn end_well(&mut self) -> Result<(), StoreError> {
+        set_meta(&self.conn, "ended_well", true)
+    }
+
     /// What is stored now.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn snapshot(&self) -> Result<WorkerSnapshot, StoreError> {
-        let results = Lane::Results as i32;
         let mut snapshot = WorkerSnapshot {
             store_id: self.store_id.clone(),
             incarnation: self.incarnation,
             coordinator_id: meta::<Arc<str>>(&self.conn, "coordinator_id")?,
-            next_seq: 1,
+            next_seq: self.next(Lane::Results)?,
+            next_checkpoint: self.next(Lane::Checkpoints)?,
+            next_state: self.next(Lane::State)?,
+            outbox: self.lane(Lane::Results, load_outcome)?,
+            checkpoints: self.lane(Lane::Checkpoints, |b| decode(b, "a checkpoint"))?,
+            states: self.lane(Lane::State, |b| decode(b, "a state"))?,
             ..WorkerSnapshot::default()
         };
         let mut query = self.conn.prepare_cached(
-            "SELECT task, epoch, spec, started_at FROM attempts ORDER BY arrival",
+            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state
+             FROM attempts ORDER BY arrival",
         )?;
         let mut rows = query.query([])?;
         while let Some(r) = rows.next()? {
@@ -150,26 +183,42 @@ impl WorkerStore {
                 epoch: uint(r.get(1)?)?,
                 spec: load_spec(r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
                 started_at: r.get(3)?,
+                survived: r.get(4)?,
+                paused: r.get(5)?,
+                checkpoint: optional(r.get_ref(6)?, "a checkpoint")?,
+                state: optional(r.get_ref(7)?, "a state")?,
             });
         }
+        Ok(snapshot)
+    }
+
+    fn lane<T>(
+        &self,
+        lane: Lane,
+        load: impl Fn(&[u8]) -> Result<Arc<T>, StoreError>,
+    ) -> Result<Vec<(u64, Arc<T>)>, StoreError> {
+        let lane = lane as i32;
         let sql = "SELECT key, outcome FROM outbox WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
         let mut query = self.conn.prepare_cached(sql)?;
-        let first = key(results, 0)?;
-        let mut rows = query.query([first, last_key(results)?])?;
+        let first = key(lane, 0)?;
+        let mut rows = query.query([first, last_key(lane)?])?;
+        let mut found = Vec::new();
         while let Some(r) = rows.next()? {
             let seq = uint(r.get::<_, i64>(0)? - first)?;
             let bytes = r.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-            snapshot.outbox.push((seq, load_outcome(bytes)?));
+            found.push((seq, load(bytes)?));
         }
+        Ok(found)
+    }
+
+    /// The next sequence of a lane.
+    fn next(&self, lane: Lane) -> Result<u64, StoreError> {
         let next: Option<i64> = self
             .conn
             .prepare_cached("SELECT next_seq FROM lanes WHERE lane = ?1")?
-            .query_row([results], |r| r.get(0))
+            .query_row([lane as i32], |r| r.get(0))
             .optional()?;
-        if let Some(next) = next {
-            snapshot.next_seq = uint(next)?;
-        }
-        Ok(snapshot)
+        uint(next.unwrap_or(1))
     }
 
     /// How many outcomes are waiting to be acknowledged.
@@ -200,6 +249,8 @@ impl WorkerStorage for WorkerStore {
 }
 
 type KeyRange = std::ops::RangeInclusive<i64>;
+/// What became of rows of the outbox: their bytes, or none for one that is gone.
+type Sizes = Vec<(i64, Option<u64>)>;
 
 /// Applies records; acknowledgements and counters are written once, at the end.
 struct Applier<'a> {
@@ -209,17 +260,26 @@ struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    fn apply(
-        &mut self,
-        record: &WorkerRecord,
-        added: &mut Vec<(i64, u64)>,
-    ) -> Result<(), StoreError> {
+    fn apply(&mut self, record: &WorkerRecord, added: &mut Sizes) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
-            R::Accepted { task, epoch, spec } => self.run(
-                "INSERT OR REPLACE INTO attempts (task, epoch, spec) VALUES (?1, ?2, ?3)",
-                params![task, int(*epoch)?, spec.to_json()],
+            R::Accepted { task, epoch, spec, checkpoint, paused } => self.run(
+                "INSERT OR REPLACE INTO attempts (task, epoch, spec, checkpoint, paused)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    task,
+                    int(*epoch)?,
+                    spec.to_json(),
+                    checkpoint.as_ref().map(|c| c.encode_to_vec()),
+                    paused
+                ],
             ),
+            R::Paused { task, epoch, on } => self.run(
+                "UPDATE attempts SET paused = ?3 WHERE task = ?1 AND epoch = ?2",
+                params![task, int(*epoch)?, on],
+            ),
+            R::Checkpoint { seq, checkpoint } => self.on_checkpoint(*seq, checkpoint, added),
+            R::State { seq, replaces, update } => self.on_state(*seq, *replaces, update, added),
             R::Starting { task, epoch, at } => self.run(
                 "UPDATE attempts SET started_at = ?3 WHERE task = ?1 AND epoch = ?2",
                 params![task, int(*epoch)?, at],
@@ -243,7 +303,7 @@ impl Applier<'_> {
         lane: i32,
         seq: u64,
         outcome: &TaskOutcome,
-        added: &mut Vec<(i64, u64)>,
+        added: &mut Sizes,
     ) -> Result<(), StoreError> {
         let key = key(lane, seq)?;
         if self.acked.get(&lane).is_some_and(|acked| seq <= *acked) {
@@ -254,9 +314,57 @@ impl Applier<'_> {
         self.delete(&outcome.task_id, outcome.epoch)?;
         let bytes = outcome.encode_to_vec();
         self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
-        added.push((key, bytes.len() as u64));
+        added.push((key, Some(bytes.len() as u64)));
+        self.used(lane, seq);
+        Ok(())
+    }
+
+    fn used(&mut self, lane: i32, seq: u64) {
         let next = self.next.entry(lane).or_default();
         *next = (*next).max(seq + 1);
+    }
+
+    fn on_checkpoint(
+        &mut self,
+        seq: u64,
+        checkpoint: &Checkpoint,
+        added: &mut Sizes,
+    ) -> Result<(), StoreError> {
+        let lane = Lane::Checkpoints as i32;
+        let (key, bytes) = (key(lane, seq)?, checkpoint.encode_to_vec());
+        self.run("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
+        if !checkpoint.dropped {
+            self.run(
+                "UPDATE attempts SET checkpoint = ?3 WHERE task = ?1 AND epoch = ?2",
+                params![checkpoint.task_id, int(checkpoint.epoch)?, bytes],
+            )?;
+        }
+        added.push((key, Some(bytes.len() as u64)));
+        self.used(lane, seq);
+        Ok(())
+    }
+
+    fn on_state(
+        &mut self,
+        seq: u64,
+        replaces: Option<u64>,
+        update: &StateUpdate,
+        added: &mut Sizes,
+    ) -> Result<(), StoreError> {
+        let lane = Lane::State as i32;
+        if let Some(old) = replaces {
+            let old = key(lane, old)?;
+            self.run("DELETE FROM outbox WHERE key = ?1", params![old])?;
+            added.push((old, None));
+        }
+        let (key, bytes) = (key(lane, seq)?, update.encode_to_vec());
+        self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
+        self.run(
+            "UPDATE attempts SET state = ?3 WHERE task = ?1 AND epoch = ?2",
+            params![update.task_id, int(update.epoch)?, bytes],
+        )?;
+        added.push((key, Some(bytes.len() as u64)));
+        self.used(lane, seq);
         Ok(())
     }
 
@@ -296,6 +404,18 @@ fn key(lane: i32, seq: u64) -> Result<i64, StoreError> {
         return Err(bad());
     }
     Ok((i64::from(lane_key) << LANE_SHIFT) | int(seq)?)
+}
+
+fn decode<T: Message + Default>(bytes: &[u8], what: &'static str) -> Result<Arc<T>, StoreError> {
+    T::decode(bytes).map(Arc::new).map_err(|e| StoreError::damaged(what, e))
+}
+
+fn optional<T: Message + Default>(
+    value: rusqlite::types::ValueRef<'_>,
+    what: &'static str,
+) -> Result<Option<Arc<T>>, StoreError> {
+    let bytes = value.as_blob_or_null().map_err(rusqlite::Error::from)?;
+    bytes.map(|b| decode(b, what)).transpose()
 }
 
 fn last_key(lane: i32) -> Result<i64, StoreError> {

@@ -5,9 +5,12 @@ mod common;
 
 use common::*;
 use outlast_core::records::{CoordRecord, TaskState, WorkerRecord};
+use outlast_store::EventKind;
 use outlast_store::EventKind as K;
 use outlast_store::StoreError;
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
+use outlast_wire::v2::Cause;
+use std::sync::Arc;
 
 macro_rules! claims {
     ($sql:ty, $sim:ty: $($claim:ident)*) => {
@@ -38,6 +41,8 @@ mod coordinator {
         cursors_only_grow_and_go_with_their_worker
         a_worker_is_replaced_but_not_its_cursors
         numbers_are_never_given_twice
+        checkpoints_states_and_pauses_outlive_a_restart
+        a_task_that_failed_for_loss_says_so
         an_empty_commit_is_fine
     );
 
@@ -235,7 +240,7 @@ mod coordinator {
     fn a_worker_is_replaced_but_not_its_cursors<S: Coord>() {
         let mut s = S::fresh();
         s.put(vec![seen("b", "one", 1), seen("a", "two", 1), cursor("b", 5)]);
-        let gone = CoordRecord::WorkerGone { worker: "b".into(), reason: "eof".into(), at: 2 };
+        let gone = gone("b", "eof", 2);
         s.put(vec![gone, seen("b", "three", 3)]);
         let workers = s.reopen().snapshot().unwrap().workers;
         let names: Vec<_> = workers.iter().map(|(w, c)| (&*w.name, c.len())).collect();
@@ -247,6 +252,62 @@ mod coordinator {
         s.put(vec![submitted("a", 5, 1), submitted("b", 9, 1), cancelled("b", 2)]);
         let snapshot = s.reopen().snapshot().unwrap();
         assert_eq!((snapshot.last_number, snapshot.tasks.len()), (9, 1));
+    }
+
+    fn checkpoints_states_and_pauses_outlive_a_restart<S: Coord>() {
+        let mut s = S::fresh();
+        let made = |epoch, n, dropped| CoordRecord::Checkpoint {
+            checkpoint: common::checkpoint("a", epoch, n, dropped),
+            worker: "w".into(),
+            at: 3,
+        };
+        let told = |epoch, n| CoordRecord::State { update: common::state("a", epoch, n) };
+        s.put(vec![submitted("a", 1, 1), assigned("a", 1, "w", 2), made(1, 1, false)]);
+        s.put(vec![made(1, 2, false), made(1, 2, false), made(1, 3, true), made(2, 1, false)]);
+        s.put(vec![told(1, 5), told(2, 1), told(1, 9)]);
+        let (task, which) = ("a".into(), vec![(1, 1), (9, 9)]);
+        s.put(vec![CoordRecord::CheckpointsPruned { task, which, at: 4 }]);
+        s.put(vec![CoordRecord::Paused { task: "a".into(), on: true, at: 5 }]);
+        // Of a task that is not known: nothing, and no error.
+        let stray = common::checkpoint("x", 1, 1, false);
+        let worker: Arc<str> = "w".into();
+        s.put(vec![CoordRecord::Checkpoint { checkpoint: stray, worker, at: 6 }]);
+        let s = s.reopen();
+        let row = s.task_row("a").unwrap().unwrap();
+        let kept: Vec<_> = row.checkpoints.iter().map(|c| (c.epoch, c.number)).collect();
+        assert_eq!(kept, [(1, 2), (2, 1)]);
+        assert_eq!((row.state_version, row.paused), ((2, 1), true));
+        assert_eq!(s.story("a").last(), Some(&(EventKind::PauseRequested, 1)));
+    }
+
+    fn a_task_that_failed_for_loss_says_so<S: Coord>() {
+        let mut s = S::fresh();
+        let end = |cause| CoordRecord::Ended {
+            task: "a".into(),
+            epoch: 1,
+            state: TaskState::Failed,
+            reason: "x".into(),
+            cause,
+            outcome: None,
+            worker: None,
+            at: 3,
+        };
+        s.put(vec![submitted("a", 1, 1), assigned("a", 1, "w", 2), end(Cause::Network)]);
+        assert!(s.task_row("a").unwrap().unwrap().lost);
+        // And a late success may still count.
+        s.put(vec![succeeded("a", 1, "w", 9)]);
+        let mut s = s.reopen();
+        let row = s.task_row("a").unwrap().unwrap();
+        assert_eq!((row.state, row.lost), (TaskState::Succeeded, false));
+        s.put(vec![submitted("b", 2, 1), assigned("b", 1, "w", 2)]);
+        let CoordRecord::Ended { epoch, state, reason, outcome, worker, at, .. } = end(Cause::Exit)
+        else {
+            unreachable!()
+        };
+        let (task, cause) = ("b".into(), Cause::Exit);
+        s.put(vec![CoordRecord::Ended { task, epoch, state, reason, cause, outcome, worker, at }]);
+        assert!(!s.task_row("b").unwrap().unwrap().lost);
+        assert_eq!(s.history("b").last().map(|e| e.cause), Some(Cause::Exit));
     }
 
     fn an_empty_commit_is_fine<S: Coord>() {
@@ -267,10 +328,11 @@ mod worker {
         the_identity_stays_and_the_incarnation_grows
         a_refused_batch_leaves_no_trace
         lanes_do_not_mix
+        an_attempt_keeps_its_newest_checkpoint_and_state
     );
 
     fn accepted(task: &str, epoch: u64) -> WorkerRecord {
-        WorkerRecord::Accepted { task: task.into(), epoch, spec: spec(task) }
+        common::accepted(task, epoch)
     }
     fn finished(task: &str, epoch: u64, seq: u64) -> WorkerRecord {
         WorkerRecord::Finished { lane: RESULTS, seq, outcome: outcome(task, epoch, 1) }
@@ -342,14 +404,43 @@ mod worker {
 
     fn lanes_do_not_mix<S: Worker>() {
         let mut s = S::fresh();
-        let other = WorkerRecord::Finished { lane: 3, seq: 9, outcome: outcome("x", 1, 1) };
+        let update = common::state("x", 1, 1);
+        let other = WorkerRecord::State { seq: 9, replaces: None, update };
         s.put(vec![other, finished("a", 1, 1), WorkerRecord::Acked { lane: 2, seq: 100 }]);
         let mut s = s.reopen();
         let snapshot = s.snapshot().unwrap();
         assert_eq!((snapshot.outbox.len(), snapshot.next_seq), (1, 2));
+        assert_eq!((snapshot.states.len(), snapshot.next_state), (1, 10));
         assert_eq!(s.outbox_len(), 2);
         s.put(vec![acked(50)]);
         assert_eq!(s.outbox_len(), 1);
+    }
+
+    fn an_attempt_keeps_its_newest_checkpoint_and_state<S: Worker>() {
+        let mut s = S::fresh();
+        let made = |seq, n, dropped| WorkerRecord::Checkpoint {
+            seq,
+            checkpoint: common::checkpoint("a", 1, n, dropped),
+        };
+        let told = |seq, replaces, version| WorkerRecord::State {
+            seq,
+            replaces,
+            update: common::state("a", 1, version),
+        };
+        s.put(vec![accepted("a", 1), made(1, 1, false), made(2, 2, false)]);
+        // The first one could not be uploaded in time.
+        s.put(vec![made(1, 1, true), told(1, None, 1), told(2, Some(1), 2)]);
+        s.put(vec![WorkerRecord::Paused { task: "a".into(), epoch: 1, on: true }]);
+        let s = s.reopen();
+        let snapshot = s.snapshot().unwrap();
+        let row = &snapshot.attempts[0];
+        assert_eq!(row.checkpoint, Some(common::checkpoint("a", 1, 2, false)));
+        assert_eq!(row.state, Some(common::state("a", 1, 2)));
+        assert!(row.paused && row.survived == 1);
+        let sent: Vec<_> = snapshot.checkpoints.iter().map(|(n, c)| (*n, c.dropped)).collect();
+        assert_eq!(sent, [(1, true), (2, false)]);
+        assert_eq!((snapshot.next_checkpoint, snapshot.states[0].0), (3, 2));
+        assert_eq!((snapshot.states.len(), s.outbox_len()), (1, 3));
     }
 }
 

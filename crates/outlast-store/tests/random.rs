@@ -7,6 +7,7 @@ use common::*;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_store::{CoordStorage, Counts, TaskFilter, WorkerStorage};
+use outlast_wire::v2::Cause;
 use outlast_wire::{Run, TaskSpec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ impl Writer {
         let task: Arc<str> = id.as_str().into();
         match what {
             0 => return seen(worker, &format!("name{which}"), at),
-            1 => return R::WorkerGone { worker: worker.into(), reason: "eof".into(), at },
+            1 => return gone(worker, "eof", at),
             2 if which == 0 => return R::WorkerForgotten { worker: worker.into(), at },
             3 | 4 => return cursor(worker, at as u64),
             5 => return superseded(&id, u64::from(who), worker, at),
@@ -64,7 +65,17 @@ impl Writer {
         };
         let old = t.epoch.saturating_sub(u64::from(who % 2));
         match what {
-            6..=9 => return R::Noted { task, epoch: t.epoch, note: format!("n{who}"), at },
+            6 => return R::Noted { task, epoch: t.epoch, note: format!("n{who}"), at },
+            7 => {
+                let checkpoint = checkpoint(&id, u64::from(who), at as u64 % 5, at % 7 == 0);
+                return R::Checkpoint { checkpoint, worker: worker.into(), at };
+            }
+            8 => {
+                let which = vec![(u64::from(who), at as u64 % 5)];
+                return R::CheckpointsPruned { task, which, at };
+            }
+            9 if who == 0 => return R::Paused { task, on: at % 2 == 0, at },
+            9 => return R::State { update: state(&id, u64::from(who), at as u64 % 9) },
             10..=12 => return started(&id, old, at),
             13 if !t.state.is_terminal() => {
                 (t.state, t.worker, t.cancelling) = (TaskState::Cancelled, None, false);
@@ -88,7 +99,8 @@ impl Writer {
                     (t.state, t.worker) = (TaskState::Pending, None);
                     let (epoch, retries, reason) = (t.epoch, t.retries, format!("lost {who}"));
                     let outcome = (who == 0).then(|| outcome(&id, epoch, 0));
-                    R::Requeued { task, epoch, retries, reason, outcome, at }
+                    let cause = Cause::of(i64::from(who) + 8);
+                    R::Requeued { task, epoch, retries, reason, cause, outcome, at }
                 }
                 21..=23 => {
                     t.cancelling = true;
@@ -101,7 +113,8 @@ impl Writer {
                     let worker = by.filter(|_| what != 24).map(Into::into);
                     let outcome = (what != 25).then(|| outcome(&id, old, (at % 3) * 400));
                     let reason = if what == 26 { "why".into() } else { String::new() };
-                    R::Ended { task, epoch: old, state, reason, outcome, worker, at }
+                    let (epoch, cause) = (old, Cause::of(i64::from(who) + 8));
+                    R::Ended { task, epoch, state, reason, cause, outcome, worker, at }
                 }
             },
             _ => {
@@ -236,17 +249,31 @@ proptest! {
                 use WorkerRecord as R;
                 let (id, epoch) = (format!("t{which}"), u64::from(who));
                 let task: Arc<str> = id.as_str().into();
-                let lane = if what % 4 == 0 { 3 } else { 1 };
+                // A lane of checkpoints or states holds these and nothing else.
+                let lane = 1;
                 match what / 4 {
-                    0..=3 => R::Accepted { task, epoch, spec: spec(&id) },
+                    0..=3 => accepted(&id, epoch),
                     4 => R::Starting { task, epoch, at },
                     5..=6 => {
                         seqs[lane] += 1;
                         let (seq, outcome) = (seqs[lane] - 1, outcome(&id, epoch, at));
                         R::Finished { lane: lane as i32, seq, outcome }
                     }
+                    7 if which == 0 => R::Paused { task, epoch, on: at % 2 == 0 },
+                    7 if which == 1 => {
+                        seqs[2] += 1;
+                        let checkpoint = checkpoint(&id, epoch, at as u64, at % 3 == 0);
+                        R::Checkpoint { seq: seqs[2] - 1, checkpoint }
+                    }
+                    7 if which == 2 => {
+                        seqs[3] += 1;
+                        let seq = seqs[3] - 1;
+                        let replaces = Some(seq - 1).filter(|s| at % 2 == 0 && *s > 0);
+                        R::State { seq, replaces, update: state(&id, epoch, at as u64) }
+                    }
                     7 => R::Dropped { task, epoch },
                     8 => {
+                        let lane = 1 + at as usize % 3;
                         acked[lane] = (acked[lane] + epoch).min(seqs[lane] - 1);
                         R::Acked { lane: lane as i32, seq: acked[lane] }
                     }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use outlast_core::records::{TaskState, WorkerRecord};
+use outlast_core::records::TaskState;
 use outlast_store::*;
 use rusqlite::Connection;
 use std::fs;
@@ -27,7 +27,7 @@ fn a_newer_store_is_refused_and_left_alone() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = open_error(&path);
-    assert!(matches!(error, StoreError::Newer { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("upgrade"), "{error}");
     assert!(matches!(CoordReader::open(&path), Err(StoreError::Newer { .. })));
     assert!(matches!(Keys::open(&path), Err(StoreError::Newer { .. })));
@@ -168,10 +168,7 @@ fn a_full_disk_applies_nothing_and_can_be_tried_again() {
     assert_eq!(snapshot.workers[0].1, [(RESULTS, 5)]);
 
     let mut w = SqlWorker::fresh();
-    let accepted = |n: u64| {
-        let task: std::sync::Arc<str> = format!("{n}-{}", "x".repeat(100)).into();
-        WorkerRecord::Accepted { spec: spec(&task), task, epoch: 1 }
-    };
+    let accepted = |n: u64| accepted(&format!("{n}-{}", "x".repeat(100)), 1);
     w.store.limit_pages(20).unwrap();
     let batches = [batch((0..2_000).map(accepted).collect())];
     assert!(matches!(w.commit(&batches), Err(StoreError::Full)));
@@ -217,12 +214,7 @@ fn shown_tasks_and_workers_have_what_people_ask_for() {
     assert_eq!((task.worker.as_deref(), task.worker_name.as_deref()), (Some("w"), Some("name")));
     assert!(!task.has_outcome);
     s.put(vec![succeeded("t", 1, "w", 40), cursor("w", 3)]);
-    let gone = outlast_core::records::CoordRecord::WorkerGone {
-        worker: "w".into(),
-        reason: "eof".into(),
-        at: 50,
-    };
-    s.put(vec![gone]);
+    s.put(vec![gone("w", "eof", 50)]);
     let task = s.reader.task("t").unwrap().unwrap();
     assert_eq!((task.ended_at, task.ended_epoch, task.has_outcome), (Some(40), 1, true));
     for key in ["w", "name"] {

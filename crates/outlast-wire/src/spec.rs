@@ -60,6 +60,63 @@ pub struct TaskSpec {
     /// Whether an interrupted attempt may be run again.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rerun: Rerun,
+    /// What a worker does on its own with the running task once `reconnect_window` has passed
+    /// without a link.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_lease_expired: OnLeaseExpired,
+    /// Seconds after which the task is asked for a checkpoint, again and again; default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_interval: Option<f64>,
+    /// The signal that asks a command for a checkpoint (`"USR1"`, `"USR2"`, `"HUP"`); default:
+    /// none, and the task learns it from `outlast task control`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_signal: Option<String>,
+    /// Which checkpoints are kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep_checkpoints: KeepCheckpoints,
+}
+
+/// Which checkpoints of a task are kept; the others are removed as newer ones arrive.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepCheckpoints {
+    /// The newest so many; at least 1, default 3.
+    #[serde(default = "keep_last")]
+    pub last: u32,
+    /// Beside these the first one in every so many seconds; default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<f64>,
+    /// Keep all that there are once the task has failed; default yes.
+    #[serde(default = "yes")]
+    pub failed: bool,
+}
+
+impl Default for KeepCheckpoints {
+    fn default() -> Self {
+        KeepCheckpoints { last: keep_last(), every: None, failed: true }
+    }
+}
+
+fn keep_last() -> u32 {
+    3
+}
+fn yes() -> bool {
+    true
+}
+
+/// What a worker does with a running task whose window has passed.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLeaseExpired {
+    /// It goes on: its result may still count.
+    #[default]
+    Continue,
+    /// It is paused until the coordinator says what becomes of it.
+    Pause,
+    /// It is stopped.
+    Stop,
 }
 
 /// What a task runs.
@@ -181,6 +238,10 @@ impl TaskSpec {
             reconnect_window: 600.0,
             late_result: LateResult::Accept,
             rerun: Rerun::Allowed,
+            on_lease_expired: OnLeaseExpired::Continue,
+            checkpoint_interval: None,
+            checkpoint_signal: None,
+            keep_checkpoints: KeepCheckpoints::default(),
         }
     }
 
@@ -231,6 +292,8 @@ impl TaskSpec {
             ("timeout", self.timeout.unwrap_or(1.0)),
             ("kill_grace", self.kill_grace),
             ("reconnect_window", self.reconnect_window),
+            ("checkpoint_interval", self.checkpoint_interval.unwrap_or(1.0)),
+            ("keep_checkpoints", self.keep_checkpoints.every.unwrap_or(1.0)),
         ] {
             if !value.is_finite() || !(0.0..=1e9).contains(&value) {
                 return bad(field, format!("{value} is not a number of seconds from 0 to 1e9"));
@@ -238,6 +301,20 @@ impl TaskSpec {
         }
         if self.timeout == Some(0.0) {
             return bad("timeout", "is 0; leave it out for no limit");
+        }
+        if self.checkpoint_interval.is_some_and(|s| s < 1.0) {
+            return bad("checkpoint_interval", "is less than a second; leave it out for never");
+        }
+        if self.keep_checkpoints.every.is_some_and(|s| s < 1.0) {
+            return bad("keep_checkpoints", "every is less than a second");
+        }
+        if !(1..=1000).contains(&self.keep_checkpoints.last) {
+            return bad("keep_checkpoints", "last must be from 1 to 1000");
+        }
+        if let Some(signal) = &self.checkpoint_signal
+            && !["USR1", "USR2", "HUP"].contains(&signal.as_str())
+        {
+            return bad("checkpoint_signal", format!("{signal:?} is none of USR1, USR2, HUP"));
         }
         if self.slots == 0 || self.slots > 1_000_000 {
             return bad("slots", "must be from 1 to 1000000");
@@ -285,6 +362,9 @@ mod tests {
             (r#"{"shell":"a","slots":0}"#, "slots"),
             (r#"{"shell":"a","env":{"A=B":"c"}}"#, "env"),
             (r#"{"shell":"a","prio":1}"#, "prio"),
+            (r#"{"shell":"a","checkpoint_interval":0.1}"#, "checkpoint_interval"),
+            (r#"{"shell":"a","checkpoint_signal":"KILL"}"#, "checkpoint_signal"),
+            (r#"{"shell":"a","keep_checkpoints":{"last":0}}"#, "keep_checkpoints"),
             (r#"{}"#, "not a task"),
         ] {
             let error = TaskSpec::from_json(json.as_bytes()).expect_err(json).to_string();

@@ -4,18 +4,25 @@
 //! durable; a request about such a task brings the row that the driver found in the store.
 //! What is in memory always wins over what the driver read.
 
+mod admission;
+mod control;
+mod lookup;
+mod outbox;
 mod reconcile;
 mod requests;
 mod session;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod told;
 mod workers;
 
 use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
 use crate::requires::Requires;
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
+use admission::Admission;
+pub use lookup::Lookup;
 use outlast_wire::{TaskSpec, v2};
 pub use requests::{Request, Response, Submission, Submitted};
 use session::Conn;
@@ -33,6 +40,9 @@ pub type RequestId = u64;
 /// A tick this much later than asked for means that the process was stopped or the machine
 /// slept, in milliseconds.
 const LATE: Millis = 5_000;
+/// How long a task that a person moved away waits for another worker, and how long for the one
+/// that was named, in milliseconds. Then it goes wherever there is room.
+const MOVE_PATIENCE: (Millis, Millis) = (30_000, 600_000);
 /// Between looks for workers that idle while tasks wait at others, in milliseconds.
 const BALANCE_EVERY: Millis = 1_000;
 
@@ -51,6 +61,11 @@ pub struct CoordConfig {
     pub max_unfinished: usize,
     /// Outbox records that a worker may send without acknowledgement.
     pub credit: u32,
+    /// Workers let in per second when many come at once; 0: no limit. The others are told when
+    /// their turn is.
+    pub admit_per_second: u32,
+    /// Workers let in at once before that pace holds.
+    pub admit_burst: u32,
 }
 
 impl Default for CoordConfig {
@@ -62,6 +77,8 @@ impl Default for CoordConfig {
             hello_timeout: 15_000,
             max_unfinished: 1_000_000,
             credit: 4096,
+            admit_per_second: 1000,
+            admit_burst: 500,
         }
     }
 }
@@ -104,6 +121,18 @@ pub struct Counters {
     pub silent: u64,
     /// Attempts given up because their worker stayed away.
     pub expired: u64,
+    /// Workers that were told to come back at their turn.
+    pub postponed: u64,
+    /// Checkpoints that took effect.
+    pub checkpoints: u64,
+    /// Times that a checkpoint came before its blob.
+    pub blobs_missing: u64,
+    /// Successes that came for tasks which had failed for loss, and were honoured.
+    pub honoured: u64,
+    /// Links that ended, by cause.
+    pub links: BTreeMap<&'static str, u64>,
+    /// Attempts that ended, by cause.
+    pub causes: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +157,17 @@ struct Task {
     asked_back: bool,
     /// The batch that says it is over.
     over_in: u64,
+    /// Somebody paused it: it is not given to anybody, and stopped where it is.
+    paused: bool,
+    /// It failed because attempts were lost.
+    lost: bool,
+    /// Those that are kept, by (epoch, number).
+    checkpoints: Vec<Arc<v2::Checkpoint>>,
+    state_version: (Epoch, u64),
+    /// Somebody asked for one, and its worker has not been told.
+    wants_checkpoint: bool,
+    /// Where a person moves it: to this worker, or (false) away from it.
+    place: Option<(Arc<str>, bool)>,
 }
 
 impl Task {
@@ -162,13 +202,22 @@ pub struct Coordinator {
     /// Tasks that are over, to be forgotten once that is durable.
     over: VecDeque<(u64, TaskId)>,
     last_tick: Millis,
+    /// Blobs of checkpoints that are decided and not yet durable, by batch.
+    unsynced: VecDeque<(u64, outlast_wire::Bytes)>,
+    admission: Admission,
+    /// When tasks that a person moved may go anywhere.
+    placed: BTreeSet<(Millis, TaskId)>,
 }
 
 impl Coordinator {
     /// Goes on from what is durable. Workers that had tasks are given their whole reconnect
     /// window from now.
     pub fn new(config: CoordConfig, snapshot: CoordSnapshot, now: Now) -> Self {
+        let admission = Admission::new(config.admit_per_second, config.admit_burst);
         let mut c = Coordinator {
+            admission,
+            unsynced: VecDeque::new(),
+            placed: BTreeSet::new(),
             config,
             id: snapshot.coordinator_id,
             last_number: snapshot.last_number,
@@ -210,7 +259,7 @@ impl Coordinator {
             c.enqueue(&id);
         }
         for id in orphaned {
-            c.lose(now, &id, "its worker is not known any more", None);
+            c.lose(now, &id, "its worker is not known any more", v2::Cause::Lost, None);
         }
         for key in c.fleet.keys() {
             c.arm_window(now, key);
@@ -237,6 +286,7 @@ impl Coordinator {
                 Timer::Window(key) => self.on_window(now, key),
                 Timer::Balance => {
                     self.balance();
+                    self.unplace(now);
                     self.timers.insert((now.mono + BALANCE_EVERY, Timer::Balance));
                 }
             }
@@ -255,6 +305,9 @@ impl Coordinator {
         while self.held.front().is_some_and(|(b, _)| *b <= self.persisted) {
             let (_, output) = self.held.pop_front().expect("just looked");
             self.outputs.push_back(output);
+        }
+        while self.unsynced.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            self.unsynced.pop_front();
         }
         while self.over.front().is_some_and(|(b, _)| *b <= self.persisted) {
             let (number, id) = self.over.pop_front().expect("just looked");
@@ -293,6 +346,16 @@ impl Coordinator {
         (self.tasks.len(), self.scheduler.waiting())
     }
 
+    /// Workers that were told to come back at their turn, and have not.
+    pub fn postponed(&self) -> usize {
+        self.admission.waiting()
+    }
+
+    /// Blobs that checkpoints refer to which the store does not know yet.
+    pub fn unsynced_blobs(&self) -> impl Iterator<Item = &outlast_wire::Bytes> {
+        self.unsynced.iter().map(|(_, manifest)| manifest)
+    }
+
     /// Why a task waits, for people; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
         self.scheduler.explain(task)
@@ -324,15 +387,24 @@ impl Coordinator {
             started_at: row.started_at,
             asked_back: false,
             over_in: 0,
+            paused: row.paused,
+            lost: row.lost,
+            checkpoints: row.checkpoints,
+            state_version: row.state_version,
+            wants_checkpoint: false,
+            place: None,
         };
         self.tasks.entry(row.id).insert_entry(task).into_mut()
     }
 
     /// Lets a pending task wait for a worker.
     fn enqueue(&mut self, id: &TaskId) {
-        let Some(task) = self.tasks.get(id) else { return };
+        let Some(task) = self.tasks.get(id).filter(|t| !t.paused) else { return };
         // It was checked when it was submitted.
-        let requires = Requires::parse(&task.spec.requires).unwrap_or_default();
+        let mut requires = Requires::parse(&task.spec.requires).unwrap_or_default();
+        if let Some((worker, there)) = &task.place {
+            requires.add_worker(worker, *there);
+        }
         let queue = if task.spec.queue.is_empty() { "default" } else { &task.spec.queue };
         self.scheduler.push(&Wish {
             task: id,

@@ -1,12 +1,13 @@
 //! The difference between what a worker holds and what it should: computed when it connects,
 //! and when it stays away.
 
+use super::tasks::End;
 use super::{Coordinator, Timer};
 use crate::records::{CoordRecord, TaskState};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
 use outlast_wire::spec::Rerun;
-use outlast_wire::v2::{self, HoldingState, StopReason};
+use outlast_wire::v2::{self, Cause, HoldingState, StopReason};
 use std::collections::BTreeMap;
 
 impl Coordinator {
@@ -18,32 +19,35 @@ impl Coordinator {
         let mut holds = BTreeMap::new();
         for h in held {
             let id = AttemptId { task: h.task_id.as_str().into(), epoch: h.epoch };
-            holds.insert(id, (h.state(), h.started_at_ms));
+            holds.insert(id, (h.state(), h.started_at_ms, h.paused));
         }
         let mut missing = Vec::new();
         for (id, slots) in expected {
             let current = self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch));
             match holds.get(&id) {
                 // Its outcome is on the way; it takes no slot.
-                Some((HoldingState::HoldingFinished, _)) if current => {
+                Some((HoldingState::HoldingFinished, ..)) if current => {
                     self.fleet.get_mut(key).hold(id.task, id.epoch, 0);
                 }
                 None if current => missing.push((id, slots)),
                 _ => {}
             }
         }
-        for (id, (state, started)) in holds {
+        for (id, (state, started, paused)) in holds {
             if state != HoldingState::HoldingFinished {
                 self.reconcile_one(now, key, &id, started);
+                self.settle_pause(key, &id, paused);
             }
         }
         let mut again = Vec::new();
         for (id, slots) in missing {
             let task = self.tasks.get(&id.task).expect("it is current");
             if task.cancelling {
-                self.end(now, &id.task, 0, TaskState::Cancelled, "cancelled", None, None);
+                let end = End::without(TaskState::Cancelled, "cancelled", Cause::Cancelled);
+                self.end(now, &id.task, end);
             } else if task.spec.rerun == Rerun::Never && task.started_at.is_some() {
-                self.lose(now, &id.task, "its worker lost it while it ran", None);
+                let reason = "its worker lost it while it ran";
+                self.lose(now, &id.task, reason, Cause::Lost, None);
             } else {
                 self.fleet.get_mut(key).hold(id.task.clone(), id.epoch, slots);
                 again.push(id.task);
@@ -117,7 +121,7 @@ impl Coordinator {
                 self.counters.expired += 1;
                 let name = &self.fleet.get(key).row.name;
                 let reason = format!("worker {name} did not return within {} s", away / 1000);
-                self.lose(now, &id.task, &reason, None);
+                self.lose(now, &id.task, &reason, Cause::Network, None);
             }
         }
         self.arm_window(now, key);
@@ -131,7 +135,7 @@ impl Coordinator {
         let held: Vec<AttemptId> = member.attempts.keys().cloned().collect();
         for id in held {
             if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
-                self.lose(now, &id.task, &reason, None);
+                self.lose(now, &id.task, &reason, Cause::Forgotten, None);
             }
         }
         self.records.push(CoordRecord::WorkerForgotten { worker, at: now.wall });
@@ -148,7 +152,7 @@ impl Coordinator {
         let mut full: Vec<WorkerKey> = Vec::new();
         for (key, m) in self.fleet.iter().filter(|(_, m)| m.ready) {
             let slots = u64::from(m.row.slots);
-            if m.used < slots && !m.draining {
+            if m.used < slots && !m.draining && !m.row.drained {
                 idle.push((key, slots - m.used));
             } else if m.used > slots {
                 full.push(key);
@@ -165,6 +169,7 @@ impl Coordinator {
                     && task.started_at.is_none()
                     && !task.asked_back
                     && !task.cancelling
+                    && !task.paused
                     && slots <= excess;
                 let place = idle.iter_mut().find(|(other, room)| {
                     movable && *room >= slots && self.scheduler.fits(*other, &task.spec)

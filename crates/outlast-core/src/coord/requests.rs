@@ -1,11 +1,12 @@
 //! What people ask for: submit, cancel, retry, forget.
 
+use super::tasks::End;
 use super::{Coordinator, RequestId};
 use crate::records::{CoordRecord, TaskRow, TaskState};
 use crate::requires::Requires;
 use crate::{Now, TaskId};
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::StopReason;
+use outlast_wire::v2::{Cause, StopReason};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -30,6 +31,38 @@ pub enum Request {
     },
     /// Remove a worker that is not connected; its tasks go to others.
     Forget(String),
+    /// Pause a task that is not over, or let it go on.
+    Pause {
+        /// Which.
+        task: TaskId,
+        /// Paused, or not any more.
+        on: bool,
+        /// From the store.
+        known: Option<TaskRow>,
+    },
+    /// Ask a task that is assigned for a checkpoint.
+    Checkpoint {
+        /// Which.
+        task: TaskId,
+        /// From the store.
+        known: Option<TaskRow>,
+    },
+    /// Let a task go on at another worker.
+    Move {
+        /// Which.
+        task: TaskId,
+        /// The worker's name; none: any but the one that has it.
+        to: Option<String>,
+        /// From the store.
+        known: Option<TaskRow>,
+    },
+    /// Give a worker no new work, and take back what it has not started; or not any more.
+    Drain {
+        /// Its name or store id.
+        worker: String,
+        /// Drained, or not any more.
+        on: bool,
+    },
 }
 
 /// A task to accept. Its id and spec were checked.
@@ -70,10 +103,14 @@ pub enum Response {
     },
     /// Nothing of that name.
     NotFound,
+    /// No worker of that name.
+    NoWorker,
     /// Done; the task stands so now.
     Done(TaskState),
     /// Not possible, because the task stands so.
     WrongState(TaskState),
+    /// The worker takes no new work, or does again.
+    Drained,
     /// The worker is removed.
     Forgotten,
     /// The worker is connected; it cannot be removed.
@@ -87,6 +124,10 @@ impl Coordinator {
             Request::Submit(tasks) => self.submit(now, tasks),
             Request::Cancel { task, known } => self.cancel(now, &task, known),
             Request::Retry { task, known } => self.retry(now, &task, known),
+            Request::Pause { task, on, known } => self.pause(now, &task, on, known),
+            Request::Checkpoint { task, known } => self.ask_checkpoint(now, &task, known),
+            Request::Move { task, to, known } => self.move_task(now, &task, to, known),
+            Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
             Request::Forget(name) => {
                 let key = self.fleet.by_name(&name).or_else(|| self.fleet.by_store(&name));
                 match key {
@@ -162,6 +203,10 @@ impl Coordinator {
             worker: None,
             cancelling: false,
             started_at: None,
+            paused: false,
+            lost: false,
+            checkpoints: Vec::new(),
+            state_version: (0, 0),
         });
         self.enqueue(&id);
     }
@@ -172,7 +217,8 @@ impl Coordinator {
         };
         match task.state {
             TaskState::Pending => {
-                self.end(now, id, 0, TaskState::Cancelled, "cancelled", None, None);
+                let end = End::without(TaskState::Cancelled, "cancelled", Cause::Cancelled);
+                self.end(now, id, end);
                 Response::Done(TaskState::Cancelled)
             }
             TaskState::Assigned => {
@@ -208,6 +254,7 @@ impl Coordinator {
         }
         let Some(task) = self.tasks.get_mut(id) else { return Response::NotFound };
         (task.state, task.retries, task.cancelling) = (TaskState::Pending, 0, false);
+        (task.paused, task.lost, task.place) = (false, false, None);
         (task.worker, task.started_at) = (None, None);
         self.records.push(CoordRecord::Retried { task: id.clone(), at: now.wall });
         self.enqueue(id);

@@ -1,7 +1,7 @@
 //! Links: who may speak, hello, heartbeats, silence, and what arrives.
 
 use super::workers::WorkerView;
-use super::{ConnId, Coordinator, Output, Timer};
+use super::{ConnId, Coordinator, Lookup, Output, Timer};
 use crate::health::Heart;
 use crate::records::{CoordRecord, WorkerRow};
 use crate::scheduler::WorkerKey;
@@ -10,8 +10,8 @@ use outlast_wire::spec::{MAX_LABELS, check_task_id};
 use outlast_wire::{PROTOCOL, frame, v2};
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use v2::RefusedCode;
 use v2::body::Kind;
+use v2::{LinkCause, RefusedCode};
 
 /// The largest `capabilities_json`, in bytes.
 const MAX_CAPABILITIES: usize = 64 << 10;
@@ -28,8 +28,10 @@ pub(super) struct Conn {
     /// What the worker holds, until it has said everything.
     inventory: Option<Vec<v2::Holding>>,
     bye: Option<String>,
-    /// An outbox batch has arrived.
-    outbox: bool,
+    /// An outbox batch has arrived, by lane.
+    pub outbox: [bool; 8],
+    /// The lane of checkpoints waits for a blob.
+    pub blocked: bool,
 }
 
 impl Coordinator {
@@ -41,13 +43,21 @@ impl Coordinator {
         let inventory = Some(Vec::new());
         self.conns.insert(
             conn,
-            Conn { heart, since: now.mono, worker: None, inventory, bye: None, outbox: false },
+            Conn {
+                heart,
+                since: now.mono,
+                worker: None,
+                inventory,
+                bye: None,
+                outbox: [false; 8],
+                blocked: false,
+            },
         );
     }
 
     /// A link ended.
-    pub fn on_close(&mut self, now: Now, conn: ConnId, reason: &str) {
-        self.drop_conn(now, conn, reason);
+    pub fn on_close(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
+        self.drop_conn(now, conn, cause, reason);
         self.schedule(now);
     }
 
@@ -58,8 +68,8 @@ impl Coordinator {
         self.schedule(now);
     }
 
-    /// A message arrived.
-    pub fn on_message(&mut self, now: Now, conn: ConnId, message: Kind) {
+    /// A message arrived. `look` finds what is not in memory.
+    pub fn on_message(&mut self, now: Now, conn: ConnId, message: Kind, look: &dyn Lookup) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         state.heart.heard(now.mono);
         let (worker, telling) = (state.worker, state.inventory.is_some());
@@ -83,7 +93,8 @@ impl Coordinator {
                     }
                 }
             }
-            (Kind::Outbox(batch), Some(key)) => self.on_outbox(now, conn, key, batch),
+            (Kind::Outbox(batch), Some(key)) => self.on_outbox(now, conn, key, batch, look),
+            (Kind::Happened(happened), Some(key)) => self.on_happened(now, key, happened),
             (Kind::Started(started), Some(key)) => self.on_started(now, key, &started),
             (Kind::Heartbeat(beat), Some(key)) => {
                 let reply = v2::HeartbeatReply { seq: beat.seq };
@@ -106,12 +117,6 @@ impl Coordinator {
         self.schedule(now);
     }
 
-    /// Whether an outbox batch had arrived on this link before.
-    pub(super) fn outbox_goes_on(&mut self, conn: ConnId) -> bool {
-        let state = self.conns.get_mut(&conn);
-        state.is_some_and(|s| std::mem::replace(&mut s.outbox, true))
-    }
-
     /// All workers, by name.
     pub fn workers(&self) -> Vec<WorkerView> {
         self.fleet.views()
@@ -132,6 +137,12 @@ impl Coordinator {
             return self.refuse(now, conn, code, retry, &reason);
         }
         let store_id: Arc<str> = hello.store_id.as_str().into();
+        if let Err(after) = self.admission.ask(&store_id, now.mono) {
+            self.counters.postponed += 1;
+            return self.postpone(now, conn, after);
+        }
+        let lost = hello.lost_cause();
+        let why: String = hello.lost_reason.chars().take(200).collect();
         if let Some(other) = self.fleet.by_name(&hello.worker_id)
             && self.fleet.get(other).row.store_id != store_id
         {
@@ -147,23 +158,26 @@ impl Coordinator {
             capabilities: hello.capabilities_json,
             labels: hello.labels.into_iter().collect(),
             version: hello.version.chars().take(64).collect(),
+            drained: false,
         };
         let key = match self.fleet.by_store(&store_id) {
             Some(key) => {
                 if let Some(old) = self.fleet.get(key).conn {
                     let reason = "a newer connection of this worker took over";
-                    self.drop_conn(now, old, reason);
+                    self.drop_conn(now, old, LinkCause::LinkTakenOver, reason);
                     self.outputs.push_back(Output::Close(old, reason.into()));
                 }
-                self.fleet.replace(key, row);
+                let drained = self.fleet.get(key).row.drained;
+                self.fleet.replace(key, WorkerRow { drained, ..row });
                 key
             }
             None => self.fleet.load(row, &[], now.mono),
         };
+        self.explain_loss(now, key, lost, why);
         let member = self.fleet.get_mut(key);
         (member.conn, member.ready, member.draining) = (Some(conn), false, hello.draining);
         member.beat = v2::Heartbeat { draining: hello.draining, ..Default::default() };
-        let (worker, cursor) = (member.row.clone(), member.cursor);
+        let (worker, cursors) = (member.row.clone(), member.cursors());
         self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
         if let Some(state) = self.conns.get_mut(&conn) {
             state.worker = Some(key);
@@ -173,7 +187,7 @@ impl Coordinator {
             protocol: PROTOCOL,
             coordinator_id: self.id.to_string(),
             version: self.config.version.clone(),
-            cursors: vec![v2::Cursor { lane: v2::Lane::Results.into(), seq: cursor }],
+            cursors,
             credit: self.config.credit,
             max_message_bytes: frame::MAX_MESSAGE as u64,
             heartbeat_interval_ms: self.config.heartbeat_interval.try_into().unwrap_or(u32::MAX),
@@ -243,6 +257,39 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Its turn is later: it is told when.
+    fn postpone(&mut self, now: Now, conn: ConnId, after: Millis) {
+        let code = RefusedCode::RefusedBusy;
+        *self.counters.refused.entry(code.as_str_name()).or_default() += 1;
+        let reason = format!("many workers return at once; your turn is in {after} ms");
+        let retry_after_ms = after.try_into().unwrap_or(u32::MAX);
+        let refused =
+            v2::Refused { code: code.into(), reason: reason.clone(), retry: true, retry_after_ms };
+        self.outputs.push_back(Output::Send(conn, Kind::Refused(refused)));
+        self.hang_up(now, conn, LinkCause::LinkRefused, &reason);
+    }
+
+    /// What the worker says of its former link goes to the history of what it runs.
+    fn explain_loss(&mut self, now: Now, key: WorkerKey, cause: LinkCause, why: String) {
+        let member = self.fleet.get(key);
+        if cause == LinkCause::LinkUnspecified || member.conn.is_some() {
+            return;
+        }
+        let away = now.mono.saturating_sub(member.gone);
+        let note = format!(
+            "worker {} is back after {}.{} s; its link had ended: {why}",
+            member.row.name,
+            away / 1000,
+            away % 1000 / 100
+        );
+        let held: Vec<_> = member.attempts.keys().cloned().collect();
+        for id in held {
+            if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
+                self.note(now, &id.task, id.epoch, note.clone());
+            }
+        }
+    }
+
     pub(super) fn refuse(
         &mut self,
         now: Now,
@@ -256,23 +303,25 @@ impl Coordinator {
         let refused =
             v2::Refused { code: code.into(), reason: reason.into(), retry, retry_after_ms };
         self.outputs.push_back(Output::Send(conn, Kind::Refused(refused)));
-        self.hang_up(now, conn, reason);
+        self.hang_up(now, conn, LinkCause::LinkRefused, reason);
     }
 
-    fn hang_up(&mut self, now: Now, conn: ConnId, reason: &str) {
-        self.drop_conn(now, conn, reason);
+    fn hang_up(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
+        self.drop_conn(now, conn, cause, reason);
         self.outputs.push_back(Output::Close(conn, reason.into()));
     }
 
-    fn drop_conn(&mut self, now: Now, conn: ConnId, reason: &str) {
+    fn drop_conn(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
         let Some(state) = self.conns.remove(&conn) else { return };
         let Some(key) = state.worker else { return };
         let member = self.fleet.get_mut(key);
         (member.conn, member.ready, member.gone) = (None, false, now.mono);
         (member.beat.running, member.beat.queued) = (0, 0);
         let worker = member.row.store_id.clone();
+        let cause = if state.bye.is_some() { LinkCause::LinkStopped } else { cause };
+        *self.counters.links.entry(cause.word()).or_default() += 1;
         let reason = state.bye.unwrap_or_else(|| reason.to_owned());
-        self.records.push(CoordRecord::WorkerGone { worker, reason, at: now.wall });
+        self.records.push(CoordRecord::WorkerGone { worker, reason, cause, at: now.wall });
         self.scheduler.leave(key);
         self.forget_stale_attempts(key);
         self.arm_window(now, key);
@@ -282,12 +331,12 @@ impl Coordinator {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         if state.inventory.is_some() && now.mono >= state.since + self.config.hello_timeout {
             let reason = "the worker did not say hello in time";
-            return self.hang_up(now, conn, reason);
+            return self.hang_up(now, conn, LinkCause::LinkSilent, reason);
         }
         if state.heart.expired(now.mono) {
             self.counters.silent += 1;
             let reason = format!("silent for {} s", self.config.heartbeat_timeout / 1000);
-            return self.hang_up(now, conn, &reason);
+            return self.hang_up(now, conn, LinkCause::LinkSilent, &reason);
         }
         if let Some(seq) = state.heart.beat(now.mono) {
             let beat = v2::Heartbeat { seq, ..Default::default() };

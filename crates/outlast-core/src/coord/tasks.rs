@@ -1,12 +1,12 @@
 //! What becomes of tasks: assignment, start, outcome, loss, end.
 
-use super::{ConnId, Coordinator, Output};
+use super::{Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, TaskState};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
 use outlast_wire::frame::BULK_TARGET;
 use outlast_wire::spec::{LateResult, Rerun};
-use outlast_wire::v2::{self, OutcomeKind, RefusedCode, StopReason, TaskOutcome};
+use outlast_wire::v2::{self, Cause, OutcomeKind, StopReason, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use v2::body::Kind;
@@ -19,7 +19,7 @@ impl Coordinator {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             task.epoch += 1;
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
-            (task.started_at, task.asked_back) = (None, false);
+            (task.started_at, task.asked_back, task.place) = (None, false, None);
             let (epoch, slots) = (task.epoch, task.spec.slots);
             let member = self.fleet.get_mut(key);
             member.hold(id.clone(), epoch, slots);
@@ -41,7 +41,9 @@ impl Coordinator {
             let spec_json = task.spec.to_json();
             size += spec_json.len() + id.len() + 16;
             let (task_id, epoch) = (id.to_string(), task.epoch);
-            tasks.push(v2::Assignment { task_id, epoch, spec_json: spec_json.into() });
+            let checkpoint = task.checkpoints.last().map(|c| (**c).clone());
+            let (spec_json, paused) = (spec_json.into(), task.paused);
+            tasks.push(v2::Assignment { task_id, epoch, spec_json, checkpoint, paused });
             if size >= BULK_TARGET {
                 size = 0;
                 let tasks = std::mem::take(&mut tasks);
@@ -84,94 +86,105 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn on_outbox(
+    pub(super) fn on_outcome(
         &mut self,
         now: Now,
-        conn: ConnId,
         key: WorkerKey,
-        batch: v2::OutboxBatch,
+        outcome: TaskOutcome,
+        look: &dyn Lookup,
     ) {
-        let lane = batch.lane;
-        if batch.lane() != v2::Lane::Results || lane != i32::from(v2::Lane::Results) {
-            return;
-        }
-        let before = self.fleet.get(key).cursor;
-        let goes_on = self.outbox_goes_on(conn);
-        if batch.first_seq > before + 1 {
-            self.counters.gaps += 1;
-            // The first batch may begin later than the cursor: the worker may have been forgotten
-            // here. After that a gap means that something was lost on the way.
-            if goes_on {
-                let first = batch.first_seq;
-                let reason = format!("the outbox went from {before} to {first}; send it again");
-                return self.refuse(now, conn, RefusedCode::RefusedMalformed, true, &reason);
-            }
-        }
-        let mut cursor = before;
-        for (seq, item) in (batch.first_seq..).zip(batch.items) {
-            if seq <= cursor {
-                self.counters.repeated += 1;
-                continue;
-            }
-            cursor = seq;
-            if let Some(v2::outbox_item::Kind::Outcome(outcome)) = item.kind {
-                self.on_outcome(now, key, outcome);
-            }
-        }
-        let member = self.fleet.get_mut(key);
-        member.cursor = cursor;
-        let worker = member.row.store_id.clone();
-        if cursor > before {
-            self.records.push(CoordRecord::Cursor { worker, lane, seq: cursor });
-        }
-        self.fleet.reload(&mut self.scheduler, key);
-        // Also when nothing was new: the former acknowledgement may be lost.
-        let cursors = vec![v2::Cursor { lane, seq: cursor }];
-        self.send(conn, Kind::Ack(v2::Ack { cursors }));
-    }
-
-    fn on_outcome(&mut self, now: Now, key: WorkerKey, outcome: TaskOutcome) {
         let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
         let (task_id, epoch) = (&id.task, id.epoch);
         let member = self.fleet.get_mut(key);
         member.drop_attempt(&id);
         member.learn_duration(&outcome);
-        let worker = member.row.store_id.clone();
-        let kind = outcome.kind();
+        let name = member.row.name.clone();
+        let (kind, cause) = (outcome.kind(), cause_of(&outcome));
+        *self.counters.causes.entry(cause.word()).or_default() += 1;
         let reason = outcome.message.clone();
         let outcome = Arc::new(outcome);
         let Some(task) = self.tasks.get(task_id).filter(|t| !t.state.is_terminal()) else {
-            let reason = "the task was already over, or is not known";
-            return self.supersede(now, task_id, epoch, reason, outcome, worker);
+            return self.on_outcome_of_over(now, key, id, outcome, look);
         };
         if !task.is_current(key, epoch) {
             return self.on_late(now, key, id, kind, outcome);
         }
-        let ended = |state| (state, Some(outcome.clone()), Some(worker.clone()));
         // At most once means that only a person may have it run again.
         let again = task.spec.retry_failures
             && task.spec.rerun == Rerun::Allowed
             && !task.cancelling
             && task.retries < task.spec.max_retries;
-        let (state, outcome, worker) = match kind {
-            OutcomeKind::OutcomeSucceeded => ended(TaskState::Succeeded),
-            OutcomeKind::OutcomeCancelled if task.cancelling => ended(TaskState::Cancelled),
+        let moved = task.place.as_ref().is_some_and(|(worker, there)| (*worker == name) != *there);
+        let state = match kind {
+            OutcomeKind::OutcomeSucceeded => TaskState::Succeeded,
+            OutcomeKind::OutcomeCancelled if task.cancelling => TaskState::Cancelled,
             OutcomeKind::OutcomeReturned if !task.cancelling => {
-                let retries = task.retries;
-                return self.requeue(now, task_id, retries, &reason, Some(outcome));
+                let back = Loss { retries: task.retries, reason: &reason, cause };
+                return self.requeue(now, task_id, back, Some(outcome));
+            }
+            // A person moved it: that is no loss, unless it must not run twice.
+            OutcomeKind::OutcomeInterrupted
+                if moved && !task.cancelling && task.spec.rerun == Rerun::Allowed =>
+            {
+                let cause = Cause::Moved;
+                let back = Loss { retries: task.retries, reason: "moved", cause };
+                return self.requeue(now, task_id, back, Some(outcome));
             }
             OutcomeKind::OutcomeCancelled
             | OutcomeKind::OutcomeInterrupted
             | OutcomeKind::OutcomeReturned => {
-                return self.lose(now, task_id, &reason, Some(outcome));
+                return self.lose(now, task_id, &reason, cause, Some(outcome));
             }
             _ if again => {
-                let retries = task.retries + 1;
-                return self.requeue(now, task_id, retries, &reason, Some(outcome));
+                let back = Loss { retries: task.retries + 1, reason: &reason, cause };
+                return self.requeue(now, task_id, back, Some(outcome));
             }
-            _ => ended(TaskState::Failed),
+            _ => TaskState::Failed,
         };
-        self.end(now, task_id, epoch, state, &reason, outcome, worker);
+        let worker = Some(self.fleet.get(key).row.store_id.clone());
+        let outcome = Some(outcome);
+        self.end(now, task_id, End { epoch, state, reason: &reason, cause, outcome, worker });
+    }
+
+    /// An outcome of a task that is over, or that is not known. A success is honoured where the
+    /// task had failed only because its attempts were lost.
+    fn on_outcome_of_over(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        id: AttemptId,
+        outcome: Arc<TaskOutcome>,
+        look: &dyn Lookup,
+    ) {
+        let worker = self.fleet.get(key).row.store_id.clone();
+        let good = outcome.kind() == OutcomeKind::OutcomeSucceeded;
+        if good
+            && !self.tasks.contains_key(&id.task)
+            && let Some(row) = look.task(&id.task)
+        {
+            self.remember(row);
+        }
+        let lost = |t: &super::Task| {
+            t.state == TaskState::Failed
+                && t.lost
+                && t.spec.late_result == LateResult::Accept
+                && id.epoch <= t.epoch
+        };
+        let known = self.tasks.get(&id.task);
+        if good && known.is_some_and(lost) {
+            self.counters.honoured += 1;
+            let (epoch, state, cause) = (id.epoch, TaskState::Succeeded, Cause::Done);
+            let reason = "it came after the task had been given up, and was accepted";
+            let (outcome, worker) = (Some(outcome), Some(worker));
+            let end = End { epoch, state, reason, cause, outcome, worker };
+            return self.end(now, &id.task, end);
+        }
+        // What was looked up is not kept.
+        if known.is_some_and(|t| t.state.is_terminal() && t.over_in == 0) {
+            self.tasks.remove(&id.task);
+        }
+        let reason = "the task was already over, or is not known";
+        self.supersede(now, &id.task, id.epoch, reason, outcome, worker);
     }
 
     /// An outcome of an attempt that was given up, of a task that is not over.
@@ -200,9 +213,10 @@ impl Coordinator {
             let epoch = task.epoch;
             self.send_stop(other, &id.task, epoch, StopReason::StopSuperseded);
         }
+        let (epoch, state, cause) = (id.epoch, TaskState::Succeeded, Cause::Done);
         let reason = "it came late, and was accepted";
-        let state = TaskState::Succeeded;
-        self.end(now, &id.task, id.epoch, state, reason, Some(outcome), Some(worker));
+        let (outcome, worker) = (Some(outcome), Some(worker));
+        self.end(now, &id.task, End { epoch, state, reason, cause, outcome, worker });
     }
 
     fn supersede(
@@ -225,9 +239,13 @@ impl Coordinator {
         now: Now,
         id: &TaskId,
         reason: &str,
+        cause: Cause,
         outcome: Option<Arc<TaskOutcome>>,
     ) {
         let Some(task) = self.tasks.get(id) else { return };
+        if outcome.is_none() {
+            *self.counters.causes.entry(cause.word()).or_default() += 1;
+        }
         let worker = outcome
             .as_ref()
             .and(task.worker)
@@ -249,8 +267,17 @@ impl Coordinator {
             None
         };
         match ended {
-            Some((state, reason)) => self.end(now, id, epoch, state, &reason, outcome, worker),
-            None => self.requeue(now, id, retries + 1, reason, outcome),
+            Some((state, reason)) => {
+                let end = End { epoch, state, reason: &reason, cause, outcome, worker };
+                self.end(now, id, end);
+                if let Some(task) = self.tasks.get_mut(id) {
+                    task.lost = state == TaskState::Failed && cause.is_loss();
+                }
+            }
+            None => {
+                let back = Loss { retries: retries + 1, reason, cause };
+                self.requeue(now, id, back, outcome);
+            }
         }
     }
 
@@ -258,33 +285,26 @@ impl Coordinator {
         &mut self,
         now: Now,
         id: &TaskId,
-        retries: u32,
-        reason: &str,
+        loss: Loss<'_>,
         outcome: Option<Arc<TaskOutcome>>,
     ) {
         let Some(task) = self.tasks.get_mut(id) else { return };
+        let Loss { retries, reason, cause } = loss;
         (task.state, task.worker, task.retries) = (TaskState::Pending, None, retries);
         task.started_at = None;
         let epoch = task.epoch;
         let (task, reason, at) = (id.clone(), reason.to_owned(), now.wall);
-        self.records.push(CoordRecord::Requeued { task, epoch, retries, reason, outcome, at });
+        let record = CoordRecord::Requeued { task, epoch, retries, reason, cause, outcome, at };
+        self.records.push(record);
         self.counters.requeued += 1;
         self.enqueue(id);
     }
 
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn end(
-        &mut self,
-        now: Now,
-        id: &TaskId,
-        epoch: Epoch,
-        state: TaskState,
-        reason: &str,
-        outcome: Option<Arc<TaskOutcome>>,
-        worker: Option<Arc<str>>,
-    ) {
+    pub(super) fn end(&mut self, now: Now, id: &TaskId, end: End<'_>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
+        let End { epoch, state, reason, cause, outcome, worker } = end;
         (task.state, task.worker, task.cancelling) = (state, None, false);
+        (task.lost, task.place, task.wants_checkpoint) = (false, None, false);
         task.over_in = self.batch;
         self.scheduler.remove(id);
         match state {
@@ -293,11 +313,61 @@ impl Coordinator {
             _ => self.counters.ended[2] += 1,
         }
         let (task, reason, at) = (id.clone(), reason.to_owned(), now.wall);
-        self.records.push(CoordRecord::Ended { task, epoch, state, reason, outcome, worker, at });
+        self.records.push(CoordRecord::Ended {
+            task,
+            epoch,
+            state,
+            reason,
+            cause,
+            outcome,
+            worker,
+            at,
+        });
         self.over.push_back((self.batch, id.clone()));
     }
 
     pub(super) fn reply(&mut self, request: super::RequestId, response: super::Response) {
         self.effect(Output::Reply(request, response));
+    }
+}
+
+/// How a task ends.
+pub(super) struct End<'a> {
+    pub epoch: Epoch,
+    pub state: TaskState,
+    pub reason: &'a str,
+    pub cause: Cause,
+    pub outcome: Option<Arc<TaskOutcome>>,
+    pub worker: Option<Arc<str>>,
+}
+
+impl<'a> End<'a> {
+    /// No attempt decided it.
+    pub fn without(state: TaskState, reason: &'a str, cause: Cause) -> End<'a> {
+        End { epoch: 0, state, reason, cause, outcome: None, worker: None }
+    }
+}
+
+/// Why an attempt is given up, and how many count toward `max_retries` then.
+struct Loss<'a> {
+    retries: u32,
+    reason: &'a str,
+    cause: Cause,
+}
+
+/// What an outcome says of its cause, also where its worker is too old to say it.
+fn cause_of(outcome: &TaskOutcome) -> Cause {
+    match (outcome.cause(), outcome.kind()) {
+        (Cause::Unspecified, OutcomeKind::OutcomeSucceeded) => Cause::Done,
+        (Cause::Unspecified, OutcomeKind::OutcomeTimedOut) => Cause::TimedOut,
+        (Cause::Unspecified, OutcomeKind::OutcomeCancelled) => Cause::Cancelled,
+        (Cause::Unspecified, OutcomeKind::OutcomeInterrupted) => Cause::Stopped,
+        (Cause::Unspecified, OutcomeKind::OutcomeReturned) => Cause::AskedBack,
+        (Cause::Unspecified, OutcomeKind::OutcomeFailed) if outcome.signal > 0 => Cause::Signal,
+        (Cause::Unspecified, OutcomeKind::OutcomeFailed) if outcome.started_at_ms == 0 => {
+            Cause::NotStarted
+        }
+        (Cause::Unspecified, OutcomeKind::OutcomeFailed) => Cause::Exit,
+        (cause, _) => cause,
     }
 }

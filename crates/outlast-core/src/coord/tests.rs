@@ -61,7 +61,7 @@ impl Rig {
             capabilities_json: "{}".into(),
             ..Default::default()
         };
-        self.c.on_message(self.now(), conn, Kind::Hello(hello));
+        self.c.on_message(self.now(), conn, Kind::Hello(hello), &());
         self.drain(true)
     }
     fn inventory(&mut self, conn: ConnId, held: &[(&str, Epoch, HoldingState)]) -> Vec<Output> {
@@ -70,10 +70,11 @@ impl Rig {
             epoch: *epoch,
             state: (*state).into(),
             started_at_ms: i64::from(*state == HoldingState::HoldingRunning),
+            paused: false,
         };
         let holdings = held.iter().map(one).collect();
         let part = v2::Inventory { holdings, last: true };
-        self.c.on_message(self.now(), conn, Kind::Inventory(part));
+        self.c.on_message(self.now(), conn, Kind::Inventory(part), &());
         self.drain(true)
     }
     fn outcome(&mut self, conn: ConnId, id: &str, epoch: Epoch, kind: OutcomeKind) -> Vec<Output> {
@@ -98,8 +99,8 @@ impl Rig {
         let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
         let items = vec![v2::OutboxItem { kind }];
         let lane = v2::Lane::Results.into();
-        let batch = v2::OutboxBatch { lane, first_seq: seq, items };
-        self.c.on_message(self.now(), conn, Kind::Outbox(batch));
+        let batch = v2::OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
+        self.c.on_message(self.now(), conn, Kind::Outbox(batch), &());
         self.drain(true)
     }
     fn pass(&mut self, ms: Millis) -> Vec<Output> {
@@ -197,7 +198,7 @@ fn an_absent_worker_keeps_its_task_for_the_window_and_is_readopted_after_it() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     r.submit("t", |s| s.reconnect_window = 60.0);
-    r.c.on_close(r.now(), 1, "gone");
+    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
     r.pass(59_000);
     assert_eq!(r.c.load(), (1, 0));
     r.pass(2_000);
@@ -223,6 +224,10 @@ fn a_restart_readopts_and_sends_the_difference() {
         worker: Some("s".into()),
         cancelling: id == "c",
         started_at: None,
+        paused: false,
+        lost: false,
+        checkpoints: Vec::new(),
+        state_version: (0, 0),
     };
     let worker = WorkerRow {
         store_id: "s".into(),
@@ -234,6 +239,7 @@ fn a_restart_readopts_and_sends_the_difference() {
         capabilities: "{}".into(),
         labels: BTreeMap::new(),
         version: String::new(),
+        drained: false,
     };
     let snapshot = CoordSnapshot {
         coordinator_id: "c".into(),
@@ -265,7 +271,7 @@ fn a_late_result_counts_or_is_fenced_as_the_task_says() {
         r.hello(1, "s", 1);
         r.inventory(1, &[]);
         r.submit("t", |s| (s.reconnect_window, s.late_result) = (10.0, late));
-        r.c.on_close(r.now(), 1, "gone");
+        r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
         r.pass(11_000);
         // The name is free once nothing is held under it.
         r.hello(2, "other", 1);
@@ -282,7 +288,7 @@ fn a_late_result_counts_or_is_fenced_as_the_task_says() {
             capabilities_json: "{}".into(),
             ..Default::default()
         };
-        r.c.on_message(r.now(), 3, Kind::Hello(hello));
+        r.c.on_message(r.now(), 3, Kind::Hello(hello), &());
         r.inventory(3, &[("t", 1, HoldingState::HoldingFinished)]);
         let out = r.deliver(3, 1, "t", 1, OK);
         let stopped = stops(&out);
@@ -394,13 +400,13 @@ fn waiting_work_moves_to_a_worker_that_idles() {
         capabilities_json: "{}".into(),
         ..Default::default()
     };
-    r.c.on_message(r.now(), 2, Kind::Hello(hello));
+    r.c.on_message(r.now(), 2, Kind::Hello(hello), &());
     r.inventory(2, &[]);
     let started = v2::Started {
         attempts: vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }],
         at_ms: vec![1],
     };
-    r.c.on_message(r.now(), 1, Kind::Started(started));
+    r.c.on_message(r.now(), 1, Kind::Started(started), &());
     assert_eq!(stops(&r.pass(3_000)), [(1, "b.1 STOP_RETURN".into())]);
     let out = r.outcome(1, "b", 1, OutcomeKind::OutcomeReturned);
     assert_eq!(assigned(&out), [(2, "b.2".into())]);

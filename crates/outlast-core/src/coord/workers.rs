@@ -59,13 +59,15 @@ pub struct WorkerView {
     pub unacked: u64,
     /// Its newest round-trip time in milliseconds.
     pub rtt_ms: u32,
+    /// Bytes of blobs there, its budget (0: none), and how many were refused for want of room.
+    pub disk: (u64, u64, u64),
 }
 
 #[derive(Debug)]
 pub(super) struct Member {
     pub row: Arc<WorkerRow>,
-    /// The last sequence of the results lane that took effect.
-    pub cursor: u64,
+    /// The last sequence that took effect, of each durable lane.
+    cursors: [u64; 3],
     pub conn: Option<ConnId>,
     /// It said what it holds, and was told the difference.
     pub ready: bool,
@@ -80,7 +82,19 @@ pub(super) struct Member {
     pub typical_ms: Option<f64>,
 }
 
+/// The durable lanes, in the order of `Member::cursors`.
+const LANES: [v2::Lane; 3] = [v2::Lane::Results, v2::Lane::Checkpoints, v2::Lane::State];
+
 impl Member {
+    /// The last sequence of this lane that took effect.
+    pub fn cursor(&mut self, lane: v2::Lane) -> Option<&mut u64> {
+        let at = LANES.iter().position(|l| *l == lane)?;
+        Some(&mut self.cursors[at])
+    }
+    pub fn cursors(&self) -> Vec<v2::Cursor> {
+        let pairs = LANES.iter().zip(self.cursors);
+        pairs.map(|(lane, seq)| v2::Cursor { lane: (*lane).into(), seq }).collect()
+    }
     pub fn hold(&mut self, task: TaskId, epoch: Epoch, slots: u32) {
         if self.attempts.insert(AttemptId { task, epoch }, slots).is_none() {
             self.used += u64::from(slots);
@@ -104,7 +118,7 @@ impl Member {
         }
     }
     fn state(&self) -> WorkerState {
-        match (self.conn, self.draining, self.attempts.is_empty()) {
+        match (self.conn, self.draining || self.row.drained, self.attempts.is_empty()) {
             (Some(_), true, _) => WorkerState::Draining,
             (Some(_), false, _) => WorkerState::Connected,
             (None, _, false) => WorkerState::Suspect,
@@ -121,6 +135,7 @@ impl Member {
             queued: self.beat.queued,
             unacked: self.beat.unacked,
             rtt_ms: self.beat.rtt_ms,
+            disk: (self.beat.disk_used, self.beat.disk_budget, self.beat.refused),
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
@@ -141,15 +156,17 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub fn load(&mut self, row: WorkerRow, cursors: &[(i32, u64)], gone: Millis) -> WorkerKey {
-        let lane = i32::from(v2::Lane::Results);
-        let cursor = cursors.iter().find(|(l, _)| *l == lane).map_or(0, |(_, seq)| *seq);
+        let of = |lane: v2::Lane| {
+            cursors.iter().find(|(l, _)| *l == i32::from(lane)).map_or(0, |(_, seq)| *seq)
+        };
+        let cursors = LANES.map(of);
         let key = self.next;
         self.next += 1;
         self.stores.insert(row.store_id.clone(), key);
         self.names.insert(row.name.clone(), key);
         let member = Member {
             row: Arc::new(row),
-            cursor,
+            cursors,
             conn: None,
             ready: false,
             draining: false,
@@ -217,12 +234,14 @@ impl Fleet {
     /// Tells the scheduler that the worker may be given tasks, or not.
     pub fn offer(&self, scheduler: &mut Scheduler, key: WorkerKey) {
         let Some(m) = self.members.get(&key) else { return };
-        if m.conn.is_none() || !m.ready || m.draining {
+        if m.conn.is_none() || !m.ready || m.draining || m.row.drained {
             return scheduler.leave(key);
         }
         // It was checked at its hello.
-        let capabilities: Map<String, Value> =
+        let mut capabilities: Map<String, Value> =
             serde_json::from_str(&m.row.capabilities).unwrap_or_default();
+        // So that a task can name its worker.
+        capabilities.insert("worker".into(), m.row.name.to_string().into());
         let load = (m.row.slots, m.used, m.limit());
         scheduler.join(key, capabilities, m.row.labels.clone(), load);
     }

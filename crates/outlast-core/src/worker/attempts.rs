@@ -1,20 +1,36 @@
 //! The attempts that a worker holds: those that wait, in order, and those that run.
 
-use crate::{AttemptId, Epoch, Now, TaskId};
-use outlast_wire::{TaskSpec, spec::Rerun};
+use crate::{AttemptId, Epoch, Millis, Now, TaskId};
+use outlast_wire::TaskSpec;
+use outlast_wire::spec::{OnLeaseExpired, Rerun};
+use outlast_wire::v2::{Checkpoint, StateUpdate};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Debug)]
-struct Attempt {
-    spec: Arc<TaskSpec>,
+pub(super) struct Attempt {
+    pub spec: Arc<TaskSpec>,
     order: (Reverse<i32>, u64),
     stage: Stage,
     /// `Starting` was recorded.
     marked: bool,
     /// The batch that makes its arrival durable.
     batch: u64,
+    /// It is, or is to be, paused.
+    pub paused: bool,
+    /// Paused by this worker itself, since its window passed.
+    pub lease_paused: bool,
+    /// Its window passed, and what it asks for was done.
+    expired: bool,
+    /// It is paused then, whether or not its checkpoint has come.
+    pub pause_at: Option<Millis>,
+    /// It is to be asked for a checkpoint then.
+    ask_at: Option<Millis>,
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    /// Checkpoints that it made.
+    pub made: u64,
+    pub state: Option<Arc<StateUpdate>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +39,19 @@ enum Stage {
     /// Has its slots, and starts once what it rests on is durable.
     Reserved,
     Running(Now),
+}
+
+/// What makes an attempt.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub task: TaskId,
+    pub epoch: Epoch,
+    pub spec: Arc<TaskSpec>,
+    /// The batch that makes its arrival durable.
+    pub batch: u64,
+    pub paused: bool,
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    pub state: Option<Arc<StateUpdate>>,
 }
 
 /// See the module.
@@ -39,19 +68,87 @@ fn id(task: &str, epoch: Epoch) -> AttemptId {
     AttemptId { task: task.into(), epoch }
 }
 
+fn millis(seconds: f64) -> Millis {
+    (seconds * 1000.0) as Millis
+}
+
+impl Attempt {
+    fn interval(&self) -> Option<Millis> {
+        self.spec.checkpoint_interval.map(millis)
+    }
+    pub fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
+    }
+    /// Whether it could make a checkpoint if it were asked.
+    pub fn answers(&self) -> bool {
+        self.made > 0 || self.spec.checkpoint_signal.is_some()
+    }
+    /// A checkpoint was made, or asked for: the next one is due an interval later.
+    pub fn asked(&mut self, now: Millis) {
+        self.ask_at = self.interval().map(|every| now + every);
+    }
+}
+
 impl Attempts {
     pub fn new(slots: u32) -> Self {
         let (held, queue) = (BTreeMap::new(), BTreeMap::new());
         Attempts { held, queue, arrivals: 0, slots: slots.max(1), used: 0 }
     }
 
-    pub fn insert(&mut self, task: TaskId, epoch: Epoch, spec: Arc<TaskSpec>, batch: u64) {
+    pub fn insert(&mut self, new: Arrival) -> &mut Attempt {
         self.arrivals += 1;
-        let order = (Reverse(spec.priority), self.arrivals);
-        let id = AttemptId { task, epoch };
-        self.queue.insert(order, id.clone());
-        let (stage, marked) = (Stage::Waiting, false);
-        self.held.insert(id, Attempt { spec, order, stage, marked, batch });
+        let order = (Reverse(new.spec.priority), self.arrivals);
+        let id = AttemptId { task: new.task, epoch: new.epoch };
+        if !new.paused {
+            self.queue.insert(order, id.clone());
+        }
+        let own = new.checkpoint.as_ref().filter(|c| c.epoch == new.epoch);
+        let attempt = Attempt {
+            spec: new.spec,
+            order,
+            stage: Stage::Waiting,
+            marked: false,
+            batch: new.batch,
+            paused: new.paused,
+            lease_paused: false,
+            expired: false,
+            pause_at: None,
+            ask_at: None,
+            made: own.map_or(0, |c| c.number),
+            checkpoint: new.checkpoint,
+            state: new.state,
+        };
+        self.held.entry(id).insert_entry(attempt).into_mut()
+    }
+
+    /// The attempt runs already: its process outlived the former incarnation.
+    pub fn adopt(&mut self, task: &TaskId, epoch: Epoch, since: Now, marked: bool) {
+        if let Some(attempt) = self.held.get_mut(&id(task, epoch)) {
+            self.queue.remove(&attempt.order);
+            self.used += attempt.spec.slots;
+            (attempt.stage, attempt.marked) = (Stage::Running(since), marked);
+            attempt.asked(since.mono);
+        }
+    }
+
+    pub fn get(&self, task: &str, epoch: Epoch) -> Option<&Attempt> {
+        self.held.get(&id(task, epoch))
+    }
+    pub fn get_mut(&mut self, task: &str, epoch: Epoch) -> Option<&mut Attempt> {
+        self.held.get_mut(&id(task, epoch))
+    }
+
+    /// Keeps a waiting attempt from starting, or lets it.
+    pub fn hold_back(&mut self, task: &TaskId, epoch: Epoch, paused: bool) {
+        let id = id(task, epoch);
+        let Some(attempt) = self.held.get_mut(&id) else { return };
+        attempt.paused = paused;
+        if attempt.stage == Stage::Waiting {
+            match paused {
+                true => drop(self.queue.remove(&attempt.order)),
+                false => drop(self.queue.insert(attempt.order, id)),
+            }
+        }
     }
 
     /// The newest epoch held of a task.
@@ -78,10 +175,11 @@ impl Attempts {
     }
 
     /// The attempt runs from now on; `None` if it is no longer held.
-    pub fn begin(&mut self, task: &TaskId, epoch: Epoch, now: Now) -> Option<Arc<TaskSpec>> {
+    pub fn begin(&mut self, task: &TaskId, epoch: Epoch, now: Now) -> Option<&mut Attempt> {
         let attempt = self.held.get_mut(&id(task, epoch))?;
         attempt.stage = Stage::Running(now);
-        Some(attempt.spec.clone())
+        attempt.asked(now.mono);
+        Some(attempt)
     }
 
     pub fn remove(&mut self, task: &str, epoch: Epoch) {
@@ -95,7 +193,7 @@ impl Attempts {
 
     /// Whether the attempt has been started, and not ended.
     pub fn is_running(&self, task: &str, epoch: Epoch) -> bool {
-        matches!(self.held.get(&id(task, epoch)), Some(Attempt { stage: Stage::Running(_), .. }))
+        self.get(task, epoch).is_some_and(Attempt::is_running)
     }
 
     pub fn holds(&self, task: &str, epoch: Epoch) -> bool {
@@ -114,12 +212,18 @@ impl Attempts {
 
     /// Attempts that have not started, also those that have their slots.
     pub fn waiting(&self) -> Vec<(TaskId, Epoch)> {
-        self.pick(|a| !matches!(a.stage, Stage::Running(_)))
+        self.pick(|a| !a.is_running())
     }
 
     /// Attempts that have started.
     pub fn running(&self) -> Vec<(TaskId, Epoch)> {
-        self.pick(|a| matches!(a.stage, Stage::Running(_)))
+        self.pick(Attempt::is_running)
+    }
+
+    /// (running, waiting)
+    pub fn count(&self) -> (usize, usize) {
+        let running = self.held.values().filter(|a| a.is_running()).count();
+        (running, self.held.len() - running)
     }
 
     fn pick(&self, which: impl Fn(&Attempt) -> bool) -> Vec<(TaskId, Epoch)> {
@@ -128,10 +232,10 @@ impl Attempts {
     }
 
     /// Every attempt, with the time at which it started.
-    pub fn all(&self) -> impl Iterator<Item = (&AttemptId, Option<Now>)> {
+    pub fn all(&self) -> impl Iterator<Item = (&AttemptId, &Attempt, Option<Now>)> {
         self.held.iter().map(|(id, a)| match a.stage {
-            Stage::Running(at) => (id, Some(at)),
-            _ => (id, None),
+            Stage::Running(at) => (id, a, Some(at)),
+            _ => (id, a, None),
         })
     }
 
@@ -155,4 +259,59 @@ impl Attempts {
         }
         found
     }
+
+    /// Running attempts for which something is due by `now`: a checkpoint to be asked for, or a
+    /// pause that has waited for one long enough.
+    pub fn due(&mut self, now: Millis) -> Vec<(AttemptId, Due)> {
+        let mut found = Vec::new();
+        for (id, a) in self.held.iter_mut().filter(|(_, a)| a.is_running()) {
+            if a.pause_at.is_some_and(|at| at <= now) {
+                a.pause_at = None;
+                found.push((id.clone(), Due::Pause));
+            }
+            if a.ask_at.is_some_and(|at| at <= now) && !a.paused {
+                a.asked(now);
+                found.push((id.clone(), Due::Checkpoint));
+            }
+        }
+        found
+    }
+
+    /// Running attempts whose window has passed after `away` without a link, once.
+    pub fn expire(&mut self, away: Millis) -> Vec<(AttemptId, OnLeaseExpired)> {
+        let mut found = Vec::new();
+        for (id, a) in self.held.iter_mut().filter(|(_, a)| a.is_running() && !a.expired) {
+            if millis(a.spec.reconnect_window) <= away {
+                a.expired = true;
+                found.push((id.clone(), a.spec.on_lease_expired));
+            }
+        }
+        found
+    }
+
+    /// The link is back: windows begin anew.
+    pub fn renew(&mut self) {
+        self.held.values_mut().for_each(|a| a.expired = false);
+    }
+
+    /// When to look again, without a link since `lost`.
+    pub fn next_wake(&self, lost: Option<Millis>) -> Millis {
+        let mut wake = Millis::MAX;
+        for a in self.held.values().filter(|a| a.is_running()) {
+            let ask = a.ask_at.filter(|_| !a.paused);
+            let lease =
+                lost.filter(|_| !a.expired && a.spec.on_lease_expired != OnLeaseExpired::Continue);
+            let lease = lease.map(|at| at + millis(a.spec.reconnect_window));
+            let times = [ask, a.pause_at, lease];
+            wake = times.into_iter().flatten().fold(wake, Millis::min);
+        }
+        wake
+    }
+}
+
+/// What is due for a running attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Checkpoint,
+    Pause,
 }

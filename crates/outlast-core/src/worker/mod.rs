@@ -4,22 +4,25 @@
 //! their outcomes become durable, and wait in the outbox until the coordinator acknowledges.
 
 mod attempts;
+mod control;
 mod outbox;
 mod session;
+mod tell;
 #[cfg(test)]
 mod tests;
 
 use crate::backoff::Backoff;
-use crate::records::{Batch, WorkerRecord, WorkerSnapshot};
+use crate::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
 use crate::stats::{ConnectionState, ConnectionStats};
 use crate::{Epoch, Millis, Now, TaskId};
-use attempts::Attempts;
-use outbox::Outbox;
-use outlast_wire::{TaskSpec, v2};
+use attempts::{Arrival, Attempts};
+use outbox::{Lane, States};
+use outlast_wire::{Bytes, TaskSpec, v2};
 use rand::{SeedableRng, rngs::SmallRng};
 use session::Link;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+pub use tell::{Answer, Refused};
 use v2::body::Kind;
 
 /// What a worker is told at start. Times in milliseconds; the defaults are those of the
@@ -71,13 +74,49 @@ impl Default for WorkerConfig {
     }
 }
 
+/// An attempt whose start nobody noted is run again after so many ends of its worker's process,
+/// less one: it may be what ends it.
+const SURVIVED: u32 = 3;
+
 /// How a running attempt is to be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopKind {
     /// Somebody asked, or another attempt is current: its outcome is CANCELLED.
     Cancel,
-    /// The worker stops: its outcome is INTERRUPTED.
+    /// The worker stops, or it is to go on elsewhere: its outcome is INTERRUPTED.
     Interrupt,
+}
+
+/// A question of the driver's, as it numbers it.
+pub type Question = u64;
+
+/// An attempt that outlived the worker's former process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// Which task.
+    pub task: TaskId,
+    /// Which attempt.
+    pub epoch: Epoch,
+    /// Unix time in milliseconds.
+    pub started_at: i64,
+    /// It is stopped by a signal.
+    pub paused: bool,
+}
+
+/// How an attempt ends that has not started.
+#[derive(Debug, Clone, Copy)]
+struct Given<'a> {
+    kind: v2::OutcomeKind,
+    cause: v2::Cause,
+    message: &'a str,
+}
+
+impl Given<'_> {
+    const BACK_DRAINED: Given<'static> = Given {
+        kind: v2::OutcomeKind::OutcomeReturned,
+        cause: v2::Cause::Drained,
+        message: "worker drains",
+    };
 }
 
 /// What the driver is to do.
@@ -95,6 +134,17 @@ pub enum Output {
     Run(TaskId, Epoch, Arc<TaskSpec>),
     /// Stop an attempt that was started; `on_finished` still follows.
     StopRun(TaskId, Epoch, StopKind),
+    /// Pause an attempt that was started, or let it go on; answer with `on_paused`.
+    Pause(TaskId, Epoch, bool),
+    /// Ask a running attempt for a checkpoint.
+    AskCheckpoint(TaskId, Epoch),
+    /// An attempt's outcome is durable: whoever ran it may forget it.
+    Forget(TaskId, Epoch),
+    /// The blob that should be on its way to the coordinator, from now on; answer with
+    /// `on_uploaded`. None: no blob.
+    Upload(Option<Bytes>),
+    /// Answer a question.
+    Answer(Question, Answer),
     /// The link's state changed, and why.
     State(ConnectionState, String),
     /// Nothing is left to do; the process may end.
@@ -125,13 +175,25 @@ pub struct Worker {
     backoff: Backoff,
     stats: ConnectionStats,
     attempts: Attempts,
-    outbox: Outbox,
+    outbox: Lane<v2::TaskOutcome>,
+    checkpoints: Lane<v2::Checkpoint>,
+    states: States,
+    /// The blob that the driver was told to upload.
+    uploading: Option<Bytes>,
+    /// Without a link since; none while there is one.
+    lost: Option<Millis>,
+    /// Why the former link ended, for the next hello.
+    lost_why: (v2::LinkCause, String),
     ending: Ending,
     /// Records decided but not yet handed out, and the number of their batch.
     records: Vec<WorkerRecord>,
     batch: u64,
     persisted: u64,
     outputs: VecDeque<Output>,
+    /// What may be done once the batch is durable that it rests on.
+    after: VecDeque<(u64, Output)>,
+    /// Room for blobs, as the driver said last: (used, budget, refused).
+    disk: (u64, u64, u64),
     /// Attempts to start once their batch is durable, by batch and order of reservation.
     starts: BTreeMap<(u64, u64), (TaskId, Epoch)>,
     start_order: u64,
@@ -139,9 +201,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Goes on from what is durable. Attempts that had started are reported as interrupted:
-    /// their processes ended with the former incarnation.
-    pub fn new(config: WorkerConfig, snapshot: WorkerSnapshot, seed: u64, now: Now) -> Self {
+    /// Goes on from what is durable. `alive` are the attempts that somebody else ran on while
+    /// this worker's process was away, also those that ended meanwhile: their `on_finished` is
+    /// still to come. Others that had started are reported as interrupted.
+    pub fn new(
+        config: WorkerConfig,
+        snapshot: WorkerSnapshot,
+        alive: Vec<Alive>,
+        seed: u64,
+        now: Now,
+    ) -> Self {
         let backoff = Backoff::new(
             config.initial_reconnect_delay,
             config.max_reconnect_delay,
@@ -157,26 +226,48 @@ impl Worker {
             backoff,
             stats: ConnectionStats::default(),
             attempts: Attempts::new(config.slots),
-            outbox: Outbox::new(snapshot.outbox, snapshot.next_seq),
+            outbox: Lane::new(snapshot.outbox, snapshot.next_seq),
+            checkpoints: Lane::new(snapshot.checkpoints, snapshot.next_checkpoint),
+            states: States::new(snapshot.states, snapshot.next_state),
+            uploading: None,
+            lost: Some(now.mono),
+            lost_why: (v2::LinkCause::LinkUnspecified, String::new()),
             ending: Ending::No,
             records: Vec::new(),
             batch: 1,
             persisted: 0,
             outputs: VecDeque::new(),
+            after: VecDeque::new(),
+            disk: (0, 0, 0),
             starts: BTreeMap::new(),
             start_order: 0,
             last_tick: now.mono,
             config,
         };
+        let alive: BTreeMap<(TaskId, Epoch), Alive> =
+            alive.into_iter().map(|a| ((a.task.clone(), a.epoch), a)).collect();
         for row in snapshot.attempts {
-            match row.started_at {
-                None => worker.attempts.insert(row.task, row.epoch, row.spec, 0),
-                Some(started_at_ms) => worker.finish(v2::TaskOutcome {
+            let runs = alive.get(&(row.task.clone(), row.epoch));
+            match (runs, row.started_at) {
+                (Some(runs), started) => {
+                    let (task, epoch) = (row.task.clone(), row.epoch);
+                    let since = Now { mono: now.mono, wall: runs.started_at };
+                    let paused = runs.paused;
+                    worker.arrive(row).paused = paused;
+                    worker.attempts.adopt(&task, epoch, since, started.is_some());
+                }
+                (None, None) if row.survived < SURVIVED => drop(worker.arrive(row)),
+                (None, started) => worker.finish(v2::TaskOutcome {
                     task_id: row.task.to_string(),
                     epoch: row.epoch,
                     kind: v2::OutcomeKind::OutcomeInterrupted.into(),
-                    message: "its worker ended while it ran".into(),
-                    started_at_ms,
+                    cause: v2::Cause::WorkerCrashed.into(),
+                    message: match started {
+                        Some(_) => "its worker's process ended while it ran".into(),
+                        None => format!("its worker's process ended {SURVIVED} times with it"),
+                    },
+                    // It may have started: that nobody noted it says little.
+                    started_at_ms: started.unwrap_or(now.wall),
                     finished_at_ms: now.wall,
                     ..Default::default()
                 }),
@@ -187,10 +278,29 @@ impl Worker {
         worker
     }
 
+    fn arrive(&mut self, row: AttemptRow) -> &mut attempts::Attempt {
+        self.attempts.insert(Arrival {
+            task: row.task,
+            epoch: row.epoch,
+            spec: row.spec,
+            batch: 0,
+            paused: row.paused,
+            checkpoint: row.checkpoint,
+            state: row.state,
+        })
+    }
+
     /// An attempt that was started has ended.
     pub fn on_finished(&mut self, now: Now, outcome: v2::TaskOutcome) {
-        if self.attempts.is_running(&outcome.task_id, outcome.epoch) {
+        let (task, epoch): (TaskId, _) = (outcome.task_id.as_str().into(), outcome.epoch);
+        if self.attempts.is_running(&task, epoch) {
             self.finish(outcome);
+            self.after.push_back((self.batch, Output::Forget(task, epoch)));
+        } else if self.outbox.holds(&task, epoch) {
+            // The former process had it, and ended before it could say so.
+            self.after.push_back((self.open_batch(), Output::Forget(task, epoch)));
+        } else {
+            self.outputs.push_back(Output::Forget(task, epoch));
         }
         self.start_queued(now);
         self.settle();
@@ -200,6 +310,11 @@ impl Worker {
     pub fn on_persisted(&mut self, now: Now, batch: u64) {
         self.persisted = self.persisted.max(batch);
         self.outbox.persisted(batch);
+        self.checkpoints.persisted(batch);
+        self.states.persisted(batch);
+        while self.after.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            self.outputs.extend(self.after.pop_front().map(|(_, output)| output));
+        }
         while let Some(first) = self.starts.first_entry()
             && first.key().0 <= self.persisted
         {
@@ -214,7 +329,7 @@ impl Worker {
     pub fn drain(&mut self, now: Now) {
         self.ending = self.ending.max(Ending::Drain);
         for (task, epoch) in self.attempts.waiting() {
-            self.end_waiting(now, &task, epoch, v2::OutcomeKind::OutcomeReturned, "worker drains");
+            self.end_waiting(now, &task, epoch, Given::BACK_DRAINED);
         }
         self.announce(now);
         self.settle();
@@ -258,7 +373,8 @@ impl Worker {
 
     /// (running, waiting, outcomes not yet acknowledged)
     pub fn load(&self) -> (usize, usize, usize) {
-        (self.attempts.running().len(), self.attempts.waiting().len(), self.outbox.len())
+        let (running, waiting) = self.attempts.count();
+        (running, waiting, self.outbox.len() + self.checkpoints.len() + self.states.len())
     }
 
     /// Records a durable outcome; the attempt is no longer held.
@@ -271,19 +387,13 @@ impl Worker {
     }
 
     /// Ends an attempt that has not started.
-    fn end_waiting(
-        &mut self,
-        now: Now,
-        task: &TaskId,
-        epoch: Epoch,
-        kind: v2::OutcomeKind,
-        message: &str,
-    ) {
+    fn end_waiting(&mut self, now: Now, task: &TaskId, epoch: Epoch, end: Given<'_>) {
         self.finish(v2::TaskOutcome {
             task_id: task.to_string(),
             epoch,
-            kind: kind.into(),
-            message: message.into(),
+            kind: end.kind.into(),
+            message: end.message.into(),
+            cause: end.cause.into(),
             finished_at_ms: now.wall,
             ..Default::default()
         });
@@ -313,8 +423,12 @@ impl Worker {
     }
 
     fn run(&mut self, now: Now, task: TaskId, epoch: Epoch) {
-        if let Some(spec) = self.attempts.begin(&task, epoch, now) {
-            self.outputs.push_back(Output::Run(task, epoch, spec));
+        if let Some(attempt) = self.attempts.begin(&task, epoch, now) {
+            let (spec, paused) = (attempt.spec.clone(), attempt.paused);
+            self.outputs.push_back(Output::Run(task.clone(), epoch, spec));
+            if paused {
+                self.outputs.push_back(Output::Pause(task, epoch, true));
+            }
         }
     }
 
@@ -332,7 +446,7 @@ impl Worker {
         let idle = self.attempts.running().is_empty() && durable;
         let over = match self.ending {
             Ending::No | Ending::Over => false,
-            Ending::Drain => idle && self.outbox.len() == 0,
+            Ending::Drain => idle && self.load().2 == 0,
             Ending::Stop => idle,
         };
         if over {

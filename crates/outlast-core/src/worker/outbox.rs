@@ -1,25 +1,69 @@
-//! The results lane: outcomes in order, kept until acknowledged, sent once durable.
+//! Lanes of the outbox: what the coordinator must learn, in order, kept until acknowledged and
+//! sent once durable. `Lane` keeps every item; `States` lets a newer state replace an older one.
 
 use crate::{AttemptId, TaskId};
-use outlast_wire::{frame::BULK_TARGET, v2};
-use std::collections::{BTreeSet, VecDeque};
+use outlast_wire::frame::BULK_TARGET;
+use outlast_wire::v2::{self, outbox_item};
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-#[derive(Debug)]
-struct Item {
-    seq: u64,
-    batch: u64,
-    outcome: Arc<v2::TaskOutcome>,
+/// What a lane holds.
+pub(super) trait Payload: Clone {
+    const LANE: v2::Lane;
+    fn attempt(&self) -> AttemptId;
+    fn size(&self) -> usize;
+    /// Whether nothing but the disk keeps it from being sent.
+    fn is_ready(&self) -> bool;
+    fn kind(self) -> outbox_item::Kind;
 }
 
-fn attempt(outcome: &v2::TaskOutcome) -> AttemptId {
-    AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch }
+impl Payload for v2::TaskOutcome {
+    const LANE: v2::Lane = v2::Lane::Results;
+    fn attempt(&self) -> AttemptId {
+        AttemptId { task: self.task_id.as_str().into(), epoch: self.epoch }
+    }
+    fn size(&self) -> usize {
+        self.encoded_len()
+    }
+    fn is_ready(&self) -> bool {
+        true
+    }
+    fn kind(self) -> outbox_item::Kind {
+        outbox_item::Kind::Outcome(self)
+    }
+}
+
+impl Payload for v2::Checkpoint {
+    const LANE: v2::Lane = v2::Lane::Checkpoints;
+    fn attempt(&self) -> AttemptId {
+        AttemptId { task: self.task_id.as_str().into(), epoch: self.epoch }
+    }
+    fn size(&self) -> usize {
+        self.encoded_len()
+    }
+    /// Its blob may have to be uploaded first.
+    fn is_ready(&self) -> bool {
+        self.dropped
+    }
+    fn kind(self) -> outbox_item::Kind {
+        outbox_item::Kind::Checkpoint(self)
+    }
+}
+
+#[derive(Debug)]
+struct Item<T> {
+    seq: u64,
+    batch: u64,
+    /// Nothing beside the disk keeps it from being sent.
+    ready: bool,
+    payload: Arc<T>,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    items: VecDeque<Item>,
+pub(super) struct Lane<T> {
+    items: VecDeque<Item<T>>,
     held: BTreeSet<AttemptId>,
     next_seq: u64,
     persisted: u64,
@@ -28,12 +72,15 @@ pub(super) struct Outbox {
     credit: u64,
 }
 
-impl Outbox {
-    pub fn new(durable: Vec<(u64, Arc<v2::TaskOutcome>)>, next_seq: u64) -> Self {
-        let held = durable.iter().map(|(_, o)| attempt(o)).collect();
-        let items = durable.into_iter().map(|(seq, outcome)| Item { seq, batch: 0, outcome });
-        Outbox {
-            items: items.collect(),
+impl<T: Payload> Lane<T> {
+    pub fn new(durable: Vec<(u64, Arc<T>)>, next_seq: u64) -> Self {
+        let held = durable.iter().map(|(_, p)| p.attempt()).collect();
+        let item = |(seq, payload): (u64, Arc<T>)| {
+            let ready = payload.is_ready();
+            Item { seq, batch: 0, ready, payload }
+        };
+        Lane {
+            items: durable.into_iter().map(item).collect(),
             held,
             next_seq: next_seq.max(1),
             persisted: 0,
@@ -47,21 +94,21 @@ impl Outbox {
     pub fn last_seq(&self) -> u64 {
         self.next_seq - 1
     }
-    /// Appends an outcome that becomes durable with `batch`; its sequence.
-    pub fn push(&mut self, batch: u64, outcome: Arc<v2::TaskOutcome>) -> u64 {
-        let seq = self.next_seq;
+    /// Appends what becomes durable with `batch`; its sequence.
+    pub fn push(&mut self, batch: u64, payload: Arc<T>) -> u64 {
+        let (seq, ready) = (self.next_seq, payload.is_ready());
         self.next_seq += 1;
-        self.held.insert(attempt(&outcome));
-        self.items.push_back(Item { seq, batch, outcome });
+        self.held.insert(payload.attempt());
+        self.items.push_back(Item { seq, batch, ready, payload });
         seq
     }
     pub fn persisted(&mut self, batch: u64) {
         self.persisted = self.persisted.max(batch);
     }
-    pub fn outcomes(&self) -> impl Iterator<Item = &v2::TaskOutcome> {
-        self.items.iter().map(|i| &*i.outcome)
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|i| &*i.payload)
     }
-    /// Whether the outcome of this attempt waits here.
+    /// Whether something of this attempt waits here.
     pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
         self.held.contains(&AttemptId { task: task.clone(), epoch })
     }
@@ -74,40 +121,201 @@ impl Outbox {
         let before = self.items.len();
         while self.items.front().is_some_and(|i| i.seq <= seq) {
             if let Some(item) = self.items.pop_front() {
-                self.held.remove(&attempt(&item.outcome));
+                let attempt = item.payload.attempt();
+                // Outcomes are one per attempt; checkpoints are not.
+                if T::LANE == v2::Lane::Results
+                    || !self.items.iter().any(|i| i.payload.attempt() == attempt)
+                {
+                    self.held.remove(&attempt);
+                }
             }
         }
         before != self.items.len()
     }
-    /// Gives every outcome a new sequence after `cursor`: this store was put back to an older
-    /// copy, and the coordinator would take its sequences for ones it has seen.
-    pub fn renumber(&mut self, cursor: u64, batch: u64) -> Vec<(u64, Arc<v2::TaskOutcome>)> {
+    /// Gives every item a new sequence after `cursor`: this store was put back to an older copy,
+    /// and the coordinator would take its sequences for ones it has seen.
+    pub fn renumber(&mut self, cursor: u64, batch: u64) -> Vec<(u64, Arc<T>)> {
         self.next_seq = cursor + 1;
         for item in &mut self.items {
             (item.seq, item.batch) = (self.next_seq, batch);
             self.next_seq += 1;
         }
-        self.items.iter().map(|i| (i.seq, i.outcome.clone())).collect()
+        self.items.iter().map(|i| (i.seq, i.payload.clone())).collect()
     }
-    /// The next frame to send: durable, within the credit, of about `BULK_TARGET` bytes.
+    /// The next frame to send: durable, ready, within the credit, of about `BULK_TARGET` bytes.
     pub fn next_frame(&mut self) -> Option<v2::OutboxBatch> {
-        use prost::Message;
         let first = self.items.front()?.seq;
         let from = (self.sent + 1).max(first);
         let limit = first.saturating_add(self.credit);
         let (mut items, mut size) = (Vec::new(), 0);
         for item in self.items.iter().skip((from - first) as usize) {
-            if item.batch > self.persisted || item.seq >= limit || size >= BULK_TARGET {
+            let sendable = item.batch <= self.persisted && item.ready && item.seq < limit;
+            if !sendable || size >= BULK_TARGET {
                 break;
             }
-            size += item.outcome.encoded_len();
-            let kind = v2::outbox_item::Kind::Outcome((*item.outcome).clone());
+            size += item.payload.size();
+            let kind = T::clone(&item.payload).kind();
             items.push(v2::OutboxItem { kind: Some(kind) });
         }
         if items.is_empty() {
             return None;
         }
         self.sent = from + items.len() as u64 - 1;
-        Some(v2::OutboxBatch { lane: v2::Lane::Results.into(), first_seq: from, items })
+        let lane = T::LANE.into();
+        Some(v2::OutboxBatch { lane, first_seq: from, items, ..Default::default() })
+    }
+}
+
+impl Lane<v2::Checkpoint> {
+    /// The blob that must be uploaded next, so that its checkpoint can be sent.
+    pub fn to_upload(&self) -> Option<outlast_wire::Bytes> {
+        let wanted = |i: &&Item<v2::Checkpoint>| !i.ready && i.batch <= self.persisted;
+        self.items.iter().find(wanted).map(|i| i.payload.manifest.clone())
+    }
+    /// The blobs that are needed for what is here. A drop counts only once it is durable: a
+    /// crash may undo it.
+    pub fn blobs(&self) -> impl Iterator<Item = outlast_wire::Bytes> {
+        let needed = |i: &&Item<v2::Checkpoint>| !i.payload.dropped || i.batch > self.persisted;
+        self.items.iter().filter(needed).map(|i| i.payload.manifest.clone())
+    }
+    /// The upload is complete.
+    pub fn uploaded(&mut self, manifest: &[u8]) {
+        for item in self.items.iter_mut().filter(|i| i.payload.manifest == manifest) {
+            item.ready = true;
+        }
+    }
+    /// The coordinator does not have the blob: what rests on it is sent again after an upload.
+    pub fn missing(&mut self, manifest: &[u8]) {
+        for item in self.items.iter_mut().filter(|i| i.payload.manifest == manifest) {
+            if !item.payload.dropped {
+                item.ready = false;
+                self.sent = self.sent.min(item.seq - 1);
+            }
+        }
+    }
+    /// Gives up the uploads of this attempt but for the newest `keep`, and of the blob `broken`.
+    pub fn give_up(
+        &mut self,
+        which: impl Fn(&v2::Checkpoint) -> bool,
+        keep: usize,
+        batch: u64,
+    ) -> Vec<(u64, Arc<v2::Checkpoint>)> {
+        let mut waiting: Vec<&mut Item<v2::Checkpoint>> =
+            self.items.iter_mut().filter(|i| !i.ready && which(&i.payload)).collect();
+        let excess = waiting.len().saturating_sub(keep);
+        let drop = |item: &mut &mut Item<v2::Checkpoint>| {
+            let dropped = v2::Checkpoint { dropped: true, ..(*item.payload).clone() };
+            (item.payload, item.ready, item.batch) = (Arc::new(dropped), true, batch);
+            (item.seq, item.payload.clone())
+        };
+        waiting.iter_mut().take(excess).map(drop).collect()
+    }
+}
+
+/// The lane of states: of each attempt only the newest waits.
+///
+/// One that a newer one replaces stays until that one is durable: else a crash could bring it
+/// back with a sequence that the coordinator has passed.
+#[derive(Debug)]
+pub(super) struct States {
+    items: BTreeMap<u64, State>,
+    of: BTreeMap<AttemptId, u64>,
+    /// By the batch that makes them needless.
+    replaced: VecDeque<(u64, u64)>,
+    next_seq: u64,
+    persisted: u64,
+    sent: u64,
+    credit: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    batch: u64,
+    update: Arc<v2::StateUpdate>,
+}
+
+fn attempt(update: &v2::StateUpdate) -> AttemptId {
+    AttemptId { task: update.task_id.as_str().into(), epoch: update.epoch }
+}
+
+impl States {
+    pub fn new(durable: Vec<(u64, Arc<v2::StateUpdate>)>, next_seq: u64) -> Self {
+        let of = durable.iter().map(|(seq, u)| (attempt(u), *seq)).collect();
+        let item = |(seq, update)| (seq, State { batch: 0, update });
+        States {
+            items: durable.into_iter().map(item).collect(),
+            of,
+            replaced: VecDeque::new(),
+            next_seq: next_seq.max(1),
+            persisted: 0,
+            sent: 0,
+            credit: 0,
+        }
+    }
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+    /// Appends an update; its sequence, and that of the update that it replaces.
+    pub fn push(&mut self, batch: u64, update: Arc<v2::StateUpdate>) -> (u64, Option<u64>) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let replaces = self.of.insert(attempt(&update), seq);
+        if let Some(old) = replaces {
+            self.replaced.push_back((batch, old));
+        }
+        self.items.insert(seq, State { batch, update });
+        (seq, replaces)
+    }
+    pub fn persisted(&mut self, batch: u64) {
+        self.persisted = self.persisted.max(batch);
+        while self.replaced.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            let (_, seq) = self.replaced.pop_front().expect("just looked");
+            self.items.remove(&seq);
+        }
+    }
+    pub fn open(&mut self, cursor: u64, credit: u64) {
+        (self.sent, self.credit) = (cursor, credit.max(1));
+    }
+    pub fn acked(&mut self, seq: u64) -> bool {
+        let rest = self.items.split_off(&(seq + 1));
+        let gone = std::mem::replace(&mut self.items, rest);
+        for (seq, state) in &gone {
+            if self.of.get(&attempt(&state.update)) == Some(seq) {
+                self.of.remove(&attempt(&state.update));
+            }
+        }
+        !gone.is_empty()
+    }
+    pub fn renumber(&mut self, cursor: u64, batch: u64) -> Vec<(u64, Arc<v2::StateUpdate>)> {
+        self.next_seq = cursor + 1;
+        let old = std::mem::take(&mut self.items);
+        self.of.clear();
+        self.replaced.clear();
+        let mut newest: BTreeMap<AttemptId, Arc<v2::StateUpdate>> = BTreeMap::new();
+        for state in old.into_values() {
+            newest.insert(attempt(&state.update), state.update);
+        }
+        newest.into_values().map(|u| (self.push(batch, u.clone()).0, u)).collect()
+    }
+    pub fn next_frame(&mut self) -> Option<v2::OutboxBatch> {
+        let prev_seq = self.sent;
+        let (mut items, mut seqs, mut size) = (Vec::new(), Vec::new(), 0);
+        let room = self.credit as usize;
+        for (seq, state) in self.items.range(self.sent + 1..).take(room) {
+            // In order: a later one that is durable already must not let this one be skipped.
+            if state.batch > self.persisted || size >= BULK_TARGET {
+                break;
+            }
+            size += state.update.encoded_len();
+            let kind = outbox_item::Kind::State((*state.update).clone());
+            items.push(v2::OutboxItem { kind: Some(kind) });
+            seqs.push(*seq);
+        }
+        self.sent = *seqs.last()?;
+        let (lane, first_seq) = (v2::Lane::State.into(), seqs[0]);
+        Some(v2::OutboxBatch { lane, first_seq, items, seqs, prev_seq })
     }
 }

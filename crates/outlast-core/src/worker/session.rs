@@ -1,6 +1,7 @@
 //! The worker's link: dial, hello, heartbeats, silence, and what arrives.
 
-use super::{Ending, Output, StopKind, Worker};
+use super::attempts::Arrival;
+use super::{Ending, Given, Output, StopKind, Worker};
 use crate::health::Heart;
 use crate::records::WorkerRecord;
 use crate::stats::ConnectionState;
@@ -69,6 +70,8 @@ impl Worker {
             labels: c.labels.clone().into_iter().collect(),
             version: c.version.clone(),
             draining: self.ending != Ending::No,
+            lost_reason: self.lost_why.1.clone(),
+            lost_cause: self.lost_why.0.into(),
         };
         self.outputs.push_back(Output::Send(Kind::Hello(hello)));
         self.send_inventory();
@@ -76,9 +79,18 @@ impl Worker {
 
     /// The link ended, or the dial failed.
     pub fn on_disconnected(&mut self, now: Now, reason: &str) {
+        self.on_lost(now, v2::LinkCause::LinkClosed, reason);
+    }
+
+    fn on_lost(&mut self, now: Now, cause: v2::LinkCause, reason: &str) {
         match self.link {
             Link::Up { .. } => {
                 self.stats.connected(now, false);
+                self.lost = Some(now.mono);
+                self.lost_why = (cause, reason.to_owned());
+                if self.uploading.take().is_some() {
+                    self.outputs.push_back(Output::Upload(None));
+                }
                 self.retry(now, reason);
             }
             Link::Hello { .. } | Link::Dialling { .. } => {
@@ -95,7 +107,7 @@ impl Worker {
             return;
         }
         if self.link.state() != ConnectionState::Disconnected {
-            self.hang_up(now, "reconnect was asked for");
+            self.hang_up(now, v2::LinkCause::LinkClosed, "reconnect was asked for");
         }
         self.backoff.reset();
         self.link = Link::Waiting { until: now.mono };
@@ -115,6 +127,7 @@ impl Worker {
                 self.outputs.push_back(Output::Send(Kind::Started(started)));
             }
         }
+        self.attend(now);
         let dial_limit = self.config.heartbeat_timeout;
         match &mut self.link {
             Link::Waiting { until } if now.mono >= *until => {
@@ -125,7 +138,8 @@ impl Worker {
                 self.outputs.push_back(Output::State(ConnectionState::Connecting, String::new()));
             }
             Link::Dialling { since } if now.mono >= *since + dial_limit => {
-                self.hang_up(now, "the coordinator could not be reached in time");
+                let reason = "the coordinator could not be reached in time";
+                self.hang_up(now, v2::LinkCause::LinkSilent, reason);
             }
             Link::Hello { heart } | Link::Up { heart } => {
                 // After a sleep, silence says nothing yet: ask before judging.
@@ -134,7 +148,8 @@ impl Worker {
                     heart.beat_soon();
                 }
                 if heart.expired(now.mono) {
-                    self.hang_up(now, "the coordinator has been silent for too long");
+                    let reason = "the coordinator has been silent for too long";
+                    self.hang_up(now, v2::LinkCause::LinkSilent, reason);
                 } else {
                     self.beat(now);
                 }
@@ -152,7 +167,7 @@ impl Worker {
             Link::Failed | Link::Shutdown => Millis::MAX,
         };
         let mark = self.attempts.first_unmarked().map(|at| at.mono + MARK_AFTER);
-        link.min(mark.unwrap_or(Millis::MAX))
+        link.min(mark.unwrap_or(Millis::MAX)).min(self.attempts.next_wake(self.lost))
     }
 
     /// A frame arrived.
@@ -173,6 +188,8 @@ impl Worker {
             }
             (Kind::Assign(assign), true) => self.on_assign(now, assign),
             (Kind::Stop(stop), true) => self.on_stop(now, &stop),
+            (Kind::Control(control), true) => self.on_control(now, &control),
+            (Kind::BlobMissing(missing), true) => self.checkpoints.missing(&missing.manifest),
             (Kind::Ack(ack), true) => ack.cursors.iter().for_each(|c| self.on_ack(c)),
             _ => {}
         }
@@ -190,27 +207,66 @@ impl Worker {
             self.records.push(WorkerRecord::Joined { coordinator_id: id.clone() });
             self.coordinator_id = Some(id);
         }
-        let results = welcome.cursors.iter().find(|c| c.lane() == v2::Lane::Results);
-        let cursor = results.map_or(0, |c| c.seq);
-        if cursor > self.outbox.last_seq() {
-            let lane = v2::Lane::Results.into();
-            let seq = self.outbox.last_seq();
-            self.records.push(WorkerRecord::Acked { lane, seq });
-            for (seq, outcome) in self.outbox.renumber(cursor, self.batch) {
-                self.records.push(WorkerRecord::Finished { lane, seq, outcome });
-            }
-        } else if let Some(cursor) = results {
-            self.on_ack(cursor);
+        self.lost = None;
+        self.attempts.renew();
+        for lane in [v2::Lane::Results, v2::Lane::Checkpoints, v2::Lane::State] {
+            let told = welcome.cursors.iter().find(|c| c.lane() == lane);
+            self.resume_lane(lane, told.map_or(0, |c| c.seq), welcome.credit.into());
         }
-        self.outbox.open(cursor, welcome.credit.into());
         self.outputs.push_back(Output::State(ConnectionState::Connected, String::new()));
+    }
+
+    /// A lane goes on from the coordinator's cursor.
+    fn resume_lane(&mut self, lane: v2::Lane, cursor: u64, credit: u64) {
+        let last = match lane {
+            v2::Lane::Results => self.outbox.last_seq(),
+            v2::Lane::Checkpoints => self.checkpoints.last_seq(),
+            _ => self.states.last_seq(),
+        };
+        if cursor > last {
+            self.records.push(WorkerRecord::Acked { lane: lane.into(), seq: last });
+            self.renumber(lane, cursor);
+        } else if cursor > 0 {
+            self.on_ack(&v2::Cursor { lane: lane.into(), seq: cursor });
+        }
+        match lane {
+            v2::Lane::Results => self.outbox.open(cursor, credit),
+            v2::Lane::Checkpoints => self.checkpoints.open(cursor, credit),
+            _ => self.states.open(cursor, credit),
+        }
+    }
+
+    fn renumber(&mut self, lane: v2::Lane, cursor: u64) {
+        let batch = self.batch;
+        match lane {
+            v2::Lane::Results => {
+                for (seq, outcome) in self.outbox.renumber(cursor, batch) {
+                    self.records.push(WorkerRecord::Finished { lane: lane.into(), seq, outcome });
+                }
+            }
+            v2::Lane::Checkpoints => {
+                for (seq, checkpoint) in self.checkpoints.renumber(cursor, batch) {
+                    self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
+                }
+            }
+            _ => {
+                for (seq, update) in self.states.renumber(cursor, batch) {
+                    let replaces = None;
+                    self.records.push(WorkerRecord::State { seq, replaces, update });
+                }
+            }
+        }
     }
 
     fn on_refused(&mut self, now: Now, refused: &v2::Refused) {
         let reason = format!("refused: {}", refused.reason);
-        self.hang_up(now, &reason);
+        self.hang_up(now, v2::LinkCause::LinkRefused, &reason);
         if !refused.retry {
             self.give_up(&reason);
+        } else if refused.code() == v2::RefusedCode::RefusedBusy {
+            // It knows better than our backoff when our turn is.
+            self.backoff.reset();
+            self.link = Link::Waiting { until: now.mono + Millis::from(refused.retry_after_ms) };
         } else if let Link::Waiting { until } = &mut self.link {
             *until = (*until).max(now.mono + Millis::from(refused.retry_after_ms));
         }
@@ -229,20 +285,27 @@ impl Worker {
             match TaskSpec::from_json(&given.spec_json) {
                 Ok(spec) => {
                     let spec = Arc::new(spec);
-                    let (task, spec_) = (task.clone(), spec.clone());
-                    self.records.push(WorkerRecord::Accepted { task, epoch, spec: spec_ });
-                    let batch = self.batch;
-                    self.attempts.insert(given.task_id.as_str().into(), epoch, spec, batch);
+                    let (paused, checkpoint) = (given.paused, given.checkpoint.map(Arc::new));
+                    self.records.push(WorkerRecord::Accepted {
+                        task: task.clone(),
+                        epoch,
+                        spec: spec.clone(),
+                        checkpoint: checkpoint.clone(),
+                        paused,
+                    });
+                    let (task, batch, state) = (task.clone(), self.batch, None);
+                    let new = Arrival { task, epoch, spec, batch, paused, checkpoint, state };
+                    self.attempts.insert(new);
                 }
                 Err(error) => {
-                    let message = format!("this worker cannot read the task: {error}");
-                    let failed = v2::OutcomeKind::OutcomeFailed;
-                    self.end_waiting(now, &task, epoch, failed, &message);
+                    let message = &format!("this worker cannot read the task: {error}");
+                    let kind = v2::OutcomeKind::OutcomeFailed;
+                    let cause = v2::Cause::NotStarted;
+                    self.end_waiting(now, &task, epoch, Given { kind, cause, message });
                 }
             }
-            if self.ending != Ending::No {
-                let returned = v2::OutcomeKind::OutcomeReturned;
-                self.end_waiting(now, &task, epoch, returned, "worker drains");
+            if self.ending != Ending::No && self.attempts.holds(&task, epoch) {
+                self.end_waiting(now, &task, epoch, Given::BACK_DRAINED);
             }
         }
         self.start_queued(now);
@@ -256,35 +319,50 @@ impl Worker {
     }
 
     fn stop_one(&mut self, now: Now, task: &TaskId, epoch: u64, reason: v2::StopReason) {
-        use v2::{OutcomeKind, StopReason};
+        use v2::{Cause, OutcomeKind, StopReason};
         if self.attempts.is_running(task, epoch) {
-            if reason != StopReason::StopReturn {
-                let stop = Output::StopRun(task.clone(), epoch, StopKind::Cancel);
-                self.outputs.push_back(stop);
-            }
-        } else if self.attempts.holds(task, epoch) {
-            let (kind, why) = match reason {
-                StopReason::StopReturn => (OutcomeKind::OutcomeReturned, "asked back"),
-                StopReason::StopCancelled => (OutcomeKind::OutcomeCancelled, "cancelled"),
-                StopReason::StopSuperseded => (OutcomeKind::OutcomeCancelled, "superseded"),
+            let kind = match reason {
+                StopReason::StopReturn => return,
+                StopReason::StopMove => StopKind::Interrupt,
+                StopReason::StopCancelled | StopReason::StopSuperseded => StopKind::Cancel,
             };
-            self.end_waiting(now, task, epoch, kind, why);
+            self.outputs.push_back(Output::StopRun(task.clone(), epoch, kind));
+        } else if self.attempts.holds(task, epoch) {
+            let (kind, cause, message) = match reason {
+                StopReason::StopReturn => {
+                    (OutcomeKind::OutcomeReturned, Cause::AskedBack, "asked back")
+                }
+                StopReason::StopMove => (OutcomeKind::OutcomeReturned, Cause::Moved, "moved"),
+                StopReason::StopCancelled => {
+                    (OutcomeKind::OutcomeCancelled, Cause::Cancelled, "cancelled")
+                }
+                StopReason::StopSuperseded => {
+                    (OutcomeKind::OutcomeCancelled, Cause::Superseded, "superseded")
+                }
+            };
+            self.end_waiting(now, task, epoch, Given { kind, cause, message });
         }
     }
 
     fn on_ack(&mut self, cursor: &v2::Cursor) {
         // An acknowledgement of what was never sent would delete results: ignore it.
-        if cursor.lane() == v2::Lane::Results
-            && cursor.seq <= self.outbox.last_seq()
-            && self.outbox.acked(cursor.seq)
-        {
-            let (lane, seq) = (cursor.lane, cursor.seq);
+        let (lane, seq) = (cursor.lane, cursor.seq);
+        let news = match cursor.lane() {
+            v2::Lane::Results => seq <= self.outbox.last_seq() && self.outbox.acked(seq),
+            v2::Lane::Checkpoints => {
+                seq <= self.checkpoints.last_seq() && self.checkpoints.acked(seq)
+            }
+            v2::Lane::State => seq <= self.states.last_seq() && self.states.acked(seq),
+            _ => false,
+        };
+        if news {
             self.records.push(WorkerRecord::Acked { lane, seq });
         }
     }
 
     fn send_inventory(&mut self) {
-        let held = self.attempts.all().map(|(id, at)| v2::Holding {
+        let held = self.attempts.all().map(|(id, a, at)| v2::Holding {
+            paused: a.paused,
             task_id: id.task.to_string(),
             epoch: id.epoch,
             state: match at {
@@ -293,7 +371,8 @@ impl Worker {
             },
             started_at_ms: at.map_or(0, |at| at.wall),
         });
-        let done = self.outbox.outcomes().map(|o| v2::Holding {
+        let done = self.outbox.all().map(|o| v2::Holding {
+            paused: false,
             task_id: o.task_id.clone(),
             epoch: o.epoch,
             state: v2::HoldingState::HoldingFinished.into(),
@@ -310,10 +389,23 @@ impl Worker {
     }
 
     pub(super) fn send_outbox(&mut self) {
-        if matches!(self.link, Link::Up { .. }) {
-            while let Some(frame) = self.outbox.next_frame() {
-                self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
-            }
+        if !matches!(self.link, Link::Up { .. }) {
+            return;
+        }
+        // Results first, then checkpoints, then states.
+        while let Some(frame) = self.outbox.next_frame() {
+            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
+        }
+        while let Some(frame) = self.checkpoints.next_frame() {
+            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
+        }
+        while let Some(frame) = self.states.next_frame() {
+            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
+        }
+        let next = self.checkpoints.to_upload();
+        if next != self.uploading {
+            self.uploading.clone_from(&next);
+            self.outputs.push_back(Output::Upload(next));
         }
     }
 
@@ -338,15 +430,18 @@ impl Worker {
                 unacked: unacked as u64,
                 rtt_ms,
                 draining,
+                disk_used: self.disk.0,
+                disk_budget: self.disk.1,
+                refused: self.disk.2,
             };
             self.outputs.push_back(Output::Send(Kind::Heartbeat(beat)));
         }
     }
 
     /// Drops the link from this side.
-    fn hang_up(&mut self, now: Now, reason: &str) {
+    fn hang_up(&mut self, now: Now, cause: v2::LinkCause, reason: &str) {
         self.outputs.push_back(Output::Close(reason.into()));
-        self.on_disconnected(now, reason);
+        self.on_lost(now, cause, reason);
     }
 
     fn retry(&mut self, now: Now, reason: &str) {

@@ -20,7 +20,7 @@ fn drain(w: &mut Worker) -> (Vec<Output>, Vec<Batch<WorkerRecord>>) {
 fn connected(slots: u32) -> Worker {
     let config = WorkerConfig { slots, ..Default::default() };
     let snapshot = WorkerSnapshot { store_id: "s".into(), incarnation: 1, ..Default::default() };
-    let mut w = Worker::new(config, snapshot, 1, at(0));
+    let mut w = Worker::new(config, snapshot, Vec::new(), 1, at(0));
     welcome(&mut w, 0, 0);
     let (_, batches) = drain(&mut w);
     w.on_persisted(at(0), batches[0].number);
@@ -41,6 +41,7 @@ fn assign(w: &mut Worker, ids: &[(&str, Epoch)]) {
         task_id: (*id).into(),
         epoch: *epoch,
         spec_json: spec.to_json().into(),
+        ..Default::default()
     };
     let tasks = ids.iter().map(one).collect();
     w.on_message(at(1), Kind::Assign(v2::Assign { tasks }));
@@ -139,7 +140,7 @@ fn a_store_put_back_to_an_older_copy_gets_new_sequences() {
         next_seq: 4,
         ..Default::default()
     };
-    let mut w = Worker::new(WorkerConfig::default(), snapshot, 1, at(0));
+    let mut w = Worker::new(WorkerConfig::default(), snapshot, Vec::new(), 1, at(0));
     welcome(&mut w, 0, 9);
     let (_, batches) = drain(&mut w);
     w.on_persisted(at(1), batches.last().unwrap().number);

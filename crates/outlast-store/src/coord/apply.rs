@@ -27,6 +27,7 @@ struct End<'a> {
     epoch: i64,
     state: TaskState,
     reason: &'a str,
+    cause: i64,
     outcome: Option<&'a TaskOutcome>,
     worker: Option<i64>,
     at: i64,
@@ -49,14 +50,20 @@ impl<'a> Applier<'a> {
             R::Started { task, epoch, started_at, at: _ } => {
                 self.on_started(task, int(*epoch)?, *started_at)
             }
-            R::Requeued { task, epoch, retries, reason, outcome, at } => {
-                let outcome = outcome.as_deref();
-                self.on_requeued(task, int(*epoch)?, *retries, reason, outcome, *at)
+            R::Requeued { task, epoch, retries, reason, cause, outcome, at } => {
+                let (worker, outcome, at) = (None, outcome.as_deref(), *at);
+                let (epoch, cause, kind) =
+                    (int(*epoch)?, i64::from(*cause as i32), EventKind::Requeued);
+                // Of the round that it ends, so that it stands between the attempts.
+                let phase = phase::AFTER_ENDED;
+                let event = Event { phase, kind, epoch, worker, at, reason, cause, outcome };
+                self.on_requeued(task, *retries, event)
             }
-            R::Ended { task, epoch, state, reason, outcome, worker, at } => {
+            R::Ended { task, epoch, state, reason, cause, outcome, worker, at } => {
                 let worker = worker.as_ref().map(|w| self.worker_ref(w)).transpose()?;
                 let (epoch, outcome) = (int(*epoch)?, outcome.as_deref());
-                self.on_ended(task, End { epoch, state: *state, reason, outcome, worker, at: *at })
+                let (state, cause, at) = (*state, i64::from(*cause as i32), *at);
+                self.on_ended(task, End { epoch, state, reason, cause, outcome, worker, at })
             }
             R::Superseded { task, epoch, reason, outcome, worker, at } => {
                 self.on_superseded(task, int(*epoch)?, reason, outcome, worker, *at)
@@ -69,10 +76,18 @@ impl<'a> Applier<'a> {
                 self.tell(&now, EventKind::Noted, epoch, None, *at, note)
             }
             R::WorkerSeen { worker, at } => self.on_worker_seen(worker, *at),
-            R::WorkerGone { worker, reason, at } => {
-                let sql = "UPDATE workers SET gone_at = ?2, gone_reason = ?3 WHERE store_id = ?1";
-                self.run(sql, params![worker, at, reason])
+            R::WorkerGone { worker, reason, cause, at } => self.run(
+                "UPDATE workers SET gone_at = ?2, gone_reason = ?3, gone_cause = ?4
+                 WHERE store_id = ?1",
+                params![worker, at, reason, *cause as i32],
+            ),
+            R::WorkerDrained { worker, on, at: _ } => {
+                self.run("UPDATE workers SET drained = ?2 WHERE store_id = ?1", params![worker, on])
             }
+            R::Checkpoint { checkpoint, worker, at } => self.on_checkpoint(checkpoint, worker, *at),
+            R::CheckpointsPruned { task, which, at } => self.on_pruned(task, which, *at),
+            R::State { update } => self.on_state(update),
+            R::Paused { task, on, at } => self.on_paused(task, *on, *at),
             R::WorkerForgotten { worker, at: _ } => self.on_worker_forgotten(worker),
             R::Cursor { worker, lane, seq } => {
                 let key = (self.worker_ref(worker)?, *lane);
@@ -159,19 +174,13 @@ impl<'a> Applier<'a> {
     fn on_requeued(
         &mut self,
         task: &str,
-        epoch: i64,
         retries: u32,
-        reason: &str,
-        outcome: Option<&TaskOutcome>,
-        at: i64,
+        event: Event<'_>,
     ) -> Result<(), StoreError> {
         let now = self.known(task)?;
         let round = self.set_aside(&now)?;
-        let worker = now.worker.filter(|_| now.epoch == epoch);
-        let kind = EventKind::Requeued;
-        // Of the round that it ends, so that it stands between the attempts.
-        let phase = phase::AFTER_ENDED;
-        self.insert_event(&now, Event { phase, kind, epoch, worker, at, reason, outcome })?;
+        let worker = now.worker.filter(|_| now.epoch == event.epoch);
+        self.insert_event(&now, Event { worker, ..event })?;
         self.run(
             "UPDATE tasks SET state = 0, retries = ?2, worker = NULL, round = ?3,
                  assigned_at = NULL, started_at = NULL, ended_at = NULL, ended_epoch = NULL,
@@ -199,7 +208,7 @@ impl<'a> Applier<'a> {
         self.run(
             "UPDATE tasks SET state = ?2, cancelling = 0, round = ?3, worker = ?4,
                  assigned_at = ?5, started_at = ?6, ended_at = ?7, ended_epoch = ?8,
-                 ended_worker = ?9, reason = ?10, outcome = ?11 WHERE number = ?1",
+                 ended_worker = ?9, reason = ?10, outcome = ?11, cause = ?12 WHERE number = ?1",
             params![
                 now.number,
                 state_code(end.state),
@@ -212,6 +221,7 @@ impl<'a> Applier<'a> {
                 end.worker,
                 Some(end.reason).filter(|r| !r.is_empty()),
                 end.outcome.map(Message::encode_to_vec),
+                end.cause,
             ],
         )?;
         self.count(&now, end.state);
@@ -236,8 +246,9 @@ impl<'a> Applier<'a> {
             );
         };
         let (phase, kind) = (now.phase(), EventKind::Superseded);
-        let (worker, outcome) = (Some(worker), Some(outcome));
-        self.insert_event(&now, Event { phase, kind, epoch, worker, at, reason, outcome })
+        let (worker, cause) = (Some(worker), i64::from(outcome.cause));
+        let outcome = Some(outcome);
+        self.insert_event(&now, Event { phase, kind, epoch, worker, at, reason, cause, outcome })
     }
 
     fn on_cancel_requested(&mut self, task: &str, at: i64) -> Result<(), StoreError> {
@@ -252,7 +263,7 @@ impl<'a> Applier<'a> {
         let next = Current { round, assigned_at: None, started_at: None, ended_at: None, ..now };
         self.tell(&next, EventKind::Retried, now.epoch, None, at, "")?;
         self.run(
-            "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, worker = NULL, round = ?2,
+            "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, paused = 0, worker = NULL, round = ?2,
                  assigned_at = NULL, started_at = NULL, ended_at = NULL, ended_epoch = NULL,
                  ended_worker = NULL, reason = NULL, outcome = NULL WHERE number = ?1",
             params![next.number, round],
@@ -269,7 +280,7 @@ impl<'a> Applier<'a> {
             serde_json::to_string(&worker.labels).expect("a map of strings is always JSON");
         self.run(
             "INSERT OR REPLACE INTO workers
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, '')",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, '', 0, ?11)",
             params![
                 worker.store_id,
                 worker.name,
@@ -281,6 +292,7 @@ impl<'a> Applier<'a> {
                 labels,
                 worker.version,
                 at,
+                worker.drained,
             ],
         )
     }
@@ -297,12 +309,12 @@ impl<'a> Applier<'a> {
         self.moved[state_code(to) as usize] += 1;
     }
 
-    fn known(&self, task: &str) -> Result<Current, StoreError> {
+    pub(super) fn known(&self, task: &str) -> Result<Current, StoreError> {
         self.find(task)?
             .ok_or_else(|| StoreError::Contradiction(format!("there is no task {task}")))
     }
 
-    fn find(&self, task: &str) -> Result<Option<Current>, StoreError> {
+    pub(super) fn find(&self, task: &str) -> Result<Option<Current>, StoreError> {
         let mut query = self.tx.prepare_cached(
             "SELECT number, state, epoch, worker, assigned_at, started_at, ended_at, ended_epoch,
                  ended_worker, round FROM tasks WHERE id = ?1",
@@ -331,7 +343,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    fn worker_ref(&mut self, store_id: &Arc<str>) -> Result<i64, StoreError> {
+    pub(super) fn worker_ref(&mut self, store_id: &Arc<str>) -> Result<i64, StoreError> {
         if let Some(known) = self.refs.get(store_id) {
             return Ok(*known);
         }

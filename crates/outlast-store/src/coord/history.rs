@@ -6,6 +6,7 @@ use crate::StoreError;
 use crate::db::uint;
 use crate::types::{EventKind, PastOutcome, StoredEvent};
 use outlast_core::ids::TaskId;
+use outlast_wire::v2::Cause;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::sync::Arc;
 
@@ -16,13 +17,13 @@ type Placed = Vec<(Place, StoredEvent)>;
 pub(super) fn history(conn: &Connection, id: &str) -> Result<Vec<StoredEvent>, StoreError> {
     let Some((number, mut entries)) = told_by_row(conn, id)? else { return Ok(Vec::new()) };
     let mut query = conn.prepare_cached(
-        "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.round, e.phase
+        "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.cause, e.round, e.phase
          FROM events e LEFT JOIN worker_refs w ON w.ref = e.worker
          WHERE e.number = ?1 ORDER BY e.event",
     )?;
     let mut rows = query.query([number])?;
     while let Some(r) = rows.next()? {
-        entries.push(((r.get(5)?, r.get(6)?), event(r)?));
+        entries.push(((r.get(6)?, r.get(7)?), event(r)?));
     }
     entries.sort_by_key(|(place, _)| *place);
     Ok(entries.into_iter().map(|(_, event)| event).collect())
@@ -32,7 +33,8 @@ pub(super) fn history(conn: &Connection, id: &str) -> Result<Vec<StoredEvent>, S
 fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT t.number, t.state, t.epoch, w.store_id, t.submitted_at, t.assigned_at,
-             t.started_at, t.ended_at, t.ended_epoch, e.store_id, t.reason, t.round
+             t.started_at, t.ended_at, t.ended_epoch, e.store_id, t.reason, t.round,
+             t.cause
          FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker
              LEFT JOIN worker_refs e ON e.ref = t.ended_worker
          WHERE t.id = ?1",
@@ -43,8 +45,10 @@ fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, Sto
     let epoch = uint(r.get(2)?)?;
     let worker: Option<Arc<str>> = r.get(3)?;
     let round = r.get(11)?;
-    let plain =
-        |at, kind, epoch, worker| StoredEvent { at, kind, epoch, worker, reason: String::new() };
+    let plain = |at, kind, epoch, worker| {
+        let (reason, cause) = (String::new(), Cause::Unspecified);
+        StoredEvent { at, kind, epoch, worker, reason, cause }
+    };
     // Before whatever was said of it while it was pending for the first time.
     let mut entries = vec![((-1, 0), plain(r.get(4)?, EventKind::Submitted, 0, None))];
     if let Some(at) = r.get(5)? {
@@ -58,13 +62,14 @@ fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, Sto
     if let (Some(at), Some(kind)) = (r.get(7)?, EventKind::of_end(state)) {
         let epoch = uint(r.get::<_, Option<i64>>(8)?.unwrap_or(0))?;
         let reason = r.get::<_, Option<String>>(10)?.unwrap_or_default();
-        let event = StoredEvent { at, kind, epoch, worker: r.get(9)?, reason };
+        let (worker, cause) = (r.get(9)?, Cause::of(r.get(12)?));
+        let event = StoredEvent { at, kind, epoch, worker, reason, cause };
         entries.push(((round, phase::ENDED), event));
     }
     Ok(Some((r.get(0)?, entries)))
 }
 
-/// Of the columns at, kind, epoch, store id and reason, in this order from the first.
+/// Of the columns at, kind, epoch, store id, reason and cause, in this order from the first.
 fn event(r: &Row<'_>) -> Result<StoredEvent, StoreError> {
     let code = r.get(1)?;
     let kind = EventKind::from_code(code)
@@ -75,12 +80,13 @@ fn event(r: &Row<'_>) -> Result<StoredEvent, StoreError> {
         epoch: uint(r.get(2)?)?,
         worker: r.get(3)?,
         reason: r.get(4)?,
+        cause: Cause::of(r.get(5)?),
     })
 }
 
 pub(super) fn past_outcomes(conn: &Connection, id: &str) -> Result<Vec<PastOutcome>, StoreError> {
     let mut query = conn.prepare_cached(
-        "SELECT o.at, ?2, o.epoch, w.store_id, o.reason, o.task, o.outcome
+        "SELECT o.at, ?2, o.epoch, w.store_id, o.reason, 0, o.task, o.outcome
          FROM orphans o LEFT JOIN worker_refs w ON w.ref = o.worker
          WHERE o.task = ?1 ORDER BY o.orphan",
     )?;
@@ -92,7 +98,7 @@ pub(super) fn past_outcomes(conn: &Connection, id: &str) -> Result<Vec<PastOutco
         .optional()?;
     if let Some(number) = number {
         let mut query = conn.prepare_cached(
-            "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, ?2, e.outcome
+            "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.cause, ?2, e.outcome
              FROM events e LEFT JOIN worker_refs w ON w.ref = e.worker
              WHERE e.number = ?1 AND e.outcome IS NOT NULL ORDER BY e.round, e.phase, e.event",
         )?;
@@ -109,7 +115,7 @@ pub(super) fn superseded(conn: &Connection, id: &str) -> Result<Vec<PastOutcome>
 
 pub(super) fn orphans(conn: &Connection, limit: usize) -> Result<Vec<PastOutcome>, StoreError> {
     let mut query = conn.prepare_cached(
-        "SELECT o.at, ?2, o.epoch, w.store_id, o.reason, o.task, o.outcome
+        "SELECT o.at, ?2, o.epoch, w.store_id, o.reason, 0, o.task, o.outcome
          FROM orphans o LEFT JOIN worker_refs w ON w.ref = o.worker
          ORDER BY o.orphan DESC LIMIT ?1",
     )?;
@@ -120,9 +126,13 @@ pub(super) fn orphans(conn: &Connection, limit: usize) -> Result<Vec<PastOutcome
 fn outcomes(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<PastOutcome>, StoreError> {
     let mut found = Vec::new();
     while let Some(r) = rows.next()? {
-        let task: TaskId = r.get(5)?;
-        let bytes = r.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
-        found.push(PastOutcome { task, event: event(r)?, outcome: load::outcome(bytes)? });
+        let task: TaskId = r.get(6)?;
+        let bytes = r.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?;
+        let (mut event, outcome) = (event(r)?, load::outcome(bytes)?);
+        if event.cause == Cause::Unspecified {
+            event.cause = outcome.cause();
+        }
+        found.push(PastOutcome { task, event, outcome });
     }
     Ok(found)
 }

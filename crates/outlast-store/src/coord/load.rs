@@ -1,11 +1,13 @@
 //! From rows to the core's types.
 
 use super::schema::state_of;
+use super::told;
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::StoredWorker;
 use outlast_core::records::{CoordSnapshot, TaskRow, TaskState, WorkerRow};
-use outlast_wire::{TaskSpec, v2::TaskOutcome};
+use outlast_wire::TaskSpec;
+use outlast_wire::v2::{Cause, LinkCause, TaskOutcome};
 use prost::Message;
 use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, HashMap};
@@ -29,14 +31,15 @@ pub(crate) fn small(value: i64) -> Result<u32, StoreError> {
 }
 
 const TASK_ROW: &str = "SELECT t.id, t.number, t.spec, t.state, t.epoch, t.retries, w.store_id,
-    t.cancelling, t.started_at FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker";
+    t.cancelling, t.started_at, t.paused, t.cause FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker";
 
-fn row(r: &Row<'_>) -> Result<TaskRow, StoreError> {
+fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
     let state = state(r.get(3)?)?;
+    let number = r.get(1)?;
     let worker: Option<Arc<str>> = r.get(6)?;
     Ok(TaskRow {
         id: r.get(0)?,
-        number: uint(r.get(1)?)?,
+        number: uint(number)?,
         spec: spec(r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
         state,
         epoch: uint(r.get(4)?)?,
@@ -44,13 +47,17 @@ fn row(r: &Row<'_>) -> Result<TaskRow, StoreError> {
         worker: worker.filter(|_| state == TaskState::Assigned),
         cancelling: r.get(7)?,
         started_at: r.get(8)?,
+        paused: r.get(9)?,
+        lost: state == TaskState::Failed && Cause::of(r.get(10)?).is_loss(),
+        checkpoints: told::kept(conn, number)?,
+        state_version: told::state_version(conn, number)?,
     })
 }
 
 pub(super) fn task_row(conn: &Connection, id: &str) -> Result<Option<TaskRow>, StoreError> {
     let mut query = conn.prepare_cached(&format!("{TASK_ROW} WHERE t.id = ?1"))?;
     let mut rows = query.query([id])?;
-    rows.next()?.map(row).transpose()
+    rows.next()?.map(|r| row(conn, r)).transpose()
 }
 
 pub(super) fn snapshot(conn: &Connection, id: Arc<str>) -> Result<CoordSnapshot, StoreError> {
@@ -62,7 +69,7 @@ pub(super) fn snapshot(conn: &Connection, id: Arc<str>) -> Result<CoordSnapshot,
         let mut query = conn.prepare(&sql)?;
         let mut rows = query.query([])?;
         while let Some(r) = rows.next()? {
-            tasks.push(row(r)?);
+            tasks.push(row(conn, r)?);
         }
     }
     tasks.sort_unstable_by_key(|t| t.number);
@@ -87,7 +94,8 @@ pub(super) fn workers(
         cursors.entry(r.get(0)?).or_default().push((r.get(1)?, uint(r.get(2)?)?));
     }
     let columns = "SELECT store_id, name, incarnation, connection, slots, prefetch,
-        capabilities, labels, version, seen_at, gone_at, gone_reason FROM workers";
+        capabilities, labels, version, seen_at, gone_at, gone_reason, drained, gone_cause
+        FROM workers";
     let sql = match which {
         None => format!("{columns} WHERE ?1 IS NULL ORDER BY store_id"),
         Some(_) => format!(
@@ -111,6 +119,7 @@ pub(super) fn workers(
             capabilities: r.get(6)?,
             labels,
             version: r.get(8)?,
+            drained: r.get(12)?,
         };
         workers.push(StoredWorker {
             cursors: cursors.remove(&row.store_id).unwrap_or_default(),
@@ -118,6 +127,7 @@ pub(super) fn workers(
             seen_at: r.get(9)?,
             gone_at: r.get(10)?,
             gone_reason: r.get(11)?,
+            gone_cause: LinkCause::of(r.get(13)?),
         });
     }
     Ok(workers)

@@ -7,6 +7,7 @@ mod load;
 mod reader;
 mod rounds;
 pub(crate) mod schema;
+mod told;
 
 pub(crate) use load::{outcome as load_outcome, spec as load_spec};
 pub use reader::CoordReader;

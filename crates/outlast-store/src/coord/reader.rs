@@ -1,13 +1,14 @@
 //! Reading beside the owner: a connection of its own that sees what is committed.
 
-use super::{history, list, load, schema};
+use super::{history, list, load, schema, told};
 use crate::db;
 use crate::types::{
-    Counts, PastOutcome, StoredEvent, StoredTask, StoredWorker, TaskFilter, TaskPage,
+    Counts, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker, TaskFilter,
+    TaskPage,
 };
 use crate::{CoordStore, StoreError};
 use outlast_core::records::TaskRow;
-use outlast_wire::v2::TaskOutcome;
+use outlast_wire::v2::{StateUpdate, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 use std::sync::Arc;
@@ -105,6 +106,44 @@ impl CoordReader {
     /// [`StoreError`] when they cannot be read.
     pub fn orphans(&self, limit: usize) -> Result<Vec<PastOutcome>, StoreError> {
         history::orphans(&self.conn, limit)
+    }
+
+    /// All checkpoints that were told of, also those that are not kept; by epoch and number.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn checkpoints(&self, id: &str) -> Result<Vec<StoredCheckpoint>, StoreError> {
+        told::all(&self.conn, id)
+    }
+
+    /// The newest state that the task told.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn state(&self, id: &str) -> Result<Option<StateUpdate>, StoreError> {
+        told::state(&self.conn, id)
+    }
+
+    /// Whether a kept checkpoint refers to this manifest.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn refers_to(&self, manifest: &[u8]) -> Result<bool, StoreError> {
+        told::refers_to(&self.conn, manifest)
+    }
+
+    /// Kept checkpoints, by (epoch, number), of tasks that succeeded or were cancelled before
+    /// `before` (Unix ms); at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    #[allow(clippy::type_complexity)]
+    pub fn outdated(
+        &self,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<(Arc<str>, Vec<(u64, u64)>)>, StoreError> {
+        told::outdated(&self.conn, before, limit)
     }
 
     /// How many tasks are in each state; costs the same for any number of tasks.

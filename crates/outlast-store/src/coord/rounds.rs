@@ -51,6 +51,7 @@ pub(super) struct Event<'a> {
     pub(super) worker: Option<i64>,
     pub(super) at: i64,
     pub(super) reason: &'a str,
+    pub(super) cause: i64,
     pub(super) outcome: Option<&'a TaskOutcome>,
 }
 
@@ -58,8 +59,9 @@ impl Applier<'_> {
     /// Moves to `events` what the row is about to forget; gives the row's round from then on.
     pub(super) fn set_aside(&self, now: &Current) -> Result<i64, StoreError> {
         let event = |phase, kind, worker, at| {
-            let (epoch, reason, outcome) = (now.epoch, "", None);
-            self.insert_event(now, Event { phase, kind, epoch, worker, at, reason, outcome })
+            let (epoch, reason, cause, outcome) = (now.epoch, "", 0, None);
+            let event = Event { phase, kind, epoch, worker, at, reason, cause, outcome };
+            self.insert_event(now, event)
         };
         if let Some(at) = now.assigned_at {
             event(phase::ASSIGNED, EventKind::Assigned, now.worker, at)?;
@@ -75,8 +77,8 @@ impl Applier<'_> {
             })?;
             self.run(
                 "INSERT INTO events
-                     (number, round, phase, kind, epoch, worker, at, reason, outcome)
-                 SELECT number, round, ?2, ?3, ?4, ?5, ?6, coalesce(reason, ''), outcome
+                     (number, round, phase, kind, epoch, worker, at, reason, outcome, cause)
+                 SELECT number, round, ?2, ?3, ?4, ?5, ?6, coalesce(reason, ''), outcome, cause
                  FROM tasks WHERE number = ?1",
                 params![
                     now.number,
@@ -101,14 +103,15 @@ impl Applier<'_> {
         at: i64,
         reason: &str,
     ) -> Result<(), StoreError> {
-        let (phase, outcome) = (now.phase(), None);
-        self.insert_event(now, Event { phase, kind, epoch, worker, at, reason, outcome })
+        let (phase, cause, outcome) = (now.phase(), 0, None);
+        self.insert_event(now, Event { phase, kind, epoch, worker, at, reason, cause, outcome })
     }
 
     pub(super) fn insert_event(&self, now: &Current, event: Event<'_>) -> Result<(), StoreError> {
         self.run(
-            "INSERT INTO events (number, round, phase, kind, epoch, worker, at, reason, outcome)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO events
+                 (number, round, phase, kind, epoch, worker, at, reason, outcome, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 now.number,
                 now.round,
@@ -119,6 +122,7 @@ impl Applier<'_> {
                 event.at,
                 event.reason,
                 event.outcome.map(Message::encode_to_vec),
+                event.cause,
             ],
         )
     }

@@ -7,8 +7,39 @@ use outlast_core::records::TaskState;
 pub(crate) const KIND: Kind = Kind {
     what: "a coordinator's store",
     application_id: 0x4F4C_4301, // "OLC", 1
-    migrations: &[V1],
+    migrations: &[V1, V2],
 };
+
+// Causes are the numbers of `outlast_wire::v2::Cause` and `LinkCause`; 0 is unknown.
+const V2: &str = "
+ALTER TABLE tasks ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE events ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN gone_cause INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN drained INTEGER NOT NULL DEFAULT 0;
+
+-- `kept` is 0 once a rule removed it, or when it never was here: then it is history only.
+CREATE TABLE checkpoints (
+    number INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    nth INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    manifest BLOB NOT NULL,
+    worker INTEGER,
+    at INTEGER NOT NULL,
+    gone_at INTEGER,
+    item BLOB NOT NULL,
+    PRIMARY KEY (number, epoch, nth)
+) WITHOUT ROWID;
+CREATE INDEX checkpoints_manifest ON checkpoints (manifest) WHERE kept = 1;
+
+CREATE TABLE states (
+    number INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    item BLOB NOT NULL
+);
+";
 
 // A task's plain way (submitted, assigned, started, ended) is told by its row alone; `events`
 // holds the rest. `round` grows whenever the row forgets an attempt, whose entries then move to

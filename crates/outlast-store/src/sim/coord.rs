@@ -5,8 +5,8 @@ use crate::types::{EventKind, PastOutcome, StoredEvent};
 use crate::{CoordStorage, StoreError};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow};
-use outlast_wire::v2::TaskOutcome;
-use std::collections::BTreeMap;
+use outlast_wire::v2::{Cause, Checkpoint, StateUpdate, TaskOutcome};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A coordinator's store that forgets, in a crash, what was not synced.
@@ -34,6 +34,9 @@ struct Task {
     outcome: Option<Arc<TaskOutcome>>,
     history: Vec<StoredEvent>,
     superseded: Vec<PastOutcome>,
+    /// All that were told of, with whether they are kept.
+    checkpoints: BTreeMap<(u64, u64), (Arc<Checkpoint>, bool)>,
+    state: Option<Arc<StateUpdate>>,
 }
 
 impl SimCoordStore {
@@ -82,7 +85,7 @@ impl SimCoordStore {
             last_number: model.last_number,
             tasks: (model.tasks.values())
                 .filter(|t| !t.row.state.is_terminal())
-                .map(|t| t.row.clone())
+                .map(Task::as_row)
                 .collect(),
             workers: model.workers.values().map(|w| (w.clone(), of(w))).collect(),
         }
@@ -90,7 +93,7 @@ impl SimCoordStore {
 
     /// A task as the core knows it, over or not.
     pub fn task_row(&self, id: &str) -> Option<TaskRow> {
-        self.disk.written.find(id).map(|t| t.row.clone())
+        self.disk.written.find(id).map(Task::as_row)
     }
 
     /// The task's result, when it is over and has one.
@@ -114,6 +117,23 @@ impl SimCoordStore {
     /// Outcomes of tasks that were not known when they came, oldest first.
     pub fn orphans(&self) -> &[PastOutcome] {
         &self.disk.written.orphans
+    }
+
+    /// The newest state that the task told.
+    pub fn state(&self, id: &str) -> Option<Arc<StateUpdate>> {
+        self.disk.written.find(id).and_then(|t| t.state.clone())
+    }
+
+    /// The checkpoints that were told of, with whether they are kept; by epoch and number.
+    pub fn checkpoints(&self, id: &str) -> Vec<(Arc<Checkpoint>, bool)> {
+        let known = self.disk.written.find(id).map(|t| t.checkpoints.values().cloned().collect());
+        known.unwrap_or_default()
+    }
+
+    /// The manifests that kept checkpoints refer to.
+    pub fn referenced(&self) -> BTreeSet<Vec<u8>> {
+        let all = self.disk.written.tasks.values().flat_map(|t| t.checkpoints.values());
+        all.filter(|(_, kept)| *kept).map(|(c, _)| c.manifest.to_vec()).collect()
     }
 
     /// The ids of all tasks, in order of submission.
@@ -156,7 +176,24 @@ impl Task {
         worker: Option<Arc<str>>,
         reason: &str,
     ) {
-        self.history.push(StoredEvent { at, kind, epoch, worker, reason: reason.to_owned() });
+        let (reason, cause) = (reason.to_owned(), Cause::Unspecified);
+        self.history.push(StoredEvent { at, kind, epoch, worker, reason, cause });
+    }
+
+    /// Says why, in the newest entry.
+    fn because(&mut self, cause: Cause) {
+        if let Some(event) = self.history.last_mut() {
+            event.cause = cause;
+        }
+    }
+
+    fn as_row(&self) -> TaskRow {
+        let kept = self.checkpoints.values().filter(|(_, kept)| *kept);
+        TaskRow {
+            checkpoints: kept.map(|(c, _)| c.clone()).collect(),
+            state_version: self.state.as_ref().map_or((0, 0), |s| (s.epoch, s.version)),
+            ..self.row.clone()
+        }
     }
 
     fn is_current(&self, epoch: u64) -> bool {
@@ -172,6 +209,7 @@ impl Task {
         self.row.state = TaskState::Pending;
         self.row.worker = None;
         self.row.started_at = None;
+        self.row.lost = false;
         self.held_by = None;
         self.outcome = None;
     }
@@ -197,9 +235,20 @@ impl Model for Coord {
                     worker: None,
                     cancelling: false,
                     started_at: None,
+                    paused: false,
+                    lost: false,
+                    checkpoints: Vec::new(),
+                    state_version: (0, 0),
                 };
-                let (history, superseded) = (Vec::new(), Vec::new());
-                let mut task = Task { row, held_by: None, outcome: None, history, superseded };
+                let mut task = Task {
+                    row,
+                    held_by: None,
+                    outcome: None,
+                    history: Vec::new(),
+                    superseded: Vec::new(),
+                    checkpoints: BTreeMap::new(),
+                    state: None,
+                };
                 task.tell(*at, EventKind::Submitted, 0, None, "");
                 self.last_number = self.last_number.max(*number);
                 self.numbers.insert(id.clone(), *number);
@@ -222,14 +271,15 @@ impl Model for Coord {
                 let worker = task.holder(*epoch);
                 task.tell(*started_at, EventKind::Started, *epoch, worker, "");
             }
-            R::Requeued { task, epoch, retries, reason, outcome: _, at } => {
+            R::Requeued { task, epoch, retries, reason, cause, outcome: _, at } => {
                 let task = self.known(task)?;
                 let worker = task.holder(*epoch);
                 task.tell(*at, EventKind::Requeued, *epoch, worker, reason);
+                task.because(*cause);
                 task.back_to_pending();
                 task.row.retries = *retries;
             }
-            R::Ended { task: id, epoch, state, reason, outcome, worker, at } => {
+            R::Ended { task: id, epoch, state, reason, cause, outcome, worker, at } => {
                 let kind = EventKind::of_end(*state)
                     .ok_or_else(|| StoreError::Contradiction(format!("{id} cannot end so")))?;
                 let task = self.known(id)?;
@@ -245,6 +295,8 @@ impl Model for Coord {
                     || (task.row.state == TaskState::Assigned && *epoch == 0 && same_worker);
                 task.row.started_at = task.row.started_at.filter(|_| goes_on).or(told);
                 task.tell(*at, kind, *epoch, worker.clone(), reason);
+                task.because(*cause);
+                task.row.lost = *state == TaskState::Failed && cause.is_loss();
                 task.row.state = *state;
                 task.row.cancelling = false;
                 task.row.worker = None;
@@ -254,7 +306,8 @@ impl Model for Coord {
             R::Superseded { task: id, epoch, reason, outcome, worker, at } => {
                 let (kind, worker) = (EventKind::Superseded, Some(worker.clone()));
                 let (at, epoch, reason) = (*at, *epoch, reason.clone());
-                let event = StoredEvent { at, kind, epoch, worker, reason };
+                let cause = outcome.cause();
+                let event = StoredEvent { at, kind, epoch, worker, reason, cause };
                 let outcome = outcome.clone();
                 let past = PastOutcome { task: id.clone(), event: event.clone(), outcome };
                 match self.known(id) {
@@ -277,6 +330,7 @@ impl Model for Coord {
                 task.back_to_pending();
                 task.row.retries = 0;
                 task.row.cancelling = false;
+                task.row.paused = false;
             }
             R::Noted { task, epoch, note, at } => {
                 self.known(task)?.tell(*at, EventKind::Noted, *epoch, None, note);
@@ -285,6 +339,41 @@ impl Model for Coord {
                 self.workers.insert(worker.store_id.clone(), WorkerRow::clone(worker));
             }
             R::WorkerGone { .. } => {}
+            R::WorkerDrained { worker, on, at: _ } => {
+                if let Some(row) = self.workers.get_mut(worker) {
+                    row.drained = *on;
+                }
+            }
+            R::Checkpoint { checkpoint, worker: _, at: _ } => {
+                if let Ok(task) = self.known(&checkpoint.task_id) {
+                    let place = (checkpoint.epoch, checkpoint.number);
+                    let new = (checkpoint.clone(), !checkpoint.dropped);
+                    task.checkpoints.entry(place).or_insert(new);
+                }
+            }
+            R::CheckpointsPruned { task, which, at: _ } => {
+                let task = self.known(task)?;
+                for place in which {
+                    if let Some((_, kept)) = task.checkpoints.get_mut(place) {
+                        *kept = false;
+                    }
+                }
+            }
+            R::State { update } => {
+                if let Ok(task) = self.known(&update.task_id) {
+                    let known = task.state.as_ref().map_or((0, 0), |s| (s.epoch, s.version));
+                    if (update.epoch, update.version) > known {
+                        task.state = Some(update.clone());
+                    }
+                }
+            }
+            R::Paused { task, on, at } => {
+                let task = self.known(task)?;
+                task.row.paused = *on;
+                let kind = if *on { EventKind::PauseRequested } else { EventKind::ResumeRequested };
+                let (epoch, worker) = (task.row.epoch, task.held_by.clone());
+                task.tell(*at, kind, epoch, worker, "");
+            }
             R::WorkerForgotten { worker, at: _ } => {
                 self.workers.remove(worker);
                 self.cursors.retain(|(id, _), _| id != worker);

@@ -4,7 +4,7 @@ use super::{Disk, Model};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
-use outlast_wire::v2::{Lane, TaskOutcome};
+use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub struct SimWorkerStore {
     store_id: Arc<str>,
     /// Of the running process; beside the disk because it is durable at once.
     incarnation: u64,
+    /// The process before ended on purpose.
+    ended_well: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,8 @@ struct Worker {
     attempts: BTreeMap<u64, AttemptRow>,
     by_task: BTreeMap<TaskId, u64>,
     outbox: BTreeMap<(i32, u64), Arc<TaskOutcome>>,
+    checkpoints: BTreeMap<u64, Arc<Checkpoint>>,
+    states: BTreeMap<u64, Arc<StateUpdate>>,
     next: BTreeMap<i32, u64>,
 }
 
@@ -31,13 +35,23 @@ impl SimWorkerStore {
     /// An empty store with this id, not opened yet.
     pub fn new(store_id: impl Into<Arc<str>>) -> Self {
         let disk = Disk::new(Worker::default());
-        SimWorkerStore { disk, store_id: store_id.into(), incarnation: 0 }
+        SimWorkerStore { disk, store_id: store_id.into(), incarnation: 0, ended_well: false }
     }
 
     /// What a process that starts now is given: a new incarnation, durable at once.
     pub fn open(&mut self) -> WorkerSnapshot {
         self.incarnation += 1;
+        if !std::mem::take(&mut self.ended_well) {
+            for model in [&mut self.disk.written, &mut self.disk.synced] {
+                model.attempts.values_mut().for_each(|a| a.survived += 1);
+            }
+        }
         self.snapshot()
+    }
+
+    /// This process ends on purpose.
+    pub fn end_well(&mut self) {
+        self.ended_well = true;
     }
 
     /// Applies the batches; a crash still undoes them.
@@ -80,12 +94,17 @@ impl SimWorkerStore {
                 .map(|((_, seq), outcome)| (*seq, outcome.clone()))
                 .collect(),
             next_seq: model.next.get(&results).copied().unwrap_or(1),
+            checkpoints: model.checkpoints.iter().map(|(s, c)| (*s, c.clone())).collect(),
+            next_checkpoint: model.next.get(&(Lane::Checkpoints as i32)).copied().unwrap_or(1),
+            states: model.states.iter().map(|(s, u)| (*s, u.clone())).collect(),
+            next_state: model.next.get(&(Lane::State as i32)).copied().unwrap_or(1),
         }
     }
 
     /// How many outcomes are waiting to be acknowledged.
     pub fn outbox_len(&self) -> usize {
-        self.disk.written.outbox.len()
+        let model = &self.disk.written;
+        model.outbox.len() + model.checkpoints.len() + model.states.len()
     }
 }
 
@@ -101,6 +120,16 @@ impl WorkerStorage for SimWorkerStore {
 }
 
 impl Worker {
+    fn row(&mut self, task: &str, epoch: u64) -> Option<&mut AttemptRow> {
+        let row = self.by_task.get(task).and_then(|a| self.attempts.get_mut(a))?;
+        (row.epoch == epoch).then_some(row)
+    }
+
+    fn used(&mut self, lane: i32, seq: u64) {
+        let next = self.next.entry(lane).or_default();
+        *next = (*next).max(seq + 1);
+    }
+
     fn drop_attempt(&mut self, task: &str, epoch: u64) {
         let Some(arrival) = self.by_task.get(task).copied() else { return };
         if self.attempts.get(&arrival).is_some_and(|a| a.epoch == epoch) {
@@ -116,13 +145,22 @@ impl Model for Worker {
     fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
-            R::Accepted { task, epoch, spec } => {
+            R::Accepted { task, epoch, spec, checkpoint, paused } => {
                 self.arrivals += 1;
                 if let Some(older) = self.by_task.insert(task.clone(), self.arrivals) {
                     self.attempts.remove(&older);
                 }
                 let (task, epoch, spec) = (task.clone(), *epoch, spec.clone());
-                let row = AttemptRow { task, epoch, spec, started_at: None };
+                let row = AttemptRow {
+                    task,
+                    epoch,
+                    spec,
+                    started_at: None,
+                    survived: 0,
+                    paused: *paused,
+                    checkpoint: checkpoint.clone(),
+                    state: None,
+                };
                 self.attempts.insert(self.arrivals, row);
             }
             R::Starting { task, epoch, at } => {
@@ -136,13 +174,41 @@ impl Model for Worker {
                 if self.outbox.insert((*lane, *seq), outcome.clone()).is_some() {
                     return Err(StoreError::Contradiction(format!("{lane}, {seq}: not new")));
                 }
-                let next = self.next.entry(*lane).or_default();
-                *next = (*next).max(seq + 1);
+                self.used(*lane, *seq);
+            }
+            R::Paused { task, epoch, on } => {
+                if let Some(row) = self.row(task, *epoch) {
+                    row.paused = *on;
+                }
+            }
+            R::Checkpoint { seq, checkpoint } => {
+                self.checkpoints.insert(*seq, checkpoint.clone());
+                self.used(Lane::Checkpoints as i32, *seq);
+                if !checkpoint.dropped
+                    && let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch)
+                {
+                    row.checkpoint = Some(checkpoint.clone());
+                }
+            }
+            R::State { seq, replaces, update } => {
+                if let Some(old) = replaces {
+                    self.states.remove(old);
+                }
+                self.states.insert(*seq, update.clone());
+                self.used(Lane::State as i32, *seq);
+                if let Some(row) = self.row(&update.task_id, update.epoch) {
+                    row.state = Some(update.clone());
+                }
             }
             R::Dropped { task, epoch } => self.drop_attempt(task, *epoch),
             R::Acked { lane, seq } => {
                 let lane = *lane;
                 self.outbox.retain(|(l, s), _| *l != lane || *s > *seq);
+                if lane == Lane::Checkpoints as i32 {
+                    self.checkpoints.retain(|s, _| *s > *seq);
+                } else if lane == Lane::State as i32 {
+                    self.states.retain(|s, _| *s > *seq);
+                }
             }
             R::Joined { coordinator_id } => self.coordinator_id = Some(coordinator_id.clone()),
         }

@@ -4,7 +4,7 @@
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord, WorkerRow};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_store::*;
-use outlast_wire::v2::{Lane, TaskOutcome};
+use outlast_wire::v2::{Cause, Checkpoint, Lane, LinkCause, StateUpdate, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,17 +35,18 @@ pub fn started(task: &str, epoch: u64, at: i64) -> CoordRecord {
     CoordRecord::Started { task: task.into(), epoch, started_at: at, at: at + 1 }
 }
 pub fn requeued(task: &str, epoch: u64, retries: u32, at: i64) -> CoordRecord {
-    let (reason, outcome) = ("lost".to_owned(), None);
-    CoordRecord::Requeued { task: task.into(), epoch, retries, reason, outcome, at }
+    let (reason, cause, outcome) = ("lost".to_owned(), Cause::Network, None);
+    CoordRecord::Requeued { task: task.into(), epoch, retries, reason, cause, outcome, at }
 }
 pub fn succeeded(task: &str, epoch: u64, worker: &str, at: i64) -> CoordRecord {
-    let (state, reason) = (TaskState::Succeeded, String::new());
+    let (state, reason, cause) = (TaskState::Succeeded, String::new(), Cause::Done);
     let (outcome, worker) = (Some(outcome(task, epoch, 0)), Some(worker.into()));
-    CoordRecord::Ended { task: task.into(), epoch, state, reason, outcome, worker, at }
+    CoordRecord::Ended { task: task.into(), epoch, state, reason, cause, outcome, worker, at }
 }
 pub fn cancelled(task: &str, at: i64) -> CoordRecord {
-    let (state, reason, outcome, worker) = (TaskState::Cancelled, "asked".into(), None, None);
-    CoordRecord::Ended { task: task.into(), epoch: 0, state, reason, outcome, worker, at }
+    let (state, reason, cause) = (TaskState::Cancelled, "asked".into(), Cause::Cancelled);
+    let (task, epoch, outcome, worker) = (task.into(), 0, None, None);
+    CoordRecord::Ended { task, epoch, state, reason, cause, outcome, worker, at }
 }
 pub fn superseded(task: &str, epoch: u64, worker: &str, at: i64) -> CoordRecord {
     let (reason, outcome) = ("late".to_owned(), outcome(task, epoch, 0));
@@ -66,7 +67,33 @@ pub fn worker_row(store_id: &str, name: &str) -> Arc<WorkerRow> {
         capabilities: r#"{"cores":8}"#.into(),
         labels: [("site".to_owned(), "b".to_owned())].into(),
         version: "0.1".into(),
+        drained: false,
     })
+}
+pub fn gone(worker: &str, reason: &str, at: i64) -> CoordRecord {
+    let (worker, reason, cause) = (worker.into(), reason.into(), LinkCause::LinkClosed);
+    CoordRecord::WorkerGone { worker, reason, cause, at }
+}
+pub fn checkpoint(task: &str, epoch: u64, number: u64, dropped: bool) -> Arc<Checkpoint> {
+    Arc::new(Checkpoint {
+        task_id: task.into(),
+        epoch,
+        number,
+        manifest: format!("{task}.{epoch}.{number}").into_bytes().into(),
+        size: 7,
+        created_at_ms: 9,
+        meta_json: b"{}".to_vec().into(),
+        dropped,
+    })
+}
+pub fn state(task: &str, epoch: u64, version: u64) -> Arc<StateUpdate> {
+    let state_json = format!("{{\"n\":{version}}}").into_bytes().into();
+    let task_id = task.into();
+    Arc::new(StateUpdate { task_id, epoch, version, state_json, ..Default::default() })
+}
+pub fn accepted(task: &str, epoch: u64) -> WorkerRecord {
+    let (task, spec) = (task.into(), spec(task));
+    WorkerRecord::Accepted { task, epoch, spec, checkpoint: None, paused: false }
 }
 pub fn seen(store_id: &str, name: &str, at: i64) -> CoordRecord {
     CoordRecord::WorkerSeen { worker: worker_row(store_id, name), at }

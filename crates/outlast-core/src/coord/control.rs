@@ -1,0 +1,161 @@
+//! What people ask of running work: pause, resume, a checkpoint, another place; draining.
+
+use super::{Coordinator, MOVE_PATIENCE, Response};
+use crate::records::{CoordRecord, TaskRow, TaskState, WorkerRow};
+use crate::{Now, TaskId};
+use outlast_wire::v2::{ControlKind, StopReason};
+use std::sync::Arc;
+
+fn absent(known: Option<TaskRow>) -> Response {
+    known.map_or(Response::NotFound, |row| Response::WrongState(row.state))
+}
+
+impl Coordinator {
+    pub(super) fn pause(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        on: bool,
+        known: Option<TaskRow>,
+    ) -> Response {
+        let Some(task) = self.tasks.get_mut(id) else { return absent(known) };
+        let state = task.state;
+        if state.is_terminal() {
+            return Response::WrongState(state);
+        }
+        if std::mem::replace(&mut task.paused, on) != on {
+            let (task, at) = (id.clone(), now.wall);
+            self.records.push(CoordRecord::Paused { task, on, at });
+        }
+        let Some(task) = self.tasks.get(id) else { return Response::NotFound };
+        match (state, task.worker) {
+            (TaskState::Pending, _) if on => drop(self.scheduler.remove(id)),
+            (TaskState::Pending, _) => self.enqueue(id),
+            (_, Some(key)) => {
+                let epoch = task.epoch;
+                let kind = if on { ControlKind::ControlPause } else { ControlKind::ControlResume };
+                self.send_control(key, id, epoch, kind);
+            }
+            _ => {}
+        }
+        Response::Done(state)
+    }
+
+    pub(super) fn ask_checkpoint(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        known: Option<TaskRow>,
+    ) -> Response {
+        let Some(task) = self.tasks.get_mut(id) else { return absent(known) };
+        let (state, epoch) = (task.state, task.epoch);
+        let (TaskState::Assigned, Some(key)) = (state, task.worker) else {
+            return Response::WrongState(state);
+        };
+        let away = self.fleet.get(key).conn.is_none();
+        task.wants_checkpoint = away;
+        let note = match away {
+            true => "a checkpoint was asked for; its worker will be told when it is back",
+            false => "a checkpoint was asked for",
+        };
+        self.note(now, id, epoch, note.into());
+        self.send_control(key, id, epoch, ControlKind::ControlCheckpoint);
+        Response::Done(state)
+    }
+
+    pub(super) fn move_task(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        to: Option<String>,
+        known: Option<TaskRow>,
+    ) -> Response {
+        let Some(task) = self.tasks.get(id) else { return absent(known) };
+        let (state, epoch, holder) = (task.state, task.epoch, task.worker);
+        if state.is_terminal() || task.cancelling {
+            return Response::WrongState(state);
+        }
+        let from = holder.map(|key| self.fleet.get(key).row.name.clone());
+        let place = match &to {
+            Some(name) => match self.fleet.by_name(name).or_else(|| self.fleet.by_store(name)) {
+                Some(key) if holder == Some(key) => return Response::Done(state),
+                Some(key) => Some((self.fleet.get(key).row.name.clone(), true)),
+                None => return Response::NoWorker,
+            },
+            None => from.clone().map(|name| (name, false)),
+        };
+        let note = match (&from, &to) {
+            (Some(from), Some(to)) => format!("to be moved from {from} to {to}"),
+            (Some(from), None) => format!("to be moved away from {from}"),
+            (None, Some(to)) => format!("to be given to {to}"),
+            (None, None) => return Response::Done(state),
+        };
+        self.note(now, id, epoch, note);
+        let patience = if to.is_some() { MOVE_PATIENCE.1 } else { MOVE_PATIENCE.0 };
+        self.placed.insert((now.mono + patience, id.clone()));
+        self.place(id, place);
+        // A person who moves a paused task wants it to go on there.
+        self.pause(now, id, false, None);
+        if let Some(key) = holder {
+            self.send_stop(key, id, epoch, StopReason::StopMove);
+        }
+        Response::Done(state)
+    }
+
+    /// Where a task may go from now on.
+    fn place(&mut self, id: &TaskId, place: Option<(Arc<str>, bool)>) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.place = place;
+            if task.state == TaskState::Pending {
+                self.scheduler.remove(id);
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Tasks that were moved and that nobody took go wherever there is room.
+    pub(super) fn unplace(&mut self, now: Now) {
+        while let Some((at, id)) = self.placed.first().cloned()
+            && at <= now.mono
+        {
+            self.placed.pop_first();
+            let Some(task) = self.tasks.get(&id).filter(|t| t.place.is_some()) else { continue };
+            let (epoch, state) = (task.epoch, task.state);
+            if state == TaskState::Pending {
+                self.note(now, &id, epoch, "no worker took it where it was moved".into());
+                self.place(&id, None);
+            } else if state == TaskState::Assigned {
+                // Its worker has not given it back yet.
+                self.placed.insert((now.mono + MOVE_PATIENCE.0, id));
+            }
+        }
+    }
+
+    pub(super) fn drain_worker(&mut self, now: Now, name: &str, on: bool) -> Response {
+        let Some(key) = self.fleet.by_name(name).or_else(|| self.fleet.by_store(name)) else {
+            return Response::NotFound;
+        };
+        let member = self.fleet.get_mut(key);
+        if member.row.drained != on {
+            member.row = Arc::new(WorkerRow { drained: on, ..WorkerRow::clone(&member.row) });
+            let (worker, at) = (member.row.store_id.clone(), now.wall);
+            self.records.push(CoordRecord::WorkerDrained { worker, on, at });
+        }
+        self.fleet.offer(&mut self.scheduler, key);
+        if on {
+            self.take_back(key);
+        }
+        Response::Drained
+    }
+
+    /// Asks back whatever the worker has not started.
+    pub(super) fn take_back(&mut self, key: crate::scheduler::WorkerKey) {
+        let held: Vec<_> = self.fleet.get(key).attempts.keys().cloned().collect();
+        for id in held {
+            let waits = |t: &super::Task| t.is_current(key, id.epoch) && t.started_at.is_none();
+            if self.tasks.get(&id.task).is_some_and(waits) {
+                self.send_stop(key, &id.task, id.epoch, StopReason::StopReturn);
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What tasks tell of themselves on the way: checkpoints and states, and what of it is kept.
+
+use super::{ConnId, Coordinator, Lookup};
+use crate::records::{CoordRecord, TaskState};
+use crate::retention::prunable;
+use crate::scheduler::WorkerKey;
+use crate::{AttemptId, Now, TaskId};
+use outlast_wire::v2::{self, BlobMissing, HappenedKind};
+use std::sync::Arc;
+use v2::body::Kind;
+
+/// The longest note of a worker that is kept, in characters.
+const MAX_NOTE: usize = 500;
+
+impl Coordinator {
+    /// Whether the item took effect; if not, the lane waits for its blob.
+    pub(super) fn on_checkpoint(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: WorkerKey,
+        checkpoint: v2::Checkpoint,
+        look: &dyn Lookup,
+    ) -> bool {
+        if !checkpoint.dropped && !look.has_blob(&checkpoint.manifest) {
+            let missing = BlobMissing { manifest: checkpoint.manifest };
+            self.counters.blobs_missing += 1;
+            self.send(conn, Kind::BlobMissing(missing));
+            return false;
+        }
+        let id: TaskId = checkpoint.task_id.as_str().into();
+        let worker = self.fleet.get(key).row.store_id.clone();
+        let checkpoint = Arc::new(checkpoint);
+        let at = now.wall;
+        let over = (!self.tasks.contains_key(&id)).then(|| look.task(&id)).flatten();
+        let known = self.tasks.contains_key(&id) || over.is_some();
+        if known {
+            self.unsynced.push_back((self.batch, checkpoint.manifest.clone()));
+            let checkpoint = checkpoint.clone();
+            self.records.push(CoordRecord::Checkpoint { checkpoint, worker, at });
+            self.counters.checkpoints += 1;
+        }
+        if checkpoint.dropped {
+            return true;
+        }
+        let (rule, state, mut kept) = match (self.tasks.get(&id), over) {
+            (Some(task), _) => {
+                (task.spec.keep_checkpoints.clone(), task.state, task.checkpoints.clone())
+            }
+            (None, Some(row)) => (row.spec.keep_checkpoints.clone(), row.state, row.checkpoints),
+            (None, None) => return true,
+        };
+        let place = kept
+            .binary_search_by_key(&(checkpoint.epoch, checkpoint.number), |c| (c.epoch, c.number));
+        if let Err(place) = place {
+            kept.insert(place, checkpoint);
+        }
+        let all_stay = state == TaskState::Failed && rule.failed;
+        let which = if all_stay { Vec::new() } else { prunable(&kept, &rule) };
+        kept.retain(|c| !which.contains(&(c.epoch, c.number)));
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.checkpoints = kept;
+        }
+        if !which.is_empty() {
+            self.records.push(CoordRecord::CheckpointsPruned { task: id, which, at });
+        }
+        true
+    }
+
+    pub(super) fn on_state(&mut self, update: v2::StateUpdate, look: &dyn Lookup) {
+        let id: TaskId = update.task_id.as_str().into();
+        let version = (update.epoch, update.version);
+        let known = match self.tasks.get_mut(&id) {
+            Some(task) => {
+                let known = task.state_version;
+                task.state_version = known.max(version);
+                known
+            }
+            None => match look.task(&id) {
+                Some(row) => row.state_version,
+                None => return,
+            },
+        };
+        // What an older attempt says now says nothing of the newer one.
+        if version > known {
+            self.records.push(CoordRecord::State { update: Arc::new(update) });
+        }
+    }
+
+    /// A worker tells what became of what was asked.
+    pub(super) fn on_happened(&mut self, now: Now, key: WorkerKey, happened: v2::Happened) {
+        let kind = happened.kind();
+        let Some(attempt) = happened.attempt else { return };
+        let task: TaskId = attempt.task_id.as_str().into();
+        let Some(known) = self.tasks.get(&task).filter(|t| t.is_current(key, attempt.epoch)) else {
+            return;
+        };
+        let epoch = known.epoch;
+        let told: String = happened.note.chars().take(MAX_NOTE).collect();
+        let note = match kind {
+            HappenedKind::HappenedPaused => "paused",
+            HappenedKind::HappenedResumed => "goes on",
+            HappenedKind::HappenedNote => "",
+        };
+        let note = [note, &told].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>();
+        self.note(now, &task, epoch, note.join(" "));
+    }
+
+    pub(super) fn note(&mut self, now: Now, task: &TaskId, epoch: u64, note: String) {
+        let (task, at) = (task.clone(), now.wall);
+        self.records.push(CoordRecord::Noted { task, epoch, note, at });
+    }
+
+    /// A current attempt's desired pause, against what its worker says.
+    pub(super) fn settle_pause(&mut self, key: WorkerKey, id: &AttemptId, paused: bool) {
+        let Some(task) = self.tasks.get(&id.task).filter(|t| t.is_current(key, id.epoch)) else {
+            return;
+        };
+        if task.paused != paused {
+            let kind = match task.paused {
+                true => v2::ControlKind::ControlPause,
+                false => v2::ControlKind::ControlResume,
+            };
+            self.send_control(key, &id.task, id.epoch, kind);
+        }
+        if self.tasks.get(&id.task).is_some_and(|t| t.wants_checkpoint) {
+            self.send_control(key, &id.task, id.epoch, v2::ControlKind::ControlCheckpoint);
+            if let Some(task) = self.tasks.get_mut(&id.task) {
+                task.wants_checkpoint = false;
+            }
+        }
+    }
+
+    pub(super) fn send_control(
+        &mut self,
+        key: WorkerKey,
+        task: &TaskId,
+        epoch: u64,
+        kind: v2::ControlKind,
+    ) {
+        let Some(conn) = self.fleet.get(key).conn else { return };
+        let attempts = vec![v2::AttemptRef { task_id: task.to_string(), epoch }];
+        self.send(conn, Kind::Control(v2::Control { attempts, kind: kind.into() }));
+    }
+}

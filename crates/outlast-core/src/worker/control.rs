@@ -1,0 +1,115 @@
+//! What people, and passing time, want of running attempts: pause, resume, a checkpoint.
+
+use super::attempts::Due;
+use super::{Output, StopKind, Worker};
+use crate::records::WorkerRecord;
+use crate::{Epoch, Millis, Now, TaskId};
+use outlast_wire::spec::OnLeaseExpired;
+use outlast_wire::v2::{self, ControlKind, HappenedKind};
+use v2::body::Kind;
+
+/// How long a task may take for a checkpoint before it is paused, in milliseconds.
+const PAUSE_PATIENCE: Millis = 10_000;
+
+impl Worker {
+    /// The executor paused a running attempt, or let it go on.
+    pub fn on_paused(&mut self, now: Now, task: &TaskId, epoch: Epoch, on: bool) {
+        if self.attempts.is_running(task, epoch) {
+            let kind =
+                if on { HappenedKind::HappenedPaused } else { HappenedKind::HappenedResumed };
+            self.happened(now, task, epoch, kind, "");
+        }
+    }
+
+    pub(super) fn on_control(&mut self, now: Now, control: &v2::Control) {
+        for attempt in &control.attempts {
+            let task: TaskId = attempt.task_id.as_str().into();
+            match control.kind() {
+                ControlKind::ControlPause => self.pause(now, &task, attempt.epoch),
+                ControlKind::ControlResume => self.resume(now, &task, attempt.epoch),
+                ControlKind::ControlCheckpoint => {
+                    if self.attempts.is_running(&task, attempt.epoch) {
+                        self.outputs.push_back(Output::AskCheckpoint(task, attempt.epoch));
+                    } else {
+                        let note = "no checkpoint: it does not run";
+                        let kind = HappenedKind::HappenedNote;
+                        self.happened(now, &task, attempt.epoch, kind, note);
+                    }
+                }
+            }
+        }
+        self.start_queued(now);
+    }
+
+    fn pause(&mut self, now: Now, task: &TaskId, epoch: Epoch) {
+        let Some(attempt) = self.attempts.get_mut(task, epoch) else { return };
+        attempt.lease_paused = false;
+        if std::mem::replace(&mut attempt.paused, true) {
+            return;
+        }
+        self.records.push(WorkerRecord::Paused { task: task.clone(), epoch, on: true });
+        if !attempt.is_running() {
+            self.attempts.hold_back(task, epoch, true);
+            self.happened(now, task, epoch, HappenedKind::HappenedPaused, "before it started");
+        } else if attempt.answers() {
+            attempt.pause_at = Some(now.mono + PAUSE_PATIENCE);
+            self.outputs.push_back(Output::AskCheckpoint(task.clone(), epoch));
+        } else {
+            self.outputs.push_back(Output::Pause(task.clone(), epoch, true));
+        }
+    }
+
+    pub(super) fn resume(&mut self, now: Now, task: &TaskId, epoch: Epoch) {
+        let Some(attempt) = self.attempts.get_mut(task, epoch) else { return };
+        (attempt.pause_at, attempt.lease_paused) = (None, false);
+        if !std::mem::replace(&mut attempt.paused, false) {
+            return;
+        }
+        attempt.asked(now.mono);
+        self.records.push(WorkerRecord::Paused { task: task.clone(), epoch, on: false });
+        if attempt.is_running() {
+            self.outputs.push_back(Output::Pause(task.clone(), epoch, false));
+        } else {
+            self.attempts.hold_back(task, epoch, false);
+            self.happened(now, task, epoch, HappenedKind::HappenedResumed, "before it started");
+        }
+    }
+
+    /// What is due by now for running attempts: pauses, checkpoints, passed windows.
+    pub(super) fn attend(&mut self, now: Now) {
+        for (id, due) in self.attempts.due(now.mono) {
+            self.outputs.push_back(match due {
+                Due::Checkpoint => Output::AskCheckpoint(id.task, id.epoch),
+                Due::Pause => Output::Pause(id.task, id.epoch, true),
+            });
+        }
+        let Some(lost) = self.lost else { return };
+        for (id, policy) in self.attempts.expire(now.mono.saturating_sub(lost)) {
+            let (task, epoch) = (id.task, id.epoch);
+            match policy {
+                OnLeaseExpired::Continue => {}
+                OnLeaseExpired::Pause => {
+                    let Some(attempt) = self.attempts.get_mut(&task, epoch) else { continue };
+                    if !attempt.paused {
+                        (attempt.paused, attempt.lease_paused) = (true, true);
+                        let record = WorkerRecord::Paused { task: task.clone(), epoch, on: true };
+                        self.records.push(record);
+                        self.outputs.push_back(Output::Pause(task, epoch, true));
+                    }
+                }
+                OnLeaseExpired::Stop => {
+                    self.outputs.push_back(Output::StopRun(task, epoch, StopKind::Interrupt));
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, now: Now, task: &TaskId, epoch: Epoch, kind: HappenedKind, note: &str) {
+        if matches!(self.link, super::session::Link::Up { .. }) {
+            let attempt = Some(v2::AttemptRef { task_id: task.to_string(), epoch });
+            let (kind, note, at_ms) = (kind.into(), note.to_owned(), now.wall);
+            let happened = v2::Happened { attempt, kind, note, at_ms };
+            self.outputs.push_back(Output::Send(Kind::Happened(happened)));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a task tells of itself while it runs: checkpoints and state. Both become durable first,
+//! and travel in lanes of their own.
+
+use super::{Output, Question, Worker};
+use crate::records::WorkerRecord;
+use crate::{Epoch, Now, TaskId};
+use outlast_wire::{Bytes, v2};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// The largest state of an attempt, in bytes of JSON.
+pub const MAX_STATE: usize = 256 << 10;
+/// The largest description of a checkpoint, in bytes of JSON.
+pub const MAX_META: usize = 16 << 10;
+
+/// What becomes of what a task told, given once it is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The checkpoint is this worker's, and will reach the coordinator.
+    Checkpoint(Arc<v2::Checkpoint>),
+    /// The attempt's whole state.
+    State(Arc<v2::StateUpdate>),
+    /// Nothing was changed.
+    Refused(Refused),
+}
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The attempt has ended, was superseded, or was never here.
+    #[error("attempt {1} of task {0} does not run here")]
+    NotRunning(TaskId, Epoch),
+    /// More than a limit.
+    #[error("{what} takes {size} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// In bytes.
+        size: usize,
+        /// In bytes.
+        limit: usize,
+    },
+}
+
+impl Worker {
+    /// A running attempt made a checkpoint, whose blob is durable here. One `Answer` follows.
+    #[allow(clippy::too_many_arguments)]
+    pub fn on_checkpoint(
+        &mut self,
+        now: Now,
+        question: Question,
+        task: &TaskId,
+        epoch: Epoch,
+        manifest: Bytes,
+        size: u64,
+        meta: Vec<u8>,
+    ) {
+        let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_running()) else {
+            return self.refuse(question, Refused::NotRunning(task.clone(), epoch));
+        };
+        if meta.len() > MAX_META {
+            let (size, limit) = (meta.len(), MAX_META);
+            return self.refuse(question, Refused::TooLarge { what: "meta", size, limit });
+        }
+        attempt.made += 1;
+        let checkpoint = Arc::new(v2::Checkpoint {
+            task_id: task.to_string(),
+            epoch,
+            number: attempt.made,
+            manifest,
+            size,
+            created_at_ms: now.wall,
+            meta_json: meta.into(),
+            dropped: false,
+        });
+        attempt.checkpoint = Some(checkpoint.clone());
+        attempt.asked(now.mono);
+        if attempt.pause_at.is_some() {
+            attempt.pause_at = Some(now.mono);
+        }
+        let keep = attempt.spec.keep_checkpoints.last as usize;
+        let seq = self.checkpoints.push(self.batch, checkpoint.clone());
+        self.records.push(WorkerRecord::Checkpoint { seq, checkpoint: checkpoint.clone() });
+        // What could not be uploaded before so many newer ones were made is needless by now.
+        let of = |c: &v2::Checkpoint| *c.task_id == **task && c.epoch == epoch;
+        for (seq, checkpoint) in self.checkpoints.give_up(of, keep, self.batch) {
+            self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
+        }
+        self.after
+            .push_back((self.batch, Output::Answer(question, Answer::Checkpoint(checkpoint))));
+        self.send_outbox();
+        self.on_tick(now);
+    }
+
+    /// A running attempt's state changes: the members of `patch` replace those of the same name,
+    /// and null removes one. One `Answer` follows.
+    pub fn on_state(
+        &mut self,
+        now: Now,
+        question: Question,
+        task: &TaskId,
+        epoch: Epoch,
+        patch: Map<String, Value>,
+        progress: Option<f64>,
+    ) {
+        let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_running()) else {
+            return self.refuse(question, Refused::NotRunning(task.clone(), epoch));
+        };
+        let old = attempt.state.as_deref();
+        let mut state: Map<String, Value> =
+            old.and_then(|s| serde_json::from_slice(&s.state_json).ok()).unwrap_or_default();
+        for (key, value) in patch {
+            match value {
+                Value::Null => drop(state.remove(&key)),
+                value => drop(state.insert(key, value)),
+            }
+        }
+        let state_json = serde_json::to_vec(&state).unwrap_or_default();
+        if state_json.len() > MAX_STATE {
+            let (size, limit) = (state_json.len(), MAX_STATE);
+            return self.refuse(question, Refused::TooLarge { what: "state", size, limit });
+        }
+        let known = progress.or(old.filter(|s| s.has_progress).map(|s| s.progress));
+        let update = Arc::new(v2::StateUpdate {
+            task_id: task.to_string(),
+            epoch,
+            version: old.map_or(0, |s| s.version) + 1,
+            state_json: state_json.into(),
+            progress: known.unwrap_or_default(),
+            has_progress: known.is_some(),
+            at_ms: now.wall,
+        });
+        attempt.state = Some(update.clone());
+        let (seq, replaces) = self.states.push(self.batch, update.clone());
+        self.records.push(WorkerRecord::State { seq, replaces, update: update.clone() });
+        self.after.push_back((self.batch, Output::Answer(question, Answer::State(update))));
+    }
+
+    /// What is known of a held attempt: its newest checkpoint (or the one to go on from) and its
+    /// state; `None` when it is not held.
+    #[allow(clippy::type_complexity)]
+    pub fn told(
+        &self,
+        task: &str,
+        epoch: Epoch,
+    ) -> Option<(Option<Arc<v2::Checkpoint>>, Option<Arc<v2::StateUpdate>>)> {
+        let attempt = self.attempts.get(task, epoch)?;
+        Some((attempt.checkpoint.clone(), attempt.state.clone()))
+    }
+
+    /// The blobs that must be kept here: those on their way to the coordinator, and the newest
+    /// of every held attempt.
+    pub fn wanted_blobs(&self) -> Vec<Bytes> {
+        let sending = self.checkpoints.blobs();
+        let held = self.attempts.all().filter_map(|(_, a, _)| a.checkpoint.as_ref());
+        sending.chain(held.map(|c| c.manifest.clone())).collect()
+    }
+
+    /// The upload that was asked for is complete: the coordinator has the blob, durably. Or it
+    /// can never be: the blob is damaged here.
+    pub fn on_uploaded(&mut self, manifest: &[u8], result: Result<(), String>) {
+        match result {
+            Ok(()) => self.checkpoints.uploaded(manifest),
+            Err(_) => {
+                let is = |c: &v2::Checkpoint| c.manifest == manifest;
+                for (seq, checkpoint) in self.checkpoints.give_up(is, 0, self.batch) {
+                    self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
+                }
+            }
+        }
+        if self.uploading.as_deref() == Some(manifest) {
+            self.uploading = None;
+        }
+        self.send_outbox();
+        self.settle();
+    }
+
+    /// How much room there is for blobs, for the heartbeat: bytes used, the budget (0: none),
+    /// and how many were refused.
+    pub fn on_disk(&mut self, used: u64, budget: u64, refused: u64) {
+        self.disk = (used, budget, refused);
+    }
+
+    fn refuse(&mut self, question: Question, why: Refused) {
+        self.outputs.push_back(Output::Answer(question, Answer::Refused(why)));
+    }
+}
