@@ -137,8 +137,7 @@ fn sweep(
                 && packs.get(&row.spot.pack).is_some_and(|live| live.pack.created < cutoff)
         };
         let dead: Vec<ChunkRow> = rows.iter().filter(dead).copied().collect();
-        let gone =
-            if dead.is_empty() { HashSet::new() } else { shared.state().sweep(&dead)? };
+        let gone = if dead.is_empty() { HashSet::new() } else { shared.state().sweep(&dead)? };
         done.chunks += gone.len() as u64;
         for row in rows.iter().filter(|row| !gone.contains(&row.hash)) {
             if let Some(live) = packs.get_mut(&row.spot.pack) {

@@ -1,12 +1,12 @@
 //! Giving back the space of dead chunks: packs without living ones are deleted, the living ones
 //! of others are moved together. Decides on packs only, never on whether a chunk lives.
 
+use crate::BlobError;
 use crate::collect::{Collected, Live};
 use crate::index::{self, ChunkRow};
 use crate::packed::unpack;
 use crate::packer::{FRAME, Packer, Piece};
 use crate::store::Shared;
-use crate::BlobError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

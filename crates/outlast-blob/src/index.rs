@@ -170,8 +170,8 @@ pub(crate) fn move_chunk(
     to: i64,
     pos: u64,
 ) -> Result<(), BlobError> {
-    let mut update = conn
-        .prepare_cached("UPDATE chunks SET pack = ?3, pos = ?4 WHERE hash = ?1 AND pack = ?2")?;
+    let mut update =
+        conn.prepare_cached("UPDATE chunks SET pack = ?3, pos = ?4 WHERE hash = ?1 AND pack = ?2")?;
     update.execute(params![hash, from, to, int(pos)?])?;
     Ok(())
 }
@@ -246,8 +246,8 @@ pub(crate) fn manifests_after(
     let mut query = conn.prepare_cached(
         "SELECT id, hash, created FROM manifests WHERE id > ?1 ORDER BY id LIMIT ?2",
     )?;
-    let rows = query
-        .query_map(params![row, limit as i64], |r| Ok((r.get(0)?, r.get(1)?, uint(r, 2)?)))?;
+    let rows =
+        query.query_map(params![row, limit as i64], |r| Ok((r.get(0)?, r.get(1)?, uint(r, 2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -109,8 +109,7 @@ impl Packer {
         if let Some(pack) = self.packs.last_mut() {
             pack.rows.extend(pieces.iter().map(|piece| {
                 let stored = piece.bytes.len() as u32;
-                let spot =
-                    Spot { pack: 0, pos: pos + FRAME as u64, stored, raw: piece.raw_len };
+                let spot = Spot { pack: 0, pos: pos + FRAME as u64, stored, raw: piece.raw_len };
                 pos = spot.pos + u64::from(stored);
                 ChunkRow { hash: piece.hash, spot }
             }));

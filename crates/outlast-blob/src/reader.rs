@@ -66,10 +66,7 @@ impl Run {
 
 /// In which pack the first chunk lies, and where in it that and those behind it do. There is at
 /// least one.
-fn plan(
-    shared: &Shared,
-    wanted: &[(Hash, Option<u32>)],
-) -> Result<(String, Vec<Spot>), BlobError> {
+fn plan(shared: &Shared, wanted: &[(Hash, Option<u32>)]) -> Result<(String, Vec<Spot>), BlobError> {
     let conn = shared.reads();
     let mut name = String::new();
     let mut spots: Vec<Spot> = Vec::new();

@@ -141,11 +141,7 @@ impl State {
 
     /// From here on commits note what they refer to, and [`State::sweep`] spares that. In the
     /// same instant deletes those of `candidates` that nobody has wanted since `cutoff`.
-    pub fn begin_collection(
-        &mut self,
-        candidates: &[Hash],
-        cutoff: u64,
-    ) -> Result<u64, BlobError> {
+    pub fn begin_collection(&mut self, candidates: &[Hash], cutoff: u64) -> Result<u64, BlobError> {
         self.chunk_pins.retain(|_, pinned| *pinned >= cutoff);
         self.manifest_pins.retain(|_, pinned| *pinned >= cutoff);
         let mut deleted = 0;
@@ -175,9 +171,8 @@ impl State {
         write(&mut self.conn, |tx| {
             for row in candidates {
                 let hash = &row.hash;
-                let wanted = held.contains_key(hash)
-                    || pins.contains_key(hash)
-                    || referred.contains(hash);
+                let wanted =
+                    held.contains_key(hash) || pins.contains_key(hash) || referred.contains(hash);
                 if !wanted && index::delete_chunk(tx, hash, row.spot.pack)? {
                     gone.insert(*hash);
                 }
