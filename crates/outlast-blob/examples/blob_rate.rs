@@ -20,9 +20,10 @@ fn main() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("blob-rate").tempdir_in(parent)?;
     let source = dir.path().join("source");
     write_noise(&source, GIB)?;
+    // First, while this process has not yet asked for memory that it could use again.
+    memory(dir.path())?;
     random_data(dir.path(), &source)?;
-    small_puts(dir.path())?;
-    memory(dir.path())
+    small_puts(dir.path())
 }
 
 /// 1 GiB: new, read back, changed in one place, with something put in front.
@@ -112,7 +113,8 @@ fn memory(dir: &Path) -> Result<()> {
         grew >> 10,
         rate(4 * GIB, took)
     );
-    Ok(())
+    drop(blobs);
+    Ok(std::fs::remove_dir_all(dir.join("large"))?)
 }
 
 fn dd(from: &Path, to: &Path) -> Result<Duration> {

@@ -4,7 +4,7 @@ use crate::BlobError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Packs, whether the index knows them yet or not, and the index itself. SQLite's write-ahead
-/// log is not counted; it is cut back to 8 MiB.
+/// log (cut back to 8 MiB) and the reserve (6 MiB) are not counted.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: Option<u64>,

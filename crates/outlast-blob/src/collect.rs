@@ -57,7 +57,8 @@ impl Blobs {
         grace: Duration,
     ) -> Result<Collected, BlobError> {
         let shared = &*self.shared;
-        let _alone = shared.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = shared.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _room = alone.lend();
         let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let cutoff = shared.clock.now().saturating_sub(grace);
         let mut done = Collected::default();

@@ -31,6 +31,7 @@ mod packer;
 pub mod packs;
 mod put;
 mod reader;
+mod reserve;
 mod session;
 mod state;
 mod store;

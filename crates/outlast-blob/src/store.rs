@@ -6,6 +6,7 @@ use crate::db::{self, Lock};
 use crate::packed::{Packed, unpack};
 use crate::packs::{LocalPacks, PackStore};
 use crate::reader::{BlobReader, Run};
+use crate::reserve::Reserve;
 use crate::state::State;
 use crate::{BlobError, Hash, Ingest, MAX_CHUNK, Manifest, Put, index, packer, put};
 use rusqlite::Connection;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Default)]
 pub struct Config {
     /// Bytes that packs and index may take on disk together; without one, the disk is the limit.
+    /// The index's log and a reserve take up to 14 MiB besides.
     pub budget: Option<u64>,
     /// Bytes of a pack at most; without one, 64 MiB. A pack holds one chunk at least.
     pub pack_bytes: Option<u64>,
@@ -59,8 +61,8 @@ pub(crate) struct Shared {
     /// connection that is closed last empties the log, and this one may not write.
     reads: Mutex<Connection>,
     state: Mutex<State>,
-    /// Held by the one collection that runs.
-    pub collecting: Mutex<()>,
+    /// Locked by the one collection that runs.
+    pub collecting: Mutex<Reserve>,
     _lock: Lock,
 }
 
@@ -130,7 +132,7 @@ impl Blobs {
             prefix,
             state: Mutex::new(State::new(conn, bad)?),
             reads: Mutex::new(reads),
-            collecting: Mutex::new(()),
+            collecting: Mutex::new(Reserve::take(dir.join("reserve"))),
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
