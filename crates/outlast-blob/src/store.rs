@@ -118,6 +118,8 @@ impl Blobs {
                 Arc::new(LocalPacks::new(folder))
             }
         };
+        // SQLite syncs the index, not the name that we gave it.
+        db::sync_folder(dir).map_err(|e| BlobError::file(dir, e))?;
         let clock = Clock::start();
         index::not_after(&conn, clock.now())?;
         let prefix = index::prefix(&conn, &format!("{:08x}-", random()? >> 32))?;
