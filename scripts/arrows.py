@@ -7,6 +7,7 @@ ALLOWED = {
     "outlast-core": {"outlast-wire"},
     "outlast-store": {"outlast-wire", "outlast-core"},
     "outlast-net": {"outlast-wire"},
+    "outlast-blob": set(),
     "outlast-chaos": set(),
     "outlast-worker": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast-coordinator": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},

@@ -1,0 +1,47 @@
+//! A local, durable, content-addressed store of blobs: checkpoints, large results, logs.
+//!
+//! A blob is a [`Manifest`]: the list of its content-defined chunks, named by BLAKE3. Chunks
+//! lie in immutable **packs**; which chunk lies where, and which manifests exist, is in one
+//! SQLite **index**. The store knows bytes, not tasks: what deserves to be kept is told to
+//! [`Blobs::collect`] by its caller, and nothing here opens a socket.
+//!
+//! Three rules make it safe:
+//! - what the index refers to was synced before the index was (an `Ok` means durable);
+//! - everything read is checked against its hash before it is given out;
+//! - who relies on a chunk that is already here *holds* it under the same lock under which a
+//!   collection decides that a chunk is dead, so neither can overtake the other.
+//!
+//! Calls block; in an asynchronous program make them in a blocking task.
+
+#![warn(missing_docs)]
+
+mod budget;
+mod chunker;
+mod clock;
+mod collect;
+mod compact;
+mod db;
+mod error;
+mod hash;
+mod index;
+mod ingest;
+mod manifest;
+mod packed;
+mod packer;
+pub mod packs;
+mod put;
+mod reader;
+mod reserve;
+mod session;
+mod state;
+mod store;
+
+pub use collect::Collected;
+pub use error::BlobError;
+pub use hash::Hash;
+pub use ingest::{Ingest, Ingested};
+pub use manifest::{MAX_CHUNK, MAX_CHUNKS, Manifest};
+pub use packed::Packed;
+pub use put::Put;
+pub use reader::BlobReader;
+pub use store::{Blobs, Config, Usage};

@@ -1,0 +1,46 @@
+//! Some room on the disk that is taken in good times, so that on a full disk a collection can
+//! still write down what it deletes. Owns one file, which has no content.
+
+use crate::db::private;
+use fs4::FileExt;
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+
+/// What the index's log grows by before it is copied back, and some.
+const BYTES: u64 = 6 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    file: PathBuf,
+}
+
+impl Reserve {
+    /// Takes the room. That it cannot be had is no error: there may be some later.
+    pub fn take(file: PathBuf) -> Self {
+        let reserve = Self { file };
+        reserve.refill();
+        reserve
+    }
+
+    fn refill(&self) {
+        let mut options = OpenOptions::new();
+        let file = private(options.write(true).create(true).truncate(false)).open(&self.file);
+        if file.and_then(|file| FileExt::allocate(&file, BYTES)).is_err() {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+
+    /// Lets the room be used until what is returned is dropped.
+    pub fn lend(&self) -> Lent<'_> {
+        let _ = fs::remove_file(&self.file);
+        Lent(self)
+    }
+}
+
+pub(crate) struct Lent<'a>(&'a Reserve);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.refill();
+    }
+}
