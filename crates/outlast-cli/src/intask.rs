@@ -10,23 +10,37 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused; 2 wrong usage, or not inside a task;
-3 there is none; 5 the worker is away, or has no room; 6 this attempt is over or superseded.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  something went wrong
+  2  wrong usage, or not inside a task
+  5  the worker is away, or has no room
+  6  this attempt is over or superseded
 
-A worker that is away is waited for, 10 minutes unless --patience says otherwise: tasks outlive it.";
+A worker that is away is waited for, 10 minutes unless told otherwise: tasks outlive it.";
 
 const RESTORE_HELP: &str = "\
-Exit code 3 says that there is no checkpoint yet, and only that:
-  outlast task restore ckpt || start_fresh             # short
-  outlast task restore ckpt; case $? in                # exact: an error is no fresh start
-    0) ;; 3) start_fresh ;; *) exit 1 ;;
-  esac
 A checkpoint of a file replaces the file. One of a folder needs a folder that is empty or absent.
-Other exit codes: 1 refused; 2 wrong usage; 5 the worker is away; 6 over, or the folder is not empty.";
+What is written is complete, or not there at all.
+
+Exit codes:
+  0  restored
+  1  something went wrong
+  2  wrong usage, or not inside a task
+  3  there is no checkpoint yet, or none of this id
+  5  the worker is away, or the disk is full
+  6  this attempt is over or superseded, or the folder is not empty
+
+Examples:
+  outlast task restore ckpt || start_fresh
+
+  # An error is no reason to start afresh:
+  code=0; outlast task restore ckpt || code=$?
+  case $code in 0) ;; 3) start_fresh ;; *) exit 1 ;; esac";
 
 /// How long a worker may be away.
 #[derive(clap::Args)]
-struct Patience {
+pub(crate) struct Patience {
     /// Wait so long for a worker that is away [default: 10m]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     patience: Option<f64>,
@@ -130,7 +144,9 @@ Examples:
     outlast task checkpoint out/
   done
 
-With --wait, exit code 3 says that nothing was asked in that time. {EXIT_CODES}"))]
+With --wait, exit code 3 says that nothing was asked in that time.
+
+{EXIT_CODES}"))]
     Control {
         /// Wait so long until something is asked that was not seen before
         #[arg(long, value_parser = args::seconds, value_name = "TIME")]

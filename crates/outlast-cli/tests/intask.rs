@@ -56,7 +56,7 @@ async fn a_script_checkpoints_and_goes_on() {
     let script = r#"
         set -e
         outlast task restore model && exit 9
-        [ "$(outlast task restore model > /dev/null 2>&1; echo $?)" = 3 ]
+        code=0; outlast task restore model || code=$?; [ $code = 3 ]
         echo 1 > model
         first=$(outlast task checkpoint model --meta '{"epoch": 1}')
         mkdir -p out/sub && echo deep > out/sub/x
@@ -104,23 +104,23 @@ async fn errors_have_codes_and_words() {
     is(&["restore", "x", "--id", "c9"], 3, "no checkpoint \"c9\"");
     is(&["restore", "."], 2, "where this script runs");
     is(&["control", "--wait", "0", "--seen", "x"], 2, "--seen");
-    let run = |change: &dyn Fn(&mut Command)| {
+    let run = |change: &dyn Fn(&mut Command) -> &mut Command| {
         let mut command = rig.command(env!("CARGO_BIN_EXE_outlast"));
         change(command.args(["task", "state", "--no-wait"]));
         said(command.output().unwrap())
     };
-    let (code, _, stderr) = run(&|c| drop(c.env_remove("OUTLAST_SOCKET")));
+    let (code, _, stderr) = run(&|c| c.env_remove("OUTLAST_SOCKET"));
     assert_eq!(code, 2);
     let expected = "outlast: not inside an Outlast task: OUTLAST_SOCKET is not set; run this from \
                     a task's script";
     assert_eq!(stderr, expected);
-    let (code, _, stderr) = run(&|c| drop(c.env("OUTLAST_ATTEMPT", "1")));
+    let (code, _, stderr) = run(&|c| c.env("OUTLAST_ATTEMPT", "1"));
     assert!(code == 6 && stderr.contains("over: it was cancelled"), "{code} {stderr}");
-    let (code, _, stderr) = run(&|c| drop(c.env("OUTLAST_TASK_ID", "other")));
+    let (code, _, stderr) = run(&|c| c.env("OUTLAST_TASK_ID", "other"));
     assert!(code == 6 && stderr.contains("no such attempt"), "{code} {stderr}");
-    let (code, _, stderr) = run(&|c| drop(c.env("OUTLAST_TASK_ID", "full")));
+    let (code, _, stderr) = run(&|c| c.env("OUTLAST_TASK_ID", "full"));
     assert!(code == 5 && stderr.contains("9 of 10 bytes"), "{code} {stderr}");
-    let (code, _, stderr) = run(&|c| drop(c.env("OUTLAST_SOCKET", "/no/such/socket")));
+    let (code, _, stderr) = run(&|c| c.env("OUTLAST_SOCKET", "/no/such/socket"));
     assert!(code == 5 && stderr.contains("the worker is away"), "{code} {stderr}");
 }
 

@@ -113,7 +113,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`], here and below.
     pub async fn info(&self) -> Result<TaskInfo, ClientError> {
-        self.ask(Method::GET, "/", "", Bytes::new()).await
+        self.ask(Method::GET, "", "", Bytes::new()).await
     }
 
     /// Makes a checkpoint of a file or folder, which the worker reads itself. Nothing should write

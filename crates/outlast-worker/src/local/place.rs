@@ -36,7 +36,7 @@ impl Places {
         Places { busy: Mutex::default(), tag }
     }
 
-    /// Writes the bytes to `path`. Blocks.
+    /// Writes the bytes to `path`; makes the folders above it. Blocks.
     ///
     /// # Errors
     /// The place is as it was.
@@ -60,6 +60,7 @@ impl Places {
         temp.push(format!(".outlast-{}", self.tag));
         let temp = parent.join(temp);
         let result = check(path, kind, force).and_then(|()| {
+            fs::create_dir_all(parent)?;
             remove(&temp)?;
             match kind {
                 Kind::Folder => put_folder(body, &temp, path),
@@ -197,6 +198,7 @@ mod tests {
         put(&b, Kind::Raw, &mut &b"two"[..], false).unwrap();
         assert_eq!(fs::read(&b).unwrap(), b"two");
         assert_eq!(fs::metadata(&b).unwrap().permissions().mode() & 0o777, 0o755);
+        put(&dir.path().join("e/f/x"), Kind::Raw, &mut &b""[..], false).unwrap();
         // Of another kind.
         assert!(put(&a, Kind::File, &mut &b"x"[..], true).unwrap_err().contains("is a folder"));
         assert!(put(&b, Kind::Folder, &mut tar(), true).unwrap_err().contains("this is none"));
@@ -218,8 +220,8 @@ mod tests {
         let broken = || tar().take(700);
         assert!(put(&c, Kind::Folder, &mut broken(), true).is_err());
         assert!(put(Path::new("/"), Kind::Raw, &mut &b""[..], true).is_err());
-        assert!(put(&dir.path().join("no/x"), Kind::Raw, &mut &b""[..], true).is_err());
+        assert!(put(&b.join("x"), Kind::Raw, &mut &b""[..], true).is_err());
         assert_eq!(names(&c), ["x"]);
-        assert_eq!(names(dir.path()), ["a", "b", "c", "d"]);
+        assert_eq!(names(dir.path()), ["a", "b", "c", "d", "e"]);
     }
 }

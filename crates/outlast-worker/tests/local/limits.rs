@@ -1,6 +1,6 @@
 //! Clients that are slow, greedy or wrong: they get an answer, and keep nobody else waiting.
 
-use crate::{Rig, client, word};
+use crate::{Rig, client, rest, word};
 use outlast_worker::local::Control;
 use serde_json::Map;
 use std::time::{Duration, Instant};
@@ -26,8 +26,7 @@ async fn slow_uploads_block_nobody_and_are_given_up() {
     rig.client.checkpoint_bytes(vec![1; 2 << 20].into(), None, &Map::new()).await.unwrap();
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     for mut stream in slow {
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer).await;
+        let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     }
     assert_eq!(std::fs::read_dir(rig.dir.path().join("tmp")).unwrap().count(), 0);
@@ -61,6 +60,8 @@ async fn what_is_too_large_is_refused() {
     writer.await.unwrap();
     let body = format!("{{\"x\": \"{}\"}}", "y".repeat(2 << 20));
     assert_eq!(rig.ask("PATCH", "t/2/state", "application/json", &body).await.0, 413);
+    let big = vec![1; 20 << 20];
+    assert_eq!(word(rig.client.checkpoint_bytes(big.into(), None, &Map::new()).await), "too-large");
     let long = "y".repeat(20_000);
     let meta = Map::from_iter([("x".to_owned(), long.clone().into())]);
     assert_eq!(word(rig.client.checkpoint_bytes("x".into(), None, &meta).await), "too-large");
@@ -80,9 +81,7 @@ async fn the_spool_has_a_budget() {
             let head = format!("{UPLOAD}content-length: 8000000\r\n\r\n");
             stream.write_all(head.as_bytes()).await.unwrap();
             let _ = stream.write_all(&vec![0; 7 << 20]).await;
-            let mut answer = String::new();
-            let _ = stream.read_to_string(&mut answer).await;
-            answer
+            rest(&mut stream).await
         }));
     }
     let mut answers = Vec::new();

@@ -31,10 +31,9 @@ impl Rig {
     /// (status, body) of what is said literally.
     pub async fn say(&self, request: &str) -> (u16, String) {
         let mut stream = UnixStream::connect(self.server.path()).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
+        // A server that refuses early does not read on.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let answer = rest(&mut stream).await;
         let status = answer.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0);
         (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
     }
@@ -49,6 +48,17 @@ impl Rig {
             .await;
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
+}
+
+/// What still comes, also if the connection breaks off after it.
+pub async fn rest(stream: &mut UnixStream) -> String {
+    let (mut all, mut part) = (Vec::new(), [0; 4096]);
+    while let Ok(n) = stream.read(&mut part).await
+        && n > 0
+    {
+        all.extend_from_slice(&part[..n]);
+    }
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 pub fn client(path: &Path, task: &str, epoch: u64) -> Client {
