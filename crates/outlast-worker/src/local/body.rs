@@ -1,7 +1,7 @@
 //! Bodies of requests, read with limits; bodies of answers, made from a `Read`.
 
 use super::host::HostError;
-use super::problem::Problem;
+use super::problem::{Problem, Refusal};
 use super::types::MAX_JSON;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -34,16 +34,16 @@ impl Chunks {
     pub fn announced(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
             match timeout(self.idle, self.body.frame()).await {
-                Err(_) => return Err(Problem::slow("the body")),
+                Err(_) => return Err(Problem::slow("the body").into()),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => {
                     let detail = format!("the body broke off: {error}");
                     let title = "this request cannot be used";
                     let status = StatusCode::BAD_REQUEST;
-                    return Err(Problem::new(status, "bad-request", title, detail));
+                    return Err(Problem::new(status, "bad-request", title, detail).into());
                 }
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
@@ -55,7 +55,7 @@ impl Chunks {
     }
 
     /// The body as a JSON document.
-    pub async fn json<T: DeserializeOwned>(mut self) -> Result<T, Problem> {
+    pub async fn json<T: DeserializeOwned>(mut self) -> Result<T, Refusal> {
         let mut all = Vec::new();
         while let Some(chunk) = self.next().await? {
             if all.len() + chunk.len() > MAX_JSON {

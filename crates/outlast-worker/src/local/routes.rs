@@ -4,7 +4,7 @@ use super::body::{Chunks, FromRead};
 use super::host::{Host, HostError, Source};
 use super::pack::Notes;
 use super::place::Places;
-use super::problem::Problem;
+use super::problem::{Problem, Refusal};
 use super::spool::Spool;
 use super::types::*;
 use axum::Router;
@@ -34,7 +34,7 @@ pub(super) struct App<H> {
 }
 
 type Shared<H> = State<Arc<App<H>>>;
-type Answer = Result<Response, Problem>;
+type Answer = Result<Response, Refusal>;
 
 pub(super) fn router<H: Host>(app: Arc<App<H>>) -> Router {
     let one = Router::new()
@@ -65,8 +65,8 @@ struct Names {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for At {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<At, Problem> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<At, Refusal> {
         let names = UrlPath::<Names>::from_request_parts(parts, state).await;
         let UrlPath(names) = names.map_err(|e| invalid(e.body_text()))?;
         match names.attempt.parse() {
@@ -103,7 +103,7 @@ impl Default for ControlQuery {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Problem {
+fn invalid(detail: impl Into<String>) -> Refusal {
     HostError::Invalid(detail.into()).into()
 }
 
@@ -112,13 +112,13 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     Ok((status, [(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     let Query(query) = Query::try_from_uri(uri).map_err(|e| invalid(e.body_text()))?;
     Ok(query)
 }
 
 /// Runs to its end even if whoever asked hangs up.
-async fn whole<T, F>(work: F) -> Result<T, Problem>
+async fn whole<T, F>(work: F) -> Result<T, Refusal>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, HostError>> + Send + 'static,
@@ -127,7 +127,7 @@ where
     Ok(done.map_err(|e| HostError::Internal(format!("the request ended unexpectedly: {e}")))??)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Problem> {
+fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     match path.is_absolute() {
         // Without `.` and a slash at the end, which a rename would not like.
         true => Ok(path.components().collect()),
@@ -137,7 +137,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Problem> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
+fn check_name(name: &str) -> Result<(), Refusal> {
     if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
         let text = format!("{name:?} is no name; use 1 to {MAX_NAME} bytes of printable text");
         return Err(invalid(text));
@@ -146,7 +146,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
 }
 
 /// A chosen name, or that of the path.
-fn name_of(chosen: Option<String>, path: &Path) -> Result<String, Problem> {
+fn name_of(chosen: Option<String>, path: &Path) -> Result<String, Refusal> {
     let own = || path.file_name().map(|n| n.to_string_lossy().replace(char::is_control, "_"));
     let name = chosen.or_else(own).unwrap_or_else(|| "root".into());
     check_name(&name)?;
@@ -171,7 +171,7 @@ struct Upload {
     request: Option<String>,
 }
 
-async fn upload<H: Host>(app: &App<H>, request: Request) -> Result<Upload, Problem> {
+async fn upload<H: Host>(app: &App<H>, request: Request) -> Result<Upload, Refusal> {
     let (parts, body) = request.into_parts();
     let chunks = Chunks::new(body, app.body_patience);
     let notes = Notes::default();
@@ -237,9 +237,9 @@ async fn checkpoints<H: Host>(State(app): Shared<H>, At(at, _): At) -> Answer {
 }
 
 /// The answer when a task has no checkpoint yet; not an error of anybody's.
-fn none_yet() -> Problem {
+fn none_yet() -> Refusal {
     let detail = "this task has no checkpoint yet".into();
-    Problem::new(StatusCode::NOT_FOUND, NO_CHECKPOINT, "no checkpoint", detail)
+    Problem::new(StatusCode::NOT_FOUND, NO_CHECKPOINT, "no checkpoint", detail).into()
 }
 
 async fn data<H: Host>(State(app): Shared<H>, At(at, id): At) -> Answer {
@@ -328,22 +328,22 @@ async fn control<H: Host>(State(app): Shared<H>, At(at, _): At, uri: Uri) -> Ans
     }
     let seen = Control { cancel, pause, checkpoint_request };
     let Ok(_permit) = app.polls.try_acquire() else {
-        return Err(Problem::busy("too many tasks wait for control; ask again in a moment"));
+        return Err(Problem::busy("too many tasks wait for control; ask again in a moment").into());
     };
     let wait = Duration::from_secs_f64(wait);
     json(StatusCode::OK, &app.host.control(&at, seen, wait).await?)
 }
 
-async fn no_route(uri: Uri) -> Problem {
+async fn no_route(uri: Uri) -> Refusal {
     let detail = format!(
         "nothing is at {}; below /v1/tasks/$OUTLAST_TASK_ID/$OUTLAST_ATTEMPT there are \
          checkpoints, checkpoints/ID/data, restore, state, progress, artifacts and control",
         uri.path()
     );
-    Problem::new(StatusCode::NOT_FOUND, "no-route", "no such address", detail)
+    Problem::new(StatusCode::NOT_FOUND, "no-route", "no such address", detail).into()
 }
 
-async fn no_method(method: Method, uri: Uri) -> Problem {
+async fn no_method(method: Method, uri: Uri) -> Refusal {
     let detail = format!("{} does not know {method}", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "no such method here", detail)
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "no such method here", detail).into()
 }

@@ -2,7 +2,7 @@
 
 use super::body::Chunks;
 use super::host::HostError;
-use super::problem::Problem;
+use super::problem::Refusal;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ impl Spool {
     }
 
     /// Takes a body in.
-    pub async fn take(&self, mut chunks: Chunks) -> Result<Spooled, Problem> {
+    pub async fn take(&self, mut chunks: Chunks) -> Result<Spooled, Refusal> {
         let limit = self.max_upload;
         let too_large = || HostError::TooLarge { what: "the body".into(), limit };
         if chunks.announced().is_some_and(|n| n > limit) {

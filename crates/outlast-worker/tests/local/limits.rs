@@ -11,7 +11,7 @@ const UPLOAD: &str = "POST /v1/tasks/t/2/checkpoints HTTP/1.1\r\nhost: x\r\n";
 
 #[tokio::test]
 async fn slow_uploads_block_nobody_and_are_given_up() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let mut slow = Vec::new();
     for _ in 0..8 {
         let mut stream = UnixStream::connect(rig.server.path()).await.unwrap();
@@ -34,7 +34,7 @@ async fn slow_uploads_block_nobody_and_are_given_up() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     // Announced, and not.
     let (status, body) = rig.say(&format!("{UPLOAD}content-length: 99999999\r\n\r\n")).await;
     assert!(status == 413 && body.contains("8388608"), "{status} {body}");
@@ -72,7 +72,7 @@ async fn what_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn the_spool_has_a_budget() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     // Two uploads of 7 MiB that do not end, in a budget of 12 MiB.
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -98,7 +98,7 @@ async fn the_spool_has_a_budget() {
 
 #[tokio::test]
 async fn too_many_connections_and_waits_are_told_to_come_back() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let path = rig.server.path().to_owned();
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -128,7 +128,7 @@ async fn too_many_connections_and_waits_are_told_to_come_back() {
 
 #[tokio::test]
 async fn a_caller_who_hangs_up_does_not_undo_a_checkpoint() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let file = rig.dir.path().join("f");
     std::fs::write(&file, vec![1; 4 << 20]).unwrap();
     let body = format!("{{\"path\": {:?}}}", file.display().to_string());

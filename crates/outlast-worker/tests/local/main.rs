@@ -21,7 +21,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn new() -> Rig {
+    pub fn start() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let server = start(dir.path(), &fake);
@@ -79,7 +79,7 @@ fn map(value: Value) -> Map<String, Value> {
 
 #[tokio::test]
 async fn files_folders_and_bytes_come_back() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let here = |name: &str| rig.dir.path().join(name);
     let c = &rig.client;
     assert_eq!(c.restore(&here("out"), None, false).await.unwrap(), None);
@@ -122,7 +122,7 @@ async fn files_folders_and_bytes_come_back() {
 
 #[tokio::test]
 async fn state_progress_artifacts_and_info() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let c = &rig.client;
     let info = c.info().await.unwrap();
     assert_eq!((info.task.as_str(), info.attempt, info.worker.as_str()), ("t", 2, "w"));
@@ -152,7 +152,7 @@ async fn state_progress_artifacts_and_info() {
 
 #[tokio::test]
 async fn control_waits_until_something_is_asked() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let c = &rig.client;
     let none = Control::default();
     assert_eq!(c.control(none, Duration::ZERO).await.unwrap(), none);
@@ -175,7 +175,7 @@ async fn control_waits_until_something_is_asked() {
 
 #[tokio::test]
 async fn errors_say_what_is_wrong() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let json = "application/json";
     let cases = [
         ("GET", "x/1", "", "", 404, "no-such-attempt"),
@@ -216,7 +216,7 @@ async fn errors_say_what_is_wrong() {
 
 #[tokio::test]
 async fn a_client_outlasts_its_worker() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let (path, dir) = (rig.server.path().to_owned(), rig.dir.path().to_owned());
     rig.server.shutdown().await;
     assert!(!path.exists());
@@ -259,7 +259,7 @@ fn start_over(dir: &Path, fake: &Arc<Fake>, old: LocalServer) -> LocalServer {
 
 #[tokio::test]
 async fn a_long_state_folder_has_a_socket_too() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let long = rig.dir.path().join("x".repeat(120));
     std::fs::create_dir(&long).unwrap();
     let server = start(&long, &rig.fake);
@@ -273,7 +273,7 @@ async fn a_long_state_folder_has_a_socket_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_can_do_it() {
-    let rig = Rig::new();
+    let rig = Rig::start();
     let curl = |args: &[&str]| {
         let mut command = std::process::Command::new("curl");
         command.args(["-sS", "--unix-socket"]).arg(rig.server.path()).args(args);
