@@ -6,6 +6,7 @@ mod config;
 mod coordinator;
 mod demo;
 mod doctor;
+mod intask;
 mod keys;
 mod output;
 mod submit;
@@ -81,10 +82,10 @@ enum Command {
     Submit(Box<submit::Args>),
     /// List tasks
     Tasks(tasks::ListArgs),
-    /// Look at one task, or change it
+    /// Look at one task, or change it; or be one, and report
     Task {
         #[command(subcommand)]
-        what: tasks::TaskCommand,
+        what: TaskCommand,
     },
     /// List workers, or look at one
     Workers {
@@ -106,6 +107,15 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `outlast task …`: what a user asks of the coordinator, and what a task asks of its worker.
+#[derive(Subcommand)]
+enum TaskCommand {
+    #[command(flatten)]
+    Outside(tasks::TaskCommand),
+    #[command(flatten)]
+    Inside(intask::InTask),
 }
 
 /// What a subcommand may use.
@@ -165,7 +175,12 @@ fn main() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
-    let config = match config::File::load() {
+    let config = match &cli.command {
+        // A mistake in the file is no concern of a task that reports to its worker.
+        Command::Task { what: TaskCommand::Inside(_) } => Ok(config::File::default()),
+        _ => config::File::load(),
+    };
+    let config = match config {
         Ok(config) => config,
         Err(error) => {
             eprintln!("outlast: {error}");
@@ -200,7 +215,10 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Worker(args) => worker::run(context, args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Tasks(args) => tasks::list(context, args).await,
-        Command::Task { what } => tasks::run(context, what).await,
+        Command::Task { what: TaskCommand::Outside(what) } => tasks::run(context, what).await,
+        Command::Task { what: TaskCommand::Inside(what) } => {
+            intask::run(context.json(), what).await
+        }
         Command::Workers { what } => workers::run(context, what).await,
         Command::Watch => watch::run(context).await,
         Command::Keys(args) => keys::run(context, args),

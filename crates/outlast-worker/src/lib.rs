@@ -2,4 +2,5 @@
 
 pub mod capabilities;
 pub mod exec;
+pub mod local;
 pub mod shell;

@@ -1,0 +1,377 @@
+//! `outlast task checkpoint|restore|progress|…`: what a task's own script says to its worker.
+//!
+//! A script may call these every second: no configuration is read, nothing is dialled but the
+//! worker's socket.
+
+use crate::{Usage, args, output};
+use outlast_worker::local::client::{ClientError, PATIENCE};
+use outlast_worker::local::{Client, Control, MAX_WAIT, Progress as Said, StateView};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  something went wrong
+  2  wrong usage, or not inside a task
+  5  the worker is away, or has no room
+  6  this attempt is over or superseded
+
+A worker that is away is waited for, 10 minutes unless told otherwise: tasks outlive it.";
+
+const RESTORE_HELP: &str = "\
+A checkpoint of a file replaces the file. One of a folder needs a folder that is empty or absent.
+What is written is complete, or not there at all.
+
+Exit codes:
+  0  restored
+  1  something went wrong
+  2  wrong usage, or not inside a task
+  3  there is no checkpoint yet, or none of this id
+  5  the worker is away, or the disk is full
+  6  this attempt is over or superseded, or the folder is not empty
+
+Examples:
+  outlast task restore ckpt || start_fresh
+
+  # An error is no reason to start afresh:
+  code=0; outlast task restore ckpt || code=$?
+  case $code in 0) ;; 3) start_fresh ;; *) exit 1 ;; esac";
+
+/// How long a worker may be away.
+#[derive(clap::Args)]
+pub(crate) struct Patience {
+    /// Wait so long for a worker that is away [default: 10m]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    patience: Option<f64>,
+    /// Do not wait for a worker that is away
+    #[arg(long, conflicts_with = "patience")]
+    no_wait: bool,
+}
+
+#[derive(clap::Subcommand)]
+pub(crate) enum InTask {
+    /// In a task: keep a file or folder as a checkpoint; prints its id
+    #[command(after_help = format!("It is safe on the worker's disk when this returns. \
+Nothing should write to PATH meanwhile.
+
+Examples:
+  outlast task checkpoint model.pt --meta '{{\"epoch\": 3}}'
+  outlast task checkpoint out/ --name \"after step 9\"
+
+{EXIT_CODES}"))]
+    Checkpoint {
+        /// File or folder
+        path: PathBuf,
+        /// Kept beside it: a JSON object
+        #[arg(long, value_name = "JSON")]
+        meta: Option<String>,
+        /// A name for people [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// In a task: put the newest checkpoint (of any attempt) back; exit code 3 if there is none
+    #[command(after_help = RESTORE_HELP)]
+    Restore {
+        /// File or folder
+        path: PathBuf,
+        /// This one instead of the newest
+        #[arg(long)]
+        id: Option<String>,
+        /// Replace a folder that is not empty
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// In a task: list its checkpoints
+    #[command(after_help = EXIT_CODES)]
+    Checkpoints {
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// In a task: say how far it is
+    #[command(after_help = format!("Examples:
+  outlast task progress 0.85
+  outlast task progress 85% --message 'epoch 17 of 20' --data '{{\"loss\": 0.031}}'
+
+{EXIT_CODES}"))]
+    Progress {
+        /// 0 to 1, or 0% to 100%
+        #[arg(value_parser = share, value_name = "VALUE")]
+        value: f64,
+        /// Merged into the state: a JSON object
+        #[arg(long, value_name = "JSON")]
+        data: Option<String>,
+        /// In words
+        #[arg(long, value_name = "TEXT")]
+        message: Option<String>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// In a task: print its state, or change it
+    #[command(after_help = format!("Examples:
+  outlast task state                      # print
+  outlast task state loss=0.03 note=hello # merge; the values are JSON, or else text
+  outlast task state note=null            # delete
+
+{EXIT_CODES}"))]
+    State {
+        /// Merged into the state; null deletes
+        #[arg(value_parser = args::pair, value_name = "KEY=VALUE")]
+        changes: Vec<(String, String)>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// In a task: keep a file (a folder as a tar file) for its result
+    #[command(after_help = EXIT_CODES)]
+    Artifact {
+        /// File or folder
+        file: PathBuf,
+        /// Its name in the result [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// In a task: print what is asked of it, as JSON
+    #[command(after_help = format!("Example:
+  seen='{{}}'
+  while new=$(outlast task control --wait 1h --seen \"$seen\"); do
+    seen=$new                             # {{\"cancel\":false,\"pause\":false,\"checkpoint_request\":1}}
+    outlast task checkpoint out/
+  done
+
+With --wait, exit code 3 says that nothing was asked in that time.
+
+{EXIT_CODES}"))]
+    Control {
+        /// Wait so long until something is asked that was not seen before
+        #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+        wait: Option<f64>,
+        /// What was seen before: what this command printed
+        #[arg(long, value_name = "JSON", default_value = "{}", requires = "wait")]
+        seen: String,
+        #[command(flatten)]
+        patience: Patience,
+    },
+}
+
+/// Runs one; every error is told here.
+pub(crate) async fn run(json: bool, what: InTask) -> anyhow::Result<u8> {
+    match act(json, what).await {
+        Err(error) => match error.downcast::<ClientError>() {
+            Ok(error) => {
+                eprintln!("outlast: {error}");
+                Ok(code_of(&error))
+            }
+            Err(other) => Err(other),
+        },
+        done => done,
+    }
+}
+
+fn code_of(error: &ClientError) -> u8 {
+    match error {
+        ClientError::NotInTask(_) | ClientError::Environment(..) | ClientError::Invalid(_) => 2,
+        ClientError::Away { .. } => 5,
+        ClientError::Problem(problem) => match (problem.status, problem.word()) {
+            (400 | 413, _) => 2,
+            // Not 3: that an attempt is unknown must not read as "no checkpoint yet".
+            (409, _) | (404, "no-such-attempt") => 6,
+            (404, "no-such-checkpoint") => 3,
+            (408 | 503 | 507, _) => 5,
+            _ => 1,
+        },
+        ClientError::Strange(_) | ClientError::Output(_) => 1,
+    }
+}
+
+fn client(patience: &Patience) -> Result<Client, ClientError> {
+    let time = match (patience.no_wait, patience.patience) {
+        (true, _) => Duration::ZERO,
+        (_, Some(seconds)) => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+        _ => PATIENCE,
+    };
+    let client = Client::from_env()?.patience(time);
+    Ok(client.on_outage(|why| eprintln!("outlast: waiting for the worker: {why}")))
+}
+
+async fn act(json: bool, what: InTask) -> anyhow::Result<u8> {
+    match what {
+        InTask::Checkpoint { path, meta, name, patience } => {
+            let (path, meta) = (std::path::absolute(path)?, object("--meta", meta)?);
+            let made = client(&patience)?.checkpoint(&path, name.as_deref(), meta).await?;
+            notes(&made.notes);
+            match json {
+                true => output::json(&made)?,
+                false => output::line(&made.view.id)?,
+            }
+        }
+        InTask::Restore { path, id, force, patience } => {
+            let path = std::path::absolute(path)?;
+            spare_own_folder(&path)?;
+            let Some(restored) = client(&patience)?.restore(&path, id.as_deref(), force).await?
+            else {
+                eprintln!("outlast: this task has no checkpoint yet");
+                return Ok(3);
+            };
+            match json {
+                true => output::json(&restored)?,
+                false => eprintln!(
+                    "outlast: {} is checkpoint {} of attempt {}",
+                    path.display(),
+                    restored.view.id,
+                    restored.view.attempt
+                ),
+            }
+        }
+        InTask::Checkpoints { patience } => {
+            let all = client(&patience)?.checkpoints().await?;
+            if json {
+                output::json(&all)?;
+            } else if all.is_empty() {
+                eprintln!("no checkpoints");
+            } else {
+                let rows: Vec<_> = all
+                    .into_iter()
+                    .map(|c| {
+                        let delivered = if c.delivered { "yes" } else { "not yet" };
+                        let size = output::bytes(c.bytes);
+                        vec![c.id, c.attempt.to_string(), size, delivered.into(), c.meta.name]
+                    })
+                    .collect();
+                output::table(&["ID", "TRY", "SIZE", "DELIVERED", "NAME"], &rows)?;
+            }
+        }
+        InTask::Progress { value, data, message, patience } => {
+            let said = Said { progress: value, data: object("--data", data)?, message };
+            let state = client(&patience)?.progress(&said).await?;
+            if json {
+                output::json(&state)?;
+            }
+        }
+        InTask::State { changes, patience } => {
+            let client = client(&patience)?;
+            let change = !changes.is_empty();
+            let state = match change {
+                true => client.update_state(&values(changes)).await?,
+                false => client.state().await?,
+            };
+            match (json, change) {
+                (true, _) => output::json(&state)?,
+                (false, false) => show(&state)?,
+                (false, true) => {}
+            }
+        }
+        InTask::Artifact { file, name, patience } => {
+            let file = std::path::absolute(file)?;
+            let made = client(&patience)?.artifact(&file, name.as_deref()).await?;
+            notes(&made.notes);
+            match json {
+                true => output::json(&made)?,
+                false => output::line(&made.view.name)?,
+            }
+        }
+        InTask::Control { wait, seen, patience } => {
+            let seen: Control = serde_json::from_str(&seen)
+                .map_err(|e| Usage(format!("--seen is not what this command prints: {e}")))?;
+            let found = control(&client(&patience)?, wait, seen).await?;
+            let Some(found) = found else { return Ok(3) };
+            output::json(&found)?;
+        }
+    }
+    Ok(0)
+}
+
+/// What is asked now; with a time, what is asked once it differs, or None.
+async fn control(
+    client: &Client,
+    wait: Option<f64>,
+    seen: Control,
+) -> Result<Option<Control>, ClientError> {
+    let Some(wait) = wait else { return Ok(Some(client.control(seen, Duration::ZERO).await?)) };
+    let (wait, started) =
+        (Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX), Instant::now());
+    loop {
+        let left = wait.saturating_sub(started.elapsed());
+        let found = client.control(seen, left.min(Duration::from_secs(MAX_WAIT))).await?;
+        if found != seen {
+            return Ok(Some(found));
+        }
+        if left.is_zero() {
+            return Ok(None);
+        }
+    }
+}
+
+/// `0.85` or `85%`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, whole) = match text.strip_suffix('%') {
+        Some(number) => (number, 100.0),
+        None => (text, 1.0),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(n) if (0.0..=whole).contains(&n) => Ok(n / whole),
+        _ => Err(format!("{text:?} is not 0 to 1, nor 0% to 100%")),
+    }
+}
+
+fn object(flag: &str, text: Option<String>) -> Result<Map<String, Value>, Usage> {
+    let Some(text) = text else { return Ok(Map::new()) };
+    serde_json::from_str(&text)
+        .map_err(|e| Usage(format!("{flag} is no JSON object such as {{\"epoch\": 3}}: {e}")))
+}
+
+/// The values are JSON, or else text.
+fn values(pairs: Vec<(String, String)>) -> Map<String, Value> {
+    let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
+    pairs.into_iter().map(|(key, text)| (key, value(text))).collect()
+}
+
+/// A folder that is put back is a new one: whoever stands in the old one would stay there.
+fn spare_own_folder(path: &Path) -> Result<(), Usage> {
+    let here = std::env::current_dir().and_then(std::fs::canonicalize);
+    match (here, std::fs::canonicalize(path)) {
+        (Ok(here), Ok(path)) if here.starts_with(&path) => Err(Usage(format!(
+            "{} is where this script runs; restore into a folder below it",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("outlast: {note}");
+    }
+}
+
+fn show(state: &StateView) -> std::io::Result<()> {
+    if let Some(progress) = state.progress {
+        output::line(&format!("progress {:.1}%", progress * 100.0))?;
+    }
+    for (key, value) in &state.state {
+        let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        output::line(&format!("{key}={text}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_and_values() {
+        assert_eq!((share("0.85"), share("85%"), share("1")), (Ok(0.85), Ok(0.85), Ok(1.0)));
+        assert!(share("2").is_err() && share("101%").is_err() && share("NaN").is_err());
+        let pairs = [("a", "1"), ("b", "x y"), ("c", "null"), ("d", "{\"e\":[]}")];
+        let pairs = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+        let expected = serde_json::json!({"a": 1, "b": "x y", "c": null, "d": {"e": []}});
+        assert_eq!(Value::Object(values(pairs)), expected);
+        assert!(object("--meta", Some("[]".into())).is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! The listener: connections and their limits.
+
+use super::host::Host;
+use super::place::Places;
+use super::problem::Problem;
+use super::routes::{self, App};
+use super::socket::{self, identity, socket_path};
+use super::spool::Spool;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+
+/// How long a connection may take to say what it wants, also between two requests.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may leave an answer untaken.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// The largest head of a request, in bytes.
+const MAX_HEAD: usize = 32 << 10;
+/// The most headers.
+const MAX_HEADERS: usize = 64;
+/// How long requests may go on while the worker ends.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Where to listen, and how much to take in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The socket; see [`socket_path`].
+    pub socket: PathBuf,
+    /// Folder of bodies on their way to the host; made if absent. Best on the disk of the store.
+    pub spool: PathBuf,
+    /// The largest body of one upload, in bytes. Paths have no such limit here.
+    pub max_upload: u64,
+    /// What all uploads together may take of the spool, in bytes.
+    pub spool_budget: u64,
+    /// The longest wait for the next piece of a body.
+    pub body_patience: Duration,
+    /// Connections at once; further ones are told to come back. Half of them may wait for control.
+    pub max_connections: usize,
+}
+
+impl Config {
+    /// The defaults for a state folder: uploads of 16 GiB, 32 GiB in all, 1024 connections.
+    pub fn new(state_dir: &Path) -> Config {
+        Config {
+            socket: socket_path(state_dir),
+            spool: state_dir.join("tmp"),
+            max_upload: 16 << 30,
+            spool_budget: 32 << 30,
+            body_patience: Duration::from_secs(30),
+            max_connections: 1024,
+        }
+    }
+}
+
+/// A server that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub struct LocalServer {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Listens and serves. Needs a tokio runtime with I/O and time.
+///
+/// # Errors
+/// `AddrInUse` if another worker listens there; otherwise what the file system says.
+pub fn serve<H: Host>(config: Config, host: Arc<H>) -> io::Result<LocalServer> {
+    let spool = Spool::new(&config.spool, config.max_upload, config.spool_budget)?;
+    let listener = UnixListener::from_std(socket::bind(&config.socket)?)?;
+    let app = App {
+        host,
+        spool,
+        // Of the place, not of this process: the next one clears away what this one leaves.
+        places: Places::new(socket::tag(&config.socket)),
+        body_patience: config.body_patience,
+        polls: Semaphore::new(config.max_connections.div_ceil(2)),
+    };
+    let router = routes::router(Arc::new(app));
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(run(listener, router, config.max_connections, stopped));
+    let identity = identity(&config.socket);
+    Ok(LocalServer { path: config.socket, identity, stop, task })
+}
+
+impl LocalServer {
+    /// The value of `OUTLAST_SOCKET`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers what was asked, for a moment, and ends.
+    pub async fn shutdown(mut self) {
+        self.unlink();
+        let _ = self.stop.send(true);
+        let _ = (&mut self.task).await;
+    }
+
+    /// Unless a successor has the place already.
+    fn unlink(&mut self) {
+        if self.identity.take().is_some_and(|mine| identity(&self.path) == Some(mine)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        self.unlink();
+        self.task.abort();
+    }
+}
+
+async fn run(
+    listener: UnixListener,
+    router: Router,
+    max_connections: usize,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopping(&mut stopped) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() >= max_connections => refuse(&stream),
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), stopped.clone()));
+                }
+                // Out of descriptors, mostly: leave time for some to be closed.
+                Err(error) => {
+                    tracing::warn!("a task's connection could not be accepted: {error}");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(GRACE, all).await;
+}
+
+async fn connection(stream: UnixStream, router: Router, mut stopped: watch::Receiver<bool>) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_PATIENCE));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
+    http.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+    let service = TowerToHyperService::new(router);
+    let serve = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut serve = std::pin::pin!(serve);
+    let result = tokio::select! {
+        result = &mut serve => result,
+        () = stopping(&mut stopped) => {
+            serve.as_mut().graceful_shutdown();
+            serve.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!("a task's connection broke off: {error}");
+    }
+}
+
+async fn stopping(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Without reading or waiting: as much of the answer as fits at once, which is all of it.
+fn refuse(stream: &UnixStream) {
+    let problem = Problem::busy("too many connections to this worker; ask again in a moment");
+    let json = serde_json::to_string(&problem).unwrap_or_default();
+    let text = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{json}",
+        json.len()
+    );
+    let _ = stream.try_write(text.as_bytes());
+}

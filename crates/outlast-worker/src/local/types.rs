@@ -1,0 +1,198 @@
+//! What is said over the socket, as both ends see it. Times are Unix milliseconds, sizes bytes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// Environment variable: the socket's path.
+pub const SOCKET_VARIABLE: &str = "OUTLAST_SOCKET";
+/// Environment variable: the task's id.
+pub const TASK_VARIABLE: &str = "OUTLAST_TASK_ID";
+/// Environment variable: the attempt's number.
+pub const ATTEMPT_VARIABLE: &str = "OUTLAST_ATTEMPT";
+
+/// The longest `GET …/control?wait=`, in seconds.
+pub const MAX_WAIT: u64 = 60;
+/// The largest JSON document that is read, in bytes.
+pub const MAX_JSON: usize = 1 << 20;
+/// The longest name of a checkpoint or an artifact, in bytes.
+pub const MAX_NAME: usize = 255;
+/// The largest `meta` of a checkpoint, in bytes of JSON.
+pub const MAX_META: usize = 16 << 10;
+
+/// Who asks: one try of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The task's id.
+    pub task: String,
+    /// The attempt's number, from 1.
+    #[serde(rename = "attempt")]
+    pub epoch: u64,
+}
+
+/// What an attempt may know about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskInfo {
+    /// The task's id.
+    pub task: String,
+    /// The attempt's number.
+    pub attempt: u64,
+    /// The worker's name.
+    pub worker: String,
+    /// When the attempt was started.
+    pub started_at_ms: i64,
+    /// What was submitted.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub spec: Value,
+}
+
+/// What the bytes of a checkpoint are, and so how they are put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A file's content.
+    File,
+    /// A tar stream as [`super::pack`] makes it.
+    Folder,
+    /// A request's body.
+    Raw,
+}
+
+/// What is kept beside a checkpoint's bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointMeta {
+    /// What the bytes are.
+    pub kind: Kind,
+    /// A name for people; that of the file or folder unless the task chose one.
+    pub name: String,
+    /// Whatever the task wants to keep, such as the epoch of a training run.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub user: Map<String, Value>,
+    /// Chosen by the asker: the same again is a repeat of the same request, whose answer got lost,
+    /// and may be answered with the checkpoint that the first one made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// A checkpoint that is durable on this worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// Its id; unique within the task.
+    pub id: String,
+    /// The attempt that made it.
+    pub attempt: u64,
+    /// Its size before compression.
+    pub bytes: u64,
+    /// When it was made.
+    pub created_at_ms: i64,
+    /// Whether the coordinator has it too.
+    pub delivered: bool,
+    /// What was said about it.
+    #[serde(flatten)]
+    pub meta: CheckpointMeta,
+}
+
+/// The answer to a new checkpoint or artifact: what was made, and what was left out of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Made<T> {
+    /// What was made.
+    #[serde(flatten)]
+    pub view: T,
+    /// What was not packed and why, such as a socket in a folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What was put back, and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Which checkpoint.
+    #[serde(flatten)]
+    pub view: CheckpointView,
+    /// The file or folder that now has it.
+    pub path: PathBuf,
+}
+
+/// What the task said about itself so far.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StateView {
+    /// 0 to 1, if it ever said.
+    pub progress: Option<f64>,
+    /// All updates merged.
+    pub state: Map<String, Value>,
+    /// How many updates that are.
+    pub updates: u64,
+}
+
+/// A file that belongs to the task's result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactView {
+    /// Its name; a later artifact of the same name replaces it.
+    pub name: String,
+    /// Its size before compression.
+    pub bytes: u64,
+    /// When it was taken.
+    pub created_at_ms: i64,
+}
+
+/// What is asked of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// To end.
+    pub cancel: bool,
+    /// To do nothing until this is false again.
+    pub pause: bool,
+    /// How many times a checkpoint was asked for.
+    pub checkpoint_request: u64,
+}
+
+/// `POST …/checkpoints` and `POST …/artifacts`, by path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromPath {
+    /// Absolute; a file or a folder.
+    pub path: PathBuf,
+    /// Instead of the file's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// See [`CheckpointMeta::user`]; not for artifacts.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub meta: Map<String, Value>,
+    /// See [`CheckpointMeta::request`]; not for artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// `POST …/restore`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToPath {
+    /// Absolute; a file, or a folder that is empty or absent.
+    pub path: PathBuf,
+    /// The newest unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Replaces a folder that is not empty.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `PUT …/progress`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// 0 to 1.
+    pub progress: f64,
+    /// Merged into the state.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub data: Map<String, Value>,
+    /// Becomes `message` in the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The word of the problem that says that a task has no checkpoint yet.
+pub const NO_CHECKPOINT: &str = "no-checkpoint";
+/// The header of `GET …/data` that says which checkpoint it is.
+pub const ID_HEADER: &str = "x-outlast-checkpoint";
