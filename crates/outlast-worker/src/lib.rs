@@ -1,5 +1,8 @@
-//! The worker's shell: executors, what the machine has, and the agent that drives the core.
+//! The worker's shell: executors, their keeper, what the machine has, and the agent that drives the
+//! core.
 
 pub mod capabilities;
 pub mod exec;
+pub mod keeper;
+pub mod runner;
 pub mod shell;
