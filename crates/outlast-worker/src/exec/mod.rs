@@ -12,6 +12,7 @@ mod attempt;
 mod cause;
 mod command;
 mod config;
+mod handle;
 mod limits;
 pub mod logs;
 mod oom;
@@ -28,6 +29,7 @@ pub(crate) use attempt::Refusal;
 pub use cause::Cause;
 pub(crate) use command::signal_name;
 pub use config::{Config, OnOutputLimit};
+pub use handle::Handle;
 pub(crate) use root::sweep;
 pub use signals::{NoSignal, Signal};
 pub use verdict::Ended;
@@ -110,13 +112,6 @@ pub struct Executor {
     supervisor: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
     killed: usize,
-}
-
-/// One attempt that was started. Dropping it changes nothing.
-#[derive(Clone)]
-pub struct Handle {
-    inner: Arc<Inner>,
-    attempt: Arc<Attempt>,
 }
 
 impl Executor {
@@ -318,29 +313,6 @@ impl Executor {
 impl Drop for Executor {
     fn drop(&mut self) {
         self.close(StopKind::Interrupt, Some(DROP_GRACE));
-    }
-}
-
-impl Handle {
-    /// Stops the attempt: SIGTERM to its whole tree, SIGKILL after its grace. Returns at once;
-    /// the first stop of an attempt counts.
-    pub fn stop(&self, kind: StopKind) {
-        self.inner.stop(&self.attempt, kind);
-    }
-
-    /// Takes the attempt back if nothing was done for it yet: RETURNED. False: it is too late.
-    pub fn recall(&self) -> bool {
-        let mut state = lock(&self.attempt.state);
-        let waits = state.phase == Phase::Waiting && state.stop.is_none();
-        if waits {
-            state.stop = Some(Why::Recalled);
-        }
-        waits
-    }
-
-    /// When its process was started, in Unix ms; `None` if it was not (yet).
-    pub fn started_at_ms(&self) -> Option<i64> {
-        Some(self.attempt.started.load(Ordering::Relaxed)).filter(|&ms| ms != 0)
     }
 }
 

@@ -56,10 +56,8 @@ struct Counts {
 
 impl Memory {
     pub fn new() -> Memory {
-        let count = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
-            let found = candidates(&text).into_iter().find(|path| kills_in(path).is_some());
-            found
-        });
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let count = candidates(&groups).into_iter().find(|path| kills_in(path).is_some());
         let now = count.as_deref().and_then(kills_in).unwrap_or_default();
         let counts = Counts { looks: [now; 2], spent: now };
         Memory { log: Mutex::new(Log::open().ok()), count, counts: Mutex::new(counts) }

@@ -7,7 +7,7 @@
 //! notices at once: the tasks' processes are found by their marks and ended, the attempts are
 //! INTERRUPTED, and a new keeper is started.
 //!
-//! `host`, `outcomes`, `spool`: the keeper's process. `client`, `connect`: the agent's side.
+//! `host`, `outcomes`, `spool`: the keeper's process. `client`, `connect`, `succession`: the agent's side.
 //! `proto`, `out`, `socket`: both. Everything is in the folder `keeper` below the executor's root.
 
 mod client;
@@ -18,6 +18,7 @@ mod outcomes;
 mod proto;
 mod socket;
 mod spool;
+mod succession;
 
 pub use client::Keeper;
 pub use host::{KeeperConfig, main};

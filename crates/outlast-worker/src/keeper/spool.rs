@@ -27,6 +27,9 @@ pub(super) struct Spool {
     len: u64,
 }
 
+/// Encoded outcomes by task and epoch.
+type Kept = HashMap<(String, u64), Vec<u8>>;
+
 /// Sums bytes up so that a torn or overwritten record is noticed (FNV-1a).
 fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
@@ -63,14 +66,14 @@ fn records(bytes: &[u8]) -> (Vec<(u8, &[u8])>, usize) {
 
 impl Spool {
     /// Opens the file and returns the outcomes (encoded `Finished`) that nobody has forgotten.
-    pub fn open(path: &Path) -> io::Result<(Spool, HashMap<(String, u64), Vec<u8>>)> {
+    pub fn open(path: &Path) -> io::Result<(Spool, Kept)> {
         let mut bytes = Vec::new();
         match File::open(path) {
             Ok(mut file) => drop(file.read_to_end(&mut bytes)?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
-        let mut kept = HashMap::new();
+        let mut kept = Kept::new();
         if bytes.starts_with(MAGIC) {
             let (found, end) = records(&bytes);
             if end < bytes.len() {

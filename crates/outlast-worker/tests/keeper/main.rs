@@ -81,8 +81,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.agent(1).keeper.shutdown(StopKind::Interrupt);
+        if let Ok((keeper, _)) = Keeper::connect(&self.1, launch(&self.1, 0), 1, Vec::new()) {
+            keeper.listen(Box::new(drop));
+            keeper.shutdown(StopKind::Interrupt);
         }
     }
 }
