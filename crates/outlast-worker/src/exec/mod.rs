@@ -310,9 +310,16 @@ impl Executor {
     }
 }
 
+impl Executor {
+    /// What dropping does.
+    pub(crate) fn abandon(&self) {
+        self.close(StopKind::Interrupt, Some(DROP_GRACE));
+    }
+}
+
 impl Drop for Executor {
     fn drop(&mut self) {
-        self.close(StopKind::Interrupt, Some(DROP_GRACE));
+        self.abandon();
     }
 }
 

@@ -98,9 +98,13 @@ impl Memory {
         let now = boot_time();
         log.kills.retain(|kill| kill.at + SLACK >= now);
         let found = log.kills.iter().position(which)?;
-        log.kills.remove(found).map(|kill| format!("kernel log: {}", kill.text))
+        let kill = log.kills.remove(found)?;
+        // It is in the count as well, and is not to explain another death there.
+        self.grown();
+        Some(format!("kernel log: {}", kill.text))
     }
 
+    /// The evidence of the count, once for each time that it grew.
     fn grown(&self) -> Option<String> {
         let path = self.count.as_deref()?;
         let now = kills_in(path)?;

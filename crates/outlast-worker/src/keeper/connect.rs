@@ -70,8 +70,11 @@ impl Wish<'_> {
             match socket::dial(self.root) {
                 Ok(stream) => match self.meet(stream, self.fresh && child.is_none())? {
                     Met::Taken(mut connection) => {
-                        let pid = connection.welcome.pid;
-                        connection.child = child.take_if(|child| child.id() == pid);
+                        connection.child = child.take();
+                        if connection.child.is_none() {
+                            // The agent that it was started by knows of these.
+                            connection.held.swept = 0;
+                        }
                         return Ok(*connection);
                     }
                     Met::Gone => {}
@@ -216,5 +219,69 @@ pub(super) fn describe(status: ExitStatus) -> String {
             None => format!("killed by signal {signal}"),
         },
         (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::JoinHandle;
+
+    /// A keeper of some other version, and what it is asked for once it has told that.
+    fn stranger(root: &Path, version: u32, oldest: u32, busy: u64) -> JoinHandle<Ask> {
+        socket::make_folder(root).unwrap();
+        let listener = socket::listen(root).unwrap();
+        let root = root.to_owned();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut frames = Frames::new();
+            let mut asked = || {
+                while let Ok(true) = frames.read(&mut &stream) {
+                    if let Some(ToKeeper { ask: Some(ask) }) = frames.next().unwrap() {
+                        return ask;
+                    }
+                }
+                Ask::Retire(Nothing {})
+            };
+            assert!(matches!(asked(), Ask::Hello(_)));
+            let software = "9.9.9".to_owned();
+            let welcome =
+                Welcome { version, oldest, software, pid: 42, busy, instance: 1, swept: 0 };
+            let mut bytes = Vec::new();
+            proto::frame(&ToAgent::from(Say::Welcome(welcome)), &mut bytes);
+            (&stream).write_all(&bytes).unwrap();
+            let wish = asked();
+            bytes.clear();
+            proto::frame(&ToAgent::from(Say::Ready(Nothing {})), &mut bytes);
+            if matches!(wish, Ask::Attach(_)) {
+                stream.write_all(&bytes).unwrap();
+            }
+            socket::remove(&root);
+            wish
+        })
+    }
+
+    fn take(root: &Path) -> Result<Connection, KeeperError> {
+        let launch = KeeperLaunch { program: "/bin/false".into(), args: Vec::new() };
+        Wish { root, launch: &launch, slots: 1, env: &[], fresh: true }.take()
+    }
+
+    #[test]
+    fn a_keeper_of_another_version_is_used_if_it_can_be_and_replaced_if_it_is_idle() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        // One that also speaks this version.
+        let newer = stranger(root, 7, proto::VERSION, 2);
+        assert_eq!(take(root).expect("a keeper").welcome.software, "9.9.9");
+        assert!(matches!(newer.join().unwrap(), Ask::Attach(_)));
+        // One that does not, and is busy.
+        let busy = stranger(root, 9, 9, 2);
+        let error = take(root).err().expect("an error").to_string();
+        assert!(error.contains("version 9.9.9 (process 42) runs 2 tasks"), "{error}");
+        busy.join().unwrap();
+        // One that does not, and is idle: another is started, which fails here.
+        let idle = stranger(root, 9, 9, 0);
+        assert!(matches!(take(root), Err(KeeperError::Ended(..))));
+        assert!(matches!(idle.join().unwrap(), Ask::Retire(_)));
     }
 }

@@ -195,7 +195,8 @@ impl Host {
             oldest: proto::OLDEST,
             software: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            busy: self.line.len() as u64,
+            // One that ended would lose what it could not write down.
+            busy: (self.line.len() + usize::from(!self.outcomes.are_safe())) as u64,
             instance: self.instance,
             swept: self.swept,
         };
@@ -204,7 +205,9 @@ impl Host {
         stream.write_all(&bytes)?;
         let attach = match greeting(&mut frames, &mut stream)? {
             Some(Ask::Attach(attach)) => attach,
-            Some(Ask::Retire(_)) if self.line.len() == 0 => return Ok(After::End(stream)),
+            Some(Ask::Retire(_)) if self.line.len() == 0 && self.outcomes.are_safe() => {
+                return Ok(After::End(stream));
+            }
             _ => return Ok(After::Next),
         };
         self.line.executor().set_extra_env(proto::pairs(attach.env));
@@ -215,6 +218,9 @@ impl Host {
         self.outcomes.attach(self.line.held());
         let shut_down = self.listen(&mut frames, &stream);
         self.outcomes.detach();
+        if !matches!(shut_down, Ok(true)) {
+            hang_up(&stream);
+        }
         Ok(match shut_down? {
             true => After::End(Arc::try_unwrap(stream).or_else(|s| s.try_clone())?),
             false => After::Next,

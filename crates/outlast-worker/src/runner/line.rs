@@ -246,9 +246,19 @@ impl Line {
     }
 
     pub(crate) fn shutdown(self: &Arc<Self>, kind: StopKind) {
+        self.stop_waiting(kind);
+        self.executor.shutdown(kind);
+    }
+
+    /// Like a shutdown, in a hurry.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        self.stop_waiting(StopKind::Interrupt);
+        self.executor.abandon();
+    }
+
+    fn stop_waiting(self: &Arc<Self>, kind: StopKind) {
         let waiting: Vec<AttemptId> = self.lock().waiting.iter().cloned().collect();
         // From the last: nothing becomes free for those that are given back after it.
         waiting.iter().rev().for_each(|id| self.stop(id, kind));
-        self.executor.shutdown(kind);
     }
 }

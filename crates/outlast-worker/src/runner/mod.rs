@@ -82,10 +82,17 @@ pub enum Runner {
     Kept(Keeper),
 }
 
-/// An executor in this process.
+/// An executor in this process. Dropping it ends its tasks, with little grace.
 pub struct Here {
     line: Arc<Line>,
     tell: Arc<OnceLock<Tell>>,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        // Each attempt that runs holds the line.
+        self.line.abandon();
+    }
 }
 
 /// Why there is nobody to run attempts.

@@ -1,5 +1,6 @@
 //! The executor with real processes: outcomes, surroundings, output. Stops are in `stops`, pauses in `pauses`.
 
+mod memory;
 mod pauses;
 mod stops;
 
