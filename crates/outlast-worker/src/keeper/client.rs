@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A keeper that is told to shut down has this long beyond the longest kill grace that a task
-/// may have; one that takes longer is left to itself.
-const SHUTDOWN: Duration = Duration::from_secs(3600);
+/// A keeper that is told to shut down has at least this long, and so much longer than the longest
+/// kill grace of what it was given. One that takes longer is left to itself.
+const SHUTDOWN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
 
 /// A keeper, as its agent has it. Dropping this leaves the keeper and its tasks running.
 pub struct Keeper {
@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) instance: u64,
     pub(super) pid: u32,
     pub(super) stream: Option<Arc<UnixStream>>,
+    /// The longest kill grace of what was given.
+    grace: Duration,
     /// Until events are listened to.
     frames: Option<Frames>,
     pub(super) child: Option<Child>,
@@ -102,6 +104,7 @@ impl Keeper {
             instance: taken.welcome.instance,
             pid: taken.welcome.pid,
             stream: Some(stream),
+            grace: Duration::ZERO,
             frames: Some(taken.frames),
             child: taken.child,
             shut_down: false,
@@ -161,6 +164,8 @@ impl Keeper {
         let mut state = client.lock();
         let connection = state.connection;
         for start in starts {
+            let grace = Duration::try_from_secs_f64(start.spec.kill_grace).unwrap_or_default();
+            state.grace = state.grace.max(grace);
             state.ours.insert(start.id, Ours::Given { connection, started_at_ms: 0 });
         }
         // Under the lock, so that it goes over the connection that was noted.
@@ -218,14 +223,17 @@ impl Keeper {
         client.leaving.store(true, Ordering::Relaxed);
         let interrupt = kind == StopKind::Interrupt;
         self.ask(Ask::Shutdown(proto::Shutdown { interrupt }));
-        let deadline = Instant::now() + SHUTDOWN;
+        let limit = client.lock().grace.max(SHUTDOWN.0) + SHUTDOWN.1;
+        let deadline = Instant::now() + limit;
         let mut state = client.wait(deadline, |state| state.goodbye);
         if let Some(stream) = &state.stream {
             let _ = stream.shutdown(Shutdown::Write);
         }
         drop(state);
         state = client.wait(deadline, |_| false);
-        if let Some(mut child) = state.child.take() {
+        if state.over
+            && let Some(mut child) = state.child.take()
+        {
             drop(state);
             let _ = child.wait();
         }

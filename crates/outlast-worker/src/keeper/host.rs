@@ -51,8 +51,9 @@ impl KeeperConfig {
 /// Is the keeper: returns when it has nothing to do any more, or was told to end.
 ///
 /// Gives the process a session of its own, so that no terminal's signals reach it. SIGTERM,
-/// SIGINT and SIGHUP are ignored while an agent is connected (that one decides); without one,
-/// SIGTERM stops all tasks, keeps their outcomes on disk, and ends the process.
+/// SIGINT and SIGHUP are ignored while an agent is connected (that one decides); without one, or
+/// if the agent goes in the same second, SIGTERM stops all tasks, keeps their outcomes on disk,
+/// and ends the process.
 ///
 /// # Errors
 /// If the folder cannot be used, or something else uses it for too long.
@@ -154,12 +155,11 @@ impl Host {
                 return Ok(None);
             }
             if let Some(stream) = accept(listener)? {
-                match self.serve(stream) {
+                match self.serve(stream, terminate) {
                     Ok(After::Next) => {}
                     Ok(After::End(stream)) => return Ok(Some(stream)),
                     Err(error) => tracing::warn!("lost an agent: {error}"),
                 }
-                terminate.store(false, Ordering::Relaxed);
                 alone = Instant::now();
                 continue;
             }
@@ -182,7 +182,7 @@ impl Host {
     }
 
     /// Serves one agent until it is gone.
-    fn serve(&self, mut stream: UnixStream) -> io::Result<After> {
+    fn serve(&self, mut stream: UnixStream, terminate: &AtomicBool) -> io::Result<After> {
         let mut frames = Frames::new();
         stream.set_read_timeout(Some(GREETING))?;
         stream.set_write_timeout(Some(GREETING))?;
@@ -216,7 +216,7 @@ impl Host {
         let stream = Arc::new(stream);
         self.out.open(Arc::clone(&stream));
         self.outcomes.attach(self.line.held());
-        let shut_down = self.listen(&mut frames, &stream);
+        let shut_down = self.listen(&mut frames, &stream, terminate);
         self.outcomes.detach();
         if !matches!(shut_down, Ok(true)) {
             hang_up(&stream);
@@ -228,7 +228,12 @@ impl Host {
     }
 
     /// Does what the agent asks for, until it is gone (false) or told to shut down (true).
-    fn listen(&self, frames: &mut Frames, stream: &UnixStream) -> io::Result<bool> {
+    fn listen(
+        &self,
+        frames: &mut Frames,
+        stream: &UnixStream,
+        terminate: &AtomicBool,
+    ) -> io::Result<bool> {
         let mut ticked = Instant::now();
         let mut farewell = None;
         loop {
@@ -253,6 +258,8 @@ impl Host {
             }
             if ticked.elapsed() >= TICK {
                 self.tick();
+                // Unless the agent goes now: then it may be meant for both.
+                terminate.store(false, Ordering::Relaxed);
                 ticked = Instant::now();
             }
         }

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An agent that has an outcome for longer, and has not said that it is durable, is not relied on.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Not less: an agent whose disk is slow is not helped by more to write.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Outcomes {

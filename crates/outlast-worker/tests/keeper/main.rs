@@ -174,11 +174,12 @@ fn tasks_outlive_a_dropped_agent_and_outcomes_come_until_they_are_forgotten() {
     let pid = pid_in(&place.file("pid"));
     let keeper = agent.keeper.pid();
     drop(agent);
-    until("a task to end without an agent", || fs::metadata(place.file("meanwhile")).ok());
-    std::thread::sleep(Duration::from_millis(300));
-
-    let agent = place.agent(4);
-    assert_eq!(agent.keeper.pid(), keeper);
+    let agent = until("a task to end without an agent", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let agent = place.agent(4);
+        assert_eq!(agent.keeper.pid(), keeper);
+        (agent.held.running.len() == 1).then_some(agent)
+    });
     let [held] = &agent.held.running.clone()[..] else { panic!("{:?}", agent.held) };
     assert!(held.id == long && held.started_at_ms.is_some() && !held.paused);
     assert_eq!(tasks(&agent.held.finished), ["meanwhile", "told"]);
@@ -205,10 +206,16 @@ fn a_killed_agents_tasks_are_taken_over_by_the_next() {
     if let Some(folder) = std::env::var_os("OUTLAST_TEST_AGENT") {
         let root = Path::new(&folder).join("tasks");
         let (keeper, _) = Keeper::connect(&root, launch(&root, 60_000), 2, Vec::new()).unwrap();
-        keeper.listen(Box::new(|_| {}));
-        let line = format!("cd {}; echo $$ >pid; sleep 0.7; echo over", folder.display());
-        let short = format!("echo >{}/short", folder.display());
-        let starts = vec![start("long", shell(&line)), start("short", shell(&short))];
+        let told = Path::new(&folder).join("told");
+        keeper.listen(Box::new(move |events| {
+            let finished = |event: &Event| matches!(event, Event::Finished(_));
+            if events.iter().any(finished) {
+                fs::write(&told, "").unwrap();
+            }
+        }));
+        let line = "cd @; echo $$ >pid; while ! [ -e go ]; do sleep 0.02; done; echo over";
+        let line = line.replace('@', folder.to_str().unwrap());
+        let starts = vec![start("long", shell(&line)), start("short", shell("true"))];
         keeper.start(starts);
         std::thread::sleep(PATIENCE);
         return;
@@ -221,13 +228,14 @@ fn a_killed_agents_tasks_are_taken_over_by_the_next() {
         .spawn()
         .unwrap();
     let pid = pid_in(&place.file("pid"));
-    until("the short one", || fs::metadata(place.file("short")).ok());
+    until("the short one", || fs::metadata(place.file("told")).ok());
     agent.kill().unwrap();
     agent.wait().unwrap();
     let agent = place.agent(2);
     assert_eq!(agent.held.running.len(), 1, "{:?}", agent.held);
     assert_eq!(tasks(&agent.held.finished), ["short"]);
     assert!(is_alive(pid));
+    fs::write(place.file("go"), "").unwrap();
     let (outcome, _) = agent.finished();
     assert_eq!((&*outcome.task_id, &outcome.stdout_tail[..]), ("long", &b"over\n"[..]));
 }
@@ -266,12 +274,14 @@ fn when_the_keeper_is_killed_its_tasks_are_ended_and_told_and_another_takes_over
 fn outcomes_outlive_keeper_and_agent() {
     let place = Place::new();
     let agent = place.agent(2);
-    agent.start("a", place.line("sleep 0.2; echo >@a; exit 3"));
+    agent.start("a", shell("sleep 0.2; exit 3"));
     agent.start("b", place.line("echo $$ >@b; exec sleep 60"));
     let (keeper, pid) = (agent.keeper.pid(), pid_in(&place.file("b")));
     drop(agent);
-    until("a to end", || fs::metadata(place.file("a")).ok());
-    std::thread::sleep(Duration::from_millis(300));
+    until("a to be on disk", || {
+        let spool = fs::read(place.1.join("keeper/spool")).unwrap();
+        spool.windows(9).any(|part| part == b"exit code").then_some(())
+    });
     kill(keeper, "-KILL");
     let agent = place.agent(2);
     assert_eq!(agent.held.swept, 1, "{:?}", agent.held);
@@ -329,6 +339,7 @@ fn pauses_signals_and_stops_reach_tasks() {
         "trap 'echo >@usr1' USR1; echo $$ >@pid; while :; do echo >>@grows; sleep 0.01; done";
     let task = agent.start("task", place.line(line));
     pid_in(&place.file("pid"));
+    while !matches!(agent.next(), Event::Started { .. }) {}
     agent.keeper.signal(&task, Signal::parse("USR1").unwrap());
     until("the signal", || fs::metadata(place.file("usr1")).ok());
     agent.keeper.pause(&task);

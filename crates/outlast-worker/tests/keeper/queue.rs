@@ -22,6 +22,23 @@ fn attempts_run_in_order_as_slots_are_free() {
 }
 
 #[test]
+fn a_task_notices_nothing_of_the_keeper() {
+    let place = Place::new();
+    let agent = place.agent(1);
+    agent.start("task", shell("cat; grep -E 'SigIgn|SigBlk' /proc/self/status; env"));
+    let (outcome, _) = agent.finished();
+    let output = String::from_utf8_lossy(&outcome.stdout_tail).into_owned();
+    let masks = output.lines().filter(|line| line.starts_with("Sig"));
+    for line in masks {
+        let mask = u64::from_str_radix(line.rsplit('\t').next().unwrap(), 16).unwrap();
+        // The C library keeps two real-time signals to itself.
+        assert_eq!(mask & 0x7fff_ffff, 0, "{line}");
+    }
+    assert!(output.contains("SigIgn") && output.contains("OUTLAST_WORKER_ID=w1"), "{output}");
+    assert!(!output.contains("OUTLAST_TEST"), "{output}");
+}
+
+#[test]
 fn what_waits_can_be_taken_back_cancelled_and_held_up() {
     let place = Place::new();
     let agent = place.agent(1);
