@@ -39,6 +39,7 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
             ca_file: None,
             core,
             exec: None,
+            keeper: None,
             functions: HashMap::from([("noop".to_owned(), noop)]),
         };
         let ended = Agent::start(config)?.wait().await;

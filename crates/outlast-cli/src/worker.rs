@@ -126,6 +126,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         ca_file: context.ca(),
         core,
         exec: None,
+        keeper: None,
         functions: Functions::new(),
     };
     let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");

@@ -1,16 +1,20 @@
 //! Compares the executor's rate of `/bin/true` tasks with that of bare spawning, taking turns so
 //! that all see the same machine. `cargo run --release --example spawn_rate -- [rounds] [width]
-//! [bare width]`, where the widths (default 4 and 2) are how many run at once.
+//! [bare width] [staged]`, where the widths (default 4 and 2) are how many run at once.
 //!
-//! The executor is measured twice: with the next task started by the callback of the one that
-//! ended, and by another thread that is told of the end through a channel.
+//! The executor is measured three times: with the next task started by the callback of the one
+//! that ended; by another thread that is told of the end through a channel; and in a keeper's
+//! process, which is given `staged` (default 16) tasks more than run at once.
 
+use outlast_core::AttemptId;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
-use outlast_worker::exec::{Config, Executor};
+use outlast_worker::exec::{Config, Executor, StopKind};
+use outlast_worker::keeper::{self, Keeper, KeeperConfig, KeeperLaunch};
+use outlast_worker::runner::{Event, Start};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 const TASKS: usize = 1000;
@@ -80,41 +84,123 @@ fn by_channel(executor: &Executor, width: usize, round: u64) {
     }
 }
 
-/// The processor time of this process and its reaped children, in seconds.
-fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+/// An agent's side of a keeper: starts one more for each that ends, as many at once as end
+/// together, and forgets those that ended as an agent does that has written them down.
+struct Kept {
+    keeper: Keeper,
+    round: AtomicUsize,
+    next: AtomicUsize,
+    left: AtomicUsize,
+    end: Mutex<mpsc::Sender<()>>,
+    spec: Arc<TaskSpec>,
+}
+
+impl Kept {
+    fn start(&self, count: usize) {
+        let epoch = self.round.load(Ordering::Relaxed) as u64;
+        let first = self.next.fetch_add(count, Ordering::Relaxed);
+        let start = |n| {
+            let id = AttemptId { task: format!("task-{n}").into(), epoch };
+            let (spec, worker) = (Arc::clone(&self.spec), "bench".into());
+            Start { id, spec, worker, env: Vec::new() }
+        };
+        let starts: Vec<Start> = (first..(first + count).min(TASKS)).map(start).collect();
+        if !starts.is_empty() {
+            self.keeper.start(starts);
+        }
+    }
+
+    fn told(&self, events: Vec<Event>) {
+        let mut over = Vec::new();
+        for event in events {
+            let Event::Finished((outcome, _)) = event else { continue };
+            assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{}", outcome.message);
+            over.push(AttemptId { task: outcome.task_id.into(), epoch: outcome.epoch });
+        }
+        self.start(over.len());
+        self.keeper.forget(&over);
+        if self.left.fetch_sub(over.len(), Ordering::Relaxed) == over.len() {
+            self.end.lock().unwrap().send(()).unwrap();
+        }
+    }
+
+    fn run(&self, round: u64, at_once: usize, ended: &mpsc::Receiver<()>) {
+        self.round.store(round as usize, Ordering::Relaxed);
+        self.next.store(0, Ordering::Relaxed);
+        self.left.store(TASKS, Ordering::Relaxed);
+        self.start(at_once);
+        ended.recv().unwrap();
+    }
+}
+
+/// The processor time of a process and its reaped children, in seconds.
+fn cpu(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
     fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("keeper") {
+        let root = std::env::args_os().nth(2).unwrap();
+        return keeper::main(KeeperConfig::new(root)).unwrap();
+    }
     let mut arguments = std::env::args().skip(1).filter_map(|a| a.parse().ok());
     let rounds = arguments.next().unwrap_or(10);
     let width = arguments.next().unwrap_or(4);
     let bare_width = arguments.next().unwrap_or(2);
+    let staged = arguments.next().unwrap_or(16);
     let root = tempfile::tempdir().unwrap();
     let executor = Arc::new(Executor::new(Config::new(root.path())).unwrap());
-    let mut used = [0.0; 3];
+    let (end, ended) = mpsc::channel();
+    let home = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let launch = KeeperLaunch { program, args: vec!["keeper".into(), home.path().into()] };
+    let (keeper, _) = Keeper::connect(home.path(), launch, width as u32, Vec::new()).unwrap();
+    let keeper_pid = keeper.pid().to_string();
+    let kept = Arc::new(Kept {
+        keeper,
+        round: AtomicUsize::new(0),
+        next: AtomicUsize::new(0),
+        left: AtomicUsize::new(0),
+        end: Mutex::new(end),
+        spec: Arc::new(TaskSpec::new(Run::Command(vec!["/bin/true".to_owned()]))),
+    });
+    let told = Arc::clone(&kept);
+    kept.keeper.listen(Box::new(move |events| told.told(events)));
+    let mut used = [0.0; 4];
     let mut measure = |which: usize, run: &dyn Fn()| {
+        let cpu = || cpu("self") + cpu(&keeper_pid);
         let (start, before) = (Instant::now(), cpu());
         run();
         used[which] += cpu() - before;
         TASKS as f64 / start.elapsed().as_secs_f64()
     };
-    let mut ratios = [Vec::new(), Vec::new()];
+    let mut ratios = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..rounds as u64 {
         let bare = measure(0, &|| bare(bare_width));
         let callback = measure(1, &|| by_callback(&executor, width, 2 * round));
         let channel = measure(2, &|| by_channel(&executor, width, 2 * round + 1));
-        println!("per second: bare {bare:.0}, callback {callback:.0}, channel {channel:.0}");
+        let keeper = measure(3, &|| kept.run(round, width + staged, &ended));
+        println!(
+            "per second: bare {bare:.0}, callback {callback:.0}, channel {channel:.0}, \
+             keeper {keeper:.0}"
+        );
         ratios[0].push(callback / bare);
         ratios[1].push(channel / bare);
+        ratios[2].push(keeper / bare);
     }
-    let [callback, channel] = ratios.map(|mut ratios| {
+    let [callback, channel, keeper] = ratios.map(|mut ratios| {
         ratios.sort_by(f64::total_cmp);
         ratios[ratios.len() / 2]
     });
-    println!("median ratio to bare: callback {callback:.3}, channel {channel:.3}");
-    let [bare, callback, channel] = used.map(|s| s * 1e6 / (rounds * TASKS) as f64);
-    println!("processor us per task: bare {bare:.0}, callback {callback:.0}, channel {channel:.0}");
+    println!(
+        "median ratio to bare: callback {callback:.3}, channel {channel:.3}, keeper {keeper:.3}"
+    );
+    let [bare, callback, channel, keeper] = used.map(|s| s * 1e6 / (rounds * TASKS) as f64);
+    println!(
+        "processor us per task: bare {bare:.0}, callback {callback:.0}, channel {channel:.0}, \
+         keeper {keeper:.0}"
+    );
+    kept.keeper.shutdown(StopKind::Interrupt);
 }

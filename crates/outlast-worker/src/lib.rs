@@ -1,6 +1,9 @@
-//! The worker's shell: executors, what the machine has, and the agent that drives the core.
+//! The worker's shell: executors, their keeper, what the machine has, and the agent that drives the
+//! core.
 
 pub mod capabilities;
 pub mod exec;
+pub mod keeper;
 pub mod local;
+pub mod runner;
 pub mod shell;

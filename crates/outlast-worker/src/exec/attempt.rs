@@ -7,27 +7,28 @@ use super::command::{self, Identity};
 use super::logs::{self, Paths};
 use super::spares::{Folder, Log};
 use super::tree::{self, Main};
-use super::{Inner, lock};
+use super::verdict::{self, Ended};
+use super::{Cause, Inner, lock};
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_wire::v2::OutcomeKind;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Child, Command};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
-use wait4::{ResUse, Wait4};
 
 /// Why an attempt is stopped.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Why {
     Cancelled,
     Interrupted,
+    /// It is given back; only what has not begun is.
+    Recalled,
     TimedOut,
     /// It takes too much of the disk; the text says of what.
     Greedy(String),
@@ -36,8 +37,10 @@ pub(super) enum Why {
 /// How far an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Phase {
-    /// No process yet.
+    /// No process yet, and nothing was done for one.
     Waiting,
+    /// About to have one.
+    Starting,
     /// The main process was started and is not reaped.
     Running(Pid),
     /// The main process ended by itself, or there was none: nothing to signal any more.
@@ -54,6 +57,27 @@ pub(super) struct State {
     /// The supervisor found nothing alive of the tree, or gave up on this many processes.
     pub gone: Option<usize>,
     pub deadline: Option<Instant>,
+    /// When it had a process.
+    pub began: Option<Instant>,
+    /// Asked for: that its processes do not run.
+    pub pause: bool,
+    /// They do not: what is left of its time, if that is limited.
+    pub paused: Option<Option<Duration>>,
+}
+
+impl State {
+    pub fn new() -> State {
+        State {
+            phase: Phase::Waiting,
+            stop: None,
+            signalled: false,
+            gone: None,
+            deadline: None,
+            began: None,
+            pause: false,
+            paused: None,
+        }
+    }
 }
 
 /// One attempt, shared by its thread, its handle and the supervisor.
@@ -64,6 +88,8 @@ pub(super) struct Attempt {
     pub epoch: u64,
     pub worker: String,
     pub spec: Arc<TaskSpec>,
+    /// Variables of its own, besides those of its spec.
+    pub env: Vec<(String, String)>,
     pub mark: String,
     pub paths: Paths,
     /// The logs of stdout and stderr, while it runs.
@@ -76,27 +102,35 @@ pub(super) struct Attempt {
     pub peak: AtomicU64,
     /// Disk that its output took at the last look.
     pub disk: AtomicU64,
+    /// The watcher was told that it runs.
+    pub announced: AtomicBool,
 }
 
 /// An attempt to run and whom to tell.
 pub(super) struct Job {
     pub inner: Arc<Inner>,
     pub attempt: Arc<Attempt>,
-    pub done: Box<dyn FnOnce(TaskOutcome) + Send>,
-    /// Set if it must not be run: the outcome's kind and message.
-    pub refused: Option<(OutcomeKind, String)>,
+    pub done: Box<dyn FnOnce(Ended) + Send>,
+    /// Set if it must not be run: the outcome's kind, message and cause.
+    pub refused: Option<Refusal>,
 }
+
+pub(crate) type Refusal = (OutcomeKind, String, Cause);
 
 impl Job {
     /// Runs the attempt to its end and reports the outcome, whatever happens.
     pub fn run(self) {
         let Job { inner, attempt, done, refused } = self;
         let outcome = match refused {
-            Some((kind, message)) => attempt.outcome(kind, message),
+            Some((kind, message, cause)) => {
+                lock(&attempt.state).phase = Phase::Ended;
+                (attempt.outcome(kind, message), cause)
+            }
             None => {
                 catch_unwind(AssertUnwindSafe(|| attempt.execute(&inner))).unwrap_or_else(|_| {
                     attempt.abandon();
-                    attempt.outcome(OutcomeKind::OutcomeInterrupted, "the worker failed inside")
+                    let kind = OutcomeKind::OutcomeInterrupted;
+                    (attempt.outcome(kind, "the worker failed inside"), Cause::WorkerStopped)
                 })
             }
         };
@@ -113,13 +147,13 @@ impl Attempt {
         format!("{}.{}", self.task, self.epoch)
     }
 
-    fn execute(&self, inner: &Arc<Inner>) -> TaskOutcome {
-        if let Some(outcome) = self.stopped_before_start() {
-            return outcome;
+    fn execute(&self, inner: &Arc<Inner>) -> Ended {
+        if let Some(ended) = self.stopped_before_start() {
+            return ended;
         }
         let (mut command, folder) = match self.prepare(inner) {
             Ok(ready) => ready,
-            Err(reason) => return self.outcome(OutcomeKind::OutcomeFailed, reason),
+            Err((reason, cause)) => return self.failed_to_start(reason, cause),
         };
         let orphans = inner.orphans.before();
         let started = now_ms();
@@ -128,7 +162,7 @@ impl Attempt {
             Err(error) => {
                 let reason = command::why_not_started(&error, &command);
                 self.clear_away(inner, folder, true);
-                return self.outcome(OutcomeKind::OutcomeFailed, reason);
+                return self.failed_to_start(reason, Cause::NotStarted);
             }
         };
         drop(command); // and with it our descriptors of the output
@@ -143,9 +177,9 @@ impl Attempt {
             // What it left in its group ends with it, as in CI runners; what left the group stays.
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        let used = reap(&mut child);
+        let used = verdict::reap(&mut child);
         drop(main);
-        let mut outcome = self.judge(inner, used, stop);
+        let (mut outcome, cause) = self.judge(inner, pid.as_raw_pid(), used, stop);
         outcome.finished_at_ms = now_ms();
         let deserted = inner.orphans.none_since(&orphans);
         let [(stdout_bytes, stdout_tail), (stderr_bytes, stderr_tail)] =
@@ -154,27 +188,35 @@ impl Attempt {
         outcome.stdout_tail = stdout_tail.into();
         outcome.stderr_bytes = stderr_bytes;
         outcome.stderr_tail = stderr_tail.into();
-        outcome
+        (outcome, cause)
     }
 
-    fn stopped_before_start(&self) -> Option<TaskOutcome> {
+    fn failed_to_start(&self, reason: String, cause: Cause) -> Ended {
+        lock(&self.state).phase = Phase::Ended;
+        (self.outcome(OutcomeKind::OutcomeFailed, reason), cause)
+    }
+
+    /// From here on it is too late to take it back.
+    fn stopped_before_start(&self) -> Option<Ended> {
         let mut state = lock(&self.state);
-        let kind = match state.stop.as_ref()? {
-            Why::Cancelled => (OutcomeKind::OutcomeCancelled, "cancelled before it started"),
-            _ => (OutcomeKind::OutcomeReturned, "the worker stopped before it started"),
+        let Some(why) = &state.stop else {
+            state.phase = Phase::Starting;
+            return None;
         };
+        let ended = self.not_begun(why);
         state.phase = Phase::Ended;
-        Some(self.outcome(kind.0, kind.1))
+        Some(ended)
     }
 
     /// Creates what the attempt needs: its command, and the folder of its own if it gets one.
-    fn prepare(&self, inner: &Arc<Inner>) -> Result<(Command, Option<Folder>), String> {
+    fn prepare(&self, inner: &Arc<Inner>) -> Result<(Command, Option<Folder>), (String, Cause)> {
         let folder = self.spec.cwd.is_none().then(|| lock(&inner.spares).folder());
         let cwd = match &folder {
             Some(folder) => folder.path.clone(),
             None => {
                 let cwd = self.spec.cwd.as_deref().unwrap_or(".");
-                std::path::absolute(cwd).map_err(|e| format!("cwd {cwd:?}: {e}"))?
+                std::path::absolute(cwd)
+                    .map_err(|e| (format!("cwd {cwd:?}: {e}"), Cause::NotStarted))?
             }
         };
         let who = Identity {
@@ -182,8 +224,10 @@ impl Attempt {
             epoch: self.epoch,
             worker: &self.worker,
             mark: &self.mark,
+            env: &self.env,
         };
-        let ready = command::build(&self.spec, inner, &cwd, &who).and_then(|mut command| {
+        let built = command::build(&self.spec, inner, &cwd, &who);
+        let ready = built.map_err(|reason| (reason, Cause::NotStarted)).and_then(|mut command| {
             let made = folder.as_ref().map_or(Ok(()), Folder::create);
             made.and_then(|()| self.attach_output(inner, &mut command))
                 .map_err(|error| command::why_no_files(&error, &inner.config.root))?;
@@ -210,14 +254,18 @@ impl Attempt {
     fn enter_running(&self, inner: &Arc<Inner>, pid: Pid) {
         let mut state = lock(&self.state);
         state.phase = Phase::Running(pid);
-        state.deadline = self.spec.timeout.map(|s| Instant::now() + seconds(s));
-        let (deadline, stop) = (state.deadline, state.stop.is_some());
+        let now = Instant::now();
+        state.began = Some(now);
+        state.deadline = self.spec.timeout.map(|s| now + seconds(s));
+        let (deadline, stop, pause) = (state.deadline, state.stop.is_some(), state.pause);
         drop(state);
         if let Some(deadline) = deadline {
             inner.wake_at(deadline);
         }
         if stop {
             inner.look_at_stops(Some(self.key));
+        } else if pause {
+            inner.look_at_pauses(self.key);
         }
     }
 
@@ -239,55 +287,6 @@ impl Attempt {
         }
         state.phase = Phase::Ended;
         Some((state.stop.clone()?, state.gone?))
-    }
-
-    fn judge(
-        &self,
-        inner: &Inner,
-        used: io::Result<ResUse>,
-        stop: Option<(Why, usize)>,
-    ) -> TaskOutcome {
-        let used = match used {
-            Ok(used) => used,
-            Err(error) => {
-                let message = format!("its exit status was lost: {error}");
-                return self.outcome(OutcomeKind::OutcomeInterrupted, message);
-            }
-        };
-        let status = used.status;
-        let (kind, message) = match stop {
-            Some((why, left)) => {
-                let (kind, mut message) = match why {
-                    Why::Cancelled => (OutcomeKind::OutcomeCancelled, "cancelled".to_owned()),
-                    Why::Interrupted => {
-                        (OutcomeKind::OutcomeInterrupted, "the worker was stopped".to_owned())
-                    }
-                    Why::TimedOut => {
-                        let limit = self.spec.timeout.unwrap_or_default();
-                        (OutcomeKind::OutcomeTimedOut, format!("timed out after {limit} s"))
-                    }
-                    Why::Greedy(reason) => (OutcomeKind::OutcomeFailed, reason),
-                };
-                if left > 0 {
-                    message += &format!("; {left} of its processes could not be killed");
-                }
-                (kind, message)
-            }
-            None if status.success() => (OutcomeKind::OutcomeSucceeded, String::new()),
-            None => (OutcomeKind::OutcomeFailed, describe(status)),
-        };
-        let mut outcome = self.outcome(kind, message);
-        outcome.has_exit_code = status.code().is_some();
-        outcome.exit_code = status.code().unwrap_or_default();
-        outcome.signal = status.signal().unwrap_or_default();
-        outcome.cpu_ms = (used.rusage.utime + used.rusage.stime).as_millis() as u64;
-        // Linux counts what the worker had resident at the start as the task's own: a peak that is
-        // no higher says nothing, and then only what was seen of the process itself does.
-        let seen = self.peak.load(Ordering::Relaxed);
-        let own = inner.own_peak.load(Ordering::Relaxed) + (1 << 20);
-        let known = used.rusage.maxrss > own || cfg!(not(target_os = "linux"));
-        outcome.max_rss_bytes = if known { used.rusage.maxrss.max(seen) } else { seen };
-        outcome
     }
 
     /// Ends the files of the attempt: what is empty goes, what is too long is cut. Returns the
@@ -339,18 +338,6 @@ impl Attempt {
         }
         state.phase = Phase::Ended;
     }
-
-    fn outcome(&self, kind: OutcomeKind, message: impl Into<String>) -> TaskOutcome {
-        TaskOutcome {
-            task_id: self.task.clone(),
-            epoch: self.epoch,
-            kind: kind as i32,
-            message: message.into(),
-            started_at_ms: self.started.load(Ordering::Relaxed),
-            finished_at_ms: now_ms(),
-            ..TaskOutcome::default()
-        }
-    }
 }
 
 impl Inner {
@@ -368,32 +355,12 @@ impl Inner {
     }
 }
 
-fn reap(child: &mut Child) -> io::Result<ResUse> {
-    loop {
-        match child.wait4() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn describe(status: std::process::ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => match command::signal_name(signal) {
-            Some(name) => format!("killed by signal {signal} ({name})"),
-            None => format!("killed by signal {signal}"),
-        },
-        (None, None) => status.to_string(),
-    }
-}
-
 /// A spec's seconds, within what a spec may say.
 pub(super) fn seconds(value: f64) -> Duration {
     Duration::from_secs_f64(if value > 0.0 { value.min(1e9) } else { 0.0 })
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |d| d.as_millis() as i64)
 }

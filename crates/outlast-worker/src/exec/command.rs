@@ -3,8 +3,8 @@
 //! Everything here keeps to what std can do by `posix_spawn`: no `pre_exec`, and a program that is
 //! a path by the time std sees it, since with an environment of its own std would otherwise fork.
 
-use super::Inner;
 use super::tree::MARK;
+use super::{Cause, Inner};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};
 use std::ffi::{OsStr, OsString};
@@ -30,6 +30,7 @@ pub(super) struct Identity<'a> {
     pub epoch: u64,
     pub worker: &'a str,
     pub mark: &'a str,
+    pub env: &'a [(String, String)],
 }
 
 /// The command of a spec, complete but for its output. The error says why there is none.
@@ -63,6 +64,7 @@ pub(super) fn build(
         .env_clear()
         .envs(base.iter().map(|(name, value)| (name, value)))
         .envs(&spec.env)
+        .envs(inner.extra_env().iter().chain(who.env).map(|(name, value)| (name, value)))
         .env("OUTLAST_TASK_ID", who.task)
         .env("OUTLAST_ATTEMPT", who.epoch.to_string())
         .env("OUTLAST_WORKER_ID", who.worker)
@@ -140,18 +142,18 @@ fn problem_with_folder(folder: &Path) -> Option<String> {
 }
 
 /// Why the files of an attempt could not be created.
-pub(super) fn why_no_files(error: &io::Error, root: &Path) -> String {
+pub(super) fn why_no_files(error: &io::Error, root: &Path) -> (String, Cause) {
     let root = root.display();
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            format!("disk full: no space left for the task's files in {root}")
+            (format!("disk full: no space left for the task's files in {root}"), Cause::Disk)
         }
-        _ => format!("cannot create the task's files in {root}: {error}"),
+        _ => (format!("cannot create the task's files in {root}: {error}"), Cause::NotStarted),
     }
 }
 
 /// The usual name of a signal.
-pub(super) fn signal_name(signal: i32) -> Option<&'static str> {
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
         2 => "SIGINT",

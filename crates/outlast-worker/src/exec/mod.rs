@@ -9,16 +9,34 @@
 //! worker is killed, the next executor of the same root ends what it finds still running.
 
 mod attempt;
+mod cause;
 mod command;
+mod config;
+mod handle;
 mod limits;
 pub mod logs;
+mod oom;
+mod pause;
 mod pool;
 mod root;
+mod signals;
 mod spares;
 mod supervisor;
 mod tree;
+mod verdict;
+
+pub(crate) use attempt::Refusal;
+pub use cause::Cause;
+pub(crate) use command::signal_name;
+pub use config::{Config, OnOutputLimit};
+pub use handle::Handle;
+pub(crate) use root::sweep;
+pub use signals::{NoSignal, Signal};
+pub use verdict::Ended;
+pub(crate) use verdict::{Unbegun, never_begun, plain};
 
 use attempt::{Attempt, Job, Phase, State, Why, seconds};
+use oom::Memory;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use pool::Pool;
@@ -26,61 +44,15 @@ use spares::{Orphans, Spares};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use supervisor::{GIVE_UP, SAMPLE, Supervisor, Table};
 
 /// The kill grace that `Drop` allows at most: a clean exit calls `shutdown` and has more.
 const DROP_GRACE: Duration = Duration::from_secs(1);
-
-/// How an executor runs tasks.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The folder of all logs and working directories; created if absent.
-    pub root: PathBuf,
-    /// Bytes kept of each output stream; default 64 MiB.
-    pub output_cap: u64,
-    /// What happens to a stream that is longer; default: it is cut.
-    pub on_output_limit: OnOutputLimit,
-    /// Bytes of each stream that an outcome carries; default 4096.
-    pub tail: u64,
-    /// Disk that the logs of ended attempts may take together; default 2 GiB.
-    pub keep_logs_bytes: u64,
-    /// A task whose output leaves less of the disk free is killed; default 64 MiB.
-    pub reserve_bytes: u64,
-    /// Whether orphans of tasks become children of this process (Linux: child subreaper), so that
-    /// they are found at once and reaped; default yes. A program that starts children of its own
-    /// in process groups of their own, and waits for them only much later, should turn it off.
-    pub adopt_orphans: bool,
-}
-
-/// What happens to an output stream that is longer than the cap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnOutputLimit {
-    /// The first and the last half are kept; the task goes on. It is killed where the file system
-    /// cannot free a part of a file.
-    Cut,
-    /// The task is killed.
-    Kill,
-}
-
-impl Config {
-    /// The defaults, below `root`.
-    pub fn new(root: impl Into<PathBuf>) -> Config {
-        Config {
-            root: root.into(),
-            output_cap: 64 << 20,
-            on_output_limit: OnOutputLimit::Cut,
-            tail: 4096,
-            keep_logs_bytes: 2 << 30,
-            reserve_bytes: 64 << 20,
-            adopt_orphans: true,
-        }
-    }
-}
 
 /// Why a running attempt is to stop. If the task ended by itself before the first signal, that
 /// stays its outcome.
@@ -92,11 +64,29 @@ pub enum StopKind {
     Interrupt,
 }
 
+/// What an executor tells its watcher about an attempt that goes on. It may cross with the
+/// outcome: what is told of an attempt that has ended means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// It has been running for a while, since this Unix time in ms. Short attempts end without.
+    Started(i64),
+    /// None of its processes runs.
+    Paused,
+    /// They run again.
+    Resumed,
+}
+
+/// Is told of attempts (task, epoch), on the supervisor's thread: it must be quick.
+pub type Watch = Box<dyn Fn(&str, u64, Note) + Send + Sync>;
+
 /// What the executor's threads share.
 struct Inner {
     config: Config,
     root_id: String,
     environment: Vec<(OsString, OsString)>,
+    extra_env: Mutex<Arc<Vec<(String, String)>>>,
+    watch: OnceLock<Watch>,
+    memory: Memory,
     /// Every task's standard input.
     null: File,
     /// Whether orphans of tasks become our children.
@@ -124,13 +114,6 @@ pub struct Executor {
     killed: usize,
 }
 
-/// One attempt that was started. Dropping it changes nothing.
-#[derive(Clone)]
-pub struct Handle {
-    inner: Arc<Inner>,
-    attempt: Arc<Attempt>,
-}
-
 impl Executor {
     /// Opens the root folder, and ends what a former worker left running in it.
     ///
@@ -145,10 +128,14 @@ impl Executor {
         let killed = tree::sweep(&root_id);
         let spares = Spares::new(config.root.join("spare"), config.root.join("work"))?;
         let adopts = config.adopt_orphans && root::adopt_orphans();
+        let extra_env = std::mem::take(&mut config.extra_env);
         let inner = Arc::new(Inner {
             config,
             root_id,
             environment: command::scrubbed_environment(),
+            extra_env: Mutex::new(extra_env.into()),
+            watch: OnceLock::new(),
+            memory: Memory::new(),
             adopts,
             table: Mutex::new(Table::new()),
             wake: Condvar::new(),
@@ -184,6 +171,16 @@ impl Executor {
         &self.inner.config.root
     }
 
+    /// Who is told that attempts run, pause and resume; the first watcher stays.
+    pub fn set_watch(&self, watch: Watch) {
+        let _ = self.inner.watch.set(watch);
+    }
+
+    /// Replaces [`Config::extra_env`] for attempts that start from now on.
+    pub fn set_extra_env(&self, env: Vec<(String, String)>) {
+        *lock(&self.inner.extra_env) = env.into();
+    }
+
     /// Starts an attempt and returns at once. It runs at once too: how many may is the caller's
     /// business, and so is that no attempt is started twice.
     ///
@@ -199,14 +196,30 @@ impl Executor {
         worker_id: &str,
         done: impl FnOnce(TaskOutcome) + Send + 'static,
     ) -> Handle {
+        let (handle, refused) = self.enter(task_id, epoch, spec, worker_id, Vec::new());
+        self.launch(&handle, refused, Box::new(move |(outcome, _)| done(outcome)));
+        handle
+    }
+
+    /// The first half of a start: from here on the attempt can be stopped, paused and taken back,
+    /// but does not run before it is launched, which must follow.
+    pub(crate) fn enter(
+        &self,
+        task_id: &str,
+        epoch: u64,
+        spec: Arc<TaskSpec>,
+        worker_id: &str,
+        env: Vec<(String, String)>,
+    ) -> (Handle, Option<Refusal>) {
         let inner = &self.inner;
         let mut table = lock(&inner.table);
         let mut refused = match outlast_wire::spec::check_task_id(task_id) {
             Ok(()) => None,
-            Err(error) => Some((OutcomeKind::OutcomeFailed, error.to_string())),
+            Err(error) => Some((OutcomeKind::OutcomeFailed, error.to_string(), Cause::NotStarted)),
         };
         if table.closed {
-            refused = Some((OutcomeKind::OutcomeReturned, "the worker is stopping".to_owned()));
+            let message = "the worker is stopping".to_owned();
+            refused = Some((OutcomeKind::OutcomeReturned, message, Cause::WorkerStopped));
         }
         table.next_key += 1;
         let attempt = Arc::new(Attempt {
@@ -215,20 +228,16 @@ impl Executor {
             epoch,
             worker: worker_id.to_owned(),
             spec,
+            env,
             mark: format!("{}:{task_id}.{epoch}", inner.root_id),
             paths: logs::Paths::of(&inner.config.root, task_id, epoch),
             output: Mutex::new(None),
-            state: Mutex::new(State {
-                phase: Phase::Waiting,
-                stop: None,
-                signalled: false,
-                gone: None,
-                deadline: None,
-            }),
+            state: Mutex::new(State::new()),
             changed: Condvar::new(),
             started: AtomicI64::new(0),
             peak: AtomicU64::new(0),
             disk: AtomicU64::new(0),
+            announced: AtomicBool::new(false),
         });
         table.running.insert(attempt.key, Arc::clone(&attempt));
         // A supervisor that is fast asleep does not know that there is something to watch now.
@@ -236,18 +245,24 @@ impl Executor {
             inner.wake.notify_one();
         }
         drop(table);
-        let job = Job {
-            inner: Arc::clone(inner),
-            attempt: Arc::clone(&attempt),
-            done: Box::new(done),
-            refused,
-        };
-        if let Err((error, mut job)) = inner.pool.run(job) {
+        (Handle { inner: Arc::clone(inner), attempt }, refused)
+    }
+
+    /// The second half of a start, once, with what the first returned.
+    pub(crate) fn launch(
+        &self,
+        handle: &Handle,
+        refused: Option<Refusal>,
+        done: Box<dyn FnOnce(Ended) + Send>,
+    ) {
+        let inner = Arc::clone(&self.inner);
+        let job = Job { inner, attempt: Arc::clone(&handle.attempt), done, refused };
+        if let Err((error, mut job)) = self.inner.pool.run(job) {
             let reason = format!("the system refuses another thread: {error}");
-            job.refused.get_or_insert((OutcomeKind::OutcomeFailed, reason));
+            let refusal = (OutcomeKind::OutcomeFailed, reason, Cause::NotStarted);
+            job.refused.get_or_insert(refusal);
             job.run();
         }
-        Handle { inner: Arc::clone(inner), attempt }
     }
 
     /// Attempts that were started and whose outcome was not taken yet.
@@ -295,26 +310,30 @@ impl Executor {
     }
 }
 
-impl Drop for Executor {
-    fn drop(&mut self) {
+impl Executor {
+    /// What dropping does.
+    pub(crate) fn abandon(&self) {
         self.close(StopKind::Interrupt, Some(DROP_GRACE));
     }
 }
 
-impl Handle {
-    /// Stops the attempt: SIGTERM to its whole tree, SIGKILL after its grace. Returns at once;
-    /// the first stop of an attempt counts.
-    pub fn stop(&self, kind: StopKind) {
-        self.inner.stop(&self.attempt, kind);
-    }
-
-    /// When its process was started, in Unix ms; `None` if it was not (yet).
-    pub fn started_at_ms(&self) -> Option<i64> {
-        Some(self.attempt.started.load(Ordering::Relaxed)).filter(|&ms| ms != 0)
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
 impl Inner {
+    fn extra_env(&self) -> Arc<Vec<(String, String)>> {
+        Arc::clone(&lock(&self.extra_env))
+    }
+
+    fn note(&self, attempt: &Attempt, note: Note) {
+        if let Some(watch) = self.watch.get() {
+            watch(&attempt.task, attempt.epoch, note);
+        }
+    }
+
     fn stop(&self, attempt: &Attempt, kind: StopKind) {
         let mut state = lock(&attempt.state);
         if state.phase == Phase::Ended {

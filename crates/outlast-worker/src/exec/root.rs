@@ -35,6 +35,15 @@ pub(super) fn id(root: &Path) -> io::Result<String> {
     Ok(id)
 }
 
+/// Kills what a dead executor of this root left running. Returns how many processes.
+///
+/// # Errors
+/// `WouldBlock` if an executor has the root.
+pub(crate) fn sweep(root: &Path) -> io::Result<usize> {
+    let _lock = take_lock(root)?;
+    Ok(super::tree::sweep(&id(root)?))
+}
+
 /// Makes orphans of tasks children of this process, if the system can.
 #[cfg(target_os = "linux")]
 pub(super) fn adopt_orphans() -> bool {

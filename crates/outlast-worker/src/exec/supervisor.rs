@@ -4,7 +4,7 @@
 //! at their output; a short task comes and goes without waking it.
 
 use super::attempt::{Attempt, Phase, Why, seconds};
-use super::{Inner, limits, lock, tree};
+use super::{Inner, Note, limits, lock, tree};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at the output of the running attempts.
 pub(super) const SAMPLE: Duration = Duration::from_millis(250);
+/// An attempt that has run for so long is worth a word that it runs.
+const LONG: Duration = Duration::from_millis(200);
 /// Memory is looked at every so many samples.
 const MEMORY: u32 = 8;
 /// Without attempts for so many samples the thread goes to sleep.
@@ -34,6 +36,8 @@ pub(super) struct Table {
     pub closed: bool,
     /// Attempts that have a stop to be looked at.
     pub stops: Vec<u64>,
+    /// Attempts that are to be paused or resumed.
+    pub pauses: Vec<u64>,
     /// A main process ended while its tree was being ended.
     pub look: bool,
     /// The earliest time limit of those that were registered since the last look at all.
@@ -52,6 +56,7 @@ impl Table {
             next_key: 0,
             closed: false,
             stops: Vec::new(),
+            pauses: Vec::new(),
             look: false,
             deadline: None,
             kill_by: None,
@@ -73,7 +78,7 @@ struct Stopping {
 }
 
 pub(super) struct Supervisor {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     stopping: HashMap<u64, Stopping>,
     next_look: Instant,
     pause: Duration,
@@ -87,6 +92,7 @@ pub(super) struct Supervisor {
 /// What is to be done after a sleep.
 struct Due {
     stops: Vec<Arc<Attempt>>,
+    pauses: Vec<Arc<Attempt>>,
     /// All attempts, if their limits are to be looked at.
     attempts: Option<Vec<Arc<Attempt>>>,
     kill_by: Option<Instant>,
@@ -113,6 +119,9 @@ impl Supervisor {
         while let Some(due) = self.sleep() {
             for attempt in due.stops {
                 self.begin(attempt, None);
+            }
+            if !due.pauses.is_empty() {
+                self.look_at_pauses(due.pauses);
             }
             if let Some(attempts) = due.attempts {
                 self.look_at_limits(&attempts);
@@ -148,14 +157,17 @@ impl Supervisor {
             if !self.stopping.is_empty() {
                 wakes = wakes.min(self.next_look);
             }
-            if now >= wakes || !table.stops.is_empty() {
+            if now >= wakes || !table.stops.is_empty() || !table.pauses.is_empty() {
                 let all = now >= self.next_sample || table.deadline.is_some_and(|d| d <= now);
                 if all {
                     table.deadline = None;
                 }
                 let stops = std::mem::take(&mut table.stops);
+                let pauses = std::mem::take(&mut table.pauses);
+                let running = |key| table.running.get(key).cloned();
                 return Some(Due {
-                    stops: stops.iter().filter_map(|k| table.running.get(k).cloned()).collect(),
+                    stops: stops.iter().filter_map(running).collect(),
+                    pauses: pauses.iter().filter_map(running).collect(),
                     attempts: all.then(|| table.running.values().cloned().collect()),
                     kill_by: table.kill_by,
                 });
@@ -164,7 +176,8 @@ impl Supervisor {
             let wait = inner.wake.wait_timeout(table, wakes - now);
             table = wait.unwrap_or_else(|e| e.into_inner()).0;
             if Instant::now() >= wakes && self.quiet >= QUIET && table.running.is_empty() {
-                return Some(Due { stops: Vec::new(), attempts: None, kill_by: None });
+                let (stops, pauses) = (Vec::new(), Vec::new());
+                return Some(Due { stops, pauses, attempts: None, kill_by: None });
             }
         }
     }
@@ -199,8 +212,15 @@ impl Supervisor {
         let mut earliest: Option<Instant> = None;
         for attempt in attempts {
             let state = lock(&attempt.state);
-            let Some(deadline) = state.deadline.filter(|_| state.stop.is_none()) else { continue };
+            let long = state.began.is_some_and(|began| now.duration_since(began) >= LONG);
+            let deadline = state.deadline.filter(|_| state.stop.is_none());
+            let running = matches!(state.phase, Phase::Running(_));
             drop(state);
+            if long && running && !attempt.announced.swap(true, Ordering::Relaxed) {
+                let started = attempt.started.load(Ordering::Relaxed);
+                self.inner.note(attempt, Note::Started(started));
+            }
+            let Some(deadline) = deadline else { continue };
             if deadline <= now {
                 self.begin(Arc::clone(attempt), Some(Why::TimedOut));
             } else {
@@ -219,6 +239,7 @@ impl Supervisor {
         self.samples = self.samples.wrapping_add(1);
         if memory {
             self.inner.note_own_peak();
+            self.inner.memory.look();
         }
         for (attempt, why) in limits::sample(&self.inner, attempts, memory) {
             tracing::warn!(task = attempt.task, ?why, "stopping a task");
@@ -281,7 +302,7 @@ impl Stopping {
             if now < self.kill_at {
                 self.signal(left, Signal::TERM);
                 // What is stopped hears nothing until it goes on.
-                let _ = kill_process_group(self.pid, Signal::CONT);
+                self.signal(left, Signal::CONT);
                 return true;
             }
         }

@@ -31,6 +31,8 @@ pub(super) struct Process {
     pub group: i32,
     pub session: i32,
     pub dead: bool,
+    /// Stopped by a signal or a debugger.
+    pub stopped: bool,
     pub start: u64,
 }
 
@@ -51,6 +53,7 @@ impl Process {
         Some(Process {
             pid,
             dead: matches!(*fields.first()?, "Z" | "X" | "x"),
+            stopped: matches!(*fields.first()?, "T" | "t"),
             parent: number(1)? as i32,
             group: number(2)? as i32,
             session: number(3)? as i32,

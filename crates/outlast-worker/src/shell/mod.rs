@@ -14,7 +14,9 @@ mod writer;
 
 pub use functions::{CallContext, Function, Functions};
 
-use crate::exec::{Config as ExecConfig, Executor, StopKind as ExecStop};
+use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
+use crate::keeper::KeeperLaunch;
+use crate::runner::{Event, Runner, RunnerError};
 use link::ToLink;
 use outlast_core::Now;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
@@ -46,6 +48,8 @@ pub struct AgentConfig {
     pub core: WorkerConfig,
     /// Of the executor; its root is `state_dir/tasks` when none is given.
     pub exec: Option<ExecConfig>,
+    /// How commands get a process that outlives this one; without it they end with this one.
+    pub keeper: Option<KeeperLaunch>,
     /// What `call` tasks may name.
     pub functions: Functions,
 }
@@ -59,6 +63,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is nobody to run commands.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
     /// The coordinator's address or the TLS set-up cannot be used.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -118,9 +125,9 @@ impl Agent {
         let (store, snapshot) = WorkerStore::open(&config.state_dir.join("worker.db"))?;
         let exec = config.exec.clone();
         let exec = exec.unwrap_or_else(|| ExecConfig::new(config.state_dir.join("tasks")));
-        let executor = Executor::new(exec).map_err(folder)?;
-        if executor.killed_at_start() > 0 {
-            tracing::warn!("ended {} processes of a former worker", executor.killed_at_start());
+        let (runner, held) = Runner::open(exec, config.core.slots, config.keeper.clone())?;
+        if held.swept > 0 {
+            tracing::warn!("ended {} processes of a former worker", held.swept);
         }
         let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
         let core = Worker::new(config.core.clone(), snapshot, seed, now());
@@ -130,10 +137,19 @@ impl Agent {
             core: Mutex::new(core),
             writer,
             link,
-            runs: Runs::new(executor, config.functions, name.clone()),
+            runs: Runs::new(runner, config.functions, name.clone()),
             status: watch::Sender::new((ConnectionState::Disconnected, String::new())),
             ended: watch::Sender::new(None),
         });
+        let told = Arc::downgrade(&shared);
+        shared.runs.runner().listen(Box::new(move |events| {
+            let Some(shared) = told.upgrade() else { return };
+            let finished = events.into_iter().filter_map(|event| match event {
+                Event::Finished((outcome, _)) => Some(outcome),
+                _ => None,
+            });
+            shared.feed(|core| finished.for_each(|outcome| core.on_finished(now(), outcome)));
+        }));
         let thread = writer::start(store, written, shared.clone()).map_err(StartError::Thread)?;
         let tasks = vec![
             tokio::spawn(link::run(dialler, linked, shared.clone())),

@@ -1,30 +1,21 @@
-//! Starts and stops attempts: commands by the executor, calls by their functions.
+//! Starts and stops attempts: commands by the runner, calls by their functions.
 
 use super::functions::{CallContext, Function, Functions};
 use super::{Shared, now};
-use crate::exec::{Executor, Handle, StopKind as ExecStop};
+use crate::exec::StopKind as ExecStop;
+use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
-use outlast_wire::TaskSpec;
 use outlast_wire::spec::{Call, Run};
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// An attempt that the executor has, or is about to have.
-enum Slot {
-    /// With how it is to be stopped as soon as it has started.
-    Starting(Option<StopKind>),
-    Running(Handle),
-}
+use std::sync::Arc;
 
 pub(super) struct Runs {
-    executor: Executor,
+    runner: Runner,
     functions: Functions,
-    worker: String,
-    slots: Mutex<HashMap<AttemptId, Slot>>,
+    worker: Arc<str>,
 }
 
 fn stop_of(kind: StopKind) -> ExecStop {
@@ -35,72 +26,44 @@ fn stop_of(kind: StopKind) -> ExecStop {
 }
 
 impl Runs {
-    pub fn new(executor: Executor, functions: Functions, worker: String) -> Runs {
-        Runs { executor, functions, worker, slots: Mutex::new(HashMap::new()) }
+    pub fn new(runner: Runner, functions: Functions, worker: String) -> Runs {
+        Runs { runner, functions, worker: worker.into() }
+    }
+    pub fn runner(&self) -> &Runner {
+        &self.runner
     }
     pub fn root(&self) -> &Path {
-        self.executor.root()
+        self.runner.root()
     }
     pub fn shutdown(&self, kind: ExecStop) {
-        self.executor.shutdown(kind);
-    }
-    fn slots(&self) -> MutexGuard<'_, HashMap<AttemptId, Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runner.shutdown(kind);
     }
 
     /// Starts and stops; gives back what ended right away.
     pub fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome> {
-        let mut ended = Vec::new();
+        let (mut ended, mut starts) = (Vec::new(), Vec::new());
         for output in todo {
             match output {
                 Output::Run(task, epoch, spec) => match &spec.run {
                     Run::Call(call) => ended.extend(self.call(shared, &task, epoch, call)),
-                    Run::Command(_) | Run::Shell(_) => self.start(shared, task, epoch, spec),
+                    Run::Command(_) | Run::Shell(_) => {
+                        let (id, worker) = (AttemptId { task, epoch }, self.worker.clone());
+                        starts.push(Start { id, spec, worker, env: Vec::new() });
+                    }
                 },
-                Output::StopRun(task, epoch, kind) => self.stop(AttemptId { task, epoch }, kind),
+                Output::StopRun(task, epoch, kind) => {
+                    // What is to be stopped may be among those that are to be started.
+                    self.runner.start(std::mem::take(&mut starts));
+                    // One that is over, or is a call, which cannot be stopped, is not known.
+                    self.runner.stop(&AttemptId { task, epoch }, stop_of(kind));
+                }
                 _ => {}
             }
         }
+        if !starts.is_empty() {
+            self.runner.start(starts);
+        }
         ended
-    }
-
-    fn start(&self, shared: &Arc<Shared>, task: TaskId, epoch: u64, spec: Arc<TaskSpec>) {
-        let id = AttemptId { task: task.clone(), epoch };
-        self.slots().insert(id.clone(), Slot::Starting(None));
-        let (of, back) = (id.clone(), shared.clone());
-        let handle = self.executor.start(&task, epoch, spec, &self.worker, move |outcome| {
-            back.runs.slots().remove(&of);
-            back.feed(|core| core.on_finished(now(), outcome));
-        });
-        let mut slots = self.slots();
-        // It may be over by now.
-        if let Some(slot) = slots.get_mut(&id) {
-            let wanted = match slot {
-                Slot::Starting(stop) => *stop,
-                Slot::Running(_) => None,
-            };
-            *slot = Slot::Running(handle.clone());
-            drop(slots);
-            if let Some(kind) = wanted {
-                handle.stop(stop_of(kind));
-            }
-        }
-    }
-
-    fn stop(&self, id: AttemptId, kind: StopKind) {
-        let mut slots = self.slots();
-        match slots.get_mut(&id) {
-            Some(Slot::Running(handle)) => {
-                let handle = handle.clone();
-                drop(slots);
-                handle.stop(stop_of(kind));
-            }
-            Some(Slot::Starting(stop)) => {
-                stop.get_or_insert(kind);
-            }
-            // Over, or a call, which cannot be stopped from outside.
-            None => {}
-        }
     }
 
     fn call(

@@ -1,5 +1,7 @@
-//! The executor with real processes: outcomes, surroundings, output. Stops are in `stops`.
+//! The executor with real processes: outcomes, surroundings, output. Stops are in `stops`, pauses in `pauses`.
 
+mod memory;
+mod pauses;
 mod stops;
 
 use outlast_wire::spec::Call;

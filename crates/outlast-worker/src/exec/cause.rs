@@ -1,0 +1,90 @@
+//! Why an attempt ended, as one of a few words that programs can act on.
+
+use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+
+/// Why an attempt ended. The outcome's message says it for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Cause {
+    /// Not known, or a cause of a newer version.
+    #[default]
+    Unknown,
+    /// It ended by itself, well or with an exit code.
+    Exit,
+    /// A signal that the worker did not send.
+    Signal,
+    /// The kernel killed it, or a process of its own, for want of memory.
+    OutOfMemory,
+    /// Its time limit.
+    TimedOut,
+    /// Somebody did not want it any more.
+    Cancelled,
+    /// The worker stopped, or failed inside.
+    WorkerStopped,
+    /// Its output took too much of the disk, or there was no space to start it.
+    Disk,
+    /// It had no process: it could not be started, or was taken back before.
+    NotStarted,
+    /// The keeper that it ran under died.
+    KeeperDied,
+}
+
+/// In the order of their numbers.
+const ALL: [(Cause, &str); 10] = [
+    (Cause::Unknown, "unknown"),
+    (Cause::Exit, "exit"),
+    (Cause::Signal, "signal"),
+    (Cause::OutOfMemory, "out_of_memory"),
+    (Cause::TimedOut, "timed_out"),
+    (Cause::Cancelled, "cancelled"),
+    (Cause::WorkerStopped, "worker_stopped"),
+    (Cause::Disk, "disk"),
+    (Cause::NotStarted, "not_started"),
+    (Cause::KeeperDied, "keeper_died"),
+];
+
+impl Cause {
+    /// Its name in logs, metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        ALL[self as usize].1
+    }
+
+    /// Its number in messages and files; never given to another cause.
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The cause of a number; `Unknown` for one of a newer version.
+    pub fn from_number(number: u32) -> Cause {
+        ALL.get(number as usize).map_or(Cause::Unknown, |(cause, _)| *cause)
+    }
+
+    /// What an outcome alone tells, for those that no executor made. An executor knows more: which
+    /// SIGKILL was for want of memory, which failure was the disk's.
+    pub fn of(outcome: &TaskOutcome) -> Cause {
+        match outcome.kind() {
+            OutcomeKind::OutcomeTimedOut => Cause::TimedOut,
+            OutcomeKind::OutcomeCancelled => Cause::Cancelled,
+            OutcomeKind::OutcomeInterrupted => Cause::WorkerStopped,
+            OutcomeKind::OutcomeReturned => Cause::NotStarted,
+            OutcomeKind::OutcomeSucceeded => Cause::Exit,
+            OutcomeKind::OutcomeFailed if outcome.signal != 0 => Cause::Signal,
+            OutcomeKind::OutcomeFailed if outcome.started_at_ms == 0 => Cause::NotStarted,
+            OutcomeKind::OutcomeFailed => Cause::Exit,
+            OutcomeKind::OutcomeUnspecified => Cause::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_each_causes_own() {
+        for (number, (cause, name)) in ALL.into_iter().enumerate() {
+            assert_eq!((cause.number(), cause.as_str()), (number as u32, name));
+            assert_eq!(Cause::from_number(number as u32), cause);
+        }
+        assert_eq!(Cause::from_number(4711), Cause::Unknown);
+    }
+}

@@ -1,0 +1,52 @@
+//! How an executor runs tasks.
+
+use std::path::PathBuf;
+
+/// How an executor runs tasks.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder of all logs and working directories; created if absent.
+    pub root: PathBuf,
+    /// Bytes kept of each output stream; default 64 MiB.
+    pub output_cap: u64,
+    /// What happens to a stream that is longer; default: it is cut.
+    pub on_output_limit: OnOutputLimit,
+    /// Bytes of each stream that an outcome carries; default 4096.
+    pub tail: u64,
+    /// Disk that the logs of ended attempts may take together; default 2 GiB.
+    pub keep_logs_bytes: u64,
+    /// A task whose output leaves less of the disk free is killed; default 64 MiB.
+    pub reserve_bytes: u64,
+    /// Whether orphans of tasks become children of this process (Linux: child subreaper), so that
+    /// they are found at once and reaped; default yes. A program that starts children of its own
+    /// in process groups of their own, and waits for them only much later, should turn it off.
+    pub adopt_orphans: bool,
+    /// Variables of every task, over those of its spec; default none.
+    pub extra_env: Vec<(String, String)>,
+}
+
+/// What happens to an output stream that is longer than the cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOutputLimit {
+    /// The first and the last half are kept; the task goes on. It is killed where the file system
+    /// cannot free a part of a file.
+    Cut,
+    /// The task is killed.
+    Kill,
+}
+
+impl Config {
+    /// The defaults, below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Config {
+        Config {
+            root: root.into(),
+            output_cap: 64 << 20,
+            on_output_limit: OnOutputLimit::Cut,
+            tail: 4096,
+            keep_logs_bytes: 2 << 30,
+            reserve_bytes: 64 << 20,
+            adopt_orphans: true,
+            extra_env: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Outcomes on disk, until an agent has them: a file that is only appended to, and emptied when
+//! nothing in it is wanted any more.
+//!
+//! After a line that names the format, each record is a length (4 bytes), a checksum (8) and so
+//! many bytes: one for the kind, and a message. A torn record at the end, of a crash in the
+//! middle of a write, is dropped: nobody was told that it is safe.
+
+use super::proto::{Finished, Id};
+use prost::Message;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8] = b"outlast spool 1\n";
+const HEAD: usize = 12;
+const FINISHED: u8 = 1;
+const FORGOTTEN: u8 = 2;
+/// From this size on the file is written anew when most of it is not wanted.
+const REWRITE: u64 = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Spool {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+/// Encoded outcomes by task and epoch.
+type Kept = HashMap<(String, u64), Vec<u8>>;
+
+/// Sums bytes up so that a torn or overwritten record is noticed (FNV-1a).
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEAD];
+    bytes.push(kind);
+    bytes.extend_from_slice(body);
+    let (len, sum) = ((bytes.len() - HEAD) as u32, sum(&bytes[HEAD..]));
+    bytes[..4].copy_from_slice(&len.to_le_bytes());
+    bytes[4..HEAD].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// The records of a file, and where the last whole one ends.
+fn records(bytes: &[u8]) -> (Vec<(u8, &[u8])>, usize) {
+    let (mut found, mut at) = (Vec::new(), MAGIC.len());
+    while let Some(head) = bytes.get(at..at + HEAD) {
+        let (len, expected) = head.split_at(4);
+        let len = len.try_into().map_or(0, u32::from_le_bytes) as usize;
+        let Some(body) = bytes.get(at + HEAD..at + HEAD + len) else { break };
+        let Some((kind, message)) = body.split_first() else { break };
+        if expected != sum(body).to_le_bytes() {
+            break;
+        }
+        found.push((*kind, message));
+        at += HEAD + len;
+    }
+    (found, at)
+}
+
+impl Spool {
+    /// Opens the file and returns the outcomes (encoded `Finished`) that nobody has forgotten.
+    pub fn open(path: &Path) -> io::Result<(Spool, Kept)> {
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => drop(file.read_to_end(&mut bytes)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let mut kept = Kept::new();
+        if bytes.starts_with(MAGIC) {
+            let (found, end) = records(&bytes);
+            if end < bytes.len() {
+                tracing::warn!("dropped {} bytes of a torn record", bytes.len() - end);
+            }
+            for (kind, message) in found {
+                match kind {
+                    FINISHED => {
+                        if let Ok(finished) = Finished::decode(message) {
+                            let outcome = finished.outcome;
+                            kept.insert((outcome.task_id, outcome.epoch), message.to_vec());
+                        }
+                    }
+                    FORGOTTEN => {
+                        if let Ok(id) = Id::decode(message) {
+                            kept.remove(&(id.task, id.epoch));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        } else if !bytes.is_empty() {
+            // Of a newer version: it is not ours to destroy.
+            let aside = path.with_extension("unknown");
+            tracing::error!("cannot read {}; it is now {}", path.display(), aside.display());
+            fs::rename(path, aside)?;
+        }
+        Ok((Spool::write(path, kept.values())?, kept))
+    }
+
+    /// A new file with these outcomes in place of the old.
+    fn write<'a>(path: &Path, kept: impl Iterator<Item = &'a Vec<u8>>) -> io::Result<Spool> {
+        let new = path.with_extension("new");
+        let mut bytes = MAGIC.to_vec();
+        kept.for_each(|message| bytes.extend(record(FINISHED, message)));
+        let mut file = File::create(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(path.parent().unwrap_or(path))?.sync_all()?;
+        Ok(Spool { path: path.to_owned(), file, len: bytes.len() as u64 })
+    }
+
+    /// Appends outcomes, and returns once they are on disk.
+    ///
+    /// # Errors
+    /// None of them counts as written then; they may be given again.
+    pub fn append<'a>(&mut self, kept: impl Iterator<Item = &'a Vec<u8>>) -> io::Result<()> {
+        let bytes: Vec<u8> = kept.flat_map(|message| record(FINISHED, message)).collect();
+        self.add(&bytes)?;
+        self.file.sync_data()
+    }
+
+    /// Notes that an outcome is not wanted any more. Without waiting for the disk: if the note is
+    /// lost in a power cut, the outcome is told once more, which does no harm.
+    pub fn forget(&mut self, id: &Id) -> io::Result<()> {
+        self.add(&record(FORGOTTEN, &id.encode_to_vec()))
+    }
+
+    /// Gives back the disk, as far as it is worth it; `kept` are all that are wanted.
+    pub fn tidy<'a>(&mut self, kept: impl Iterator<Item = &'a Vec<u8>> + Clone) -> io::Result<()> {
+        let wanted: u64 = kept.clone().map(|message| (message.len() + HEAD + 1) as u64).sum();
+        if wanted == 0 && self.len > MAGIC.len() as u64 {
+            self.truncate(MAGIC.len() as u64)
+        } else if self.len > REWRITE && self.len > 2 * wanted {
+            *self = Spool::write(&self.path, kept)?;
+            Ok(())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(bytes) {
+            // Half a record would hide all that follow.
+            self.truncate(self.len)?;
+            return Err(error);
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)?;
+        self.file.seek(SeekFrom::Start(len))?;
+        self.len = len;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_wire::v2::TaskOutcome;
+
+    fn finished(task: &str) -> Vec<u8> {
+        let outcome = TaskOutcome { task_id: task.into(), epoch: 1, ..Default::default() };
+        Finished { outcome, cause: 3 }.encode_to_vec()
+    }
+
+    fn tasks(path: &Path) -> Vec<String> {
+        let (_, kept) = Spool::open(path).unwrap();
+        let mut tasks: Vec<_> = kept.into_keys().map(|(task, _)| task).collect();
+        tasks.sort();
+        tasks
+    }
+
+    #[test]
+    fn what_is_written_comes_back_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let (mut spool, kept) = Spool::open(&path).unwrap();
+        assert!(kept.is_empty());
+        spool.append([finished("a"), finished("b")].iter()).unwrap();
+        assert_eq!(tasks(&path), ["a", "b"]);
+        let (mut spool, kept) = Spool::open(&path).unwrap();
+        assert_eq!(kept[&("a".to_owned(), 1)], finished("a"));
+        spool.forget(&Id { task: "a".into(), epoch: 1 }).unwrap();
+        spool.append([finished("c")].iter()).unwrap();
+        spool.tidy([finished("b"), finished("c")].iter()).unwrap();
+        assert_eq!(tasks(&path), ["b", "c"]);
+        let (mut spool, _) = Spool::open(&path).unwrap();
+        spool.tidy([].iter()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), MAGIC);
+        spool.append([finished("d")].iter()).unwrap();
+        assert_eq!(tasks(&path), ["d"]);
+    }
+
+    #[test]
+    fn a_torn_record_is_dropped_and_a_strange_file_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let (mut spool, _) = Spool::open(&path).unwrap();
+        spool.append([finished("a"), finished("b")].iter()).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for cut in 1..finished("b").len() + HEAD {
+            fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            assert_eq!(tasks(&path), ["a"], "{cut}");
+        }
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        fs::write(&path, flipped).unwrap();
+        assert_eq!(tasks(&path), ["a"]);
+        fs::write(&path, "outlast spool 9\n").unwrap();
+        assert!(tasks(&path).is_empty());
+        assert!(path.with_extension("unknown").exists());
+    }
+}

@@ -1,0 +1,220 @@
+//! Who runs the attempts of an agent: an executor in this process, or a keeper that outlives it.
+//!
+//! Both take the same calls and tell the same events, and both let attempts wait for slots in the
+//! same [`Line`], so the agent need not care which it has.
+
+mod line;
+
+pub use line::Line;
+
+use crate::exec::{Config, Ended, Executor, Signal, StopKind};
+use crate::keeper::{Keeper, KeeperError, KeeperLaunch};
+use outlast_core::AttemptId;
+use outlast_wire::TaskSpec;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// An attempt to run.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Which.
+    pub id: AttemptId,
+    /// What.
+    pub spec: Arc<TaskSpec>,
+    /// The worker's name, as the task is told it.
+    pub worker: Arc<str>,
+    /// Variables of this attempt only, over those of its spec and of the worker.
+    pub env: Vec<(String, String)>,
+}
+
+/// What happens to attempts. For each that was started there is one `Finished`, and nothing of
+/// it after that, but for a `Started`, `Paused` or `Resumed` that crossed with it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// It has been running for a while. Short attempts finish without.
+    Started {
+        /// Which.
+        id: AttemptId,
+        /// Since when, in Unix ms.
+        at_ms: i64,
+    },
+    /// It is over.
+    Finished(Ended),
+    /// None of its processes runs until it is resumed.
+    Paused(AttemptId),
+    /// They run again.
+    Resumed(AttemptId),
+    /// The keeper died, and why. What it ran is ended and reported; a new one takes its place.
+    Died(String),
+}
+
+/// Takes events, in order, as many as there are at once.
+pub type Tell = Box<dyn Fn(Vec<Event>) + Send + Sync>;
+
+/// An attempt that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldAttempt {
+    /// Which.
+    pub id: AttemptId,
+    /// Since when it runs, in Unix ms; `None` if it waits for slots.
+    pub started_at_ms: Option<i64>,
+    /// It is paused, or about to be.
+    pub paused: bool,
+}
+
+/// What a former agent left. For each of `running` a `Finished` follows; each of `finished` is
+/// kept until it is forgotten.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Held {
+    /// Attempts that wait or run.
+    pub running: Vec<HeldAttempt>,
+    /// Outcomes that no agent has forgotten.
+    pub finished: Vec<Ended>,
+    /// Processes of a former worker that nobody held, and that were killed.
+    pub swept: usize,
+}
+
+/// Runs attempts.
+pub enum Runner {
+    /// In this process: they end with it.
+    Here(Here),
+    /// In a process that outlives this one.
+    Kept(Keeper),
+}
+
+/// An executor in this process. Dropping it ends its tasks, with little grace.
+pub struct Here {
+    line: Arc<Line>,
+    tell: Arc<OnceLock<Tell>>,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        // Each attempt that runs holds the line.
+        self.line.abandon();
+    }
+}
+
+/// Why there is nobody to run attempts.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The executor's folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] std::io::Error),
+    /// There is no keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+}
+
+impl Runner {
+    /// Opens the executor's folder, here or with a keeper, and takes over what is there. At most
+    /// `slots` are in use at a time; what does not fit waits. Blocks while it kills what a former
+    /// worker left and, with a keeper, until that answers.
+    ///
+    /// # Errors
+    /// [`RunnerError`]; nothing runs then.
+    pub fn open(
+        exec: Config,
+        slots: u32,
+        keeper: Option<KeeperLaunch>,
+    ) -> Result<(Runner, Held), RunnerError> {
+        if let Some(launch) = keeper {
+            let (keeper, held) = Keeper::connect(&exec.root, launch, slots, exec.extra_env)?;
+            return Ok((Runner::Kept(keeper), held));
+        }
+        let executor = Executor::new(exec)?;
+        let held = Held { swept: executor.killed_at_start(), ..Held::default() };
+        let tell: Arc<OnceLock<Tell>> = Arc::default();
+        let told = Arc::clone(&tell);
+        let line = Line::new(executor, slots, move |event, _| {
+            if let Some(tell) = told.get() {
+                tell(vec![event]);
+            }
+        });
+        Ok((Runner::Here(Here { line, tell }), held))
+    }
+
+    /// Says who is told of events, on threads of the runner's; before the first start, and once.
+    pub fn listen(&self, tell: Tell) {
+        match self {
+            Runner::Here(here) => drop(here.tell.set(tell)),
+            Runner::Kept(keeper) => keeper.listen(tell),
+        }
+    }
+
+    /// The folder, as [`crate::exec::logs::read`] wants it.
+    pub fn root(&self) -> &Path {
+        match self {
+            Runner::Here(here) => here.line.executor().root(),
+            Runner::Kept(keeper) => keeper.root(),
+        }
+    }
+
+    /// Starts attempts, in this order, as slots become free. One that is held already is not
+    /// started again. Many at once cost less than one by one.
+    pub fn start(&self, starts: Vec<Start>) {
+        match self {
+            Runner::Here(here) => starts.into_iter().for_each(|start| here.line.start(start)),
+            Runner::Kept(keeper) => keeper.start(starts),
+        }
+    }
+
+    /// Ends an attempt as its spec says: SIGTERM, SIGKILL after its grace.
+    pub fn stop(&self, id: &AttemptId, kind: StopKind) {
+        match self {
+            Runner::Here(here) => here.line.stop(id, kind),
+            Runner::Kept(keeper) => keeper.stop(id, kind),
+        }
+    }
+
+    /// Gives an attempt back as RETURNED if nothing was done for it yet; if not, does nothing.
+    pub fn recall(&self, id: &AttemptId) {
+        match self {
+            Runner::Here(here) => here.line.recall(id),
+            Runner::Kept(keeper) => keeper.recall(id),
+        }
+    }
+
+    /// Stops all processes of an attempt for a while, its time limit too. One that waits keeps
+    /// waiting, and lets others pass. One that runs keeps its slots.
+    pub fn pause(&self, id: &AttemptId) {
+        match self {
+            Runner::Here(here) => here.line.pause(id, true),
+            Runner::Kept(keeper) => keeper.pause(id),
+        }
+    }
+
+    /// Lets a paused attempt go on.
+    pub fn resume(&self, id: &AttemptId) {
+        match self {
+            Runner::Here(here) => here.line.pause(id, false),
+            Runner::Kept(keeper) => keeper.resume(id),
+        }
+    }
+
+    /// Sends the main process of an attempt a signal, if it has one.
+    pub fn signal(&self, id: &AttemptId, signal: Signal) {
+        match self {
+            Runner::Here(here) => here.line.signal(id, signal),
+            Runner::Kept(keeper) => keeper.signal(id, signal),
+        }
+    }
+
+    /// The outcomes of these are durable here: a keeper need not keep them.
+    pub fn forget(&self, ids: &[AttemptId]) {
+        match self {
+            Runner::Here(_) => {}
+            Runner::Kept(keeper) => keeper.forget(ids),
+        }
+    }
+
+    /// Stops everything, waits until all outcomes are told, and ends what tasks left running, and
+    /// the keeper. Takes as long as the longest kill grace. Not for an async thread, nor for one
+    /// that is being told events.
+    pub fn shutdown(&self, kind: StopKind) {
+        match self {
+            Runner::Here(here) => here.line.shutdown(kind),
+            Runner::Kept(keeper) => keeper.shutdown(kind),
+        }
+    }
+}

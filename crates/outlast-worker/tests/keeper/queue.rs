@@ -1,0 +1,89 @@
+//! Attempts that wait in a keeper for slots.
+
+use super::*;
+
+#[test]
+fn attempts_run_in_order_as_slots_are_free() {
+    let place = Place::new();
+    let agent = place.agent(2);
+    let step = |name: &str, slots: u32| {
+        let mut spec = place.line(&format!("echo +{name} >>@log; sleep 0.1; echo -{name} >>@log"));
+        spec.slots = slots;
+        start(name, spec)
+    };
+    // `b` needs both slots, and `c` must not pass it; `d` needs more than there are.
+    let starts = vec![step("a", 1), step("b", 2), step("c", 1), step("d", 9), step("e", 1)];
+    agent.keeper.start(starts);
+    let order: Vec<String> = (0..5).map(|_| agent.finished().0.task_id).collect();
+    assert_eq!(order, ["a", "b", "c", "d", "e"]);
+    let log = fs::read_to_string(place.file("log")).unwrap();
+    let log: Vec<&str> = log.lines().collect();
+    assert_eq!(log, ["+a", "-a", "+b", "-b", "+c", "-c", "+d", "-d", "+e", "-e"]);
+}
+
+#[test]
+fn a_task_notices_nothing_of_the_keeper() {
+    let place = Place::new();
+    let agent = place.agent(1);
+    agent.start("task", shell("cat; grep -E 'SigIgn|SigBlk' /proc/self/status; env"));
+    let (outcome, _) = agent.finished();
+    let output = String::from_utf8_lossy(&outcome.stdout_tail).into_owned();
+    let masks = output.lines().filter(|line| line.starts_with("Sig"));
+    for line in masks {
+        let mask = u64::from_str_radix(line.rsplit('\t').next().unwrap(), 16).unwrap();
+        // The C library keeps two real-time signals to itself.
+        assert_eq!(mask & 0x7fff_ffff, 0, "{line}");
+    }
+    assert!(output.contains("SigIgn") && output.contains("OUTLAST_WORKER_ID=w1"), "{output}");
+    assert!(!output.contains("OUTLAST_TEST"), "{output}");
+}
+
+#[test]
+fn what_waits_can_be_taken_back_cancelled_and_held_up() {
+    let place = Place::new();
+    let agent = place.agent(1);
+    agent.start("first", place.line("while ! [ -e @go ]; do sleep 0.02; done"));
+    for name in ["recalled", "cancelled", "paused", "last"] {
+        agent.start(name, place.line(&format!("echo {name} >>@ran")));
+    }
+    agent.keeper.pause(&id("paused"));
+    agent.until(Event::Paused(id("paused")));
+    // One that runs is not given back.
+    ["first", "recalled"].iter().for_each(|name| agent.keeper.recall(&id(name)));
+    let (outcome, cause) = agent.finished();
+    assert_eq!((&*outcome.task_id, cause), ("recalled", Cause::NotStarted));
+    assert_eq!(outcome.kind(), OutcomeKind::OutcomeReturned);
+    agent.keeper.stop(&id("cancelled"), StopKind::Cancel);
+    let (outcome, cause) = agent.finished();
+    assert_eq!((&*outcome.task_id, cause), ("cancelled", Cause::Cancelled));
+    fs::write(place.file("go"), "").unwrap();
+    let order = [agent.finished().0.task_id, agent.finished().0.task_id];
+    assert_eq!(order, ["first", "last"]);
+    agent.keeper.resume(&id("paused"));
+    assert_eq!(agent.finished().0.task_id, "paused");
+    assert_eq!(fs::read_to_string(place.file("ran")).unwrap(), "last\npaused\n");
+}
+
+#[test]
+fn two_thousand_tasks_have_two_thousand_outcomes() {
+    let place = Place::new();
+    let agent = place.agent(8);
+    const TASKS: usize = 2000;
+    for part in 0..20 {
+        let task = |n| {
+            let spec = TaskSpec::new(Run::Command(vec!["/bin/true".to_owned()]));
+            start(&format!("t{n}"), spec)
+        };
+        agent.keeper.start((part * 100..(part + 1) * 100).map(task).collect());
+    }
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..TASKS {
+        let (outcome, _) = agent.finished();
+        assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
+        agent.keeper.forget(&[id(&outcome.task_id)]);
+        assert!(seen.insert(outcome.task_id));
+    }
+    assert!(agent.events.recv_timeout(Duration::from_millis(100)).is_err());
+    drop(agent);
+    assert_eq!(place.agent(1).held, Held::default());
+}
