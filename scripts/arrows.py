@@ -9,8 +9,8 @@ ALLOWED = {
     "outlast-net": {"outlast-wire"},
     "outlast-blob": set(),
     "outlast-chaos": set(),
-    "outlast-worker": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
-    "outlast-coordinator": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast-worker": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast": {"outlast-wire", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }

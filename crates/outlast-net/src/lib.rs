@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+mod http;
 mod tls;
 mod url;
 
@@ -20,6 +21,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+pub use http::{Answer, Http};
 pub use url::Url;
 
 /// Bytes held for reading and for writing by a link that is idle.
@@ -54,7 +56,7 @@ pub enum DialError {
     },
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 type Socket = WebSocketStream<Box<dyn Io>>;
 
@@ -86,6 +88,19 @@ impl Dialler {
         Ok(Dialler { url, path, key, tls })
     }
 
+    /// Opens a connection: TCP, and TLS where it is asked for.
+    async fn connect(&self) -> Result<Box<dyn Io>, DialError> {
+        let at = self.url.authority();
+        let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
+        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await;
+        let stream = stream.map_err(|e| unreachable(e.to_string()))?;
+        stream.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
+        let Some(connector) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = tls::server_name(&self.url.host).map_err(DialError::Tls)?;
+        let stream = connector.connect(name, stream).await;
+        Ok(Box::new(stream.map_err(|e| DialError::Tls(tls::advice(&at, &e)))?))
+    }
+
     /// Opens a link.
     ///
     /// # Errors
@@ -93,17 +108,7 @@ impl Dialler {
     pub async fn dial(&self) -> Result<(Sender, Receiver), DialError> {
         let at = self.url.authority();
         let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
-        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await;
-        let stream = stream.map_err(|e| unreachable(e.to_string()))?;
-        stream.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
-        let stream: Box<dyn Io> = match &self.tls {
-            None => Box::new(stream),
-            Some(connector) => {
-                let name = tls::server_name(&self.url.host).map_err(DialError::Tls)?;
-                let stream = connector.connect(name, stream).await;
-                Box::new(stream.map_err(|e| DialError::Tls(tls::advice(&at, &e)))?)
-            }
-        };
+        let stream = self.connect().await?;
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let uri = format!("{scheme}://{at}{}", self.path);
         let mut request =

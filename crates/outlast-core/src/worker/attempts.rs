@@ -79,6 +79,13 @@ impl Attempt {
     pub fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running(_))
     }
+    /// When it began to run.
+    pub fn since(&self) -> Option<Now> {
+        match self.stage {
+            Stage::Running(at) => Some(at),
+            _ => None,
+        }
+    }
     /// Whether it could make a checkpoint if it were asked.
     pub fn answers(&self) -> bool {
         self.made > 0 || self.spec.checkpoint_signal.is_some()

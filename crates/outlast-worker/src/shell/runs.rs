@@ -2,7 +2,7 @@
 
 use super::functions::{CallContext, Function, Functions};
 use super::{Shared, now};
-use crate::exec::StopKind as ExecStop;
+use crate::exec::{Signal, StopKind as ExecStop};
 use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
@@ -41,7 +41,7 @@ impl Runs {
 
     /// Starts and stops; gives back what ended right away.
     pub fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome> {
-        let (mut ended, mut starts) = (Vec::new(), Vec::new());
+        let (mut ended, mut starts, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
         for output in todo {
             match output {
                 Output::Run(task, epoch, spec) => match &spec.run {
@@ -52,18 +52,46 @@ impl Runs {
                     }
                 },
                 Output::StopRun(task, epoch, kind) => {
+                    shared.controls.set(&task, epoch, |c| c.cancel = true);
                     // What is to be stopped may be among those that are to be started.
                     self.runner.start(std::mem::take(&mut starts));
                     // One that is over, or is a call, which cannot be stopped, is not known.
                     self.runner.stop(&AttemptId { task, epoch }, stop_of(kind));
                 }
+                Output::Pause(task, epoch, on) => {
+                    self.runner.start(std::mem::take(&mut starts));
+                    shared.controls.set(&task, epoch, |c| c.pause = on);
+                    let id = AttemptId { task, epoch };
+                    match on {
+                        true => self.runner.pause(&id),
+                        false => self.runner.resume(&id),
+                    }
+                }
+                Output::AskCheckpoint(task, epoch) => self.ask_checkpoint(shared, task, epoch),
+                Output::Forget(task, epoch) => {
+                    shared.controls.forget(&task, epoch);
+                    forgotten.push(AttemptId { task, epoch });
+                }
                 _ => {}
             }
+        }
+        if !forgotten.is_empty() {
+            self.runner.forget(&forgotten);
         }
         if !starts.is_empty() {
             self.runner.start(starts);
         }
         ended
+    }
+
+    /// By the signal that the task declared, and for those that look at what is asked of them.
+    fn ask_checkpoint(&self, shared: &Shared, task: TaskId, epoch: u64) {
+        let held = shared.lock().held_spec(&task, epoch);
+        let signal = held.and_then(|(spec, _)| spec.checkpoint_signal.clone());
+        shared.controls.set(&task, epoch, |c| c.checkpoint_request += 1);
+        if let Some(signal) = signal.and_then(|name| Signal::parse(&name).ok()) {
+            self.runner.signal(&AttemptId { task, epoch }, signal);
+        }
     }
 
     fn call(
