@@ -29,7 +29,7 @@ const REMEMBERED: usize = 256;
 const RETRY: u32 = 5;
 
 /// See the module.
-pub(super) struct TaskHost {
+pub(crate) struct TaskHost {
     shared: Arc<Shared>,
     blobs: Blobs,
     dialler: Arc<Dialler>,
@@ -138,6 +138,11 @@ impl TaskHost {
 
     fn controls(&self) -> &Controls {
         &self.shared.controls
+    }
+
+    /// What is asked of an attempt now.
+    pub fn control_now(&self, at: &Attempt) -> Control {
+        self.controls().get(at)
     }
 
     fn held(&self, at: &Attempt) -> Result<TaskId, HostError> {

@@ -16,7 +16,7 @@ mod link;
 mod runs;
 mod writer;
 
-pub use functions::{CallContext, Function, Functions};
+pub use functions::{CallContext, Checkpoint, Function, Functions, TaskContext};
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;
@@ -34,7 +34,7 @@ use outlast_net::{DialError, Dialler};
 use outlast_store::{StoreError, WorkerStore};
 use runs::Runs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use writer::ToWriter;
@@ -119,6 +119,8 @@ pub(crate) struct Shared {
     name: String,
     controls: Controls,
     questions: Mutex<Questions>,
+    /// For functions of this process.
+    host: OnceLock<functions::Link>,
     /// The blob that should be on its way to the coordinator.
     uploads: watch::Sender<Option<Bytes>>,
     status: watch::Sender<Status>,
@@ -169,6 +171,7 @@ impl Agent {
             name: name.clone(),
             controls: Controls::default(),
             questions: Mutex::default(),
+            host: OnceLock::new(),
             uploads: watch::Sender::new(None),
             status: watch::Sender::new((ConnectionState::Disconnected, String::new())),
             ended: watch::Sender::new(None),
@@ -187,10 +190,12 @@ impl Agent {
             tokio::spawn(blobs::upload(dialler.clone(), blobs.clone(), wanted, shared.clone())),
             tokio::spawn(blobs::collect(blobs.clone(), shared.clone())),
         ];
-        shared.feed(|_| ());
+        let host = Arc::new(host::TaskHost::new(shared.clone(), blobs.clone(), dialler.clone()));
+        let runtime = tokio::runtime::Handle::current();
+        let _ = shared.host.set(functions::Link { host: Arc::downgrade(&host), runtime });
+        let local = local::serve(socket, host).map_err(StartError::Local)?;
         shared.take_over(held);
-        let host = host::TaskHost::new(shared.clone(), blobs, dialler);
-        let local = local::serve(socket, Arc::new(host)).map_err(StartError::Local)?;
+        shared.feed(|_| ());
         Ok(Agent { shared, writer: Some(thread), tasks, local: Some(local) })
     }
 
