@@ -87,9 +87,8 @@ impl Worker {
         let seq = self.checkpoints.push(self.batch, checkpoint.clone());
         self.records.push(WorkerRecord::Checkpoint { seq, checkpoint: checkpoint.clone() });
         // What could not be uploaded before so many newer ones were made is needless by now.
-        let of = |c: &v2::Checkpoint| {
-            *c.task_id == **task && c.epoch == epoch && c.artifact.is_empty()
-        };
+        let of =
+            |c: &v2::Checkpoint| *c.task_id == **task && c.epoch == epoch && c.artifact.is_empty();
         for (seq, checkpoint) in self.checkpoints.give_up(of, keep, self.batch) {
             self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
         }
@@ -169,9 +168,8 @@ impl Worker {
     /// coordinator has it.
     pub fn known_checkpoints(&self, task: &str, epoch: Epoch) -> Vec<(Arc<v2::Checkpoint>, bool)> {
         let sending = self.checkpoints.shared();
-        let of = |c: &&Arc<v2::Checkpoint>| {
-            c.task_id == task && c.artifact.is_empty() && !c.dropped
-        };
+        let of =
+            |c: &&Arc<v2::Checkpoint>| c.task_id == task && c.artifact.is_empty() && !c.dropped;
         let mut all: Vec<_> = sending.filter(of).map(|c| (c.clone(), false)).collect();
         if let Some(newest) = self.attempts.get(task, epoch).and_then(|a| a.checkpoint.clone())
             && !all.iter().any(|(c, _)| (c.epoch, c.number) == (newest.epoch, newest.number))

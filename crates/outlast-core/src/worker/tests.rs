@@ -238,11 +238,8 @@ fn of_a_backlog_only_the_newest_are_uploaded_and_the_rest_is_told_of() {
 #[test]
 fn a_dropped_checkpoint_needs_no_upload_after_a_restart() {
     let dropped = v2::Checkpoint { dropped: true, number: 1, ..Default::default() };
-    let kept = v2::Checkpoint {
-        number: 2,
-        manifest: Bytes::from_static(b"two"),
-        ..Default::default()
-    };
+    let kept =
+        v2::Checkpoint { number: 2, manifest: Bytes::from_static(b"two"), ..Default::default() };
     let snapshot = WorkerSnapshot {
         store_id: "s".into(),
         incarnation: 2,

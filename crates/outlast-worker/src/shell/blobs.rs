@@ -162,7 +162,8 @@ async fn send_chunks(
     let mut rest = missing.iter().copied().peekable();
     while rest.peek().is_some() {
         // As many as fit into one request; they are read away from the runtime.
-        let (store, part): (Blobs, Vec<Hash>) = (blobs.clone(), rest.by_ref().take(REQUEST_CHUNKS).collect());
+        let (store, part): (Blobs, Vec<Hash>) =
+            (blobs.clone(), rest.by_ref().take(REQUEST_CHUNKS).collect());
         let body = block(move || {
             let mut body = Vec::with_capacity(REQUEST);
             for chunk in &part {

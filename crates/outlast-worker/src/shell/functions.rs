@@ -77,10 +77,11 @@ impl TaskContext {
         meta: Map<String, Value>,
     ) -> Result<CheckpointView, HostError> {
         let data = data.into();
-        let meta = CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
-        self.ask(|host, at| async move {
-            host.checkpoint(&at, Source::Memory(data.into()), meta).await
-        })
+        let meta =
+            CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
+        self.ask(
+            |host, at| async move { host.checkpoint(&at, Source::Memory(data.into()), meta).await },
+        )
     }
 
     /// The same of a file or folder.

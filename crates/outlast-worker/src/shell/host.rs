@@ -224,11 +224,8 @@ impl TaskHost {
 
 impl Host for TaskHost {
     async fn info(&self, at: &Attempt) -> Result<TaskInfo, HostError> {
-        let (spec, started_at_ms) = self
-            .shared
-            .lock()
-            .held_spec(&at.task, at.epoch)
-            .ok_or(HostError::NoSuchAttempt)?;
+        let (spec, started_at_ms) =
+            self.shared.lock().held_spec(&at.task, at.epoch).ok_or(HostError::NoSuchAttempt)?;
         Ok(TaskInfo {
             task: at.task.clone(),
             attempt: at.epoch,
@@ -298,9 +295,7 @@ impl Host for TaskHost {
         match self.shared.question(ask).await? {
             Answer::State(state) => Ok(state_view(Some(&state))),
             Answer::Refused(why) => Err(refused(&why)),
-            Answer::Checkpoint(_) => {
-                Err(HostError::Internal("another answer was expected".into()))
-            }
+            Answer::Checkpoint(_) => Err(HostError::Internal("another answer was expected".into())),
         }
     }
 

@@ -58,6 +58,10 @@ impl Runs {
                     // One that is over, or is a call, which cannot be stopped, is not known.
                     self.runner.stop(&AttemptId { task, epoch }, stop_of(kind));
                 }
+                Output::Recall(task, epoch) => {
+                    self.runner.start(std::mem::take(&mut starts));
+                    self.runner.recall(&AttemptId { task, epoch });
+                }
                 Output::Pause(task, epoch, on) => {
                     self.runner.start(std::mem::take(&mut starts));
                     shared.controls.set(&task, epoch, |c| c.pause = on);
