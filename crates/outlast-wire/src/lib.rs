@@ -4,6 +4,7 @@
 //! This crate owns serialisation. It knows nothing of sessions, time or sockets.
 
 pub mod api;
+pub mod blobframe;
 mod cause;
 pub mod frame;
 pub mod spec;
