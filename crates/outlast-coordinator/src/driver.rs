@@ -1,18 +1,22 @@
 //! The thread that owns the core: takes inputs in bunches, carries out what the core decides.
 //! Never waits for the disk or for a link.
 
+use crate::blobs::BlobShelf;
 use crate::clock;
 use crate::link::{LinkTx, ToLink};
+use crate::look::Look;
+use crate::writer::Health;
 use outlast_core::TaskId;
 use outlast_core::coord::{ConnId, Coordinator, Output, Request, RequestId, Response, Submission};
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::{CoordReader, StoreError};
 use outlast_wire::TaskSpec;
+use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Inputs that may wait; then links are read no further.
 const INPUTS: usize = 16_384;
@@ -24,7 +28,7 @@ pub(crate) enum Input {
     Open(ConnId, LinkTx),
     Message(ConnId, Kind),
     Malformed(ConnId, String),
-    Close(ConnId, String),
+    Close(ConnId, LinkCause, String),
     Ask(Ask, oneshot::Sender<Answer>),
     /// Sends something that the core need not know of.
     ToLink(ConnId, Kind),
@@ -38,6 +42,13 @@ pub(crate) enum Ask {
     Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>),
     Cancel(TaskId),
     Retry(TaskId),
+    /// Pause it, or let it go on.
+    Pause(TaskId, bool),
+    Checkpoint(TaskId),
+    /// To this worker, or away from where it is.
+    Move(TaskId, Option<String>),
+    /// Give it no new work, or new work again.
+    Drain(String, bool),
     Forget(String),
 }
 
@@ -83,19 +94,27 @@ impl Driver {
     }
 }
 
+/// What the driver reads beside the core.
+pub(crate) struct Sources {
+    pub reader: CoordReader,
+    pub blobs: BlobShelf,
+    pub health: Arc<watch::Sender<Health>>,
+}
+
 /// Starts the thread. It ends on `Report::Stop`, after everything decided was handed to the
-/// writer.
+/// writer; and when the store cannot be read, before anything that rests on it is.
 pub(crate) fn start(
     core: Coordinator,
-    reader: CoordReader,
+    sources: Sources,
     batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
     reports: mpsc::UnboundedReceiver<Report>,
 ) -> std::io::Result<(Driver, std::thread::JoinHandle<()>)> {
     let (inputs, rx) = mpsc::channel(INPUTS);
     let runtime = tokio::runtime::Handle::current();
-    let links = HashMap::new();
-    let state =
-        State { core, reader, batches, links, asked: HashMap::new(), last: 0, slow: Vec::new() };
+    let (links, asked) = (HashMap::new(), HashMap::new());
+    let Sources { reader, blobs, health } = sources;
+    let look = Look::new(reader, blobs);
+    let state = State { core, look, health, batches, links, asked, last: 0, slow: Vec::new() };
     let thread = std::thread::Builder::new()
         .name("core".into())
         .spawn(move || runtime.block_on(state.run(rx, reports)))?;
@@ -104,7 +123,8 @@ pub(crate) fn start(
 
 struct State {
     core: Coordinator,
-    reader: CoordReader,
+    look: Look,
+    health: Arc<watch::Sender<Health>>,
     batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
     links: HashMap<ConnId, LinkTx>,
     asked: HashMap<RequestId, oneshot::Sender<Answer>>,
@@ -146,6 +166,11 @@ impl State {
                     Report::Stop => return,
                 }
             }
+            if let Some(why) = self.look.failed() {
+                tracing::error!("the store cannot be read, stopping: {why}");
+                self.health.send_replace(Health::Broken(why));
+                return;
+            }
             let now = clock::now();
             if self.core.next_wake() <= now.mono {
                 self.core.on_tick(now);
@@ -161,11 +186,11 @@ impl State {
                 self.links.insert(conn, link);
                 self.core.on_open(now, conn);
             }
-            Input::Message(conn, kind) => self.core.on_message(now, conn, kind),
+            Input::Message(conn, kind) => self.core.on_message(now, conn, kind, &self.look),
             Input::Malformed(conn, error) => self.core.on_malformed(now, conn, &error),
-            Input::Close(conn, reason) => {
+            Input::Close(conn, cause, reason) => {
                 self.links.remove(&conn);
-                self.core.on_close(now, conn, &reason);
+                self.core.on_close(now, conn, cause, &reason);
             }
             Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(kind)),
             Input::Look(look) => look(&self.core),
@@ -187,13 +212,19 @@ impl State {
         Ok(match ask {
             Ask::Submit(tasks) => {
                 let find = |(id, spec, chosen): (TaskId, Arc<TaskSpec>, bool)| {
-                    let known = if chosen { self.reader.task_row(&id)? } else { None };
+                    let known = if chosen { self.look.task_row(&id)? } else { None };
                     Ok(Submission { id, spec, known })
                 };
                 Request::Submit(tasks.into_iter().map(find).collect::<Result<_, StoreError>>()?)
             }
-            Ask::Cancel(task) => Request::Cancel { known: self.reader.task_row(&task)?, task },
-            Ask::Retry(task) => Request::Retry { known: self.reader.task_row(&task)?, task },
+            Ask::Cancel(task) => Request::Cancel { known: self.look.task_row(&task)?, task },
+            Ask::Retry(task) => Request::Retry { known: self.look.task_row(&task)?, task },
+            Ask::Pause(task, on) => Request::Pause { known: self.look.task_row(&task)?, task, on },
+            Ask::Checkpoint(task) => {
+                Request::Checkpoint { known: self.look.task_row(&task)?, task }
+            }
+            Ask::Move(task, to) => Request::Move { known: self.look.task_row(&task)?, task, to },
+            Ask::Drain(worker, on) => Request::Drain { worker, on },
             Ask::Forget(name) => Request::Forget(name),
         })
     }
@@ -217,7 +248,8 @@ impl State {
                 }
             }
             let Some(conn) = self.slow.pop() else { return };
-            self.core.on_close(clock::now(), conn, "it does not read what it is sent");
+            let reason = "it does not read what it is sent";
+            self.core.on_close(clock::now(), conn, LinkCause::LinkSlow, reason);
         }
     }
 

@@ -98,7 +98,7 @@ impl Feed {
                 let (name, reason) = (worker.name.clone(), String::new());
                 Some(Happened::Worker { name, event: "connected", at: *at, reason })
             }
-            R::WorkerGone { worker, reason, at } => {
+            R::WorkerGone { worker, reason, at, .. } => {
                 let (name, reason) = (name(worker), reason.clone());
                 Some(Happened::Worker { name, event: "disconnected", at: *at, reason })
             }
@@ -106,7 +106,30 @@ impl Feed {
                 let (name, reason) = (name(worker), String::new());
                 Some(Happened::Worker { name, event: "forgotten", at: *at, reason })
             }
-            R::Cursor { .. } => None,
+            R::WorkerDrained { worker, on, at } => {
+                let (name, reason) = (name(worker), String::new());
+                let event = if *on { "drained" } else { "undrained" };
+                Some(Happened::Worker { name, event, at: *at, reason })
+            }
+            R::Checkpoint { checkpoint: c, worker, at } => {
+                let what = if c.dropped { "dropped " } else { "" };
+                let reason = format!("{what}{}-{} of {} bytes", c.epoch, c.number, c.size);
+                let id = c.task_id.as_str().into();
+                task(&id, "checkpoint", c.epoch, Some(worker), *at, &reason, None)
+            }
+            R::Paused { task: id, on, at } => {
+                let event = if *on { "pause_requested" } else { "resume_requested" };
+                task(id, event, 0, None, *at, "", None)
+            }
+            R::State { update } => {
+                let reason = match update.has_progress {
+                    true => format!("{:.4}", update.progress),
+                    false => String::new(),
+                };
+                let id = update.task_id.as_str().into();
+                task(&id, "state", update.epoch, None, update.at_ms, &reason, None)
+            }
+            R::CheckpointsPruned { .. } | R::Cursor { .. } => None,
         }
     }
 }

@@ -8,16 +8,18 @@
 
 mod api;
 mod auth;
+mod blobs;
 mod clock;
 mod driver;
 mod events;
 mod link;
 mod listen;
 mod logs;
+mod look;
 mod metrics;
 mod readers;
 mod server;
 mod writer;
 
 pub use api::openapi;
-pub use server::{Config, Coordinator, StartError, TlsFiles};
+pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles};

@@ -6,6 +6,7 @@ use crate::logs::Logs;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
+use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{decode, encode};
 use std::sync::Arc;
@@ -38,12 +39,19 @@ pub(crate) async fn serve(
         return;
     }
     let (sink, stream) = socket.split();
-    let reason = tokio::select! {
-        reason = read(stream, conn, &name, &driver, &logs) => reason,
-        reason = write(sink, rx) => reason,
+    let (cause, reason) = tokio::select! {
+        why = read(stream, conn, &name, &driver, &logs) => why,
+        why = write(sink, rx) => why,
     };
     logs.link_ended(conn);
-    let _ = driver.put(Input::Close(conn, reason)).await;
+    let _ = driver.put(Input::Close(conn, cause, reason)).await;
+}
+
+/// Why a link ended, for programs and for people.
+type Why = (LinkCause, String);
+
+fn broke(error: &axum::Error) -> Why {
+    (LinkCause::LinkClosed, format!("the link broke: {error}"))
 }
 
 async fn read(
@@ -52,7 +60,7 @@ async fn read(
     name: &str,
     driver: &Driver,
     logs: &Logs,
-) -> String {
+) -> Why {
     loop {
         let input = match stream.next().await {
             Some(Ok(Message::Binary(data))) => match decode(data) {
@@ -74,35 +82,37 @@ async fn read(
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Close(frame))) => {
                 let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
-                return reason.unwrap_or_else(|| "the worker closed the link".into());
+                let reason = reason.unwrap_or_else(|| "the worker closed the link".into());
+                return (LinkCause::LinkClosed, reason);
             }
-            Some(Err(error)) => return format!("the link broke: {error}"),
-            None => return "the link ended".into(),
+            Some(Err(error)) => return broke(&error),
+            None => return (LinkCause::LinkClosed, "the link ended".into()),
         };
         let malformed = matches!(input, Input::Malformed(..));
         if driver.put(input).await.is_err() {
-            return "the coordinator ends".into();
+            return (LinkCause::LinkRestarted, "the coordinator ends".into());
         }
         if malformed {
             // The writer sends why, and ends the link.
             tokio::time::sleep(LINGER).await;
-            return "a message could not be understood".into();
+            return (LinkCause::LinkRefused, "a message could not be understood".into());
         }
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<ToLink>) -> String {
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<ToLink>) -> Why {
     loop {
         let Some(mut next) = rx.recv().await else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
-            return "the link was given up".into();
+            // The core said why when it let the link go.
+            return (LinkCause::LinkUnspecified, "the link was given up".into());
         };
         // Everything that waits goes out with one flush.
         loop {
             match next {
                 ToLink::Frame(kind) => {
                     if let Err(error) = sink.feed(Message::Binary(encode(kind))).await {
-                        return format!("the link broke: {error}");
+                        return broke(&error);
                     }
                 }
                 ToLink::Close(reason) => {
@@ -113,7 +123,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<T
                         sink.close().await
                     };
                     let _ = tokio::time::timeout(LINGER, bye).await;
-                    return reason;
+                    return (LinkCause::LinkUnspecified, reason);
                 }
             }
             match rx.try_recv() {
@@ -122,7 +132,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<T
             }
         }
         if let Err(error) = sink.flush().await {
-            return format!("the link broke: {error}");
+            return broke(&error);
         }
     }
 }

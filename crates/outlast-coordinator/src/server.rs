@@ -2,13 +2,15 @@
 
 use crate::api::{self, Shared};
 use crate::auth::Auth;
+use crate::blobs::{self, BlobShelf};
 use crate::clock;
-use crate::driver::{self, Driver, Report};
+use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
 use crate::listen::{self, Plain, Tls};
 use crate::logs::Logs;
 use crate::readers::Readers;
 use crate::writer::{self, Health};
+use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
 use outlast_store::{CoordStore, Keys, StoreError};
 use std::future::IntoFuture;
@@ -42,11 +44,35 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Speak TLS.
     pub tls: Option<TlsFiles>,
+    /// Of the store of blobs.
+    pub blobs: BlobConfig,
     /// Of the core.
     pub core: CoordConfig,
 }
 
+/// How the coordinator keeps blobs, which are the data of checkpoints.
+#[derive(Debug, Clone)]
+pub struct BlobConfig {
+    /// Bytes that they may take on disk; none: what the disk has.
+    pub budget: Option<u64>,
+    /// How long what was uploaded stays though no checkpoint refers to it yet; 1 h.
+    pub grace: Duration,
+    /// Between collections of what nothing refers to; 10 min.
+    pub collect_every: Duration,
+}
+
+impl Default for BlobConfig {
+    fn default() -> Self {
+        let (hour, ten_minutes) = (Duration::from_secs(3600), Duration::from_secs(600));
+        BlobConfig { budget: None, grace: hour, collect_every: ten_minutes }
+    }
+}
+
 impl Config {
+    /// The folder of the blobs in a data folder.
+    pub fn blob_folder(data_dir: &std::path::Path) -> PathBuf {
+        data_dir.join("blobs")
+    }
     /// The file of the store in a data folder.
     pub fn store_file(data_dir: &std::path::Path) -> PathBuf {
         data_dir.join("coordinator.db")
@@ -62,6 +88,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store of blobs cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
     /// The address cannot be bound.
     #[error("cannot listen on {0}: {1}; choose another address with --listen")]
     Listen(SocketAddr, io::Error),
@@ -81,6 +110,7 @@ pub struct Coordinator {
     reports: mpsc::UnboundedSender<Report>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
+    collect: tokio::task::JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
     health: watch::Receiver<Health>,
 }
@@ -119,6 +149,13 @@ impl Coordinator {
         let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
         let readers = Readers::new(&store)?;
         let reader = store.reader()?;
+        let folder = Config::blob_folder(dir);
+        let budget = config.blobs.budget;
+        let opened = tokio::task::spawn_blocking(move || {
+            Blobs::open(folder, outlast_blob::Config { budget, ..Default::default() })
+        });
+        let opened = opened.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
+        let shelf = BlobShelf::new(opened, config.blobs.grace);
         let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row));
         let watchers = feed.watchers();
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
@@ -126,15 +163,25 @@ impl Coordinator {
         let (reports, reported) = mpsc::unbounded_channel();
         let (batches, written) = std::sync::mpsc::channel();
         let (health_tx, health) = watch::channel(Health::Good);
-        let writer = writer::start(store, written, reports.clone(), feed, health_tx)
+        let health_tx = Arc::new(health_tx);
+        let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())
             .map_err(StartError::Thread)?;
+        let sources = Sources { reader, blobs: shelf.clone(), health: health_tx };
         let (driver, core): (Driver, _) =
-            driver::start(core, reader, batches, reported).map_err(StartError::Thread)?;
+            driver::start(core, sources, batches, reported).map_err(StartError::Thread)?;
+        let collect = blobs::collect::run(
+            shelf.clone(),
+            driver.clone(),
+            readers.clone(),
+            config.blobs.collect_every,
+        );
+        let collect = tokio::spawn(collect);
         let shared = Arc::new(Shared {
             driver,
             readers,
             auth,
             logs: Arc::new(Logs::default()),
+            shelf,
             watchers,
             health: health.clone(),
             conns: AtomicU64::new(0),
@@ -160,7 +207,7 @@ impl Coordinator {
         };
         let stop_http = Some(stop_http);
         let threads = vec![core, writer];
-        Ok(Coordinator { addr, loopback_only, reports, stop_http, http, threads, health })
+        Ok(Coordinator { addr, loopback_only, reports, stop_http, http, collect, threads, health })
     }
 
     /// Where it listens.
@@ -184,6 +231,7 @@ impl Coordinator {
 
     /// Ends: answers what was asked, closes the links, writes what was decided.
     pub async fn shutdown(mut self) {
+        self.collect.abort();
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());
         }

@@ -5,6 +5,7 @@ use crate::driver::Report;
 use crate::events::Feed;
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::CoordStore;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -51,7 +52,7 @@ pub(crate) fn start(
     batches: Receiver<Batch<CoordRecord>>,
     reports: mpsc::UnboundedSender<Report>,
     feed: Feed,
-    health: watch::Sender<Health>,
+    health: Arc<watch::Sender<Health>>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let writer = Writer { store, reports, feed, health };
     std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&batches))
@@ -61,7 +62,7 @@ struct Writer {
     store: CoordStore,
     reports: mpsc::UnboundedSender<Report>,
     feed: Feed,
-    health: watch::Sender<Health>,
+    health: Arc<watch::Sender<Health>>,
 }
 
 impl Writer {

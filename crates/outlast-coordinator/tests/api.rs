@@ -1,6 +1,6 @@
 //! The HTTP API and the worker's link as strangers use them: mistakes, keys, limits, restarts.
 
-use outlast_coordinator::{Config, Coordinator, TlsFiles};
+use outlast_coordinator::{BlobConfig, Config, Coordinator, TlsFiles};
 use outlast_core::coord::CoordConfig;
 use outlast_net::{Dialler, Receiver, Sender};
 use outlast_store::{Keys, Role};
@@ -14,7 +14,13 @@ use tokio::net::TcpStream;
 
 fn config(dir: &Path) -> Config {
     let core = CoordConfig { max_unfinished: 50, ..Default::default() };
-    Config { listen: ([127, 0, 0, 1], 0).into(), data_dir: dir.into(), tls: None, core }
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data_dir: dir.into(),
+        tls: None,
+        blobs: BlobConfig::default(),
+        core,
+    }
 }
 
 /// Status, content type and body.

@@ -1,6 +1,7 @@
 //! The HTTP API: routes, and what all of them share. `tasks`, `workers` and `watch` hold the
 //! handlers, `views` turns what the store has into what the API says.
 
+mod blobs;
 mod problem;
 mod submit;
 mod tasks;
@@ -9,6 +10,7 @@ mod watch;
 mod workers;
 
 use crate::auth::Auth;
+use crate::blobs::BlobShelf;
 use crate::driver::{Ask, Driver};
 use crate::events::Happened;
 use crate::logs::Logs;
@@ -16,7 +18,7 @@ use crate::readers::Readers;
 use crate::writer::Health;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use outlast_core::coord::Response as CoreResponse;
 use outlast_wire::api as dto;
 pub(crate) use problem::Refusal;
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     pub readers: Readers,
     pub auth: Auth,
     pub logs: Arc<Logs>,
+    pub shelf: BlobShelf,
     pub watchers: broadcast::Sender<Arc<Happened>>,
     pub health: watch_channel::Receiver<Health>,
     pub conns: AtomicU64,
@@ -88,11 +91,16 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))
         .route("/api/v2/worker/{name}/ws", get(workers::link))
+        .route("/api/v2/blobs/missing", post(blobs::missing))
+        .route("/api/v2/blobs/chunks", put(blobs::put_chunks).post(blobs::get_chunks))
+        .route("/api/v2/blobs/manifests", put(blobs::put_manifest))
+        .route("/api/v2/blobs/manifests/{hash}", get(blobs::get_manifest))
         .route("/healthz", get(watch::healthz))
         .route("/readyz", get(watch::readyz))
         .route("/metrics", get(watch::metrics))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        // The blob routes read their bodies in parts, and have limits of their own.
         .layer(DefaultBodyLimit::max(dto::MAX_BODY))
         .with_state(app)
 }

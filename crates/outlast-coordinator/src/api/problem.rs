@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use outlast_blob::BlobError;
 use outlast_wire::api::{PROBLEM_PREFIX, Problem};
 
 /// A request that is not granted.
@@ -49,6 +50,35 @@ impl Refusal {
         let detail = format!("{why}; nothing was acknowledged, ask again later");
         let status = StatusCode::INSUFFICIENT_STORAGE;
         Self::new(status, "store", "the coordinator's store cannot be used", &detail).later(5)
+    }
+    /// What the blob store says.
+    pub fn blob(error: &BlobError) -> Refusal {
+        let text = error.to_string();
+        match error {
+            BlobError::Full { .. } | BlobError::DiskFull => {
+                let detail = format!("{text}; raise --blob-budget or keep fewer checkpoints");
+                let status = StatusCode::INSUFFICIENT_STORAGE;
+                Self::new(status, "blobs-full", "no room for blobs", &detail).later(30)
+            }
+            BlobError::BadChunk { .. } | BlobError::BadManifest { .. } | BlobError::TooLarge => {
+                Self::bad(&text)
+            }
+            BlobError::Unknown(hash) => Self::no_blob(&hash.to_string()),
+            error if error.is_retryable() => Self::busy(&text),
+            _ => Self::internal(&text),
+        }
+    }
+    pub fn no_blob(hash: &str) -> Refusal {
+        let detail = format!("there is no complete blob {hash} here");
+        Self::new(StatusCode::NOT_FOUND, "not-found", "no such blob", &detail)
+    }
+    pub fn busy(why: &str) -> Refusal {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "busy", "not now", &format!("{why}; ask again")).later(2)
+    }
+    pub fn internal(why: &str) -> Refusal {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "internal", "this failed here", why)
     }
     pub fn ending() -> Refusal {
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,0 +1,239 @@
+//! Blobs, for workers: which chunks are missing, chunks and manifests in and out. Bodies are
+//! binary (see `outlast_wire::blobframe`); the store is used from blocking threads only.
+
+use super::{App, Refusal};
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use outlast_blob::{BlobError, Blobs, Hash, Ingest, MAX_CHUNKS, Packed};
+use outlast_store::Role;
+use outlast_wire::blobframe::{self, Decoder, Frame, MAX_BODY, MAX_HASHES, MAX_WANTED};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Silence within a body after which it is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
+/// Bytes of frames that go to a blocking thread in one go.
+const BATCH: usize = 1 << 20;
+/// The longest manifest in bytes, and from where on it counts as large.
+const MANIFEST: (usize, usize) = (16 + 35 * MAX_CHUNKS, 1 << 20);
+const OCTETS: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/octet-stream");
+
+/// Which of these chunks are missing here: concatenated hashes in, concatenated hashes out.
+pub(crate) async fn missing(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    let asked = hashes(body, MAX_HASHES).await?;
+    let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
+    Ok(([OCTETS], concatenated(&missing)).into_response())
+}
+
+/// Takes chunks; they are durable when this answers 200. All of them, or none.
+pub(crate) async fn put_chunks(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    let _turn = turn(&app.shelf.uploads).await?;
+    let mut body = body.into_data_stream();
+    let mut decoder = Decoder::default();
+    let mut ingest = app.shelf.blobs.ingest();
+    let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0);
+    while let Some(data) = next(&mut body).await? {
+        total += data.len();
+        if total > MAX_BODY {
+            return Err(too_large(MAX_BODY));
+        }
+        // In pieces, so that memory stays small whatever the server reads at a time.
+        for piece in data.chunks(BATCH) {
+            decoder.push(piece);
+            while let Some(frame) = decoder.next().map_err(|e| Refusal::bad(&e.to_string()))? {
+                waiting += frame.bytes.len();
+                batch.push(frame);
+            }
+            if waiting >= BATCH {
+                ingest = add(&app, ingest, std::mem::take(&mut batch)).await?;
+                waiting = 0;
+            }
+        }
+    }
+    decoder.end().map_err(|e| Refusal::bad(&e.to_string()))?;
+    let ingest = add(&app, ingest, batch).await?;
+    let done = blocking(&app, move |_| ingest.commit()).await?;
+    let count = [("outlast-new-chunks", done.new_chunks.to_string())];
+    Ok((StatusCode::OK, count).into_response())
+}
+
+async fn add(app: &App, mut ingest: Ingest, batch: Vec<Frame>) -> Result<Ingest, Refusal> {
+    if batch.is_empty() {
+        return Ok(ingest);
+    }
+    let add = move |_: &Blobs| {
+        for Frame { hash, raw_len, compressed, bytes } in batch {
+            let packed = Packed { raw_len, compressed, bytes: bytes.into() };
+            ingest.add(Hash::from_bytes(hash), packed)?;
+        }
+        Ok(ingest)
+    };
+    blocking(app, add).await
+}
+
+/// Takes a manifest all of whose chunks are here; durable when this answers 204. 409 carries
+/// the hashes that are missing.
+pub(crate) async fn put_manifest(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    // One of unknown length may be large.
+    let large = length.is_none_or(|n: usize| n > MANIFEST.1);
+    let _turn = if large { Some(turn(&app.shelf.large).await?) } else { None };
+    let bytes = whole(body, if large { MANIFEST.0 } else { MANIFEST.1 }).await?;
+    let accept = move |blobs: &Blobs| match blobs.accept_manifest(&bytes) {
+        Ok(hash) => Ok(Ok(hash)),
+        Err(BlobError::Missing(missing)) => Ok(Err(missing)),
+        Err(error) => Err(error),
+    };
+    match blocking(&app, accept).await? {
+        Ok(hash) => {
+            app.shelf.accepted(hash);
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Err(missing) => {
+            Ok((StatusCode::CONFLICT, [OCTETS], concatenated(&missing)).into_response())
+        }
+    }
+}
+
+/// One manifest, encoded.
+pub(crate) async fn get_manifest(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(hash): Path<String>,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    let hash: Hash = hash.parse().map_err(|e| Refusal::bad(&format!("{e}")))?;
+    let found = blocking(&app, move |blobs| {
+        // Looking pins it, so that its chunks can be fetched next.
+        if !blobs.has_manifest(&hash)? {
+            return Ok(None);
+        }
+        Ok(blobs.manifest(&hash)?.map(|m| m.encode()))
+    });
+    let bytes = found.await?.ok_or_else(|| Refusal::no_blob(&hash.to_string()))?;
+    Ok(([OCTETS], bytes).into_response())
+}
+
+/// Gives chunks, as frames in the order asked for. 404 carries the hashes that are not here.
+pub(crate) async fn get_chunks(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    let wanted = hashes(body, MAX_WANTED).await?;
+    let asked = wanted.clone();
+    let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
+    if !missing.is_empty() {
+        return Ok((StatusCode::NOT_FOUND, [OCTETS], concatenated(&missing)).into_response());
+    }
+    let from = (app.shelf.blobs.clone(), wanted, 0);
+    let stream = futures_util::stream::unfold(Some(from), |from| async {
+        let (blobs, wanted, at) = from?;
+        if at >= wanted.len() {
+            return None;
+        }
+        let load = move || {
+            let (mut out, mut at) = (Vec::new(), at);
+            while at < wanted.len() && out.len() < BATCH / 2 {
+                let packed = blobs.load(&wanted[at])?;
+                let hash = wanted[at].as_bytes();
+                blobframe::encode(hash, packed.raw_len, packed.compressed, &packed.bytes, &mut out);
+                at += 1;
+            }
+            Ok::<_, BlobError>((Bytes::from(out), (blobs, wanted, at)))
+        };
+        match tokio::task::spawn_blocking(load).await {
+            Ok(Ok((bytes, rest))) => Some((Ok(bytes), Some(rest))),
+            // The answer breaks off: its reader asks again for what it lacks.
+            Ok(Err(error)) => Some((Err(error.to_string()), None)),
+            Err(error) => Some((Err(error.to_string()), None)),
+        }
+    });
+    Ok(([OCTETS], Body::from_stream(stream)).into_response())
+}
+
+/// Uses the store from a blocking thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&Blobs) -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let blobs = app.shelf.blobs.clone();
+    match tokio::task::spawn_blocking(move || work(&blobs)).await {
+        Ok(done) => done.map_err(|e| Refusal::blob(&e)),
+        Err(error) => Err(Refusal::internal(&error.to_string())),
+    }
+}
+
+async fn turn(turns: &std::sync::Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    match tokio::time::timeout(TURN, turns.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Refusal::busy("many uploads are on their way")),
+    }
+}
+
+/// The next part of a body; `None` at its end.
+async fn next(body: &mut BodyDataStream) -> Result<Option<Bytes>, Refusal> {
+    match tokio::time::timeout(SILENCE, body.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(data))) => Ok(Some(data)),
+        Ok(Some(Err(error))) => Err(Refusal::bad(&format!("the body broke off: {error}"))),
+        Err(_) => Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow",
+            "the body stopped arriving",
+            "send it again; what was answered with 200 need not be sent",
+        )),
+    }
+}
+
+async fn whole(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let mut body = body.into_data_stream();
+    let mut all = Vec::new();
+    while let Some(data) = next(&mut body).await? {
+        if all.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+async fn hashes(body: Body, limit: usize) -> Result<Vec<Hash>, Refusal> {
+    let bytes = whole(body, limit * 32).await?;
+    let (hashes, rest) = bytes.as_chunks::<32>();
+    if !rest.is_empty() {
+        let detail = format!("{} bytes are no whole number of 32-byte hashes", bytes.len());
+        return Err(Refusal::bad(&detail));
+    }
+    Ok(hashes.iter().map(|hash| Hash::from_bytes(*hash)).collect())
+}
+
+fn concatenated(hashes: &[Hash]) -> Vec<u8> {
+    hashes.iter().flat_map(|h| *h.as_bytes()).collect()
+}
+
+fn too_large(limit: usize) -> Refusal {
+    let detail = format!("the limit is {limit} bytes; send it in smaller parts");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large", &detail)
+}

@@ -1,0 +1,87 @@
+//! The blobs of checkpoints: the store beside the database, what was accepted lately, and the
+//! collection of what nothing refers to. `api::blobs` is how workers reach it.
+
+pub(crate) mod collect;
+
+use outlast_blob::{BlobError, Blobs, Hash};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Uploads at a time; others wait. Each takes some 3 MiB.
+const UPLOADS: usize = 128;
+/// Large manifests in memory at a time.
+const LARGE: usize = 4;
+/// Manifests remembered as accepted lately.
+const REMEMBERED: usize = 16_384;
+
+/// The blob store and what belongs to it. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct BlobShelf {
+    pub blobs: Blobs,
+    recent: Arc<Mutex<HashMap<Hash, Instant>>>,
+    /// How long what was accepted stays without a checkpoint that refers to it.
+    pub grace: Duration,
+    pub uploads: Arc<Semaphore>,
+    pub large: Arc<Semaphore>,
+    pub collected: Arc<Mutex<collect::Totals>>,
+}
+
+impl BlobShelf {
+    pub fn new(blobs: Blobs, grace: Duration) -> BlobShelf {
+        BlobShelf {
+            blobs,
+            recent: Arc::default(),
+            grace,
+            uploads: Semaphore::new(UPLOADS).into(),
+            large: Semaphore::new(LARGE).into(),
+            collected: Arc::default(),
+        }
+    }
+
+    /// A manifest was accepted: for half its grace nobody need ask the store for it.
+    pub fn accepted(&self, manifest: Hash) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= REMEMBERED {
+            recent.clear();
+        }
+        recent.insert(manifest, Instant::now());
+    }
+
+    /// Whether the blob is complete and stays for a while. The core's thread asks: for what was
+    /// just uploaded, which is nearly always, it does not wait for a commit of the index.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn has(&self, manifest: &[u8]) -> Result<bool, BlobError> {
+        let Ok(manifest) = <[u8; 32]>::try_from(manifest) else { return Ok(false) };
+        let manifest = Hash::from_bytes(manifest);
+        {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent.get(&manifest).is_some_and(|at| at.elapsed() < self.grace / 2) {
+                return Ok(true);
+            }
+        }
+        self.blobs.has_manifest(&manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_is_had_once_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path(), outlast_blob::Config::default()).unwrap();
+        let shelf = BlobShelf::new(blobs, Duration::from_secs(60));
+        let unknown = Hash::of(b"x");
+        assert!(!shelf.has(unknown.as_bytes()).unwrap());
+        assert!(!shelf.has(b"short").unwrap());
+        let put = shelf.blobs.put(&b"hello"[..]).unwrap();
+        assert!(shelf.has(put.manifest.as_bytes()).unwrap());
+        shelf.accepted(unknown);
+        assert!(shelf.has(unknown.as_bytes()).unwrap(), "trusted without a look");
+    }
+}

@@ -1,0 +1,58 @@
+//! What the core may look up: tasks that are over, and blobs.
+
+use crate::blobs::BlobShelf;
+use outlast_core::coord::Lookup;
+use outlast_core::records::TaskRow;
+use outlast_store::{CoordReader, StoreError};
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// How often the store is asked before it counts as unreadable, and the pause in between.
+const TRIES: (u32, Duration) = (5, Duration::from_millis(100));
+
+pub(crate) struct Look {
+    reader: CoordReader,
+    blobs: BlobShelf,
+    failed: RefCell<Option<String>>,
+}
+
+impl Look {
+    pub fn new(reader: CoordReader, blobs: BlobShelf) -> Look {
+        Look { reader, blobs, failed: RefCell::new(None) }
+    }
+
+    pub fn task_row(&self, id: &str) -> Result<Option<TaskRow>, StoreError> {
+        self.reader.task_row(id)
+    }
+
+    /// Why the core was told that a task is unknown though nobody could look. What it decided
+    /// since must not be carried out.
+    pub fn failed(&self) -> Option<String> {
+        self.failed.borrow_mut().take()
+    }
+}
+
+impl Lookup for Look {
+    fn task(&self, id: &str) -> Option<TaskRow> {
+        let mut tries = 1;
+        loop {
+            match self.reader.task_row(id) {
+                Ok(row) => return row,
+                Err(error) if tries >= TRIES.0 => {
+                    *self.failed.borrow_mut() = Some(error.to_string());
+                    return None;
+                }
+                Err(_) => std::thread::sleep(TRIES.1),
+            }
+            tries += 1;
+        }
+    }
+
+    fn has_blob(&self, manifest: &[u8]) -> bool {
+        // Its worker uploads again what was here all the time; nothing is lost.
+        self.blobs.has(manifest).unwrap_or_else(|error| {
+            tracing::warn!("a blob could not be looked up: {error}");
+            false
+        })
+    }
+}
