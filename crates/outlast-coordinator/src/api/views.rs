@@ -5,11 +5,12 @@ use crate::clock::text;
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
-use outlast_store::{Counts, StoredTask, StoredWorker};
-use outlast_wire::api::{CountsView, Task, TaskResult, Worker};
+use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
+use outlast_wire::api::{Checkpoint, CountsView, Disk, Task, TaskResult, Worker};
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 
-pub(super) fn task(t: &StoredTask) -> Task {
+pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
+    let extra = extra.copied().unwrap_or_default();
     Task {
         id: t.id.to_string(),
         number: t.number,
@@ -25,6 +26,9 @@ pub(super) fn task(t: &StoredTask) -> Task {
         ended_at: t.ended_at.map(text),
         reason: t.reason.clone(),
         has_result: t.has_outcome,
+        cause: extra.cause.word().into(),
+        paused: extra.paused,
+        progress: extra.progress,
         waiting_for: None,
     }
 }
@@ -32,11 +36,17 @@ pub(super) fn task(t: &StoredTask) -> Task {
 /// One task, with why it waits.
 pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
     let wanted = id.clone();
-    let stored =
-        app.readers.read(move |r| r.task(&wanted)).await.map_err(|e| Refusal::store(&e))?;
-    let stored = stored.ok_or_else(|| Refusal::no_task(id))?;
-    let mut view = task(&stored);
-    if stored.state == TaskState::Pending {
+    let read = app.readers.read(move |r| {
+        let Some(task) = r.task(&wanted)? else { return Ok(None) };
+        let extra = r.extras(&[task.number])?.remove(&task.number);
+        Ok(Some((task, extra)))
+    });
+    let stored = read.await.map_err(|e| Refusal::store(&e))?;
+    let (stored, extra) = stored.ok_or_else(|| Refusal::no_task(id))?;
+    let mut view = task(&stored, extra.as_ref());
+    if view.paused && stored.state == TaskState::Pending {
+        view.waiting_for = Some("it is paused".into());
+    } else if stored.state == TaskState::Pending {
         let id = id.clone();
         let look = app.driver.look(move |core| core.explain(&id)).await;
         view.waiting_for = look.map_err(|_| Refusal::ending())?;
@@ -113,5 +123,33 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>) -> Worker {
         seen_at: stored.map(|s| text(s.seen_at)),
         gone_at: stored.and_then(|s| s.gone_at).filter(|_| w.conn.is_none()).map(text),
         gone_reason: stored.map_or_else(String::new, |s| s.gone_reason.clone()),
+        gone_cause: stored.map_or("", |s| s.gone_cause.word()).into(),
+        drained: w.row.drained,
+        disk: (w.disk != (0, 0, 0)).then(|| {
+            let (used, budget, refused) = w.disk;
+            Disk { used, budget, refused }
+        }),
     }
+}
+
+pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {
+    let of = &c.checkpoint;
+    Checkpoint {
+        id: format!("{}-{}", of.epoch, of.number),
+        attempt: of.epoch,
+        number: of.number,
+        kept: c.kept,
+        dropped: of.dropped,
+        size: of.size,
+        manifest: hex(&of.manifest),
+        created_at: text(of.created_at_ms),
+        recorded_at: text(c.at),
+        gone_at: c.gone_at.map(text),
+        worker: c.worker_name.as_ref().or(c.worker.as_ref()).map(ToString::to_string),
+        meta: serde_json::from_slice(&of.meta_json).unwrap_or_default(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Workers: list, show, forget, and the link that they dial.
+//! Workers: list, show, drain, forget, and the link that they dial.
 
 use super::{App, Refusal, views};
 use crate::driver::Ask;
@@ -68,6 +68,42 @@ pub(crate) async fn forget(
             let detail = format!("stop worker {name} first; it is connected");
             Err(Refusal::conflict("connected", "the worker is connected", &detail))
         }
+        _ => Err(Refusal::no_worker(&name)),
+    }
+}
+
+/// Gives a worker no new work, and takes back what it has not started. It stays so over
+/// reconnections and restarts.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/drain", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn drain(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Json<Worker>, Refusal> {
+    turn(app, headers, name, true).await
+}
+
+/// Gives a drained worker new work again.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/undrain", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn undrain(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Json<Worker>, Refusal> {
+    turn(app, headers, name, false).await
+}
+
+async fn turn(
+    app: App,
+    headers: HeaderMap,
+    name: String,
+    drain: bool,
+) -> Result<Json<Worker>, Refusal> {
+    app.auth.check(&headers, Role::Operate)?;
+    match app.ask(Ask::Drain(name.clone(), drain)).await? {
+        CoreResponse::Drained => show(State(app), headers, Path(name)).await,
         _ => Err(Refusal::no_worker(&name)),
     }
 }
