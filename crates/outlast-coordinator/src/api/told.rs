@@ -183,8 +183,9 @@ pub(crate) async fn explain(
     let whereabouts = |w: outlast_store::StoredWorker| {
         let state = states.get(&*w.row.store_id).copied();
         let there = matches!(state, Some(WorkerState::Connected | WorkerState::Draining));
+        let (at, gone_cause, _) = views::gone(&w, app.started_at);
+        let gone_at = (!there).then_some(at);
         let who: Arc<str> = w.row.store_id;
-        let (gone_at, gone_cause) = (w.gone_at.filter(|_| !there), w.gone_cause);
         (who, Whereabouts { name: w.row.name, there, drained: w.row.drained, gone_at, gone_cause })
     };
     let workers = stored.into_iter().map(whereabouts).collect();
