@@ -9,9 +9,9 @@ ALLOWED = {
     "outlast-net": {"outlast-wire"},
     "outlast-blob": set(),
     "outlast-chaos": set(),
-    "outlast-worker": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
-    "outlast-coordinator": {"outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
-    "outlast": {"outlast-wire", "outlast-worker"},
+    "outlast-worker": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast": {"outlast-wire", "outlast-core", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }
 PURE = {"outlast-core": {"tokio", "rusqlite", "axum", "mio", "libc", "nix"}}

@@ -19,6 +19,26 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Bytes from `512`, `64k`, `20M`, `1.5G` or `2T` (powers of 1024; `GB` and `GiB` mean the same).
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no size; write 512M or 20G");
+    let text = text.trim();
+    let at = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let power = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "k" | "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return Err(bad()),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(n) if n >= 0.0 && n.is_finite() => Ok((n * 1024f64.powi(power)) as u64),
+        _ => Err(bad()),
+    }
+}
+
 /// `KEY=VALUE`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -78,6 +98,8 @@ mod tests {
     fn values() {
         assert_eq!(seconds("1.5m"), Ok(90.0));
         assert_eq!(seconds("250ms"), Ok(0.25));
+        assert_eq!((bytes("1.5k"), bytes("2GiB"), bytes("7")), (Ok(1536), Ok(2 << 30), Ok(7)));
+        assert!(bytes("-1").is_err() && bytes("3 x").is_err());
         assert!(seconds("x").is_err() && seconds("-1").is_err() && seconds("3 weeks").is_err());
         assert_eq!(array("1,3,5-9:2").unwrap(), [1, 3, 5, 7, 9]);
         assert!(array("9-1").is_err() && array("1-9:0").is_err() && array("0-99999999").is_err());

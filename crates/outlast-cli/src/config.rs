@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "reconnect_jitter",
             "max_reconnect_attempts",
             "on_term",
+            "blob_budget",
         ],
     ),
     (
@@ -101,6 +102,10 @@ impl File {
     pub fn seconds(&self, section: &str, key: &str) -> Option<f64> {
         crate::args::seconds(&self.text(section, key)?).ok()
     }
+    /// A size in bytes.
+    pub fn bytes(&self, section: &str, key: &str) -> Option<u64> {
+        crate::args::bytes(&self.text(section, key)?).ok()
+    }
     /// A table.
     pub fn table(&self, section: &str, key: &str) -> Option<&Table> {
         self.get(section, key)?.as_table()
@@ -129,6 +134,14 @@ fn check(section: &str, key: &str, value: &Value) -> Result<(), String> {
                 _ => return wrong("a duration such as \"15s\""),
             };
             crate::args::seconds(&text).map(drop).map_err(|e| format!("[{section}] {key}: {e}"))
+        }
+        _ if key.ends_with("budget") => {
+            let text = value.as_str().map(ToOwned::to_owned);
+            let text = text.or_else(|| value.as_integer().map(|n| n.to_string()));
+            match text.as_deref().map(crate::args::bytes) {
+                Some(Ok(_)) => Ok(()),
+                _ => wrong("a size such as \"20G\""),
+            }
         }
         _ if !value.is_str() => wrong("a string"),
         _ => Ok(()),

@@ -7,6 +7,7 @@ mod coordinator;
 mod demo;
 mod doctor;
 mod intask;
+mod keeper;
 mod keys;
 mod output;
 mod submit;
@@ -102,6 +103,8 @@ enum Command {
     Demo(demo::Args),
     /// Say what is wrong with a set-up
     Doctor(doctor::Args),
+    #[command(hide = true)]
+    Keeper(keeper::Args),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -225,6 +228,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Chaos(args) => chaos::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Keeper(args) => keeper::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut std::io::stdout());
             Ok(0)

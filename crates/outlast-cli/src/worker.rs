@@ -4,6 +4,7 @@ use crate::{Context, Usage, args, config};
 use outlast_core::worker::WorkerConfig;
 use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
+use outlast_worker::keeper::KeeperLaunch;
 use outlast_worker::shell::{Agent, AgentConfig, Functions};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Something that it has; the value is JSON, or else text
     #[arg(long = "capability", value_parser = args::pair, value_name = "KEY=VALUE")]
     capabilities: Vec<(String, String)>,
+    /// Disk that checkpoints may take here, such as 20G [default: as much as there is]
+    #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
+    blob_budget: Option<u64>,
     /// What SIGTERM and the first Ctrl-C do [default: drain]
     #[arg(long, value_parser = ["drain", "stop"], value_name = "WHAT")]
     on_term: Option<String>,
@@ -113,6 +117,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             .max_reconnect_attempts
             .or(file.number("worker", "max_reconnect_attempts"))
             .unwrap_or(0),
+        stage: default.stage,
+        stage_below: default.stage_below,
         name: name.clone(),
     };
     if core.heartbeat_timeout <= core.heartbeat_interval {
@@ -126,7 +132,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         ca_file: context.ca(),
         core,
         exec: None,
-        keeper: None,
+        keeper: keeper(&state_dir)?,
+        blob_budget: args.blob_budget.or(file.bytes("worker", "blob_budget")),
         functions: Functions::new(),
     };
     let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
@@ -168,6 +175,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     }
     tracing::info!("ended: {}", ended.reason);
     Ok(0)
+}
+
+/// Commands run under a process of their own, so that they outlive this one.
+fn keeper(state_dir: &std::path::Path) -> anyhow::Result<Option<KeeperLaunch>> {
+    let root = std::path::absolute(state_dir.join("tasks"))?;
+    let args = vec!["keeper".into(), "--root".into(), root.into_os_string()];
+    Ok(Some(KeeperLaunch { program: std::env::current_exe()?, args }))
 }
 
 fn labels(

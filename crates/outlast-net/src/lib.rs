@@ -3,10 +3,12 @@
 
 #![warn(missing_docs)]
 
+mod http;
 mod tls;
 mod url;
 
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+pub use http::{Answer, Http};
 use outlast_wire::frame::MAX_MESSAGE;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{api::Problem, decode, encode};
@@ -54,7 +56,7 @@ pub enum DialError {
     },
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 type Socket = WebSocketStream<Box<dyn Io>>;
 
@@ -86,6 +88,19 @@ impl Dialler {
         Ok(Dialler { url, path, key, tls })
     }
 
+    /// Opens a connection: TCP, and TLS where it is asked for.
+    async fn connect(&self) -> Result<Box<dyn Io>, DialError> {
+        let at = self.url.authority();
+        let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
+        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await;
+        let stream = stream.map_err(|e| unreachable(e.to_string()))?;
+        stream.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
+        let Some(connector) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = tls::server_name(&self.url.host).map_err(DialError::Tls)?;
+        let stream = connector.connect(name, stream).await;
+        Ok(Box::new(stream.map_err(|e| DialError::Tls(tls::advice(&at, &e)))?))
+    }
+
     /// Opens a link.
     ///
     /// # Errors
@@ -93,17 +108,7 @@ impl Dialler {
     pub async fn dial(&self) -> Result<(Sender, Receiver), DialError> {
         let at = self.url.authority();
         let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
-        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await;
-        let stream = stream.map_err(|e| unreachable(e.to_string()))?;
-        stream.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
-        let stream: Box<dyn Io> = match &self.tls {
-            None => Box::new(stream),
-            Some(connector) => {
-                let name = tls::server_name(&self.url.host).map_err(DialError::Tls)?;
-                let stream = connector.connect(name, stream).await;
-                Box::new(stream.map_err(|e| DialError::Tls(tls::advice(&at, &e)))?)
-            }
-        };
+        let stream = self.connect().await?;
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let uri = format!("{scheme}://{at}{}", self.path);
         let mut request =

@@ -153,6 +153,9 @@ impl World {
             slots: w.slots,
             prefetch: w.slots,
             capabilities: if w.gpu { r#"{"gpu":"x"}"# } else { "{}" }.into(),
+            stage: 4,
+            // Some workers hand over ahead whatever their tasks are like.
+            stage_below: if i.is_multiple_of(2) { 1e9 } else { 50.0 },
             heartbeat_timeout: if never { u64::MAX / 4 } else { 15_000 },
             ..Default::default()
         };
@@ -376,6 +379,13 @@ impl World {
             worker::Output::Run(task, epoch, _) => self.run_starts(i, task, epoch),
             worker::Output::StopRun(task, epoch, kind) => {
                 self.run_stops(i, AttemptId { task, epoch }, kind);
+            }
+            worker::Output::Recall(task, epoch) => {
+                let keeper = self.workers[i].keeper_life;
+                let (id, kind) = (AttemptId { task, epoch }, OutcomeKind::OutcomeReturned);
+                if self.rng.random_bool(0.5) {
+                    self.at(self.now + 5, Event::TaskEnds(i, keeper, id, kind));
+                }
             }
             worker::Output::Pause(task, epoch, on) => self.run_pauses(i, task, epoch, on),
             worker::Output::AskCheckpoint(task, epoch) => {

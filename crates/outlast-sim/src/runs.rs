@@ -138,7 +138,8 @@ impl World {
                 self.workers[i].blobs.insert(manifest.clone());
                 let manifest = Bytes::from(manifest);
                 self.feed_worker(i, |core, now| {
-                    core.on_checkpoint(now, question, &task, epoch, manifest, 1, b"{}".to_vec());
+                    let meta = b"{}".to_vec();
+                    core.on_checkpoint(now, question, &task, epoch, manifest, 1, meta, "");
                 });
             } else {
                 let patch = Map::from_iter([("n".to_owned(), Value::from(n))]);

@@ -333,7 +333,7 @@ impl Applier<'_> {
         let lane = Lane::Checkpoints as i32;
         let (key, bytes) = (key(lane, seq)?, checkpoint.encode_to_vec());
         self.run("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
-        if !checkpoint.dropped {
+        if !checkpoint.dropped && checkpoint.artifact.is_empty() {
             self.run(
                 "UPDATE attempts SET checkpoint = ?3 WHERE task = ?1 AND epoch = ?2",
                 params![checkpoint.task_id, int(checkpoint.epoch)?, bytes],

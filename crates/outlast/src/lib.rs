@@ -18,6 +18,8 @@
 #![warn(missing_docs)]
 
 mod client;
+#[cfg(feature = "worker")]
+pub mod worker;
 
 pub use client::{Builder, Client, Error, NewTask, TaskQuery};
 pub use outlast_wire::api;

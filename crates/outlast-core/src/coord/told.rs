@@ -40,7 +40,7 @@ impl Coordinator {
             self.records.push(CoordRecord::Checkpoint { checkpoint, worker, at });
             self.counters.checkpoints += 1;
         }
-        if checkpoint.dropped {
+        if checkpoint.dropped || !checkpoint.artifact.is_empty() {
             return true;
         }
         let (rule, state, mut kept) = match (self.tasks.get(&id), over) {

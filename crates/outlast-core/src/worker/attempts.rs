@@ -1,11 +1,11 @@
 //! The attempts that a worker holds: those that wait, in order, and those that run.
 
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
-use outlast_wire::TaskSpec;
 use outlast_wire::spec::{OnLeaseExpired, Rerun};
 use outlast_wire::v2::{Checkpoint, StateUpdate};
+use outlast_wire::{Run, TaskSpec};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(super) struct Attempt {
     pub spec: Arc<TaskSpec>,
     order: (Reverse<i32>, u64),
     stage: Stage,
+    /// It has no slots of its own yet, though it is reserved or handed over.
+    ahead: bool,
     /// `Starting` was recorded.
     marked: bool,
     /// The batch that makes its arrival durable.
@@ -38,6 +40,8 @@ enum Stage {
     Waiting,
     /// Has its slots, and starts once what it rests on is durable.
     Reserved,
+    /// Handed over ahead of its slots: it starts as soon as those before it leave room.
+    Staged,
     Running(Now),
 }
 
@@ -62,6 +66,9 @@ pub(super) struct Attempts {
     arrivals: u64,
     slots: u32,
     used: u32,
+    /// Attempts that are ahead, in order, and how many there may be.
+    staged: VecDeque<AttemptId>,
+    ahead: usize,
 }
 
 fn id(task: &str, epoch: Epoch) -> AttemptId {
@@ -79,6 +86,16 @@ impl Attempt {
     pub fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running(_))
     }
+    pub fn is_staged(&self) -> bool {
+        self.stage == Stage::Staged
+    }
+    /// When it began to run.
+    pub fn since(&self) -> Option<Now> {
+        match self.stage {
+            Stage::Running(at) => Some(at),
+            _ => None,
+        }
+    }
     /// Whether it could make a checkpoint if it were asked.
     pub fn answers(&self) -> bool {
         self.made > 0 || self.spec.checkpoint_signal.is_some()
@@ -92,7 +109,8 @@ impl Attempt {
 impl Attempts {
     pub fn new(slots: u32) -> Self {
         let (held, queue) = (BTreeMap::new(), BTreeMap::new());
-        Attempts { held, queue, arrivals: 0, slots: slots.max(1), used: 0 }
+        let staged = VecDeque::new();
+        Attempts { held, queue, arrivals: 0, slots: slots.max(1), used: 0, staged, ahead: 0 }
     }
 
     pub fn insert(&mut self, new: Arrival) -> &mut Attempt {
@@ -107,6 +125,7 @@ impl Attempts {
             spec: new.spec,
             order,
             stage: Stage::Waiting,
+            ahead: false,
             marked: false,
             batch: new.batch,
             paused: new.paused,
@@ -164,10 +183,19 @@ impl Attempts {
         let (&order, next) = self.queue.first_key_value()?;
         let attempt = self.held.get_mut(next)?;
         // A task larger than the worker (its slots were lowered) runs alone.
-        if self.used > 0 && self.used + attempt.spec.slots > self.slots {
+        let fits = self.used == 0 || self.used + attempt.spec.slots <= self.slots;
+        // A task that must not run twice is not handed over before it is sure to start, and a
+        // call has no line to wait in.
+        let patient =
+            attempt.spec.rerun != Rerun::Never && !matches!(attempt.spec.run, Run::Call(_));
+        if fits && self.staged.is_empty() {
+            self.used += attempt.spec.slots;
+        } else if patient && self.staged.len() < self.ahead {
+            attempt.ahead = true;
+            self.staged.push_back(next.clone());
+        } else {
             return None;
         }
-        self.used += attempt.spec.slots;
         attempt.stage = Stage::Reserved;
         let (batch, once) = (attempt.batch, attempt.spec.rerun == Rerun::Never);
         let AttemptId { task, epoch } = self.queue.remove(&order)?;
@@ -177,23 +205,53 @@ impl Attempts {
     /// The attempt runs from now on; `None` if it is no longer held.
     pub fn begin(&mut self, task: &TaskId, epoch: Epoch, now: Now) -> Option<&mut Attempt> {
         let attempt = self.held.get_mut(&id(task, epoch))?;
-        attempt.stage = Stage::Running(now);
+        attempt.stage = if attempt.ahead { Stage::Staged } else { Stage::Running(now) };
         attempt.asked(now.mono);
         Some(attempt)
     }
 
-    pub fn remove(&mut self, task: &str, epoch: Epoch) {
-        if let Some(attempt) = self.held.remove(&id(task, epoch)) {
+    pub fn remove(&mut self, task: &str, epoch: Epoch, now: Now) {
+        let id = id(task, epoch);
+        if let Some(attempt) = self.held.remove(&id) {
             self.queue.remove(&attempt.order);
-            if attempt.stage != Stage::Waiting {
+            if attempt.ahead {
+                self.staged.retain(|one| *one != id);
+            } else if attempt.stage != Stage::Waiting {
                 self.used -= attempt.spec.slots;
             }
         }
+        self.promote(now);
+    }
+
+    /// What waits in line takes the slots that are free, as it does where it was handed to.
+    fn promote(&mut self, now: Now) {
+        while let Some(attempt) = self.staged.front().and_then(|id| self.held.get_mut(id)) {
+            if self.used > 0 && self.used + attempt.spec.slots > self.slots {
+                return;
+            }
+            self.used += attempt.spec.slots;
+            attempt.ahead = false;
+            if attempt.stage == Stage::Staged {
+                attempt.stage = Stage::Running(now);
+                attempt.asked(now.mono);
+            }
+            self.staged.pop_front();
+        }
+    }
+
+    /// How many attempts may be handed over ahead of their slots from now on.
+    pub fn set_ahead(&mut self, ahead: usize) {
+        self.ahead = ahead;
     }
 
     /// Whether the attempt has been started, and not ended.
     pub fn is_running(&self, task: &str, epoch: Epoch) -> bool {
         self.get(task, epoch).is_some_and(Attempt::is_running)
+    }
+
+    /// Whether the attempt was handed over, and not ended; it may not have started.
+    pub fn is_out(&self, task: &str, epoch: Epoch) -> bool {
+        self.get(task, epoch).is_some_and(|a| a.is_running() || a.is_staged())
     }
 
     pub fn holds(&self, task: &str, epoch: Epoch) -> bool {
@@ -212,7 +270,12 @@ impl Attempts {
 
     /// Attempts that have not started, also those that have their slots.
     pub fn waiting(&self) -> Vec<(TaskId, Epoch)> {
-        self.pick(|a| !a.is_running())
+        self.pick(|a| !a.is_running() && !a.is_staged())
+    }
+
+    /// Attempts that were handed over and have not started.
+    pub fn staged(&self) -> Vec<(TaskId, Epoch)> {
+        self.pick(Attempt::is_staged)
     }
 
     /// Attempts that have started.

@@ -48,7 +48,10 @@ impl Worker {
             return;
         }
         self.records.push(WorkerRecord::Paused { task: task.clone(), epoch, on: true });
-        if !attempt.is_running() {
+        if attempt.is_staged() {
+            // It goes back, and is not given out again before it is resumed.
+            self.outputs.push_back(Output::Recall(task.clone(), epoch));
+        } else if !attempt.is_running() {
             self.attempts.hold_back(task, epoch, true);
             self.happened(now, task, epoch, HappenedKind::HappenedPaused, "before it started");
         } else if attempt.answers() {

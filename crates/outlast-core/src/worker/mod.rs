@@ -53,6 +53,11 @@ pub struct WorkerConfig {
     pub reconnect_jitter: f64,
     /// Failed dials in a row before giving up; 0 is never.
     pub max_reconnect_attempts: u32,
+    /// Commands handed over ahead of their slots, at most, while tasks are short: the next one
+    /// then starts without a round trip.
+    pub stage: usize,
+    /// Mean duration of tasks below which that is done, in milliseconds.
+    pub stage_below: f64,
 }
 
 impl Default for WorkerConfig {
@@ -70,6 +75,8 @@ impl Default for WorkerConfig {
             max_reconnect_delay: 60_000,
             reconnect_jitter: 0.2,
             max_reconnect_attempts: 0,
+            stage: 64,
+            stage_below: 50.0,
         }
     }
 }
@@ -134,6 +141,8 @@ pub enum Output {
     Run(TaskId, Epoch, Arc<TaskSpec>),
     /// Stop an attempt that was started; `on_finished` still follows.
     StopRun(TaskId, Epoch, StopKind),
+    /// Give back an attempt if it has not started; `on_finished` follows either way.
+    Recall(TaskId, Epoch),
     /// Pause an attempt that was started, or let it go on; answer with `on_paused`.
     Pause(TaskId, Epoch, bool),
     /// Ask a running attempt for a checkpoint.
@@ -194,6 +203,8 @@ pub struct Worker {
     after: VecDeque<(u64, Output)>,
     /// Room for blobs, as the driver said last: (used, budget, refused).
     disk: (u64, u64, u64),
+    /// Mean duration of recent tasks in milliseconds.
+    typical: Option<f64>,
     /// Attempts to start once their batch is durable, by batch and order of reservation.
     starts: BTreeMap<(u64, u64), (TaskId, Epoch)>,
     start_order: u64,
@@ -239,6 +250,7 @@ impl Worker {
             outputs: VecDeque::new(),
             after: VecDeque::new(),
             disk: (0, 0, 0),
+            typical: None,
             starts: BTreeMap::new(),
             start_order: 0,
             last_tick: now.mono,
@@ -257,20 +269,23 @@ impl Worker {
                     worker.attempts.adopt(&task, epoch, since, started.is_some());
                 }
                 (None, None) if row.survived < SURVIVED => drop(worker.arrive(row)),
-                (None, started) => worker.finish(v2::TaskOutcome {
-                    task_id: row.task.to_string(),
-                    epoch: row.epoch,
-                    kind: v2::OutcomeKind::OutcomeInterrupted.into(),
-                    cause: v2::Cause::WorkerCrashed.into(),
-                    message: match started {
-                        Some(_) => "its worker's process ended while it ran".into(),
-                        None => format!("its worker's process ended {SURVIVED} times with it"),
+                (None, started) => worker.finish(
+                    now,
+                    v2::TaskOutcome {
+                        task_id: row.task.to_string(),
+                        epoch: row.epoch,
+                        kind: v2::OutcomeKind::OutcomeInterrupted.into(),
+                        cause: v2::Cause::WorkerCrashed.into(),
+                        message: match started {
+                            Some(_) => "its worker's process ended while it ran".into(),
+                            None => format!("its worker's process ended {SURVIVED} times with it"),
+                        },
+                        // It may have started: that nobody noted it says little.
+                        started_at_ms: started.unwrap_or(now.wall),
+                        finished_at_ms: now.wall,
+                        ..Default::default()
                     },
-                    // It may have started: that nobody noted it says little.
-                    started_at_ms: started.unwrap_or(now.wall),
-                    finished_at_ms: now.wall,
-                    ..Default::default()
-                }),
+                ),
             }
         }
         worker.start_queued(now);
@@ -293,8 +308,9 @@ impl Worker {
     /// An attempt that was started has ended.
     pub fn on_finished(&mut self, now: Now, outcome: v2::TaskOutcome) {
         let (task, epoch): (TaskId, _) = (outcome.task_id.as_str().into(), outcome.epoch);
-        if self.attempts.is_running(&task, epoch) {
-            self.finish(outcome);
+        if self.attempts.is_out(&task, epoch) {
+            self.learn(&outcome);
+            self.finish(now, outcome);
             self.after.push_back((self.batch, Output::Forget(task, epoch)));
         } else if self.outbox.holds(&task, epoch) {
             // The former process had it, and ended before it could say so.
@@ -331,6 +347,9 @@ impl Worker {
         for (task, epoch) in self.attempts.waiting() {
             self.end_waiting(now, &task, epoch, Given::BACK_DRAINED);
         }
+        for (task, epoch) in self.attempts.staged() {
+            self.outputs.push_back(Output::Recall(task, epoch));
+        }
         self.announce(now);
         self.settle();
     }
@@ -340,7 +359,8 @@ impl Worker {
     pub fn stop(&mut self, now: Now) {
         if self.ending < Ending::Stop {
             self.ending = Ending::Stop;
-            for (task, epoch) in self.attempts.running() {
+            let out = [self.attempts.staged(), self.attempts.running()].concat();
+            for (task, epoch) in out {
                 self.outputs.push_back(Output::StopRun(task, epoch, StopKind::Interrupt));
             }
             self.announce(now);
@@ -377,9 +397,20 @@ impl Worker {
         (running, waiting, self.outbox.len() + self.checkpoints.len() + self.states.len())
     }
 
+    /// Hands over ahead while tasks are so short that a round trip between two would matter.
+    fn learn(&mut self, outcome: &v2::TaskOutcome) {
+        if outcome.started_at_ms > 0 {
+            let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
+            let mean = self.typical.map_or(ms, |old| old * 0.8 + ms * 0.2);
+            self.typical = Some(mean);
+            let short = mean < self.config.stage_below;
+            self.attempts.set_ahead(if short { self.config.stage } else { 0 });
+        }
+    }
+
     /// Records a durable outcome; the attempt is no longer held.
-    fn finish(&mut self, outcome: v2::TaskOutcome) {
-        self.attempts.remove(&outcome.task_id, outcome.epoch);
+    fn finish(&mut self, now: Now, outcome: v2::TaskOutcome) {
+        self.attempts.remove(&outcome.task_id, outcome.epoch, now);
         let outcome = Arc::new(outcome);
         let seq = self.outbox.push(self.batch, outcome.clone());
         let lane = v2::Lane::Results.into();
@@ -388,15 +419,18 @@ impl Worker {
 
     /// Ends an attempt that has not started.
     fn end_waiting(&mut self, now: Now, task: &TaskId, epoch: Epoch, end: Given<'_>) {
-        self.finish(v2::TaskOutcome {
-            task_id: task.to_string(),
-            epoch,
-            kind: end.kind.into(),
-            message: end.message.into(),
-            cause: end.cause.into(),
-            finished_at_ms: now.wall,
-            ..Default::default()
-        });
+        self.finish(
+            now,
+            v2::TaskOutcome {
+                task_id: task.to_string(),
+                epoch,
+                kind: end.kind.into(),
+                message: end.message.into(),
+                cause: end.cause.into(),
+                finished_at_ms: now.wall,
+                ..Default::default()
+            },
+        );
     }
 
     /// Lets waiting attempts start, as far as there are slots. Each starts once its arrival is
@@ -443,7 +477,8 @@ impl Worker {
             return;
         }
         let durable = self.open_batch() <= self.persisted;
-        let idle = self.attempts.running().is_empty() && durable;
+        let out = self.attempts.running().len() + self.attempts.staged().len();
+        let idle = out == 0 && durable;
         let over = match self.ending {
             Ending::No | Ending::Over => false,
             Ending::Drain => idle && self.load().2 == 0,

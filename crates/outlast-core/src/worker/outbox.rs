@@ -105,6 +105,9 @@ impl<T: Payload> Lane<T> {
     pub fn persisted(&mut self, batch: u64) {
         self.persisted = self.persisted.max(batch);
     }
+    pub fn shared(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.items.iter().map(|i| &i.payload)
+    }
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.items.iter().map(|i| &*i.payload)
     }

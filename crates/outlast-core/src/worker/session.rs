@@ -320,8 +320,12 @@ impl Worker {
 
     fn stop_one(&mut self, now: Now, task: &TaskId, epoch: u64, reason: v2::StopReason) {
         use v2::{Cause, OutcomeKind, StopReason};
-        if self.attempts.is_running(task, epoch) {
+        if self.attempts.is_out(task, epoch) {
+            let staged = !self.attempts.is_running(task, epoch);
             let kind = match reason {
+                StopReason::StopReturn if staged => {
+                    return self.outputs.push_back(Output::Recall(task.clone(), epoch));
+                }
                 StopReason::StopReturn => return,
                 StopReason::StopMove => StopKind::Interrupt,
                 StopReason::StopCancelled | StopReason::StopSuperseded => StopKind::Cancel,

@@ -43,7 +43,8 @@ pub enum Refused {
 }
 
 impl Worker {
-    /// A running attempt made a checkpoint, whose blob is durable here. One `Answer` follows.
+    /// A running attempt made a checkpoint, or (if `artifact` is not empty) a file of that name for
+    /// its result; the blob is durable here. One `Answer` follows.
     #[allow(clippy::too_many_arguments)]
     pub fn on_checkpoint(
         &mut self,
@@ -54,6 +55,7 @@ impl Worker {
         manifest: Bytes,
         size: u64,
         meta: Vec<u8>,
+        artifact: &str,
     ) {
         let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_running()) else {
             return self.refuse(question, Refused::NotRunning(task.clone(), epoch));
@@ -72,17 +74,21 @@ impl Worker {
             created_at_ms: now.wall,
             meta_json: meta.into(),
             dropped: false,
+            artifact: artifact.into(),
         });
-        attempt.checkpoint = Some(checkpoint.clone());
-        attempt.asked(now.mono);
-        if attempt.pause_at.is_some() {
-            attempt.pause_at = Some(now.mono);
+        if artifact.is_empty() {
+            attempt.checkpoint = Some(checkpoint.clone());
+            attempt.asked(now.mono);
+            if attempt.pause_at.is_some() {
+                attempt.pause_at = Some(now.mono);
+            }
         }
         let keep = attempt.spec.keep_checkpoints.last as usize;
         let seq = self.checkpoints.push(self.batch, checkpoint.clone());
         self.records.push(WorkerRecord::Checkpoint { seq, checkpoint: checkpoint.clone() });
         // What could not be uploaded before so many newer ones were made is needless by now.
-        let of = |c: &v2::Checkpoint| *c.task_id == **task && c.epoch == epoch;
+        let of =
+            |c: &v2::Checkpoint| *c.task_id == **task && c.epoch == epoch && c.artifact.is_empty();
         for (seq, checkpoint) in self.checkpoints.give_up(of, keep, self.batch) {
             self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
         }
@@ -146,6 +152,32 @@ impl Worker {
     ) -> Option<(Option<Arc<v2::Checkpoint>>, Option<Arc<v2::StateUpdate>>)> {
         let attempt = self.attempts.get(task, epoch)?;
         Some((attempt.checkpoint.clone(), attempt.state.clone()))
+    }
+
+    /// What a held attempt runs, and since when (Unix ms; 0: it does not run yet).
+    pub fn held_spec(
+        &self,
+        task: &str,
+        epoch: Epoch,
+    ) -> Option<(Arc<outlast_wire::TaskSpec>, i64)> {
+        let attempt = self.attempts.get(task, epoch)?;
+        Some((attempt.spec.clone(), attempt.since().map_or(0, |at| at.wall)))
+    }
+
+    /// The checkpoints of a task that are known here, oldest first, each with whether the
+    /// coordinator has it.
+    pub fn known_checkpoints(&self, task: &str, epoch: Epoch) -> Vec<(Arc<v2::Checkpoint>, bool)> {
+        let sending = self.checkpoints.shared();
+        let of =
+            |c: &&Arc<v2::Checkpoint>| c.task_id == task && c.artifact.is_empty() && !c.dropped;
+        let mut all: Vec<_> = sending.filter(of).map(|c| (c.clone(), false)).collect();
+        if let Some(newest) = self.attempts.get(task, epoch).and_then(|a| a.checkpoint.clone())
+            && !all.iter().any(|(c, _)| (c.epoch, c.number) == (newest.epoch, newest.number))
+        {
+            all.push((newest, true));
+        }
+        all.sort_by_key(|(c, _)| (c.epoch, c.number));
+        all
     }
 
     /// The blobs that must be kept here: those on their way to the coordinator, and the newest

@@ -146,3 +146,190 @@ fn a_store_put_back_to_an_older_copy_gets_new_sequences() {
     w.on_persisted(at(1), batches.last().unwrap().number);
     assert_eq!(outbox(&drain(&mut w).0), [(10, 1)]);
 }
+
+/// Assigns and starts task `a`, and makes everything durable.
+fn running() -> Worker {
+    let mut w = connected(1);
+    assign(&mut w, &[("a", 1)]);
+    sync(&mut w, 2);
+    w
+}
+
+fn sync(w: &mut Worker, now: Millis) -> Vec<Output> {
+    let (mut out, batches) = drain(w);
+    if let Some(last) = batches.last() {
+        w.on_persisted(at(now), last.number);
+        out.extend(drain(w).0);
+    }
+    out
+}
+
+fn checkpoint(w: &mut Worker, now: Millis, blob: &'static str) {
+    let manifest = Bytes::from_static(blob.as_bytes());
+    w.on_checkpoint(at(now), now, &"a".into(), 1, manifest, 1, b"{}".to_vec(), "");
+}
+
+fn state(w: &mut Worker, now: Millis, n: u64) {
+    let patch = serde_json::Map::from_iter([("n".to_owned(), n.into())]);
+    w.on_state(at(now), now, &"a".into(), 1, patch, None);
+}
+
+fn uploads(out: &[Output]) -> Vec<Option<String>> {
+    let text = |m: &Bytes| String::from_utf8_lossy(m).into_owned();
+    let upload = |o: &Output| match o {
+        Output::Upload(m) => Some(m.as_ref().map(text)),
+        _ => None,
+    };
+    out.iter().filter_map(upload).collect()
+}
+
+fn sent_states(out: &[Output]) -> Vec<(Vec<u64>, u64)> {
+    let sent = |o: &Output| match o {
+        Output::Send(Kind::Outbox(b)) if b.lane() == v2::Lane::State => {
+            Some((b.seqs.clone(), b.prev_seq))
+        }
+        _ => None,
+    };
+    out.iter().filter_map(sent).collect()
+}
+
+#[test]
+fn a_checkpoint_is_answered_when_durable_and_sent_when_uploaded() {
+    let mut w = running();
+    checkpoint(&mut w, 10, "one");
+    let (out, batches) = drain(&mut w);
+    assert!(!out.iter().any(|o| matches!(o, Output::Answer(..))));
+    w.on_persisted(at(11), batches[0].number);
+    let out = drain(&mut w).0;
+    assert!(out.iter().any(|o| matches!(o, Output::Answer(10, Answer::Checkpoint(_)))));
+    assert_eq!(uploads(&out), [Some("one".into())]);
+    assert!(outbox(&out).is_empty());
+    w.on_uploaded(b"one", Ok(()));
+    assert_eq!(outbox(&drain(&mut w).0), [(1, 1)]);
+    // The coordinator has lost it: it is uploaded again, and sent again.
+    let manifest = Bytes::from_static(b"one");
+    w.on_message(at(12), Kind::BlobMissing(v2::BlobMissing { manifest }));
+    assert_eq!(uploads(&drain(&mut w).0), [Some("one".into())]);
+    w.on_uploaded(b"one", Ok(()));
+    assert_eq!(outbox(&drain(&mut w).0), [(1, 1)]);
+}
+
+#[test]
+fn of_a_backlog_only_the_newest_are_uploaded_and_the_rest_is_told_of() {
+    let mut w = running();
+    w.on_disconnected(at(5), "cut");
+    for (now, blob) in [(10, "1"), (20, "2"), (30, "3"), (40, "4"), (50, "5")] {
+        checkpoint(&mut w, now, blob);
+    }
+    // Nothing of it is durable yet: a crash could bring every one of them back.
+    assert_eq!(w.wanted_blobs().len(), 6, "{:?}", w.wanted_blobs());
+    sync(&mut w, 60);
+    let wanted: Vec<_> = w.wanted_blobs().iter().map(|b| b[0]).collect();
+    assert_eq!(wanted, *b"3455");
+    w.on_tick(at(5_000));
+    welcome(&mut w, 5_001, 0);
+    let out = sync(&mut w, 5_002);
+    assert_eq!(uploads(&out), [Some("3".into())]);
+    // The two that were dropped need no upload.
+    assert!(out.iter().any(|o| matches!(o,
+        Output::Send(Kind::Outbox(b)) if b.lane() == v2::Lane::Checkpoints && b.items.len() == 2)));
+}
+
+#[test]
+fn a_dropped_checkpoint_needs_no_upload_after_a_restart() {
+    let dropped = v2::Checkpoint { dropped: true, number: 1, ..Default::default() };
+    let kept =
+        v2::Checkpoint { number: 2, manifest: Bytes::from_static(b"two"), ..Default::default() };
+    let snapshot = WorkerSnapshot {
+        store_id: "s".into(),
+        incarnation: 2,
+        checkpoints: vec![(1, Arc::new(dropped)), (2, Arc::new(kept))],
+        next_checkpoint: 3,
+        ..Default::default()
+    };
+    let mut w = Worker::new(WorkerConfig::default(), snapshot, Vec::new(), 1, at(0));
+    welcome(&mut w, 0, 0);
+    let out = sync(&mut w, 1);
+    assert_eq!(uploads(&out), [Some("two".into())]);
+    assert_eq!(outbox(&out), [(1, 1)]);
+}
+
+#[test]
+fn a_state_stays_until_the_one_that_replaces_it_is_durable() {
+    let mut w = running();
+    w.on_disconnected(at(5), "cut");
+    state(&mut w, 10, 1);
+    sync(&mut w, 11);
+    state(&mut w, 12, 2);
+    let (_, batches) = drain(&mut w);
+    w.on_tick(at(5_000));
+    welcome(&mut w, 5_001, 0);
+    // The second is not durable: a crash would bring back the first, which must not be passed.
+    assert_eq!(sent_states(&drain(&mut w).0), [(vec![1], 0)]);
+    w.on_persisted(at(5_002), batches.last().unwrap().number);
+    assert_eq!(sent_states(&sync(&mut w, 5_003)), [(vec![2], 1)]);
+}
+
+#[test]
+fn what_a_keeper_ran_on_is_taken_over_and_the_rest_was_interrupted() {
+    let row = |task: &str, started_at| crate::records::AttemptRow {
+        task: task.into(),
+        epoch: 1,
+        spec: Arc::new(TaskSpec::new(Run::Shell("true".into()))),
+        started_at,
+        survived: 1,
+        paused: false,
+        checkpoint: None,
+        state: None,
+    };
+    let snapshot = || WorkerSnapshot {
+        store_id: "s".into(),
+        incarnation: 2,
+        attempts: vec![row("a", Some(5)), row("b", Some(5)), row("c", None)],
+        next_seq: 1,
+        ..Default::default()
+    };
+    let config = WorkerConfig { slots: 2, ..Default::default() };
+    let alive = vec![Alive { task: "a".into(), epoch: 1, started_at: 5, paused: false }];
+    let mut w = Worker::new(config.clone(), snapshot(), alive, 1, at(100));
+    assert_eq!(runs(&sync(&mut w, 101)), ["c.1"]);
+    assert_eq!(w.load(), (2, 0, 1));
+    w.on_finished(at(102), done("a", 1));
+    let out = sync(&mut w, 103);
+    assert!(out.iter().any(|o| matches!(o, Output::Forget(task, 1) if **task == *"a")));
+    // One that may be what ends its worker is not run for ever.
+    let mut again = snapshot();
+    again.attempts[2].survived = SURVIVED;
+    let mut w = Worker::new(config, again, Vec::new(), 1, at(100));
+    assert!(runs(&sync(&mut w, 101)).is_empty());
+    assert_eq!(w.load(), (0, 0, 3));
+}
+
+#[test]
+fn a_passed_window_pauses_and_the_coordinators_word_resumes() {
+    let mut w = connected(1);
+    let mut spec = TaskSpec::new(Run::Shell("true".into()));
+    spec.reconnect_window = 10.0;
+    spec.on_lease_expired = outlast_wire::spec::OnLeaseExpired::Pause;
+    let spec_json = spec.to_json().into();
+    let task = v2::Assignment { task_id: "a".into(), epoch: 1, spec_json, ..Default::default() };
+    w.on_message(at(1), Kind::Assign(v2::Assign { tasks: vec![task] }));
+    sync(&mut w, 2);
+    w.on_disconnected(at(100), "cut");
+    let pauses = |out: &[Output]| {
+        let pause = |o: &Output| match o {
+            Output::Pause(_, _, on) => Some(*on),
+            _ => None,
+        };
+        out.iter().filter_map(pause).collect::<Vec<_>>()
+    };
+    w.on_tick(at(9_000));
+    assert!(pauses(&sync(&mut w, 9_000)).is_empty());
+    w.on_tick(at(10_200));
+    assert_eq!(pauses(&sync(&mut w, 10_200)), [true]);
+    welcome(&mut w, 11_000, 0);
+    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
+    let kind = v2::ControlKind::ControlResume.into();
+    w.on_message(at(11_001), Kind::Control(v2::Control { attempts, kind }));
+    assert_eq!(pauses(&sync(&mut w, 11_002)), [false]);
+}

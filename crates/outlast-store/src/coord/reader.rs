@@ -124,7 +124,7 @@ impl CoordReader {
         told::state(&self.conn, id)
     }
 
-    /// Whether a kept checkpoint refers to this manifest.
+    /// Whether a checkpoint refers to this manifest that is kept, or was until an hour ago.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

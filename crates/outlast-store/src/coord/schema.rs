@@ -28,10 +28,11 @@ CREATE TABLE checkpoints (
     worker INTEGER,
     at INTEGER NOT NULL,
     gone_at INTEGER,
+    artifact TEXT,
     item BLOB NOT NULL,
     PRIMARY KEY (number, epoch, nth)
 ) WITHOUT ROWID;
-CREATE INDEX checkpoints_manifest ON checkpoints (manifest) WHERE kept = 1;
+CREATE INDEX checkpoints_manifest ON checkpoints (manifest);
 
 CREATE TABLE states (
     number INTEGER PRIMARY KEY,

@@ -21,8 +21,8 @@ impl Applier<'_> {
         let Some(now) = self.find(&checkpoint.task_id)? else { return Ok(()) };
         self.run(
             "INSERT OR IGNORE INTO checkpoints
-                 (number, epoch, nth, kept, manifest, worker, at, gone_at, item)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (number, epoch, nth, kept, manifest, worker, at, gone_at, item, artifact)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 now.number,
                 int(checkpoint.epoch)?,
@@ -33,6 +33,7 @@ impl Applier<'_> {
                 at,
                 checkpoint.dropped.then_some(at),
                 checkpoint.encode_to_vec(),
+                Some(&checkpoint.artifact).filter(|a| !a.is_empty()),
             ],
         )
     }
@@ -80,7 +81,8 @@ pub(super) fn checkpoint(bytes: &[u8]) -> Result<Arc<Checkpoint>, StoreError> {
 /// The kept checkpoints of a task, by epoch and number.
 pub(super) fn kept(conn: &Connection, number: i64) -> Result<Vec<Arc<Checkpoint>>, StoreError> {
     let mut query = conn.prepare_cached(
-        "SELECT item FROM checkpoints WHERE number = ?1 AND kept = 1 ORDER BY epoch, nth",
+        "SELECT item FROM checkpoints WHERE number = ?1 AND kept = 1 AND artifact IS NULL
+         ORDER BY epoch, nth",
     )?;
     let mut rows = query.query([number])?;
     let mut found = Vec::new();
@@ -132,10 +134,12 @@ pub(super) fn all(conn: &Connection, id: &str) -> Result<Vec<StoredCheckpoint>, 
     Ok(found)
 }
 
-/// Whether a kept checkpoint refers to this manifest.
+/// Whether a checkpoint refers to this manifest that is kept, or was until an hour ago: an
+/// assignment that names it may be on its way.
 pub(super) fn refers_to(conn: &Connection, manifest: &[u8]) -> Result<bool, StoreError> {
     let mut query = conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM checkpoints WHERE manifest = ?1 AND kept = 1)",
+        "SELECT EXISTS (SELECT 1 FROM checkpoints WHERE manifest = ?1
+             AND (kept = 1 OR gone_at > (unixepoch() - 3600) * 1000))",
     )?;
     Ok(query.query_row([manifest], |r| r.get(0))?)
 }
@@ -150,7 +154,7 @@ pub(super) fn outdated(
 ) -> Result<Vec<(Arc<str>, Vec<(u64, u64)>)>, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT t.id, c.epoch, c.nth FROM checkpoints c JOIN tasks t ON t.number = c.number
-         WHERE c.kept = 1 AND t.state IN (2, 4) AND t.ended_at < ?1
+         WHERE c.kept = 1 AND c.artifact IS NULL AND t.state IN (2, 4) AND t.ended_at < ?1
          ORDER BY c.number, c.epoch, c.nth LIMIT ?2",
     )?;
     let mut rows = query.query(params![before, i64::try_from(limit).unwrap_or(i64::MAX)])?;

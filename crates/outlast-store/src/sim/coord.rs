@@ -188,7 +188,8 @@ impl Task {
     }
 
     fn as_row(&self) -> TaskRow {
-        let kept = self.checkpoints.values().filter(|(_, kept)| *kept);
+        let is_kept = |c: &&(Arc<Checkpoint>, bool)| c.1 && c.0.artifact.is_empty();
+        let kept = self.checkpoints.values().filter(is_kept);
         TaskRow {
             checkpoints: kept.map(|(c, _)| c.clone()).collect(),
             state_version: self.state.as_ref().map_or((0, 0), |s| (s.epoch, s.version)),

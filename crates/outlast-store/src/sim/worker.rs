@@ -185,6 +185,7 @@ impl Model for Worker {
                 self.checkpoints.insert(*seq, checkpoint.clone());
                 self.used(Lane::Checkpoints as i32, *seq);
                 if !checkpoint.dropped
+                    && checkpoint.artifact.is_empty()
                     && let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch)
                 {
                     row.checkpoint = Some(checkpoint.clone());

@@ -84,6 +84,7 @@ pub fn checkpoint(task: &str, epoch: u64, number: u64, dropped: bool) -> Arc<Che
         created_at_ms: 9,
         meta_json: b"{}".to_vec().into(),
         dropped,
+        artifact: String::new(),
     })
 }
 pub fn state(task: &str, epoch: u64, version: u64) -> Arc<StateUpdate> {

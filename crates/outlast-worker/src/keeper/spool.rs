@@ -64,6 +64,27 @@ fn records(bytes: &[u8]) -> (Vec<(u8, &[u8])>, usize) {
     (found, at)
 }
 
+/// The outcomes that nobody has forgotten.
+fn wanted(records: Vec<(u8, &[u8])>) -> Kept {
+    let mut kept = Kept::new();
+    for (kind, message) in records {
+        match kind {
+            FINISHED => {
+                if let Ok(Finished { outcome, .. }) = Finished::decode(message) {
+                    kept.insert((outcome.task_id, outcome.epoch), message.to_vec());
+                }
+            }
+            FORGOTTEN => {
+                if let Ok(id) = Id::decode(message) {
+                    kept.remove(&(id.task, id.epoch));
+                }
+            }
+            _ => {}
+        }
+    }
+    kept
+}
+
 impl Spool {
     /// Opens the file and returns the outcomes (encoded `Finished`) that nobody has forgotten.
     pub fn open(path: &Path) -> io::Result<(Spool, Kept)> {
@@ -73,35 +94,28 @@ impl Spool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
-        let mut kept = Kept::new();
-        if bytes.starts_with(MAGIC) {
-            let (found, end) = records(&bytes);
-            if end < bytes.len() {
-                tracing::warn!("dropped {} bytes of a torn record", bytes.len() - end);
+        if !bytes.starts_with(MAGIC) {
+            if bytes.len() > MAGIC.len() {
+                // Of a newer version: it is not ours to destroy.
+                let aside = path.with_extension("unknown");
+                tracing::error!("cannot read {}; it is now {}", path.display(), aside.display());
+                fs::rename(path, aside)?;
             }
-            for (kind, message) in found {
-                match kind {
-                    FINISHED => {
-                        if let Ok(finished) = Finished::decode(message) {
-                            let outcome = finished.outcome;
-                            kept.insert((outcome.task_id, outcome.epoch), message.to_vec());
-                        }
-                    }
-                    FORGOTTEN => {
-                        if let Ok(id) = Id::decode(message) {
-                            kept.remove(&(id.task, id.epoch));
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        } else if !bytes.is_empty() {
-            // Of a newer version: it is not ours to destroy.
-            let aside = path.with_extension("unknown");
-            tracing::error!("cannot read {}; it is now {}", path.display(), aside.display());
-            fs::rename(path, aside)?;
+            return Ok((Spool::write(path, [].iter())?, Kept::new()));
         }
-        Ok((Spool::write(path, kept.values())?, kept))
+        let (found, end) = records(&bytes);
+        let kept = wanted(found);
+        // As it is, if need be: a full disk must not keep a worker from what it has.
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut spool = Spool { path: path.to_owned(), file, len: end as u64 };
+        if end < bytes.len() {
+            tracing::warn!("dropped {} bytes of a torn record", bytes.len() - end);
+        }
+        spool.truncate(end as u64)?;
+        if let Err(error) = spool.tidy(kept.values()) {
+            tracing::warn!("the spool could not be made smaller: {error}");
+        }
+        Ok((spool, kept))
     }
 
     /// A new file with these outcomes in place of the old.
@@ -213,11 +227,15 @@ mod tests {
             fs::write(&path, &whole[..whole.len() - cut]).unwrap();
             assert_eq!(tasks(&path), ["a"], "{cut}");
         }
+        // What comes after a torn record is found again.
+        let (mut spool, _) = Spool::open(&path).unwrap();
+        spool.append([finished("c")].iter()).unwrap();
+        assert_eq!(tasks(&path), ["a", "c"]);
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         fs::write(&path, flipped).unwrap();
         assert_eq!(tasks(&path), ["a"]);
-        fs::write(&path, "outlast spool 9\n").unwrap();
+        fs::write(&path, "outlast spool 9\nand more").unwrap();
         assert!(tasks(&path).is_empty());
         assert!(path.with_extension("unknown").exists());
     }

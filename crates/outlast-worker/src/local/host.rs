@@ -75,6 +75,8 @@ pub enum Source {
     Path(PathBuf, Notes),
     /// A request's body. The file goes when this is dropped.
     Spooled(Spooled),
+    /// What a function of this process hands over.
+    Memory(std::sync::Arc<[u8]>),
 }
 
 impl Source {
@@ -86,6 +88,7 @@ impl Source {
         match self {
             Source::Path(path, notes) => pack::open(path, notes),
             Source::Spooled(spooled) => Ok((Kind::Raw, Box::new(spooled.reopen()?))),
+            Source::Memory(bytes) => Ok((Kind::Raw, Box::new(io::Cursor::new(bytes.clone())))),
         }
     }
 }

@@ -1,21 +1,169 @@
-//! Functions that `call` tasks may name.
+//! Functions that `call` tasks may name, and what they may ask while they run.
 
-use serde_json::Value;
+use super::host::TaskHost;
+use crate::local::{
+    ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Kind, Source,
+    StateView,
+};
+use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::future::Future;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
 
-/// What a function is told.
-#[derive(Debug, Clone)]
-pub struct CallContext {
+/// What a function is told, and its way back to the worker. Every method blocks, and may be
+/// called from several threads; not from an inline function.
+#[derive(Clone)]
+pub struct TaskContext {
     /// The task.
     pub task_id: String,
     /// The attempt.
     pub epoch: u64,
     /// Its argument.
     pub args: Value,
+    pub(super) link: Option<Link>,
 }
 
-type Body = dyn Fn(CallContext) -> Result<Value, String> + Send + Sync;
+/// The former name of [`TaskContext`].
+pub type CallContext = TaskContext;
+
+#[derive(Clone)]
+pub(super) struct Link {
+    pub host: Weak<TaskHost>,
+    pub runtime: Handle,
+}
+
+impl std::fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TaskContext({}.{})", self.task_id, self.epoch)
+    }
+}
+
+/// A checkpoint to go on from.
+pub struct Checkpoint {
+    /// What is known of it.
+    pub view: CheckpointView,
+    /// Its bytes.
+    pub body: Box<dyn Read + Send>,
+}
+
+impl TaskContext {
+    fn at(&self) -> Attempt {
+        Attempt { task: self.task_id.clone(), epoch: self.epoch }
+    }
+
+    fn ask<T, F: Future<Output = Result<T, HostError>>>(
+        &self,
+        ask: impl FnOnce(Arc<TaskHost>, Attempt) -> F,
+    ) -> Result<T, HostError> {
+        let gone = || HostError::Unavailable("the worker ends".into());
+        let link = self.link.as_ref().ok_or_else(gone)?;
+        let host = link.host.upgrade().ok_or_else(gone)?;
+        link.runtime.block_on(ask(host, self.at()))
+    }
+
+    /// Keeps a checkpoint; durable on this worker when it returns, and on its way to the
+    /// coordinator. `meta` is kept beside it.
+    ///
+    /// # Errors
+    /// [`HostError::Full`] when there is no room (with when to try again),
+    /// [`HostError::Ended`] when this attempt is over.
+    pub fn checkpoint(
+        &self,
+        data: impl Into<Vec<u8>>,
+        meta: Map<String, Value>,
+    ) -> Result<CheckpointView, HostError> {
+        let data = data.into();
+        let meta =
+            CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
+        self.ask(
+            |host, at| async move { host.checkpoint(&at, Source::Memory(data.into()), meta).await },
+        )
+    }
+
+    /// The same of a file or folder.
+    ///
+    /// # Errors
+    /// As of [`TaskContext::checkpoint`], and [`HostError::Invalid`] if it cannot be read.
+    pub fn checkpoint_path(
+        &self,
+        path: &Path,
+        meta: Map<String, Value>,
+    ) -> Result<CheckpointView, HostError> {
+        let path = std::path::absolute(path).map_err(|e| HostError::of_file("the path", &e))?;
+        let kind = if path.is_dir() { Kind::Folder } else { Kind::File };
+        let name = path.file_name().map_or_else(|| "data".into(), |n| n.to_string_lossy().into());
+        let meta = CheckpointMeta { kind, name, user: meta, request: None };
+        self.ask(|host, at| async move {
+            host.checkpoint(&at, Source::Path(path, Default::default()), meta).await
+        })
+    }
+
+    /// The newest checkpoint of the task, of an earlier attempt too; None if there is none.
+    ///
+    /// # Errors
+    /// [`HostError::Unavailable`] if it is at the coordinator, which cannot be reached.
+    pub fn latest_checkpoint(&self) -> Result<Option<Checkpoint>, HostError> {
+        let found = self.ask(|host, at| async move { host.restore(&at, None).await })?;
+        Ok(found.map(|r| Checkpoint { view: r.view, body: r.body }))
+    }
+
+    /// Merges into the task's state: members replace those of the same name, null removes one.
+    ///
+    /// # Errors
+    /// [`HostError::TooLarge`], or [`HostError::Ended`] when this attempt is over.
+    pub fn update_state(&self, patch: Map<String, Value>) -> Result<StateView, HostError> {
+        self.ask(|host, at| async move { host.update_state(&at, patch, None).await })
+    }
+
+    /// Says how far it is, from 0 to 1.
+    ///
+    /// # Errors
+    /// As of [`TaskContext::update_state`].
+    pub fn progress(&self, done: f64) -> Result<StateView, HostError> {
+        let done = done.clamp(0.0, 1.0);
+        self.ask(|host, at| async move { host.update_state(&at, Map::new(), Some(done)).await })
+    }
+
+    /// Keeps a file for the result.
+    ///
+    /// # Errors
+    /// As of [`TaskContext::checkpoint_path`].
+    pub fn artifact(&self, name: &str, path: &Path) -> Result<ArtifactView, HostError> {
+        let path = std::path::absolute(path).map_err(|e| HostError::of_file("the path", &e))?;
+        let name = name.to_owned();
+        self.ask(|host, at| async move {
+            host.artifact(&at, name, Source::Path(path, Default::default())).await
+        })
+    }
+
+    /// What is asked of the task now.
+    pub fn control(&self) -> Control {
+        let host = self.link.as_ref().and_then(|l| l.host.upgrade());
+        host.map(|h| h.control_now(&self.at())).unwrap_or_default()
+    }
+
+    /// Whether the task should end: somebody cancelled it, or its worker stops.
+    pub fn is_cancelled(&self) -> bool {
+        self.control().cancel
+    }
+
+    /// Waits while the task is paused; whether it should go on then.
+    pub fn wait_while_paused(&self) -> bool {
+        loop {
+            let now = self.control();
+            if now.cancel || !now.pause {
+                return !now.cancel;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+type Body = dyn Fn(TaskContext) -> Result<Value, String> + Send + Sync;
 
 /// A function that tasks may call.
 #[derive(Clone)]
@@ -26,16 +174,17 @@ pub struct Function {
 
 impl Function {
     /// Runs on a thread of its own. An `Err` fails the task with that message, and so does a
-    /// panic.
+    /// panic; after a stop it ends the task as stopped. It should look at
+    /// [`TaskContext::is_cancelled`]: nothing else can stop it.
     pub fn new(
-        body: impl Fn(CallContext) -> Result<Value, String> + Send + Sync + 'static,
+        body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,
     ) -> Self {
         Function { body: Arc::new(body), inline: false }
     }
     /// Runs on whatever thread starts it, among them the one that writes the store: only for
     /// what takes microseconds.
     pub fn inline(
-        body: impl Fn(CallContext) -> Result<Value, String> + Send + Sync + 'static,
+        body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,
     ) -> Self {
         Function { body: Arc::new(body), inline: true }
     }

@@ -25,7 +25,7 @@ pub(super) enum ToLink {
 
 type Inbox = mpsc::UnboundedReceiver<ToLink>;
 
-pub(super) async fn run(dialler: Dialler, mut inbox: Inbox, shared: Arc<Shared>) {
+pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Shared>) {
     let questions = Questions::new(shared.clone());
     while let Some(message) = inbox.recv().await {
         match message {

@@ -7,25 +7,34 @@
 //! prefetch). Tasks are started and stopped after the lock is released, by the thread that fed
 //! the core: an executor's thread that ends a task starts the next one itself, without a hop.
 
+mod blobs;
+mod causes;
+mod controls;
 mod functions;
+mod host;
 mod link;
 mod runs;
 mod writer;
 
-pub use functions::{CallContext, Function, Functions};
+pub use functions::{CallContext, Checkpoint, Function, Functions, TaskContext};
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;
-use crate::runner::{Event, Runner, RunnerError};
+use crate::local::{self, LocalServer};
+use crate::runner::{Event, Held, Runner, RunnerError};
+use bytes::Bytes;
+use controls::Controls;
+use host::Questions;
 use link::ToLink;
+use outlast_blob::{BlobError, Blobs};
 use outlast_core::Now;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
-use outlast_core::worker::{Output, Worker, WorkerConfig};
+use outlast_core::worker::{Alive, Output, Worker, WorkerConfig};
 use outlast_net::{DialError, Dialler};
 use outlast_store::{StoreError, WorkerStore};
 use runs::Runs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use writer::ToWriter;
@@ -52,6 +61,8 @@ pub struct AgentConfig {
     pub keeper: Option<KeeperLaunch>,
     /// What `call` tasks may name.
     pub functions: Functions,
+    /// Bytes of disk that checkpoints may take here; none: as much as there is.
+    pub blob_budget: Option<u64>,
 }
 
 /// Why an agent did not start.
@@ -69,6 +80,12 @@ pub enum StartError {
     /// The coordinator's address or the TLS set-up cannot be used.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The folder of checkpoints cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The socket of the tasks' own interface cannot be used.
+    #[error("the socket for tasks: {0}")]
+    Local(std::io::Error),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -91,6 +108,7 @@ pub struct Agent {
     shared: Arc<Shared>,
     writer: Option<std::thread::JoinHandle<()>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    local: Option<LocalServer>,
 }
 
 pub(crate) struct Shared {
@@ -98,6 +116,13 @@ pub(crate) struct Shared {
     writer: std::sync::mpsc::Sender<ToWriter>,
     link: mpsc::UnboundedSender<ToLink>,
     runs: Runs,
+    name: String,
+    controls: Controls,
+    questions: Mutex<Questions>,
+    /// For functions of this process.
+    host: OnceLock<functions::Link>,
+    /// The blob that should be on its way to the coordinator.
+    uploads: watch::Sender<Option<Bytes>>,
     status: watch::Sender<Status>,
     ended: watch::Sender<Option<Ended>>,
 }
@@ -124,13 +149,18 @@ impl Agent {
         // The store first: it says clearly when another process has the folder.
         let (store, snapshot) = WorkerStore::open(&config.state_dir.join("worker.db"))?;
         let exec = config.exec.clone();
-        let exec = exec.unwrap_or_else(|| ExecConfig::new(config.state_dir.join("tasks")));
+        let mut exec = exec.unwrap_or_else(|| ExecConfig::new(config.state_dir.join("tasks")));
+        let socket = local::Config::new(&config.state_dir);
+        let place = std::path::absolute(&socket.socket).map_err(folder)?;
+        exec.extra_env.push((local::SOCKET_VARIABLE.into(), place.display().to_string()));
+        let budget = outlast_blob::Config { budget: config.blob_budget, ..Default::default() };
+        let blobs = Blobs::open(config.state_dir.join("blobs"), budget)?;
         let (runner, held) = Runner::open(exec, config.core.slots, config.keeper.clone())?;
         if held.swept > 0 {
             tracing::warn!("ended {} processes of a former worker", held.swept);
         }
         let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
-        let core = Worker::new(config.core.clone(), snapshot, seed, now());
+        let core = Worker::new(config.core.clone(), snapshot, alive(&held), seed, now());
         let (writer, written) = std::sync::mpsc::channel();
         let (link, linked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -138,25 +168,35 @@ impl Agent {
             writer,
             link,
             runs: Runs::new(runner, config.functions, name.clone()),
+            name: name.clone(),
+            controls: Controls::default(),
+            questions: Mutex::default(),
+            host: OnceLock::new(),
+            uploads: watch::Sender::new(None),
             status: watch::Sender::new((ConnectionState::Disconnected, String::new())),
             ended: watch::Sender::new(None),
         });
         let told = Arc::downgrade(&shared);
         shared.runs.runner().listen(Box::new(move |events| {
             let Some(shared) = told.upgrade() else { return };
-            let finished = events.into_iter().filter_map(|event| match event {
-                Event::Finished((outcome, _)) => Some(outcome),
-                _ => None,
-            });
-            shared.feed(|core| finished.for_each(|outcome| core.on_finished(now(), outcome)));
+            shared.on_events(events);
         }));
         let thread = writer::start(store, written, shared.clone()).map_err(StartError::Thread)?;
+        let dialler = Arc::new(dialler);
+        let wanted = shared.uploads.subscribe();
         let tasks = vec![
-            tokio::spawn(link::run(dialler, linked, shared.clone())),
+            tokio::spawn(link::run(dialler.clone(), linked, shared.clone())),
             tokio::spawn(timer(shared.clone())),
+            tokio::spawn(blobs::upload(dialler.clone(), blobs.clone(), wanted, shared.clone())),
+            tokio::spawn(blobs::collect(blobs.clone(), shared.clone())),
         ];
+        let host = Arc::new(host::TaskHost::new(shared.clone(), blobs.clone(), dialler.clone()));
+        let runtime = tokio::runtime::Handle::current();
+        let _ = shared.host.set(functions::Link { host: Arc::downgrade(&host), runtime });
+        let local = local::serve(socket, host).map_err(StartError::Local)?;
+        shared.take_over(held);
         shared.feed(|_| ());
-        Ok(Agent { shared, writer: Some(thread), tasks })
+        Ok(Agent { shared, writer: Some(thread), tasks, local: Some(local) })
     }
 
     /// Takes no new work, finishes and delivers what it has, ends.
@@ -193,6 +233,9 @@ impl Agent {
         let mut ended = self.shared.ended.subscribe();
         let result = ended.wait_for(Option::is_some).await.map(|e| e.clone());
         let ended = result.ok().flatten();
+        if let Some(local) = self.local.take() {
+            local.shutdown().await;
+        }
         // The link has a moment to say goodbye.
         let _ = self.shared.link.send(ToLink::End);
         let last = self.tasks.swap_remove(0);
@@ -214,6 +257,43 @@ impl Agent {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Worker> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The runner tells what happened to attempts.
+    fn on_events(self: &Arc<Self>, events: Vec<Event>) {
+        self.feed(|core| {
+            let at = now();
+            for event in events {
+                match event {
+                    Event::Finished(ended) => core.on_finished(at, causes::outcome(ended)),
+                    Event::Paused(id) => core.on_paused(at, &id.task, id.epoch, true),
+                    Event::Resumed(id) => core.on_paused(at, &id.task, id.epoch, false),
+                    Event::Started { .. } => {}
+                    Event::Died(reason) => {
+                        tracing::error!("the keeper of the tasks died, and they with it: {reason}");
+                    }
+                }
+            }
+        });
+    }
+
+    /// What a former process left with its keeper: what ended is told to the core, and what the
+    /// core does not hold is stopped.
+    fn take_over(self: &Arc<Self>, held: Held) {
+        let ours = |task: &str, epoch| self.lock().told(task, epoch).is_some();
+        for one in &held.running {
+            if !ours(&one.id.task, one.id.epoch) {
+                self.runs.runner().stop(&one.id, ExecStop::Cancel);
+            }
+        }
+        if !held.running.is_empty() {
+            tracing::info!("took over {} running tasks", held.running.len());
+        }
+        let finished: Vec<_> = held.finished.into_iter().map(Event::Finished).collect();
+        if !finished.is_empty() {
+            tracing::info!("{} tasks ended while this worker was away", finished.len());
+            self.on_events(finished);
+        }
     }
 
     /// Feeds the core and carries out what it decides.
@@ -251,6 +331,8 @@ impl Shared {
                     let _ = self.link.send(ToLink::Close);
                 }
                 Output::State(state, reason) => self.tell(state, reason),
+                Output::Upload(manifest) => drop(self.uploads.send_replace(manifest)),
+                Output::Answer(question, answer) => self.answer(question, answer),
                 Output::Exit => self.end(false, "it was asked to end"),
                 run => todo.push(run),
             }
@@ -290,6 +372,23 @@ impl Shared {
             self.end(true, &reason);
         }
     }
+}
+
+/// What somebody else ran on while this worker's process was away.
+fn alive(held: &Held) -> Vec<Alive> {
+    let running = held.running.iter().map(|one| Alive {
+        task: one.id.task.clone(),
+        epoch: one.id.epoch,
+        started_at: one.started_at_ms.unwrap_or_else(|| now().wall),
+        paused: one.paused,
+    });
+    let finished = held.finished.iter().map(|(outcome, _)| Alive {
+        task: outcome.task_id.as_str().into(),
+        epoch: outcome.epoch,
+        started_at: outcome.started_at_ms,
+        paused: false,
+    });
+    running.chain(finished).collect()
 }
 
 async fn timer(shared: Arc<Shared>) {

@@ -1,13 +1,13 @@
 //! Starts and stops attempts: commands by the runner, calls by their functions.
 
-use super::functions::{CallContext, Function, Functions};
+use super::functions::{Function, Functions, TaskContext};
 use super::{Shared, now};
-use crate::exec::StopKind as ExecStop;
+use crate::exec::{Signal, StopKind as ExecStop};
 use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
 use outlast_wire::spec::{Call, Run};
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Runs {
 
     /// Starts and stops; gives back what ended right away.
     pub fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome> {
-        let (mut ended, mut starts) = (Vec::new(), Vec::new());
+        let (mut ended, mut starts, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
         for output in todo {
             match output {
                 Output::Run(task, epoch, spec) => match &spec.run {
@@ -52,18 +52,50 @@ impl Runs {
                     }
                 },
                 Output::StopRun(task, epoch, kind) => {
+                    shared.controls.stop(&task, epoch, kind);
                     // What is to be stopped may be among those that are to be started.
                     self.runner.start(std::mem::take(&mut starts));
                     // One that is over, or is a call, which cannot be stopped, is not known.
                     self.runner.stop(&AttemptId { task, epoch }, stop_of(kind));
                 }
+                Output::Recall(task, epoch) => {
+                    self.runner.start(std::mem::take(&mut starts));
+                    self.runner.recall(&AttemptId { task, epoch });
+                }
+                Output::Pause(task, epoch, on) => {
+                    self.runner.start(std::mem::take(&mut starts));
+                    shared.controls.set(&task, epoch, |c| c.pause = on);
+                    let id = AttemptId { task, epoch };
+                    match on {
+                        true => self.runner.pause(&id),
+                        false => self.runner.resume(&id),
+                    }
+                }
+                Output::AskCheckpoint(task, epoch) => self.ask_checkpoint(shared, task, epoch),
+                Output::Forget(task, epoch) => {
+                    shared.controls.forget(&task, epoch);
+                    forgotten.push(AttemptId { task, epoch });
+                }
                 _ => {}
             }
+        }
+        if !forgotten.is_empty() {
+            self.runner.forget(&forgotten);
         }
         if !starts.is_empty() {
             self.runner.start(starts);
         }
         ended
+    }
+
+    /// By the signal that the task declared, and for those that look at what is asked of them.
+    fn ask_checkpoint(&self, shared: &Shared, task: TaskId, epoch: u64) {
+        let held = shared.lock().held_spec(&task, epoch);
+        let signal = held.and_then(|(spec, _)| spec.checkpoint_signal.clone());
+        shared.controls.set(&task, epoch, |c| c.checkpoint_request += 1);
+        if let Some(signal) = signal.and_then(|name| Signal::parse(&name).ok()) {
+            self.runner.signal(&AttemptId { task, epoch }, signal);
+        }
     }
 
     fn call(
@@ -74,7 +106,9 @@ impl Runs {
         call: &Call,
     ) -> Option<TaskOutcome> {
         let started = now().wall;
-        let context = CallContext { task_id: task.to_string(), epoch, args: call.args.clone() };
+        let (task_id, args) = (task.to_string(), call.args.clone());
+        let link = shared.host.get().cloned();
+        let context = TaskContext { task_id, epoch, args, link };
         let Some(function) = self.functions.get(&call.function) else {
             let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
             known.sort_unstable();
@@ -88,7 +122,9 @@ impl Runs {
         let (function, back) = (function.clone(), shared.clone());
         let (id, epoch) = (context.task_id.clone(), context.epoch);
         let spawned = std::thread::Builder::new().name("outlast-call".into()).spawn(move || {
-            let outcome = run(&function, context, started);
+            let mut outcome = run(&function, context, started);
+            let stop = back.controls.stopped(&outcome.task_id, outcome.epoch);
+            stopped(&mut outcome, stop);
             back.feed(|core| core.on_finished(now(), outcome));
         });
         spawned.err().map(|e| {
@@ -97,7 +133,19 @@ impl Runs {
     }
 }
 
-fn run(function: &Function, context: CallContext, started: i64) -> TaskOutcome {
+/// A function that was told to stop, and did not succeed, was stopped.
+fn stopped(outcome: &mut TaskOutcome, stop: Option<StopKind>) {
+    let Some(kind) = stop.filter(|_| outcome.kind() != OutcomeKind::OutcomeSucceeded) else {
+        return;
+    };
+    let (kind, cause) = match kind {
+        StopKind::Cancel => (OutcomeKind::OutcomeCancelled, Cause::Cancelled),
+        StopKind::Interrupt => (OutcomeKind::OutcomeInterrupted, Cause::Stopped),
+    };
+    (outcome.kind, outcome.cause) = (kind.into(), cause.into());
+}
+
+fn run(function: &Function, context: TaskContext, started: i64) -> TaskOutcome {
     let (task_id, epoch) = (context.task_id.clone(), context.epoch);
     let result = catch_unwind(AssertUnwindSafe(|| (function.body)(context)));
     let result = result.unwrap_or_else(|panic| {

@@ -38,7 +38,7 @@ pub(super) fn start(
 fn run(mut store: WorkerStore, batches: &Receiver<ToWriter>, shared: &Arc<Shared>) {
     let (mut group, mut ending, mut next) = (Vec::new(), false, Instant::now());
     while !ending {
-        let Ok(first) = batches.recv() else { return };
+        let Ok(first) = batches.recv() else { break };
         let (mut records, mut message) = (0, Some(first));
         while let Some(arrived) = message {
             match arrived {
@@ -60,6 +60,10 @@ fn run(mut store: WorkerStore, batches: &Receiver<ToWriter>, shared: &Arc<Shared
         }
         group.clear();
         shared.feed(|core| core.on_persisted(now(), last));
+    }
+    // Whatever this process held was not what ended it.
+    if let Err(error) = store.end_well() {
+        tracing::warn!("the next start will take this end for a crash: {error}");
     }
 }
 

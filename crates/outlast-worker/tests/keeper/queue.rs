@@ -1,24 +1,54 @@
 //! Attempts that wait in a keeper for slots.
 
 use super::*;
+use outlast_worker::exec::Config;
+use outlast_worker::runner::Runner;
 
-#[test]
-fn attempts_run_in_order_as_slots_are_free() {
-    let place = Place::new();
-    let agent = place.agent(2);
+/// Runs tasks of several sizes with two slots, and checks that they run in order.
+fn check_order(place: &Place, start_all: impl Fn(Vec<Start>), finished: impl Fn() -> String) {
     let step = |name: &str, slots: u32| {
         let mut spec = place.line(&format!("echo +{name} >>@log; sleep 0.1; echo -{name} >>@log"));
         spec.slots = slots;
         start(name, spec)
     };
     // `b` needs both slots, and `c` must not pass it; `d` needs more than there are.
-    let starts = vec![step("a", 1), step("b", 2), step("c", 1), step("d", 9), step("e", 1)];
-    agent.keeper.start(starts);
-    let order: Vec<String> = (0..5).map(|_| agent.finished().0.task_id).collect();
+    start_all(vec![step("a", 1), step("b", 2), step("c", 1), step("d", 9), step("e", 1)]);
+    let order: Vec<String> = (0..5).map(|_| finished()).collect();
     assert_eq!(order, ["a", "b", "c", "d", "e"]);
     let log = fs::read_to_string(place.file("log")).unwrap();
     let log: Vec<&str> = log.lines().collect();
     assert_eq!(log, ["+a", "-a", "+b", "-b", "+c", "-c", "+d", "-d", "+e", "-e"]);
+}
+
+#[test]
+fn attempts_run_in_order_as_slots_are_free() {
+    let place = Place::new();
+    let agent = place.agent(2);
+    check_order(&place, |starts| agent.keeper.start(starts), || agent.finished().0.task_id);
+}
+
+#[test]
+fn without_a_keeper_they_run_in_the_same_order_and_end_with_the_runner() {
+    let place = Place::new();
+    let (runner, held) = Runner::open(Config::new(&place.1), 2, None).unwrap();
+    assert_eq!(held, Held::default());
+    let (send, events) = mpsc::channel();
+    runner.listen(Box::new(move |told| told.into_iter().for_each(|e| drop(send.send(e)))));
+    let finished = || loop {
+        if let Event::Finished((outcome, _)) = events.recv_timeout(PATIENCE).unwrap() {
+            return outcome;
+        }
+    };
+    check_order(&place, |starts| runner.start(starts), || finished().task_id);
+    let line = "echo $$ >@pid; exec sleep 60";
+    runner.start(vec![start("runs", place.line(line)), start("fills", shell("sleep 60"))]);
+    runner.start(vec![start("waits", shell("true"))]);
+    let pid = pid_in(&place.file("pid"));
+    drop(runner);
+    assert!(!is_alive(pid));
+    let first = finished();
+    assert_eq!((&*first.task_id, first.kind()), ("waits", OutcomeKind::OutcomeReturned));
+    assert!((0..2).all(|_| finished().kind() == OutcomeKind::OutcomeInterrupted));
 }
 
 #[test]

@@ -1,0 +1,18 @@
+//! `outlast keeper`: the process that a worker's commands run under. Started by `outlast worker`.
+
+use outlast_worker::keeper::{KeeperConfig, main};
+use std::path::PathBuf;
+
+/// Run a worker's commands, so that they outlive it. `outlast worker` starts this itself.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The worker's folder of tasks
+    #[arg(long, value_name = "FOLDER")]
+    root: PathBuf,
+}
+
+/// Blocks until there is nothing to keep any more.
+pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+    main(KeeperConfig::new(args.root))?;
+    Ok(0)
+}

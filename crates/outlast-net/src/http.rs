@@ -1,0 +1,112 @@
+//! HTTP/1.1 to the coordinator, over a connection of its own that is kept open: for bulk, so that
+//! no heartbeat waits behind it.
+
+use crate::{DialError, Dialler, Io};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use outlast_wire::api::Problem;
+use std::time::Duration;
+
+/// How long the other side may be silent in the middle of a request.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The largest answer that is held, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Of HTTP.
+    pub status: u16,
+    /// All of it.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The word of the problem that it is, and its text for people.
+    pub fn problem(&self) -> (String, String) {
+        match serde_json::from_slice::<Problem>(&self.body) {
+            Ok(p) => (p.word().to_owned(), format!("{}: {}", p.title, p.detail)),
+            Err(_) => (String::new(), format!("HTTP status {}", self.status)),
+        }
+    }
+}
+
+/// A connection for requests, opened when it is needed.
+pub struct Http<'a> {
+    dialler: &'a Dialler,
+    open: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl<'a> Http<'a> {
+    /// Nothing is opened yet.
+    pub fn new(dialler: &'a Dialler) -> Http<'a> {
+        Http { dialler, open: None }
+    }
+
+    /// Asks, and waits for the whole answer.
+    ///
+    /// # Errors
+    /// Why there is no answer; the connection is given up then.
+    pub async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, DialError> {
+        let at = self.dialler.url.authority();
+        let failed = |why: String| DialError::Unreachable { at: at.clone(), why };
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.dialler.url.prefix))
+            .header("host", &at)
+            .header("content-type", "application/octet-stream");
+        let request = match &self.dialler.key {
+            Some(key) => request.header("authorization", key.clone()),
+            None => request,
+        };
+        let request = request.body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
+        let mut sender = match self.open.take().filter(|s| !s.is_closed()) {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        sender.ready().await.map_err(|e| failed(e.to_string()))?;
+        let response = tokio::time::timeout(SILENCE * 4, sender.send_request(request)).await;
+        let response = response.map_err(|_| failed("it does not answer".into()))?;
+        let response = response.map_err(|e| failed(e.to_string()))?;
+        let status = response.status().as_u16();
+        let body = read(response.into_body()).await.map_err(failed)?;
+        self.open = Some(sender);
+        Ok(Answer { status, body })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, DialError> {
+        let stream: Box<dyn Io> = self.dialler.connect().await?;
+        let at = self.dialler.url.authority();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| DialError::Unreachable { at, why: e.to_string() })?;
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+}
+
+async fn read(mut body: Incoming) -> Result<Bytes, String> {
+    let mut all = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await;
+        match frame.map_err(|_| "its answer stopped".to_owned())? {
+            None => return Ok(all.freeze()),
+            Some(frame) => {
+                if let Ok(data) = frame.map_err(|e| e.to_string())?.into_data() {
+                    all.extend_from_slice(&data);
+                }
+                if all.len() > MAX_ANSWER {
+                    return Err(format!("its answer is larger than {MAX_ANSWER} bytes"));
+                }
+            }
+        }
+    }
+}

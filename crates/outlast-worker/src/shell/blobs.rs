@@ -1,0 +1,275 @@
+//! Blobs between this worker and its coordinator: uploads one at a time, in the background and
+//! over a connection of their own; downloads when a task asks; collection of what nobody needs.
+
+use super::{Shared, now};
+use bytes::Bytes;
+use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed};
+use outlast_net::{Answer, DialError, Dialler, Http};
+use outlast_wire::blobframe::{self, Decoder, MAX_HASHES, MAX_WANTED};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Bytes of chunks in one request: what an interruption sends again at most.
+const REQUEST: usize = 4 << 20;
+/// Chunks in one request, so that even the largest fit into what is accepted.
+const REQUEST_CHUNKS: usize = 48;
+/// Between tries while the coordinator cannot take an upload: first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Between collections.
+const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// How long a blob that nothing refers to stays: it may be about to be referred to.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// Why a blob did not get where it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MoveError {
+    /// No connection; worth another try.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The coordinator said no.
+    #[error("the coordinator answered {0}: {1}")]
+    Refused(u16, String),
+    /// It has no such blob.
+    #[error("the coordinator does not have it any more")]
+    Gone,
+    /// This worker's own store.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// What arrived is not what was asked for.
+    #[error("{0}")]
+    Strange(String),
+}
+
+impl MoveError {
+    /// Whether no try will ever succeed: the blob is damaged or gone here.
+    fn is_final(&self) -> bool {
+        matches!(
+            self,
+            MoveError::Blob(
+                BlobError::Unknown(_)
+                    | BlobError::ChunkDamaged { .. }
+                    | BlobError::ManifestDamaged { .. }
+                    | BlobError::Missing(_)
+            )
+        )
+    }
+}
+
+fn ok(answer: Answer) -> Result<Bytes, MoveError> {
+    match answer.status {
+        200..=299 => Ok(answer.body),
+        404 => Err(MoveError::Gone),
+        status => Err(MoveError::Refused(status, answer.problem().1)),
+    }
+}
+
+/// Runs `work` on a blocking thread.
+async fn block<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, MoveError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|e| MoveError::Strange(e.to_string()))??)
+}
+
+/// Keeps uploading whatever the core wants uploaded.
+pub(super) async fn upload(
+    dialler: Arc<Dialler>,
+    blobs: Blobs,
+    mut wanted: watch::Receiver<Option<Bytes>>,
+    shared: Arc<Shared>,
+) {
+    let mut delay = RETRY.0;
+    loop {
+        let Some(manifest) = wanted.borrow_and_update().clone() else {
+            if wanted.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let done = tokio::select! {
+            done = upload_one(&dialler, &blobs, &manifest) => done,
+            changed = wanted.changed() => if changed.is_ok() { continue } else { return },
+        };
+        let outcome = match done {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_final() => {
+                tracing::error!("a checkpoint cannot be sent, its data is damaged: {error}");
+                Err(error.to_string())
+            }
+            Err(error) => {
+                tracing::warn!("a checkpoint waits to be sent: {error}");
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    changed = wanted.changed() => if changed.is_err() { return },
+                }
+                delay = (delay * 2).min(RETRY.1);
+                continue;
+            }
+        };
+        delay = RETRY.0;
+        // Cleared first: the core says what comes next.
+        wanted.borrow_and_update();
+        shared.uploads.send_if_modified(|now| {
+            let same = now.as_ref() == Some(&manifest);
+            if same {
+                *now = None;
+            }
+            same
+        });
+        shared.feed(|core| core.on_uploaded(&manifest, outcome));
+    }
+}
+
+async fn upload_one(dialler: &Dialler, blobs: &Blobs, manifest: &[u8]) -> Result<(), MoveError> {
+    let hash = hash(manifest)?;
+    let mut http = Http::new(dialler);
+    let store = blobs.clone();
+    let known = block(move || store.manifest(&hash)).await?;
+    let known: Manifest = known.ok_or(MoveError::Blob(BlobError::Unknown(hash)))?;
+    let mut chunks: Vec<Hash> = Vec::new();
+    let mut seen = HashSet::new();
+    chunks.extend(known.chunks().iter().map(|(h, _)| *h).filter(|h| seen.insert(*h)));
+    drop(seen);
+    for part in chunks.chunks(MAX_HASHES) {
+        let missing = ask_missing(&mut http, part).await?;
+        send_chunks(&mut http, blobs, &missing).await?;
+    }
+    let encoded = Bytes::from(known.encode());
+    // What was there a moment ago may have been collected since: asked again, it stays.
+    for _ in 0..3 {
+        let answer = http.ask("PUT", "/api/v2/blobs/manifests", encoded.clone()).await?;
+        if answer.status != 409 {
+            return ok(answer).map(drop);
+        }
+        let missing = hashes(&answer.body)?;
+        send_chunks(&mut http, blobs, &missing).await?;
+    }
+    Err(MoveError::Strange("the coordinator keeps losing what it was sent".into()))
+}
+
+async fn ask_missing(http: &mut Http<'_>, part: &[Hash]) -> Result<Vec<Hash>, MoveError> {
+    let body: Vec<u8> = part.iter().flat_map(|h| h.as_bytes()).copied().collect();
+    hashes(&ok(http.ask("POST", "/api/v2/blobs/missing", body.into()).await?)?)
+}
+
+async fn send_chunks(
+    http: &mut Http<'_>,
+    blobs: &Blobs,
+    missing: &[Hash],
+) -> Result<(), MoveError> {
+    let mut rest = missing.iter().copied().peekable();
+    while rest.peek().is_some() {
+        // As many as fit into one request; they are read away from the runtime.
+        let (store, part): (Blobs, Vec<Hash>) =
+            (blobs.clone(), rest.by_ref().take(REQUEST_CHUNKS).collect());
+        let body = block(move || {
+            let mut body = Vec::with_capacity(REQUEST);
+            for chunk in &part {
+                let packed = store.load(chunk)?;
+                let (hash, raw_len) = (chunk.as_bytes(), packed.raw_len);
+                blobframe::encode(hash, raw_len, packed.compressed, &packed.bytes, &mut body);
+            }
+            Ok(body)
+        })
+        .await?;
+        ok(http.ask("PUT", "/api/v2/blobs/chunks", body.into()).await?)?;
+    }
+    Ok(())
+}
+
+fn hash(bytes: &[u8]) -> Result<Hash, MoveError> {
+    let bytes = bytes.try_into().map_err(|_| MoveError::Strange("no BLAKE3 hash".into()))?;
+    Ok(Hash::from_bytes(bytes))
+}
+
+fn hashes(body: &[u8]) -> Result<Vec<Hash>, MoveError> {
+    if !body.len().is_multiple_of(32) {
+        return Err(MoveError::Strange("hashes of an odd length".into()));
+    }
+    body.chunks(32).map(hash).collect()
+}
+
+/// Brings a blob here, unless it is here; durable when it returns.
+pub(super) async fn download(
+    dialler: &Dialler,
+    blobs: &Blobs,
+    manifest: &[u8],
+) -> Result<Hash, MoveError> {
+    let id = hash(manifest)?;
+    let store = blobs.clone();
+    if block(move || store.has_manifest(&id)).await? {
+        return Ok(id);
+    }
+    let mut http = Http::new(dialler);
+    let path = format!("/api/v2/blobs/manifests/{id}");
+    let encoded = ok(http.ask("GET", &path, Bytes::new()).await?)?;
+    let known = Manifest::decode(&encoded).map_err(MoveError::Blob)?;
+    let mut seen = HashSet::new();
+    let chunks = known.chunks().iter().map(|(h, _)| *h).filter(|h| seen.insert(*h));
+    let chunks: Vec<Hash> = chunks.collect();
+    for part in chunks.chunks(MAX_WANTED / 4) {
+        let (store, part) = (blobs.clone(), part.to_vec());
+        let missing = block(move || store.missing(&part)).await?;
+        if missing.is_empty() {
+            continue;
+        }
+        let body: Vec<u8> = missing.iter().flat_map(|h| h.as_bytes()).copied().collect();
+        let body = ok(http.ask("POST", "/api/v2/blobs/chunks", body.into()).await?)?;
+        let store = blobs.clone();
+        let stored = block(move || Ok(ingest(&store, &body))).await?;
+        stored?;
+    }
+    let store = blobs.clone();
+    block(move || store.accept_manifest(&encoded)).await
+}
+
+fn ingest(blobs: &Blobs, body: &[u8]) -> Result<(), MoveError> {
+    let strange = |e: blobframe::FrameError| MoveError::Strange(e.to_string());
+    let mut decoder = Decoder::default();
+    decoder.push(body);
+    let mut ingest = blobs.ingest();
+    while let Some(frame) = decoder.next().map_err(strange)? {
+        let (raw_len, compressed) = (frame.raw_len, frame.compressed);
+        let packed = Packed { raw_len, compressed, bytes: frame.bytes.to_vec() };
+        ingest.add(Hash::from_bytes(frame.hash), packed)?;
+    }
+    decoder.end().map_err(strange)?;
+    ingest.commit()?;
+    Ok(())
+}
+
+/// Collects now and then, and says how much room there is.
+pub(super) async fn collect(blobs: Blobs, shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(COLLECT_EVERY).await;
+        collect_once(&blobs, &shared).await;
+    }
+}
+
+pub(super) async fn collect_once(blobs: &Blobs, shared: &Arc<Shared>) {
+    let wanted: HashSet<Hash> = shared
+        .lock()
+        .wanted_blobs()
+        .iter()
+        .filter_map(|m| m[..].try_into().ok().map(Hash::from_bytes))
+        .collect();
+    let store = blobs.clone();
+    let began = now().mono;
+    match block(move || store.collect(&|h| wanted.contains(h), GRACE)).await {
+        Ok(done) if done.bytes > 0 => {
+            tracing::debug!(bytes = done.bytes, ms = now().mono - began, "collected blobs");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!("blobs could not be collected: {error}"),
+    }
+    say_room(blobs, shared);
+}
+
+/// Tells the core what the heartbeat says of the disk.
+pub(super) fn say_room(blobs: &Blobs, shared: &Arc<Shared>) {
+    let usage = blobs.usage();
+    let budget = usage.budget.unwrap_or(0);
+    shared.lock().on_disk(usage.disk_bytes, budget, usage.refused);
+}

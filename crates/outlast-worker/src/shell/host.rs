@@ -1,0 +1,329 @@
+//! What stands behind a task's own interface: checkpoints into blobs and the outbox, state, what
+//! is asked of the task.
+
+use super::blobs::{self, MoveError};
+use super::controls::Controls;
+use super::{Shared, now};
+use crate::local::{
+    ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
+    Source, StateView, TaskInfo,
+};
+use bytes::Bytes;
+use outlast_blob::{BlobError, Blobs, Hash, Put};
+use outlast_core::TaskId;
+use outlast_core::worker::{Answer, Refused, Worker};
+use outlast_net::Dialler;
+use outlast_wire::v2;
+use serde_json::{Map, Value};
+use std::collections::{HashMap, VecDeque};
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Checkpoints that are being stored at a time; others wait.
+const STORING: usize = 2;
+/// Requests whose answers are remembered, in case that they got lost.
+const REMEMBERED: usize = 256;
+/// When a task may ask again while there is no room, in seconds.
+const RETRY: u32 = 5;
+
+/// See the module.
+pub(crate) struct TaskHost {
+    shared: Arc<Shared>,
+    blobs: Blobs,
+    dialler: Arc<Dialler>,
+    storing: Semaphore,
+    recent: Mutex<Recent>,
+}
+
+#[derive(Default)]
+struct Recent {
+    answers: HashMap<(Attempt, String), CheckpointView>,
+    order: VecDeque<(Attempt, String)>,
+}
+
+/// Questions that the core has not answered yet.
+#[derive(Default)]
+pub(super) struct Questions {
+    last: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+impl Shared {
+    /// Asks the core, and waits until its answer is durable.
+    pub(super) async fn question(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&mut Worker, u64),
+    ) -> Result<Answer, HostError> {
+        let (tx, rx) = oneshot::channel();
+        let number = {
+            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+            questions.last += 1;
+            let number = questions.last;
+            questions.waiting.insert(number, tx);
+            number
+        };
+        self.feed(|core| ask(core, number));
+        rx.await.map_err(|_| HostError::Unavailable("the worker ends".into()))
+    }
+
+    pub(super) fn answer(&self, number: u64, answer: Answer) {
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tx) = questions.waiting.remove(&number) {
+            let _ = tx.send(answer);
+        }
+    }
+}
+
+fn refused(why: &Refused) -> HostError {
+    match why {
+        Refused::NotRunning(..) => HostError::Ended(why.to_string()),
+        Refused::TooLarge { what, limit, .. } => {
+            HostError::TooLarge { what: (*what).into(), limit: *limit as u64 }
+        }
+    }
+}
+
+fn of_blobs(error: BlobError) -> HostError {
+    match error {
+        BlobError::Full { used, budget, .. } => {
+            let detail = "checkpoints wait to be taken over by the coordinator".into();
+            HostError::Full { budget, used, detail, retry_after: Some(RETRY) }
+        }
+        BlobError::DiskFull => {
+            let detail = "the disk of the worker's state folder is full".into();
+            HostError::Full { budget: 0, used: 0, detail, retry_after: Some(RETRY) }
+        }
+        BlobError::Source(error) => HostError::of_file("reading it", &error),
+        error => HostError::Internal(error.to_string()),
+    }
+}
+
+pub(super) fn checkpoint_id(c: &v2::Checkpoint) -> String {
+    format!("{}-{}", c.epoch, c.number)
+}
+
+fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
+    let meta = serde_json::from_slice(&c.meta_json).unwrap_or(CheckpointMeta {
+        kind: crate::local::Kind::Raw,
+        name: String::new(),
+        user: Map::new(),
+        request: None,
+    });
+    CheckpointView {
+        id: checkpoint_id(c),
+        attempt: c.epoch,
+        bytes: c.size,
+        created_at_ms: c.created_at_ms,
+        delivered,
+        meta,
+    }
+}
+
+fn state_view(state: Option<&v2::StateUpdate>) -> StateView {
+    let Some(s) = state else { return StateView::default() };
+    StateView {
+        progress: s.has_progress.then_some(s.progress),
+        state: serde_json::from_slice(&s.state_json).unwrap_or_default(),
+        updates: s.version,
+    }
+}
+
+impl TaskHost {
+    pub fn new(shared: Arc<Shared>, blobs: Blobs, dialler: Arc<Dialler>) -> TaskHost {
+        let (storing, recent) = (Semaphore::new(STORING), Mutex::default());
+        TaskHost { shared, blobs, dialler, storing, recent }
+    }
+
+    fn controls(&self) -> &Controls {
+        &self.shared.controls
+    }
+
+    /// What is asked of an attempt now.
+    pub fn control_now(&self, at: &Attempt) -> Control {
+        self.controls().get(at)
+    }
+
+    fn held(&self, at: &Attempt) -> Result<TaskId, HostError> {
+        match self.shared.lock().told(&at.task, at.epoch) {
+            Some(_) => Ok(at.task.as_str().into()),
+            None => Err(HostError::NoSuchAttempt),
+        }
+    }
+
+    /// Stores the bytes, durably. When there is no room, what nobody needs is collected first.
+    async fn store(&self, source: Source) -> Result<Put, HostError> {
+        let permit = self.storing.acquire().await;
+        let _permit = permit.map_err(|_| HostError::Unavailable("the worker ends".into()))?;
+        let source = Arc::new(source);
+        let put = |blobs: Blobs, source: Arc<Source>| {
+            let (_, body) = source.open().map_err(BlobError::Source)?;
+            blobs.put(body)
+        };
+        for tried in [false, true] {
+            let (blobs, from) = (self.blobs.clone(), source.clone());
+            let done = tokio::task::spawn_blocking(move || put(blobs, from)).await;
+            match done.map_err(|e| HostError::Internal(e.to_string()))? {
+                Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
+                    blobs::collect_once(&self.blobs, &self.shared).await;
+                }
+                result => {
+                    blobs::say_room(&self.blobs, &self.shared);
+                    return result.map_err(of_blobs);
+                }
+            }
+        }
+        Err(HostError::Internal("no try was made".into()))
+    }
+
+    async fn record(
+        &self,
+        at: &Attempt,
+        put: &Put,
+        meta: Vec<u8>,
+        artifact: &str,
+    ) -> Result<Arc<v2::Checkpoint>, HostError> {
+        let (task, epoch): (TaskId, _) = (at.task.as_str().into(), at.epoch);
+        let (manifest, size) = (Bytes::copy_from_slice(put.manifest.as_bytes()), put.size);
+        let ask = |core: &mut Worker, n| {
+            core.on_checkpoint(now(), n, &task, epoch, manifest, size, meta, artifact);
+        };
+        match self.shared.question(ask).await? {
+            Answer::Checkpoint(c) => Ok(c),
+            Answer::Refused(why) => Err(refused(&why)),
+            Answer::State(_) => Err(HostError::Internal("another answer was expected".into())),
+        }
+    }
+
+    fn remembered(&self, at: &Attempt, request: &Option<String>) -> Option<CheckpointView> {
+        let key = (at.clone(), request.clone()?);
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = recent.answers.get(&key) {
+            return Some(view.clone());
+        }
+        drop(recent);
+        // A former process of this worker may have made it.
+        let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
+        known.iter().map(|(c, d)| view(c, *d)).find(|v| v.meta.request == *request)
+    }
+
+    fn remember(&self, at: &Attempt, made: &CheckpointView) {
+        let Some(request) = made.meta.request.clone() else { return };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (at.clone(), request);
+        recent.answers.insert(key.clone(), made.clone());
+        recent.order.push_back(key);
+        if recent.order.len() > REMEMBERED
+            && let Some(oldest) = recent.order.pop_front()
+        {
+            recent.answers.remove(&oldest);
+        }
+    }
+}
+
+impl Host for TaskHost {
+    async fn info(&self, at: &Attempt) -> Result<TaskInfo, HostError> {
+        let (spec, started_at_ms) =
+            self.shared.lock().held_spec(&at.task, at.epoch).ok_or(HostError::NoSuchAttempt)?;
+        Ok(TaskInfo {
+            task: at.task.clone(),
+            attempt: at.epoch,
+            worker: self.shared.name.clone(),
+            started_at_ms,
+            spec: serde_json::to_value(&*spec).unwrap_or(Value::Null),
+        })
+    }
+
+    async fn checkpoint(
+        &self,
+        at: &Attempt,
+        source: Source,
+        meta: CheckpointMeta,
+    ) -> Result<CheckpointView, HostError> {
+        self.held(at)?;
+        if let Some(made) = self.remembered(at, &meta.request) {
+            return Ok(made);
+        }
+        let put = self.store(source).await?;
+        let meta = serde_json::to_vec(&meta).map_err(|e| HostError::Invalid(e.to_string()))?;
+        let made = self.record(at, &put, meta, "").await?;
+        let made = view(&made, false);
+        self.remember(at, &made);
+        Ok(made)
+    }
+
+    async fn checkpoints(&self, at: &Attempt) -> Result<Vec<CheckpointView>, HostError> {
+        self.held(at)?;
+        let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
+        Ok(known.iter().map(|(c, delivered)| view(c, *delivered)).collect())
+    }
+
+    async fn restore(
+        &self,
+        at: &Attempt,
+        which: Option<String>,
+    ) -> Result<Option<Restore>, HostError> {
+        self.held(at)?;
+        let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
+        let found = match &which {
+            None => known.last(),
+            Some(id) => known.iter().find(|(c, _)| checkpoint_id(c) == *id),
+        };
+        let Some((c, delivered)) = found else {
+            return which.map_or(Ok(None), |id| Err(HostError::NoSuchCheckpoint(id)));
+        };
+        let hash = blobs::download(&self.dialler, &self.blobs, &c.manifest).await;
+        let hash: Hash = hash.map_err(|e| match e {
+            MoveError::Blob(error) => of_blobs(error),
+            error => HostError::Unavailable(format!("checkpoint {}: {error}", checkpoint_id(c))),
+        })?;
+        let body = self.blobs.reader(&hash).map_err(of_blobs)?;
+        let body: Box<dyn Read + Send> = Box::new(body);
+        Ok(Some(Restore { view: view(c, *delivered), body }))
+    }
+
+    async fn update_state(
+        &self,
+        at: &Attempt,
+        patch: Map<String, Value>,
+        progress: Option<f64>,
+    ) -> Result<StateView, HostError> {
+        let task = self.held(at)?;
+        let epoch = at.epoch;
+        let ask = |core: &mut Worker, n| core.on_state(now(), n, &task, epoch, patch, progress);
+        match self.shared.question(ask).await? {
+            Answer::State(state) => Ok(state_view(Some(&state))),
+            Answer::Refused(why) => Err(refused(&why)),
+            Answer::Checkpoint(_) => Err(HostError::Internal("another answer was expected".into())),
+        }
+    }
+
+    async fn state(&self, at: &Attempt) -> Result<StateView, HostError> {
+        let told = self.shared.lock().told(&at.task, at.epoch);
+        let (_, state) = told.ok_or(HostError::NoSuchAttempt)?;
+        Ok(state_view(state.as_deref()))
+    }
+
+    async fn artifact(
+        &self,
+        at: &Attempt,
+        name: String,
+        source: Source,
+    ) -> Result<ArtifactView, HostError> {
+        self.held(at)?;
+        let put = self.store(source).await?;
+        let made = self.record(at, &put, b"{}".to_vec(), &name).await?;
+        Ok(ArtifactView { name, bytes: made.size, created_at_ms: made.created_at_ms })
+    }
+
+    async fn control(
+        &self,
+        at: &Attempt,
+        seen: Control,
+        wait: Duration,
+    ) -> Result<Control, HostError> {
+        self.held(at)?;
+        Ok(self.controls().wait(at, seen, wait).await)
+    }
+}

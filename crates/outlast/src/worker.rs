@@ -1,0 +1,162 @@
+//! A worker inside a Rust program: its functions run tasks, and outlive the network.
+
+use outlast_core::stats::{ConnectionState, ConnectionStats};
+use outlast_core::worker::WorkerConfig;
+use outlast_worker::shell::{Agent, AgentConfig, Ended, Function, Functions, StartError};
+use outlast_worker::{capabilities, shell};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use outlast_worker::local::{ArtifactView, CheckpointView, Control, HostError, StateView};
+pub use shell::{Checkpoint, TaskContext};
+
+/// Builds a [`Worker`].
+pub struct WorkerBuilder {
+    coordinator: String,
+    state_dir: PathBuf,
+    api_key: Option<String>,
+    ca: Option<PathBuf>,
+    core: WorkerConfig,
+    capabilities: Map<String, Value>,
+    functions: Functions,
+    blob_budget: Option<u64>,
+}
+
+/// A worker that runs, until it is stopped or dropped.
+///
+/// Commands that it runs end with this program; the `outlast worker` command has a keeper for
+/// them.
+pub struct Worker {
+    agent: Agent,
+}
+
+impl Worker {
+    /// A worker for this coordinator (`http://host:7117`), with its store, logs and checkpoints
+    /// in `state_dir`.
+    pub fn builder(coordinator: &str, state_dir: impl Into<PathBuf>) -> WorkerBuilder {
+        WorkerBuilder {
+            coordinator: coordinator.into(),
+            state_dir: state_dir.into(),
+            api_key: None,
+            ca: None,
+            core: WorkerConfig { version: env!("CARGO_PKG_VERSION").into(), ..Default::default() },
+            capabilities: capabilities::detect(),
+            functions: Functions::new(),
+            blob_budget: None,
+        }
+    }
+
+    /// Whether the coordinator has welcomed it.
+    pub fn is_connected(&self) -> bool {
+        self.agent.status().borrow().0 == ConnectionState::Connected
+    }
+    /// Statistics of its link.
+    pub fn stats(&self) -> ConnectionStats {
+        self.agent.stats()
+    }
+    /// Dials at once, whatever the backoff says.
+    pub fn force_reconnect(&self) {
+        self.agent.force_reconnect();
+    }
+    /// Takes no new work, finishes and delivers what it has, and ends.
+    pub async fn drain(self) -> Ended {
+        self.agent.drain();
+        self.agent.wait().await
+    }
+    /// Stops what runs, keeps every result on disk, and ends. The next start delivers them.
+    /// Functions are waited for: they should look at [`TaskContext::is_cancelled`].
+    pub async fn stop(self) -> Ended {
+        self.agent.stop();
+        self.agent.wait().await
+    }
+    /// Waits until it ends by itself, as after `max_reconnect_attempts`.
+    pub async fn wait(self) -> Ended {
+        self.agent.wait().await
+    }
+}
+
+impl WorkerBuilder {
+    /// The name people see; default: this machine's.
+    pub fn name(mut self, name: &str) -> Self {
+        self.core.name = name.into();
+        self
+    }
+    /// Tasks at once; default 1.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.core.slots = slots.max(1);
+        self
+    }
+    /// Of role worker.
+    pub fn api_key(mut self, key: Option<String>) -> Self {
+        self.api_key = key;
+        self
+    }
+    /// PEM file of authorities to trust instead of the system's.
+    pub fn ca(mut self, file: Option<PathBuf>) -> Self {
+        self.ca = file;
+        self
+    }
+    /// Something that it has, beside what is found.
+    pub fn capability(mut self, name: &str, value: Value) -> Self {
+        self.capabilities.insert(name.into(), value);
+        self
+    }
+    /// A label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.core.labels.insert(key.into(), value.into());
+        self
+    }
+    /// Between heartbeats, and the silence after which the link is dialled again.
+    pub fn heartbeat(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.core.heartbeat_interval = interval.as_millis() as u64;
+        self.core.heartbeat_timeout = timeout.as_millis() as u64;
+        self
+    }
+    /// The first and the longest pause before dialling again.
+    pub fn reconnect_delay(mut self, first: Duration, longest: Duration) -> Self {
+        self.core.initial_reconnect_delay = first.as_millis() as u64;
+        self.core.max_reconnect_delay = longest.as_millis() as u64;
+        self
+    }
+    /// Bytes of disk that checkpoints may take here; default: as much as there is.
+    pub fn blob_budget(mut self, bytes: u64) -> Self {
+        self.blob_budget = Some(bytes);
+        self
+    }
+    /// A function that `call` tasks may name; each call has a thread of its own. An `Err`, or a
+    /// panic, fails the task.
+    pub fn function(
+        mut self,
+        name: &str,
+        body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.functions.insert(name.into(), Function::new(body));
+        self
+    }
+
+    /// Opens the state folder and dials. Needs a tokio runtime, on which the worker lives.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to mend.
+    pub fn start(mut self) -> Result<Worker, StartError> {
+        if self.core.name == WorkerConfig::default().name
+            && let Some(host) = self.capabilities.get("hostname").and_then(Value::as_str)
+        {
+            self.core.name = host.into();
+        }
+        self.core.capabilities = Value::Object(self.capabilities).to_string();
+        let agent = Agent::start(AgentConfig {
+            coordinator: self.coordinator,
+            state_dir: self.state_dir,
+            api_key: self.api_key,
+            ca_file: self.ca,
+            core: self.core,
+            exec: None,
+            keeper: None,
+            functions: self.functions,
+            blob_budget: self.blob_budget,
+        })?;
+        Ok(Worker { agent })
+    }
+}
