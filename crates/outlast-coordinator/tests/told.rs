@@ -29,6 +29,7 @@ fn checkpoint(number: u64, manifest: Vec<u8>, size: u64, dropped: bool) -> outbo
         created_at_ms: 1_795_514_400_000,
         meta_json: br#"{"kind":"file","name":"model.pt","user":{"step":7}}"#.to_vec().into(),
         dropped,
+        ..Default::default()
     })
 }
 
@@ -104,6 +105,21 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
         assert_eq!(status, 404);
         assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
     }
+    // A file that belongs to the result is no checkpoint.
+    let file = upload(&c, b"a report").await;
+    let outbox_item::Kind::Checkpoint(mut kept) = checkpoint(3, file.as_bytes().to_vec(), 8, false)
+    else {
+        unreachable!()
+    };
+    kept.artifact = "report.txt".into();
+    worker.tell(Lane::Checkpoints, outbox_item::Kind::Checkpoint(kept)).await;
+    let (_, list) = get(&c, "/api/v1/tasks/t/artifacts").await;
+    assert_eq!(list["artifacts"][0]["artifact"], "report.txt");
+    let got = send(&c, "GET", "/api/v1/tasks/t/artifacts/report.txt/data", "", b"").await;
+    assert_eq!((got.status, &got.body[..]), (200, &b"a report"[..]));
+    assert_eq!(get(&c, "/api/v1/tasks/t/artifacts/other/data").await.0, 404);
+    let (_, list) = get(&c, "/api/v1/tasks/t/checkpoints").await;
+    assert_eq!(list["checkpoints"].as_array().unwrap().len(), 2);
     let (_, state) = get(&c, "/api/v1/tasks/t/state").await;
     assert_eq!((&state["state"], &state["version"]), (&json!({ "loss": 0.5 }), &json!(3)));
     assert_eq!(get(&c, "/api/v1/tasks/t").await.1["progress"], 0.25);
@@ -111,9 +127,9 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
     let (_, metrics) = get(&c, "/metrics").await;
     let metrics = metrics.as_str().unwrap();
     for line in [
-        "outlast_checkpoints_total 2",
+        "outlast_checkpoints_total 3",
         "outlast_blobs_missing_total 1",
-        "outlast_blob_manifests 1",
+        "outlast_blob_manifests 2",
         "outlast_links_ended_total{cause=\"taken_over\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");

@@ -148,6 +148,7 @@ pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {
         id: format!("{}-{}", of.epoch, of.number),
         attempt: of.epoch,
         number: of.number,
+        artifact: Some(&of.artifact).filter(|a| !a.is_empty()).cloned(),
         kept: c.kept,
         dropped: of.dropped,
         size: of.size,
