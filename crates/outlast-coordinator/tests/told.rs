@@ -33,6 +33,11 @@ fn checkpoint(number: u64, manifest: Vec<u8>, size: u64, dropped: bool) -> outbo
     })
 }
 
+async fn ranged(c: &Coordinator, path: &str, range: &str) -> (u16, Vec<u8>) {
+    let answer = send_with(c, "GET", path, &format!("range: {range}\r\n"), b"").await;
+    (answer.status, answer.body)
+}
+
 async fn submit(c: &Coordinator) {
     let task = json!({ "id": "t", "command": ["x"] });
     assert_eq!(post(c, "/api/v1/tasks", &task).await.0, 201);
@@ -100,6 +105,13 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
         assert!(got.header("outlast-checkpoint-meta").unwrap().contains("model.pt"));
         assert_eq!(got.body, data);
     }
+    // A download that broke off goes on.
+    let (status, rest) =
+        ranged(&c, "/api/v1/tasks/t/checkpoints/latest/data", "bytes=699990-").await;
+    assert_eq!((status, rest), (206, data[699_990..].to_vec()));
+    let (status, all) =
+        ranged(&c, "/api/v1/tasks/t/checkpoints/latest/data", "bytes=9999999-").await;
+    assert_eq!((status, all.len()), (200, data.len()));
     for (which, says) in [("1-2", "dropped"), ("9-9", "no such"), ("newest", "latest")] {
         let (status, problem) = get(&c, &format!("/api/v1/tasks/t/checkpoints/{which}/data")).await;
         assert_eq!(status, 404);

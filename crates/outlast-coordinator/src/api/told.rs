@@ -7,7 +7,7 @@ use crate::explain::{self, Facts, Whereabouts};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::{BlobReader, Hash};
 use outlast_core::TaskId;
@@ -16,7 +16,7 @@ use outlast_store::{Role, StoredCheckpoint};
 use outlast_wire::api::{ArtifactList, CheckpointList, Explanation, TaskStateView};
 use outlast_wire::v2::Checkpoint;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 /// Bytes of a checkpoint read at a time.
@@ -88,7 +88,7 @@ pub(crate) async fn data(
     app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id.clone(), Kind::Checkpoints).await?;
     let found = find(&all, &which).map_err(|why| Refusal::no_checkpoint(&id, &which, why))?;
-    give(&app, &found.checkpoint).await
+    give(&app, &found.checkpoint, &headers).await
 }
 
 /// The content of a file that a task kept for its result: the newest of that name.
@@ -104,26 +104,43 @@ pub(crate) async fn artifact(
     app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id.clone(), Kind::Artifacts).await?;
     match all.iter().rfind(|c| c.kept && c.checkpoint.artifact == name) {
-        Some(found) => give(&app, &found.checkpoint).await,
+        Some(found) => give(&app, &found.checkpoint, &headers).await,
         None => Err(Refusal::no_checkpoint(&id, &name, "it kept no such file")),
     }
 }
 
-async fn give(app: &App, checkpoint: &Checkpoint) -> Result<Response, Refusal> {
+async fn give(
+    app: &App,
+    checkpoint: &Checkpoint,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let manifest = <[u8; 32]>::try_from(&checkpoint.manifest[..]).map(Hash::from_bytes);
     let manifest = manifest.map_err(|_| Refusal::internal("the checkpoint names no blob"))?;
-    let reader = blocking(app, move |blobs| blobs.reader(&manifest)).await?;
+    let mut reader = blocking(app, move |blobs| blobs.reader(&manifest)).await?;
     let size = reader.manifest().size();
+    let from = asked_from(headers).filter(|from| *from < size);
+    if let Some(from) = from {
+        reader.seek(SeekFrom::Start(from)).map_err(|e| Refusal::internal(&e.to_string()))?;
+    }
+    let (begin, status) = (from.unwrap_or(0), if from.is_some() { 206 } else { 200 });
     let name = format!("{}-{}", checkpoint.epoch, checkpoint.number);
     let mut response = (
         [
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-            (header::CONTENT_LENGTH, size.to_string()),
+            (header::CONTENT_LENGTH, (size - begin).to_string()),
+            (header::ACCEPT_RANGES, "bytes".to_owned()),
         ],
         [("outlast-checkpoint", name)],
         Body::from_stream(futures_util::stream::unfold(Some(reader), part)),
     )
         .into_response();
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    if from.is_some() {
+        let range = format!("bytes {begin}-{}/{size}", size - 1);
+        let range = HeaderValue::try_from(range);
+        let range = range.map_err(|e| Refusal::internal(&e.to_string()))?;
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
     // JSON may hold any text, a header only some: others find it in the list.
     if checkpoint.meta_json.len() <= MAX_HEADER
         && let Ok(meta) = HeaderValue::from_bytes(&checkpoint.meta_json)
@@ -131,6 +148,12 @@ async fn give(app: &App, checkpoint: &Checkpoint) -> Result<Response, Refusal> {
         response.headers_mut().insert("outlast-checkpoint-meta", meta);
     }
     Ok(response)
+}
+
+/// Where the data is to begin: what a download that broke off needs of HTTP's ranges.
+fn asked_from(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(header::RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }
 
 /// The checkpoint asked for, if it can be restored.

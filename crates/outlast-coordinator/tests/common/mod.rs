@@ -43,11 +43,22 @@ impl Answer {
 }
 
 pub async fn send(c: &Coordinator, method: &str, path: &str, key: &str, body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
     let auth =
         if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") };
+    send_with(c, method, path, &auth, body).await
+}
+
+/// With more lines for the head.
+pub async fn send_with(
+    c: &Coordinator,
+    method: &str,
+    path: &str,
+    lines: &str,
+    body: &[u8],
+) -> Answer {
+    let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\n{auth}connection: close\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: x\r\n{lines}connection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
