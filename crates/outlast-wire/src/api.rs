@@ -196,7 +196,10 @@ documents! {
         pub attempt: u64,
         /// Its number within the attempt.
         pub number: u64,
-        /// Whether it can be restored.
+        /// Name of a file that belongs to the task's result; none for a checkpoint.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub artifact: Option<String>,
+        /// Whether its data can be had.
         pub kept: bool,
         /// It never came here: newer ones made it needless, or its worker had no room.
         #[serde(default)]
@@ -225,6 +228,12 @@ documents! {
     pub struct CheckpointList {
         /// By attempt and number.
         pub checkpoints: Vec<Checkpoint>,
+    }
+
+    /// The files that a task kept for its result.
+    pub struct ArtifactList {
+        /// By attempt and number; of one name the last is the newest.
+        pub artifacts: Vec<Checkpoint>,
     }
 
     /// What a task told of itself last.

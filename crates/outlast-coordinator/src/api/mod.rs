@@ -65,6 +65,8 @@ pub(crate) type App = Arc<Shared>;
         control::move_to,
         told::checkpoints,
         told::data,
+        told::artifacts,
+        told::artifact,
         told::state,
         told::explain,
         workers::list,
@@ -102,6 +104,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/tasks/{id}/move", post(control::move_to))
         .route("/api/v1/tasks/{id}/checkpoints", get(told::checkpoints))
         .route("/api/v1/tasks/{id}/checkpoints/{which}/data", get(told::data))
+        .route("/api/v1/tasks/{id}/artifacts", get(told::artifacts))
+        .route("/api/v1/tasks/{id}/artifacts/{name}/data", get(told::artifact))
         .route("/api/v1/tasks/{id}/state", get(told::state))
         .route("/api/v1/tasks/{id}/explain", get(told::explain))
         .route("/api/v1/counts", get(tasks::counts))

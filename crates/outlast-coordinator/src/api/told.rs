@@ -7,15 +7,16 @@ use crate::explain::{self, Facts, Whereabouts};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::{BlobReader, Hash};
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerState;
 use outlast_store::{Role, StoredCheckpoint};
-use outlast_wire::api::{CheckpointList, Explanation, TaskStateView};
+use outlast_wire::api::{ArtifactList, CheckpointList, Explanation, TaskStateView};
+use outlast_wire::v2::Checkpoint;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 /// Bytes of a checkpoint read at a time.
@@ -32,15 +33,42 @@ pub(crate) async fn checkpoints(
     Path(id): Path<String>,
 ) -> Result<Json<CheckpointList>, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
-    let all = stored(&app, id).await?;
+    let all = stored(&app, id, Kind::Checkpoints).await?;
     Ok(Json(CheckpointList { checkpoints: all.iter().map(views::checkpoint).collect() }))
 }
 
-async fn stored(app: &App, id: String) -> Result<Vec<StoredCheckpoint>, Refusal> {
+/// The files that a task kept for its result.
+#[utoipa::path(get, path = "/api/v1/tasks/{id}/artifacts", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 200, body = ArtifactList), (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn artifacts(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<ArtifactList>, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let all = stored(&app, id, Kind::Artifacts).await?;
+    Ok(Json(ArtifactList { artifacts: all.iter().map(views::checkpoint).collect() }))
+}
+
+/// The store keeps both in one table.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Checkpoints,
+    Artifacts,
+}
+
+impl Kind {
+    fn of(c: &StoredCheckpoint) -> Kind {
+        if c.checkpoint.artifact.is_empty() { Kind::Checkpoints } else { Kind::Artifacts }
+    }
+}
+
+async fn stored(app: &App, id: String, kind: Kind) -> Result<Vec<StoredCheckpoint>, Refusal> {
     let wanted = id.clone();
     let read = app.readers.read(move |r| {
-        let all = r.checkpoints(&wanted)?;
+        let mut all = r.checkpoints(&wanted)?;
         let known = !all.is_empty() || r.task(&wanted)?.is_some();
+        all.retain(|c| Kind::of(c) == kind);
         Ok(known.then_some(all))
     });
     read.await.map_err(|e| Refusal::store(&e))?.ok_or_else(|| Refusal::no_task(&id))
@@ -58,23 +86,61 @@ pub(crate) async fn data(
     Path((id, which)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
-    let all = stored(&app, id.clone()).await?;
+    let all = stored(&app, id.clone(), Kind::Checkpoints).await?;
     let found = find(&all, &which).map_err(|why| Refusal::no_checkpoint(&id, &which, why))?;
-    let checkpoint = &found.checkpoint;
+    give(&app, &found.checkpoint, &headers).await
+}
+
+/// The content of a file that a task kept for its result: the newest of that name.
+#[utoipa::path(get, path = "/api/v1/tasks/{id}/artifacts/{name}/data", tag = "tasks",
+    params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream"),
+        (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn artifact(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let all = stored(&app, id.clone(), Kind::Artifacts).await?;
+    match all.iter().rfind(|c| c.kept && c.checkpoint.artifact == name) {
+        Some(found) => give(&app, &found.checkpoint, &headers).await,
+        None => Err(Refusal::no_checkpoint(&id, &name, "it kept no such file")),
+    }
+}
+
+async fn give(
+    app: &App,
+    checkpoint: &Checkpoint,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let manifest = <[u8; 32]>::try_from(&checkpoint.manifest[..]).map(Hash::from_bytes);
     let manifest = manifest.map_err(|_| Refusal::internal("the checkpoint names no blob"))?;
-    let reader = blocking(&app, move |blobs| blobs.reader(&manifest)).await?;
+    let mut reader = blocking(app, move |blobs| blobs.reader(&manifest)).await?;
     let size = reader.manifest().size();
+    let from = asked_from(headers).filter(|from| *from < size);
+    if let Some(from) = from {
+        reader.seek(SeekFrom::Start(from)).map_err(|e| Refusal::internal(&e.to_string()))?;
+    }
+    let (begin, status) = (from.unwrap_or(0), if from.is_some() { 206 } else { 200 });
     let name = format!("{}-{}", checkpoint.epoch, checkpoint.number);
     let mut response = (
         [
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-            (header::CONTENT_LENGTH, size.to_string()),
+            (header::CONTENT_LENGTH, (size - begin).to_string()),
+            (header::ACCEPT_RANGES, "bytes".to_owned()),
         ],
         [("outlast-checkpoint", name)],
         Body::from_stream(futures_util::stream::unfold(Some(reader), part)),
     )
         .into_response();
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    if from.is_some() {
+        let range = format!("bytes {begin}-{}/{size}", size - 1);
+        let range = HeaderValue::try_from(range);
+        let range = range.map_err(|e| Refusal::internal(&e.to_string()))?;
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
     // JSON may hold any text, a header only some: others find it in the list.
     if checkpoint.meta_json.len() <= MAX_HEADER
         && let Ok(meta) = HeaderValue::from_bytes(&checkpoint.meta_json)
@@ -82,6 +148,12 @@ pub(crate) async fn data(
         response.headers_mut().insert("outlast-checkpoint-meta", meta);
     }
     Ok(response)
+}
+
+/// Where the data is to begin: what a download that broke off needs of HTTP's ranges.
+fn asked_from(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(header::RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }
 
 /// The checkpoint asked for, if it can be restored.
@@ -173,7 +245,8 @@ pub(crate) async fn explain(
     let read = app.readers.read(move |r| {
         let Some(task) = r.task(&wanted)? else { return Ok(None) };
         let extra = r.extras(&[task.number])?.remove(&task.number).unwrap_or_default();
-        let (events, checkpoints) = (r.history(&wanted)?, r.checkpoints(&wanted)?);
+        let (events, mut checkpoints) = (r.history(&wanted)?, r.checkpoints(&wanted)?);
+        checkpoints.retain(|c| Kind::of(c) == Kind::Checkpoints);
         Ok(Some((task, extra, events, checkpoints, r.workers()?)))
     });
     let read = read.await.map_err(|e| Refusal::store(&e))?;
@@ -183,8 +256,9 @@ pub(crate) async fn explain(
     let whereabouts = |w: outlast_store::StoredWorker| {
         let state = states.get(&*w.row.store_id).copied();
         let there = matches!(state, Some(WorkerState::Connected | WorkerState::Draining));
+        let (at, gone_cause, _) = views::gone(&w, app.started_at);
+        let gone_at = (!there).then_some(at);
         let who: Arc<str> = w.row.store_id;
-        let (gone_at, gone_cause) = (w.gone_at.filter(|_| !there), w.gone_cause);
         (who, Whereabouts { name: w.row.name, there, drained: w.row.drained, gone_at, gone_cause })
     };
     let workers = stored.into_iter().map(whereabouts).collect();
@@ -196,7 +270,6 @@ pub(crate) async fn explain(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlast_wire::v2::Checkpoint;
 
     fn stored(epoch: u64, number: u64, kept: bool, dropped: bool) -> StoredCheckpoint {
         let checkpoint = Checkpoint { epoch, number, dropped, ..Default::default() };

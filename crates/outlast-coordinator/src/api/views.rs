@@ -7,7 +7,7 @@ use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
 use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
 use outlast_wire::api::{Checkpoint, CountsView, Disk, Task, TaskResult, Worker};
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_wire::v2::{LinkCause, OutcomeKind, TaskOutcome};
 
 pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
     let extra = extra.copied().unwrap_or_default();
@@ -104,7 +104,17 @@ pub(super) fn counts(c: Counts) -> CountsView {
     }
 }
 
-pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>) -> Worker {
+/// When, why and in which word a worker's link ended, if it has none. One that the store thinks
+/// there was lost with the coordinator's former process, which ended at `started_at` or before.
+pub(super) fn gone(stored: &StoredWorker, started_at: i64) -> (i64, LinkCause, &str) {
+    match stored.gone_at {
+        Some(at) => (at, stored.gone_cause, &stored.gone_reason),
+        None => (started_at, LinkCause::LinkRestarted, "the coordinator was restarted"),
+    }
+}
+
+pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: i64) -> Worker {
+    let gone = stored.filter(|_| w.conn.is_none()).map(|s| gone(s, started_at));
     Worker {
         name: w.row.name.to_string(),
         store_id: w.row.store_id.to_string(),
@@ -121,9 +131,9 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>) -> Worker {
         labels: w.row.labels.clone(),
         version: w.row.version.clone(),
         seen_at: stored.map(|s| text(s.seen_at)),
-        gone_at: stored.and_then(|s| s.gone_at).filter(|_| w.conn.is_none()).map(text),
-        gone_reason: stored.map_or_else(String::new, |s| s.gone_reason.clone()),
-        gone_cause: stored.map_or("", |s| s.gone_cause.word()).into(),
+        gone_at: gone.map(|(at, ..)| text(at)),
+        gone_reason: gone.map_or("", |(.., reason)| reason).into(),
+        gone_cause: gone.map_or("", |(_, cause, _)| cause.word()).into(),
         drained: w.row.drained,
         disk: (w.disk != (0, 0, 0)).then(|| {
             let (used, budget, refused) = w.disk;
@@ -138,6 +148,7 @@ pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {
         id: format!("{}-{}", of.epoch, of.number),
         attempt: of.epoch,
         number: of.number,
+        artifact: Some(&of.artifact).filter(|a| !a.is_empty()).cloned(),
         kept: c.kept,
         dropped: of.dropped,
         size: of.size,

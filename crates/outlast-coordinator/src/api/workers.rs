@@ -31,7 +31,7 @@ pub(crate) async fn list(
     let stored: HashMap<Arc<str>, StoredWorker> =
         stored.into_iter().map(|w| (w.row.store_id.clone(), w)).collect();
     let views = app.driver.look(|core| core.workers()).await.map_err(|_| Refusal::ending())?;
-    let view = |w| views::worker(w, stored.get(&w.row.store_id));
+    let view = |w| views::worker(w, stored.get(&w.row.store_id), app.started_at);
     Ok(Json(WorkerList { workers: views.iter().map(view).collect() }))
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn show(
     let store_id = view.row.store_id.clone();
     let stored = app.readers.read(move |r| r.worker(&store_id)).await;
     let stored = stored.map_err(|e| Refusal::store(&e))?;
-    Ok(Json(views::worker(&view, stored.as_ref())))
+    Ok(Json(views::worker(&view, stored.as_ref(), app.started_at)))
 }
 
 /// Removes a worker that is gone for good; what it held is given to others at once.
