@@ -63,7 +63,7 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, BlobError> {
 }
 
 /// The schema version; 0 for an empty file.
-fn identify(conn: &Connection, path: &Path, known: i64) -> Result<i64, BlobError> {
+pub(crate) fn identify(conn: &Connection, path: &Path, known: i64) -> Result<i64, BlobError> {
     let pragma = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |r| r.get::<_, i64>(0));
     let application = pragma("application_id")?;
     let version = pragma("user_version")?;

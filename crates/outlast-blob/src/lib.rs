@@ -15,6 +15,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(unix)]
+mod backup;
 mod budget;
 mod chunker;
 mod clock;
@@ -36,6 +38,8 @@ mod session;
 mod state;
 mod store;
 
+#[cfg(unix)]
+pub use backup::{Copied, check_copy, copy_store};
 pub use collect::Collected;
 pub use error::BlobError;
 pub use hash::Hash;

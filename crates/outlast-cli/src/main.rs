@@ -1,6 +1,7 @@
 //! The `outlast` command. Each module has one subcommand; this one has what all share.
 
 mod args;
+mod backup;
 mod chaos;
 mod config;
 mod coordinator;
@@ -99,6 +100,10 @@ enum Command {
     Watch,
     /// Manage the coordinator's API keys (on its machine)
     Keys(keys::Args),
+    /// Copy the coordinator's data while it runs (on its machine)
+    Backup(backup::BackupArgs),
+    /// Make a new data folder from a backup
+    Restore(backup::RestoreArgs),
     /// A proxy that injects network faults
     Chaos(chaos::Args),
     /// See an outage lived through, in about a minute
@@ -236,6 +241,8 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Workers { what } => workers::run(context, what).await,
         Command::Watch => watch::run(context).await,
         Command::Keys(args) => keys::run(context, args),
+        Command::Backup(args) => backup::backup(context, args),
+        Command::Restore(args) => backup::restore(context, args),
         Command::Chaos(args) => chaos::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,

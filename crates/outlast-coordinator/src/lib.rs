@@ -8,6 +8,7 @@
 
 mod api;
 mod auth;
+mod backup;
 mod blobs;
 mod clock;
 mod driver;
@@ -23,4 +24,5 @@ mod server;
 mod writer;
 
 pub use api::openapi;
+pub use backup::{BackupError, BackupInfo, backup, restore};
 pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles};

@@ -171,7 +171,7 @@ fn lock(path: &Path) -> Result<Lock, StoreError> {
 
 /// Specs and results may hold secrets: only the owner reads what we create. SQLite gives its
 /// log files the permissions of the main file.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options

@@ -26,9 +26,20 @@ impl<'a> Teller<'a> {
         Teller { facts, clock, open: BTreeMap::new() }
     }
 
-    pub fn assigned(&mut self, event: &StoredEvent) {
+    /// Tells of attempts whose end nobody recorded: there was a restore in between.
+    pub fn assigned(&mut self, event: &StoredEvent) -> Vec<String> {
+        let later = self.open.split_off(&event.epoch);
+        let before = std::mem::replace(&mut self.open, later);
+        let told = before.into_iter().map(|(n, attempt)| {
+            let worker = self.facts.name(attempt.worker.as_ref());
+            let since = attempt.started_at.or(attempt.assigned_at).unwrap_or(event.at);
+            let time = self.clock.time(since);
+            format!("attempt {n} was at {worker} since {time}; what became of it is not known")
+        });
+        let told = told.collect();
         let (worker, assigned_at) = (event.worker.clone(), Some(event.at));
         self.open.insert(event.epoch, Attempt { worker, assigned_at, started_at: None });
+        told
     }
 
     pub fn started(&mut self, event: &StoredEvent) {

@@ -67,7 +67,7 @@ pub(crate) fn explain(facts: &Facts) -> Explanation {
         let at = clock.time(event.at);
         match event.kind {
             EventKind::Submitted => {}
-            EventKind::Assigned => told.assigned(event),
+            EventKind::Assigned => sentences.extend(told.assigned(event)),
             EventKind::Started => told.started(event),
             EventKind::Requeued
             | EventKind::Succeeded

@@ -1,6 +1,7 @@
 //! The coordinator's store: one owner that commits, any number of readers beside it.
 
 mod apply;
+mod copy;
 mod extra;
 mod history;
 mod list;
