@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-type Figures = Vec<Figure>;
+pub(crate) type Figures = Vec<Figure>;
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 type Case = for<'a> fn(&'a mut Figures) -> Done<'a>;
 
@@ -26,6 +26,8 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("finished", |f| Box::pin(finished(f))),
     ("idle", |f| Box::pin(idle(f))),
     ("links", |f| Box::pin(links(f))),
+    ("checkpoints", |f| Box::pin(crate::checkpoints::run(f))),
+    ("storm", |f| Box::pin(crate::storm::run(f))),
 ];
 
 fn noops(count: usize) -> Vec<NewTask> {
@@ -33,7 +35,7 @@ fn noops(count: usize) -> Vec<NewTask> {
     (0..count).map(|_| NewTask::new(TaskSpec::new(call()))).collect()
 }
 
-fn put(
+pub(crate) fn put(
     figures: &mut Figures,
     what: &'static str,
     value: f64,
@@ -229,34 +231,26 @@ async fn links(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Link = (outlast_net::Sender, outlast_net::Receiver);
+pub(crate) type Link = (outlast_net::Sender, outlast_net::Receiver);
 
 /// Idle workers: they say hello, and nothing more.
-async fn dial(lab: &Lab, from: usize, count: usize) -> anyhow::Result<Vec<Link>> {
+pub(crate) async fn dial(lab: &Lab, from: usize, count: usize) -> anyhow::Result<Vec<Link>> {
     let one = |n: usize| async move {
         let name = format!("idle-{n}");
         let dialler = Dialler::new(&format!("http://{}", lab.addr), &name, None, None)?;
-        let (mut sender, mut receiver) = dialler.dial().await?;
-        let hello = v2::Hello {
-            protocol: outlast_wire::PROTOCOL,
-            worker_id: name,
-            store_id: uuid::Uuid::new_v4().to_string(),
-            incarnation: 1,
-            connection: 1,
-            slots: 1,
-            capabilities_json: r#"{"cores":8,"os":"linux","arch":"x86_64"}"#.into(),
-            version: "bench".into(),
-            ..Default::default()
-        };
-        let send = |e: String| anyhow::anyhow!(e);
-        sender.feed(Kind::Hello(hello)).await.map_err(send)?;
-        let inventory = v2::Inventory { holdings: Vec::new(), last: true };
-        sender.feed(Kind::Inventory(inventory)).await.map_err(send)?;
-        sender.flush().await.map_err(send)?;
-        match receiver.next().await.map_err(send)? {
-            Kind::Welcome(_) => anyhow::Ok((sender, receiver)),
-            other => anyhow::bail!("{other:?}"),
+        // So many at once are let in at a pace: each comes back at its turn.
+        for connection in 1..100 {
+            let (sender, receiver) = dialler.dial().await?;
+            match hello(sender, receiver, n, connection).await {
+                Ok((Kind::Welcome(_), link)) => return anyhow::Ok(link),
+                Ok((Kind::Refused(r), _)) if r.retry => {
+                    sleep(Duration::from_millis(r.retry_after_ms.into())).await;
+                }
+                Ok((other, _)) => anyhow::bail!("{other:?}"),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
         }
+        anyhow::bail!("{n} is never let in")
     };
     let mut dialled = futures_util::stream::iter(from..from + count).map(one).buffer_unordered(64);
     let mut links = Vec::new();
@@ -264,4 +258,31 @@ async fn dial(lab: &Lab, from: usize, count: usize) -> anyhow::Result<Vec<Link>>
         links.push(link?);
     }
     Ok(links)
+}
+
+/// Says hello on a fresh link; the first answer.
+pub(crate) async fn hello(
+    mut sender: outlast_net::Sender,
+    mut receiver: outlast_net::Receiver,
+    n: usize,
+    connection: u64,
+) -> anyhow::Result<(Kind, Link)> {
+    let hello = v2::Hello {
+        protocol: outlast_wire::PROTOCOL,
+        worker_id: format!("idle-{n}"),
+        store_id: format!("idle-store-{n}"),
+        incarnation: 1,
+        connection,
+        slots: 1,
+        capabilities_json: r#"{"cores":8,"os":"linux","arch":"x86_64"}"#.into(),
+        version: "bench".into(),
+        ..Default::default()
+    };
+    let send = |e: String| anyhow::anyhow!(e);
+    sender.feed(Kind::Hello(hello)).await.map_err(send)?;
+    let inventory = v2::Inventory { holdings: Vec::new(), last: true };
+    sender.feed(Kind::Inventory(inventory)).await.map_err(send)?;
+    sender.flush().await.map_err(send)?;
+    let answer = receiver.next().await.map_err(send)?;
+    Ok((answer, (sender, receiver)))
 }

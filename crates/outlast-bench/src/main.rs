@@ -2,7 +2,9 @@
 //! everything is synced on both sides, as always. Prints a table, and JSON with `--json FILE`.
 
 mod cases;
+mod checkpoints;
 mod procs;
+mod storm;
 
 use procs::Lab;
 use serde::Serialize;

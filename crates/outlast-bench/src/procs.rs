@@ -6,10 +6,13 @@ use outlast_coordinator::{Config, Coordinator};
 use outlast_core::coord::CoordConfig;
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
-use outlast_worker::shell::{Agent, AgentConfig, Function};
+use outlast_worker::shell::{Agent, AgentConfig, Function, TaskContext};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
@@ -48,7 +51,11 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
                 args: vec!["keeper".into(), format!("{dir}/tasks").into()],
             }),
             blob_budget: None,
-            functions: HashMap::from([("noop".to_owned(), noop)]),
+            functions: HashMap::from([
+                ("noop".to_owned(), noop),
+                ("checkpoint".to_owned(), Function::new(one_checkpoint)),
+                ("checkpoints".to_owned(), Function::new(many_checkpoints)),
+            ]),
         };
         let agent = Agent::start(config)?;
         let mut term = signal(SignalKind::terminate())?;
@@ -57,8 +64,35 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
             _ = term.recv() => agent.stop(),
             _ = ended.wait_for(Option::is_some) => {}
         }
-        anyhow::bail!(agent.wait().await.reason)
+        let ended = agent.wait().await;
+        anyhow::ensure!(!ended.failed, ended.reason);
+        Ok(())
     })
+}
+
+/// A checkpoint of the file `path`: how many seconds until it is durable here.
+fn one_checkpoint(task: TaskContext) -> Result<Value, String> {
+    let path = task.args["path"].as_str().ok_or("no path")?.to_owned();
+    let start = Instant::now();
+    task.checkpoint_path(path.as_ref(), Map::new()).map_err(|e| e.to_string())?;
+    Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+}
+
+/// `count` checkpoints of `size` fresh bytes each: the median time in milliseconds.
+fn many_checkpoints(task: TaskContext) -> Result<Value, String> {
+    let number = |name: &str| task.args[name].as_u64().unwrap_or(1) as usize;
+    let (count, size) = (number("count"), number("size"));
+    let mut random = std::fs::File::open("/dev/urandom").map_err(|e| e.to_string())?;
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let mut data = vec![0; size];
+        random.read_exact(&mut data).map_err(|e| e.to_string())?;
+        let start = Instant::now();
+        task.checkpoint(data, Map::new()).map_err(|e| e.to_string())?;
+        times.push(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(json!({ "p50_ms": times[times.len() / 2] }))
 }
 
 pub(crate) fn keep(root: &str) -> anyhow::Result<()> {
@@ -126,6 +160,18 @@ impl Lab {
         let client = Client::builder(&format!("http://{addr}")).build()?;
         client.info().await?;
         Ok(Lab { coordinator, client, addr, dir })
+    }
+    /// A file in the lab's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    /// Kills the coordinator with SIGKILL, and starts it again from its store.
+    pub fn restart_coordinator(&mut self) -> anyhow::Result<()> {
+        self.coordinator.0.kill()?;
+        self.coordinator.0.wait()?;
+        let data = self.path("data").display().to_string();
+        self.coordinator = Process::spawn(&["coordinator", &self.addr, &data])?;
+        Ok(())
     }
     /// A worker, connected; by way of another address if given.
     pub async fn worker(&self, slots: u32, via: Option<&str>) -> anyhow::Result<Process> {
