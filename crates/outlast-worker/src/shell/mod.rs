@@ -330,7 +330,7 @@ impl Shared {
                     tracing::debug!("closing the link: {reason}");
                     let _ = self.link.send(ToLink::Close);
                 }
-                Output::State(state, reason) => self.tell(state, reason),
+                Output::State(state, reason) => self.tell(core, state, reason),
                 Output::Upload(manifest) => drop(self.uploads.send_replace(manifest)),
                 Output::Answer(question, answer) => self.answer(question, answer),
                 Output::Exit => self.end(false, "it was asked to end"),
@@ -340,10 +340,18 @@ impl Shared {
         todo
     }
 
-    fn tell(&self, state: ConnectionState, reason: String) {
+    fn tell(&self, core: &Worker, state: ConnectionState, reason: String) {
         match state {
             ConnectionState::Connecting => tracing::debug!("connecting"),
-            ConnectionState::Connected => tracing::info!("connected"),
+            ConnectionState::Connected => {
+                let (stats, at) = (core.stats(), now());
+                tracing::info!(
+                    "connected: {} of {} dials succeeded, {:.0}% of the time up",
+                    stats.successful_connections,
+                    stats.connection_attempts,
+                    stats.connection_stability(at) * 100.0
+                );
+            }
             ConnectionState::Disconnected => tracing::warn!("disconnected: {reason}"),
             ConnectionState::Failed => tracing::error!("no link: {reason}"),
             ConnectionState::Shutdown => tracing::debug!("link closed for good"),

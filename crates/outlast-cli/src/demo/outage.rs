@@ -1,64 +1,15 @@
-//! `outlast demo`: an outage, lived through by real processes, and the proof that nothing was
-//! lost or run twice.
+//! An outage of 18 seconds, in which the coordinator is killed too: every task once.
 
-use crate::{Context, output};
+use super::{Report, Stage, since, until, wall};
+use crate::output;
 use outlast::api::TaskResult;
 use outlast::{Client, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::Duration;
 use tokio::time::sleep;
-
-/// The longest that the whole may take.
-const LIMIT: Duration = Duration::from_secs(180);
-
-/// Live through an outage of about a minute.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Keep the folder with stores and logs
-    #[arg(long)]
-    keep: bool,
-}
-
-/// A process of ours; ended with us, whatever happens.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Stage {
-    dir: PathBuf,
-    start: Instant,
-    quiet: bool,
-}
-
-impl Stage {
-    fn say(&self, text: &str) {
-        if !self.quiet {
-            println!("{:>5.1}s  {text}", self.start.elapsed().as_secs_f64());
-        }
-    }
-    fn spawn(&self, name: &str, args: &[&str]) -> anyhow::Result<Process> {
-        let path = self.dir.join(format!("{name}.log"));
-        let log = File::options().create(true).append(true).open(path)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // The user's own settings are not meant for the demo.
-        for name in ["OUTLAST_API_KEY", "OUTLAST_CA", "OUTLAST_COORDINATOR", "OUTLAST_STATE_DIR"] {
-            command.env_remove(name);
-        }
-        command.env("OUTLAST_CONFIG", "/dev/null");
-        Ok(Process(command.spawn()?))
-    }
-}
 
 /// Real work, about ten seconds each.
 fn tasks(runs: &Path) -> Vec<NewTask> {
@@ -79,82 +30,16 @@ fn tasks(runs: &Path) -> Vec<NewTask> {
     (0..20).map(task).collect()
 }
 
-fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
-    let dir = std::env::temp_dir().join(format!("outlast-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let stage = Stage { dir: dir.clone(), start: Instant::now(), quiet: context.json() };
-    let outcome = tokio::select! {
-        outcome = tokio::time::timeout(LIMIT, play(&stage)) => outcome,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; logs are in {}", dir.display()),
-    };
-    let report = match outcome {
-        Ok(Ok(report)) => report,
-        Ok(Err(error)) => return Err(error.context(format!("logs are in {}", dir.display()))),
-        Err(_) => anyhow::bail!("not done after {LIMIT:?}; logs are in {}", dir.display()),
-    };
-    let good = report.bad.is_empty();
-    if context.json() {
-        output::json(&report.json)?;
-    } else {
-        for bad in &report.bad {
-            println!("WRONG: {bad}");
-        }
-        println!(
-            "{}",
-            if good { "Every task ran once, and every result is there, once." } else { "FAILED." }
-        );
-    }
-    if good && !args.keep {
-        let _ = std::fs::remove_dir_all(&dir);
-    } else {
-        eprintln!("stores and logs are in {}", dir.display());
-    }
-    Ok(u8::from(!good))
-}
-
-struct Report {
-    bad: Vec<String>,
-    json: serde_json::Value,
-}
-
-async fn play(stage: &Stage) -> anyhow::Result<Report> {
+pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let dir = &stage.dir;
-    let data = dir.join("coordinator").display().to_string();
     let runs = dir.join("runs.txt");
-    // A free port, which the restarted coordinator needs again.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let at = format!("127.0.0.1:{port}");
-    let coordinator =
-        || stage.spawn("coordinator", &["coordinator", "--listen", &at, "--data-dir", &data]);
-    let mut server = coordinator()?;
+    let at = Stage::port()?;
+    let mut server = stage.coordinator(&at, &[])?;
     let proxy = Proxy::bind("127.0.0.1:0", &at).await?;
     let (link, via) = (proxy.handle(), format!("http://{}", proxy.local_addr()));
     stage.say(&format!("coordinator at {at}; the workers reach it through a chaos proxy"));
-    let mut workers = Vec::new();
-    for name in ["amber", "birch"] {
-        let state = dir.join(name).display().to_string();
-        let args = [
-            "worker",
-            "--name",
-            name,
-            "--coordinator",
-            &via,
-            "--slots",
-            "2",
-            "--prefetch",
-            "3",
-            "--state-dir",
-            &state,
-            "--max-reconnect-delay",
-            "3s",
-        ];
-        workers.push(stage.spawn(name, &args)?);
-    }
+    let more = ["--slots", "2", "--prefetch", "3", "--max-reconnect-delay", "3s"];
+    let _workers = [stage.worker("amber", &via, &more)?, stage.worker("birch", &via, &more)?];
     let client =
         Client::builder(&format!("http://{at}")).patience(Duration::from_secs(30)).build()?;
     until(&client, 2).await?;
@@ -172,11 +57,10 @@ async fn play(stage: &Stage) -> anyhow::Result<Report> {
         "the coordinator knows of {} results; now it gets SIGKILL",
         before.succeeded
     ));
-    server.0.kill()?;
-    server.0.wait()?;
+    server.kill()?;
     drop(server);
     sleep(Duration::from_secs(3)).await;
-    let _server = coordinator()?;
+    let _server = stage.coordinator(&at, &[])?;
     let known = client.counts().await?;
     stage.say(&format!(
         "coordinator restarted from its store: {} results, {} tasks assigned, {} waiting",
@@ -195,21 +79,6 @@ async fn play(stage: &Stage) -> anyhow::Result<Report> {
     }
     stage.say("all results are there");
     check(stage, &client, &results, &runs, cut, healed).await
-}
-
-fn since(then: i64) -> f64 {
-    (wall() - then) as f64 / 1000.0
-}
-
-/// Waits for so many connected workers.
-async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
-    loop {
-        let all = client.workers().await?;
-        if all.workers.iter().filter(|w| w.state == "connected").count() >= count {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn check(
@@ -277,5 +146,6 @@ async fn check(
     }
     let json = json!({ "tasks": list, "finished_during_cut": during,
         "link_to_synced_ms": synced, "wrong": bad });
-    Ok(Report { bad, json })
+    let good = "Every task ran once, and every result is there, once.";
+    Ok(Report { bad, good, json })
 }

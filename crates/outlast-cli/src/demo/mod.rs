@@ -1,0 +1,192 @@
+//! `outlast demo`: outages, lived through by real processes, and the proof that nothing was lost
+//! or run twice. This has the stage; `outage` and `recovery` are played on it.
+
+mod outage;
+mod recovery;
+
+use crate::{Context, output};
+use outlast::Client;
+use serde_json::json;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
+
+/// The longest that a play may take, compressed and in real time.
+const LIMIT: (Duration, Duration) = (Duration::from_secs(180), Duration::from_secs(900));
+/// How long a process may take to end when it is asked to.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Live through two outages, in about a minute and a half.
+#[derive(clap::Args)]
+#[command(after_help = "The first play: twenty commands, the link cut for 18 s, the coordinator killed meanwhile.
+The second: one task of 1,000 steps with checkpoints, its link lost at step 875.
+
+Examples:
+  outlast demo
+  outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts")]
+pub(crate) struct Args {
+    /// Keep the folder with stores and logs
+    #[arg(long)]
+    keep: bool,
+    /// One of the two plays
+    #[arg(long, value_parser = ["outage", "recovery"], value_name = "PLAY")]
+    only: Option<String>,
+    /// Play the second one at full length: an outage of 45 s, with default timeouts
+    #[arg(long)]
+    real_time: bool,
+}
+
+/// A process of ours; ended with us, whatever happens.
+struct Process(Child);
+
+impl Process {
+    /// With SIGKILL, as a machine that loses power would.
+    fn kill(&mut self) -> std::io::Result<()> {
+        self.0.kill()?;
+        self.0.wait().map(drop)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // Asked to end, a worker takes its keeper along.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).stderr(Stdio::null()).status();
+        let deadline = Instant::now() + LEAVE;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Stage {
+    dir: PathBuf,
+    start: Instant,
+    quiet: bool,
+    real_time: bool,
+}
+
+impl Stage {
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            println!("{:>5.1}s  {text}", self.start.elapsed().as_secs_f64());
+        }
+    }
+    fn spawn(&self, name: &str, args: &[&str]) -> anyhow::Result<Process> {
+        let path = self.dir.join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(path)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // The user's own settings are not meant for the demo.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("OUTLAST_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("OUTLAST_CONFIG", "/dev/null");
+        Ok(Process(command.spawn()?))
+    }
+    /// A worker that stops at once when it is asked to end.
+    fn worker(&self, name: &str, via: &str, more: &[&str]) -> anyhow::Result<Process> {
+        let state = self.dir.join(name).display().to_string();
+        let args =
+            ["worker", "--name", name, "--coordinator", via, "--state-dir", &state, "--on-term", "stop"];
+        self.spawn(name, &[&args[..], more].concat())
+    }
+    /// A coordinator on a port that was free, which it can be restarted on.
+    fn port() -> std::io::Result<String> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(format!("127.0.0.1:{port}"))
+    }
+    fn coordinator(&self, at: &str, more: &[&str]) -> anyhow::Result<Process> {
+        let data = self.dir.join("coordinator").display().to_string();
+        let args = ["coordinator", "--listen", at, "--data-dir", &data];
+        self.spawn("coordinator", &[&args[..], more].concat())
+    }
+}
+
+/// How a play went.
+struct Report {
+    bad: Vec<String>,
+    good: &'static str,
+    json: serde_json::Value,
+}
+
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn since(then: i64) -> f64 {
+    (wall() - then) as f64 / 1000.0
+}
+
+/// Waits for so many connected workers.
+async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
+    loop {
+        let all = client.workers().await?;
+        if all.workers.iter().filter(|w| w.state == "connected").count() >= count {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    let mut worst = 0;
+    let mut reports = serde_json::Map::new();
+    for play in ["outage", "recovery"] {
+        if args.only.as_ref().is_some_and(|only| only != play) {
+            continue;
+        }
+        let report = stage(context, &args, play).await?;
+        worst = worst.max(u8::from(!report.bad.is_empty()));
+        reports.insert(play.into(), report.json);
+    }
+    if context.json() {
+        output::json(&json!(reports))?;
+    }
+    Ok(worst)
+}
+
+async fn stage(context: &Context, args: &Args, play: &str) -> anyhow::Result<Report> {
+    let dir = std::env::temp_dir().join(format!("outlast-demo-{play}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let (quiet, real_time) = (context.json(), args.real_time);
+    let stage = Stage { dir: dir.clone(), start: Instant::now(), quiet, real_time };
+    let limit = if real_time { LIMIT.1 } else { LIMIT.0 };
+    let played = async {
+        match play {
+            "outage" => outage::play(&stage).await,
+            _ => recovery::play(&stage).await,
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(limit, played) => outcome,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; logs are in {}", dir.display()),
+    };
+    let report = match outcome {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => return Err(error.context(format!("logs are in {}", dir.display()))),
+        Err(_) => anyhow::bail!("not done after {limit:?}; logs are in {}", dir.display()),
+    };
+    let good = report.bad.is_empty();
+    if !quiet {
+        for bad in &report.bad {
+            println!("WRONG: {bad}");
+        }
+        println!("{}\n", if good { report.good } else { "FAILED." });
+    }
+    if good && !args.keep {
+        let _ = std::fs::remove_dir_all(&dir);
+    } else {
+        eprintln!("stores and logs are in {}", dir.display());
+    }
+    Ok(report)
+}
