@@ -6,10 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-struct Process(Child);
+/// A process of ours, and whether it ends by SIGKILL.
+struct Process(Child, bool);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // A worker that ends by itself takes its keeper with it.
+        if !self.1 {
+            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+            for _ in 0..50 {
+                if matches!(self.0.try_wait(), Ok(Some(_))) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -41,7 +52,8 @@ impl Rig {
         let path = self.at(&format!("{name}.log"));
         let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
         let mut command = self.command(args);
-        Process(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Process(child, name == "coordinator")
     }
     fn coordinator(&self, data: &str) -> Process {
         let listen = format!("127.0.0.1:{}", self.port);
