@@ -1,6 +1,5 @@
 //! What tasks left at the coordinator: checkpoints, states and artifacts, and their data.
 
-use crate::intask::Outside;
 use crate::{Context, SHORT, Usage, output};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -52,6 +51,12 @@ Examples:
         #[arg(long)]
         force: bool,
     },
+}
+
+/// What a user asks the coordinator with a command that tasks have too.
+pub(crate) enum Outside {
+    Checkpoints(String),
+    State(String),
 }
 
 /// `outlast task checkpoints ID` and `outlast task state ID`.

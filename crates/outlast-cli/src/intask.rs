@@ -3,6 +3,7 @@
 //! A script may call these every second: no configuration is read, nothing is dialled but the
 //! worker's socket.
 
+use crate::fetch::Outside;
 use crate::{Usage, args, output};
 use outlast_worker::local::client::{ClientError, PATIENCE};
 use outlast_worker::local::{Client, Control, MAX_WAIT, Progress as Said, StateView};
@@ -164,12 +165,6 @@ With --wait, exit code 3 says that nothing was asked in that time.
         #[command(flatten)]
         patience: Patience,
     },
-}
-
-/// What a user asks the coordinator with a command that tasks have too.
-pub(crate) enum Outside {
-    Checkpoints(String),
-    State(String),
 }
 
 impl InTask {

@@ -272,7 +272,7 @@ fn show(t: &Task) -> anyhow::Result<()> {
         rows.push(("waits", why.clone()));
     }
     for (key, value) in rows {
-        output::line(&format!("{key:10}{value}"))?;
+        output::line(&format!("{key:12}{value}"))?;
     }
     Ok(())
 }
@@ -285,10 +285,10 @@ async fn show_told(client: &outlast::Client, id: &str) -> anyhow::Result<()> {
         let size = output::bytes(newest.size);
         let at = output::time(Some(&newest.created_at));
         let text = format!("{} of {size} at {at}; {kept} of {} are kept", newest.id, list.len());
-        output::line(&format!("{:10}{text}", "checkpoint"))?;
+        output::line(&format!("{:12}{text}", "checkpoint"))?;
     }
     for line in fetch::lines(&client.task_state(id).await?) {
-        output::line(&format!("{:10}{line}", "told"))?;
+        output::line(&format!("{:12}{line}", "told"))?;
     }
     Ok(())
 }
@@ -307,7 +307,7 @@ fn show_result(r: &TaskResult) -> anyhow::Result<()> {
         rows.push(("value", r.value.to_string()));
     }
     for (key, value) in rows {
-        output::line(&format!("{key:10}{value}"))?;
+        output::line(&format!("{key:12}{value}"))?;
     }
     for (name, text, cut) in
         [("stdout", &r.stdout, r.stdout_truncated), ("stderr", &r.stderr, r.stderr_truncated)]

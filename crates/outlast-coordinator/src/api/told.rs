@@ -116,7 +116,12 @@ async fn give(
 ) -> Result<Response, Refusal> {
     let manifest = <[u8; 32]>::try_from(&checkpoint.manifest[..]).map(Hash::from_bytes);
     let manifest = manifest.map_err(|_| Refusal::internal("the checkpoint names no blob"))?;
-    let mut reader = blocking(app, move |blobs| blobs.reader(&manifest)).await?;
+    let reader = blocking(app, move |blobs| blobs.reader(&manifest)).await;
+    let mut reader = reader.map_err(|refusal| match refusal.problem.status {
+        // Other than a checkpoint that is not kept: somebody lost it.
+        404 => Refusal::internal("this checkpoint should be here, and its data is missing"),
+        _ => refusal,
+    })?;
     let size = reader.manifest().size();
     let from = asked_from(headers).filter(|from| *from < size);
     if let Some(from) = from {

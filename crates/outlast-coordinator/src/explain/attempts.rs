@@ -4,7 +4,7 @@ use super::Facts;
 use super::words::{Clock, bytes, duration, until};
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent};
 use outlast_wire::v2::Cause;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Default)]
@@ -28,15 +28,21 @@ impl<'a> Teller<'a> {
 
     /// Tells of attempts whose end nobody recorded: there was a restore in between.
     pub fn assigned(&mut self, event: &StoredEvent) -> Vec<String> {
-        let later = self.open.split_off(&event.epoch);
-        let before = std::mem::replace(&mut self.open, later);
-        let told = before.into_iter().map(|(n, attempt)| {
+        let end = |e: &StoredEvent| {
+            use EventKind as K;
+            matches!(e.kind, K::Requeued | K::Succeeded | K::Failed | K::Cancelled | K::Superseded)
+        };
+        let ends: BTreeSet<u64> =
+            self.facts.events.iter().filter(|e| end(e)).map(|e| e.epoch).collect();
+        let before = self.open.range(..event.epoch).filter(|(n, _)| !ends.contains(n));
+        let told = before.map(|(n, attempt)| {
             let worker = self.facts.name(attempt.worker.as_ref());
             let since = attempt.started_at.or(attempt.assigned_at).unwrap_or(event.at);
             let time = self.clock.time(since);
             format!("attempt {n} was at {worker} since {time}; what became of it is not known")
         });
-        let told = told.collect();
+        let told: Vec<String> = told.collect();
+        self.open.retain(|n, _| *n >= event.epoch || ends.contains(n));
         let (worker, assigned_at) = (event.worker.clone(), Some(event.at));
         self.open.insert(event.epoch, Attempt { worker, assigned_at, started_at: None });
         told
@@ -71,7 +77,7 @@ impl<'a> Teller<'a> {
                 format!(" until {why}")
             }
         };
-        let from = self.from(n, &attempt);
+        let from = from(self.facts, n, attempt.assigned_at);
         let mut text = match (attempt.started_at, attempt.assigned_at) {
             (Some(start), _) => {
                 let (time, long) = (self.clock.time(start), duration(end - start));
@@ -105,25 +111,6 @@ impl<'a> Teller<'a> {
         format!("at {at} attempt {n} of {worker} ended too, and did not count: {}", event.reason)
     }
 
-    /// What it went on from.
-    fn from(&self, epoch: u64, attempt: &Attempt) -> String {
-        let before = |c: &&StoredCheckpoint| {
-            c.checkpoint.epoch < epoch
-                && !c.checkpoint.dropped
-                && attempt.assigned_at.is_none_or(|at| c.at <= at)
-                && c.gone_at.is_none_or(|gone| attempt.assigned_at.is_some_and(|at| gone > at))
-        };
-        match self.facts.checkpoints.iter().rfind(before) {
-            Some(c) => {
-                format!(
-                    ", going on from checkpoint {}-{},",
-                    c.checkpoint.epoch, c.checkpoint.number
-                )
-            }
-            None => String::new(),
-        }
-    }
-
     /// What it left.
     fn left(&self, epoch: u64, end: i64) -> String {
         let own = |c: &&StoredCheckpoint| c.checkpoint.epoch == epoch && !c.checkpoint.dropped;
@@ -136,5 +123,19 @@ impl<'a> Teller<'a> {
             }
             None => String::new(),
         }
+    }
+}
+
+/// The checkpoint that an attempt went on from, if there was one.
+pub(super) fn from(facts: &Facts, epoch: u64, assigned_at: Option<i64>) -> String {
+    let before = |c: &&StoredCheckpoint| {
+        c.checkpoint.epoch < epoch
+            && !c.checkpoint.dropped
+            && assigned_at.is_none_or(|at| c.at <= at)
+            && c.gone_at.is_none_or(|gone| assigned_at.is_some_and(|at| gone > at))
+    };
+    match facts.checkpoints.iter().rfind(before).map(|c| &c.checkpoint) {
+        Some(c) => format!(", going on from checkpoint {}-{},", c.epoch, c.number),
+        None => String::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! How a task stands now, and what a person can do about it.
 
 use super::Facts;
+use super::attempts::from;
 use super::words::{Clock, duration, gone};
 use outlast_core::records::TaskState;
 use outlast_store::EventKind;
@@ -60,10 +61,14 @@ fn assigned(facts: &Facts, clock: Clock) -> (String, Option<String>) {
     let worker = facts.name(task.worker.as_ref());
     let n = task.epoch;
     let place = task.worker.as_ref().and_then(|w| facts.workers.get(w));
+    let from = from(facts, n, task.assigned_at);
     let mut now = match (task.started_at, task.assigned_at) {
         (Some(at), _) => {
-            let long = duration(facts.now - at);
-            format!("attempt {n} runs on {worker} since {} ({long})", clock.time(at))
+            let (time, long) = (clock.time(at), duration(facts.now - at));
+            match facts.extra.paused {
+                true => format!("attempt {n} is at {worker}{from} since {time} ({long})"),
+                false => format!("attempt {n} runs on {worker}{from} since {time} ({long})"),
+            }
         }
         (None, Some(at)) => {
             format!("attempt {n} is at {worker} since {}, and waits there", clock.time(at))

@@ -92,7 +92,10 @@ fn a_network_loss_names_the_worker_the_window_and_the_checkpoint() {
              (network); it had a checkpoint 1-8 of 12 MiB taken 9.0 s before",
         ]
     );
-    assert_eq!(story.now, "attempt 2 runs on w2 since 10:12:45 (3 min), and is 40% done");
+    assert_eq!(
+        story.now,
+        "attempt 2 runs on w2, going on from checkpoint 1-8, since 10:12:45 (3 min), and is 40% done"
+    );
     assert_eq!(story.hint, None);
     // It succeeds, going on from there.
     f.task.state = TaskState::Succeeded;
@@ -177,6 +180,25 @@ fn failures_say_why_and_what_helps() {
     }
     f.checkpoints = vec![checkpoint(1, 3, 10, 0)];
     assert!(explain(&f).hint.unwrap().contains("from checkpoint 1-3"));
+}
+
+#[test]
+fn attempts_whose_end_is_not_recorded_are_told_of() {
+    let mut f = facts(TaskState::Succeeded);
+    f.events.extend([
+        event(1000, EventKind::Assigned, 1, Some("s1")),
+        event(2000, EventKind::Assigned, 1001, Some("s1")),
+        event(3000, EventKind::Assigned, 2001, Some("s2")),
+        because(event(9000, EventKind::Succeeded, 1001, Some("s1")), Cause::Done, "it came late"),
+    ]);
+    f.task.ended_at = Some(T + 9000);
+    assert_eq!(
+        explain(&f).sentences[1..],
+        [
+            "attempt 1 was at w1 since 10:00:01; what became of it is not known",
+            "attempt 1001, given to w1 at 10:00:02, ran there and succeeded (it came late)",
+        ]
+    );
 }
 
 #[test]
