@@ -1,7 +1,7 @@
 //! Checkpoints: how fast they are durable, what travels, what memory they take.
 
-use crate::cases::{Figures, put};
 use crate::Lab;
+use crate::cases::{Figures, put};
 use anyhow::Context;
 use outlast::{Call, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
@@ -123,7 +123,13 @@ pub(crate) async fn run(figures: &mut Figures) -> anyhow::Result<()> {
         }
     }
     let mib = f64::from(1 << 20);
-    put(figures, "4 GiB checkpoint: worker's memory above idle", (most.0 - idle.0) / mib, "MiB", "64");
+    put(
+        figures,
+        "4 GiB checkpoint: worker's memory above idle",
+        (most.0 - idle.0) / mib,
+        "MiB",
+        "64",
+    );
     put(figures, "4 GiB checkpoint: coordinator's", (most.1 - idle.1) / mib, "MiB", "64");
     Ok(())
 }

@@ -38,6 +38,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "blob_budget",
             "blob_grace",
             "gc_interval",
+            "checkpoint_ttl",
             "admit_per_second",
         ],
     ),

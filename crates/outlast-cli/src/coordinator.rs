@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Time between removals of data that nothing refers to [default: 10m]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     gc_interval: Option<f64>,
+    /// How long checkpoints stay after their task succeeded or was cancelled [default: 7d]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    checkpoint_ttl: Option<f64>,
     /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
     #[arg(long, value_name = "N")]
     admit_per_second: Option<u32>,
@@ -115,6 +118,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         budget,
         grace: time(args.blob_grace, "blob_grace", default.grace)?,
         collect_every: time(args.gc_interval, "gc_interval", default.collect_every)?,
+        keep_done: time(args.checkpoint_ttl, "checkpoint_ttl", default.keep_done)?,
     };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -49,6 +49,8 @@ pub(crate) enum Ask {
     Move(TaskId, Option<String>),
     /// Give it no new work, or new work again.
     Drain(String, bool),
+    /// By (attempt, number).
+    Prune(TaskId, Vec<(u64, u64)>),
     Forget(String),
 }
 
@@ -224,6 +226,7 @@ impl State {
                 Request::Checkpoint { known: self.look.task_row(&task)?, task }
             }
             Ask::Move(task, to) => Request::Move { known: self.look.task_row(&task)?, task, to },
+            Ask::Prune(task, which) => Request::Prune { task, which },
             Ask::Drain(worker, on) => Request::Drain { worker, on },
             Ask::Forget(name) => Request::Forget(name),
         })

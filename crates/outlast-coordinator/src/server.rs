@@ -59,12 +59,15 @@ pub struct BlobConfig {
     pub grace: Duration,
     /// Between collections of what nothing refers to; 10 min.
     pub collect_every: Duration,
+    /// How long checkpoints stay after their task succeeded or was cancelled; 7 days.
+    pub keep_done: Duration,
 }
 
 impl Default for BlobConfig {
     fn default() -> Self {
         let (hour, ten_minutes) = (Duration::from_secs(3600), Duration::from_secs(600));
-        BlobConfig { budget: None, grace: hour, collect_every: ten_minutes }
+        let keep_done = hour * 24 * 7;
+        BlobConfig { budget: None, grace: hour, collect_every: ten_minutes, keep_done }
     }
 }
 
@@ -174,6 +177,7 @@ impl Coordinator {
             driver.clone(),
             readers.clone(),
             config.blobs.collect_every,
+            config.blobs.keep_done,
         );
         let collect = tokio::spawn(collect);
         let shared = Arc::new(Shared {

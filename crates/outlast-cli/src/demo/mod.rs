@@ -20,12 +20,14 @@ const LEAVE: Duration = Duration::from_secs(5);
 
 /// Live through two outages, in about a minute and a half.
 #[derive(clap::Args)]
-#[command(after_help = "The first play: twenty commands, the link cut for 18 s, the coordinator killed meanwhile.
+#[command(
+    after_help = "The first play: twenty commands, the link cut for 18 s, the coordinator killed meanwhile.
 The second: one task of 1,000 steps with checkpoints, its link lost at step 875.
 
 Examples:
   outlast demo
-  outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts")]
+  outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts"
+)]
 pub(crate) struct Args {
     /// Keep the folder with stores and logs
     #[arg(long)]
@@ -95,8 +97,17 @@ impl Stage {
     /// A worker that stops at once when it is asked to end.
     fn worker(&self, name: &str, via: &str, more: &[&str]) -> anyhow::Result<Process> {
         let state = self.dir.join(name).display().to_string();
-        let args =
-            ["worker", "--name", name, "--coordinator", via, "--state-dir", &state, "--on-term", "stop"];
+        let args = [
+            "worker",
+            "--name",
+            name,
+            "--coordinator",
+            via,
+            "--state-dir",
+            &state,
+            "--on-term",
+            "stop",
+        ];
         self.spawn(name, &[&args[..], more].concat())
     }
     /// A coordinator on a port that was free, which it can be restarted on.

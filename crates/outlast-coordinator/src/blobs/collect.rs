@@ -1,7 +1,8 @@
 //! Removes the blobs that no checkpoint refers to any more, now and then.
 
 use super::BlobShelf;
-use crate::driver::Driver;
+use crate::clock;
+use crate::driver::{Ask, Driver};
 use crate::readers::Readers;
 use outlast_blob::{Collected, Hash};
 use std::cell::RefCell;
@@ -11,6 +12,10 @@ use std::time::Duration;
 
 /// Before the first collection, or less when they are closer together.
 const FIRST: Duration = Duration::from_secs(60);
+
+/// Checkpoints that are removed for their age before the store is read again.
+const AT_ONCE: usize = 500;
+const ROUNDS: u32 = 200;
 
 /// What collections did since the start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,11 +28,14 @@ pub(crate) struct Totals {
 }
 
 /// Collects until the coordinator ends.
-pub(crate) async fn run(shelf: BlobShelf, driver: Driver, readers: Readers, every: Duration) {
+pub(crate) async fn run(shelf: BlobShelf, driver: Driver, readers: Readers, every: Duration, keep_done: Duration) {
     let mut wait = every.min(FIRST);
     loop {
         tokio::time::sleep(wait).await;
         wait = every;
+        if let Err(why) = prune(&driver, &readers, keep_done).await {
+            tracing::warn!("old checkpoints were not removed: {why}");
+        }
         match once(&shelf, &driver, &readers).await {
             Ok(done) => note(&shelf, done),
             Err(why) => {
@@ -36,6 +44,24 @@ pub(crate) async fn run(shelf: BlobShelf, driver: Driver, readers: Readers, ever
             }
         }
     }
+}
+
+/// Removes the checkpoints of tasks that ended well, or were cancelled, long ago.
+async fn prune(driver: &Driver, readers: &Readers, keep: Duration) -> Result<(), String> {
+    let age = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let before = clock::wall().saturating_sub(age);
+    // What cannot be removed now (its task was just retried) must not keep this going for ever.
+    for _ in 0..ROUNDS {
+        let found = readers.read(move |reader| reader.outdated(before, AT_ONCE)).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for (task, which) in found {
+            let asked = driver.ask(Ask::Prune(task, which)).await;
+            asked.map_err(|_| "the coordinator ends".to_owned())??;
+        }
+    }
+    Ok(())
 }
 
 fn note(shelf: &BlobShelf, done: Collected) {

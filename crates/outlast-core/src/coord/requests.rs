@@ -4,7 +4,7 @@ use super::tasks::End;
 use super::{Coordinator, RequestId};
 use crate::records::{CoordRecord, TaskRow, TaskState};
 use crate::requires::Requires;
-use crate::{Now, TaskId};
+use crate::{Epoch, Now, TaskId};
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{Cause, StopReason};
 use std::collections::HashMap;
@@ -55,6 +55,13 @@ pub enum Request {
         to: Option<String>,
         /// From the store.
         known: Option<TaskRow>,
+    },
+    /// Remove checkpoints of a task that is over.
+    Prune {
+        /// Which.
+        task: TaskId,
+        /// By (epoch, number).
+        which: Vec<(Epoch, u64)>,
     },
     /// Give a worker no new work, and take back what it has not started; or not any more.
     Drain {
@@ -111,6 +118,8 @@ pub enum Response {
     WrongState(TaskState),
     /// The worker takes no new work, or does again.
     Drained,
+    /// The checkpoints are removed.
+    Pruned,
     /// The worker is removed.
     Forgotten,
     /// The worker is connected; it cannot be removed.
@@ -127,6 +136,7 @@ impl Coordinator {
             Request::Pause { task, on, known } => self.pause(now, &task, on, known),
             Request::Checkpoint { task, known } => self.ask_checkpoint(now, &task, known),
             Request::Move { task, to, known } => self.move_task(now, &task, to, known),
+            Request::Prune { task, which } => self.prune(now, task, which),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
             Request::Forget(name) => {
                 let key = self.fleet.by_name(&name).or_else(|| self.fleet.by_store(&name));

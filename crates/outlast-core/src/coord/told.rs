@@ -1,10 +1,10 @@
 //! What tasks tell of themselves on the way: checkpoints and states, and what of it is kept.
 
-use super::{ConnId, Coordinator, Lookup};
+use super::{ConnId, Coordinator, Lookup, Response};
 use crate::records::{CoordRecord, TaskState};
 use crate::retention::prunable;
 use crate::scheduler::WorkerKey;
-use crate::{AttemptId, Now, TaskId};
+use crate::{AttemptId, Epoch, Now, TaskId};
 use outlast_wire::v2::{self, BlobMissing, HappenedKind};
 use std::sync::Arc;
 use v2::body::Kind;
@@ -65,6 +65,20 @@ impl Coordinator {
             self.records.push(CoordRecord::CheckpointsPruned { task: id, which, at });
         }
         true
+    }
+
+    /// A task that goes on keeps its checkpoints, whatever somebody thought when asking.
+    pub(super) fn prune(
+        &mut self,
+        now: Now,
+        task: TaskId,
+        which: Vec<(Epoch, u64)>,
+    ) -> Response {
+        if let Some(known) = self.tasks.get(&task) {
+            return Response::WrongState(known.state);
+        }
+        self.records.push(CoordRecord::CheckpointsPruned { task, which, at: now.wall });
+        Response::Pruned
     }
 
     pub(super) fn on_state(&mut self, update: v2::StateUpdate, look: &dyn Lookup) {

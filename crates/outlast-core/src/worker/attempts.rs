@@ -140,7 +140,8 @@ impl Attempts {
             checkpoint: new.checkpoint,
             state: new.state,
         };
-        self.held.entry(id).insert_entry(attempt).into_mut()
+        self.held.insert(id.clone(), attempt);
+        self.held.get_mut(&id).expect("just inserted")
     }
 
     /// The attempt runs already: its process outlived the former incarnation.

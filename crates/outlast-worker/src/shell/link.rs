@@ -15,6 +15,8 @@ const QUESTIONS: usize = 64;
 /// Bytes of a log in one message.
 const CHUNK: usize = 64 << 10;
 
+// Nearly all are frames: boxing them would cost more than the few small ones waste.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum ToLink {
     Dial,
     Frame(Kind),
