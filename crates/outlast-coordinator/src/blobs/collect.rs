@@ -28,7 +28,13 @@ pub(crate) struct Totals {
 }
 
 /// Collects until the coordinator ends.
-pub(crate) async fn run(shelf: BlobShelf, driver: Driver, readers: Readers, every: Duration, keep_done: Duration) {
+pub(crate) async fn run(
+    shelf: BlobShelf,
+    driver: Driver,
+    readers: Readers,
+    every: Duration,
+    keep_done: Duration,
+) {
     let mut wait = every.min(FIRST);
     loop {
         tokio::time::sleep(wait).await;

@@ -68,12 +68,7 @@ impl Coordinator {
     }
 
     /// A task that goes on keeps its checkpoints, whatever somebody thought when asking.
-    pub(super) fn prune(
-        &mut self,
-        now: Now,
-        task: TaskId,
-        which: Vec<(Epoch, u64)>,
-    ) -> Response {
+    pub(super) fn prune(&mut self, now: Now, task: TaskId, which: Vec<(Epoch, u64)>) -> Response {
         if let Some(known) = self.tasks.get(&task) {
             return Response::WrongState(known.state);
         }
