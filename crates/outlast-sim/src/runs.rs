@@ -46,6 +46,10 @@ impl World {
         self.say(|| format!("worker {i} runs {task}.{epoch}"));
         self.oracle.executed(&task, epoch);
         let id = AttemptId { task, epoch };
+        if self.workers[i].running.get(&id).is_some_and(|r| r.ended.is_none()) {
+            let (task, epoch) = (&id.task, id.epoch);
+            self.oracle.wrong.get_or_insert(format!("{task}.{epoch} was started while it runs"));
+        }
         let keeper = self.workers[i].keeper_life;
         let started_at = self.workers[i].peer.now(self.now).wall;
         let run = RunState { started_at, paused: false, stop: None, due: None, ended: None, n: 0 };
