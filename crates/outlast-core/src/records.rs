@@ -407,6 +407,8 @@ pub struct AttemptRow {
     pub started_at: Option<i64>,
     /// Incarnations that ended while they held it.
     pub survived: u32,
+    /// Checkpoints and artifacts that it made: the last number given.
+    pub made: u64,
     /// It is paused.
     pub paused: bool,
     /// Its newest checkpoint, or the one to go on from.

@@ -14,13 +14,13 @@ impl World {
         match self.rng.random_range(0..10) {
             0 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.task_row(&task);
+                let known = self.coord.store.committed_row(&task);
                 self.say(|| format!("client cancels {task}"));
                 self.ask(Request::Cancel { task, known });
             }
             1 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.task_row(&task);
+                let known = self.coord.store.committed_row(&task);
                 self.say(|| format!("client retries {task}"));
                 self.ask(Request::Retry { task, known });
             }
@@ -32,14 +32,14 @@ impl World {
             }
             3 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.task_row(&task);
+                let known = self.coord.store.committed_row(&task);
                 let on = self.rng.random_bool(0.4);
                 self.say(|| format!("client pauses {task}: {on}"));
                 self.ask(Request::Pause { task, on, known });
             }
             4 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.task_row(&task);
+                let known = self.coord.store.committed_row(&task);
                 if self.rng.random_bool(0.5) {
                     self.say(|| format!("client asks {task} for a checkpoint"));
                     return self.ask(Request::Checkpoint { task, known });
@@ -106,7 +106,7 @@ impl World {
         let ids: Vec<TaskId> = tasks.iter().map(|(id, _)| id.clone()).collect();
         self.say(|| format!("client submits {ids:?}"));
         let submission = |(id, spec): (TaskId, Arc<TaskSpec>)| {
-            let known = self.coord.store.task_row(&id);
+            let known = self.coord.store.committed_row(&id);
             Submission { id, spec, known }
         };
         let request = Request::Submit(tasks.into_iter().map(submission).collect());

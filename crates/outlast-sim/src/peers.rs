@@ -222,6 +222,19 @@ impl World {
                 coord::Output::Persist(mut batch) => {
                     let number = batch.number;
                     self.oracle.decided(self.now, &batch.records);
+                    for record in &batch.records {
+                        if let CoordRecord::Checkpoint { checkpoint: c, .. } = record {
+                            let text = format!(
+                                "checkpoint {}.{} #{} is decided in batch {number}",
+                                c.task_id, c.epoch, c.number
+                            );
+                            self.say(|| text);
+                        }
+                        if let CoordRecord::CheckpointsPruned { task, which, .. } = record {
+                            let text = format!("checkpoints of {task} are pruned: {which:?}");
+                            self.say(|| text);
+                        }
+                    }
                     match self.bug {
                         Some(Bug::ForgetsCursor) => {
                             batch.records.retain(|r| !matches!(r, CoordRecord::Cursor { .. }));

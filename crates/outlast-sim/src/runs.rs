@@ -31,7 +31,7 @@ pub(crate) struct Look<'a> {
 
 impl Lookup for Look<'_> {
     fn task(&self, id: &str) -> Option<TaskRow> {
-        self.store.task_row(id)
+        self.store.committed_row(id)
     }
     fn has_blob(&self, manifest: &[u8]) -> bool {
         let mut blobs = self.blobs.borrow_mut();
@@ -87,7 +87,7 @@ impl World {
         let keeper = self.workers[i].keeper_life;
         let Some(run) = self.workers[i].running.get_mut(&id) else { return };
         run.paused = on;
-        if let Some(kind) = run.due.take().filter(|_| !on) {
+        if !on && let Some(kind) = run.due.take() {
             self.at(self.now + 10, Event::TaskEnds(i, keeper, id, kind));
         }
         self.say(|| format!("worker {i} pauses {task}.{epoch}: {on}"));

@@ -23,6 +23,7 @@ const KIND: Kind = Kind {
 const V2: &str = "
 ALTER TABLE attempts ADD COLUMN survived INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN checkpoint BLOB;
 ALTER TABLE attempts ADD COLUMN state BLOB;
 ";
@@ -173,7 +174,7 @@ impl WorkerStore {
             ..WorkerSnapshot::default()
         };
         let mut query = self.conn.prepare_cached(
-            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state
+            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state, made
              FROM attempts ORDER BY arrival",
         )?;
         let mut rows = query.query([])?;
@@ -187,6 +188,7 @@ impl WorkerStore {
                 paused: r.get(5)?,
                 checkpoint: optional(r.get_ref(6)?, "a checkpoint")?,
                 state: optional(r.get_ref(7)?, "a state")?,
+                made: uint(r.get(8)?)?,
             });
         }
         Ok(snapshot)
@@ -333,6 +335,10 @@ impl Applier<'_> {
         let lane = Lane::Checkpoints as i32;
         let (key, bytes) = (key(lane, seq)?, checkpoint.encode_to_vec());
         self.run("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
+        self.run(
+            "UPDATE attempts SET made = max(made, ?3) WHERE task = ?1 AND epoch = ?2",
+            params![checkpoint.task_id, int(checkpoint.epoch)?, int(checkpoint.number)?],
+        )?;
         if !checkpoint.dropped && checkpoint.artifact.is_empty() {
             self.run(
                 "UPDATE attempts SET checkpoint = ?3 WHERE task = ?1 AND epoch = ?2",

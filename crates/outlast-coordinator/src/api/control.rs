@@ -116,6 +116,10 @@ async fn change_to(
         CoreResponse::Done(_) => Ok(Json(views::one(app, &id).await?)),
         CoreResponse::NotFound => Err(Refusal::no_task(&id)),
         CoreResponse::NoWorker => Err(Refusal::no_worker(named)),
+        CoreResponse::NotTwice => {
+            let detail = format!("task {id} runs and must not run twice (rerun = never)");
+            Err(Refusal::conflict("not-twice", "the task cannot be moved", &detail))
+        }
         CoreResponse::Full { limit } => Err(Refusal::full(limit)),
         CoreResponse::WrongState(state) => {
             let detail = format!("task {id} is {}", state.as_str());

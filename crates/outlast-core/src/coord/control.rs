@@ -3,6 +3,7 @@
 use super::{Coordinator, MOVE_PATIENCE, Response};
 use crate::records::{CoordRecord, TaskRow, TaskState, WorkerRow};
 use crate::{Now, TaskId};
+use outlast_wire::spec::Rerun;
 use outlast_wire::v2::{ControlKind, StopReason};
 use std::sync::Arc;
 
@@ -74,6 +75,9 @@ impl Coordinator {
         let (state, epoch, holder) = (task.state, task.epoch, task.worker);
         if state.is_terminal() || task.cancelling {
             return Response::WrongState(state);
+        }
+        if task.spec.rerun == Rerun::Never && task.started_at.is_some() {
+            return Response::NotTwice;
         }
         let from = holder.map(|key| self.fleet.get(key).row.name.clone());
         let place = match &to {

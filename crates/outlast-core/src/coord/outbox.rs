@@ -7,6 +7,19 @@ use crate::scheduler::WorkerKey;
 use outlast_wire::v2::{self, Lane, OutboxItem, RefusedCode, outbox_item};
 use v2::body::Kind;
 
+/// No number of a worker's reaches this: its store keeps them in fewer bits.
+pub(super) const MAX_NUMBER: u64 = 1 << 56;
+
+fn is_absurd(item: &OutboxItem) -> bool {
+    let (epoch, number) = match &item.kind {
+        Some(outbox_item::Kind::Outcome(o)) => (o.epoch, 0),
+        Some(outbox_item::Kind::Checkpoint(c)) => (c.epoch, c.number),
+        Some(outbox_item::Kind::State(s)) => (s.epoch, s.version),
+        None => (0, 0),
+    };
+    epoch >= MAX_NUMBER || number >= MAX_NUMBER
+}
+
 impl Coordinator {
     pub(super) fn on_outbox(
         &mut self,
@@ -22,6 +35,14 @@ impl Coordinator {
             return;
         }
         let items = std::mem::take(&mut batch.items);
+        let last = batch.first_seq.saturating_add(items.len() as u64);
+        if last >= MAX_NUMBER
+            || batch.seqs.iter().any(|seq| *seq >= MAX_NUMBER)
+            || items.iter().any(is_absurd)
+        {
+            let reason = "a number in the outbox is larger than can be";
+            return self.refuse(now, conn, RefusedCode::RefusedMalformed, true, reason);
+        }
         if lane == Lane::State && batch.seqs.len() != items.len() {
             let reason = "states without their sequences";
             return self.refuse(now, conn, RefusedCode::RefusedMalformed, true, reason);

@@ -10,6 +10,9 @@ use outlast_wire::spec::Rerun;
 use outlast_wire::v2::{self, Cause, HoldingState, StopReason};
 use std::collections::BTreeMap;
 
+/// Pairs of task and worker that one look for idle workers considers.
+const BALANCE_TRIES: u32 = 20_000;
+
 impl Coordinator {
     /// The worker has said everything that it holds.
     pub(super) fn reconcile(&mut self, now: Now, key: WorkerKey, held: Vec<v2::Holding>) {
@@ -55,6 +58,9 @@ impl Coordinator {
         }
         self.send_assignments(key, &again);
         self.fleet.get_mut(key).ready = true;
+        if self.fleet.get(key).row.drained {
+            self.take_back(key);
+        }
         self.fleet.offer(&mut self.scheduler, key);
     }
 
@@ -79,11 +85,15 @@ impl Coordinator {
             return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
         };
         let cancelling = task.cancelling;
+        let name = self.fleet.get(key).row.name.clone();
+        let moved = task.place.as_ref().is_some_and(|(worker, there)| (*worker == name) != *there);
         if started > 0 {
             self.note_start(now, task_id, epoch, started);
         }
         if cancelling {
             self.send_stop(key, task_id, epoch, StopReason::StopCancelled);
+        } else if moved {
+            self.send_stop(key, task_id, epoch, StopReason::StopMove);
         }
     }
 
@@ -158,6 +168,8 @@ impl Coordinator {
                 full.push(key);
             }
         }
+        // Enough for any fleet in a few rounds, and never so many that heartbeats would wait.
+        let mut tries = BALANCE_TRIES;
         for key in full {
             let member = self.fleet.get(key);
             let mut excess = member.used - u64::from(member.row.slots);
@@ -165,14 +177,21 @@ impl Coordinator {
             for id in member.attempts.keys() {
                 let Some(task) = self.tasks.get(&id.task) else { continue };
                 let slots = u64::from(task.spec.slots);
+                if tries == 0 {
+                    break;
+                }
                 let movable = task.is_current(key, id.epoch)
                     && task.started_at.is_none()
                     && !task.asked_back
                     && !task.cancelling
                     && !task.paused
                     && slots <= excess;
+                if !movable {
+                    continue;
+                }
                 let place = idle.iter_mut().find(|(other, room)| {
-                    movable && *room >= slots && self.scheduler.fits(*other, &task.spec)
+                    tries = tries.saturating_sub(1);
+                    tries > 0 && *room >= slots && self.scheduler.fits(*other, &task.spec)
                 });
                 if let Some((_, room)) = place {
                     *room -= slots;

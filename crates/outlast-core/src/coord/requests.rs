@@ -112,6 +112,8 @@ pub enum Response {
     NotFound,
     /// No worker of that name.
     NoWorker,
+    /// It runs, and must not run twice: it cannot go elsewhere.
+    NotTwice,
     /// Done; the task stands so now.
     Done(TaskState),
     /// Not possible, because the task stands so.

@@ -1,5 +1,6 @@
 //! Links: who may speak, hello, heartbeats, silence, and what arrives.
 
+use super::outbox::MAX_NUMBER;
 use super::workers::WorkerView;
 use super::{ConnId, Coordinator, Lookup, Output, Timer};
 use crate::health::Heart;
@@ -219,6 +220,9 @@ impl Coordinator {
         if check_task_id(&hello.worker_id).is_err() {
             let name = &hello.worker_id;
             return malformed(format!("worker name {name:?} is not 1-128 of A-Z a-z 0-9 . _ : -"));
+        }
+        if hello.incarnation >= MAX_NUMBER || hello.connection >= MAX_NUMBER {
+            return malformed("its incarnation or connection is larger than can be".into());
         }
         if hello.store_id.is_empty() || hello.store_id.len() > 64 {
             return malformed("the hello names no store".into());

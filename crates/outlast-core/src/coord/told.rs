@@ -33,8 +33,13 @@ impl Coordinator {
         let checkpoint = Arc::new(checkpoint);
         let at = now.wall;
         let over = (!self.tasks.contains_key(&id)).then(|| look.task(&id)).flatten();
-        let known = self.tasks.contains_key(&id) || over.is_some();
-        if known {
+        // An attempt that was never given out has nothing to tell.
+        let epoch = self.tasks.get(&id).map(|t| t.epoch).or(over.as_ref().map(|r| r.epoch));
+        let known = epoch.is_some_and(|newest| checkpoint.epoch <= newest);
+        if !known {
+            return true;
+        }
+        {
             self.unsynced.push_back((self.batch, checkpoint.manifest.clone()));
             let checkpoint = checkpoint.clone();
             self.records.push(CoordRecord::Checkpoint { checkpoint, worker, at });
@@ -80,12 +85,14 @@ impl Coordinator {
         let id: TaskId = update.task_id.as_str().into();
         let version = (update.epoch, update.version);
         let known = match self.tasks.get_mut(&id) {
+            Some(task) if update.epoch > task.epoch => return,
             Some(task) => {
                 let known = task.state_version;
                 task.state_version = known.max(version);
                 known
             }
             None => match look.task(&id) {
+                Some(row) if update.epoch > row.epoch => return,
                 Some(row) => row.state_version,
                 None => return,
             },

@@ -32,7 +32,7 @@ pub(super) struct Attempt {
     pub checkpoint: Option<Arc<Checkpoint>>,
     /// It asks what is asked of it.
     pub listens: bool,
-    /// Checkpoints that it made.
+    /// Checkpoints and artifacts that it made: the last number given.
     pub made: u64,
     pub state: Option<Arc<StateUpdate>>,
 }
@@ -56,6 +56,7 @@ pub(super) struct Arrival {
     /// The batch that makes its arrival durable.
     pub batch: u64,
     pub paused: bool,
+    pub made: u64,
     pub checkpoint: Option<Arc<Checkpoint>>,
     pub state: Option<Arc<StateUpdate>>,
 }
@@ -71,6 +72,8 @@ pub(super) struct Attempts {
     /// Attempts that are ahead, in order, and how many there may be.
     staged: VecDeque<AttemptId>,
     ahead: usize,
+    /// They began to run though they are to be paused: they could not be given back in time.
+    to_pause: Vec<AttemptId>,
 }
 
 fn id(task: &str, epoch: Epoch) -> AttemptId {
@@ -87,6 +90,10 @@ impl Attempt {
     }
     pub fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running(_))
+    }
+    /// Whether it was handed over, so that it may run.
+    pub fn is_out(&self) -> bool {
+        self.is_running() || self.is_staged()
     }
     pub fn is_staged(&self) -> bool {
         self.stage == Stage::Staged
@@ -112,7 +119,16 @@ impl Attempts {
     pub fn new(slots: u32) -> Self {
         let (held, queue) = (BTreeMap::new(), BTreeMap::new());
         let staged = VecDeque::new();
-        Attempts { held, queue, arrivals: 0, slots: slots.max(1), used: 0, staged, ahead: 0 }
+        Attempts {
+            held,
+            queue,
+            arrivals: 0,
+            slots: slots.max(1),
+            used: 0,
+            staged,
+            ahead: 0,
+            to_pause: Vec::new(),
+        }
     }
 
     pub fn insert(&mut self, new: Arrival) -> &mut Attempt {
@@ -122,7 +138,6 @@ impl Attempts {
         if !new.paused {
             self.queue.insert(order, id.clone());
         }
-        let own = new.checkpoint.as_ref().filter(|c| c.epoch == new.epoch);
         let attempt = Attempt {
             spec: new.spec,
             order,
@@ -136,7 +151,7 @@ impl Attempts {
             pause_at: None,
             ask_at: None,
             listens: false,
-            made: own.map_or(0, |c| c.number),
+            made: new.made,
             checkpoint: new.checkpoint,
             state: new.state,
         };
@@ -235,12 +250,20 @@ impl Attempts {
             }
             self.used += attempt.spec.slots;
             attempt.ahead = false;
+            let id = self.staged.pop_front().expect("just looked");
             if attempt.stage == Stage::Staged {
                 attempt.stage = Stage::Running(now);
                 attempt.asked(now.mono);
+                if attempt.paused {
+                    self.to_pause.push(id);
+                }
             }
-            self.staged.pop_front();
         }
+    }
+
+    /// Attempts that began to run and are to be paused, once.
+    pub fn take_to_pause(&mut self) -> Vec<AttemptId> {
+        std::mem::take(&mut self.to_pause)
     }
 
     /// How many attempts may be handed over ahead of their slots from now on.
@@ -255,7 +278,7 @@ impl Attempts {
 
     /// Whether the attempt was handed over, and not ended; it may not have started.
     pub fn is_out(&self, task: &str, epoch: Epoch) -> bool {
-        self.get(task, epoch).is_some_and(|a| a.is_running() || a.is_staged())
+        self.get(task, epoch).is_some_and(Attempt::is_out)
     }
 
     pub fn holds(&self, task: &str, epoch: Epoch) -> bool {
@@ -304,6 +327,11 @@ impl Attempts {
             Stage::Running(at) => (id, a, Some(at)),
             _ => (id, a, None),
         })
+    }
+
+    /// Whether its start is on record.
+    pub fn is_marked(&self, task: &str, epoch: Epoch) -> bool {
+        self.get(task, epoch).is_some_and(|a| a.marked)
     }
 
     pub fn mark(&mut self, task: &str, epoch: Epoch) {

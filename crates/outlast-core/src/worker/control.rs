@@ -70,7 +70,7 @@ impl Worker {
         }
         attempt.asked(now.mono);
         self.records.push(WorkerRecord::Paused { task: task.clone(), epoch, on: false });
-        if attempt.is_running() {
+        if attempt.is_out() {
             self.outputs.push_back(Output::Pause(task.clone(), epoch, false));
         } else {
             self.attempts.hold_back(task, epoch, false);
@@ -85,6 +85,10 @@ impl Worker {
                 Due::Checkpoint => Output::AskCheckpoint(id.task, id.epoch),
                 Due::Pause => Output::Pause(id.task, id.epoch, true),
             });
+        }
+        // What the inventory said must hold until the coordinator has answered it.
+        if matches!(self.link, super::session::Link::Hello { .. }) {
+            return;
         }
         let Some(lost) = self.lost else { return };
         for (id, policy) in self.attempts.expire(now.mono.saturating_sub(lost)) {

@@ -300,6 +300,7 @@ impl Worker {
             spec: row.spec,
             batch: 0,
             paused: row.paused,
+            made: row.made,
             checkpoint: row.checkpoint,
             state: row.state,
         })
@@ -359,6 +360,13 @@ impl Worker {
     pub fn stop(&mut self, now: Now) {
         if self.ending < Ending::Stop {
             self.ending = Ending::Stop;
+            // What was about to start does not; the next incarnation runs it. What must not run
+            // twice is on record as started, and would be taken for that.
+            for (_, (task, epoch)) in std::mem::take(&mut self.starts) {
+                if self.attempts.is_marked(&task, epoch) {
+                    self.end_waiting(now, &task, epoch, Given::BACK_DRAINED);
+                }
+            }
             let out = [self.attempts.staged(), self.attempts.running()].concat();
             for (task, epoch) in out {
                 self.outputs.push_back(Output::StopRun(task, epoch, StopKind::Interrupt));
@@ -411,6 +419,9 @@ impl Worker {
     /// Records a durable outcome; the attempt is no longer held.
     fn finish(&mut self, now: Now, outcome: v2::TaskOutcome) {
         self.attempts.remove(&outcome.task_id, outcome.epoch, now);
+        for id in self.attempts.take_to_pause() {
+            self.outputs.push_back(Output::Pause(id.task, id.epoch, true));
+        }
         let outcome = Arc::new(outcome);
         let seq = self.outbox.push(self.batch, outcome.clone());
         let lane = v2::Lane::Results.into();

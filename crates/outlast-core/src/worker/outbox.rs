@@ -196,22 +196,27 @@ impl Lane<v2::Checkpoint> {
             }
         }
     }
-    /// Gives up the uploads of this attempt but for the newest `keep`, and of the blob `broken`.
+    /// Those of an attempt that wait for their upload, oldest first; not its artifacts.
+    pub fn waiting(&self, task: &str, epoch: u64) -> Vec<Arc<v2::Checkpoint>> {
+        let of = |i: &&Item<v2::Checkpoint>| {
+            let p = &i.payload;
+            !i.ready && p.task_id == task && p.epoch == epoch && p.artifact.is_empty()
+        };
+        self.items.iter().filter(of).map(|i| i.payload.clone()).collect()
+    }
+    /// Gives up the uploads of these.
     pub fn give_up(
         &mut self,
         which: impl Fn(&v2::Checkpoint) -> bool,
-        keep: usize,
         batch: u64,
     ) -> Vec<(u64, Arc<v2::Checkpoint>)> {
-        let mut waiting: Vec<&mut Item<v2::Checkpoint>> =
-            self.items.iter_mut().filter(|i| !i.ready && which(&i.payload)).collect();
-        let excess = waiting.len().saturating_sub(keep);
-        let drop = |item: &mut &mut Item<v2::Checkpoint>| {
+        let waiting = self.items.iter_mut().filter(|i| !i.ready && which(&i.payload));
+        let drop = |item: &mut Item<v2::Checkpoint>| {
             let dropped = v2::Checkpoint { dropped: true, ..(*item.payload).clone() };
             (item.payload, item.ready, item.batch) = (Arc::new(dropped), true, batch);
             (item.seq, item.payload.clone())
         };
-        waiting.iter_mut().take(excess).map(drop).collect()
+        waiting.map(drop).collect()
     }
 }
 

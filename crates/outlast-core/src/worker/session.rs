@@ -14,6 +14,8 @@ use v2::body::Kind;
 const INVENTORY_CHUNK: usize = 512;
 /// An attempt that has run this long gets its start on record, in milliseconds.
 const MARK_AFTER: Millis = 200;
+/// Starts are put on record at most so often, in milliseconds.
+const MARK_EVERY: Millis = 50;
 /// A tick this much later than asked for means that the process was stopped or the machine
 /// slept, in milliseconds.
 const LATE: Millis = 5_000;
@@ -167,6 +169,8 @@ impl Worker {
             Link::Failed | Link::Shutdown => Millis::MAX,
         };
         let mark = self.attempts.first_unmarked().map(|at| at.mono + MARK_AFTER);
+        // Many at once are told of in bunches.
+        let mark = mark.map(|at| at.max(self.last_tick + MARK_EVERY));
         link.min(mark.unwrap_or(Millis::MAX)).min(self.attempts.next_wake(self.lost))
     }
 
@@ -294,7 +298,8 @@ impl Worker {
                         paused,
                     });
                     let (task, batch, state) = (task.clone(), self.batch, None);
-                    let new = Arrival { task, epoch, spec, batch, paused, checkpoint, state };
+                    let made = 0;
+                    let new = Arrival { task, epoch, spec, batch, paused, made, checkpoint, state };
                     self.attempts.insert(new);
                 }
                 Err(error) => {

@@ -3,6 +3,7 @@
 
 use super::{Output, Question, Worker};
 use crate::records::WorkerRecord;
+use crate::retention::prunable;
 use crate::{Epoch, Now, TaskId};
 use outlast_wire::{Bytes, v2};
 use serde_json::{Map, Value};
@@ -57,7 +58,7 @@ impl Worker {
         meta: Vec<u8>,
         artifact: &str,
     ) {
-        let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_running()) else {
+        let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_out()) else {
             return self.refuse(question, Refused::NotRunning(task.clone(), epoch));
         };
         if meta.len() > MAX_META {
@@ -83,13 +84,19 @@ impl Worker {
                 attempt.pause_at = Some(now.mono);
             }
         }
-        let keep = attempt.spec.keep_checkpoints.last as usize;
+        let rule = attempt.spec.keep_checkpoints.clone();
         let seq = self.checkpoints.push(self.batch, checkpoint.clone());
         self.records.push(WorkerRecord::Checkpoint { seq, checkpoint: checkpoint.clone() });
-        // What could not be uploaded before so many newer ones were made is needless by now.
-        let of =
-            |c: &v2::Checkpoint| *c.task_id == **task && c.epoch == epoch && c.artifact.is_empty();
-        for (seq, checkpoint) in self.checkpoints.give_up(of, keep, self.batch) {
+        // What would not be kept by the time that it arrived need not travel. But what is on its
+        // way goes on, or a link that is slower than the checkpoints come would never bring one.
+        let needless = prunable(&self.checkpoints.waiting(task, epoch), &rule);
+        let uploading = self.uploading.clone();
+        let which = |c: &v2::Checkpoint| {
+            *c.task_id == **task
+                && needless.contains(&(c.epoch, c.number))
+                && uploading.as_ref() != Some(&c.manifest)
+        };
+        for (seq, checkpoint) in self.checkpoints.give_up(which, self.batch) {
             self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
         }
         self.after
@@ -109,7 +116,7 @@ impl Worker {
         patch: Map<String, Value>,
         progress: Option<f64>,
     ) {
-        let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_running()) else {
+        let Some(attempt) = self.attempts.get_mut(task, epoch).filter(|a| a.is_out()) else {
             return self.refuse(question, Refused::NotRunning(task.clone(), epoch));
         };
         let old = attempt.state.as_deref();
@@ -202,7 +209,7 @@ impl Worker {
             Ok(()) => self.checkpoints.uploaded(manifest),
             Err(_) => {
                 let is = |c: &v2::Checkpoint| c.manifest == manifest;
-                for (seq, checkpoint) in self.checkpoints.give_up(is, 0, self.batch) {
+                for (seq, checkpoint) in self.checkpoints.give_up(is, self.batch) {
                     self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
                 }
             }

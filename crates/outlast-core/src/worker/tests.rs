@@ -278,6 +278,7 @@ fn what_a_keeper_ran_on_is_taken_over_and_the_rest_was_interrupted() {
         spec: Arc::new(TaskSpec::new(Run::Shell("true".into()))),
         started_at,
         survived: 1,
+        made: 0,
         paused: false,
         checkpoint: None,
         state: None,

@@ -130,9 +130,14 @@ impl SimCoordStore {
         known.unwrap_or_default()
     }
 
-    /// The manifests that kept checkpoints refer to.
+    /// A task as a reader beside the writer sees it: what is not synced is not visible yet.
+    pub fn committed_row(&self, id: &str) -> Option<TaskRow> {
+        self.disk.synced.find(id).map(Task::as_row)
+    }
+
+    /// The manifests that kept checkpoints refer to, as a reader sees it.
     pub fn referenced(&self) -> BTreeSet<Vec<u8>> {
-        let all = self.disk.written.tasks.values().flat_map(|t| t.checkpoints.values());
+        let all = self.disk.synced.tasks.values().flat_map(|t| t.checkpoints.values());
         all.filter(|(_, kept)| *kept).map(|(c, _)| c.manifest.to_vec()).collect()
     }
 

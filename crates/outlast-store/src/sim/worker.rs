@@ -157,6 +157,7 @@ impl Model for Worker {
                     spec,
                     started_at: None,
                     survived: 0,
+                    made: 0,
                     paused: *paused,
                     checkpoint: checkpoint.clone(),
                     state: None,
@@ -184,6 +185,9 @@ impl Model for Worker {
             R::Checkpoint { seq, checkpoint } => {
                 self.checkpoints.insert(*seq, checkpoint.clone());
                 self.used(Lane::Checkpoints as i32, *seq);
+                if let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch) {
+                    row.made = row.made.max(checkpoint.number);
+                }
                 if !checkpoint.dropped
                     && checkpoint.artifact.is_empty()
                     && let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch)

@@ -140,14 +140,17 @@ impl Line {
 
     fn finished(self: &Arc<Self>, id: &AttemptId, ended: Ended) {
         let mut state = self.lock();
-        if let Some(entry) = state.held.remove(id) {
-            state.used -= entry.slots;
+        // It stays held until it is told: whoever asks meanwhile must not miss it.
+        let State { used, held, .. } = &mut *state;
+        if let Some(entry) = held.get_mut(id) {
+            *used -= std::mem::take(&mut entry.slots);
         }
         let launches = self.give(&mut state);
         let starving = (state.waiting.len() as u64) < state.slots;
         drop(state);
         self.launch(launches);
         (self.tell)(Event::Finished(ended), starving);
+        self.lock().held.remove(id);
     }
 
     /// Drops one that waits; false if it does not.

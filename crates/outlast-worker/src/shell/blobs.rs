@@ -7,7 +7,7 @@ use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed};
 use outlast_net::{Answer, DialError, Dialler, Http};
 use outlast_wire::blobframe::{self, Decoder, MAX_HASHES, MAX_WANTED};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -23,8 +23,10 @@ const SLOW: Duration = Duration::from_millis(1000);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Between collections.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
-/// How long a blob that nothing refers to stays: it may be about to be referred to.
+/// How long a blob that nothing refers to stays: it may be about to be referred to. Less, when
+/// there is no room otherwise.
 const GRACE: Duration = Duration::from_secs(600);
+pub(super) const SHORT_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a blob did not get where it should.
 #[derive(Debug, thiserror::Error)]
@@ -286,20 +288,23 @@ fn ingest(blobs: &Blobs, body: &[u8]) -> Result<(), MoveError> {
 pub(super) async fn collect(blobs: Blobs, shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(COLLECT_EVERY).await;
-        collect_once(&blobs, &shared).await;
+        collect_once(&blobs, &shared, GRACE).await;
     }
 }
 
-pub(super) async fn collect_once(blobs: &Blobs, shared: &Arc<Shared>) {
+pub(super) async fn collect_once(blobs: &Blobs, shared: &Arc<Shared>, grace: Duration) {
+    // Before the core is asked: by then it may know of them.
+    let inflight = shared.inflight.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let wanted: HashSet<Hash> = shared
         .lock()
         .wanted_blobs()
         .iter()
         .filter_map(|m| m[..].try_into().ok().map(Hash::from_bytes))
+        .chain(inflight)
         .collect();
     let store = blobs.clone();
     let began = now().mono;
-    match block(move || store.collect(&|h| wanted.contains(h), GRACE)).await {
+    match block(move || store.collect(&|h| wanted.contains(h), grace)).await {
         Ok(done) if done.bytes > 0 => {
             tracing::debug!(bytes = done.bytes, ms = now().mono - began, "collected blobs");
         }

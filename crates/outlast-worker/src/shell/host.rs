@@ -136,6 +136,10 @@ impl TaskHost {
         TaskHost { shared, blobs, dialler, storing, recent }
     }
 
+    fn inflight(&self) -> std::sync::MutexGuard<'_, Vec<Hash>> {
+        self.shared.inflight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn controls(&self) -> &Controls {
         &self.shared.controls
     }
@@ -166,9 +170,13 @@ impl TaskHost {
             let done = tokio::task::spawn_blocking(move || put(blobs, from)).await;
             match done.map_err(|e| HostError::Internal(e.to_string()))? {
                 Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
-                    blobs::collect_once(&self.blobs, &self.shared).await;
+                    let grace = blobs::SHORT_GRACE;
+                    blobs::collect_once(&self.blobs, &self.shared, grace).await;
                 }
                 result => {
+                    if let Ok(put) = &result {
+                        self.inflight().push(put.manifest);
+                    }
                     blobs::say_room(&self.blobs, &self.shared);
                     return result.map_err(of_blobs);
                 }
@@ -189,7 +197,13 @@ impl TaskHost {
         let ask = |core: &mut Worker, n| {
             core.on_checkpoint(now(), n, &task, epoch, manifest, size, meta, artifact);
         };
-        match self.shared.question(ask).await? {
+        let answer = self.shared.question(ask).await;
+        let mut inflight = self.inflight();
+        if let Some(at) = inflight.iter().position(|hash| *hash == put.manifest) {
+            inflight.swap_remove(at);
+        }
+        drop(inflight);
+        match answer? {
             Answer::Checkpoint(c) => Ok(c),
             Answer::Refused(why) => Err(refused(&why)),
             Answer::State(_) => Err(HostError::Internal("another answer was expected".into())),

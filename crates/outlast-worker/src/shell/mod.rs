@@ -119,12 +119,23 @@ pub(crate) struct Shared {
     name: String,
     controls: Controls,
     questions: Mutex<Questions>,
+    /// What is to be started or stopped; filled while the core is locked.
+    todo: Mutex<Todo>,
+    /// Blobs that are stored, and whose record is not durable yet.
+    inflight: Mutex<Vec<outlast_blob::Hash>>,
     /// For functions of this process.
     host: OnceLock<functions::Link>,
     /// The blob that should be on its way to the coordinator.
     uploads: watch::Sender<Option<Bytes>>,
     status: watch::Sender<Status>,
     ended: watch::Sender<Option<Ended>>,
+}
+
+#[derive(Default)]
+struct Todo {
+    outputs: Vec<Output>,
+    /// Somebody is carrying them out.
+    busy: bool,
 }
 
 /// Boot time counts suspend, so that silence is measured in real time.
@@ -171,6 +182,8 @@ impl Agent {
             name: name.clone(),
             controls: Controls::default(),
             questions: Mutex::default(),
+            todo: Mutex::default(),
+            inflight: Mutex::default(),
             host: OnceLock::new(),
             uploads: watch::Sender::new(None),
             status: watch::Sender::new((ConnectionState::Disconnected, String::new())),
@@ -300,25 +313,39 @@ impl Shared {
     pub(crate) fn feed(self: &Arc<Self>, input: impl FnOnce(&mut Worker)) {
         let mut core = self.lock();
         input(&mut core);
-        let mut todo = self.take(&mut core);
+        self.take(&mut core);
         drop(core);
-        // What ends at once (a call that is run right here) makes room for more.
-        while !todo.is_empty() {
+        self.perform();
+    }
+
+    /// Starts and stops what was decided, in the order in which it was: whoever finds that
+    /// somebody is at it leaves it to them. Else a stop could overtake its start.
+    fn perform(self: &Arc<Self>) {
+        loop {
+            let todo = {
+                let mut todo = self.todo.lock().unwrap_or_else(PoisonError::into_inner);
+                if todo.busy || todo.outputs.is_empty() {
+                    return;
+                }
+                todo.busy = true;
+                std::mem::take(&mut todo.outputs)
+            };
             let outcomes = self.runs.perform(self, todo);
-            if outcomes.is_empty() {
-                return;
+            // What ended at once (a call that was run right here) makes room for more.
+            if !outcomes.is_empty() {
+                let mut core = self.lock();
+                let at = now();
+                for outcome in outcomes {
+                    core.on_finished(at, outcome);
+                }
+                self.take(&mut core);
             }
-            let mut core = self.lock();
-            let at = now();
-            for outcome in outcomes {
-                core.on_finished(at, outcome);
-            }
-            todo = self.take(&mut core);
+            self.todo.lock().unwrap_or_else(PoisonError::into_inner).busy = false;
         }
     }
 
-    /// Queues what goes elsewhere, in order; gives back what is to be run or stopped.
-    fn take(&self, core: &mut Worker) -> Vec<Output> {
+    /// Queues what was decided, each where it goes, in order.
+    fn take(&self, core: &mut Worker) {
         let mut todo = Vec::new();
         while let Some(output) = core.poll_output() {
             match output {
@@ -337,7 +364,10 @@ impl Shared {
                 run => todo.push(run),
             }
         }
-        todo
+        if !todo.is_empty() {
+            let mut queue = self.todo.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.outputs.extend(todo);
+        }
     }
 
     fn tell(&self, core: &Worker, state: ConnectionState, reason: String) {
