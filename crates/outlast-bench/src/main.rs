@@ -22,6 +22,7 @@ fn main() -> anyhow::Result<()> {
     match args[1..] {
         ["coordinator", addr, dir] => procs::coordinator(addr, dir),
         ["worker", url, dir, slots] => procs::worker(url, dir, slots),
+        ["keeper", root] => procs::keep(root),
         [] => bench(None, ""),
         ["--json", file] => bench(Some(file), ""),
         ["--only", case] => bench(None, case),

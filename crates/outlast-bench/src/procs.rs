@@ -5,17 +5,20 @@ use outlast::Client;
 use outlast_coordinator::{Config, Coordinator};
 use outlast_core::coord::CoordConfig;
 use outlast_core::worker::WorkerConfig;
+use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
 use outlast_worker::shell::{Agent, AgentConfig, Function};
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Long, since thousands of the benchmark's idle links answer no heartbeats.
         let core = CoordConfig { heartbeat_timeout: 300_000, ..Default::default() };
-        let config = Config { listen: addr.parse()?, data_dir: dir.into(), tls: None, core };
+        let (listen, data_dir, blobs) = (addr.parse()?, dir.into(), Default::default());
+        let config = Config { listen, data_dir, tls: None, core, blobs };
         let mut coordinator = Coordinator::start(config).await?;
         anyhow::bail!(coordinator.broken().await)
     })
@@ -39,12 +42,27 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
             ca_file: None,
             core,
             exec: None,
-            keeper: None,
+            // As the `outlast worker` command does.
+            keeper: Some(KeeperLaunch {
+                program: std::env::current_exe()?,
+                args: vec!["keeper".into(), format!("{dir}/tasks").into()],
+            }),
+            blob_budget: None,
             functions: HashMap::from([("noop".to_owned(), noop)]),
         };
-        let ended = Agent::start(config)?.wait().await;
-        anyhow::bail!(ended.reason)
+        let agent = Agent::start(config)?;
+        let mut term = signal(SignalKind::terminate())?;
+        let mut ended = agent.ended();
+        tokio::select! {
+            _ = term.recv() => agent.stop(),
+            _ = ended.wait_for(Option::is_some) => {}
+        }
+        anyhow::bail!(agent.wait().await.reason)
     })
+}
+
+pub(crate) fn keep(root: &str) -> anyhow::Result<()> {
+    Ok(keeper::main(KeeperConfig::new(root))?)
 }
 
 /// A process that ends with the benchmark.
@@ -52,6 +70,14 @@ pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // A worker stops its keeper, when it is asked to.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        for _ in 0..100 {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

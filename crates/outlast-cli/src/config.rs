@@ -35,6 +35,10 @@ const KNOWN: &[(&str, &[&str])] = &[
             "heartbeat_interval",
             "heartbeat_timeout",
             "max_unfinished",
+            "blob_budget",
+            "blob_grace",
+            "gc_interval",
+            "admit_per_second",
         ],
     ),
 ];

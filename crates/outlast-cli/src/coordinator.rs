@@ -1,10 +1,11 @@
 //! `outlast coordinator`.
 
 use crate::{Context, Usage, args, config};
-use outlast_coordinator::{Config, Coordinator, TlsFiles};
+use outlast_coordinator::{BlobConfig, Config, Coordinator, TlsFiles};
 use outlast_core::coord::CoordConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run the coordinator.
@@ -34,6 +35,18 @@ pub(crate) struct Args {
     /// Unfinished tasks accepted at a time [default: 1000000]
     #[arg(long, value_name = "N")]
     max_unfinished: Option<usize>,
+    /// Disk that checkpoints may take here, such as 50G [default: as much as there is]
+    #[arg(long, env = "OUTLAST_BLOB_BUDGET", value_parser = args::bytes, value_name = "SIZE")]
+    blob_budget: Option<u64>,
+    /// How long uploaded data stays that no checkpoint refers to yet [default: 1h]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    blob_grace: Option<f64>,
+    /// Time between removals of data that nothing refers to [default: 10m]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    gc_interval: Option<f64>,
+    /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
+    #[arg(long, value_name = "N")]
+    admit_per_second: Option<u32>,
 }
 
 /// The folder of the coordinator's store.
@@ -76,17 +89,39 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             .max_unfinished
             .or(file.number("coordinator", "max_unfinished"))
             .unwrap_or(default.max_unfinished),
+        admit_per_second: args
+            .admit_per_second
+            .or(file.number("coordinator", "admit_per_second"))
+            .unwrap_or(default.admit_per_second),
         ..default
     };
     if core.heartbeat_timeout <= core.heartbeat_interval {
         return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
     }
+    let time = |flag: Option<f64>, key, default: Duration| -> Result<Duration, Usage> {
+        let seconds = flag.or(file.seconds("coordinator", key));
+        let Some(seconds) = seconds else { return Ok(default) };
+        let time = Duration::try_from_secs_f64(seconds).ok().filter(|t| !t.is_zero());
+        time.ok_or_else(|| Usage(format!("{key}: {seconds} is no such time")))
+    };
+    let default = BlobConfig::default();
+    let budget = match (args.blob_budget, file.text("coordinator", "blob_budget")) {
+        (None, Some(text)) => {
+            Some(args::bytes(&text).map_err(|e| Usage(format!("[coordinator] blob_budget: {e}")))?)
+        }
+        (flag, _) => flag,
+    };
+    let blobs = BlobConfig {
+        budget,
+        grace: time(args.blob_grace, "blob_grace", default.grace)?,
+        collect_every: time(args.gc_interval, "gc_interval", default.collect_every)?,
+    };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     // Before anything may have to be ended cleanly.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let config = Config { listen, data_dir: data_dir.clone(), tls, core, blobs: Default::default() };
+    let config = Config { listen, data_dir: data_dir.clone(), tls, blobs, core };
     let mut coordinator = Coordinator::start(config).await?;
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());

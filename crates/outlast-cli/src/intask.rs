@@ -86,9 +86,15 @@ Examples:
         #[command(flatten)]
         patience: Patience,
     },
-    /// In a task: list its checkpoints
-    #[command(after_help = EXIT_CODES)]
+    /// List the checkpoints of a task; in a task, its own
+    #[command(after_help = format!("Examples:
+  outlast task checkpoints t1             # of any task, as the coordinator knows it
+  outlast task checkpoints                # in a task: its own, also those under way
+
+{EXIT_CODES}"))]
     Checkpoints {
+        /// A task's id; without it the task that asks
+        id: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
@@ -111,17 +117,18 @@ Examples:
         #[command(flatten)]
         patience: Patience,
     },
-    /// In a task: print its state, or change it
+    /// Print the state of a task; in a task, its own, or change that
     #[command(after_help = format!("Examples:
-  outlast task state                      # print
+  outlast task state t1                   # of any task, as the coordinator knows it
+  outlast task state                      # in a task: its own
   outlast task state loss=0.03 note=hello # merge; the values are JSON, or else text
   outlast task state note=null            # delete
 
 {EXIT_CODES}"))]
     State {
-        /// Merged into the state; null deletes
-        #[arg(value_parser = args::pair, value_name = "KEY=VALUE")]
-        changes: Vec<(String, String)>,
+        /// A task's id; or what is merged into the own state, where null deletes
+        #[arg(value_name = "ID|KEY=VALUE")]
+        what: Vec<String>,
         #[command(flatten)]
         patience: Patience,
     },
@@ -157,6 +164,27 @@ With --wait, exit code 3 says that nothing was asked in that time.
         #[command(flatten)]
         patience: Patience,
     },
+}
+
+/// What a user asks the coordinator with a command that tasks have too.
+pub(crate) enum Outside {
+    Checkpoints(String),
+    State(String),
+}
+
+impl InTask {
+    /// Set when a task is named: then this is not about the one that asks.
+    pub(crate) fn outside(&self) -> Option<Outside> {
+        match self {
+            InTask::Checkpoints { id: Some(id), .. } => Some(Outside::Checkpoints(id.clone())),
+            InTask::State { what, .. } => match &what[..] {
+                // Ids have no `=`.
+                [id] if !id.contains('=') => Some(Outside::State(id.clone())),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// Runs one; every error is told here.
@@ -228,7 +256,7 @@ async fn act(json: bool, what: InTask) -> anyhow::Result<u8> {
                 ),
             }
         }
-        InTask::Checkpoints { patience } => {
+        InTask::Checkpoints { id: _, patience } => {
             let all = client(&patience)?.checkpoints().await?;
             if json {
                 output::json(&all)?;
@@ -253,7 +281,9 @@ async fn act(json: bool, what: InTask) -> anyhow::Result<u8> {
                 output::json(&state)?;
             }
         }
-        InTask::State { changes, patience } => {
+        InTask::State { what, patience } => {
+            let changes = what.iter().map(|text| args::pair(text)).collect::<Result<_, _>>();
+            let changes: Vec<_> = changes.map_err(Usage)?;
             let client = client(&patience)?;
             let change = !changes.is_empty();
             let state = match change {

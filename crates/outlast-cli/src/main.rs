@@ -6,10 +6,12 @@ mod config;
 mod coordinator;
 mod demo;
 mod doctor;
+mod fetch;
 mod intask;
 mod keeper;
 mod keys;
 mod output;
+mod steer;
 mod submit;
 mod tasks;
 mod watch;
@@ -118,6 +120,10 @@ enum TaskCommand {
     #[command(flatten)]
     Outside(tasks::TaskCommand),
     #[command(flatten)]
+    Steer(steer::SteerCommand),
+    #[command(flatten)]
+    Fetch(fetch::FetchCommand),
+    #[command(flatten)]
     Inside(intask::InTask),
 }
 
@@ -180,7 +186,9 @@ fn main() -> ExitCode {
         .init();
     let config = match &cli.command {
         // A mistake in the file is no concern of a task that reports to its worker.
-        Command::Task { what: TaskCommand::Inside(_) } => Ok(config::File::default()),
+        Command::Task { what: TaskCommand::Inside(what) } if what.outside().is_none() => {
+            Ok(config::File::default())
+        }
         _ => config::File::load(),
     };
     let config = match config {
@@ -219,9 +227,12 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Tasks(args) => tasks::list(context, args).await,
         Command::Task { what: TaskCommand::Outside(what) } => tasks::run(context, what).await,
-        Command::Task { what: TaskCommand::Inside(what) } => {
-            intask::run(context.json(), what).await
-        }
+        Command::Task { what: TaskCommand::Steer(what) } => steer::run(context, what).await,
+        Command::Task { what: TaskCommand::Fetch(what) } => fetch::run(context, what).await,
+        Command::Task { what: TaskCommand::Inside(what) } => match what.outside() {
+            Some(what) => fetch::look(context, what).await,
+            None => intask::run(context.json(), what).await,
+        },
         Command::Workers { what } => workers::run(context, what).await,
         Command::Watch => watch::run(context).await,
         Command::Keys(args) => keys::run(context, args),

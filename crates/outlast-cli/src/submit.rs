@@ -4,7 +4,7 @@ use crate::{Context, Usage, args, output, tasks};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;
-use outlast::{LateResult, NewTask, Rerun, Run, TaskSpec};
+use outlast::{KeepCheckpoints, LateResult, NewTask, OnLeaseExpired, Rerun, Run, TaskSpec};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,6 +78,27 @@ pub(crate) struct Args {
     /// What becomes of a result that comes after that: accept or fence
     #[arg(long, value_parser = ["accept", "fence"], default_value = "accept", value_name = "WHAT")]
     late_result: String,
+    /// What its worker does on its own when that time has passed without a link
+    #[arg(long, value_parser = ["continue", "pause", "stop"], default_value = "continue", value_name = "WHAT")]
+    on_lease_expired: String,
+    /// Ask it for a checkpoint so often [default: never]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    checkpoint_interval: Option<f64>,
+    /// The signal that asks it: USR1, USR2 or HUP [default: none; see `outlast task control`]
+    #[arg(long, value_name = "SIGNAL")]
+    checkpoint_signal: Option<String>,
+    /// Keep so many checkpoints, the newest
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    keep_checkpoints: u32,
+    /// Keep beside these the first one in every so much time
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    keep_checkpoints_every: Option<f64>,
+    /// Keep no more than that when it fails either
+    #[arg(long)]
+    prune_failed: bool,
+    /// Time between SIGTERM and SIGKILL when it is stopped
+    #[arg(long, value_parser = args::seconds, default_value = "5s", value_name = "TIME")]
+    kill_grace: f64,
     /// Whether it may run again after an interruption: allowed or never
     #[arg(long, value_parser = ["allowed", "never"], default_value = "allowed", value_name = "WHAT")]
     rerun: String,
@@ -216,6 +237,19 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
             LateResult::Accept
         },
         rerun: if args.rerun == "never" { Rerun::Never } else { Rerun::Allowed },
+        kill_grace: args.kill_grace,
+        on_lease_expired: match args.on_lease_expired.as_str() {
+            "pause" => OnLeaseExpired::Pause,
+            "stop" => OnLeaseExpired::Stop,
+            _ => OnLeaseExpired::Continue,
+        },
+        checkpoint_interval: args.checkpoint_interval,
+        checkpoint_signal: args.checkpoint_signal.clone(),
+        keep_checkpoints: KeepCheckpoints {
+            last: args.keep_checkpoints,
+            every: args.keep_checkpoints_every,
+            failed: !args.prune_failed,
+        },
         ..TaskSpec::new(run)
     };
     let run = match (&args.shell, args.command.is_empty(), &args.file) {

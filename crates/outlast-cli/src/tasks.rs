@@ -1,6 +1,6 @@
 //! `outlast tasks` and `outlast task`.
 
-use crate::{Context, SHORT, args, output};
+use crate::{Context, SHORT, args, fetch, output};
 use futures_util::StreamExt;
 use outlast::TaskQuery;
 use outlast::api::{Task, TaskResult};
@@ -84,23 +84,42 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
         return Ok(0);
     }
     let rows: Vec<_> = tasks.iter().map(row).collect();
-    output::table(&["ID", "STATE", "TRY", "WORKER", "SUBMITTED", "COMMAND", "WHY"], &rows)?;
+    output::table(&["ID", "STATE", "DONE", "TRY", "WORKER", "SUBMITTED", "COMMAND", "WHY"], &rows)?;
     if more {
         eprintln!("… and more; use --limit");
     }
     Ok(0)
 }
 
+/// Where it stands, with what is asked of it.
+pub(crate) fn state(t: &Task) -> String {
+    match (t.cancelling, t.paused, t.state.as_str()) {
+        (true, ..) => "cancelling".into(),
+        (_, true, "pending") => "paused".into(),
+        (_, true, "assigned") => "assigned, paused".into(),
+        (.., state) => state.into(),
+    }
+}
+
+/// Why it ended, with the word for it.
+fn why(t: &Task) -> String {
+    match (t.cause.as_str(), t.reason.as_str()) {
+        ("" | "done" | "cancelled", reason) => reason.into(),
+        (cause, "") => cause.into(),
+        (cause, reason) => format!("{reason} ({cause})"),
+    }
+}
+
 fn row(t: &Task) -> Vec<String> {
-    let state = if t.cancelling { "cancelling" } else { &t.state };
     vec![
         t.id.clone(),
-        state.into(),
+        state(t),
+        t.progress.map_or_else(|| "-".into(), |p| format!("{:.0}%", p * 100.0)),
         t.attempt.to_string(),
         t.worker.clone().unwrap_or_else(|| "-".into()),
         output::time(Some(&t.submitted_at)),
         output::short(&output::command(&t.spec), 40),
-        output::short(&t.reason, 60),
+        output::short(&why(t), 60),
     ]
 }
 
@@ -161,6 +180,7 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
                 output::json(&task)?;
             } else {
                 show(&task)?;
+                show_told(&client, &id).await?;
             }
         }
         TaskCommand::Result { id, wait } => {
@@ -195,11 +215,12 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
                         e.event.clone(),
                         attempt,
                         worker,
+                        e.cause.clone(),
                         e.reason.clone(),
                     ]
                 };
                 let rows: Vec<_> = history.events.iter().map(row).collect();
-                output::table(&["TIME", "EVENT", "TRY", "WORKER", "WHY"], &rows)?;
+                output::table(&["TIME", "EVENT", "TRY", "WORKER", "CAUSE", "WHY"], &rows)?;
             }
         }
         TaskCommand::Cancel { ids } => {
@@ -232,7 +253,7 @@ fn report(context: &Context, task: &Task) -> anyhow::Result<()> {
 fn show(t: &Task) -> anyhow::Result<()> {
     let mut rows = vec![
         ("id", t.id.clone()),
-        ("state", if t.cancelling { "cancelling".into() } else { t.state.clone() }),
+        ("state", state(t)),
         ("command", output::command(&t.spec)),
         ("attempt", format!("{} ({} lost)", t.attempt, t.retries)),
         ("worker", t.worker.clone().unwrap_or_else(|| "-".into())),
@@ -244,11 +265,30 @@ fn show(t: &Task) -> anyhow::Result<()> {
     if !t.reason.is_empty() {
         rows.push(("why", t.reason.clone()));
     }
+    if !t.cause.is_empty() {
+        rows.push(("cause", t.cause.clone()));
+    }
     if let Some(why) = &t.waiting_for {
         rows.push(("waits", why.clone()));
     }
     for (key, value) in rows {
         output::line(&format!("{key:10}{value}"))?;
+    }
+    Ok(())
+}
+
+/// The newest checkpoints and the state.
+async fn show_told(client: &outlast::Client, id: &str) -> anyhow::Result<()> {
+    let list = client.checkpoints(id).await?.checkpoints;
+    if let Some(newest) = list.iter().rfind(|c| c.kept) {
+        let kept = list.iter().filter(|c| c.kept).count();
+        let size = output::bytes(newest.size);
+        let at = output::time(Some(&newest.created_at));
+        let text = format!("{} of {size} at {at}; {kept} of {} are kept", newest.id, list.len());
+        output::line(&format!("{:10}{text}", "checkpoint"))?;
+    }
+    for line in fetch::lines(&client.task_state(id).await?) {
+        output::line(&format!("{:10}{line}", "told"))?;
     }
     Ok(())
 }

@@ -12,6 +12,18 @@ pub(crate) enum WorkersCommand {
         /// Its name
         name: String,
     },
+    /// Give it no new work, and take back what it has not started
+    Drain {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Give it new work again
+    Undrain {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
     /// Remove a worker that is gone for good; its tasks go to others at once
     Forget {
         /// Its name
@@ -30,8 +42,10 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
                 eprintln!("no workers yet; start one with `outlast worker`");
             } else {
                 let rows: Vec<_> = list.workers.iter().map(row).collect();
-                let head =
-                    ["NAME", "STATE", "SLOTS", "RUNNING", "HELD", "UNACKED", "RTT", "SINCE", "WHY"];
+                let head = [
+                    "NAME", "STATE", "SLOTS", "RUNNING", "HELD", "UNACKED", "RTT", "DISK", "SINCE",
+                    "WHY",
+                ];
                 output::table(&head, &rows)?;
             }
         }
@@ -43,12 +57,57 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
                 output::line(&serde_json::to_string_pretty(&worker)?)?;
             }
         }
+        WorkersCommand::Drain { names } => drain(context, &client, &names, true).await?,
+        WorkersCommand::Undrain { names } => drain(context, &client, &names, false).await?,
         WorkersCommand::Forget { name } => {
             client.forget(&name).await?;
             eprintln!("forgot {name}");
         }
     }
     Ok(0)
+}
+
+async fn drain(
+    context: &Context,
+    client: &outlast::Client,
+    names: &[String],
+    on: bool,
+) -> anyhow::Result<()> {
+    for name in names {
+        let worker = client.drain(name, on).await?;
+        if context.json() {
+            output::json(&worker)?;
+        } else if on {
+            let n = worker.running;
+            eprintln!("{name}: is given no new work; {n} tasks run there until they end");
+        } else {
+            eprintln!("{name}: is given work again");
+        }
+    }
+    Ok(())
+}
+
+/// What blobs take there: `3.1 GB of 20.0 GB`, and what had no room.
+fn disk(w: &Worker) -> String {
+    let Some(disk) = &w.disk else { return "-".into() };
+    let mut text = output::bytes(disk.used);
+    if disk.budget > 0 {
+        text += &format!(" of {}", output::bytes(disk.budget));
+    }
+    if disk.refused > 0 {
+        text += &format!(", {} refused", disk.refused);
+    }
+    text
+}
+
+/// The word, and the sentence where it says more.
+fn why(w: &Worker) -> String {
+    match (w.gone_cause.as_str(), w.gone_reason.as_str()) {
+        _ if w.gone_at.is_none() && w.drained => "drained".into(),
+        _ if w.gone_at.is_none() => String::new(),
+        ("", reason) => reason.into(),
+        (cause, reason) => format!("{cause}: {reason}"),
+    }
 }
 
 fn row(w: &Worker) -> Vec<String> {
@@ -61,7 +120,8 @@ fn row(w: &Worker) -> Vec<String> {
         w.held.to_string(),
         w.unacked.to_string(),
         format!("{}ms", w.rtt_ms),
+        disk(w),
         output::time(since),
-        if w.gone_at.is_some() { output::short(&w.gone_reason, 50) } else { String::new() },
+        output::short(&why(w), 60),
     ]
 }

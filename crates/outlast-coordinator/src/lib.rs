@@ -12,6 +12,7 @@ mod blobs;
 mod clock;
 mod driver;
 mod events;
+mod explain;
 mod link;
 mod listen;
 mod logs;

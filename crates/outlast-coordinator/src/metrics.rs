@@ -1,7 +1,10 @@
 //! `/metrics`, in the Prometheus text format.
 
+use crate::blobs::collect::Totals;
+use outlast_blob::Usage;
 use outlast_core::coord::{Coordinator, Counters, WorkerState};
 use outlast_store::Counts;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// What the core knows.
@@ -9,6 +12,7 @@ pub(crate) struct Sample {
     counters: Counters,
     in_memory: usize,
     waiting: usize,
+    postponed: usize,
     connected: usize,
     suspect: usize,
     away: usize,
@@ -26,15 +30,30 @@ impl Sample {
             }
         }
         let counters = core.counters().clone();
-        Sample { counters, in_memory, waiting, connected, suspect, away }
+        let postponed = core.postponed();
+        Sample { counters, in_memory, waiting, postponed, connected, suspect, away }
     }
 }
 
-pub(crate) fn render(sample: &Sample, counts: Counts, writable: bool) -> String {
+/// A metric of one value per label.
+fn labelled(key: &str, values: &BTreeMap<&'static str, u64>) -> Vec<(String, u64)> {
+    let of = |(word, n): (&&str, &u64)| {
+        let word = if word.is_empty() { "unknown" } else { word };
+        (format!("{{{key}=\"{word}\"}}"), *n)
+    };
+    values.iter().map(of).collect()
+}
+
+pub(crate) fn render(
+    sample: &Sample,
+    counts: Counts,
+    writable: bool,
+    usage: Usage,
+    collected: Totals,
+) -> String {
     let mut out = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, values: &[(&str, u64)]| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {kind}");
+        let _ = head(&mut out, name, kind, help);
         for (labels, value) in values {
             let _ = writeln!(out, "outlast_{name}{labels} {value}");
         }
@@ -94,9 +113,73 @@ pub(crate) fn render(sample: &Sample, counts: Counts, writable: bool) -> String 
     metric("welcomed_total", "counter", "Worker connections accepted.", &[("", c.welcomed)]);
     metric("silent_total", "counter", "Links closed for silence.", &[("", c.silent)]);
     metric("expired_total", "counter", "Attempts given up after their window.", &[("", c.expired)]);
-    let refused: Vec<(String, u64)> =
-        c.refused.iter().map(|(code, n)| (format!("{{code=\"{code}\"}}"), *n)).collect();
-    let refused: Vec<(&str, u64)> = refused.iter().map(|(l, n)| (l.as_str(), *n)).collect();
-    metric("refused_total", "counter", "Links refused, by code.", &refused);
+    metric(
+        "postponed_total",
+        "counter",
+        "Workers told to come at their turn.",
+        &[("", c.postponed)],
+    );
+    metric(
+        "postponed",
+        "gauge",
+        "Workers that wait for their turn.",
+        &[("", sample.postponed as u64)],
+    );
+    metric("checkpoints_total", "counter", "Checkpoints recorded.", &[("", c.checkpoints)]);
+    metric(
+        "blobs_missing_total",
+        "counter",
+        "Checkpoints that came before their blob.",
+        &[("", c.blobs_missing)],
+    );
+    metric(
+        "honoured_total",
+        "counter",
+        "Late successes accepted of tasks that had failed for loss.",
+        &[("", c.honoured)],
+    );
+    metric("blob_bytes", "gauge", "Bytes of blobs on disk.", &[("", usage.disk_bytes)]);
+    if let Some(budget) = usage.budget {
+        metric("blob_budget_bytes", "gauge", "Bytes that blobs may take.", &[("", budget)]);
+    }
+    metric("blob_chunks", "gauge", "Chunks of blobs.", &[("", usage.chunk_count)]);
+    metric("blob_manifests", "gauge", "Blobs.", &[("", usage.manifest_count)]);
+    metric("blob_damaged", "gauge", "Damaged chunks.", &[("", usage.damaged)]);
+    metric(
+        "blob_refused_total",
+        "counter",
+        "Uploads refused for want of room.",
+        &[("", usage.refused)],
+    );
+    metric(
+        "blob_collections_total",
+        "counter",
+        "Collections of unreferenced blobs.",
+        &[("{result=\"done\"}", collected.runs), ("{result=\"failed\"}", collected.failed)],
+    );
+    metric(
+        "blob_collected_total",
+        "counter",
+        "What collections removed.",
+        &[
+            ("{what=\"manifests\"}", collected.manifests),
+            ("{what=\"chunks\"}", collected.chunks),
+            ("{what=\"bytes\"}", collected.bytes),
+        ],
+    );
+    for (name, key, help, values) in [
+        ("refused_total", "code", "Links refused, by code.", &c.refused),
+        ("links_ended_total", "cause", "Links of workers that ended, by cause.", &c.links),
+        ("attempts_ended_total", "cause", "Attempts that ended, by cause.", &c.causes),
+    ] {
+        let values = labelled(key, values);
+        let values: Vec<(&str, u64)> = values.iter().map(|(l, n)| (l.as_str(), *n)).collect();
+        metric(name, "counter", help, &values);
+    }
     out
+}
+
+/// Writing to a string cannot fail.
+fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+    writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {kind}")
 }

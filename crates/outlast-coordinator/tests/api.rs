@@ -1,89 +1,16 @@
 //! The HTTP API and the worker's link as strangers use them: mistakes, keys, limits, restarts.
 
-use outlast_coordinator::{BlobConfig, Config, Coordinator, TlsFiles};
-use outlast_core::coord::CoordConfig;
-use outlast_net::{Dialler, Receiver, Sender};
+mod common;
+
+use common::*;
+use outlast_coordinator::{Config, Coordinator, TlsFiles};
+use outlast_net::{Dialler, Receiver};
 use outlast_store::{Keys, Role};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{self, RefusedCode};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-fn config(dir: &Path) -> Config {
-    let core = CoordConfig { max_unfinished: 50, ..Default::default() };
-    Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        data_dir: dir.into(),
-        tls: None,
-        blobs: BlobConfig::default(),
-        core,
-    }
-}
-
-/// Status, content type and body.
-async fn ask(
-    c: &Coordinator,
-    method: &str,
-    path: &str,
-    key: &str,
-    body: &str,
-) -> (u16, String, Value) {
-    let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
-    let auth =
-        if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\n{auth}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let kind = head.lines().find_map(|l| l.strip_prefix("content-type: ")).unwrap_or_default();
-    let value = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.into()));
-    (status, kind.to_owned(), value)
-}
-
-async fn get(c: &Coordinator, path: &str) -> (u16, Value) {
-    let (status, _, body) = ask(c, "GET", path, "", "").await;
-    (status, body)
-}
-
-async fn post(c: &Coordinator, path: &str, body: &Value) -> (u16, Value) {
-    let (status, _, body) = ask(c, "POST", path, "", &body.to_string()).await;
-    (status, body)
-}
-
-fn hello(name: &str, store: &str, connection: u64) -> v2::Hello {
-    v2::Hello {
-        protocol: outlast_wire::PROTOCOL,
-        worker_id: name.into(),
-        store_id: store.into(),
-        incarnation: 1,
-        connection,
-        slots: 1,
-        capabilities_json: "{}".into(),
-        ..Default::default()
-    }
-}
-
-async fn link(c: &Coordinator, name: &str) -> (Sender, Receiver) {
-    let url = format!("http://{}", c.local_addr());
-    Dialler::new(&url, name, None, None).unwrap().dial().await.unwrap()
-}
-
-async fn say(sender: &mut Sender, kind: Kind) {
-    sender.feed(kind).await.unwrap();
-    sender.flush().await.unwrap();
-}
-
-async fn next(receiver: &mut Receiver) -> Kind {
-    tokio::time::timeout(Duration::from_secs(5), receiver.next()).await.unwrap().unwrap()
-}
 
 async fn refused(receiver: &mut Receiver) -> (RefusedCode, bool) {
     match next(receiver).await {

@@ -62,6 +62,16 @@ documents! {
         pub reason: String,
         /// Whether `/result` has something to tell.
         pub has_result: bool,
+        /// Why it ended so, as a word: exit, signal, out_of_memory, timed_out, network…; empty
+        /// while it is not over.
+        #[serde(default)]
+        pub cause: String,
+        /// Somebody paused it.
+        #[serde(default)]
+        pub paused: bool,
+        /// How far it is, from 0 to 1, as it said last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub progress: Option<f64>,
         /// Why it waits, while it does; only when one task is shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub waiting_for: Option<String>,
@@ -163,7 +173,7 @@ documents! {
         /// When; a start carries the worker's clock.
         pub at: String,
         /// submitted, assigned, started, requeued, succeeded, failed, cancelled, superseded,
-        /// cancel_requested, retried or noted.
+        /// cancel_requested, retried, noted, pause_requested or resume_requested.
         pub event: String,
         /// Which attempt; 0 when none.
         pub attempt: u64,
@@ -173,6 +183,106 @@ documents! {
         /// Why, for people.
         #[serde(default)]
         pub reason: String,
+        /// Why an attempt ended, as a word; empty otherwise.
+        #[serde(default)]
+        pub cause: String,
+    }
+
+    /// A checkpoint of a task, also one that is not kept any more.
+    pub struct Checkpoint {
+        /// Attempt and number, such as `2-14`.
+        pub id: String,
+        /// The attempt that made it.
+        pub attempt: u64,
+        /// Its number within the attempt.
+        pub number: u64,
+        /// Name of a file that belongs to the task's result; none for a checkpoint.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub artifact: Option<String>,
+        /// Whether its data can be had.
+        pub kept: bool,
+        /// It never came here: newer ones made it needless, or its worker had no room.
+        #[serde(default)]
+        pub dropped: bool,
+        /// In bytes.
+        pub size: u64,
+        /// Hash of the manifest of its data, in hexadecimal.
+        #[serde(default)]
+        pub manifest: String,
+        /// When it was made, by the worker's clock.
+        pub created_at: String,
+        /// When it was recorded here.
+        pub recorded_at: String,
+        /// When it was removed.
+        #[serde(default)]
+        pub gone_at: Option<String>,
+        /// Name of the worker that made it.
+        #[serde(default)]
+        pub worker: Option<String>,
+        /// What the task said of it.
+        #[serde(default)]
+        pub meta: Value,
+    }
+
+    /// The checkpoints of a task.
+    pub struct CheckpointList {
+        /// By attempt and number.
+        pub checkpoints: Vec<Checkpoint>,
+    }
+
+    /// The files that a task kept for its result.
+    pub struct ArtifactList {
+        /// By attempt and number; of one name the last is the newest.
+        pub artifacts: Vec<Checkpoint>,
+    }
+
+    /// What a task told of itself last.
+    pub struct TaskStateView {
+        /// The task.
+        pub id: String,
+        /// The attempt that told it; 0 when none did.
+        pub attempt: u64,
+        /// Grows with each update of that attempt.
+        pub version: u64,
+        /// How far it is, from 0 to 1.
+        #[serde(default)]
+        pub progress: Option<f64>,
+        /// What it said, an object.
+        #[serde(default)]
+        pub state: Value,
+        /// When, by the worker's clock.
+        #[serde(default)]
+        pub at: Option<String>,
+    }
+
+    /// A task's story in sentences.
+    pub struct Explanation {
+        /// The task.
+        pub id: String,
+        /// What happened, in order.
+        pub sentences: Vec<String>,
+        /// How it stands.
+        pub now: String,
+        /// What can be done, when there is something.
+        #[serde(default)]
+        pub hint: Option<String>,
+    }
+
+    /// Where a task is to go.
+    pub struct MoveTo {
+        /// Name of the worker; without it any but the one that has it.
+        #[serde(default)]
+        pub to: Option<String>,
+    }
+
+    /// What blobs take at a worker.
+    pub struct Disk {
+        /// Bytes.
+        pub used: u64,
+        /// Bytes allowed; 0: no limit.
+        pub budget: u64,
+        /// Checkpoints refused for want of room since the worker's start.
+        pub refused: u64,
     }
 
     /// How many tasks are in each state.
@@ -231,6 +341,15 @@ documents! {
         /// Why its link ended.
         #[serde(default)]
         pub gone_reason: String,
+        /// The same as a word: network, silent, worker_stopped, slow, slept…
+        #[serde(default)]
+        pub gone_cause: String,
+        /// An operator lets it have no new work.
+        #[serde(default)]
+        pub drained: bool,
+        /// What blobs take there, as it said last.
+        #[serde(default)]
+        pub disk: Option<Disk>,
     }
 
     /// All workers.
@@ -243,7 +362,7 @@ documents! {
     pub struct TaskEvent {
         /// The task.
         pub id: String,
-        /// As in a history.
+        /// As in a history; also checkpoint and state.
         pub event: String,
         /// Which attempt; 0 when none.
         pub attempt: u64,
@@ -264,7 +383,7 @@ documents! {
     pub struct WorkerEvent {
         /// The worker.
         pub name: String,
-        /// connected, disconnected or forgotten.
+        /// connected, disconnected, drained, undrained or forgotten.
         pub event: String,
         /// When it was recorded.
         pub at: String,

@@ -82,6 +82,8 @@ impl Decoder {
     ///
     /// # Errors
     /// [`FrameError`]; nothing more can be read then.
+    // It may go on after a `None`, and fails: no iterator.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.buffer.len() < HEAD {
             return Ok(None);

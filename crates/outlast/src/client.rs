@@ -362,15 +362,15 @@ impl Client {
         self.get("/api/v1/info").await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(self.send(|| self.request(Method::GET, path)).await?).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(self.send(|| self.request(Method::POST, path)).await?).await
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         let request = request.timeout(REQUEST + Duration::from_secs(WAIT));
         match &self.key {
@@ -380,7 +380,10 @@ impl Client {
     }
 
     /// Sends, again and again while that can help and patience lasts.
-    async fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, Error> {
+    pub(crate) async fn send(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, Error> {
         let started = Instant::now();
         let (mut pause, mut told) = (PAUSE.0, false);
         loop {
@@ -426,14 +429,14 @@ impl Client {
         }
     }
 
-    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
         let strange = |e: reqwest::Error| Error::Strange { url: self.base.clone(), why: chain(&e) };
         response.json().await.map_err(strange)
     }
 }
 
 /// An error with its causes: reqwest's own text leaves out what matters.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let (mut text, mut next) = (error.to_string(), error.source());
     while let Some(cause) = next {
         text = cause.to_string();
@@ -442,7 +445,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn escape(id: &str) -> String {
+pub(crate) fn escape(id: &str) -> String {
     let keep = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
     id.bytes().map(|b| if keep(b) { (b as char).into() } else { format!("%{b:02X}") }).collect()
 }

@@ -18,10 +18,12 @@
 #![warn(missing_docs)]
 
 mod client;
+mod steer;
 #[cfg(feature = "worker")]
 pub mod worker;
 
 pub use client::{Builder, Client, Error, NewTask, TaskQuery};
 pub use outlast_wire::api;
-pub use outlast_wire::spec::{Call, LateResult, Rerun};
+pub use outlast_wire::spec::{Call, KeepCheckpoints, LateResult, OnLeaseExpired, Rerun};
 pub use outlast_wire::{Run, TaskSpec};
+pub use steer::DataHead;

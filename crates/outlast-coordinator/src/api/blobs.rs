@@ -56,7 +56,7 @@ pub(crate) async fn put_chunks(
         for piece in data.chunks(BATCH) {
             decoder.push(piece);
             while let Some(frame) = decoder.next().map_err(|e| Refusal::bad(&e.to_string()))? {
-                waiting += frame.bytes.len();
+                waiting += size_of::<Frame>() + frame.bytes.len();
                 batch.push(frame);
             }
             if waiting >= BATCH {

@@ -1,10 +1,12 @@
-//! The HTTP API: routes, and what all of them share. `tasks`, `workers` and `watch` hold the
-//! handlers, `views` turns what the store has into what the API says.
+//! The HTTP API: routes, and what all of them share. `tasks`, `control`, `told`, `workers`,
+//! `blobs` and `watch` hold the handlers, `views` turns what the store has into what the API says.
 
 mod blobs;
+mod control;
 mod problem;
 mod submit;
 mod tasks;
+mod told;
 mod views;
 mod watch;
 mod workers;
@@ -54,11 +56,23 @@ pub(crate) type App = Arc<Shared>;
         tasks::result,
         tasks::history,
         tasks::logs,
-        tasks::cancel,
-        tasks::retry,
         tasks::counts,
+        control::cancel,
+        control::retry,
+        control::pause,
+        control::resume,
+        control::checkpoint,
+        control::move_to,
+        told::checkpoints,
+        told::data,
+        told::artifacts,
+        told::artifact,
+        told::state,
+        told::explain,
         workers::list,
         workers::show,
+        workers::drain,
+        workers::undrain,
         workers::forget,
         watch::events,
         watch::info,
@@ -82,11 +96,23 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/tasks/{id}/result", get(tasks::result))
         .route("/api/v1/tasks/{id}/history", get(tasks::history))
         .route("/api/v1/tasks/{id}/logs", get(tasks::logs))
-        .route("/api/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/api/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/api/v1/tasks/{id}/cancel", post(control::cancel))
+        .route("/api/v1/tasks/{id}/retry", post(control::retry))
+        .route("/api/v1/tasks/{id}/pause", post(control::pause))
+        .route("/api/v1/tasks/{id}/resume", post(control::resume))
+        .route("/api/v1/tasks/{id}/checkpoint", post(control::checkpoint))
+        .route("/api/v1/tasks/{id}/move", post(control::move_to))
+        .route("/api/v1/tasks/{id}/checkpoints", get(told::checkpoints))
+        .route("/api/v1/tasks/{id}/checkpoints/{which}/data", get(told::data))
+        .route("/api/v1/tasks/{id}/artifacts", get(told::artifacts))
+        .route("/api/v1/tasks/{id}/artifacts/{name}/data", get(told::artifact))
+        .route("/api/v1/tasks/{id}/state", get(told::state))
+        .route("/api/v1/tasks/{id}/explain", get(told::explain))
         .route("/api/v1/counts", get(tasks::counts))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{name}", get(workers::show).delete(workers::forget))
+        .route("/api/v1/workers/{name}/drain", post(workers::drain))
+        .route("/api/v1/workers/{name}/undrain", post(workers::undrain))
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))

@@ -72,6 +72,10 @@ impl Refusal {
         let detail = format!("there is no complete blob {hash} here");
         Self::new(StatusCode::NOT_FOUND, "not-found", "no such blob", &detail)
     }
+    pub fn no_checkpoint(task: &str, which: &str, why: &str) -> Refusal {
+        let detail = format!("task {task}, checkpoint {which:?}: {why}");
+        Self::new(StatusCode::NOT_FOUND, "no-such-checkpoint", "no such checkpoint", &detail)
+    }
     pub fn busy(why: &str) -> Refusal {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, "busy", "not now", &format!("{why}; ask again")).later(2)

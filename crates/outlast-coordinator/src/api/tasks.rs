@@ -1,8 +1,8 @@
-//! Tasks: list, show, result, history, logs, cancel, retry.
+//! Tasks: list, show, result, history, logs. What changes them is in `control`.
 
 use super::{App, Refusal, views};
 use crate::clock::text;
-use crate::driver::{Ask, Input};
+use crate::driver::Input;
 use crate::events::Happened;
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -11,7 +11,6 @@ use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_core::TaskId;
-use outlast_core::coord::Response as CoreResponse;
 use outlast_core::records::TaskState;
 use outlast_store::{Role, TaskFilter};
 use outlast_wire::api::{
@@ -89,9 +88,13 @@ pub(crate) async fn list(
             }
         }
     }
-    let page = app.readers.read(move |r| r.list(&filter, cursor, limit, newest)).await;
-    let page = page.map_err(|e| Refusal::store(&e))?;
-    let tasks = page.tasks.iter().map(views::task).collect();
+    let page = app.readers.read(move |r| {
+        let page = r.list(&filter, cursor, limit, newest)?;
+        let numbers: Vec<u64> = page.tasks.iter().map(|t| t.number).collect();
+        Ok((page, r.extras(&numbers)?))
+    });
+    let (page, extras) = page.await.map_err(|e| Refusal::store(&e))?;
+    let tasks = page.tasks.iter().map(|t| views::task(t, extras.get(&t.number))).collect();
     Ok(Json(TaskList { tasks, next: page.next.map(|n| n.to_string()) }))
 }
 
@@ -189,6 +192,7 @@ pub(crate) async fn history(
         attempt: e.epoch,
         worker: e.worker.as_ref().map(|w| names.get(w).map_or(w, |n| n).to_string()),
         reason: e.reason.clone(),
+        cause: e.cause.word().into(),
     };
     Ok(Json(History { events: events.iter().map(event).collect() }))
 }
@@ -304,49 +308,6 @@ async fn next_part(state: Option<Parts>) -> Option<(Result<Bytes, String>, Optio
             Some((Ok(part.data), more))
         }
         None => Some((Err("the worker's link ended".into()), None)),
-    }
-}
-
-/// Cancels a task. One that runs is stopped, and is over once its worker says so.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
-pub(crate) async fn cancel(
-    State(app): State<App>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, Ask::Cancel, "the task is over already").await
-}
-
-/// Runs a task again that failed or was cancelled.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It did not fail")))]
-pub(crate) async fn retry(
-    State(app): State<App>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, Ask::Retry, "only a failed or cancelled task can be retried").await
-}
-
-async fn change(
-    app: &App,
-    id: String,
-    ask: impl FnOnce(TaskId) -> Ask,
-    wrong: &str,
-) -> Result<Json<Task>, Refusal> {
-    let id: TaskId = id.into();
-    match app.ask(ask(id.clone())).await? {
-        CoreResponse::Done(_) => Ok(Json(views::one(app, &id).await?)),
-        CoreResponse::NotFound => Err(Refusal::no_task(&id)),
-        CoreResponse::Full { limit } => Err(Refusal::full(limit)),
-        CoreResponse::WrongState(state) => {
-            let detail = format!("task {id} is {}", state.as_str());
-            Err(Refusal::conflict("wrong-state", wrong, &detail))
-        }
-        other => Err(Refusal::bad(&format!("unexpected answer: {other:?}"))),
     }
 }
 

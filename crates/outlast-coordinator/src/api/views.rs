@@ -5,11 +5,12 @@ use crate::clock::text;
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
-use outlast_store::{Counts, StoredTask, StoredWorker};
-use outlast_wire::api::{CountsView, Task, TaskResult, Worker};
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
+use outlast_wire::api::{Checkpoint, CountsView, Disk, Task, TaskResult, Worker};
+use outlast_wire::v2::{LinkCause, OutcomeKind, TaskOutcome};
 
-pub(super) fn task(t: &StoredTask) -> Task {
+pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
+    let extra = extra.copied().unwrap_or_default();
     Task {
         id: t.id.to_string(),
         number: t.number,
@@ -25,6 +26,9 @@ pub(super) fn task(t: &StoredTask) -> Task {
         ended_at: t.ended_at.map(text),
         reason: t.reason.clone(),
         has_result: t.has_outcome,
+        cause: extra.cause.word().into(),
+        paused: extra.paused,
+        progress: extra.progress,
         waiting_for: None,
     }
 }
@@ -32,11 +36,17 @@ pub(super) fn task(t: &StoredTask) -> Task {
 /// One task, with why it waits.
 pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
     let wanted = id.clone();
-    let stored =
-        app.readers.read(move |r| r.task(&wanted)).await.map_err(|e| Refusal::store(&e))?;
-    let stored = stored.ok_or_else(|| Refusal::no_task(id))?;
-    let mut view = task(&stored);
-    if stored.state == TaskState::Pending {
+    let read = app.readers.read(move |r| {
+        let Some(task) = r.task(&wanted)? else { return Ok(None) };
+        let extra = r.extras(&[task.number])?.remove(&task.number);
+        Ok(Some((task, extra)))
+    });
+    let stored = read.await.map_err(|e| Refusal::store(&e))?;
+    let (stored, extra) = stored.ok_or_else(|| Refusal::no_task(id))?;
+    let mut view = task(&stored, extra.as_ref());
+    if view.paused && stored.state == TaskState::Pending {
+        view.waiting_for = Some("it is paused".into());
+    } else if stored.state == TaskState::Pending {
         let id = id.clone();
         let look = app.driver.look(move |core| core.explain(&id)).await;
         view.waiting_for = look.map_err(|_| Refusal::ending())?;
@@ -94,7 +104,17 @@ pub(super) fn counts(c: Counts) -> CountsView {
     }
 }
 
-pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>) -> Worker {
+/// When, why and in which word a worker's link ended, if it has none. One that the store thinks
+/// there was lost with the coordinator's former process, which ended at `started_at` or before.
+pub(super) fn gone(stored: &StoredWorker, started_at: i64) -> (i64, LinkCause, &str) {
+    match stored.gone_at {
+        Some(at) => (at, stored.gone_cause, &stored.gone_reason),
+        None => (started_at, LinkCause::LinkRestarted, "the coordinator was restarted"),
+    }
+}
+
+pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: i64) -> Worker {
+    let gone = stored.filter(|_| w.conn.is_none()).map(|s| gone(s, started_at));
     Worker {
         name: w.row.name.to_string(),
         store_id: w.row.store_id.to_string(),
@@ -111,7 +131,36 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>) -> Worker {
         labels: w.row.labels.clone(),
         version: w.row.version.clone(),
         seen_at: stored.map(|s| text(s.seen_at)),
-        gone_at: stored.and_then(|s| s.gone_at).filter(|_| w.conn.is_none()).map(text),
-        gone_reason: stored.map_or_else(String::new, |s| s.gone_reason.clone()),
+        gone_at: gone.map(|(at, ..)| text(at)),
+        gone_reason: gone.map_or("", |(.., reason)| reason).into(),
+        gone_cause: gone.map_or("", |(_, cause, _)| cause.word()).into(),
+        drained: w.row.drained,
+        disk: (w.disk != (0, 0, 0)).then(|| {
+            let (used, budget, refused) = w.disk;
+            Disk { used, budget, refused }
+        }),
     }
+}
+
+pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {
+    let of = &c.checkpoint;
+    Checkpoint {
+        id: format!("{}-{}", of.epoch, of.number),
+        attempt: of.epoch,
+        number: of.number,
+        artifact: Some(&of.artifact).filter(|a| !a.is_empty()).cloned(),
+        kept: c.kept,
+        dropped: of.dropped,
+        size: of.size,
+        manifest: hex(&of.manifest),
+        created_at: text(of.created_at_ms),
+        recorded_at: text(c.at),
+        gone_at: c.gone_at.map(text),
+        worker: c.worker_name.as_ref().or(c.worker.as_ref()).map(ToString::to_string),
+        meta: serde_json::from_slice(&of.meta_json).unwrap_or_default(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -1,5 +1,6 @@
 //! Watching: events, health, metrics, what this is.
 
+use super::blobs::blocking;
 use super::{App, Refusal};
 use crate::clock::{self, text};
 use crate::events::Happened;
@@ -139,6 +140,8 @@ pub(crate) async fn metrics(
     let sample = app.driver.look(Sample::of).await.map_err(|_| Refusal::ending())?;
     let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
     let writable = *app.health.borrow() == Health::Good;
-    let text = metrics::render(&sample, counts, writable);
+    let usage = blocking(&app, |blobs| Ok(blobs.usage())).await?;
+    let collected = app.shelf.totals();
+    let text = metrics::render(&sample, counts, writable, usage, collected);
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

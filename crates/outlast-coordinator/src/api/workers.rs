@@ -1,4 +1,4 @@
-//! Workers: list, show, forget, and the link that they dial.
+//! Workers: list, show, drain, forget, and the link that they dial.
 
 use super::{App, Refusal, views};
 use crate::driver::Ask;
@@ -31,7 +31,7 @@ pub(crate) async fn list(
     let stored: HashMap<Arc<str>, StoredWorker> =
         stored.into_iter().map(|w| (w.row.store_id.clone(), w)).collect();
     let views = app.driver.look(|core| core.workers()).await.map_err(|_| Refusal::ending())?;
-    let view = |w| views::worker(w, stored.get(&w.row.store_id));
+    let view = |w| views::worker(w, stored.get(&w.row.store_id), app.started_at);
     Ok(Json(WorkerList { workers: views.iter().map(view).collect() }))
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn show(
     let store_id = view.row.store_id.clone();
     let stored = app.readers.read(move |r| r.worker(&store_id)).await;
     let stored = stored.map_err(|e| Refusal::store(&e))?;
-    Ok(Json(views::worker(&view, stored.as_ref())))
+    Ok(Json(views::worker(&view, stored.as_ref(), app.started_at)))
 }
 
 /// Removes a worker that is gone for good; what it held is given to others at once.
@@ -68,6 +68,42 @@ pub(crate) async fn forget(
             let detail = format!("stop worker {name} first; it is connected");
             Err(Refusal::conflict("connected", "the worker is connected", &detail))
         }
+        _ => Err(Refusal::no_worker(&name)),
+    }
+}
+
+/// Gives a worker no new work, and takes back what it has not started. It stays so over
+/// reconnections and restarts.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/drain", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn drain(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Json<Worker>, Refusal> {
+    turn(app, headers, name, true).await
+}
+
+/// Gives a drained worker new work again.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/undrain", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn undrain(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Json<Worker>, Refusal> {
+    turn(app, headers, name, false).await
+}
+
+async fn turn(
+    app: App,
+    headers: HeaderMap,
+    name: String,
+    drain: bool,
+) -> Result<Json<Worker>, Refusal> {
+    app.auth.check(&headers, Role::Operate)?;
+    match app.ask(Ask::Drain(name.clone(), drain)).await? {
+        CoreResponse::Drained => show(State(app), headers, Path(name)).await,
         _ => Err(Refusal::no_worker(&name)),
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct BlobShelf {
     pub grace: Duration,
     pub uploads: Arc<Semaphore>,
     pub large: Arc<Semaphore>,
-    pub collected: Arc<Mutex<collect::Totals>>,
+    collected: Arc<Mutex<collect::Totals>>,
 }
 
 impl BlobShelf {
@@ -47,6 +47,11 @@ impl BlobShelf {
             recent.clear();
         }
         recent.insert(manifest, Instant::now());
+    }
+
+    /// What collections did so far.
+    pub fn totals(&self) -> collect::Totals {
+        *self.collected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the blob is complete and stays for a while. The core's thread asks: for what was

@@ -30,6 +30,8 @@ pub(super) struct Attempt {
     /// It is to be asked for a checkpoint then.
     ask_at: Option<Millis>,
     pub checkpoint: Option<Arc<Checkpoint>>,
+    /// It asks what is asked of it.
+    pub listens: bool,
     /// Checkpoints that it made.
     pub made: u64,
     pub state: Option<Arc<StateUpdate>>,
@@ -98,7 +100,7 @@ impl Attempt {
     }
     /// Whether it could make a checkpoint if it were asked.
     pub fn answers(&self) -> bool {
-        self.made > 0 || self.spec.checkpoint_signal.is_some()
+        self.listens || self.spec.checkpoint_signal.is_some()
     }
     /// A checkpoint was made, or asked for: the next one is due an interval later.
     pub fn asked(&mut self, now: Millis) {
@@ -133,6 +135,7 @@ impl Attempts {
             expired: false,
             pause_at: None,
             ask_at: None,
+            listens: false,
             made: own.map_or(0, |c| c.number),
             checkpoint: new.checkpoint,
             state: new.state,

@@ -154,6 +154,13 @@ impl Worker {
         Some((attempt.checkpoint.clone(), attempt.state.clone()))
     }
 
+    /// A running attempt asked what is asked of it: it may answer to requests.
+    pub fn on_listens(&mut self, task: &str, epoch: Epoch) {
+        if let Some(attempt) = self.attempts.get_mut(task, epoch) {
+            attempt.listens = true;
+        }
+    }
+
     /// What a held attempt runs, and since when (Unix ms; 0: it does not run yet).
     pub fn held_spec(
         &self,

@@ -1,6 +1,7 @@
 //! The coordinator's store: one owner that commits, any number of readers beside it.
 
 mod apply;
+mod extra;
 mod history;
 mod list;
 mod load;
@@ -9,6 +10,7 @@ mod rounds;
 pub(crate) mod schema;
 mod told;
 
+pub use extra::TaskExtra;
 pub(crate) use load::{outcome as load_outcome, spec as load_spec};
 pub use reader::CoordReader;
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// A read-only connection to a coordinator's store; it can be sent to another thread.
 #[derive(Debug)]
 pub struct CoordReader {
-    conn: Connection,
+    pub(super) conn: Connection,
 }
 
 impl CoordReader {

@@ -11,10 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Bytes of chunks in one request: what an interruption sends again at most.
-const REQUEST: usize = 4 << 20;
-/// Chunks in one request, so that even the largest fit into what is accepted.
-const REQUEST_CHUNKS: usize = 48;
+/// A request ends with the chunk that brings it to this many bytes.
+const REQUEST: usize = 6 << 20;
+/// Chunks in one request, at least and at most.
+const LEAST: usize = 4;
+const MOST: usize = 256;
+/// Requests that are quicker than this grow, and those that are slower than that shrink.
+const QUICK: Duration = Duration::from_millis(300);
+const SLOW: Duration = Duration::from_millis(1000);
 /// Between tries while the coordinator cannot take an upload: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Between collections.
@@ -154,29 +158,67 @@ async fn ask_missing(http: &mut Http<'_>, part: &[Hash]) -> Result<Vec<Hash>, Mo
     hashes(&ok(http.ask("POST", "/api/v2/blobs/missing", body.into()).await?)?)
 }
 
+/// How many chunks go into one request: more while the link is quick, so that fewer syncs wait
+/// for each other; fewer when it is slow, so that little is sent again after a break.
+struct Pace(usize);
+
+impl Pace {
+    fn learn(&mut self, took: Duration) {
+        if took < QUICK {
+            self.0 = (self.0 * 2).min(MOST);
+        } else if took > SLOW {
+            self.0 = (self.0 / 2).max(LEAST);
+        }
+    }
+}
+
 async fn send_chunks(
     http: &mut Http<'_>,
     blobs: &Blobs,
     missing: &[Hash],
 ) -> Result<(), MoveError> {
-    let mut rest = missing.iter().copied().peekable();
-    while rest.peek().is_some() {
-        // As many as fit into one request; they are read away from the runtime.
-        let (store, part): (Blobs, Vec<Hash>) =
-            (blobs.clone(), rest.by_ref().take(REQUEST_CHUNKS).collect());
-        let body = block(move || {
-            let mut body = Vec::with_capacity(REQUEST);
-            for chunk in &part {
-                let packed = store.load(chunk)?;
-                let (hash, raw_len) = (chunk.as_bytes(), packed.raw_len);
-                blobframe::encode(hash, raw_len, packed.compressed, &packed.bytes, &mut body);
-            }
-            Ok(body)
-        })
-        .await?;
-        ok(http.ask("PUT", "/api/v2/blobs/chunks", body.into()).await?)?;
+    let mut pace = Pace(LEAST * 4);
+    let mut rest = missing;
+    let mut next = load(blobs, &mut rest, pace.0).await?;
+    while let Some(body) = next {
+        let began = std::time::Instant::now();
+        // The disk works while the link does.
+        let send = http.ask("PUT", "/api/v2/blobs/chunks", body.into());
+        let (sent, loaded) = tokio::join!(send, load(blobs, &mut rest, pace.0));
+        ok(sent?)?;
+        pace.learn(began.elapsed());
+        next = loaded?;
     }
     Ok(())
+}
+
+/// The next request's body, of at most so many chunks; none when nothing is left.
+async fn load(
+    blobs: &Blobs,
+    rest: &mut &[Hash],
+    chunks: usize,
+) -> Result<Option<Vec<u8>>, MoveError> {
+    let part: Vec<Hash> = rest.iter().take(chunks).copied().collect();
+    if part.is_empty() {
+        return Ok(None);
+    }
+    let store = blobs.clone();
+    let (body, taken) = block(move || {
+        let (mut body, mut taken) = (Vec::new(), 0);
+        for chunk in &part {
+            if body.len() >= REQUEST {
+                break;
+            }
+            let packed = store.load(chunk)?;
+            let (hash, raw_len) = (chunk.as_bytes(), packed.raw_len);
+            blobframe::encode(hash, raw_len, packed.compressed, &packed.bytes, &mut body);
+            taken += 1;
+        }
+        Ok((body, taken))
+    })
+    .await?;
+    *rest = &rest[taken..];
+    Ok(Some(body))
 }
 
 fn hash(bytes: &[u8]) -> Result<Hash, MoveError> {

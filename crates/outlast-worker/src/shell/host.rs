@@ -324,6 +324,7 @@ impl Host for TaskHost {
         wait: Duration,
     ) -> Result<Control, HostError> {
         self.held(at)?;
+        self.shared.lock().on_listens(&at.task, at.epoch);
         Ok(self.controls().wait(at, seen, wait).await)
     }
 }

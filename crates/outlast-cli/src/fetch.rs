@@ -1,0 +1,270 @@
+//! What tasks left at the coordinator: checkpoints, states and artifacts, and their data.
+
+use crate::intask::Outside;
+use crate::{Context, SHORT, Usage, output};
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use outlast::api::{Checkpoint, TaskStateView};
+use outlast::{Client, DataHead, Error};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Breaks in a row without a byte in between, after which a download is given up.
+const BREAKS: u32 = 10;
+/// How long a download waits for a coordinator that is away.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(clap::Subcommand)]
+pub(crate) enum FetchCommand {
+    /// List the files that it kept for its result
+    Artifacts {
+        /// Its id
+        id: String,
+    },
+    /// Get a checkpoint, or a file that it kept for its result
+    #[command(after_help = "A checkpoint of a folder becomes a folder, which must not exist; \
+with --raw, a tar file.
+A download that breaks off goes on; PATH is complete or not there.
+
+Examples:
+  outlast task fetch t1 -o model.pt
+  outlast task fetch t1 --checkpoint 2-14 -o ckpt/
+  outlast task fetch t1 --artifact report.html -o report.html
+  outlast task fetch t1 -o - | tar t")]
+    Fetch {
+        /// Its id
+        id: String,
+        /// This checkpoint instead of the newest
+        #[arg(long, value_name = "WHICH", default_value = "latest", conflicts_with = "artifact")]
+        checkpoint: String,
+        /// A file that it kept for its result, instead of a checkpoint
+        #[arg(long, value_name = "NAME")]
+        artifact: Option<String>,
+        /// Where to; - is standard output
+        #[arg(long, short, value_name = "PATH")]
+        output: PathBuf,
+        /// The bytes as they are, also of a folder
+        #[arg(long)]
+        raw: bool,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `outlast task checkpoints ID` and `outlast task state ID`.
+pub(crate) async fn look(context: &Context, what: Outside) -> anyhow::Result<u8> {
+    let client = context.client(SHORT)?;
+    match what {
+        Outside::Checkpoints(id) => {
+            let list = client.checkpoints(&id).await?;
+            if context.json() {
+                output::json(&list)?;
+            } else if list.checkpoints.is_empty() {
+                eprintln!("no checkpoints");
+            } else {
+                let rows: Vec<_> = list.checkpoints.iter().map(row).collect();
+                output::table(&["ID", "KEPT", "SIZE", "MADE", "WORKER", "NAME"], &rows)?;
+            }
+        }
+        Outside::State(id) => {
+            let state = client.task_state(&id).await?;
+            if context.json() {
+                output::json(&state)?;
+            } else {
+                for line in lines(&state) {
+                    output::line(&line)?;
+                }
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn row(c: &Checkpoint) -> Vec<String> {
+    let name = c.meta.get("name").and_then(|n| n.as_str()).unwrap_or_default();
+    let user = c.meta.get("user").map(ToString::to_string).unwrap_or_default();
+    let kept = match (c.kept, c.dropped) {
+        (true, _) => "yes",
+        (false, true) => "dropped",
+        (false, false) => "no",
+    };
+    vec![
+        c.id.clone(),
+        kept.into(),
+        output::bytes(c.size),
+        output::time(Some(&c.created_at)),
+        c.worker.clone().unwrap_or_else(|| "-".into()),
+        output::short(format!("{name} {user}").trim(), 60),
+    ]
+}
+
+/// A state as `KEY=VALUE` lines, its progress first.
+pub(crate) fn lines(state: &TaskStateView) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(progress) = state.progress {
+        lines.push(format!("progress {:.1}%", progress * 100.0));
+    }
+    for (key, value) in state.state.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        lines.push(format!("{key}={text}"));
+    }
+    lines
+}
+
+pub(crate) async fn run(context: &Context, what: FetchCommand) -> anyhow::Result<u8> {
+    match what {
+        FetchCommand::Artifacts { id } => {
+            let list = context.client(SHORT)?.artifacts(&id).await?;
+            if context.json() {
+                output::json(&list)?;
+            } else if list.artifacts.is_empty() {
+                eprintln!("no artifacts");
+            } else {
+                let row = |c: &Checkpoint| {
+                    let name = c.artifact.clone().unwrap_or_default();
+                    let attempt = c.attempt.to_string();
+                    vec![name, attempt, output::bytes(c.size), output::time(Some(&c.created_at))]
+                };
+                let rows: Vec<_> = list.artifacts.iter().map(row).collect();
+                output::table(&["NAME", "TRY", "SIZE", "MADE"], &rows)?;
+            }
+            Ok(0)
+        }
+        FetchCommand::Fetch { id, checkpoint, artifact, output, raw, force } => {
+            let client = context.client(PATIENCE)?;
+            let from = match artifact {
+                Some(name) => What::Artifact(name),
+                None => What::Checkpoint(checkpoint),
+            };
+            let head = if output == Path::new("-") {
+                download(&client, &id, &from, &mut io::stdout().lock()).await?
+            } else {
+                to_path(&client, &id, &from, &output, raw, force).await?
+            };
+            if context.json() && output != Path::new("-") {
+                let (size, meta) = (head.size, &head.meta);
+                output::json(&serde_json::json!({ "id": head.id, "size": size, "meta": meta }))?;
+            } else {
+                eprintln!("{} of {}", head.id, output::bytes(head.size));
+            }
+            Ok(0)
+        }
+    }
+}
+
+enum What {
+    Checkpoint(String),
+    Artifact(String),
+}
+
+async fn to_path(
+    client: &Client,
+    id: &str,
+    what: &What,
+    path: &Path,
+    raw: bool,
+    force: bool,
+) -> anyhow::Result<DataHead> {
+    let taken = fs::symlink_metadata(path);
+    if taken.is_ok_and(|meta| meta.is_dir() || !force) {
+        let text = format!("{} is there already; --force replaces a file", path.display());
+        return Err(Usage(text).into());
+    }
+    let path = std::path::absolute(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Usage(format!("{} is no place for a file", path.display())).into());
+    };
+    let hidden = |suffix: &str| {
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".outlast-{}-{suffix}", std::process::id()));
+        Temp(parent.join(hidden))
+    };
+    let part = hidden("part");
+    let mut file = File::create_new(&part.0)?;
+    let head = download(client, id, what, &mut file).await?;
+    file.sync_all()?;
+    let folder = head.meta.get("kind").and_then(|k| k.as_str()) == Some("folder");
+    // An artifact of a folder is a tar file, and its name may say so.
+    if folder && !raw && matches!(what, What::Checkpoint(_)) {
+        let folder = hidden("folder");
+        outlast_worker::local::unpack(io::BufReader::new(File::open(&part.0)?), &folder.0)?;
+        fs::rename(&folder.0, &path)?;
+    } else {
+        fs::rename(&part.0, &path)?;
+    }
+    Ok(head)
+}
+
+/// Removed again whatever happens.
+struct Temp(PathBuf);
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0).or_else(|_| fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Copies all of the data, however often the connection breaks.
+async fn download(
+    client: &Client,
+    id: &str,
+    what: &What,
+    to: &mut dyn Write,
+) -> anyhow::Result<DataHead> {
+    let (mut offset, mut breaks) = (0, 0);
+    let mut first: Option<DataHead> = None;
+    let bar = ProgressBar::hidden();
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  (left {eta})",
+    )?);
+    loop {
+        // What was asked for first, also when there is a newer one meanwhile.
+        let (head, stream) = match (what, &first) {
+            (What::Artifact(name), _) => {
+                let (head, stream) = client.artifact_data(id, name, offset).await?;
+                (head, stream.boxed_local())
+            }
+            (What::Checkpoint(which), first) => {
+                let which = first.as_ref().map_or(which, |head| &head.id);
+                let (head, stream) = client.checkpoint_data(id, which, offset).await?;
+                (head, stream.boxed_local())
+            }
+        };
+        if first.as_ref().is_some_and(|f| (&f.id, f.size) != (&head.id, head.size)) {
+            anyhow::bail!("the data changed while it was fetched; fetch it again");
+        }
+        bar.set_length(head.size);
+        if first.is_none() && head.size > 1 << 20 && io::stderr().is_terminal() {
+            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        }
+        let mut stream = stream;
+        let broke: Option<Error> = loop {
+            match stream.next().await {
+                Some(Ok(part)) => {
+                    to.write_all(&part)?;
+                    offset += part.len() as u64;
+                    breaks = 0;
+                    bar.set_position(offset);
+                }
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+        };
+        if offset == head.size {
+            to.flush()?;
+            bar.finish_and_clear();
+            return Ok(head);
+        }
+        breaks += 1;
+        if breaks > BREAKS || offset > head.size {
+            let why = broke.map_or_else(|| "it ended early".into(), |e| e.to_string());
+            anyhow::bail!("the download broke off after {offset} of {} bytes: {why}", head.size);
+        }
+        first.get_or_insert(head);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! What a client asks of running work, and what that told of itself.
+
+use crate::client::{Client, Error, escape};
+use futures_util::{Stream, StreamExt};
+use outlast_wire::api::{
+    ArtifactList, CheckpointList, Explanation, MoveTo, Task, TaskStateView, Worker,
+};
+use reqwest::Method;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long the data of one checkpoint may take.
+const DOWNLOAD: Duration = Duration::from_secs(7 * 86_400);
+
+/// What data is, before it comes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataHead {
+    /// The checkpoint's id, or that of the artifact's record.
+    pub id: String,
+    /// All of it, in bytes.
+    pub size: u64,
+    /// What was said of it.
+    pub meta: Value,
+}
+
+impl Client {
+    /// Pauses a task: one that runs is stopped where it is, one that waits is given to nobody.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn pause(&self, id: &str) -> Result<Task, Error> {
+        self.post(&format!("/api/v1/tasks/{}/pause", escape(id))).await
+    }
+
+    /// Lets a paused task go on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn resume(&self, id: &str) -> Result<Task, Error> {
+        self.post(&format!("/api/v1/tasks/{}/resume", escape(id))).await
+    }
+
+    /// Asks a task for a checkpoint.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ask_checkpoint(&self, id: &str) -> Result<Task, Error> {
+        self.post(&format!("/api/v1/tasks/{}/checkpoint", escape(id))).await
+    }
+
+    /// Lets a task go on at this worker, or at any but the one that has it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn move_task(&self, id: &str, to: Option<&str>) -> Result<Task, Error> {
+        let path = format!("/api/v1/tasks/{}/move", escape(id));
+        let body = MoveTo { to: to.map(ToOwned::to_owned) };
+        let send = || self.request(Method::POST, &path).json(&body);
+        self.read(self.send(send).await?).await
+    }
+
+    /// Gives a worker no new work (or new work again).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn drain(&self, name: &str, on: bool) -> Result<Worker, Error> {
+        let what = if on { "drain" } else { "undrain" };
+        self.post(&format!("/api/v1/workers/{}/{what}", escape(name))).await
+    }
+
+    /// The checkpoints of a task, also those that are not kept any more.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn checkpoints(&self, id: &str) -> Result<CheckpointList, Error> {
+        self.get(&format!("/api/v1/tasks/{}/checkpoints", escape(id))).await
+    }
+
+    /// The files that a task kept for its result.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn artifacts(&self, id: &str) -> Result<ArtifactList, Error> {
+        self.get(&format!("/api/v1/tasks/{}/artifacts", escape(id))).await
+    }
+
+    /// What a task told of itself last.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn task_state(&self, id: &str) -> Result<TaskStateView, Error> {
+        self.get(&format!("/api/v1/tasks/{}/state", escape(id))).await
+    }
+
+    /// A task's story in sentences.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn explain(&self, id: &str) -> Result<Explanation, Error> {
+        self.get(&format!("/api/v1/tasks/{}/explain", escape(id))).await
+    }
+
+    /// The data of a checkpoint from `offset` on: `latest`, or its id such as `2-14`.
+    ///
+    /// # Errors
+    /// See [`Error`]. A stream that breaks off is asked for again from where it ended.
+    pub async fn checkpoint_data(
+        &self,
+        id: &str,
+        which: &str,
+        offset: u64,
+    ) -> Result<(DataHead, impl Stream<Item = Result<Vec<u8>, Error>> + use<>), Error> {
+        let path = format!("/api/v1/tasks/{}/checkpoints/{}/data", escape(id), escape(which));
+        self.data(&path, offset).await
+    }
+
+    /// The content of a file that a task kept for its result, from `offset` on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn artifact_data(
+        &self,
+        id: &str,
+        name: &str,
+        offset: u64,
+    ) -> Result<(DataHead, impl Stream<Item = Result<Vec<u8>, Error>> + use<>), Error> {
+        let path = format!("/api/v1/tasks/{}/artifacts/{}/data", escape(id), escape(name));
+        self.data(&path, offset).await
+    }
+
+    async fn data(
+        &self,
+        path: &str,
+        offset: u64,
+    ) -> Result<(DataHead, impl Stream<Item = Result<Vec<u8>, Error>> + use<>), Error> {
+        let send = || {
+            let request = self.request(Method::GET, path).timeout(DOWNLOAD);
+            match offset {
+                0 => request,
+                n => request.header("range", format!("bytes={n}-")),
+            }
+        };
+        let response = self.send(send).await?;
+        let text = |name: &str| {
+            let value = response.headers().get(name);
+            value.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default()
+        };
+        let ranged = text("content-range");
+        let size = match ranged.rsplit_once('/') {
+            Some((_, all)) => all.parse().ok(),
+            None => response.content_length(),
+        };
+        let url = self.url().to_owned();
+        let strange = |why: &str| Error::Strange { url: url.clone(), why: why.into() };
+        let size = size.ok_or_else(|| strange("it does not say how long the data is"))?;
+        if offset > 0 && ranged.is_empty() {
+            return Err(strange("it cannot go on within the data"));
+        }
+        let meta = serde_json::from_str(&text("outlast-checkpoint-meta")).unwrap_or_default();
+        let head = DataHead { id: text("outlast-checkpoint"), size, meta };
+        let data = response.bytes_stream().map(move |part| match part {
+            Ok(bytes) => Ok(bytes.to_vec()),
+            Err(e) => Err(Error::Unreachable { url: url.clone(), why: crate::client::chain(&e) }),
+        });
+        Ok((head, data))
+    }
+}
