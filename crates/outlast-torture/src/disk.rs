@@ -5,9 +5,8 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// Room on it, in MiB.
-pub(crate) const SIZE: u32 = 64;
 const FILLER: &str = "filler";
 
 /// A mounted tmpfs; unmounted with its owner.
@@ -17,9 +16,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub fn mount(at: &Path) -> io::Result<Disk> {
+    /// Of so many MiB.
+    pub fn mount(at: &Path, size: u32) -> io::Result<Disk> {
         std::fs::create_dir_all(at)?;
-        mount(at)?;
+        mount(at, size)?;
         rustix::fs::chmod(at, Mode::from_raw_mode(0o700))?;
         Ok(Disk { at: at.to_owned() })
     }
@@ -42,6 +42,10 @@ impl Disk {
     pub fn clear(&self) {
         let _ = std::fs::remove_file(self.filler());
     }
+    /// For whoever wants to know later why it was full.
+    pub fn copy_to(&self, folder: &Path) {
+        let _ = Command::new("cp").arg("-a").arg(&self.at).arg(folder).status();
+    }
     fn filler(&self) -> PathBuf {
         self.at.join(FILLER)
     }
@@ -61,9 +65,9 @@ impl Drop for Disk {
 }
 
 #[cfg(target_os = "linux")]
-fn mount(at: &Path) -> io::Result<()> {
+fn mount(at: &Path, size: u32) -> io::Result<()> {
     use rustix::mount::MountFlags;
-    let data = std::ffi::CString::new(format!("size={SIZE}m")).map_err(io::Error::other)?;
+    let data = std::ffi::CString::new(format!("size={size}m")).map_err(io::Error::other)?;
     rustix::mount::mount("none", at, "tmpfs", MountFlags::empty(), Some(data.as_c_str()))?;
     Ok(())
 }
@@ -74,7 +78,7 @@ fn unmount(at: &Path) -> Result<(), Errno> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn mount(_: &Path) -> io::Result<()> {
+fn mount(_: &Path, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

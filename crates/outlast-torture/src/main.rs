@@ -55,9 +55,15 @@ pub(crate) struct Args {
     /// Workers, with four slots each
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
+    /// MiB of the first worker's own small disk, which is filled up; 0: none, and it needs root
+    #[arg(long, default_value_t = 64)]
+    disk: u32,
     /// Keep the folder with stores, logs and ledgers
     #[arg(long)]
     keep: bool,
+    /// If something hangs at the end, leave all as it is until Ctrl-C
+    #[arg(long)]
+    hold: bool,
     /// The report as JSON
     #[arg(long)]
     json: bool,

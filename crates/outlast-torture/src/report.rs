@@ -17,7 +17,7 @@ pub(crate) struct Report {
     pub faults_skipped: u64,
     pub workers_destroyed: u64,
     /// Processes that ended without being asked to, and were started again.
-    pub ended_by_themselves: Vec<String>,
+    pub ended_by_themselves: BTreeMap<String, u64>,
     #[serde(flatten)]
     pub totals: Totals,
     /// Checkpoints that were read back from the coordinator, byte by byte.
@@ -84,8 +84,8 @@ impl Report {
         }
         println!("looks        {}, {} without an answer", self.looks, self.looks_failed);
         println!("converged    {:.1} s after the last fault", self.converged_s);
-        for text in &self.ended_by_themselves {
-            println!("note         {text}");
+        for (text, times) in &self.ended_by_themselves {
+            println!("note         {times} times: {text}");
         }
         println!();
         for text in self.wrong.iter().take(SHOWN) {

@@ -1,5 +1,6 @@
 //! The course of a run: start, hurt, heal, wait until all is over, judge.
 
+use crate::Args;
 use crate::api::Api;
 use crate::ledger::read;
 use crate::oracle::{self, Evidence};
@@ -9,7 +10,6 @@ use crate::report::Report;
 use crate::specs::{self, Places, Plan};
 use crate::watch::{Seen, watch};
 use crate::world::World;
-use crate::{Args, world};
 use anyhow::Context;
 use outlast::Client;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl Course<'_> {
         let ledger = self.dir.join("ledger");
         let places = Places { outlast: &self.outlast, torture: &self.torture, ledger: &ledger };
         let plans = specs::tasks(self.seed, count, &places);
-        let mut world = World::start(self.dir, &self.outlast, workers).await?;
+        let mut world = World::start(self.dir, &self.outlast, workers, self.args.disk).await?;
         let base = format!("http://{}", world.at);
         let client = Client::builder(&base).patience(Duration::from_secs(120)).build()?;
         let impatient = Client::builder(&base).patience(Duration::ZERO).build()?;
@@ -98,7 +98,7 @@ impl Course<'_> {
             self.dir.display()
         ));
         if world.small_disk().is_some() {
-            self.say(&world::disk_note());
+            self.say(&format!("the first worker has a disk of {} MiB", self.args.disk));
         }
         client.submit(&plans[0].task).await?;
         let told = api.checkpoints(&plans[0].task.id).await?.is_some();
@@ -133,6 +133,10 @@ impl Course<'_> {
         let mut wrong = Vec::new();
         let done = self.converge(&mut world, &client, &api, &plans, told, start).await?;
         if let Some(why) = done {
+            if self.args.hold {
+                println!("{why}; held until Ctrl-C: {}", world.describe());
+                std::future::pending::<()>().await;
+            }
             wrong.push(why);
         }
         let took = healed.elapsed();

@@ -1,6 +1,6 @@
 //! The processes, their links and disks: starts them, hurts them, starts them again.
 
-use crate::disk::{self, Disk};
+use crate::disk::Disk;
 use crate::plan::{Fault, Planned};
 use crate::procs::{self, Process, signal};
 use outlast_chaos::{Faults, Proxy};
@@ -26,7 +26,8 @@ struct Node {
     /// Of the link's fault; a newer one is not ended by the end of an older one.
     link: u64,
     disk: Option<Disk>,
-    small_disk: bool,
+    /// MiB of a disk of its own; 0: none.
+    small_disk: u32,
 }
 
 /// What is due later.
@@ -57,13 +58,18 @@ pub(crate) struct World {
     pub skipped: u64,
     /// Names of workers whose disks are gone.
     pub destroyed: BTreeSet<String>,
-    /// Processes that ended without being asked to.
-    pub ended: Vec<String>,
+    /// Processes that ended without being asked to, how, and how often.
+    pub ended: BTreeMap<String, u64>,
 }
 
 impl World {
     /// Starts a coordinator and workers; the disk of the first is a small one if that may be.
-    pub async fn start(dir: &Path, outlast: &Path, workers: usize) -> anyhow::Result<World> {
+    pub async fn start(
+        dir: &Path,
+        outlast: &Path,
+        workers: usize,
+        disk: u32,
+    ) -> anyhow::Result<World> {
         // A free port, which a restarted coordinator needs again.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let at = format!("127.0.0.1:{port}");
@@ -71,7 +77,8 @@ impl World {
         let mut nodes = Vec::new();
         for n in 0..workers {
             let proxy = Proxy::bind("127.0.0.1:0", &at).await?;
-            let (name, state, small_disk) = (String::new(), PathBuf::new(), n == 0);
+            let (name, state, small_disk) =
+                (String::new(), PathBuf::new(), if n == 0 { disk } else { 0 });
             let (process, disk) = (None, None);
             nodes.push(Node { name, life: 0, state, process, proxy, link: 0, disk, small_disk });
         }
@@ -88,7 +95,7 @@ impl World {
             counts: BTreeMap::new(),
             skipped: 0,
             destroyed: BTreeSet::new(),
-            ended: Vec::new(),
+            ended: BTreeMap::new(),
         };
         world.start_coordinator()?;
         for n in 0..workers {
@@ -118,11 +125,11 @@ impl World {
         node.name = format!("w{}-{}", n + 1, node.life);
         node.state = self.dir.join(&node.name);
         std::fs::create_dir_all(&node.state)?;
-        if node.small_disk {
-            match Disk::mount(&node.state) {
+        if node.small_disk > 0 {
+            match Disk::mount(&node.state, node.small_disk) {
                 Ok(disk) => node.disk = Some(disk),
                 Err(error) => {
-                    node.small_disk = false;
+                    node.small_disk = 0;
                     println!("no disk will be full: a small one cannot be mounted ({error})");
                 }
             }
@@ -280,8 +287,11 @@ impl World {
     }
 
     fn on_end(&mut self, who: String, status: std::process::ExitStatus, due: Due) {
-        self.say(&format!("{who} ended by itself: {status}"));
-        self.ended.push(format!("{who} ended by itself: {status}"));
+        let log = self.dir.join(format!("{who}.log"));
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let text = format!("{who} ended, {status}: {}", log.lines().last().unwrap_or_default());
+        self.say(&text);
+        *self.ended.entry(text).or_default() += 1;
         self.later(AGAIN, due);
     }
 
@@ -349,12 +359,9 @@ impl Drop for World {
         for node in &mut self.nodes {
             node.process = None;
             procs::kill_all_of(&node.state);
-            node.disk = None;
+            if let Some(disk) = node.disk.take() {
+                disk.copy_to(&self.dir.join(format!("{}.disk", node.name)));
+            }
         }
     }
-}
-
-/// What is said of the small disk.
-pub(crate) fn disk_note() -> String {
-    format!("the first worker has a disk of {} MiB", disk::SIZE)
 }
