@@ -3,7 +3,7 @@
 
 use super::blobs::{self, MoveError};
 use super::controls::Controls;
-use super::{Shared, now};
+use super::{Shared, now, room};
 use crate::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
     Source, StateView, TaskInfo,
@@ -166,10 +166,10 @@ impl TaskHost {
             let done = tokio::task::spawn_blocking(move || put(blobs, from)).await;
             match done.map_err(|e| HostError::Internal(e.to_string()))? {
                 Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
-                    blobs::collect_once(&self.blobs, &self.shared).await;
+                    room::make(&self.blobs, &self.shared).await;
                 }
                 result => {
-                    blobs::say_room(&self.blobs, &self.shared);
+                    room::say(&self.blobs, &self.shared);
                     return result.map_err(of_blobs);
                 }
             }
@@ -245,6 +245,7 @@ impl Host for TaskHost {
         if let Some(made) = self.remembered(at, &meta.request) {
             return Ok(made);
         }
+        let _using = self.shared.room.using();
         let put = self.store(source).await?;
         let meta = serde_json::to_vec(&meta).map_err(|e| HostError::Invalid(e.to_string()))?;
         let made = self.record(at, &put, meta, "").await?;
@@ -273,6 +274,7 @@ impl Host for TaskHost {
         let Some((c, delivered)) = found else {
             return which.map_or(Ok(None), |id| Err(HostError::NoSuchCheckpoint(id)));
         };
+        let _using = self.shared.room.using();
         let hash = blobs::download(&self.dialler, &self.blobs, &c.manifest).await;
         let hash: Hash = hash.map_err(|e| match e {
             MoveError::Blob(error) => of_blobs(error),
@@ -312,6 +314,7 @@ impl Host for TaskHost {
         source: Source,
     ) -> Result<ArtifactView, HostError> {
         self.held(at)?;
+        let _using = self.shared.room.using();
         let put = self.store(source).await?;
         let made = self.record(at, &put, b"{}".to_vec(), &name).await?;
         Ok(ArtifactView { name, bytes: made.size, created_at_ms: made.created_at_ms })
