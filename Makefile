@@ -1,7 +1,8 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help test demo sim bench fmt lint doc arrows deny unit tools
+.PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools
 
 SEEDS ?= 2000
+SECONDS ?= 600
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +41,10 @@ sim: tools ## simulate faults: make sim SEEDS=20000
 	cargo build --release --locked -p outlast-sim
 	target/release/outlast-sim --seeds $(SEEDS)
 	target/release/outlast-sim --planted
+
+torture: tools ## kill, stop, cut off and starve real processes: make torture SECONDS=120 SEED=7
+	cargo build --release --locked -p outlast-cli -p outlast-torture
+	target/release/outlast-torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: tools ## measure, beside the targets; about three minutes
 	cargo build --release --locked -p outlast-bench

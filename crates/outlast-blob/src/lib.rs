@@ -48,4 +48,5 @@ pub use manifest::{MAX_CHUNK, MAX_CHUNKS, Manifest};
 pub use packed::Packed;
 pub use put::Put;
 pub use reader::BlobReader;
+pub use reserve::free_reserve;
 pub use store::{Blobs, Config, Usage};

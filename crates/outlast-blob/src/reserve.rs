@@ -4,10 +4,18 @@
 use crate::db::private;
 use fs4::FileExt;
 use std::fs::{self, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the index's log grows by before it is copied back, and some.
 const BYTES: u64 = 6 << 20;
+const NAME: &str = "reserve";
+
+/// Gives the room that a store in this folder keeps in reserve to whoever needs it more: on a full
+/// disk nothing can be collected before everything else is open. Only while the store is closed;
+/// whether there was any.
+pub fn free_reserve(dir: impl AsRef<Path>) -> bool {
+    fs::remove_file(dir.as_ref().join(NAME)).is_ok()
+}
 
 #[derive(Debug)]
 pub(crate) struct Reserve {
@@ -16,8 +24,8 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// Takes the room. That it cannot be had is no error: there may be some later.
-    pub fn take(file: PathBuf) -> Self {
-        let reserve = Self { file };
+    pub fn take(dir: &Path) -> Self {
+        let reserve = Self { file: dir.join(NAME) };
         reserve.refill();
         reserve
     }

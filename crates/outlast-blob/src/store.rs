@@ -134,7 +134,7 @@ impl Blobs {
             prefix,
             state: Mutex::new(State::new(conn, bad)?),
             reads: Mutex::new(reads),
-            collecting: Mutex::new(Reserve::take(dir.join("reserve"))),
+            collecting: Mutex::new(Reserve::take(dir)),
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -290,6 +290,7 @@ impl Worker {
                 Ok(spec) => {
                     let spec = Arc::new(spec);
                     let (paused, checkpoint) = (given.paused, given.checkpoint.map(Arc::new));
+                    let checkpoint = self.newest_checkpoint(&task, epoch, checkpoint);
                     self.records.push(WorkerRecord::Accepted {
                         task: task.clone(),
                         epoch,

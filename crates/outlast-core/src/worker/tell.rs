@@ -194,6 +194,21 @@ impl Worker {
         all
     }
 
+    /// What a new attempt goes on from: what the coordinator gave, or what an older attempt made
+    /// here that has not reached it yet. Outcomes overtake checkpoints.
+    pub(super) fn newest_checkpoint(
+        &self,
+        task: &str,
+        epoch: Epoch,
+        given: Option<Arc<v2::Checkpoint>>,
+    ) -> Option<Arc<v2::Checkpoint>> {
+        let of = |c: &&Arc<v2::Checkpoint>| {
+            c.task_id == task && c.epoch < epoch && c.artifact.is_empty() && !c.dropped
+        };
+        let sending = self.checkpoints.shared().filter(of).cloned();
+        sending.chain(given).max_by_key(|c| (c.epoch, c.number))
+    }
+
     /// The blobs that must be kept here: those on their way to the coordinator, and the newest
     /// of every held attempt.
     pub fn wanted_blobs(&self) -> Vec<Bytes> {

@@ -334,3 +334,29 @@ fn a_passed_window_pauses_and_the_coordinators_word_resumes() {
     w.on_message(at(11_001), Kind::Control(v2::Control { attempts, kind }));
     assert_eq!(pauses(&sync(&mut w, 11_002)), [false]);
 }
+
+#[test]
+fn a_new_attempt_goes_on_from_what_an_older_one_made_here_though_the_outcome_overtook_it() {
+    let mut w = running();
+    checkpoint(&mut w, 10, "one");
+    checkpoint(&mut w, 20, "two");
+    w.on_uploaded(b"one", Ok(()));
+    let interrupted = v2::OutcomeKind::OutcomeInterrupted.into();
+    w.on_finished(at(30), v2::TaskOutcome { kind: interrupted, ..done("a", 1) });
+    sync(&mut w, 31);
+    // The coordinator knows of the first only, and of the outcome.
+    let number = 1;
+    let given = v2::Checkpoint { task_id: "a".into(), epoch: 1, number, ..Default::default() };
+    let spec_json = TaskSpec::new(Run::Shell("true".into())).to_json().into();
+    let again = v2::Assignment {
+        task_id: "a".into(),
+        epoch: 2,
+        spec_json,
+        checkpoint: Some(given),
+        ..Default::default()
+    };
+    w.on_message(at(40), Kind::Assign(v2::Assign { tasks: vec![again] }));
+    let (newest, _) = w.told("a", 2).expect("it is held");
+    assert_eq!(newest.map(|c| (c.epoch, c.number)), Some((1, 2)));
+    assert_eq!(w.known_checkpoints("a", 2).last().map(|(c, _)| c.number), Some(2));
+}

@@ -1,13 +1,13 @@
 //! Blobs between this worker and its coordinator: uploads one at a time, in the background and
-//! over a connection of their own; downloads when a task asks; collection of what nobody needs.
+//! over a connection of their own; downloads when a task asks.
 
-use super::{Shared, now};
+use super::Shared;
 use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed};
 use outlast_net::{Answer, DialError, Dialler, Http};
 use outlast_wire::blobframe::{self, Decoder, MAX_HASHES, MAX_WANTED};
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -21,12 +21,6 @@ const QUICK: Duration = Duration::from_millis(300);
 const SLOW: Duration = Duration::from_millis(1000);
 /// Between tries while the coordinator cannot take an upload: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Between collections.
-const COLLECT_EVERY: Duration = Duration::from_secs(60);
-/// How long a blob that nothing refers to stays: it may be about to be referred to. Less, when
-/// there is no room otherwise.
-const GRACE: Duration = Duration::from_secs(600);
-pub(super) const SHORT_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a blob did not get where it should.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +66,7 @@ fn ok(answer: Answer) -> Result<Bytes, MoveError> {
 }
 
 /// Runs `work` on a blocking thread.
-async fn block<T: Send + 'static>(
+pub(super) async fn block<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, MoveError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -282,41 +276,4 @@ fn ingest(blobs: &Blobs, body: &[u8]) -> Result<(), MoveError> {
     decoder.end().map_err(strange)?;
     ingest.commit()?;
     Ok(())
-}
-
-/// Collects now and then, and says how much room there is.
-pub(super) async fn collect(blobs: Blobs, shared: Arc<Shared>) {
-    loop {
-        tokio::time::sleep(COLLECT_EVERY).await;
-        collect_once(&blobs, &shared, GRACE).await;
-    }
-}
-
-pub(super) async fn collect_once(blobs: &Blobs, shared: &Arc<Shared>, grace: Duration) {
-    // Before the core is asked: by then it may know of them.
-    let inflight = shared.inflight.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let wanted: HashSet<Hash> = shared
-        .lock()
-        .wanted_blobs()
-        .iter()
-        .filter_map(|m| m[..].try_into().ok().map(Hash::from_bytes))
-        .chain(inflight)
-        .collect();
-    let store = blobs.clone();
-    let began = now().mono;
-    match block(move || store.collect(&|h| wanted.contains(h), grace)).await {
-        Ok(done) if done.bytes > 0 => {
-            tracing::debug!(bytes = done.bytes, ms = now().mono - began, "collected blobs");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!("blobs could not be collected: {error}"),
-    }
-    say_room(blobs, shared);
-}
-
-/// Tells the core what the heartbeat says of the disk.
-pub(super) fn say_room(blobs: &Blobs, shared: &Arc<Shared>) {
-    let usage = blobs.usage();
-    let budget = usage.budget.unwrap_or(0);
-    shared.lock().on_disk(usage.disk_bytes, budget, usage.refused);
 }

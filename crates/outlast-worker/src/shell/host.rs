@@ -3,7 +3,7 @@
 
 use super::blobs::{self, MoveError};
 use super::controls::Controls;
-use super::{Shared, now};
+use super::{Shared, now, room};
 use crate::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
     Source, StateView, TaskInfo,
@@ -136,10 +136,6 @@ impl TaskHost {
         TaskHost { shared, blobs, dialler, storing, recent }
     }
 
-    fn inflight(&self) -> std::sync::MutexGuard<'_, Vec<Hash>> {
-        self.shared.inflight.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn controls(&self) -> &Controls {
         &self.shared.controls
     }
@@ -170,14 +166,10 @@ impl TaskHost {
             let done = tokio::task::spawn_blocking(move || put(blobs, from)).await;
             match done.map_err(|e| HostError::Internal(e.to_string()))? {
                 Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
-                    let grace = blobs::SHORT_GRACE;
-                    blobs::collect_once(&self.blobs, &self.shared, grace).await;
+                    room::make(&self.blobs, &self.shared).await;
                 }
                 result => {
-                    if let Ok(put) = &result {
-                        self.inflight().push(put.manifest);
-                    }
-                    blobs::say_room(&self.blobs, &self.shared);
+                    room::say(&self.blobs, &self.shared);
                     return result.map_err(of_blobs);
                 }
             }
@@ -197,13 +189,7 @@ impl TaskHost {
         let ask = |core: &mut Worker, n| {
             core.on_checkpoint(now(), n, &task, epoch, manifest, size, meta, artifact);
         };
-        let answer = self.shared.question(ask).await;
-        let mut inflight = self.inflight();
-        if let Some(at) = inflight.iter().position(|hash| *hash == put.manifest) {
-            inflight.swap_remove(at);
-        }
-        drop(inflight);
-        match answer? {
+        match self.shared.question(ask).await? {
             Answer::Checkpoint(c) => Ok(c),
             Answer::Refused(why) => Err(refused(&why)),
             Answer::State(_) => Err(HostError::Internal("another answer was expected".into())),
@@ -259,6 +245,7 @@ impl Host for TaskHost {
         if let Some(made) = self.remembered(at, &meta.request) {
             return Ok(made);
         }
+        let _using = self.shared.room.using();
         let put = self.store(source).await?;
         let meta = serde_json::to_vec(&meta).map_err(|e| HostError::Invalid(e.to_string()))?;
         let made = self.record(at, &put, meta, "").await?;
@@ -287,6 +274,7 @@ impl Host for TaskHost {
         let Some((c, delivered)) = found else {
             return which.map_or(Ok(None), |id| Err(HostError::NoSuchCheckpoint(id)));
         };
+        let _using = self.shared.room.using();
         let hash = blobs::download(&self.dialler, &self.blobs, &c.manifest).await;
         let hash: Hash = hash.map_err(|e| match e {
             MoveError::Blob(error) => of_blobs(error),
@@ -326,6 +314,7 @@ impl Host for TaskHost {
         source: Source,
     ) -> Result<ArtifactView, HostError> {
         self.held(at)?;
+        let _using = self.shared.room.using();
         let put = self.store(source).await?;
         let made = self.record(at, &put, b"{}".to_vec(), &name).await?;
         Ok(ArtifactView { name, bytes: made.size, created_at_ms: made.created_at_ms })

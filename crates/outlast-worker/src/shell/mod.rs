@@ -13,6 +13,7 @@ mod controls;
 mod functions;
 mod host;
 mod link;
+mod room;
 mod runs;
 mod writer;
 
@@ -31,7 +32,7 @@ use outlast_core::Now;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::{Alive, Output, Worker, WorkerConfig};
 use outlast_net::{DialError, Dialler};
-use outlast_store::{StoreError, WorkerStore};
+use outlast_store::StoreError;
 use runs::Runs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -121,8 +122,7 @@ pub(crate) struct Shared {
     questions: Mutex<Questions>,
     /// What is to be started or stopped; filled while the core is locked.
     todo: Mutex<Todo>,
-    /// Blobs that are stored, and whose record is not durable yet.
-    inflight: Mutex<Vec<outlast_blob::Hash>>,
+    room: room::Room,
     /// For functions of this process.
     host: OnceLock<functions::Link>,
     /// The blob that should be on its way to the coordinator.
@@ -158,14 +158,14 @@ impl Agent {
         let dialler = Dialler::new(&config.coordinator, name, key, ca)?;
         std::fs::create_dir_all(&config.state_dir).map_err(folder)?;
         // The store first: it says clearly when another process has the folder.
-        let (store, snapshot) = WorkerStore::open(&config.state_dir.join("worker.db"))?;
+        let (store, snapshot, short) = room::open_store(&config.state_dir)?;
         let exec = config.exec.clone();
         let mut exec = exec.unwrap_or_else(|| ExecConfig::new(config.state_dir.join("tasks")));
         let socket = local::Config::new(&config.state_dir);
         let place = std::path::absolute(&socket.socket).map_err(folder)?;
         exec.extra_env.push((local::SOCKET_VARIABLE.into(), place.display().to_string()));
         let budget = outlast_blob::Config { budget: config.blob_budget, ..Default::default() };
-        let blobs = Blobs::open(config.state_dir.join("blobs"), budget)?;
+        let blobs = Blobs::open(config.state_dir.join(room::BLOBS), budget)?;
         let (runner, held) = Runner::open(exec, config.core.slots, config.keeper.clone())?;
         if held.swept > 0 {
             tracing::warn!("ended {} processes of a former worker", held.swept);
@@ -183,7 +183,7 @@ impl Agent {
             controls: Controls::default(),
             questions: Mutex::default(),
             todo: Mutex::default(),
-            inflight: Mutex::default(),
+            room: room::Room::default(),
             host: OnceLock::new(),
             uploads: watch::Sender::new(None),
             status: watch::Sender::new((ConnectionState::Disconnected, String::new())),
@@ -201,7 +201,7 @@ impl Agent {
             tokio::spawn(link::run(dialler.clone(), linked, shared.clone())),
             tokio::spawn(timer(shared.clone())),
             tokio::spawn(blobs::upload(dialler.clone(), blobs.clone(), wanted, shared.clone())),
-            tokio::spawn(blobs::collect(blobs.clone(), shared.clone())),
+            tokio::spawn(room::keep(blobs.clone(), shared.clone())),
         ];
         let host = Arc::new(host::TaskHost::new(shared.clone(), blobs.clone(), dialler.clone()));
         let runtime = tokio::runtime::Handle::current();
@@ -209,6 +209,9 @@ impl Agent {
         let local = local::serve(socket, host).map_err(StartError::Local)?;
         shared.take_over(held);
         shared.feed(|_| ());
+        if short {
+            shared.room.is_short();
+        }
         Ok(Agent { shared, writer: Some(thread), tasks, local: Some(local) })
     }
 

@@ -1,0 +1,146 @@
+//! Room on the disk: collection of blobs that nobody needs, now and then, and at once where room is
+//! short.
+
+use super::blobs::block;
+use super::{Shared, now};
+use outlast_blob::{Blobs, Hash};
+use outlast_core::records::WorkerSnapshot;
+use outlast_store::{StoreError, WorkerStore};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Where blobs are in the state folder.
+pub(super) const BLOBS: &str = "blobs";
+/// Between collections.
+const EVERY: Duration = Duration::from_secs(60);
+/// How long a blob that nothing refers to stays: it may be asked for again.
+const GRACE: Duration = Duration::from_secs(600);
+/// The same where room is short; and between collections then.
+const SHORT: Duration = Duration::from_secs(3);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    short: Notify,
+    used: Mutex<Used>,
+}
+
+/// Since when blobs are made or fetched that nothing refers to yet.
+#[derive(Debug, Default)]
+struct Used {
+    last: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
+/// What was stored or looked up since it was made is not collected while it lives.
+pub(super) struct Using<'a>(&'a Room, u64);
+
+impl Room {
+    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub fn using(&self) -> Using<'_> {
+        let mut used = self.used();
+        used.last += 1;
+        let number = used.last;
+        used.since.insert(number, Instant::now());
+        Using(self, number)
+    }
+    /// Something found no room.
+    pub fn is_short(&self) {
+        self.short.notify_one();
+    }
+    /// Long enough for all that is in use, however long that takes.
+    fn grace(&self, least: Duration) -> Duration {
+        // They are in order of their beginning.
+        let oldest = self.used().since.first_key_value().map(|(_, since)| since.elapsed());
+        oldest.map_or(least, |age| least.max(age + Duration::from_secs(1)))
+    }
+}
+
+impl Drop for Using<'_> {
+    fn drop(&mut self) {
+        self.0.used().since.remove(&self.1);
+    }
+}
+
+/// Opens the worker's store. On a disk that is full of what could be collected, it gets the room
+/// that the blobs have in reserve; then the flag is set.
+pub(super) fn open_store(
+    state_dir: &Path,
+) -> Result<(WorkerStore, WorkerSnapshot, bool), StoreError> {
+    let file = state_dir.join("worker.db");
+    match WorkerStore::open(&file) {
+        Err(StoreError::Full) if outlast_blob::free_reserve(state_dir.join(BLOBS)) => {
+            WorkerStore::open(&file).map(|(store, snapshot)| (store, snapshot, true))
+        }
+        opened => opened.map(|(store, snapshot)| (store, snapshot, false)),
+    }
+}
+
+/// Collects now and then, and where room is short; says how much there is.
+pub(super) async fn keep(blobs: Blobs, shared: Arc<Shared>) {
+    loop {
+        let grace = tokio::select! {
+            () = tokio::time::sleep(EVERY) => GRACE,
+            () = shared.room.short.notified() => SHORT,
+        };
+        collect(&blobs, &shared, grace).await;
+        tokio::time::sleep(SHORT).await;
+    }
+}
+
+/// Makes room at once.
+pub(super) async fn make(blobs: &Blobs, shared: &Arc<Shared>) {
+    collect(blobs, shared, SHORT).await;
+}
+
+async fn collect(blobs: &Blobs, shared: &Arc<Shared>, grace: Duration) {
+    // In this order: what is not in use any more is wanted, or needless.
+    let grace = shared.room.grace(grace);
+    let wanted: HashSet<Hash> = shared
+        .lock()
+        .wanted_blobs()
+        .iter()
+        .filter_map(|m| m[..].try_into().ok().map(Hash::from_bytes))
+        .collect();
+    let store = blobs.clone();
+    let began = now().mono;
+    match block(move || store.collect(&|h| wanted.contains(h), grace)).await {
+        Ok(done) if done.bytes > 0 => {
+            tracing::debug!(bytes = done.bytes, ms = now().mono - began, "collected blobs");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!("blobs could not be collected: {error}"),
+    }
+    say(blobs, shared);
+}
+
+/// Tells the core what the heartbeat says of the disk.
+pub(super) fn say(blobs: &Blobs, shared: &Arc<Shared>) {
+    let usage = blobs.usage();
+    let budget = usage.budget.unwrap_or(0);
+    shared.lock().on_disk(usage.disk_bytes, budget, usage.refused);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_is_older_than_no_grace() {
+        let room = Room::default();
+        assert_eq!(room.grace(Duration::ZERO), Duration::ZERO);
+        let first = room.using();
+        let second = room.using();
+        assert!(room.grace(Duration::ZERO) >= Duration::from_secs(1));
+        assert_eq!(room.grace(GRACE), GRACE);
+        drop(first);
+        assert!(room.grace(Duration::ZERO) >= Duration::from_secs(1));
+        drop(second);
+        assert_eq!(room.grace(Duration::ZERO), Duration::ZERO);
+    }
+}
