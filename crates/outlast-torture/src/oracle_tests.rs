@@ -97,7 +97,7 @@ fn what_must_not_be_is_found() {
     let listed = |e: &mut Evidence, change: fn(&mut Vec<Listed>)| {
         change(e.listed.as_mut().expect("it is listed"));
     };
-    let lost = found(Kind::Plain, |e| listed(e, |l| drop(l.pop())), &[]);
+    let lost = found(Kind::Plain, |e| listed(e, |l| l.truncate(1)), &[]);
     assert!(lost.contains("does not know checkpoint (1, 2)"), "{lost}");
     let gone = found(Kind::Plain, |e| listed(e, |l| l[1].kept = false), &[]);
     assert!(gone.contains("the newest checkpoint, (1, 2), is not kept"), "{gone}");
