@@ -18,6 +18,8 @@ pub(crate) struct Listed {
     pub kept: bool,
     pub dropped: bool,
     pub step: Option<u32>,
+    /// When the coordinator recorded it (Unix ms), if it says.
+    pub recorded: Option<i64>,
 }
 
 impl Api {
@@ -47,7 +49,14 @@ impl Api {
             let step = c["meta"]["user"]["step"].as_u64().or(c["user"]["step"].as_u64());
             let kept = c["kept"].as_bool().unwrap_or(false);
             let dropped = c["dropped"].as_bool().unwrap_or(false);
-            Some(Listed { id, kept, dropped, step: step.and_then(|n| u32::try_from(n).ok()) })
+            let recorded = c["recorded_at"].as_str().map(unix_ms).filter(|ms| *ms > 0);
+            Some(Listed {
+                id,
+                kept,
+                dropped,
+                recorded,
+                step: step.and_then(|n| u32::try_from(n).ok()),
+            })
         };
         all.iter()
             .map(|c| one(c).with_context(|| format!("a strange checkpoint: {c}")))

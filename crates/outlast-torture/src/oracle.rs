@@ -37,6 +37,9 @@ pub(crate) struct Totals {
     pub delivered: u64,
     pub refused: u64,
     pub restored: u64,
+    /// Attempts that went on from an older checkpoint than the coordinator had when they started:
+    /// it came after the attempt had been given to its worker.
+    pub behind: u64,
     /// Acknowledged by a worker whose disk was destroyed before the coordinator had them.
     pub lost_with_workers: u64,
 }
@@ -84,6 +87,12 @@ impl Evidence {
     /// When it was certain that the coordinator has a checkpoint.
     fn delivered(&self) -> BTreeMap<CheckpointId, i64> {
         let mut all = self.seen.clone();
+        for one in self.listed.iter().flatten().filter(|c| !c.dropped) {
+            if let Some(recorded) = one.recorded {
+                let at = all.entry(one.id).or_insert(recorded);
+                *at = recorded.min(*at);
+            }
+        }
         for line in &self.lines {
             if let Fact::Delivered(id) = line.fact {
                 let at = all.entry(id).or_insert(line.at);
@@ -106,7 +115,7 @@ impl Evidence {
         let distinct: BTreeSet<u32> = self.lines.iter().filter_map(step).collect();
         totals.steps_twice += steps - distinct.len() as u64;
         totals.checkpoints += count(|f| matches!(f, Fact::Made(..)));
-        totals.delivered += self.delivered().len() as u64;
+        totals.delivered += count(|f| matches!(f, Fact::Delivered(_)));
         totals.refused += count(|f| matches!(f, Fact::Refused(_)));
         totals.restored += count(|f| matches!(f, Fact::Restored(..)));
     }
@@ -135,7 +144,7 @@ pub(crate) fn judge(
     ended(e, &mut wrong);
     expected(e, &mut wrong);
     worked(e, &mut wrong);
-    restored(e, destroyed, &mut wrong);
+    restored(e, destroyed, totals, &mut wrong);
     kept(e, destroyed, totals, &mut wrong);
     wrong
 }
@@ -221,7 +230,12 @@ fn worked(e: &Evidence, wrong: &mut Vec<String>) {
 }
 
 /// Every attempt went on from the newest checkpoint that it could have.
-fn restored(e: &Evidence, destroyed: &BTreeSet<String>, wrong: &mut Vec<String>) {
+fn restored(
+    e: &Evidence,
+    destroyed: &BTreeSet<String>,
+    totals: &mut Totals,
+    wrong: &mut Vec<String>,
+) {
     let (made, delivered) = (made(&e.lines), e.delivered());
     for start in starts(&e.lines) {
         let own = |l: &&Line| (l.attempt, l.pid) == (start.attempt, start.pid);
@@ -234,8 +248,12 @@ fn restored(e: &Evidence, destroyed: &BTreeSet<String>, wrong: &mut Vec<String>)
         let events = e.history.events.iter();
         let given = events.filter(|h| h.event == "assigned" && h.attempt == start.attempt);
         let given = given.map(|h| unix_ms(&h.at)).min().unwrap_or(0);
-        let had = delivered.iter().filter(|(id, at)| **at < given && id.0 <= start.attempt);
-        if let Some(had) = had.map(|(id, _)| *id).max().filter(|had| got < *had) {
+        let newest = |before: i64| {
+            let had = delivered.iter().filter(|(id, at)| **at < before && id.0 <= start.attempt);
+            had.map(|(id, _)| *id).max()
+        };
+        totals.behind += u64::from(newest(start.at).is_some_and(|had| got < had));
+        if let Some(had) = newest(given).filter(|had| got < *had) {
             wrong.push(format!(
                 "attempt {} went on from {got:?}, and the coordinator had {had:?} before",
                 start.attempt
@@ -296,3 +314,7 @@ fn kept(e: &Evidence, destroyed: &BTreeSet<String>, totals: &mut Totals, wrong: 
         wrong.push(format!("the newest checkpoint, {newest:?}, is not kept"));
     }
 }
+
+#[cfg(test)]
+#[path = "oracle_tests.rs"]
+mod tests;

@@ -71,8 +71,9 @@ impl Report {
             t.steps, t.steps_twice
         );
         print!(
-            "checkpoints  {} acknowledged, {} refused for want of room, {} restored",
-            t.checkpoints, t.refused, t.restored
+            "checkpoints  {} acknowledged, {} refused for want of room, {} restored ({} of them \
+             though a newer one had come since the assignment)",
+            t.checkpoints, t.refused, t.restored, t.behind
         );
         if self.checkpoints_checked {
             println!(

@@ -50,9 +50,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<i32> {
     let dir = std::env::temp_dir().join(format!("outlast-torture-{}", std::process::id()));
     std::fs::create_dir_all(dir.join("ledger"))?;
     let course = Course { args: &args, seed, dir: &dir, outlast, torture };
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let report = tokio::select! {
         report = course.play() => report.with_context(|| course.trouble())?,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; {}", course.trouble()),
+        _ = term.recv() => anyhow::bail!("told to end; {}", course.trouble()),
     };
     report.print(args.json)?;
     if report.wrong.is_empty() && !args.keep {

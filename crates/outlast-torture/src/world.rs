@@ -130,7 +130,7 @@ impl World {
                 Ok(disk) => node.disk = Some(disk),
                 Err(error) => {
                     node.small_disk = 0;
-                    println!("no disk will be full: a small one cannot be mounted ({error})");
+                    eprintln!("no disk will be full: a small one cannot be mounted ({error})");
                 }
             }
         }
