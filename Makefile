@@ -12,7 +12,7 @@ tools: ## install what the other targets need
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-demo: tools ## live through an outage, in about a minute
+demo: tools ## live through two outages, in about a minute and a half
 	cargo build --release --locked -p outlast-cli
 	target/release/outlast demo
 
@@ -36,6 +36,8 @@ deny: ## licences and sources of what we depend on
 unit:
 	cargo test --workspace --locked
 	cargo run --release --locked -q -p outlast-sim -- --seeds 1000000 --seconds 120
+	cargo build --release --locked -p outlast-cli -p outlast-torture
+	target/release/outlast-torture --seconds 120
 
 sim: tools ## simulate faults: make sim SEEDS=20000
 	cargo build --release --locked -p outlast-sim
