@@ -231,3 +231,4 @@ def _told(state: str, reason: str) -> None:
     mark = "RECONNECT" if state in ("DISCONNECTED", "FAILED") else "CONNECT"
     text = f"{state.lower()}: {reason}" if reason else state.lower()
     log.log(_LEVELS.get(state, logging.DEBUG), "%s %s", mark, text)
+    _forget_thread()

@@ -103,6 +103,6 @@ impl Context {
     /// What is asked of it now: cancel, pause, how often a checkpoint.
     fn control(&self) -> (bool, bool, u64) {
         let now = self.inner.control();
-        (now.cancel, now.pause, u64::from(now.checkpoint_request))
+        (now.cancel, now.pause, now.checkpoint_request)
     }
 }
