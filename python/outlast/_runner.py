@@ -80,6 +80,7 @@ class Runner:
         self._settings = settings
         self._interval = 0.0
         self._agent: Any = None
+        self._process = 0
         self._stats = "{}"
         self._state = "DISCONNECTED"
         self._lock = threading.RLock()
@@ -106,6 +107,7 @@ class Runner:
                 return runner._call(raw)
 
             self._agent = Agent(json.dumps(settings), call, _told)
+            self._process = os.getpid()
             _live.add(self)
 
     @property
@@ -113,6 +115,8 @@ class Runner:
         agent = self._agent
         if agent is None:
             raise StoppedError("the worker has not been started")
+        if self._process != os.getpid():
+            raise StoppedError("the worker belongs to the process that this one was forked from")
         if agent.closed:
             raise StoppedError("the worker has been stopped; start() it again first")
         return agent

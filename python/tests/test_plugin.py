@@ -350,9 +350,11 @@ def test_a_wrong_key(processes, tmp_path):
 
     coordinator = Coordinator(processes, tmp_path / "c")
     made = subprocess.run(
-        [binary(), "keys", "add", "admin", "--role", "operate", "--coordinator", coordinator.url],
+        [binary(), "keys", "--data-dir", tmp_path / "c", "add", "admin", "--role", "operate"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
+    coordinator.kill()  # it would notice the first key, but only within a second
+    coordinator.start()
     manager = WorkerReconnectionManager("w", coordinator.url, api_key="wrong")
     manager.start()
     until(lambda: "401" in manager.connection_reason)
