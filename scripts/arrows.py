@@ -12,6 +12,7 @@ ALLOWED = {
     "outlast-worker": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast": {"outlast-wire", "outlast-core", "outlast-worker"},
+    "outlast-python": {"outlast", "outlast-core", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }
 PURE = {"outlast-core": {"tokio", "rusqlite", "axum", "mio", "libc", "nix"}}

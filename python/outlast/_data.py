@@ -20,14 +20,13 @@ import base64
 import json
 import math
 import struct
-from typing import Any, Union
+from typing import Any
 
 from .errors import SerializationError
 
 _MAGIC = b"OLPK1\n\0\0"
 _ALIGN = 64
 _MARK = "$pickle5"
-_Bytes = Union[bytes, bytearray, memoryview]
 
 
 def _exact(value: Any) -> bool:
@@ -55,7 +54,7 @@ def _frame(value: Any) -> bytes:
         raise SerializationError(f"it cannot be pickled: {e}") from e
     lengths = [part.nbytes for part in raw]
     table = struct.pack(f"<{2 + len(raw)}Q", len(raw), len(head), *lengths)
-    parts: list[_Bytes] = []
+    parts: list[Any] = []
     for part in [_MAGIC + table, head, *raw]:
         parts.append(part)
         parts.append(bytes(-len(part) % _ALIGN))

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 import traceback
-import weakref
 from typing import Any, Callable, Optional
 
 from . import _data
@@ -24,7 +23,8 @@ _LONGEST = 64 << 10
 _HERE = os.path.dirname(__file__) + os.sep
 _LEVELS = {"CONNECTED": logging.INFO, "DISCONNECTED": logging.WARNING, "FAILED": logging.ERROR}
 
-_live: weakref.WeakSet[Runner] = weakref.WeakSet()
+# A started worker works until it is stopped, whether or not somebody still refers to it.
+_live: set[Runner] = set()
 
 
 @atexit.register
@@ -97,16 +97,7 @@ class Runner:
                 return
             settings = self._settings()
             self._interval = settings.pop("checkpoint_interval", 0.0)
-            # The callbacks hold no reference that would keep a forgotten worker running.
-            me = weakref.ref(self)
-
-            def call(raw: Any) -> tuple[bool, str, str]:
-                runner = me()
-                if runner is None:
-                    return False, "", "the worker is gone"
-                return runner._call(raw)
-
-            self._agent = Agent(json.dumps(settings), call, _told)
+            self._agent = Agent(json.dumps(settings), self._call, _told)
             self._process = os.getpid()
             _live.add(self)
 
@@ -213,8 +204,8 @@ class Runner:
         if ended is None:
             names = ", ".join(stuck) or "the worker"
             raise OutlastError(
-                f"{names} did not end within {timeout:g} s and keeps its thread; its result will"
-                " not count, and the task is run again by the next start"
+                f"{names} did not end within {timeout:g} s and keeps its thread, and this process"
+                " the state folder, until it does"
             )
 
 

@@ -124,17 +124,19 @@ class Client:
         function: str,
         items: Iterable[Any],
         *,
+        kwargs: Optional[Mapping[str, Any]] = None,
         spec: Optional[Mapping[str, Any]] = None,
         timeout: Optional[float] = None,
     ) -> Iterator[Any]:
         """Calls a worker's function with each item; gives the results in order. The tasks are
         submitted before this returns.
 
+        :param kwargs: given to each call beside its item.
         :param timeout: seconds for all of them, from now on.
         :raises TaskFailed: by the iterator, for a task that failed.
         """
         tasks = [
-            {**(spec or {}), "call": {"function": function, "args": _arguments((item,), {})}}
+            {**(spec or {}), "call": {"function": function, "args": _arguments((item,), kwargs or {})}}
             for item in items
         ]
         ids = self._raw.submit_all(json.dumps(tasks))

@@ -251,13 +251,17 @@ impl Agent {
             runtime.spawn(async move {
                 let _ = tx.send(agent.wait().await);
             });
-            let done = rx.recv_timeout(limit).is_ok();
-            if done {
-                runtime.shutdown_timeout(limit)
-            } else {
-                runtime.shutdown_background()
+            if rx.recv_timeout(limit).is_ok() {
+                runtime.shutdown_timeout(limit);
+                return Ok(true);
             }
-            Ok::<_, std::io::Error>(done)
+            // A task is stuck. When it ends, so does the rest, and its outcome is kept.
+            let rest = move || {
+                let _ = rx.recv();
+                runtime.shutdown_timeout(LOOK);
+            };
+            std::thread::Builder::new().name("outlast-stuck".into()).spawn(rest)?;
+            Ok::<_, std::io::Error>(false)
         });
         closed.map_err(|e| system("closing the worker", &e))
     }

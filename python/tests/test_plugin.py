@@ -213,6 +213,23 @@ def test_stop_with_a_task_that_never_returns(plugged):
     task.cancel()
 
 
+def test_a_task_that_hangs_in_c_is_named(shared):
+    hang = threading.Event()  # a wait without a timeout
+    manager = WorkerReconnectionManager("hangs", shared.url, task_executor=lambda *_: hang.wait())
+    manager.start()
+    task = shared.client().submit_call("execute_task")
+    until(lambda: manager._runner.running())
+    with pytest.raises(outlast.OutlastError, match=f"{task.id} did not end within 1 s"):
+        manager.stop(timeout=1)
+    with pytest.raises(outlast.StoppedError):
+        manager.force_reconnect()
+    hang.set()
+    until(lambda: not threads())
+    manager.start()
+    assert task.result(10) is True  # what it returned in the end was kept
+    manager.stop()
+
+
 def test_use_after_stop_and_start_again(plugged):
     plugin, submit = plugged(lambda *_: {"again": True})
     manager = plugin.reconnection_manager

@@ -11,20 +11,22 @@ import types
 from .. import worker_reconnection
 
 
+def _package(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = types.ModuleType(name, __doc__)
+        package.__path__ = []
+        sys.modules[name] = package
+        return package
+
+
 def _install() -> None:
-    parent = None
-    for name in ("duckdb_api", "duckdb_api.distributed_testing"):
-        try:
-            package = importlib.import_module(name)
-        except ImportError:
-            package = types.ModuleType(name, __doc__)
-            package.__path__ = []
-            sys.modules[name] = package
-        if parent is not None:
-            setattr(parent, name.rpartition(".")[2], package)
-        parent = package
-    sys.modules[f"{parent.__name__}.worker_reconnection"] = worker_reconnection
-    parent.worker_reconnection = worker_reconnection  # type: ignore[attr-defined]
+    parent = _package("duckdb_api")
+    package = _package("duckdb_api.distributed_testing")
+    setattr(parent, "distributed_testing", package)
+    setattr(package, "worker_reconnection", worker_reconnection)
+    sys.modules["duckdb_api.distributed_testing.worker_reconnection"] = worker_reconnection
 
 
 _install()
