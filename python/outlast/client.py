@@ -143,9 +143,18 @@ class Client:
         until = None if timeout is None else time.monotonic() + timeout
 
         def results() -> Iterator[Any]:
-            for task in ids:
-                left = None if until is None else max(0.0, until - time.monotonic())
-                yield self.result(task, left)
+            at, window = 0, 8
+            while at < len(ids):
+                found = self._raw.results(ids[at : at + window])
+                for end in found:
+                    yield self._value(json.loads(end))
+                at += len(found)
+                # Many at once where they are ready, and one that is waited for where they are not.
+                window = min(2 * window, 512) if len(found) == window else max(window // 2, 8)
+                if not found:
+                    left = None if until is None else max(0.0, until - time.monotonic())
+                    yield self.result(ids[at], left)
+                    at += 1
 
         return results()
 
@@ -176,7 +185,9 @@ class Client:
         :raises TaskCancelled: if it was cancelled.
         :raises TimeoutError: if it has not ended within ``timeout`` seconds.
         """
-        end = self.wait(task, timeout)
+        return self._value(self.wait(task, timeout))
+
+    def _value(self, end: dict[str, Any]) -> Any:
         value = end.get("value")
         if end["state"] == "succeeded":
             if value is None and end.get("exit_code") is not None:
@@ -185,7 +196,7 @@ class Client:
         told = value if isinstance(value, dict) else {}
         kind = TaskCancelled if end["state"] == "cancelled" else TaskFailed
         message = end.get("message") or told.get("message") or end["state"]
-        raise kind(_id(task), message, told.get("traceback") or None, end)
+        raise kind(end["id"], message, told.get("traceback") or None, end)
 
     def cancel(self, task: Union[str, Task]) -> None:
         """Cancels a task; one that runs sees it when it next reports."""

@@ -1,6 +1,8 @@
 //! The client. Every call waits with the GIL released and can be interrupted by Ctrl-C.
 
 use crate::{LOOK, error, system, wait};
+use futures_util::future::ready;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use outlast::{Error, NewTask, TaskQuery, TaskSpec};
 use pyo3::prelude::*;
 use serde_json::Value;
@@ -10,6 +12,9 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Requests for results at a time.
+const AT_ONCE: usize = 32;
 
 /// One runtime for all clients of a process; its threads know nothing of Python.
 static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
@@ -160,6 +165,19 @@ impl Client {
     fn result(&self, py: Python<'_>, id: String, wait: u64) -> PyResult<Option<String>> {
         let result = self.block(py, move |c| async move { c.result(&id, wait).await })?;
         result.map(|r| json(py, &r)).transpose()
+    }
+
+    /// Those of these that have ended, up to the first that has not: their ends as JSON, in order.
+    fn results(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<String>> {
+        let found = self.block(py, move |c| async move {
+            let asked = stream::iter(ids).map(|id| {
+                let c = c.clone();
+                async move { c.result(&id, 0).await }
+            });
+            let ended = asked.buffered(AT_ONCE).try_take_while(|r| ready(Ok(r.is_some())));
+            ended.try_collect::<Vec<_>>().await
+        })?;
+        found.iter().flatten().map(|r| json(py, r)).collect()
     }
 
     fn task(&self, py: Python<'_>, id: String) -> PyResult<String> {
