@@ -196,3 +196,23 @@ fn outcome(
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn failures_carry_details_and_values_fit_in_a_message() {
+        let failure = Failure { message: "no".into(), details: json!({"traceback": "line 1"}) };
+        let told = outcome("t".into(), 1, 0, Err(failure));
+        assert_eq!((told.kind(), told.message.as_str()), (OutcomeKind::OutcomeFailed, "no"));
+        assert_eq!(&told.value_json[..], br#"{"traceback":"line 1"}"#);
+
+        let largest = Value::String("x".repeat(MAX_VALUE - 2));
+        assert_eq!(outcome("t".into(), 1, 0, Ok(largest)).kind(), OutcomeKind::OutcomeSucceeded);
+        let larger = outcome("t".into(), 1, 0, Ok(Value::String("x".repeat(MAX_VALUE))));
+        assert_eq!(larger.kind(), OutcomeKind::OutcomeFailed);
+        assert!(larger.message.contains("more than 1048576") && larger.value_json.is_empty());
+    }
+}
