@@ -1,5 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools
+.PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools python test-python
 
 SEEDS ?= 2000
 SECONDS ?= 600
@@ -51,3 +51,14 @@ torture: tools ## kill, stop, cut off and starve real processes: make torture SE
 bench: tools ## measure, beside the targets; about three minutes
 	cargo build --release --locked -p outlast-bench
 	target/release/outlast-bench --json bench/latest.json
+
+PYTHON_ENV = target/python
+
+python: tools ## install the Python package into target/python
+	test -x $(PYTHON_ENV)/bin/pip || python3 -m venv $(PYTHON_ENV)
+	$(PYTHON_ENV)/bin/pip install -q './python[test]'
+
+test-python: python ## type-check and test the Python package against real processes
+	test -n "$$OUTLAST_BIN" || cargo build --release --locked -p outlast-cli
+	cd python && ../$(PYTHON_ENV)/bin/mypy outlast
+	cd python && ../$(PYTHON_ENV)/bin/pytest -q

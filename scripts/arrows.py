@@ -13,6 +13,7 @@ ALLOWED = {
     "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast": {"outlast-wire", "outlast-core", "outlast-worker"},
     "outlast-torture": {"outlast", "outlast-chaos", "outlast-wire"},
+    "outlast-python": {"outlast", "outlast-core", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }
 PURE = {"outlast-core": {"tokio", "rusqlite", "axum", "mio", "libc", "nix"}}

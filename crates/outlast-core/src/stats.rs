@@ -67,6 +67,11 @@ impl ConnectionStats {
             self.last_disconnected = Some(now.wall);
         }
     }
+    /// Forgets all but whether the link is up.
+    pub fn reset(&mut self, now: Now) {
+        let since = self.since.map(|(_, up)| (now.mono, up));
+        *self = ConnectionStats { since, ..Default::default() };
+    }
     /// Adds a round-trip time in milliseconds.
     pub fn add_latency_sample(&mut self, ms: f64) {
         if self.latency.len() == LATENCY_SAMPLES {
@@ -128,6 +133,8 @@ mod tests {
         assert_eq!(s.connection_stability(at(500)), 0.75);
         s.connected(at(500), true);
         assert_eq!((s.connected_time(at(600)), s.disconnected_time(at(600))), (400, 100));
+        s.reset(at(600));
+        assert_eq!((s.connected_time(at(650)), s.disconnected_time(at(650))), (50, 0));
         for i in 0..200 {
             s.add_latency_sample(f64::from(i));
         }

@@ -398,6 +398,10 @@ impl Worker {
     pub fn stats(&self) -> &ConnectionStats {
         &self.stats
     }
+    /// Starts them anew.
+    pub fn reset_stats(&mut self, now: Now) {
+        self.stats.reset(now);
+    }
 
     /// (running, waiting, outcomes not yet acknowledged)
     pub fn load(&self) -> (usize, usize, usize) {

@@ -22,6 +22,8 @@ pub struct TaskContext {
     pub task_id: String,
     /// The attempt.
     pub epoch: u64,
+    /// The name that the task called it by; a function for [`ANY`] has only this to go by.
+    pub function: String,
     /// Its argument.
     pub args: Value,
     pub(super) link: Option<Link>,
@@ -116,7 +118,20 @@ impl TaskContext {
     /// # Errors
     /// [`HostError::TooLarge`], or [`HostError::Ended`] when this attempt is over.
     pub fn update_state(&self, patch: Map<String, Value>) -> Result<StateView, HostError> {
-        self.ask(|host, at| async move { host.update_state(&at, patch, None).await })
+        self.tell(patch, None)
+    }
+
+    /// [`TaskContext::update_state`] and [`TaskContext::progress`] in one record.
+    ///
+    /// # Errors
+    /// As of [`TaskContext::update_state`].
+    pub fn tell(
+        &self,
+        patch: Map<String, Value>,
+        progress: Option<f64>,
+    ) -> Result<StateView, HostError> {
+        let progress = progress.map(|done| done.clamp(0.0, 1.0));
+        self.ask(|host, at| async move { host.update_state(&at, patch, progress).await })
     }
 
     /// Says how far it is, from 0 to 1.
@@ -124,8 +139,7 @@ impl TaskContext {
     /// # Errors
     /// As of [`TaskContext::update_state`].
     pub fn progress(&self, done: f64) -> Result<StateView, HostError> {
-        let done = done.clamp(0.0, 1.0);
-        self.ask(|host, at| async move { host.update_state(&at, Map::new(), Some(done)).await })
+        self.tell(Map::new(), Some(done))
     }
 
     /// Keeps a file for the result.
@@ -163,7 +177,25 @@ impl TaskContext {
     }
 }
 
-type Body = dyn Fn(TaskContext) -> Result<Value, String> + Send + Sync;
+/// The name of the function that answers to every name that no other one has.
+pub const ANY: &str = "*";
+
+/// Why a function failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// For people, one line.
+    pub message: String,
+    /// For programs, such as a traceback; it becomes the result's value. Null is nothing.
+    pub details: Value,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure { message, details: Value::Null }
+    }
+}
+
+type Body = dyn Fn(TaskContext) -> Result<Value, Failure> + Send + Sync;
 
 /// A function that tasks may call.
 #[derive(Clone)]
@@ -179,6 +211,12 @@ impl Function {
     pub fn new(
         body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,
     ) -> Self {
+        Function { body: Arc::new(move |c| body(c).map_err(Failure::from)), inline: false }
+    }
+    /// The same, of one that says more about its failures.
+    pub fn detailed(
+        body: impl Fn(TaskContext) -> Result<Value, Failure> + Send + Sync + 'static,
+    ) -> Self {
         Function { body: Arc::new(body), inline: false }
     }
     /// Runs on whatever thread starts it, among them the one that writes the store: only for
@@ -186,7 +224,7 @@ impl Function {
     pub fn inline(
         body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,
     ) -> Self {
-        Function { body: Arc::new(body), inline: true }
+        Function { body: Arc::new(move |c| body(c).map_err(Failure::from)), inline: true }
     }
 }
 

@@ -17,7 +17,7 @@ mod room;
 mod runs;
 mod writer;
 
-pub use functions::{CallContext, Checkpoint, Function, Functions, TaskContext};
+pub use functions::{ANY, CallContext, Checkpoint, Failure, Function, Functions, TaskContext};
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;
@@ -139,7 +139,7 @@ struct Todo {
 }
 
 /// Boot time counts suspend, so that silence is measured in real time.
-pub(crate) fn now() -> Now {
+pub fn now() -> Now {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let mono = t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000;
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -223,8 +223,11 @@ impl Agent {
     pub fn stop(&self) {
         self.shared.feed(|core| core.stop(now()));
     }
-    /// Dials at once.
+    /// Dials at once. An agent that had given up its link has not ended then.
     pub fn force_reconnect(&self) {
+        if self.status().borrow().0 == ConnectionState::Failed {
+            self.shared.ended.send_replace(None);
+        }
         self.shared.feed(|core| core.force_reconnect(now()));
     }
     /// Where the link stands, and why; follows changes.
@@ -238,6 +241,10 @@ impl Agent {
     /// Statistics of the link.
     pub fn stats(&self) -> ConnectionStats {
         self.shared.lock().stats().clone()
+    }
+    /// Starts the statistics of the link anew.
+    pub fn reset_stats(&self) {
+        self.shared.lock().reset_stats(now());
     }
     /// (running, waiting, results not yet acknowledged)
     pub fn load(&self) -> (usize, usize, usize) {

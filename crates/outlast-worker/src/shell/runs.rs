@@ -1,6 +1,6 @@
 //! Starts and stops attempts: commands by the runner, calls by their functions.
 
-use super::functions::{Function, Functions, TaskContext};
+use super::functions::{ANY, Failure, Function, Functions, TaskContext};
 use super::{Shared, now};
 use crate::exec::{Signal, StopKind as ExecStop};
 use crate::runner::{Runner, Start};
@@ -11,6 +11,9 @@ use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The largest value that a function may return, in bytes of JSON.
+const MAX_VALUE: usize = 1 << 20;
 
 pub(super) struct Runs {
     runner: Runner,
@@ -108,13 +111,14 @@ impl Runs {
         let started = now().wall;
         let (task_id, args) = (task.to_string(), call.args.clone());
         let link = shared.host.get().cloned();
-        let context = TaskContext { task_id, epoch, args, link };
-        let Some(function) = self.functions.get(&call.function) else {
+        let context = TaskContext { task_id, epoch, function: call.function.clone(), args, link };
+        let named = self.functions.get(&call.function);
+        let Some(function) = named.or_else(|| self.functions.get(ANY)) else {
             let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
             known.sort_unstable();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             let why = format!("this worker has no function {:?}; it has: {known}", call.function);
-            return Some(outcome(context.task_id, epoch, started, Err(why)));
+            return Some(outcome(context.task_id, epoch, started, Err(why.into())));
         };
         if function.inline {
             return Some(run(function, context, started));
@@ -128,7 +132,8 @@ impl Runs {
             back.feed(|core| core.on_finished(now(), outcome));
         });
         spawned.err().map(|e| {
-            outcome(id, epoch, started, Err(format!("the system refuses another thread: {e}")))
+            let why = format!("the system refuses another thread: {e}");
+            outcome(id, epoch, started, Err(why.into()))
         })
     }
 }
@@ -151,7 +156,7 @@ fn run(function: &Function, context: TaskContext, started: i64) -> TaskOutcome {
     let result = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(ToString::to_string);
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(format!("the function panicked: {}", text.unwrap_or_default()))
+        Err(format!("the function panicked: {}", text.unwrap_or_default()).into())
     });
     outcome(task_id, epoch, started, result)
 }
@@ -160,15 +165,25 @@ fn outcome(
     task_id: String,
     epoch: u64,
     started_at_ms: i64,
-    result: Result<serde_json::Value, String>,
+    result: Result<serde_json::Value, Failure>,
 ) -> TaskOutcome {
     let (kind, message, value) = match result {
-        Ok(serde_json::Value::Null) => (OutcomeKind::OutcomeSucceeded, String::new(), Vec::new()),
-        Ok(value) => {
-            let json = serde_json::to_vec(&value).unwrap_or_default();
-            (OutcomeKind::OutcomeSucceeded, String::new(), json)
+        Ok(value) => (OutcomeKind::OutcomeSucceeded, String::new(), value),
+        Err(why) => (OutcomeKind::OutcomeFailed, why.message, why.details),
+    };
+    let value = match value {
+        serde_json::Value::Null => Vec::new(),
+        value => serde_json::to_vec(&value).unwrap_or_default(),
+    };
+    // A record that no message can carry would stop all that come after it.
+    let (kind, message, value) = match value.len() {
+        0..=MAX_VALUE => (kind, message, value),
+        n => {
+            let what = "keep large data as a checkpoint or an artifact";
+            let why = format!("the result is {n} bytes of JSON, more than {MAX_VALUE}: {what}");
+            let message = if message.is_empty() { why } else { message };
+            (OutcomeKind::OutcomeFailed, message, Vec::new())
         }
-        Err(message) => (OutcomeKind::OutcomeFailed, message, Vec::new()),
     };
     TaskOutcome {
         task_id,
@@ -179,5 +194,25 @@ fn outcome(
         finished_at_ms: now().wall.max(started_at_ms),
         value_json: value.into(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn failures_carry_details_and_values_fit_in_a_message() {
+        let failure = Failure { message: "no".into(), details: json!({"traceback": "line 1"}) };
+        let told = outcome("t".into(), 1, 0, Err(failure));
+        assert_eq!((told.kind(), told.message.as_str()), (OutcomeKind::OutcomeFailed, "no"));
+        assert_eq!(&told.value_json[..], br#"{"traceback":"line 1"}"#);
+
+        let largest = Value::String("x".repeat(MAX_VALUE - 2));
+        assert_eq!(outcome("t".into(), 1, 0, Ok(largest)).kind(), OutcomeKind::OutcomeSucceeded);
+        let larger = outcome("t".into(), 1, 0, Ok(Value::String("x".repeat(MAX_VALUE))));
+        assert_eq!(larger.kind(), OutcomeKind::OutcomeFailed);
+        assert!(larger.message.contains("more than 1048576") && larger.value_json.is_empty());
     }
 }

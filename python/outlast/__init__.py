@@ -1,0 +1,73 @@
+"""Work that outlasts the network.
+
+``outlast.worker_reconnection`` is the plugin for workers of the replaced system,
+``outlast.Worker`` and ``outlast.Client`` are the interface for new code. Everything is imported
+on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "Client": "client",
+    "Task": "client",
+    "Worker": "worker",
+    "TaskContext": "context",
+    "current_task": "context",
+    "OutlastError": "errors",
+    "ConfigurationError": "errors",
+    "StateFolderError": "errors",
+    "StoppedError": "errors",
+    "TaskNotRunning": "errors",
+    "StorageFull": "errors",
+    "InvalidData": "errors",
+    "SerializationError": "errors",
+    "Unreachable": "errors",
+    "Refused": "errors",
+    "NotFound": "errors",
+    "TaskFailed": "errors",
+    "TaskCancelled": "errors",
+    "TaskStopped": "errors",
+}
+
+__all__ = [*_WHERE, "__version__"]
+
+if TYPE_CHECKING:
+    from .client import Client, Task
+    from .context import TaskContext, current_task
+    from .errors import (
+        ConfigurationError,
+        InvalidData,
+        NotFound,
+        OutlastError,
+        Refused,
+        SerializationError,
+        StateFolderError,
+        StoppedError,
+        StorageFull,
+        TaskCancelled,
+        TaskFailed,
+        TaskNotRunning,
+        TaskStopped,
+        Unreachable,
+    )
+    from .worker import Worker
+
+    __version__: str
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from ._outlast import __version__ as found
+    elif name in _WHERE:
+        found = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,155 @@
+"""Settings of a worker: defaults, validation, places."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import urllib.parse
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+from .errors import ConfigurationError
+
+# Seconds unless said otherwise. Names and defaults are those of the replaced system.
+DEFAULTS: dict[str, Any] = {
+    "heartbeat_interval": 5.0,
+    "heartbeat_timeout": 15.0,
+    "initial_reconnect_delay": 1.0,
+    "max_reconnect_delay": 60.0,
+    "reconnect_jitter": 0.2,  # share
+    "max_reconnect_attempts": 0,  # 0: no limit
+    "checkpoint_interval": 300,
+    "connection_health_threshold": 0.7,  # share
+    "message_retry_count": 3,
+    "ws_ping_interval": 30,
+    "ws_ping_timeout": 10,
+    "state_sync_batch_size": 100,  # records
+}
+_COUNTS = {"max_reconnect_attempts", "message_retry_count", "state_sync_batch_size"}
+_SHARES = {"reconnect_jitter", "connection_health_threshold"}
+_POSITIVE = {"heartbeat_interval", "heartbeat_timeout"}
+# Those that the Rust worker is told.
+PASSED = (
+    "heartbeat_interval",
+    "heartbeat_timeout",
+    "initial_reconnect_delay",
+    "max_reconnect_delay",
+    "reconnect_jitter",
+    "max_reconnect_attempts",
+)
+_LONGEST = 365 * 86400
+
+
+def merged(given: Optional[Mapping[str, Any]], base: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
+    """``base`` with what is given, checked.
+
+    :raises ConfigurationError: for an unknown key or a value that makes no sense.
+    """
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        kind = type(given).__name__
+        raise ConfigurationError(f"the configuration must be a dict, not {kind}")
+    config = dict(base)
+    for key, value in given.items():
+        if key not in DEFAULTS:
+            raise ConfigurationError(f"unknown configuration key {key!r}{_nearest(key)}")
+        config[key] = _checked(key, value)
+    if config["max_reconnect_delay"] < config["initial_reconnect_delay"]:
+        raise ConfigurationError(
+            f"max_reconnect_delay ({config['max_reconnect_delay']}) is less than"
+            f" initial_reconnect_delay ({config['initial_reconnect_delay']})"
+        )
+    if config["heartbeat_timeout"] <= config["heartbeat_interval"]:
+        raise ConfigurationError(
+            f"heartbeat_timeout ({config['heartbeat_timeout']}) must be more than"
+            f" heartbeat_interval ({config['heartbeat_interval']})"
+        )
+    return config
+
+
+def _nearest(key: Any) -> str:
+    close = difflib.get_close_matches(str(key), DEFAULTS, n=1, cutoff=0.0)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _checked(key: str, value: Any) -> Any:
+    def bad(must: str) -> ConfigurationError:
+        return ConfigurationError(f"{key} must be {must}, not {value!r}")
+
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise bad("a number")
+    if key in _COUNTS:
+        if value != int(value) or not 0 <= value < 2**32:
+            raise bad("a whole number from 0 on")
+        return int(value)
+    if key in _SHARES:
+        if not 0 <= value <= 1:
+            raise bad("from 0 to 1")
+    elif key in _POSITIVE:
+        if not 0 < value <= _LONGEST:
+            raise bad("a number of seconds above 0, up to a year")
+    elif not 0 <= value <= _LONGEST:
+        raise bad("a number of seconds from 0 up to a year")
+    return value
+
+
+_WORKER_PATH = re.compile(r"/api/v\d+/worker/[^/]+/ws$")
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def address(url: Any) -> str:
+    """A coordinator's address in the form that the Rust side takes; other parts are checked
+    there."""
+    if not isinstance(url, str) or not url.strip():
+        raise ConfigurationError(
+            f"coordinator_url must be an address such as http://host:7117, not {url!r}"
+        )
+    return _WORKER_PATH.sub("", url.strip().rstrip("/")).rstrip("/")
+
+
+def http_address(url: Any) -> str:
+    """The same for HTTP requests."""
+    url = address(url)
+    scheme, found, rest = url.partition("://")
+    if not found:
+        scheme, rest = "http", url
+    scheme = {"ws": "http", "wss": "https"}.get(scheme.lower(), scheme)
+    host, slash, path = rest.partition("/")
+    if scheme == "http" and ":" not in host.rpartition("]")[2]:
+        host += ":7117"
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def worker_name(name: Any) -> str:
+    """
+    :raises ConfigurationError: if no coordinator would take it.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} is no worker id; use 1 to 128 of A-Z a-z 0-9 . _ : -"
+        )
+    return name
+
+
+def state_folder(name: str) -> Path:
+    """The folder of a worker that was given none: under ``$XDG_STATE_HOME``, else
+    ``~/.local/state``."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # The standard says to ignore a relative one.
+    base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
+    return base / "outlast" / "workers" / urllib.parse.quote(name, safe="")
+
+
+def capabilities(given: Any) -> dict[str, Any]:
+    """
+    :raises ConfigurationError: if they are no JSON object.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, (list, tuple, set, frozenset)):
+        return {str(name): True for name in given}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"capabilities must be a dict, not {type(given).__name__}")
+    return dict(given)

@@ -1,0 +1,174 @@
+"""How values become bytes.
+
+**Checkpoints**: what JSON gives back exactly as it was (dicts with text keys, lists, text,
+numbers but NaN and infinity, booleans, None) is JSON text, which ``outlast task fetch`` shows.
+Anything else is pickled by protocol 5 into one frame: ``OLPK1``, a line feed, two padding bytes;
+little-endian u64s: the number of buffers, the length of the pickle, the length of each buffer; the
+pickle; the buffers. Each part begins at a multiple of 64, so that data which did not change looks
+the same to the chunker, wherever it lies.
+
+**Results** are JSON, of which NumPy's numbers become numbers; what cannot be JSON is an object with
+the one member ``$pickle5``: base64 of such a frame.
+
+The coordinator never unpickles. Whoever loads a pickle runs what is in it: turn it off
+(``allow_pickle=False``) where the other side is not trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+from typing import Any
+
+from .errors import SerializationError
+
+_MAGIC = b"OLPK1\n\0\0"
+_ALIGN = 64
+_MARK = "$pickle5"
+
+
+def _exact(value: Any) -> bool:
+    """Whether JSON gives it back as it is."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if kind is list:
+        return all(map(_exact, value))
+    if kind is dict:
+        return all(type(key) is str and _exact(item) for key, item in value.items())
+    return False
+
+
+def _frame(value: Any) -> bytes:
+    import pickle
+
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        raw = [buffer.raw() for buffer in buffers]
+    except Exception as e:
+        raise SerializationError(f"it cannot be pickled: {e}") from e
+    lengths = [part.nbytes for part in raw]
+    table = struct.pack(f"<{2 + len(raw)}Q", len(raw), len(head), *lengths)
+    parts: list[Any] = []
+    for part in [_MAGIC + table, head, *raw]:
+        parts.append(part)
+        parts.append(bytes(-len(part) % _ALIGN))
+    return b"".join(parts)
+
+
+def _unframe(data: bytes) -> Any:
+    import pickle
+
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise SerializationError("the checkpoint's data is damaged or of another program")
+    # Arrays that are made over it can be written to.
+    view = memoryview(bytearray(data))
+    count, length = struct.unpack_from("<2Q", view, len(_MAGIC))
+    lengths = struct.unpack_from(f"<{count}Q", view, len(_MAGIC) + 16)
+    at = len(_MAGIC) + 16 + 8 * count
+    parts = []
+    for size in (length, *lengths):
+        at += -at % _ALIGN
+        parts.append(view[at : at + size])
+        at += size
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _too_deep(e: RecursionError) -> SerializationError:
+    return SerializationError(f"it is nested too deeply or contains itself: {e}")
+
+
+def to_checkpoint(value: Any, allow_pickle: bool) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a checkpoint, and what is kept beside them."""
+    try:
+        if _exact(value):
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            return text.encode("utf-8", "surrogatepass"), {"codec": "json"}
+        if not allow_pickle:
+            raise SerializationError(
+                "the checkpoint is not exactly JSON, and pickle is turned off (allow_pickle)"
+            )
+        return _frame(value), {"codec": "pickle5"}
+    except RecursionError as e:
+        raise _too_deep(e) from e
+
+
+def from_checkpoint(data: bytes, meta: dict[str, Any], allow_pickle: bool) -> Any:
+    codec = meta.get("codec")
+    if codec == "pickle5":
+        if not allow_pickle:
+            raise SerializationError(
+                "the checkpoint is a pickle, and pickle is turned off (allow_pickle)"
+            )
+        return _unframe(data)
+    if codec == "json":
+        return json.loads(data.decode("utf-8", "surrogatepass"))
+    # Made by another program: its bytes.
+    return data
+
+
+def _foreign(value: Any) -> Any:
+    """NumPy's numbers as numbers, without importing NumPy."""
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        return item()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def to_result(value: Any, allow_pickle: bool) -> str:
+    """The JSON text of a result."""
+    try:
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_foreign)
+    except RecursionError as e:
+        raise _too_deep(e) from e
+    except (TypeError, ValueError) as e:
+        if not allow_pickle:
+            raise SerializationError(f"{e}, and pickle is turned off (allow_pickle)") from e
+        why = e
+    try:
+        return json.dumps({_MARK: base64.b64encode(_frame(value)).decode("ascii")})
+    except SerializationError as e:
+        raise SerializationError(f"{why}, and {e}") from e
+
+
+def from_result(value: Any, allow_pickle: bool) -> Any:
+    if isinstance(value, dict) and value.keys() == {_MARK} and allow_pickle:
+        return _unframe(base64.b64decode(value[_MARK]))
+    return value
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_shown(item) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    try:
+        return _shown(_foreign(value))
+    except TypeError:
+        return repr(value)[:1000]
+
+
+def to_state(updates: Any) -> str:
+    """The JSON text of a state update. State is for people to look at: what is no JSON is shown
+    as text."""
+    if not isinstance(updates, dict):
+        kind = type(updates).__name__
+        raise SerializationError(f"a state update must be a dict, not {kind}")
+    try:
+        return json.dumps(updates, allow_nan=False, default=_foreign)
+    except RecursionError as e:
+        raise _too_deep(e) from e
+    except (TypeError, ValueError):
+        try:
+            return json.dumps(_shown(updates))
+        except RecursionError as e:
+            raise _too_deep(e) from e

@@ -1,0 +1,229 @@
+"""Runs the Rust worker and, for it, Python functions."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import logging
+import os
+import threading
+import time
+import traceback
+from typing import Any, Callable, Optional
+
+from . import _data
+from .context import TaskContext, _current
+from .errors import OutlastError, StoppedError, TaskNotRunning, TaskStopped
+
+log = logging.getLogger("outlast")
+
+# Of a traceback, in characters: it travels with the result.
+_LONGEST = 64 << 10
+_HERE = os.path.dirname(__file__) + os.sep
+_LEVELS = {"CONNECTED": logging.INFO, "DISCONNECTED": logging.WARNING, "FAILED": logging.ERROR}
+
+# A started worker works until it is stopped, whether or not somebody still refers to it.
+_live: set[Runner] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    # A thread that came back into an interpreter that has ended would hang or crash.
+    for runner in list(_live):
+        try:
+            runner.stop(5.0)
+        except OutlastError as e:
+            log.warning("at exit: %s", e)
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """What is told of an exception: JSON of message and traceback, and a line."""
+    if isinstance(error, SystemExit):
+        message = f"the task called sys.exit({'' if error.code is None else repr(error.code)})"
+    else:
+        text = str(error)
+        name = type(error).__name__
+        message = f"{name}: {text}" if text else name
+    frames = error.__traceback__
+    # The caller's own code begins where this package's ends.
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    trace = "".join(traceback.format_exception(type(error), error, frames))
+    if len(trace) > _LONGEST:
+        trace = trace[: _LONGEST // 2] + "\n[…]\n" + trace[-_LONGEST // 2 :]
+    message = message[:_LONGEST].encode("utf-8", "replace").decode()
+    return json.dumps({"message": message, "traceback": trace}), message
+
+
+def _explicit(error: Any) -> tuple[str, str]:
+    """The same of an error that a worker submitted itself."""
+    if isinstance(error, BaseException):
+        return failure(error)
+    if isinstance(error, dict):
+        told = {**error, "message": str(error.get("message", "the task failed"))}
+        return _data.to_state(told), told["message"]
+    return json.dumps({"message": str(error), "traceback": ""}), str(error)
+
+
+class Runner:
+    """A worker: started, stopped, started again. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        execute: Callable[[TaskContext], Any],
+        allow_pickle: bool,
+        settings: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._execute = execute
+        self._allow_pickle = allow_pickle
+        self._settings = settings
+        self._interval = 0.0
+        self._agent: Any = None
+        self._process = 0
+        self._stats = "{}"
+        self._state = "DISCONNECTED"
+        self._lock = threading.RLock()
+        self._contexts: dict[tuple[str, int], TaskContext] = {}
+        self._contexts_lock = threading.Lock()
+
+    def start(self) -> None:
+        from ._outlast import Agent
+
+        with self._lock:
+            if self._agent is not None and not self._agent.closed:
+                if self._agent.status()[0] == "FAILED":
+                    self._agent.force_reconnect()
+                return
+            settings = self._settings()
+            self._interval = settings.pop("checkpoint_interval", 0.0)
+            self._agent = Agent(json.dumps(settings), self._call, _told)
+            self._process = os.getpid()
+            _live.add(self)
+
+    @property
+    def agent(self) -> Any:
+        agent = self._agent
+        if agent is None:
+            raise StoppedError("the worker has not been started")
+        if self._process != os.getpid():
+            raise StoppedError("the worker belongs to the process that this one was forked from")
+        if agent.closed:
+            raise StoppedError("the worker has been stopped; start() it again first")
+        return agent
+
+    def state(self) -> tuple[str, str]:
+        agent = self._agent
+        if agent is None:
+            return self._state, "not started"
+        try:
+            return agent.status()
+        except StoppedError as e:
+            return "SHUTDOWN", str(e)
+
+    def stats(self) -> dict[str, Any]:
+        agent = self._agent
+        try:
+            if agent is not None:
+                self._stats = agent.stats()
+        except StoppedError:
+            pass
+        return json.loads(self._stats)
+
+    def context(self, task_id: str) -> TaskContext:
+        """The running attempt of a task; this thread's own, if it runs that task."""
+        self.agent
+        own = getattr(_current, "context", None)
+        if own is not None and own.task_id == task_id:
+            return own
+        with self._contexts_lock:
+            found = [c for (task, _), c in self._contexts.items() if task == task_id]
+        if not found:
+            raise TaskNotRunning(f"this worker does not run a task {task_id!r} now")
+        return max(found, key=lambda c: c.attempt)
+
+    def running(self) -> list[TaskContext]:
+        with self._contexts_lock:
+            return list(self._contexts.values())
+
+    def _call(self, raw: Any) -> tuple[bool, str, str]:
+        try:
+            return self._run(raw)
+        except BaseException as e:  # an exception that stop() sent may come late
+            return (False, *failure(e))
+
+    def _run(self, raw: Any) -> tuple[bool, str, str]:
+        context = TaskContext(raw, self._allow_pickle, self._interval)
+        key = (context.task_id, context.attempt)
+        with self._contexts_lock:
+            self._contexts[key] = context
+        _current.context = context
+        try:
+            value = self._execute(context)
+            if context._submitted is not None:
+                value, error = context._submitted
+                if error is not None:
+                    return (False, *_explicit(error))
+            return True, _data.to_result(value, self._allow_pickle), ""
+        except TaskStopped as e:
+            return False, "", str(e) or "stopped"
+        except BaseException as e:
+            # Also SystemExit and KeyboardInterrupt: the task ends, not the worker.
+            return (False, *failure(e))
+        finally:
+            _current.context = None
+            with self._contexts_lock:
+                self._contexts.pop(key, None)
+            _forget_thread()
+
+    def stop(self, timeout: float, drain: bool = False) -> None:
+        """Ends. Tasks that still run after two fifths of the time get :class:`TaskStopped` raised
+        inside."""
+        own = getattr(_current, "context", None)
+        if own is not None and own in self.running():
+            raise OutlastError("a task cannot stop its own worker: stop() would wait for the task")
+        with self._lock:
+            agent = self._agent
+            if agent is None or agent.closed:
+                return
+            until = time.monotonic() + timeout
+            agent.ask_end(drain)
+            gentle = timeout if drain else min(5.0, timeout * 0.4)
+            ended = agent.wait_ended(gentle)
+            if ended is None and drain:
+                agent.ask_end(False)
+            while ended is None and time.monotonic() < until:
+                for context in self.running():
+                    _raise_in(context._thread)
+                ended = agent.wait_ended(min(1.0, max(0.05, until - time.monotonic())))
+            stuck = [context.task_id for context in self.running()] if ended is None else []
+            self.stats()
+            # What did not end is run again by whoever opens the folder next.
+            agent.close(max(2.0, until - time.monotonic()) if ended else 0.5)
+            _live.discard(self)
+        if ended is None:
+            names = ", ".join(stuck) or "the worker"
+            raise OutlastError(
+                f"{names} did not end within {timeout:g} s and keeps its thread, and this process"
+                " the state folder, until it does"
+            )
+
+
+def _forget_thread() -> None:
+    """Python before 3.12 keeps an entry for each thread that was not its own and is over."""
+    active = getattr(threading, "_active", {})
+    if isinstance(active.get(threading.get_ident()), threading._DummyThread):
+        active.pop(threading.get_ident(), None)
+
+
+def _raise_in(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(TaskStopped)
+    )
+
+
+def _told(state: str, reason: str) -> None:
+    mark = "RECONNECT" if state in ("DISCONNECTED", "FAILED") else "CONNECT"
+    text = f"{state.lower()}: {reason}" if reason else state.lower()
+    log.log(_LEVELS.get(state, logging.DEBUG), "%s %s", mark, text)
+    _forget_thread()

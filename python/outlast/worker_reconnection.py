@@ -1,0 +1,389 @@
+"""The plugin that makes a worker of the replaced system durable.
+
+``create_worker_reconnection_plugin(worker)`` is all that most workers need. Behind it runs the
+Rust worker: results and checkpoints are synced to disk before anything else happens, and reach the
+coordinator once, however often the link drops or this process is killed.
+
+An assignment is a task of the kind ``call``; whatever function it names, ``execute_task(task_id,
+task_config)`` is run, with the task's ``args`` as ``task_config``::
+
+    curl -d '{"call": {"function": "execute_task", "args": {"model": "m"}}}' …/api/v1/tasks
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import logging
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional, Union
+
+from . import _config, _data
+from ._runner import Runner
+from .context import TaskContext
+from .errors import ConfigurationError, InvalidData, OutlastError
+
+__all__ = [
+    "ConnectionState",
+    "ConnectionStats",
+    "WorkerReconnectionManager",
+    "WorkerReconnectionPlugin",
+    "create_worker_reconnection_plugin",
+]
+
+log = logging.getLogger("outlast.worker_reconnection")
+
+
+class ConnectionState(enum.Enum):
+    """Where a worker's link stands."""
+
+    #: Welcomed by the coordinator.
+    CONNECTED = "connected"
+    #: Dialling, or waiting for the welcome.
+    CONNECTING = "connecting"
+    #: Waiting to dial (again).
+    DISCONNECTED = "disconnected"
+    #: Given up after ``max_reconnect_attempts``, until ``force_reconnect()`` or ``start()``.
+    FAILED = "failed"
+    #: Stopped.
+    SHUTDOWN = "shutdown"
+
+
+@dataclass
+class ConnectionStats:
+    """Statistics of a link, since the worker's start or ``reset_connection_stats()``."""
+
+    #: Seconds.
+    connected_time: float = 0.0
+    #: Seconds, from the first loss on.
+    disconnected_time: float = 0.0
+    connection_attempts: int = 0
+    successful_connections: int = 0
+    failed_connections: int = 0
+    #: Local time without a zone, as ``datetime.now()`` gives.
+    last_connected: Optional[datetime.datetime] = None
+    last_disconnected: Optional[datetime.datetime] = None
+    #: Round trips in milliseconds, the newest 100, oldest first.
+    latency_samples: list[float] = field(default_factory=list)
+
+    @property
+    def average_latency(self) -> float:
+        """Milliseconds; 0.0 without samples."""
+        samples = self.latency_samples
+        return sum(samples) / len(samples) if samples else 0.0
+
+    @property
+    def connection_stability(self) -> float:
+        """Share of the time spent connected; 1.0 before there is any."""
+        total = self.connected_time + self.disconnected_time
+        return self.connected_time / total if total else 1.0
+
+    @property
+    def connection_success_rate(self) -> float:
+        """Share of the attempts that succeeded; 1.0 without attempts."""
+        attempts = self.connection_attempts
+        return self.successful_connections / attempts if attempts else 1.0
+
+    def add_latency_sample(self, ms: float) -> None:
+        """Adds a round trip in milliseconds, and keeps the newest 100."""
+        self.latency_samples.append(float(ms))
+        del self.latency_samples[:-100]
+
+
+def _stats(document: Mapping[str, Any]) -> ConnectionStats:
+    stats = ConnectionStats(**document)
+    for name in ("last_connected", "last_disconnected"):
+        at = getattr(stats, name)
+        if at is not None:
+            setattr(stats, name, datetime.datetime.fromtimestamp(at))
+    return stats
+
+
+class WorkerReconnectionManager:
+    """Keeps a worker's tasks, results and checkpoints through the loss of its link.
+
+    :param worker_id: 1 to 128 of ``A-Z a-z 0-9 . _ : -``.
+    :param coordinator_url: ``http(s)://``, ``ws(s)://`` or bare ``host:port``, also with the whole
+        worker path.
+    :param api_key: of role worker.
+    :param capabilities: what this worker has, a JSON object.
+    :param task_executor: called with (task id, task config); returns the result.
+    :param state_dir: of the durable store; default: one per worker id in the user's state folder.
+    :param allow_pickle: whether checkpoints and results that are no JSON are pickled.
+    :param slots: tasks at once.
+    :param ca: PEM file of authorities to trust instead of the system's.
+    :raises ConfigurationError: if something cannot be used. Nothing is dialled yet.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        coordinator_url: str,
+        api_key: Optional[str] = None,
+        capabilities: Optional[Mapping[str, Any]] = None,
+        task_executor: Optional[Callable[[str, Any], Any]] = None,
+        *,
+        state_dir: Union[str, os.PathLike[str], None] = None,
+        allow_pickle: bool = True,
+        slots: int = 1,
+        ca: Union[str, os.PathLike[str], None] = None,
+    ) -> None:
+        self.worker_id = _config.worker_name(worker_id)
+        self.coordinator_url = coordinator_url
+        self._address = _config.address(coordinator_url)
+        self.api_key = api_key
+        self.capabilities = _config.capabilities(capabilities)
+        self.task_executor = task_executor
+        self.config: dict[str, Any] = dict(_config.DEFAULTS)
+        self.allow_pickle = allow_pickle
+        self.slots = slots
+        self._ca = ca
+        self._given = state_dir is not None
+        self.state_dir = (
+            Path(state_dir) if state_dir is not None else _config.state_folder(self.worker_id)
+        )
+        self._runner = Runner(self._execute, allow_pickle, self._settings)
+
+    def __repr__(self) -> str:
+        state = self.connection_state.name
+        return f"<WorkerReconnectionManager {self.worker_id} {state}>"
+
+    def _settings(self) -> dict[str, Any]:
+        config = _config.merged(self.config)
+        if not self._given:
+            log.info("the state of worker %s is kept in %s", self.worker_id, self.state_dir)
+        settings: dict[str, Any] = {key: config[key] for key in _config.PASSED}
+        settings.update(
+            name=self.worker_id,
+            coordinator=self._address,
+            state_dir=os.fspath(self.state_dir),
+            api_key=self.api_key,
+            ca=os.fspath(self._ca) if self._ca is not None else None,
+            capabilities=self.capabilities,
+            slots=self.slots,
+            checkpoint_interval=config["checkpoint_interval"],
+        )
+        return settings
+
+    def _execute(self, context: TaskContext) -> Any:
+        executor = self.task_executor
+        if executor is None:
+            raise OutlastError(
+                f"worker {self.worker_id} has no task executor: give it an"
+                " execute_task(task_id, task_config) method"
+            )
+        return executor(context.task_id, context.args)
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Changes settings; they hold from the next ``start()`` on.
+
+        :raises ConfigurationError: for an unknown key, naming the nearest known one, or a bad value.
+        """
+        self.config = _config.merged(config, self.config)
+
+    def start(self) -> None:
+        """Opens the store, and dials until it succeeds. Does nothing if it runs; dials again at
+        once if it had given up.
+
+        :raises ConfigurationError: if the address or the settings cannot be used.
+        :raises StateFolderError: if another process has the state folder.
+        """
+        self._runner.start()
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stops what runs, and keeps every result on disk for the next start. No thread is left.
+
+        Running tasks see a stop when they next report; those that do not within 5 seconds get
+        :class:`~outlast.TaskStopped` raised inside.
+
+        :raises OutlastError: if a task did not end within ``timeout`` seconds.
+        """
+        self._runner.stop(timeout)
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """Where the link stands."""
+        return ConnectionState[self._runner.state()[0]]
+
+    def get_connection_state(self) -> ConnectionState:
+        """Where the link stands."""
+        return self.connection_state
+
+    @property
+    def connection_reason(self) -> str:
+        """Why it stands so, such as what the coordinator answered; empty when all is well."""
+        return self._runner.state()[1]
+
+    def is_connected(self) -> bool:
+        """Whether the coordinator has welcomed this worker. False after ``stop()``."""
+        return self.connection_state is ConnectionState.CONNECTED
+
+    def is_healthy(self) -> bool:
+        """Whether the link's stability is at least ``connection_health_threshold``."""
+        stability = self.get_connection_stats().connection_stability
+        return stability >= self.config["connection_health_threshold"]
+
+    def get_connection_stats(self) -> ConnectionStats:
+        """A snapshot; after ``stop()`` the last one."""
+        return _stats(self._runner.stats())
+
+    def reset_connection_stats(self) -> None:
+        """Starts the statistics anew.
+
+        :raises StoppedError: if the worker is not running.
+        """
+        self._runner.agent.reset_stats()
+
+    def force_reconnect(self) -> None:
+        """Closes the link, if there is one, and dials at once.
+
+        :raises StoppedError: if the worker is not running.
+        """
+        self._runner.agent.force_reconnect()
+
+    def submit_task_result(self, task_id: str, result: Any, error: Any = None) -> None:
+        """Decides the outcome of a running task, instead of what ``execute_task`` returns or
+        raises; it takes effect when that returns. The first one counts.
+
+        :param error: a dict with ``message`` (and ``traceback``), text or an exception: the task
+            fails.
+        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises SerializationError: if the result can be neither JSON nor a pickle.
+        """
+        context = self._runner.context(task_id)
+        if error is None:
+            _data.to_result(result, self.allow_pickle)
+        if context._submitted is not None:
+            raise InvalidData(f"task {task_id} has a result already")
+        context._submitted = (result, error)
+
+    def create_checkpoint(self, task_id: str, data: Any) -> str:
+        """Keeps a checkpoint of a running task and returns its id. It is durable then.
+
+        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises SerializationError: if the data can be neither JSON nor a pickle.
+        :raises StorageFull: if the disk, or its share, is full.
+        :raises TaskStopped: after it was kept, if the task was cancelled or the worker stops.
+        """
+        context = self._runner.context(task_id)
+        made = context.checkpoint(data)
+        context.check()
+        return made
+
+    def get_latest_checkpoint(self, task_id: str) -> Any:
+        """The data of the newest checkpoint of a running task, of earlier attempts and other
+        workers too; None if there is none.
+
+        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises Unreachable: if only the coordinator has it, and cannot be reached.
+        """
+        return self._runner.context(task_id).restore()
+
+    def update_task_state(self, task_id: str, updates: Mapping[str, Any]) -> None:
+        """Merges into the state of a running task; None removes a name. A number ``progress``
+        from 0 to 1 is also shown as the task's progress. Waits while the task is paused.
+
+        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises TaskStopped: if the task was cancelled or the worker stops.
+        """
+        context = self._runner.context(task_id)
+        text = _data.to_state(updates)
+        done = updates.get("progress")
+        if isinstance(done, bool) or not isinstance(done, (int, float)) or not 0 <= done <= 1:
+            done = None
+        context._raw.update_state(text, done)
+        context.check()
+
+
+class WorkerReconnectionPlugin:
+    """Connects an existing worker object.
+
+    Read from it: ``coordinator_url``; optional ``worker_id`` (default: a fresh UUID), ``api_key``,
+    ``capabilities``, ``reconnection_config``, ``execute_task(task_id, task_config) -> dict``, and
+    beyond the replaced system ``state_dir``, ``allow_pickle`` (default True), ``slots`` (1), ``ca``.
+
+    :raises ConfigurationError: if something cannot be used.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        url = getattr(worker, "coordinator_url", None)
+        if url is None:
+            raise ConfigurationError(
+                f"{type(worker).__name__} has no coordinator_url; set one such as http://host:7117"
+            )
+        given = getattr(worker, "worker_id", None)
+        #: The manager that does the work.
+        self.reconnection_manager = WorkerReconnectionManager(
+            worker_id=str(uuid.uuid4()) if given is None else given,
+            coordinator_url=url,
+            api_key=getattr(worker, "api_key", None),
+            capabilities=getattr(worker, "capabilities", None),
+            task_executor=self._execute,
+            state_dir=getattr(worker, "state_dir", None),
+            allow_pickle=getattr(worker, "allow_pickle", True),
+            slots=getattr(worker, "slots", 1),
+            ca=getattr(worker, "ca", None),
+        )
+        config = getattr(worker, "reconnection_config", None)
+        if config is not None:
+            self.reconnection_manager.configure(config)
+
+    def _execute(self, task_id: str, task_config: Any) -> Any:
+        execute = getattr(self.worker, "execute_task", None)
+        if not callable(execute):
+            raise OutlastError(
+                f"{type(self.worker).__name__} has no execute_task(task_id, task_config) method,"
+                " so worker"
+                f" {self.reconnection_manager.worker_id} cannot run tasks"
+            )
+        return execute(task_id, task_config)
+
+    def start(self) -> None:
+        """See :meth:`WorkerReconnectionManager.start`."""
+        self.reconnection_manager.start()
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """See :meth:`WorkerReconnectionManager.stop`."""
+        self.reconnection_manager.stop(timeout)
+
+    def is_connected(self) -> bool:
+        """Whether the coordinator has welcomed this worker."""
+        return self.reconnection_manager.is_connected()
+
+    def get_connection_stats(self) -> ConnectionStats:
+        """See :meth:`WorkerReconnectionManager.get_connection_stats`."""
+        return self.reconnection_manager.get_connection_stats()
+
+    def submit_task_result(self, task_id: str, result: Any, error: Any = None) -> None:
+        """See :meth:`WorkerReconnectionManager.submit_task_result`."""
+        self.reconnection_manager.submit_task_result(task_id, result, error)
+
+    def create_checkpoint(self, task_id: str, data: Any) -> str:
+        """See :meth:`WorkerReconnectionManager.create_checkpoint`."""
+        return self.reconnection_manager.create_checkpoint(task_id, data)
+
+    def get_latest_checkpoint(self, task_id: str) -> Any:
+        """See :meth:`WorkerReconnectionManager.get_latest_checkpoint`."""
+        return self.reconnection_manager.get_latest_checkpoint(task_id)
+
+    def update_task_state(self, task_id: str, updates: Mapping[str, Any]) -> None:
+        """See :meth:`WorkerReconnectionManager.update_task_state`."""
+        self.reconnection_manager.update_task_state(task_id, updates)
+
+    def force_reconnect(self) -> None:
+        """See :meth:`WorkerReconnectionManager.force_reconnect`."""
+        self.reconnection_manager.force_reconnect()
+
+
+def create_worker_reconnection_plugin(worker: Any) -> WorkerReconnectionPlugin:
+    """A started plugin for this worker. ``worker.reconnection_plugin`` is set to it first, if the
+    worker has none, since a task may arrive at once."""
+    plugin = WorkerReconnectionPlugin(worker)
+    if getattr(worker, "reconnection_plugin", None) is None:
+        worker.reconnection_plugin = plugin
+    plugin.start()
+    return plugin

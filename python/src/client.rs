@@ -1,0 +1,230 @@
+//! The client. Every call waits with the GIL released and can be interrupted by Ctrl-C.
+
+use crate::{LOOK, error, system, wait};
+use futures_util::future::ready;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use outlast::{Error, NewTask, TaskQuery, TaskSpec};
+use pyo3::prelude::*;
+use serde_json::Value;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Requests for results at a time.
+const AT_ONCE: usize = 32;
+
+/// One runtime for all clients of a process; its threads know nothing of Python.
+static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+
+fn runtime() -> PyResult<Handle> {
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = std::process::id();
+    if runtime.as_ref().is_none_or(|(process, _)| *process != here) {
+        // That of a parent has no threads here, and must not be waited for.
+        std::mem::forget(runtime.take());
+        let mut builder = Builder::new_multi_thread();
+        let made = builder.worker_threads(1).thread_name("outlast-client").enable_all().build();
+        *runtime = Some((here, made.map_err(|e| system("starting a thread", &e))?));
+    }
+    let found = runtime.as_ref().map(|(_, r)| r.handle().clone());
+    found.ok_or_else(|| system("starting a thread", &std::io::ErrorKind::Other.into()))
+}
+
+fn client_error(py: Python<'_>, e: &Error) -> PyErr {
+    let text = e.to_string();
+    match e {
+        Error::Problem(problem) if problem.status == 404 => {
+            error(py, "NotFound", (text.as_str(), 404))
+        }
+        Error::Problem(problem) => error(py, "Refused", (text.as_str(), problem.status)),
+        Error::Unreachable { .. } => error(py, "Unreachable", text.as_str()),
+        Error::Strange { .. } => error(py, "Unreachable", text.as_str()),
+        Error::Setup(_) => error(py, "ConfigurationError", text.as_str()),
+    }
+}
+
+/// Speaks HTTP with a coordinator.
+#[pyclass(frozen, module = "outlast._outlast")]
+pub struct Client {
+    url: String,
+    key: Option<String>,
+    ca: Option<PathBuf>,
+    patience: Duration,
+    made: Mutex<(u32, outlast::Client)>,
+}
+
+fn build(
+    url: &str,
+    key: &Option<String>,
+    ca: &Option<PathBuf>,
+    patience: Duration,
+) -> Result<outlast::Client, Error> {
+    outlast::Client::builder(url).api_key(key.clone()).ca(ca.clone()).patience(patience).build()
+}
+
+fn spec(py: Python<'_>, mut document: Value) -> PyResult<NewTask> {
+    let bad = |e: String| error(py, "InvalidData", e.as_str());
+    let id = document.as_object_mut().and_then(|o| o.remove("id"));
+    let spec: TaskSpec = serde_json::from_value(document).map_err(|e| bad(e.to_string()))?;
+    let mut task = NewTask::new(spec);
+    match id {
+        None | Some(Value::Null) => {}
+        Some(Value::String(id)) => task.id = id,
+        Some(other) => return Err(bad(format!("id: {other} is no text"))),
+    }
+    Ok(task)
+}
+
+impl Client {
+    fn client(&self, py: Python<'_>) -> PyResult<outlast::Client> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = std::process::id();
+        if made.0 != here {
+            // After a fork: connections must not be shared with the parent.
+            let new = build(&self.url, &self.key, &self.ca, self.patience);
+            let new = new.map_err(|e| client_error(py, &e))?;
+            std::mem::forget(std::mem::replace(&mut *made, (here, new)));
+        }
+        Ok(made.1.clone())
+    }
+
+    fn block<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(outlast::Client) -> F + Send + 'static,
+    ) -> PyResult<T> {
+        let client = self.client(py)?;
+        let (tx, rx) = sync_channel(1);
+        let task = runtime()?.spawn(async move {
+            let _ = tx.send(ask(client).await);
+        });
+        let rx = Mutex::new(rx);
+        let answer = wait(py, || {
+            let rx = rx.lock().unwrap_or_else(PoisonError::into_inner);
+            match rx.recv_timeout(LOOK) {
+                Ok(answer) => Some(Some(answer)),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(None),
+            }
+        });
+        let answer = answer.inspect_err(|_| task.abort())?;
+        match answer {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(e)) => Err(client_error(py, &e)),
+            None => Err(error(py, "OutlastError", "the request was given up")),
+        }
+    }
+}
+
+fn json<T: serde::Serialize>(py: Python<'_>, value: &T) -> PyResult<String> {
+    serde_json::to_string(value).map_err(|e| error(py, "OutlastError", e.to_string().as_str()))
+}
+
+#[pymethods]
+impl Client {
+    #[new]
+    #[pyo3(signature = (url, api_key=None, ca=None, patience=60.0))]
+    fn new(
+        py: Python<'_>,
+        url: String,
+        api_key: Option<String>,
+        ca: Option<PathBuf>,
+        patience: f64,
+    ) -> PyResult<Client> {
+        let patience = Duration::try_from_secs_f64(patience)
+            .map_err(|e| error(py, "ConfigurationError", format!("patience: {e}").as_str()))?;
+        let made = build(&url, &api_key, &ca, patience).map_err(|e| client_error(py, &e))?;
+        let made = Mutex::new((std::process::id(), made));
+        Ok(Client { url, key: api_key, ca, patience, made })
+    }
+
+    /// (the task as JSON, whether it is new)
+    fn submit(&self, py: Python<'_>, task: &str) -> PyResult<(String, bool)> {
+        let document = serde_json::from_str(task)
+            .map_err(|e| error(py, "InvalidData", e.to_string().as_str()))?;
+        let task = spec(py, document)?;
+        let (task, new) = self.block(py, |c| async move { c.submit(&task).await })?;
+        Ok((json(py, &task)?, new))
+    }
+
+    /// The ids, in order.
+    fn submit_all(&self, py: Python<'_>, tasks: &str) -> PyResult<Vec<String>> {
+        let documents: Vec<Value> = serde_json::from_str(tasks)
+            .map_err(|e| error(py, "InvalidData", e.to_string().as_str()))?;
+        let tasks: Vec<NewTask> =
+            documents.into_iter().map(|d| spec(py, d)).collect::<PyResult<_>>()?;
+        let ids = tasks.iter().map(|t| t.id.clone()).collect();
+        self.block(py, |c| async move { c.submit_all(&tasks).await })?;
+        Ok(ids)
+    }
+
+    /// How a task ended as JSON, if it does within so many seconds (at most 60).
+    fn result(&self, py: Python<'_>, id: String, wait: u64) -> PyResult<Option<String>> {
+        let result = self.block(py, move |c| async move { c.result(&id, wait).await })?;
+        result.map(|r| json(py, &r)).transpose()
+    }
+
+    /// Those of these that have ended, up to the first that has not: their ends as JSON, in order.
+    fn results(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<String>> {
+        let found = self.block(py, move |c| async move {
+            let asked = stream::iter(ids).map(|id| {
+                let c = c.clone();
+                async move { c.result(&id, 0).await }
+            });
+            let ended = asked.buffered(AT_ONCE).try_take_while(|r| ready(Ok(r.is_some())));
+            ended.try_collect::<Vec<_>>().await
+        })?;
+        found.iter().flatten().map(|r| json(py, r)).collect()
+    }
+
+    fn task(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.task(&id).await })?)
+    }
+    fn history(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.history(&id).await })?)
+    }
+    fn state(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.task_state(&id).await })?)
+    }
+    fn checkpoints(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.checkpoints(&id).await })?)
+    }
+    fn explain(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.explain(&id).await })?)
+    }
+    fn cancel(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.cancel(&id).await })?)
+    }
+    fn retry(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.retry(&id).await })?)
+    }
+    fn pause(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.pause(&id).await })?)
+    }
+    fn resume(&self, py: Python<'_>, id: String) -> PyResult<String> {
+        json(py, &self.block(py, move |c| async move { c.resume(&id).await })?)
+    }
+    fn workers(&self, py: Python<'_>) -> PyResult<String> {
+        json(py, &self.block(py, |c| async move { c.workers().await })?)
+    }
+    fn counts(&self, py: Python<'_>) -> PyResult<String> {
+        json(py, &self.block(py, |c| async move { c.counts().await })?)
+    }
+
+    /// A page of tasks with these states and labels.
+    #[pyo3(signature = (states, labels, limit=None, cursor=None))]
+    fn tasks(
+        &self,
+        py: Python<'_>,
+        states: Vec<String>,
+        labels: Vec<(String, String)>,
+        limit: Option<usize>,
+        cursor: Option<String>,
+    ) -> PyResult<String> {
+        let query = TaskQuery { states, labels, limit, cursor, ..Default::default() };
+        json(py, &self.block(py, move |c| async move { c.tasks(&query).await })?)
+    }
+}

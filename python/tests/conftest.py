@@ -1,0 +1,128 @@
+"""Real processes: a coordinator, a bad network, and workers that are killed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def binary():
+    named = os.environ.get("OUTLAST_BIN")
+    places = [named] if named else [ROOT / "target" / kind / "outlast" for kind in ("release", "debug")]
+    for place in places:
+        if os.access(place, os.X_OK):
+            return str(place)
+    pytest.exit(f"no outlast command at {', '.join(map(str, places))}; build it or set OUTLAST_BIN", 3)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(condition, seconds=15.0, what="it"):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+def listens(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Processes:
+    def __init__(self, folder):
+        self.folder, self.all = folder, []
+
+    def start(self, *args, **kwargs):
+        log = open(self.folder / f"{len(self.all)}.log", "w")
+        p = subprocess.Popen([str(a) for a in args], stdout=log, stderr=log, **kwargs)
+        self.all.append(p)
+        return p
+
+    def python(self, script, *args, **env):
+        path = self.folder / "worker.py"
+        path.write_text(script)
+        return self.start(sys.executable, path, *args, env={**os.environ, **env})
+
+    def end(self):
+        for p in self.all:
+            p.kill()
+            p.wait()
+
+
+@pytest.fixture
+def processes(tmp_path):
+    made = Processes(tmp_path)
+    yield made
+    made.end()
+
+
+class Coordinator:
+    def __init__(self, processes, folder, *args):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._again = lambda: processes.start(
+            binary(), "coordinator", "--listen", f"127.0.0.1:{self.port}", "--data-dir", folder, *args
+        )
+        self.start()
+
+    def start(self):
+        self.process = self._again()
+        until(lambda: listens(self.port), what="the coordinator's start")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def client(self, **options):
+        import outlast
+
+        return outlast.Client(self.url, **options)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """One coordinator for all tests that do not harm it."""
+    folder = tmp_path_factory.mktemp("coordinator")
+    processes = Processes(folder)
+    yield Coordinator(processes, folder / "data")
+    processes.end()
+
+
+@pytest.fixture
+def coordinator(processes, tmp_path):
+    """A coordinator of this test's own."""
+    return Coordinator(processes, tmp_path / "coordinator")
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("OUTLAST_API_KEY", raising=False)
+    monkeypatch.delenv("OUTLAST_COORDINATOR", raising=False)
+
+
+def threads():
+    """Threads of this process that this package started."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:
+            pass
+    return [n for n in names if re.match("outlast", n) and n != "outlast-client"]
