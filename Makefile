@@ -16,7 +16,7 @@ demo: tools ## live through two outages, in about a minute and a half
 	cargo build --release --locked -p outlast-cli
 	target/release/outlast demo
 
-test: tools fmt lint arrows deny doc unit ## everything that CI checks
+test: tools fmt lint arrows deny doc unit test-python ## everything that CI checks
 
 fmt:
 	cargo fmt --all --check
@@ -55,6 +55,7 @@ bench: tools ## measure, beside the targets; about three minutes
 PYTHON_ENV = target/python
 
 python: tools ## install the Python package into target/python
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv; }
 	test -x $(PYTHON_ENV)/bin/pip || python3 -m venv $(PYTHON_ENV)
 	$(PYTHON_ENV)/bin/pip install -q './python[test]'
 
