@@ -59,10 +59,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     task.ledger.note(&Fact::Start(worker))?;
     let code = task.work()?;
     task.ledger.note(&Fact::End(code))?;
-    if code == 0 {
-        println!("done {} {}", task.id, task.args.steps);
+    // Its output may lie on a full disk; a partial write is completed.
+    let line = format!("done {} {}\n", task.id, task.args.steps);
+    let mut rest = if code == 0 { line.as_bytes() } else { b"" };
+    while !rest.is_empty() {
+        match rustix::io::write(rustix::stdio::stdout(), rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(_) => sleep(Duration::from_millis(200)),
+        }
     }
     Ok(code)
+}
+
+/// Unlike `eprintln!` it does not end the process where the disk is full.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Task {
@@ -109,7 +120,7 @@ impl Task {
     }
 
     fn wrong(&mut self, what: String) -> anyhow::Result<()> {
-        eprintln!("{what}");
+        complain(&what);
         Ok(self.ledger.note(&Fact::Wrong(what))?)
     }
 
@@ -126,7 +137,10 @@ impl Task {
                     return Ok(Some(0));
                 }
                 6 | OVER => return Ok(None),
-                5 => self.ledger.note(&Fact::Refused(5))?,
+                5 => {
+                    self.ledger.note(&Fact::Refused(5))?;
+                    sleep(Duration::from_secs(1));
+                }
                 _ => {
                     self.wrong(format!("restore ended with {code}: {text}"))?;
                     sleep(Duration::from_secs(1));
@@ -156,7 +170,7 @@ impl Task {
         let bytes = payload(&self.id, step, self.args.size);
         if let Err(error) = std::fs::File::create(&path).and_then(|mut f| f.write_all(&bytes)) {
             // The worker's disk is full: the work goes on without.
-            eprintln!("no checkpoint: {error}");
+            complain(&format!("no checkpoint: {error}"));
             self.ledger.note(&Fact::Refused(0))?;
             return Ok(false);
         }
@@ -167,7 +181,7 @@ impl Task {
             (0, Some(id)) => self.ledger.note(&Fact::Made(id, step))?,
             (6 | OVER, _) => return Ok(true),
             (5, _) => {
-                eprintln!("{text}");
+                complain(&text);
                 self.ledger.note(&Fact::Refused(5))?;
             }
             _ => self.wrong(format!("checkpoint ended with {code}: {text}{json}"))?,

@@ -15,7 +15,8 @@ pub struct Config {
     pub tail: u64,
     /// Disk that the logs of ended attempts may take together; default 2 GiB.
     pub keep_logs_bytes: u64,
-    /// A task whose output leaves less of the disk free is killed; default 64 MiB.
+    /// A task whose output leaves less of the disk free is killed, and while less is free the
+    /// oldest logs of ended attempts go; default 64 MiB.
     pub reserve_bytes: u64,
     /// Whether orphans of tasks become children of this process (Linux: child subreaper), so that
     /// they are found at once and reaped; default yes. A program that starts children of its own

@@ -76,7 +76,7 @@ fn limit(inner: &Inner, path: &Path, len: u64) -> Result<(), String> {
 }
 
 /// The free bytes of the disk, if they are fewer than the reserve.
-fn too_little_left(inner: &Inner) -> Option<u64> {
+pub(super) fn too_little_left(inner: &Inner) -> Option<u64> {
     let disk = rustix::fs::statvfs(&inner.config.root).ok()?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     (free < inner.config.reserve_bytes).then_some(free)

@@ -184,8 +184,14 @@ fn free(_: &File, _: u64, _: u64) -> io::Result<()> {
 }
 
 /// Removes the oldest logs and left working directories until at most `keep` bytes of disk are in
-/// use, sparing the attempts whose `<task>.<epoch>` is `running`. Returns the bytes freed.
-pub(super) fn prune(root: &Path, keep: u64, running: impl Fn(&str) -> bool) -> io::Result<u64> {
+/// use and `least` were freed, sparing the attempts whose `<task>.<epoch>` is `running`. Returns
+/// the bytes freed.
+pub(super) fn prune(
+    root: &Path,
+    keep: u64,
+    least: u64,
+    running: impl Fn(&str) -> bool,
+) -> io::Result<u64> {
     let mut found = Vec::new();
     let mut total = 0;
     let mut folders = vec![root.join("work")];
@@ -204,7 +210,7 @@ pub(super) fn prune(root: &Path, keep: u64, running: impl Fn(&str) -> bool) -> i
     let before = total;
     found.sort_by_key(|(modified, ..)| *modified);
     for (_, path, folder, size) in found {
-        if total <= keep {
+        if total <= keep && before - total >= least {
             break;
         }
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -282,12 +288,16 @@ mod tests {
         fs::create_dir(work.join("1")).unwrap();
         fs::create_dir(work.join("2")).unwrap();
         std::os::unix::fs::symlink("1", work.join("old.1")).unwrap();
-        let freed = prune(root.path(), 100_000, |stem| stem == "running.1").unwrap();
+        let freed = prune(root.path(), 100_000, 0, |stem| stem == "running.1").unwrap();
         assert!((40_000..60_000).contains(&freed), "{freed}");
         let left = |task| Paths::of(root.path(), task, 1).stdout.exists();
         assert_eq!([left("running"), left("old"), left("new")], [true, false, true]);
         assert!(!work.join("1").exists() || work.join("old.1").exists());
         assert!(work.join("2").exists());
+        // There is little, but the disk needs room.
+        let freed = prune(root.path(), 100_000, 1, |stem| stem == "running.1").unwrap();
+        assert!(freed >= 40_000, "{freed}");
+        assert_eq!([left("running"), left("old"), left("new")], [true, false, false]);
     }
 
     #[test]

@@ -53,6 +53,9 @@ use supervisor::{GIVE_UP, SAMPLE, Supervisor, Table};
 
 /// The kill grace that `Drop` allows at most: a clean exit calls `shutdown` and has more.
 const DROP_GRACE: Duration = Duration::from_secs(1);
+/// What ended attempts must have left, in bytes, before a look at all of it is worth its while where
+/// room is short.
+const WORTH_PRUNING: u64 = 256 << 10;
 
 /// Why a running attempt is to stop. If the task ended by itself before the first signal, that
 /// stays its outcome.
@@ -363,7 +366,10 @@ impl Inner {
         }
         // Even a byte takes a block.
         let kept = self.kept.fetch_add(bytes + 4096, Ordering::Relaxed);
-        if kept < self.config.keep_logs_bytes / 8 || self.pruning.swap(true, Ordering::AcqRel) {
+        // Where room is short, results and checkpoints need it more than what has ended.
+        let short = limits::too_little_left(self).map(|free| self.config.reserve_bytes - free);
+        let worth = if short.is_some() { WORTH_PRUNING } else { self.config.keep_logs_bytes / 8 };
+        if kept < worth || self.pruning.swap(true, Ordering::AcqRel) {
             return;
         }
         self.kept.store(0, Ordering::Relaxed);
@@ -372,7 +378,8 @@ impl Inner {
         let started = pruner.spawn(move || {
             let running =
                 |stem: &str| lock(&inner.table).running.values().any(|a| a.stem() == stem);
-            match logs::prune(&inner.config.root, inner.config.keep_logs_bytes, running) {
+            let keep = inner.config.keep_logs_bytes;
+            match logs::prune(&inner.config.root, keep, short.unwrap_or(0), running) {
                 Ok(freed) => tracing::debug!(freed, "pruned logs"),
                 Err(error) => tracing::warn!(%error, "could not prune logs"),
             }
