@@ -35,11 +35,13 @@ pub enum Bug {
     AnswersBeforeSync,
     /// States arrive in any order, and the last one to arrive wins.
     StateGoesBack,
+    /// A former incarnation of a worker passes for the newest.
+    WelcomesFormer,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 17] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -56,5 +58,6 @@ impl Bug {
         Bug::ForgetsAlive,
         Bug::AnswersBeforeSync,
         Bug::StateGoesBack,
+        Bug::WelcomesFormer,
     ];
 }

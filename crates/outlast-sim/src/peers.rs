@@ -71,6 +71,15 @@ pub(crate) struct WorkerPeer {
     /// The number of the upload that is going on.
     pub upload: u64,
     pub exited: bool,
+    /// What this life said last.
+    pub said: Former,
+}
+
+/// What an incarnation said last: it says it again when it wakes after its successor started.
+#[derive(Default)]
+pub(crate) struct Former {
+    hello: Option<v2::Hello>,
+    outbox: Option<v2::OutboxBatch>,
 }
 
 /// A run, as a keeper knows it.
@@ -129,6 +138,7 @@ impl World {
             self.oracle.coord_synced(&written[..kept]);
         }
         self.asked.clear();
+        self.former.clear();
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             self.break_link(link, power);
         }
@@ -141,6 +151,13 @@ impl World {
         w.peer.life += 1;
         w.peer.armed = u64::MAX;
         w.exited = false;
+        let said = std::mem::take(&mut w.said);
+        if said.hello.is_some() {
+            // Soon after its successor's start, or late; no draw, so that other choices stay.
+            let at = self.now + [20, 900, 30_000][self.now as usize % 3];
+            self.at(at, Event::Former(i, Box::new(said)));
+        }
+        let w = &mut self.workers[i];
         let mut snapshot = w.peer.store.open();
         if forgets {
             snapshot.attempts.iter_mut().for_each(|a| a.started_at = None);
@@ -301,7 +318,40 @@ impl World {
         self.write_coord();
     }
 
+    /// Two incarnations of one worker are alive: the older dials, as if it were the only one.
+    pub fn former_wakes(&mut self, i: usize, said: Former) {
+        let Some(mut hello) = said.hello else { return };
+        let Some(core) = &self.coord.machine else { return };
+        // Until its successor was there it may still be welcome.
+        let newer = |v: &coord::WorkerView| {
+            *v.row.store_id == *hello.store_id && v.row.incarnation > hello.incarnation
+        };
+        let outdated = core.workers().iter().any(newer);
+        self.last_link += 1;
+        let link = self.last_link;
+        self.former.insert(link, outdated);
+        *self.faults.entry("former incarnation").or_default() += 1;
+        self.say(|| format!("a former incarnation of worker {i} dials on link {link}"));
+        hello.connection += 1;
+        if self.bug == Some(Bug::WelcomesFormer) {
+            hello.incarnation += 1_000;
+        }
+        self.feed_coord(|core, now| core.on_open(now, link));
+        self.tell_coord(link, Kind::Hello(hello));
+        // It does not wait for the refusal. One that is welcome would begin at the cursors.
+        if let Some(outbox) = said.outbox.filter(|_| outdated) {
+            self.tell_coord(link, Kind::Outbox(outbox));
+        }
+    }
+
     fn coord_sends(&mut self, conn: u64, kind: Kind) {
+        if let Some(&outdated) = self.former.get(&conn) {
+            if outdated && matches!(kind, Kind::Welcome(_)) {
+                let text = format!("a former incarnation is welcome on link {conn}");
+                self.oracle.wrong.get_or_insert(text);
+            }
+            return;
+        }
         let Some(link) = self.links.get(&conn) else { return };
         let store = self.workers[link.worker].store_id.clone();
         match &kind {
@@ -363,6 +413,11 @@ impl World {
                             self.oracle.sent(&o.task_id, o.epoch);
                         }
                     }
+                }
+                match &kind {
+                    Kind::Hello(hello) => self.workers[i].said.hello = Some(hello.clone()),
+                    Kind::Outbox(batch) => self.workers[i].said.outbox = Some(batch.clone()),
+                    _ => {}
                 }
                 if let Some(link) = self.workers[i].link {
                     self.send(link, true, kind);

@@ -2,7 +2,7 @@
 
 use crate::Bug;
 use crate::oracle::Oracle;
-use crate::peers::{Coord, Peer, WorkerPeer};
+use crate::peers::{Coord, Former, Peer, WorkerPeer};
 use outlast_core::coord::Coordinator;
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
@@ -46,6 +46,8 @@ pub(crate) enum Event {
     Collect,
     /// The user lets go on whatever was paused.
     Settle,
+    /// A former incarnation of this worker wakes and dials too.
+    Former(usize, Box<Former>),
 }
 
 pub(crate) struct Link {
@@ -87,7 +89,9 @@ pub(crate) struct World {
     pub coord: Coord,
     pub workers: Vec<WorkerPeer>,
     pub links: BTreeMap<u64, Link>,
-    last_link: u64,
+    pub last_link: u64,
+    /// Links of former incarnations, and whether the coordinator knew a newer one.
+    pub former: BTreeMap<u64, bool>,
     pub refused_until: Vec<u64>,
     pub latency: u64,
     stalled: Vec<Vec<Event>>,
@@ -157,6 +161,7 @@ impl World {
                 blobs: BTreeSet::new(),
                 upload: 0,
                 exited: false,
+                said: Former::default(),
             }
         };
         let workers: Vec<WorkerPeer> = (0..count).map(|i| worker(i, &mut rng)).collect();
@@ -171,6 +176,7 @@ impl World {
             workers,
             links: BTreeMap::new(),
             last_link: 0,
+            former: BTreeMap::new(),
             latency: rng.random_range(0..50),
             admit: [(1000, 500), (1, 1), (0, 0)][rng.random_range(0..3)],
             rng,
@@ -255,7 +261,9 @@ impl World {
     /// Who is concerned: a worker, or (as the number after the last) the coordinator.
     fn target(&self, event: &Event) -> Option<usize> {
         match event {
-            Event::CoordTick(_) | Event::CoordDisk(_) => Some(self.workers.len()),
+            Event::CoordTick(_) | Event::CoordDisk(_) | Event::Former(..) => {
+                Some(self.workers.len())
+            }
             Event::Arrives(_, true, _) | Event::Closed(_, true) => Some(self.workers.len()),
             Event::WorkerTick(i, _) | Event::WorkerDisk(i, _) | Event::Dialled(i, ..) => Some(*i),
             Event::Arrives(link, false, _) | Event::Closed(link, false) => {
@@ -298,6 +306,7 @@ impl World {
                 self.on_uploaded(i, upload, manifest);
             }
             Event::Settle => self.let_everything_go_on(),
+            Event::Former(i, said) => self.former_wakes(i, *said),
             Event::Collect => {
                 self.collect();
                 let pause = self.rng.random_range(1_000..40_000);
