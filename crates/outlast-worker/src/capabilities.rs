@@ -198,7 +198,12 @@ mod tests {
     fn tool(name: &str, script: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let text = folder.path().join("text");
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // A child that another test forks just then may hold what this process writes: a busy text
+        // does not start.
+        let copied = Command::new("cp").arg(&text).arg(&path).status().unwrap();
+        assert!(copied.success());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         folder
     }
