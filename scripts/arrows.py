@@ -5,9 +5,10 @@ import json, subprocess, sys
 ALLOWED = {
     "outlast-wire": set(),
     "outlast-core": {"outlast-wire"},
-    "outlast-store": {"outlast-wire", "outlast-core"},
+    "outlast-sqlite": set(),
+    "outlast-store": {"outlast-sqlite", "outlast-wire", "outlast-core"},
     "outlast-net": {"outlast-wire"},
-    "outlast-blob": set(),
+    "outlast-blob": {"outlast-sqlite"},
     "outlast-chaos": set(),
     "outlast-worker": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},

@@ -5,17 +5,16 @@
 //! are linked before the index is copied too, and an index some of whose packs are gone is copied
 //! again: by then it names those that took their place.
 
-use crate::db::{self, private, sync_folder};
 use crate::packed::unpack;
 use crate::store::checked;
 use crate::{BlobError, Hash, index};
-use rusqlite::{Connection, OpenFlags};
+use outlast_sqlite::{prepare_folder, private, sync_folder};
+use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 /// How often an index is copied whose packs went away meanwhile.
 const TRIES: usize = 10;
@@ -37,8 +36,8 @@ pub struct Copied {
 /// [`BlobError`]; then `to` is of no use.
 pub fn copy_store(from: &Path, to: &Path) -> Result<Copied, BlobError> {
     let (packs, copy) = (from.join("packs"), to.join("packs"));
-    db::prepare_folder(to)?;
-    db::prepare_folder(&copy)?;
+    prepare_folder(to)?;
+    prepare_folder(&copy)?;
     link_all(&packs, &copy)?;
     for _ in 0..TRIES {
         copy_index(&from.join("index.db"), &to.join("index.db"))?;
@@ -103,11 +102,7 @@ pub fn check_copy(dir: &Path, blobs: &[Hash], deep: bool) -> Result<(), BlobErro
 }
 
 fn open(path: &Path) -> Result<Connection, BlobError> {
-    let mode = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, mode)?;
-    conn.busy_timeout(Duration::from_secs(10))?;
-    db::identify(&conn, path, index::MIGRATIONS.len() as i64)?;
-    Ok(conn)
+    Ok(outlast_sqlite::open_shared(path, &index::KIND, false)?)
 }
 
 fn copy_index(from: &Path, to: &Path) -> Result<(), BlobError> {
@@ -115,15 +110,7 @@ fn copy_index(from: &Path, to: &Path) -> Result<(), BlobError> {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(BlobError::file(to, e)),
         _ => {}
     }
-    // Made here, so that only its owner reads it: SQLite writes into an empty file.
-    let made = private(File::options().write(true).create_new(true)).open(to);
-    drop(made.map_err(|e| BlobError::file(to, e))?);
-    let name = to.to_str().ok_or_else(|| BlobError::Io {
-        detail: format!("{}: SQLite needs a name in UTF-8", to.display()),
-        transient: false,
-    })?;
-    open(from)?.execute("VACUUM INTO ?1", [name])?;
-    File::open(to).and_then(|f| f.sync_all()).map_err(|e| BlobError::file(to, e))
+    Ok(outlast_sqlite::copy(&open(from)?, to)?)
 }
 
 /// Links whatever is there, so that what is deleted soon is not lost.

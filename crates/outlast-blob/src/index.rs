@@ -2,11 +2,36 @@
 //! calls says in which transaction.
 
 use crate::{BlobError, Hash};
+use outlast_sqlite::{Kind, Lock};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+use std::time::Duration;
 
-/// See [`crate::db::open`]. Never edited once released.
-pub(crate) const MIGRATIONS: &[&str] = &[V1];
+pub(crate) const KIND: Kind = Kind {
+    what: "the index of a blob store",
+    application_id: 0x4F4C_4201, // "OLB", 1
+    migrations: &[V1],
+    busy: Duration::from_secs(10),
+    cache_kib: CACHE_KIB,
+    // The log stays small, for it is not in the budget.
+    log_pages: 1024,
+    log_bytes: 8 << 20,
+};
+
+/// Pages that each connection keeps in memory, in KiB.
+const CACHE_KIB: u32 = 8 << 10;
+
+/// A connection that writes and one that only reads.
+///
+/// # Errors
+/// What is wrong with the index; one of another kind or version is left as it was.
+pub(crate) fn open(path: &Path) -> Result<(Connection, Connection, Lock), BlobError> {
+    let (conn, lock) = outlast_sqlite::open_owned(path, &KIND)?;
+    let reads = outlast_sqlite::open_shared(path, &KIND, false)?;
+    reads.execute_batch(&format!("PRAGMA cache_size = -{CACHE_KIB};"))?;
+    Ok((conn, reads, lock))
+}
 
 // No table says which manifest refers to which chunk: that would cost a row per reference. A
 // collection reads the manifests instead.

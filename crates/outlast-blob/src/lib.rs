@@ -22,7 +22,6 @@ mod chunker;
 mod clock;
 mod collect;
 mod compact;
-mod db;
 mod error;
 mod hash;
 mod index;

@@ -1,8 +1,8 @@
 //! Some room on the disk that is taken in good times, so that on a full disk a collection can
 //! still write down what it deletes. Owns one file, which has no content.
 
-use crate::db::private;
 use fs4::FileExt;
+use outlast_sqlite::private;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 

@@ -2,13 +2,13 @@
 
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::db::{self, Lock};
 use crate::packed::{Packed, unpack};
 use crate::packs::{LocalPacks, PackStore};
 use crate::reader::{BlobReader, Run};
 use crate::reserve::Reserve;
 use crate::state::State;
 use crate::{BlobError, Hash, Ingest, MAX_CHUNK, Manifest, Put, index, packer, put};
+use outlast_sqlite::{Lock, prepare_folder, sync_folder};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -108,18 +108,17 @@ impl Blobs {
     /// is left as it was.
     pub fn open(dir: impl AsRef<Path>, config: Config) -> Result<Self, BlobError> {
         let dir = dir.as_ref();
-        db::prepare_folder(dir)?;
-        let (conn, reads, lock) = db::open(&dir.join("index.db"), index::MIGRATIONS)?;
+        let (conn, reads, lock) = index::open(&dir.join("index.db"))?;
         let packs = match config.packs {
             Some(packs) => packs,
             None => {
                 let folder = dir.join("packs");
-                db::prepare_folder(&folder)?;
+                prepare_folder(&folder)?;
                 Arc::new(LocalPacks::new(folder))
             }
         };
         // SQLite syncs the index, not the name that we gave it.
-        db::sync_folder(dir).map_err(|e| BlobError::file(dir, e))?;
+        sync_folder(dir).map_err(|e| BlobError::file(dir, e))?;
         let clock = Clock::start();
         index::not_after(&conn, clock.now())?;
         let prefix = index::prefix(&conn, &format!("{:08x}-", random()? >> 32))?;

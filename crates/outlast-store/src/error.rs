@@ -92,6 +92,22 @@ impl StoreError {
     }
 }
 
+impl From<outlast_sqlite::Error> for StoreError {
+    fn from(error: outlast_sqlite::Error) -> Self {
+        use outlast_sqlite::Error as E;
+        match error {
+            E::Newer { path, found, known } => Self::Newer { path, found, known },
+            E::Foreign { path, expected } => Self::Foreign { path, expected },
+            E::NotReady { path } => Self::NotReady { path },
+            E::Locked { path } => Self::Locked { path },
+            E::Damaged(detail) => Self::Damaged { detail },
+            E::File { path, error } => Self::file(&path, error),
+            E::Sqlite(error) => error.into(),
+            E::NoLog(_) => Self::Io { detail: error.to_string(), transient: false },
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as C;

@@ -82,13 +82,13 @@ impl Keys {
     /// # Errors
     /// [`StoreError`] says what is wrong with the file.
     pub fn open(path: &Path) -> Result<Keys, StoreError> {
-        match db::open_shared(path, &schema::KIND, true) {
-            Err(StoreError::NotReady { .. }) => {}
+        match outlast_sqlite::open_shared(path, &schema::KIND, true) {
+            Err(outlast_sqlite::Error::NotReady { .. }) => {}
             other => return Ok(Keys { conn: other? }),
         }
         // Nobody runs it, or its first start is under way: then it has the lock, and says so.
         drop(CoordStore::open(path)?);
-        Ok(Keys { conn: db::open_shared(path, &schema::KIND, true)? })
+        Ok(Keys { conn: outlast_sqlite::open_shared(path, &schema::KIND, true)? })
     }
 
     /// Makes a key.

@@ -1,7 +1,7 @@
 //! The worker's store: what it was given and has not finished, and what it must still deliver.
 
 use crate::coord::{load_outcome, load_spec};
-use crate::db::{self, Kind, Lock, int, uint};
+use crate::db::{self, int, uint};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
 use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
@@ -11,11 +11,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-const KIND: Kind = Kind {
-    what: "a worker's store",
-    application_id: 0x4F4C_5701, // "OLW", 1
-    migrations: &[V1, V2],
-};
+/// "OLW", 1
+const KIND: outlast_sqlite::Kind = db::kind("a worker's store", 0x4F4C_5701, &[V1, V2]);
 
 // survived: ends of processes that held the attempt, this one not counted.
 // checkpoint, state: the attempt's newest.
@@ -67,7 +64,7 @@ pub struct WorkerStore {
     /// Bytes of each outcome in the outbox, by its key.
     outbox: BTreeMap<i64, u64>,
     outbox_bytes: u64,
-    _lock: Lock,
+    _lock: outlast_sqlite::Lock,
 }
 
 impl WorkerStore {
@@ -78,7 +75,7 @@ impl WorkerStore {
     /// [`StoreError`] says what is wrong with the file; a file that is not a store of this
     /// kind and version is left as it was.
     pub fn open(path: &Path) -> Result<(WorkerStore, WorkerSnapshot), StoreError> {
-        let (mut conn, lock) = db::open_owned(path, &KIND)?;
+        let (mut conn, lock) = outlast_sqlite::open_owned(path, &KIND)?;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let store_id: Arc<str> = match meta::<String>(&tx, "store_id")? {
             Some(id) => id.into(),

@@ -1,7 +1,7 @@
 //! Packs as files of one folder.
 
 use super::{PackStore, PackWriter};
-use crate::db::{private, sync_folder};
+use outlast_sqlite::{private, sync_folder};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;

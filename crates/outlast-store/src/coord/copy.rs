@@ -4,11 +4,10 @@
 use super::apply::Applier;
 use super::{CoordReader, CoordStore, load, schema};
 use crate::StoreError;
-use crate::db::{self, int, uint};
+use crate::db::{int, uint};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{CoordRecord, TaskState};
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,18 +21,7 @@ impl CoordReader {
     /// # Errors
     /// [`StoreError`]; then the file is of no use.
     pub fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
-        // Made here, so that only its owner reads it: SQLite writes into an empty file.
-        let file = db::private(File::options().write(true).create_new(true)).open(to);
-        drop(file.map_err(|e| StoreError::file(to, e))?);
-        let name = to.to_str().ok_or_else(|| StoreError::Io {
-            detail: format!("{}: SQLite needs a name in UTF-8", to.display()),
-            transient: false,
-        })?;
-        // One read transaction: unlike a copy by pages it need not begin again when somebody
-        // writes.
-        self.conn.execute("VACUUM INTO ?1", [name])?;
-        let synced = File::open(to).and_then(|f| f.sync_all());
-        synced.map_err(|e| StoreError::file(to, e))
+        Ok(outlast_sqlite::copy(&self.conn, to)?)
     }
 
     /// Reads all of the store and says what is wrong with it.

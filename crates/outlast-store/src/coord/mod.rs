@@ -15,7 +15,6 @@ pub use extra::TaskExtra;
 pub(crate) use load::{outcome as load_outcome, spec as load_spec};
 pub use reader::CoordReader;
 
-use crate::db::{self, Lock};
 use crate::{CoordStorage, StoreError};
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -31,7 +30,7 @@ pub struct CoordStore {
     coordinator_id: Arc<str>,
     /// Store id to number, of workers that this process has met.
     refs: HashMap<Arc<str>, i64>,
-    _lock: Lock,
+    _lock: outlast_sqlite::Lock,
 }
 
 impl CoordStore {
@@ -41,7 +40,7 @@ impl CoordStore {
     /// [`StoreError`] says what is wrong with the file; a file that is not a store of this
     /// kind and version is left as it was.
     pub fn open(path: &Path) -> Result<(CoordStore, CoordSnapshot), StoreError> {
-        let (conn, lock) = db::open_owned(path, &schema::KIND)?;
+        let (conn, lock) = outlast_sqlite::open_owned(path, &schema::KIND)?;
         let known: Option<String> = conn
             .query_row("SELECT value FROM meta WHERE key = 'coordinator_id'", [], |r| r.get(0))
             .optional()?;

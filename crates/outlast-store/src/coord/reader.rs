@@ -25,7 +25,7 @@ impl CoordReader {
     /// # Errors
     /// [`StoreError::NotReady`] when there is none, and whatever else is wrong with the file.
     pub fn open(path: &Path) -> Result<CoordReader, StoreError> {
-        Ok(CoordReader { conn: db::open_shared(path, &schema::KIND, false)? })
+        Ok(CoordReader { conn: outlast_sqlite::open_shared(path, &schema::KIND, false)? })
     }
 
     /// A task as the core knows it, over or not.

@@ -1,14 +1,12 @@
 //! The coordinator's tables, and how words of the core are kept as small numbers in them.
 
-use crate::db::Kind;
+use crate::db;
 use crate::types::EventKind;
 use outlast_core::records::TaskState;
+use outlast_sqlite::Kind;
 
-pub(crate) const KIND: Kind = Kind {
-    what: "a coordinator's store",
-    application_id: 0x4F4C_4301, // "OLC", 1
-    migrations: &[V1, V2],
-};
+/// "OLC", 1
+pub(crate) const KIND: Kind = db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2]);
 
 // Causes are the numbers of `outlast_wire::v2::Cause` and `LinkCause`; 0 is unknown.
 const V2: &str = "
