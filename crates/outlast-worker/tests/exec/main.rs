@@ -1,9 +1,12 @@
 //! The executor with real processes: outcomes, surroundings, output. Stops are in `stops`, pauses in `pauses`.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod memory;
 mod pauses;
 mod stops;
 
+use common::{PATIENCE, is_alive, pid_in, shell, until};
 use outlast_wire::spec::Call;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
@@ -13,8 +16,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Bench {
     executor: Executor,
@@ -30,10 +31,6 @@ impl Running {
     fn wait(&self) -> TaskOutcome {
         self.outcome.recv_timeout(PATIENCE).expect("an outcome")
     }
-}
-
-fn shell(line: &str) -> TaskSpec {
-    TaskSpec::new(Run::Shell(line.to_owned()))
 }
 
 fn command(argv: &[&str]) -> TaskSpec {
@@ -66,27 +63,6 @@ impl Bench {
     fn file(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
-}
-
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The pid that a task wrote into a file.
-fn pid_in(file: &Path) -> i32 {
-    until("a pid", || fs::read_to_string(file).ok()?.strip_suffix('\n')?.parse().ok())
-}
-
-fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 fn until_dead(pid: i32) {

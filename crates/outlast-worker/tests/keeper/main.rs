@@ -1,8 +1,11 @@
 //! The keeper with real processes: what outlives an agent, what a dead keeper leaves. The order
 //! and the number of what runs are in `queue`.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod queue;
 
+use common::{PATIENCE, is_alive, pid_in, shell, until};
 use outlast_core::AttemptId;
 use outlast_wire::v2::OutcomeKind;
 use outlast_wire::{Run, TaskSpec};
@@ -15,8 +18,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Run again by itself, this is the keeper's process.
 #[test]
@@ -121,31 +122,6 @@ fn id(task: &str) -> AttemptId {
 
 fn start(task: &str, spec: TaskSpec) -> Start {
     Start { id: id(task), spec: Arc::new(spec), worker: "w1".into(), env: Vec::new() }
-}
-
-fn shell(line: &str) -> TaskSpec {
-    TaskSpec::new(Run::Shell(line.to_owned()))
-}
-
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The pid that a task wrote into a file.
-fn pid_in(file: &Path) -> i32 {
-    until("a pid", || fs::read_to_string(file).ok()?.strip_suffix('\n')?.parse().ok())
-}
-
-fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 fn kill(pid: u32, signal: &str) {
