@@ -138,7 +138,6 @@ impl World {
             self.oracle.coord_synced(&written[..kept]);
         }
         self.asked.clear();
-        self.former.clear();
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             self.break_link(link, power);
         }
@@ -323,13 +322,13 @@ impl World {
         let Some(mut hello) = said.hello else { return };
         let Some(core) = &self.coord.machine else { return };
         // Until its successor was there it may still be welcome.
-        let newer = |v: &coord::WorkerView| {
-            *v.row.store_id == *hello.store_id && v.row.incarnation > hello.incarnation
-        };
-        let outdated = core.workers().iter().any(newer);
+        let known = core.worker(&hello.store_id);
+        let outdated = known.is_some_and(|v| v.row.incarnation > hello.incarnation);
         self.last_link += 1;
         let link = self.last_link;
-        self.former.insert(link, outdated);
+        if outdated {
+            self.outdated.insert(link);
+        }
         *self.faults.entry("former incarnation").or_default() += 1;
         self.say(|| format!("a former incarnation of worker {i} dials on link {link}"));
         hello.connection += 1;
@@ -345,12 +344,9 @@ impl World {
     }
 
     fn coord_sends(&mut self, conn: u64, kind: Kind) {
-        if let Some(&outdated) = self.former.get(&conn) {
-            if outdated && matches!(kind, Kind::Welcome(_)) {
-                let text = format!("a former incarnation is welcome on link {conn}");
-                self.oracle.wrong.get_or_insert(text);
-            }
-            return;
+        if self.outdated.contains(&conn) && matches!(kind, Kind::Welcome(_)) {
+            let text = format!("a former incarnation is welcome on link {conn}");
+            self.oracle.wrong.get_or_insert(text);
         }
         let Some(link) = self.links.get(&conn) else { return };
         let store = self.workers[link.worker].store_id.clone();
@@ -407,16 +403,16 @@ impl World {
         match output {
             worker::Output::Dial => self.dial(i),
             worker::Output::Send(kind) => {
-                if let Kind::Outbox(batch) = &kind {
-                    for item in &batch.items {
-                        if let Some(outbox_item::Kind::Outcome(o)) = &item.kind {
-                            self.oracle.sent(&o.task_id, o.epoch);
-                        }
-                    }
-                }
                 match &kind {
                     Kind::Hello(hello) => self.workers[i].said.hello = Some(hello.clone()),
-                    Kind::Outbox(batch) => self.workers[i].said.outbox = Some(batch.clone()),
+                    Kind::Outbox(batch) => {
+                        for item in &batch.items {
+                            if let Some(outbox_item::Kind::Outcome(o)) = &item.kind {
+                                self.oracle.sent(&o.task_id, o.epoch);
+                            }
+                        }
+                        self.workers[i].said.outbox = Some(batch.clone());
+                    }
                     _ => {}
                 }
                 if let Some(link) = self.workers[i].link {
@@ -516,19 +512,20 @@ impl World {
     }
 
     /// A planted bug: an outcome claims to be of the newest attempt.
-    pub fn tamper(&mut self, kind: Kind) -> Kind {
-        let (Some(Bug::SkipsFencing), Kind::Outbox(mut batch)) = (self.bug, kind.clone()) else {
-            return kind;
-        };
-        for item in &mut batch.items {
-            if let Some(outbox_item::Kind::Outcome(o)) = &mut item.kind {
-                let id: TaskId = o.task_id.as_str().into();
-                if let Some(row) = self.coord.store.task_row(&id) {
-                    o.epoch = row.epoch;
+    pub fn tamper(&mut self, mut kind: Kind) -> Kind {
+        if self.bug == Some(Bug::SkipsFencing)
+            && let Kind::Outbox(batch) = &mut kind
+        {
+            for item in &mut batch.items {
+                if let Some(outbox_item::Kind::Outcome(o)) = &mut item.kind {
+                    let id: TaskId = o.task_id.as_str().into();
+                    if let Some(row) = self.coord.store.task_row(&id) {
+                        o.epoch = row.epoch;
+                    }
                 }
             }
         }
-        Kind::Outbox(v2::OutboxBatch { ..batch })
+        kind
     }
 
     fn disk_time(&mut self, slow: bool) -> u64 {

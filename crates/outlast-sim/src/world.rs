@@ -90,8 +90,8 @@ pub(crate) struct World {
     pub workers: Vec<WorkerPeer>,
     pub links: BTreeMap<u64, Link>,
     pub last_link: u64,
-    /// Links of former incarnations, and whether the coordinator knew a newer one.
-    pub former: BTreeMap<u64, bool>,
+    /// Links of former incarnations whose successors the coordinator knew.
+    pub outdated: BTreeSet<u64>,
     pub refused_until: Vec<u64>,
     pub latency: u64,
     stalled: Vec<Vec<Event>>,
@@ -176,7 +176,7 @@ impl World {
             workers,
             links: BTreeMap::new(),
             last_link: 0,
-            former: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             latency: rng.random_range(0..50),
             admit: [(1000, 500), (1, 1), (0, 0)][rng.random_range(0..3)],
             rng,

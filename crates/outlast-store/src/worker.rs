@@ -61,9 +61,6 @@ pub struct WorkerStore {
     conn: Connection,
     store_id: Arc<str>,
     incarnation: u64,
-    /// Bytes of each outcome in the outbox, by its key.
-    outbox: BTreeMap<i64, u64>,
-    outbox_bytes: u64,
     _lock: outlast_sqlite::Lock,
 }
 
@@ -93,17 +90,8 @@ impl WorkerStore {
         set_meta(&tx, "ended_well", false)?;
         tx.commit()?;
 
-        let mut outbox = BTreeMap::new();
-        {
-            let mut query = conn.prepare("SELECT key, length(outcome) FROM outbox")?;
-            let mut rows = query.query([])?;
-            while let Some(r) = rows.next()? {
-                outbox.insert(r.get(0)?, uint(r.get(1)?)?);
-            }
-        }
-        let outbox_bytes = outbox.values().sum();
         let incarnation = uint(incarnation)?;
-        let store = WorkerStore { conn, store_id, incarnation, outbox, outbox_bytes, _lock: lock };
+        let store = WorkerStore { conn, store_id, incarnation, _lock: lock };
         let snapshot = store.snapshot()?;
         Ok((store, snapshot))
     }
@@ -119,29 +107,11 @@ impl WorkerStore {
         }
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applier = Applier { tx: &tx, acked: BTreeMap::new(), next: BTreeMap::new() };
-        let mut added = Vec::new();
         for record in batches.iter().flat_map(|b| &b.records) {
-            applier.apply(record, &mut added)?;
+            applier.apply(record)?;
         }
-        let acked = applier.finish()?;
+        applier.finish()?;
         tx.commit()?;
-
-        for (key, bytes) in added {
-            let old = match bytes {
-                Some(bytes) => {
-                    self.outbox_bytes += bytes;
-                    self.outbox.insert(key, bytes)
-                }
-                None => self.outbox.remove(&key),
-            };
-            self.outbox_bytes -= old.unwrap_or(0);
-        }
-        for range in acked {
-            let gone: Vec<i64> = self.outbox.range(range).map(|(key, _)| *key).collect();
-            for key in gone {
-                self.outbox_bytes -= self.outbox.remove(&key).unwrap_or(0);
-            }
-        }
         Ok(())
     }
 
@@ -220,14 +190,14 @@ impl WorkerStore {
         uint(next.unwrap_or(1))
     }
 
-    /// How many outcomes are waiting to be acknowledged.
-    pub fn outbox_len(&self) -> usize {
-        self.outbox.len()
-    }
-
-    /// How many bytes they take.
-    pub fn outbox_bytes(&self) -> u64 {
-        self.outbox_bytes
+    /// How many items wait to be acknowledged, and the bytes they take.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn outbox(&self) -> Result<(u64, u64), StoreError> {
+        let sql = "SELECT count(*), coalesce(sum(length(outcome)), 0) FROM outbox";
+        let (count, bytes) = self.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        Ok((uint(count)?, uint(bytes)?))
     }
 
     /// For tests of a full disk: the store may not grow beyond so many pages.
@@ -247,10 +217,6 @@ impl WorkerStorage for WorkerStore {
     }
 }
 
-type KeyRange = std::ops::RangeInclusive<i64>;
-/// What became of rows of the outbox: their bytes, or none for one that is gone.
-type Sizes = Vec<(i64, Option<u64>)>;
-
 /// Applies records; acknowledgements and counters are written once, at the end.
 struct Applier<'a> {
     tx: &'a Connection,
@@ -259,7 +225,7 @@ struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    fn apply(&mut self, record: &WorkerRecord, added: &mut Sizes) -> Result<(), StoreError> {
+    fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
             R::Accepted { task, epoch, spec, checkpoint, paused } => self.run(
@@ -277,13 +243,13 @@ impl Applier<'_> {
                 "UPDATE attempts SET paused = ?3 WHERE task = ?1 AND epoch = ?2",
                 params![task, int(*epoch)?, on],
             ),
-            R::Checkpoint { seq, checkpoint } => self.on_checkpoint(*seq, checkpoint, added),
-            R::State { seq, replaces, update } => self.on_state(*seq, *replaces, update, added),
+            R::Checkpoint { seq, checkpoint } => self.on_checkpoint(*seq, checkpoint),
+            R::State { seq, replaces, update } => self.on_state(*seq, *replaces, update),
             R::Starting { task, epoch, at } => self.run(
                 "UPDATE attempts SET started_at = ?3 WHERE task = ?1 AND epoch = ?2",
                 params![task, int(*epoch)?, at],
             ),
-            R::Finished { lane, seq, outcome } => self.on_finished(*lane, *seq, outcome, added),
+            R::Finished { lane, seq, outcome } => self.on_finished(*lane, *seq, outcome),
             R::Dropped { task, epoch } => self.delete(task, *epoch),
             R::Acked { lane, seq } => {
                 key(*lane, *seq)?;
@@ -302,7 +268,6 @@ impl Applier<'_> {
         lane: i32,
         seq: u64,
         outcome: &TaskOutcome,
-        added: &mut Sizes,
     ) -> Result<(), StoreError> {
         let key = key(lane, seq)?;
         if self.acked.get(&lane).is_some_and(|acked| seq <= *acked) {
@@ -313,7 +278,6 @@ impl Applier<'_> {
         self.delete(&outcome.task_id, outcome.epoch)?;
         let bytes = outcome.encode_to_vec();
         self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
-        added.push((key, Some(bytes.len() as u64)));
         self.used(lane, seq);
         Ok(())
     }
@@ -323,26 +287,21 @@ impl Applier<'_> {
         *next = (*next).max(seq + 1);
     }
 
-    fn on_checkpoint(
-        &mut self,
-        seq: u64,
-        checkpoint: &Checkpoint,
-        added: &mut Sizes,
-    ) -> Result<(), StoreError> {
+    fn on_checkpoint(&mut self, seq: u64, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let lane = Lane::Checkpoints as i32;
         let (key, bytes) = (key(lane, seq)?, checkpoint.encode_to_vec());
         self.run("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
+        let newest = !checkpoint.dropped && checkpoint.artifact.is_empty();
         self.run(
-            "UPDATE attempts SET made = max(made, ?3) WHERE task = ?1 AND epoch = ?2",
-            params![checkpoint.task_id, int(checkpoint.epoch)?, int(checkpoint.number)?],
+            "UPDATE attempts SET made = max(made, ?3), checkpoint = coalesce(?4, checkpoint)
+             WHERE task = ?1 AND epoch = ?2",
+            params![
+                checkpoint.task_id,
+                int(checkpoint.epoch)?,
+                int(checkpoint.number)?,
+                newest.then_some(&bytes),
+            ],
         )?;
-        if !checkpoint.dropped && checkpoint.artifact.is_empty() {
-            self.run(
-                "UPDATE attempts SET checkpoint = ?3 WHERE task = ?1 AND epoch = ?2",
-                params![checkpoint.task_id, int(checkpoint.epoch)?, bytes],
-            )?;
-        }
-        added.push((key, Some(bytes.len() as u64)));
         self.used(lane, seq);
         Ok(())
     }
@@ -352,13 +311,11 @@ impl Applier<'_> {
         seq: u64,
         replaces: Option<u64>,
         update: &StateUpdate,
-        added: &mut Sizes,
     ) -> Result<(), StoreError> {
         let lane = Lane::State as i32;
         if let Some(old) = replaces {
             let old = key(lane, old)?;
             self.run("DELETE FROM outbox WHERE key = ?1", params![old])?;
-            added.push((old, None));
         }
         let (key, bytes) = (key(lane, seq)?, update.encode_to_vec());
         self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
@@ -366,7 +323,6 @@ impl Applier<'_> {
             "UPDATE attempts SET state = ?3 WHERE task = ?1 AND epoch = ?2",
             params![update.task_id, int(update.epoch)?, bytes],
         )?;
-        added.push((key, Some(bytes.len() as u64)));
         self.used(lane, seq);
         Ok(())
     }
@@ -376,8 +332,8 @@ impl Applier<'_> {
         self.run(sql, params![task, int(epoch)?])
     }
 
-    /// Writes what was summed up; gives the ranges of keys that were deleted.
-    fn finish(self) -> Result<Vec<KeyRange>, StoreError> {
+    /// Writes what was summed up.
+    fn finish(self) -> Result<(), StoreError> {
         for (lane, next) in &self.next {
             self.run(
                 "INSERT INTO lanes VALUES (?1, ?2)
@@ -385,13 +341,11 @@ impl Applier<'_> {
                 params![lane, int(*next)?],
             )?;
         }
-        let mut ranges = Vec::new();
         for (lane, seq) in &self.acked {
             let (first, last) = (key(*lane, 0)?, key(*lane, *seq)?);
             self.run("DELETE FROM outbox WHERE key BETWEEN ?1 AND ?2", params![first, last])?;
-            ranges.push(first..=last);
         }
-        Ok(ranges)
+        Ok(())
     }
 
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use outlast_wire::spec::Rerun;
 use outlast_wire::v2::{ControlKind, StopReason};
 use std::sync::Arc;
 
-fn absent(known: Option<TaskRow>) -> Response {
+pub(super) fn absent(known: Option<TaskRow>) -> Response {
     known.map_or(Response::NotFound, |row| Response::WrongState(row.state))
 }
 
@@ -81,7 +81,7 @@ impl Coordinator {
         }
         let from = holder.map(|key| self.fleet.get(key).row.name.clone());
         let place = match &to {
-            Some(name) => match self.fleet.by_name(name).or_else(|| self.fleet.by_store(name)) {
+            Some(name) => match self.fleet.named(name) {
                 Some(key) if holder == Some(key) => return Response::Done(state),
                 Some(key) => Some((self.fleet.get(key).row.name.clone(), true)),
                 None => return Response::NoWorker,
@@ -136,7 +136,7 @@ impl Coordinator {
     }
 
     pub(super) fn drain_worker(&mut self, now: Now, name: &str, on: bool) -> Response {
-        let Some(key) = self.fleet.by_name(name).or_else(|| self.fleet.by_store(name)) else {
+        let Some(key) = self.fleet.named(name) else {
             return Response::NotFound;
         };
         let member = self.fleet.get_mut(key);

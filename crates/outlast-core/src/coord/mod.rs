@@ -174,6 +174,10 @@ impl Task {
     fn is_current(&self, key: WorkerKey, epoch: Epoch) -> bool {
         self.state == TaskState::Assigned && self.epoch == epoch && self.worker == Some(key)
     }
+    /// Whether somebody moved it away from this worker.
+    fn is_misplaced(&self, name: &str) -> bool {
+        self.place.as_ref().is_some_and(|(worker, there)| (**worker == *name) != *there)
+    }
     fn window(&self) -> Millis {
         (self.spec.reconnect_window * 1000.0) as Millis
     }

@@ -86,7 +86,7 @@ impl Coordinator {
         };
         let cancelling = task.cancelling;
         let name = self.fleet.get(key).row.name.clone();
-        let moved = task.place.as_ref().is_some_and(|(worker, there)| (*worker == name) != *there);
+        let moved = task.is_misplaced(&name);
         if started > 0 {
             self.note_start(now, task_id, epoch, started);
         }

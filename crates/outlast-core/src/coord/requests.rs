@@ -1,5 +1,6 @@
 //! What people ask for: submit, cancel, retry, forget.
 
+use super::control::absent;
 use super::tasks::End;
 use super::{Coordinator, RequestId};
 use crate::records::{CoordRecord, TaskRow, TaskState};
@@ -140,17 +141,14 @@ impl Coordinator {
             Request::Move { task, to, known } => self.move_task(now, &task, to, known),
             Request::Prune { task, which } => self.prune(now, task, which),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
-            Request::Forget(name) => {
-                let key = self.fleet.by_name(&name).or_else(|| self.fleet.by_store(&name));
-                match key {
-                    None => Response::NotFound,
-                    Some(key) if self.fleet.get(key).conn.is_some() => Response::Connected,
-                    Some(key) => {
-                        self.forget(now, key);
-                        Response::Forgotten
-                    }
+            Request::Forget(name) => match self.fleet.named(&name) {
+                None => Response::NotFound,
+                Some(key) if self.fleet.get(key).conn.is_some() => Response::Connected,
+                Some(key) => {
+                    self.forget(now, key);
+                    Response::Forgotten
                 }
-            }
+            },
         };
         self.schedule(now);
         self.reply(request, response);
@@ -224,9 +222,7 @@ impl Coordinator {
     }
 
     fn cancel(&mut self, now: Now, id: &TaskId, known: Option<TaskRow>) -> Response {
-        let Some(task) = self.tasks.get_mut(id) else {
-            return known.map_or(Response::NotFound, |row| Response::WrongState(row.state));
-        };
+        let Some(task) = self.tasks.get_mut(id) else { return absent(known) };
         match task.state {
             TaskState::Pending => {
                 let end = End::without(TaskState::Cancelled, "cancelled", Cause::Cancelled);

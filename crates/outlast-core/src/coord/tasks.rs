@@ -114,7 +114,7 @@ impl Coordinator {
             && task.spec.rerun == Rerun::Allowed
             && !task.cancelling
             && task.retries < task.spec.max_retries;
-        let moved = task.place.as_ref().is_some_and(|(worker, there)| (*worker == name) != *there);
+        let moved = task.is_misplaced(&name);
         let state = match kind {
             OutcomeKind::OutcomeSucceeded => TaskState::Succeeded,
             OutcomeKind::OutcomeCancelled if task.cancelling => TaskState::Cancelled,

@@ -224,11 +224,14 @@ impl Fleet {
             member.gone += gap;
         }
     }
+    pub fn named(&self, name_or_store: &str) -> Option<WorkerKey> {
+        self.by_name(name_or_store).or_else(|| self.by_store(name_or_store))
+    }
     pub fn views(&self) -> Vec<WorkerView> {
         self.names.values().map(|k| self.members[k].view()).collect()
     }
     pub fn view(&self, name_or_store: &str) -> Option<WorkerView> {
-        let key = self.by_name(name_or_store).or_else(|| self.by_store(name_or_store))?;
+        let key = self.named(name_or_store)?;
         self.members.get(&key).map(Member::view)
     }
     /// Tells the scheduler that the worker may be given tasks, or not.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// What a lane holds.
 pub(super) trait Payload: Clone {
     const LANE: v2::Lane;
-    fn attempt(&self) -> AttemptId;
+    /// The attempt whose only item this is; of checkpoints there are many.
+    fn attempt(&self) -> Option<AttemptId>;
     fn size(&self) -> usize;
     /// Whether nothing but the disk keeps it from being sent.
     fn is_ready(&self) -> bool;
@@ -20,8 +21,8 @@ pub(super) trait Payload: Clone {
 
 impl Payload for v2::TaskOutcome {
     const LANE: v2::Lane = v2::Lane::Results;
-    fn attempt(&self) -> AttemptId {
-        AttemptId { task: self.task_id.as_str().into(), epoch: self.epoch }
+    fn attempt(&self) -> Option<AttemptId> {
+        Some(AttemptId { task: self.task_id.as_str().into(), epoch: self.epoch })
     }
     fn size(&self) -> usize {
         self.encoded_len()
@@ -36,8 +37,8 @@ impl Payload for v2::TaskOutcome {
 
 impl Payload for v2::Checkpoint {
     const LANE: v2::Lane = v2::Lane::Checkpoints;
-    fn attempt(&self) -> AttemptId {
-        AttemptId { task: self.task_id.as_str().into(), epoch: self.epoch }
+    fn attempt(&self) -> Option<AttemptId> {
+        None
     }
     fn size(&self) -> usize {
         self.encoded_len()
@@ -74,7 +75,7 @@ pub(super) struct Lane<T> {
 
 impl<T: Payload> Lane<T> {
     pub fn new(durable: Vec<(u64, Arc<T>)>, next_seq: u64) -> Self {
-        let held = durable.iter().map(|(_, p)| p.attempt()).collect();
+        let held = durable.iter().filter_map(|(_, p)| p.attempt()).collect();
         let item = |(seq, payload): (u64, Arc<T>)| {
             let ready = payload.is_ready();
             Item { seq, batch: 0, ready, payload }
@@ -98,7 +99,7 @@ impl<T: Payload> Lane<T> {
     pub fn push(&mut self, batch: u64, payload: Arc<T>) -> u64 {
         let (seq, ready) = (self.next_seq, payload.is_ready());
         self.next_seq += 1;
-        self.held.insert(payload.attempt());
+        self.held.extend(payload.attempt());
         self.items.push_back(Item { seq, batch, ready, payload });
         seq
     }
@@ -111,10 +112,6 @@ impl<T: Payload> Lane<T> {
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.items.iter().map(|i| &*i.payload)
     }
-    /// Whether something of this attempt waits here.
-    pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
-        self.held.contains(&AttemptId { task: task.clone(), epoch })
-    }
     /// A connection begins, from the coordinator's cursor.
     pub fn open(&mut self, cursor: u64, credit: u64) {
         (self.sent, self.credit) = (cursor, credit.max(1));
@@ -123,14 +120,8 @@ impl<T: Payload> Lane<T> {
     pub fn acked(&mut self, seq: u64) -> bool {
         let before = self.items.len();
         while self.items.front().is_some_and(|i| i.seq <= seq) {
-            if let Some(item) = self.items.pop_front() {
-                let attempt = item.payload.attempt();
-                // Outcomes are one per attempt; checkpoints are not.
-                if T::LANE == v2::Lane::Results
-                    || !self.items.iter().any(|i| i.payload.attempt() == attempt)
-                {
-                    self.held.remove(&attempt);
-                }
+            if let Some(attempt) = self.items.pop_front().and_then(|i| i.payload.attempt()) {
+                self.held.remove(&attempt);
             }
         }
         before != self.items.len()
@@ -166,6 +157,13 @@ impl<T: Payload> Lane<T> {
         self.sent = from + items.len() as u64 - 1;
         let lane = T::LANE.into();
         Some(v2::OutboxBatch { lane, first_seq: from, items, ..Default::default() })
+    }
+}
+
+impl Lane<v2::TaskOutcome> {
+    /// Whether the outcome of this attempt waits here.
+    pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
+        self.held.contains(&AttemptId { task: task.clone(), epoch })
     }
 }
 

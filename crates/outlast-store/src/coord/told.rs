@@ -92,15 +92,6 @@ pub(super) fn kept(conn: &Connection, number: i64) -> Result<Vec<Arc<Checkpoint>
     Ok(found)
 }
 
-/// (epoch, version) of the task's newest state.
-pub(super) fn state_version(conn: &Connection, number: i64) -> Result<(u64, u64), StoreError> {
-    let mut query = conn.prepare_cached("SELECT epoch, version FROM states WHERE number = ?1")?;
-    let found: Option<(i64, i64)> =
-        query.query_row([number], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
-    let (epoch, version) = found.unwrap_or_default();
-    Ok((uint(epoch)?, uint(version)?))
-}
-
 pub(super) fn state(conn: &Connection, id: &str) -> Result<Option<StateUpdate>, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT s.item FROM states s JOIN tasks t ON t.number = s.number WHERE t.id = ?1",

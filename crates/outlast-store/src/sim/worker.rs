@@ -165,8 +165,7 @@ impl Model for Worker {
                 self.attempts.insert(self.arrivals, row);
             }
             R::Starting { task, epoch, at } => {
-                let row = self.by_task.get(task).and_then(|a| self.attempts.get_mut(a));
-                if let Some(row) = row.filter(|row| row.epoch == *epoch) {
+                if let Some(row) = self.row(task, *epoch) {
                     row.started_at = Some(*at);
                 }
             }
@@ -187,12 +186,9 @@ impl Model for Worker {
                 self.used(Lane::Checkpoints as i32, *seq);
                 if let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch) {
                     row.made = row.made.max(checkpoint.number);
-                }
-                if !checkpoint.dropped
-                    && checkpoint.artifact.is_empty()
-                    && let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch)
-                {
-                    row.checkpoint = Some(checkpoint.clone());
+                    if !checkpoint.dropped && checkpoint.artifact.is_empty() {
+                        row.checkpoint = Some(checkpoint.clone());
+                    }
                 }
             }
             R::State { seq, replaces, update } => {

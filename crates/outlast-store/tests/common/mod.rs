@@ -228,14 +228,14 @@ impl Worker for SqlWorker {
     }
     fn reopen(self) -> Self {
         let SqlWorker { folder, store } = self;
-        let before = (store.outbox_len(), store.outbox_bytes());
+        let before = store.outbox().expect("reads");
         drop(store);
         let again = Self::at(folder);
-        assert_eq!((again.store.outbox_len(), again.store.outbox_bytes()), before);
+        assert_eq!(again.store.outbox().expect("reads"), before);
         again
     }
     fn outbox_len(&self) -> usize {
-        self.store.outbox_len()
+        self.store.outbox().expect("reads").0 as usize
     }
 }
 
