@@ -104,6 +104,9 @@ pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // A worker stops its keeper, when it is asked to.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         for _ in 0..100 {

@@ -123,7 +123,7 @@ fn check(section: &str, key: &str, value: &Value) -> Result<(), String> {
     match key {
         "labels" | "capabilities" if !value.is_table() => wrong("a table: { key = \"value\" }"),
         "labels" | "capabilities" => Ok(()),
-        "slots" | "prefetch" | "max_unfinished" | "max_reconnect_attempts" => {
+        "slots" | "prefetch" | "max_unfinished" | "max_reconnect_attempts" | "admit_per_second" => {
             match value.as_integer() {
                 Some(n) if (0..=1_000_000_000).contains(&n) => Ok(()),
                 _ => wrong("a whole number"),
@@ -131,7 +131,7 @@ fn check(section: &str, key: &str, value: &Value) -> Result<(), String> {
         }
         "reconnect_jitter" if value.as_float().is_none() => wrong("a number such as 0.2"),
         "reconnect_jitter" => Ok(()),
-        _ if key.ends_with("interval") || key.ends_with("timeout") || key.ends_with("delay") => {
+        _ if ["interval", "timeout", "delay", "grace", "ttl"].iter().any(|e| key.ends_with(e)) => {
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Integer(n) => n.to_string(),
@@ -178,7 +178,15 @@ mod tests {
         assert!(error("[wroker]\nslots = 3").contains("did you mean `worker`"));
         assert!(error("[worker]\nslots = \"x\"").contains("whole number"));
         assert!(error("[worker]\nheartbeat_timeout = \"soon\"").contains("duration"));
+        assert!(error("[coordinator]\nadmit_per_second = \"many\"").contains("whole number"));
+        assert!(error("[coordinator]\nblob_grace = \"soon\"").contains("duration"));
         assert!(error("[client]\nzzzzzzzz = 1").contains("known are"));
+        let file =
+            "[coordinator]\nadmit_per_second = 500\nblob_grace = 3600\ncheckpoint_ttl = \"7d\"";
+        let file = File::parse(file).unwrap();
+        assert_eq!(file.number("coordinator", "admit_per_second"), Some(500));
+        assert_eq!(file.seconds("coordinator", "blob_grace"), Some(3600.0));
+        assert_eq!(file.seconds("coordinator", "checkpoint_ttl"), Some(604_800.0));
         let file = File::parse("[worker]\nslots = 3\nheartbeat_timeout = \"1m\"").unwrap();
         assert_eq!(file.number("worker", "slots"), Some(3));
         assert_eq!(file.seconds("worker", "heartbeat_timeout"), Some(60.0));

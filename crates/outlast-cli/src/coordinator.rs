@@ -108,14 +108,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         time.ok_or_else(|| Usage(format!("{key}: {seconds} is no such time")))
     };
     let default = BlobConfig::default();
-    let budget = match (args.blob_budget, file.text("coordinator", "blob_budget")) {
-        (None, Some(text)) => {
-            Some(args::bytes(&text).map_err(|e| Usage(format!("[coordinator] blob_budget: {e}")))?)
-        }
-        (flag, _) => flag,
-    };
     let blobs = BlobConfig {
-        budget,
+        budget: args.blob_budget.or(file.bytes("coordinator", "blob_budget")),
         grace: time(args.blob_grace, "blob_grace", default.grace)?,
         collect_every: time(args.gc_interval, "gc_interval", default.collect_every)?,
         keep_done: time(args.checkpoint_ttl, "checkpoint_ttl", default.keep_done)?,

@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::{Checkpoint, TaskStateView};
 use outlast::{Client, DataHead, Error};
+use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ pub(crate) async fn look(context: &Context, what: Outside) -> anyhow::Result<u8>
             if context.json() {
                 output::json(&state)?;
             } else {
-                for line in lines(&state) {
+                for line in state_lines(&state) {
                     output::line(&line)?;
                 }
             }
@@ -106,13 +107,21 @@ fn row(c: &Checkpoint) -> Vec<String> {
     ]
 }
 
+/// See [`lines`].
+pub(crate) fn state_lines(state: &TaskStateView) -> Vec<String> {
+    lines(state.progress, state.state.as_object().into_iter().flatten())
+}
+
 /// A state as `KEY=VALUE` lines, its progress first.
-pub(crate) fn lines(state: &TaskStateView) -> Vec<String> {
+pub(crate) fn lines<'a>(
+    progress: Option<f64>,
+    state: impl IntoIterator<Item = (&'a String, &'a Value)>,
+) -> Vec<String> {
     let mut lines = Vec::new();
-    if let Some(progress) = state.progress {
+    if let Some(progress) = progress {
         lines.push(format!("progress {:.1}%", progress * 100.0));
     }
-    for (key, value) in state.state.as_object().into_iter().flatten() {
+    for (key, value) in state {
         let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
         lines.push(format!("{key}={text}"));
     }

@@ -3,7 +3,7 @@
 //! A script may call these every second: no configuration is read, nothing is dialled but the
 //! worker's socket.
 
-use crate::fetch::Outside;
+use crate::fetch::{self, Outside};
 use crate::{Usage, args, output};
 use outlast_worker::local::client::{ClientError, PATIENCE};
 use outlast_worker::local::{Client, Control, MAX_WAIT, Progress as Said, StateView};
@@ -375,14 +375,7 @@ fn notes(notes: &[String]) {
 }
 
 fn show(state: &StateView) -> std::io::Result<()> {
-    if let Some(progress) = state.progress {
-        output::line(&format!("progress {:.1}%", progress * 100.0))?;
-    }
-    for (key, value) in &state.state {
-        let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-        output::line(&format!("{key}={text}"))?;
-    }
-    Ok(())
+    fetch::lines(state.progress, &state.state).iter().try_for_each(|line| output::line(line))
 }
 
 #[cfg(test)]

@@ -194,6 +194,8 @@ fn main() -> ExitCode {
         Command::Task { what: TaskCommand::Inside(what) } if what.outside().is_none() => {
             Ok(config::File::default())
         }
+        // Nor of a keeper, which its worker tells everything.
+        Command::Keeper(_) => Ok(config::File::default()),
         _ => config::File::load(),
     };
     let config = match config {

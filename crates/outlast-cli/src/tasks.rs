@@ -287,7 +287,7 @@ async fn show_told(client: &outlast::Client, id: &str) -> anyhow::Result<()> {
         let text = format!("{} of {size} at {at}; {kept} of {} are kept", newest.id, list.len());
         output::line(&format!("{:12}{text}", "checkpoint"))?;
     }
-    for line in fetch::lines(&client.task_state(id).await?) {
+    for line in fetch::state_lines(&client.task_state(id).await?) {
         output::line(&format!("{:12}{line}", "told"))?;
     }
     Ok(())

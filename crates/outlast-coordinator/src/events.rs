@@ -113,7 +113,7 @@ impl Feed {
             }
             R::Checkpoint { checkpoint: c, worker, at } => {
                 let what = if c.dropped { "dropped " } else { "" };
-                let reason = format!("{what}{}-{} of {} bytes", c.epoch, c.number, c.size);
+                let reason = format!("{what}{} of {} bytes", c.id(), c.size);
                 let id = c.task_id.as_str().into();
                 task(&id, "checkpoint", c.epoch, Some(worker), *at, &reason, None)
             }

@@ -27,3 +27,10 @@ impl From<v2::body::Kind> for v2::Body {
         v2::Body { kind: Some(kind) }
     }
 }
+
+impl v2::Checkpoint {
+    /// What users call it: `EPOCH-NUMBER`.
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.epoch, self.number)
+    }
+}

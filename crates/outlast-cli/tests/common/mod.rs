@@ -12,6 +12,9 @@ pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
         self.signal("CONT");
         // Asked twice, a worker stops what it runs, and takes its keeper along.
         for _ in 0..2 {

@@ -128,7 +128,7 @@ async fn give(
         reader.seek(SeekFrom::Start(from)).map_err(|e| Refusal::internal(&e.to_string()))?;
     }
     let (begin, status) = (from.unwrap_or(0), if from.is_some() { 206 } else { 200 });
-    let name = format!("{}-{}", checkpoint.epoch, checkpoint.number);
+    let name = checkpoint.id();
     let mut response = (
         [
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

@@ -145,7 +145,7 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: 
 pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {
     let of = &c.checkpoint;
     Checkpoint {
-        id: format!("{}-{}", of.epoch, of.number),
+        id: of.id(),
         attempt: of.epoch,
         number: of.number,
         artifact: Some(&of.artifact).filter(|a| !a.is_empty()).cloned(),

@@ -19,22 +19,23 @@ pub(super) struct Teller<'a> {
     facts: &'a Facts,
     clock: Clock,
     open: BTreeMap<u64, Attempt>,
+    /// The attempts whose end is recorded.
+    ends: BTreeSet<u64>,
 }
 
 impl<'a> Teller<'a> {
     pub fn new(facts: &'a Facts, clock: Clock) -> Teller<'a> {
-        Teller { facts, clock, open: BTreeMap::new() }
+        let end = |e: &&StoredEvent| {
+            use EventKind as K;
+            matches!(e.kind, K::Requeued | K::Succeeded | K::Failed | K::Cancelled | K::Superseded)
+        };
+        let ends = facts.events.iter().filter(end).map(|e| e.epoch).collect();
+        Teller { facts, clock, open: BTreeMap::new(), ends }
     }
 
     /// Tells of attempts whose end nobody recorded: there was a restore in between.
     pub fn assigned(&mut self, event: &StoredEvent) -> Vec<String> {
-        let end = |e: &StoredEvent| {
-            use EventKind as K;
-            matches!(e.kind, K::Requeued | K::Succeeded | K::Failed | K::Cancelled | K::Superseded)
-        };
-        let ends: BTreeSet<u64> =
-            self.facts.events.iter().filter(|e| end(e)).map(|e| e.epoch).collect();
-        let before = self.open.range(..event.epoch).filter(|(n, _)| !ends.contains(n));
+        let before = self.open.range(..event.epoch).filter(|(n, _)| !self.ends.contains(n));
         let told = before.map(|(n, attempt)| {
             let worker = self.facts.name(attempt.worker.as_ref());
             let since = attempt.started_at.or(attempt.assigned_at).unwrap_or(event.at);
@@ -42,7 +43,7 @@ impl<'a> Teller<'a> {
             format!("attempt {n} was at {worker} since {time}; what became of it is not known")
         });
         let told: Vec<String> = told.collect();
-        self.open.retain(|n, _| *n >= event.epoch || ends.contains(n));
+        self.open.retain(|n, _| *n >= event.epoch || self.ends.contains(n));
         let (worker, assigned_at) = (event.worker.clone(), Some(event.at));
         self.open.insert(event.epoch, Attempt { worker, assigned_at, started_at: None });
         told
@@ -118,7 +119,7 @@ impl<'a> Teller<'a> {
             Some(c) => {
                 let (c, kept) = (&c.checkpoint, if c.kept { "" } else { " (not kept any more)" });
                 let (size, before) = (bytes(c.size), duration(end - c.created_at_ms));
-                let id = format!("{}-{}", c.epoch, c.number);
+                let id = c.id();
                 format!("; it had a checkpoint {id} of {size}{kept} taken {before} before")
             }
             None => String::new(),
@@ -135,7 +136,7 @@ pub(super) fn from(facts: &Facts, epoch: u64, assigned_at: Option<i64>) -> Strin
             && c.gone_at.is_none_or(|gone| assigned_at.is_some_and(|at| gone > at))
     };
     match facts.checkpoints.iter().rfind(before).map(|c| &c.checkpoint) {
-        Some(c) => format!(", going on from checkpoint {}-{},", c.epoch, c.number),
+        Some(c) => format!(", going on from checkpoint {},", c.id()),
         None => String::new(),
     }
 }

@@ -122,7 +122,7 @@ fn after_failure(facts: &Facts) -> String {
     let id = &facts.task.id;
     let retry = match facts.checkpoints.iter().rfind(|c| c.kept).map(|c| &c.checkpoint) {
         Some(c) => {
-            format!("`outlast task retry {id}` goes on from checkpoint {}-{}", c.epoch, c.number)
+            format!("`outlast task retry {id}` goes on from checkpoint {}", c.id())
         }
         None => format!("`outlast task retry {id}` runs it again"),
     };

@@ -100,10 +100,6 @@ fn of_blobs(error: BlobError) -> HostError {
     }
 }
 
-pub(super) fn checkpoint_id(c: &v2::Checkpoint) -> String {
-    format!("{}-{}", c.epoch, c.number)
-}
-
 fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
     let meta = serde_json::from_slice(&c.meta_json).unwrap_or(CheckpointMeta {
         kind: crate::local::Kind::Raw,
@@ -112,7 +108,7 @@ fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
         request: None,
     });
     CheckpointView {
-        id: checkpoint_id(c),
+        id: c.id(),
         attempt: c.epoch,
         bytes: c.size,
         created_at_ms: c.created_at_ms,
@@ -269,7 +265,7 @@ impl Host for TaskHost {
         let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
         let found = match &which {
             None => known.last(),
-            Some(id) => known.iter().find(|(c, _)| checkpoint_id(c) == *id),
+            Some(id) => known.iter().find(|(c, _)| c.id() == *id),
         };
         let Some((c, delivered)) = found else {
             return which.map_or(Ok(None), |id| Err(HostError::NoSuchCheckpoint(id)));
@@ -278,7 +274,7 @@ impl Host for TaskHost {
         let hash = blobs::download(&self.dialler, &self.blobs, &c.manifest).await;
         let hash: Hash = hash.map_err(|e| match e {
             MoveError::Blob(error) => of_blobs(error),
-            error => HostError::Unavailable(format!("checkpoint {}: {error}", checkpoint_id(c))),
+            error => HostError::Unavailable(format!("checkpoint {}: {error}", c.id())),
         })?;
         let body = self.blobs.reader(&hash).map_err(of_blobs)?;
         let body: Box<dyn Read + Send> = Box::new(body);
