@@ -1,7 +1,5 @@
 //! Why an attempt ended, as one of a few words that programs can act on.
 
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
-
 /// Why an attempt ended. The outcome's message says it for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Cause {
@@ -56,22 +54,6 @@ impl Cause {
     /// The cause of a number; `Unknown` for one of a newer version.
     pub fn from_number(number: u32) -> Cause {
         ALL.get(number as usize).map_or(Cause::Unknown, |(cause, _)| *cause)
-    }
-
-    /// What an outcome alone tells, for those that no executor made. An executor knows more: which
-    /// SIGKILL was for want of memory, which failure was the disk's.
-    pub fn of(outcome: &TaskOutcome) -> Cause {
-        match outcome.kind() {
-            OutcomeKind::OutcomeTimedOut => Cause::TimedOut,
-            OutcomeKind::OutcomeCancelled => Cause::Cancelled,
-            OutcomeKind::OutcomeInterrupted => Cause::WorkerStopped,
-            OutcomeKind::OutcomeReturned => Cause::NotStarted,
-            OutcomeKind::OutcomeSucceeded => Cause::Exit,
-            OutcomeKind::OutcomeFailed if outcome.signal != 0 => Cause::Signal,
-            OutcomeKind::OutcomeFailed if outcome.started_at_ms == 0 => Cause::NotStarted,
-            OutcomeKind::OutcomeFailed => Cause::Exit,
-            OutcomeKind::OutcomeUnspecified => Cause::Unknown,
-        }
     }
 }
 

@@ -27,7 +27,7 @@ mod verdict;
 
 pub(crate) use attempt::Refusal;
 pub use cause::Cause;
-pub(crate) use command::signal_name;
+pub(crate) use command::describe;
 pub use config::{Config, OnOutputLimit};
 pub use handle::Handle;
 pub(crate) use root::sweep;

@@ -115,15 +115,9 @@ impl Supervisor {
         &self,
         attempts: impl IntoIterator<Item = (&'a Attempt, i32)>,
     ) -> Vec<Vec<tree::Process>> {
-        let table = tree::snapshot();
-        let me = std::process::id() as i32;
-        let mains = tree::mains();
-        let marks = tree::stray_marks(&table, me, self.inner.adopts);
-        let of_one = |(attempt, pid): (&Attempt, i32)| {
-            let marked = |p| marks.get(&p) == Some(&attempt.mark);
-            let others = |p| p == me || (p != pid && mains.contains(&p));
-            tree::members(&table, Some(pid), &HashSet::new(), marked, others)
-        };
+        let look = tree::Look::take(self.inner.adopts);
+        let of_one =
+            |(attempt, pid): (&Attempt, i32)| look.left_of(pid, &attempt.mark, &HashSet::new());
         attempts.into_iter().map(of_one).collect()
     }
 }

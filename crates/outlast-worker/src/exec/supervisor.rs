@@ -249,24 +249,15 @@ impl Supervisor {
 
     /// One look at the process table, for all trees that are being ended.
     fn look_at_trees(&mut self, kill_by: Option<Instant>) {
-        let table = tree::snapshot();
-        let me = std::process::id() as i32;
-        let mains = tree::mains();
-        let marks = tree::stray_marks(&table, me, self.inner.adopts);
+        let look = tree::Look::take(self.inner.adopts);
         let now = Instant::now();
         let mut killing = false;
         self.stopping.retain(|_, stop| {
             let pid = stop.pid.as_raw_pid();
-            let left = tree::members(
-                &table,
-                Some(pid),
-                &stop.seen,
-                |p| marks.get(&p) == Some(&stop.attempt.mark),
-                |p| p == me || (p != pid && mains.contains(&p)),
-            );
+            let left = look.left_of(pid, &stop.attempt.mark, &stop.seen);
             stop.seen.extend(left.iter().map(tree::Process::identity));
-            for p in table.iter().filter(|p| p.dead && p.parent == me) {
-                if stop.seen.contains(&p.identity()) && !mains.contains(&p.pid) {
+            for p in look.dead() {
+                if stop.seen.contains(&p.identity()) && !look.mains.contains(&p.pid) {
                     tree::reap(p.pid);
                 }
             }

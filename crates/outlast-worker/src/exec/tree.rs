@@ -63,7 +63,7 @@ impl Process {
 }
 
 /// The whole process table; empty where there is no `/proc`.
-pub(super) fn snapshot() -> Vec<Process> {
+fn snapshot() -> Vec<Process> {
     let mut buffer = Vec::with_capacity(1024);
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
@@ -84,7 +84,7 @@ fn mark_of(pid: i32) -> Option<String> {
 
 /// The marks of those processes that can be strays: children of `me`, or, if orphans are not
 /// handed to us, of anyone. Read once and used for every attempt that is being stopped.
-pub(super) fn stray_marks(table: &[Process], me: i32, ours: bool) -> HashMap<i32, String> {
+fn stray_marks(table: &[Process], me: i32, ours: bool) -> HashMap<i32, String> {
     table
         .iter()
         .filter(|p| !p.dead && p.pid != me && (!ours || p.parent == me))
@@ -92,11 +92,43 @@ pub(super) fn stray_marks(table: &[Process], me: i32, ours: bool) -> HashMap<i32
         .collect()
 }
 
+/// One look at all processes, for as many attempts as there are.
+pub(super) struct Look {
+    pub table: Vec<Process>,
+    /// The main processes of attempts.
+    pub mains: BTreeSet<i32>,
+    marks: HashMap<i32, String>,
+    me: i32,
+}
+
+impl Look {
+    /// `adopts`: orphans are handed to this process.
+    pub fn take(adopts: bool) -> Look {
+        let table = snapshot();
+        let me = std::process::id() as i32;
+        let mains = mains();
+        let marks = stray_marks(&table, me, adopts);
+        Look { table, mains, marks, me }
+    }
+
+    /// The dead children of this process.
+    pub fn dead(&self) -> impl Iterator<Item = &Process> {
+        self.table.iter().filter(|p| p.dead && p.parent == self.me)
+    }
+
+    /// Who is left of the attempt with this main process and mark; see [`members`].
+    pub fn left_of(&self, pid: i32, mark: &str, seen: &HashSet<(i32, u64)>) -> Vec<Process> {
+        let marked = |p| self.marks.get(&p).is_some_and(|m| m == mark);
+        let others = |p| p == self.me || (p != pid && self.mains.contains(&p));
+        members(&self.table, Some(pid), seen, marked, others)
+    }
+}
+
 /// Who is left of a tree: living processes only, the main process included.
 ///
 /// `seen` are members of earlier looks: they keep belonging to it however they move.
 /// `others` never belong to it: the worker itself and the main processes of other attempts.
-pub(super) fn members(
+fn members(
     table: &[Process],
     main: Option<i32>,
     seen: &HashSet<(i32, u64)>,
@@ -233,7 +265,7 @@ impl Drop for Main {
 }
 
 /// The main processes of all attempts.
-pub(super) fn mains() -> BTreeSet<i32> {
+fn mains() -> BTreeSet<i32> {
     lock(&MAINS).clone()
 }
 

@@ -155,7 +155,7 @@ fn died(inner: &Inner, pid: i32, status: ExitStatus) -> (String, Cause) {
             {
                 return out_of_memory("exit code 137, one of its processes was", evidence);
             }
-            (format!("exit code {code}"), Cause::Exit)
+            (command::describe(status), Cause::Exit)
         }
         (None, Some(signal)) => {
             if signal == rustix::process::Signal::KILL.as_raw()
@@ -163,13 +163,9 @@ fn died(inner: &Inner, pid: i32, status: ExitStatus) -> (String, Cause) {
             {
                 return out_of_memory("it was", evidence);
             }
-            let message = match command::signal_name(signal) {
-                Some(name) => format!("killed by signal {signal} ({name})"),
-                None => format!("killed by signal {signal}"),
-            };
-            (message, Cause::Signal)
+            (command::describe(status), Cause::Signal)
         }
-        (None, None) => (status.to_string(), Cause::Unknown),
+        (None, None) => (command::describe(status), Cause::Unknown),
     }
 }
 

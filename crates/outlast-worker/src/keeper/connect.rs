@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A new keeper has this long to end what a former one left, and to answer.
@@ -87,7 +87,7 @@ impl Wish<'_> {
                 None => child.insert(self.start()?),
             };
             if let Ok(Some(status)) = started.try_wait() {
-                return Err(KeeperError::Ended(describe(status), self.end_of_log()));
+                return Err(KeeperError::Ended(crate::exec::describe(status), self.end_of_log()));
             }
             if Instant::now() > deadline {
                 return Err(KeeperError::Silent(self.root.to_owned(), log(self.root)));
@@ -115,16 +115,11 @@ impl Wish<'_> {
 
     /// Talks to a keeper until it is taken, or not.
     fn meet(&self, stream: UnixStream, fresh: bool) -> Result<Met, KeeperError> {
+        use io::ErrorKind as K;
         match self.greet(stream, fresh) {
             Ok(met) => met,
             // It ended while it was talked to.
-            Err(e)
-                if matches!(e.kind(), io::ErrorKind::UnexpectedEof)
-                    || matches!(
-                        e.kind(),
-                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                    ) =>
-            {
+            Err(e) if matches!(e.kind(), K::UnexpectedEof | K::BrokenPipe | K::ConnectionReset) => {
                 Ok(Met::Gone)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -207,19 +202,6 @@ fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<
 /// Whether nobody listens, as opposed to an address that cannot be used.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-}
-
-/// How a process ended, for people.
-pub(super) fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => match crate::exec::signal_name(signal) {
-            Some(name) => format!("killed by signal {signal} ({name})"),
-            None => format!("killed by signal {signal}"),
-        },
-        (None, None) => status.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 //! another.
 
 use super::client::{Client, Ours, id_of};
-use super::connect::{Connection, Wish, describe};
+use super::connect::{Connection, Wish};
 use super::proto::{self, Ask, Forget, Frames, ToKeeper};
 use crate::exec::{self, Cause, plain};
 use crate::runner::Event;
-use outlast_core::AttemptId;
 use outlast_wire::v2::OutcomeKind;
 use std::io;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ impl Client {
             }
             // Then what it left is ended from here.
             if exec::sweep(&self.root).is_ok() {
-                self.tell(self.orphans(&reason, |_| false));
+                self.tell(self.orphans(&reason, false));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY.1);
@@ -101,12 +100,17 @@ impl Client {
         self.out.open(stream);
         self.tell(events);
         let reason = died.unwrap_or("the connection to the keeper broke before it was told of it");
-        self.tell(self.orphans(reason, |_| died.is_none()));
+        self.tell(self.orphans(reason, died.is_none()));
         frames
     }
 
-    /// The outcomes of attempts that were given over a former connection and that no keeper has.
-    fn orphans(&self, reason: &str, returned: impl Fn(&AttemptId) -> bool) -> Vec<Event> {
+    /// The outcomes of attempts that were given over a former connection and that no keeper has:
+    /// `returned` if none can have begun there.
+    fn orphans(&self, reason: &str, returned: bool) -> Vec<Event> {
+        let (kind, cause) = match returned {
+            true => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
+            false => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
+        };
         let mut state = self.lock();
         let now = state.connection;
         let mut events = Vec::new();
@@ -116,10 +120,6 @@ impl Client {
                 continue;
             }
             *ours = Ours::Told;
-            let (kind, cause) = match returned(id) {
-                true => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
-                false => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
-            };
             let mut outcome = plain(&id.task, id.epoch, kind, reason);
             outcome.started_at_ms = started_at_ms;
             events.push(Event::Finished((outcome, cause)));
@@ -137,7 +137,7 @@ impl Client {
         drop(state);
         let reason = self.why();
         if exec::sweep(&self.root).is_ok() {
-            self.tell(self.orphans(&reason, |_| false));
+            self.tell(self.orphans(&reason, false));
         }
     }
 
@@ -150,7 +150,7 @@ impl Client {
             let deadline = Instant::now() + STATUS;
             while how.is_empty() && Instant::now() < deadline {
                 match child.try_wait() {
-                    Ok(Some(status)) => how = format!(" ({})", describe(status)),
+                    Ok(Some(status)) => how = format!(" ({})", exec::describe(status)),
                     _ => std::thread::sleep(Duration::from_millis(1)),
                 }
             }

@@ -103,10 +103,6 @@ impl Client {
     pub fn on_outage(self, tell: fn(&str)) -> Client {
         Client { on_outage: Some(tell), ..self }
     }
-    /// Whose client this is.
-    pub fn attempt(&self) -> &Attempt {
-        &self.attempt
-    }
 
     /// What the attempt may know about itself.
     ///

@@ -33,14 +33,6 @@ pub struct Spooled {
 }
 
 impl Spooled {
-    /// Its size in bytes.
-    pub fn len(&self) -> u64 {
-        self._room.taken
-    }
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
     pub(super) fn reopen(&self) -> io::Result<File> {
         File::open(&self.path)
     }

@@ -29,9 +29,6 @@ pub struct TaskContext {
     pub(super) link: Option<Link>,
 }
 
-/// The former name of [`TaskContext`].
-pub type CallContext = TaskContext;
-
 #[derive(Clone)]
 pub(super) struct Link {
     pub host: Weak<TaskHost>,
