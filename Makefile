@@ -3,6 +3,7 @@
 
 SEEDS ?= 2000
 SECONDS ?= 600
+BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -14,7 +15,7 @@ tools: ## install what the other targets need
 
 demo: tools ## live through two outages, in about a minute and a half
 	cargo build --release --locked -p outlast-cli
-	target/release/outlast demo
+	$(BIN)/outlast demo
 
 test: tools fmt lint arrows deny doc unit test-python ## everything that CI checks
 
@@ -37,20 +38,20 @@ unit:
 	cargo test --workspace --locked
 	cargo run --release --locked -q -p outlast-sim -- --seeds 1000000 --seconds 120
 	cargo build --release --locked -p outlast-cli -p outlast-torture
-	target/release/outlast-torture --seconds 120
+	$(BIN)/outlast-torture --seconds 120
 
 sim: tools ## simulate faults: make sim SEEDS=20000
 	cargo build --release --locked -p outlast-sim
-	target/release/outlast-sim --seeds $(SEEDS)
-	target/release/outlast-sim --planted
+	$(BIN)/outlast-sim --seeds $(SEEDS)
+	$(BIN)/outlast-sim --planted
 
 torture: tools ## kill, stop, cut off and starve real processes: make torture SECONDS=120 SEED=7
 	cargo build --release --locked -p outlast-cli -p outlast-torture
-	target/release/outlast-torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/outlast-torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: tools ## measure, beside the targets; about three minutes
 	cargo build --release --locked -p outlast-bench
-	target/release/outlast-bench --json bench/latest.json
+	$(BIN)/outlast-bench --json bench/latest.json
 
 PYTHON_ENV = target/python
 
