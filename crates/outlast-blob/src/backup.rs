@@ -1,23 +1,26 @@
 //! Copies of a store that another process may have open: packs are immutable, so they are linked
-//! where the file system can and copied where not; the index is copied by SQLite.
+//! where the file system can and copied where not; the index is copied by SQLite. Packs may lie
+//! in a bucket on either side.
 //!
 //! A collection that runs meanwhile may delete packs that the copied index names. Therefore packs
 //! are linked before the index is copied too, and an index some of whose packs are gone is copied
 //! again: by then it names those that took their place.
 
 use crate::packed::unpack;
+use crate::packs::{LocalPacks, PackStore};
 use crate::store::checked;
 use crate::{BlobError, Hash, index};
 use outlast_sqlite::{prepare_folder, private, sync_folder};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::{Path, PathBuf};
 
 /// How often an index is copied whose packs went away meanwhile.
 const TRIES: usize = 10;
+/// Bytes of a pack that are in memory while it travels from or to a bucket.
+const PIECE: u64 = 8 << 20;
 
 /// What a copy holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,26 +31,96 @@ pub struct Copied {
     pub bytes: u64,
 }
 
-/// Copies the store in `from` to the folder `to`, which must be empty or absent. Its packs lie
-/// below its own folder. What was durable before the call is in the copy; the copy is durable
-/// when this returns. `to` may share packs with `from` by hard links.
+/// A store that is not open: its folder, and its bucket if the packs lie in one.
+#[derive(Clone, Copy)]
+pub struct Home<'a> {
+    /// The folder with the index.
+    pub folder: &'a Path,
+    /// Where the packs lie if that is not below the folder.
+    pub bucket: Option<&'a dyn PackStore>,
+}
+
+impl<'a> Home<'a> {
+    /// A store that has all in its folder.
+    pub fn local(folder: &'a Path) -> Self {
+        Home { folder, bucket: None }
+    }
+
+    fn index(&self) -> PathBuf {
+        self.folder.join("index.db")
+    }
+
+    fn packs(&self) -> PathBuf {
+        self.folder.join("packs")
+    }
+}
+
+/// Which bucket the store in this folder has its packs in, if any.
+///
+/// # Errors
+/// When there is no index that can be read.
+pub fn packs_place(folder: &Path) -> Result<Option<String>, BlobError> {
+    index::packs_place(&open(&Home::local(folder).index(), false)?)
+}
+
+/// Copies the store `from` to `to`, whose folder must be empty or absent. What was durable before
+/// the call is in the copy; the copy is durable when this returns. Folders may share packs by hard
+/// links. A bucket must hold no packs of this store yet.
 ///
 /// # Errors
 /// [`BlobError`]; then `to` is of no use.
-pub fn copy_store(from: &Path, to: &Path) -> Result<Copied, BlobError> {
-    let (packs, copy) = (from.join("packs"), to.join("packs"));
-    prepare_folder(to)?;
-    prepare_folder(&copy)?;
-    link_all(&packs, &copy)?;
-    for _ in 0..TRIES {
-        copy_index(&from.join("index.db"), &to.join("index.db"))?;
-        let conn = open(&to.join("index.db"))?;
-        if let Some(done) = take(&conn, &packs, &copy)? {
-            for folder in [&copy, to] {
-                sync_folder(folder).map_err(|e| BlobError::file(folder, e))?;
-            }
-            return Ok(done);
+pub fn copy_store(from: Home<'_>, to: Home<'_>) -> Result<Copied, BlobError> {
+    let place = packs_place(from.folder)?;
+    let given = from.bucket.and_then(PackStore::place);
+    if place.as_deref() != given {
+        return Err(BlobError::elsewhere(place.as_deref(), given));
+    }
+    prepare_folder(to.folder)?;
+    if to.bucket.is_none() {
+        prepare_folder(&to.packs())?;
+        if from.bucket.is_none() {
+            link_all(&from.packs(), &to.packs())?;
         }
+    }
+    let mut there = HashMap::new();
+    let copied = copy_all(from, to, &mut there);
+    if let (Err(_), Some(bucket)) = (&copied, to.bucket) {
+        // The next try needs the place, and nobody else would delete them.
+        for name in there.keys() {
+            let _ = bucket.delete(name);
+        }
+    }
+    copied
+}
+
+fn copy_all(
+    from: Home<'_>,
+    to: Home<'_>,
+    there: &mut HashMap<String, u64>,
+) -> Result<Copied, BlobError> {
+    for round in 0..TRIES {
+        copy_index(&from.index(), &to.index())?;
+        let conn = open(&to.index(), true)?;
+        if let (0, Some(bucket)) = (round, to.bucket) {
+            unused(&conn, bucket)?;
+        }
+        let (ours, theirs) = (LocalPacks::new(from.packs()), LocalPacks::new(to.packs()));
+        let taken = match (from.bucket, to.bucket) {
+            (None, None) => take(&conn, &from.packs(), &to.packs())?,
+            (source, target) => {
+                let (source, target) = (source.unwrap_or(&ours), target.unwrap_or(&theirs));
+                carry(&conn, source, target, there)?
+            }
+        };
+        let Some(done) = taken else { continue };
+        index::set_packs_place(&conn, to.bucket.and_then(PackStore::place))?;
+        if to.bucket.is_none() {
+            sweep(&to.packs(), &conn)?;
+            sync_folder(&to.packs()).map_err(|e| BlobError::file(&to.packs(), e))?;
+        }
+        drop(conn);
+        sync_folder(to.folder).map_err(|e| BlobError::file(to.folder, e))?;
+        return Ok(done);
     }
     Err(BlobError::Io { detail: "packs moved whenever the index was read".into(), transient: true })
 }
@@ -58,13 +131,20 @@ pub fn copy_store(from: &Path, to: &Path) -> Result<Copied, BlobError> {
 ///
 /// # Errors
 /// [`BlobError`] names what is missing or damaged first.
-pub fn check_copy(dir: &Path, blobs: &[Hash], deep: bool) -> Result<(), BlobError> {
-    let conn = open(&dir.join("index.db"))?;
+pub fn check_copy(copy: Home<'_>, blobs: &[Hash], deep: bool) -> Result<(), BlobError> {
+    let conn = open(&copy.index(), false)?;
     let verdict: String = conn.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?;
     if verdict != "ok" {
         return Err(BlobError::Damaged { detail: verdict });
     }
-    let mut files: HashMap<String, (File, u64)> = HashMap::new();
+    let local = LocalPacks::new(copy.packs());
+    let packs = copy.bucket.unwrap_or(&local);
+    let mut sizes = HashMap::new();
+    packs
+        .list("", &mut |name, bytes| {
+            sizes.insert(name.to_owned(), bytes);
+        })
+        .map_err(|e| BlobError::io("packs", e))?;
     let (mut seen, mut bytes, mut room) = (HashSet::new(), Vec::new(), Vec::new());
     for blob in blobs {
         let body = index::manifest(&conn, blob)?.ok_or(BlobError::Unknown(*blob))?;
@@ -75,24 +155,14 @@ pub fn check_copy(dir: &Path, blobs: &[Hash], deep: bool) -> Result<(), BlobErro
             let place = index::place(&conn, chunk)?;
             let (pack, spot) = place.ok_or_else(|| BlobError::Missing(vec![*chunk]))?;
             let damaged = |detail: String| BlobError::ChunkDamaged { chunk: *chunk, detail };
-            if files.len() > 64 {
-                files.clear();
-            }
-            let (file, size) = match files.entry(pack) {
-                std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-                std::collections::hash_map::Entry::Vacant(none) => {
-                    let path = dir.join("packs").join(none.key());
-                    let file = File::open(&path).map_err(|e| damaged(e.to_string()))?;
-                    let size = file.metadata().map_err(|e| BlobError::file(&path, e))?.len();
-                    none.insert((file, size))
-                }
-            };
-            if spot.raw != *len || spot.pos + u64::from(spot.stored) > *size {
+            let size = *sizes.get(&pack).ok_or_else(|| damaged("its pack is gone".into()))?;
+            if spot.raw != *len || spot.pos + u64::from(spot.stored) > size {
                 return Err(damaged("its pack is cut short, or the index contradicts".into()));
             }
             if deep {
                 bytes.resize(spot.stored as usize, 0);
-                file.read_exact_at(&mut bytes, spot.pos).map_err(|e| damaged(e.to_string()))?;
+                let read = packs.read_at(&pack, spot.pos, &mut bytes);
+                read.map_err(|e| damaged(e.to_string()))?;
                 let compressed = spot.stored < spot.raw;
                 unpack(chunk, &bytes, compressed, spot.raw, &mut room).map_err(damaged)?;
             }
@@ -101,8 +171,8 @@ pub fn check_copy(dir: &Path, blobs: &[Hash], deep: bool) -> Result<(), BlobErro
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Connection, BlobError> {
-    Ok(outlast_sqlite::open_shared(path, &index::KIND, false)?)
+fn open(path: &Path, write: bool) -> Result<Connection, BlobError> {
+    Ok(outlast_sqlite::open_shared(path, &index::KIND, write)?)
 }
 
 fn copy_index(from: &Path, to: &Path) -> Result<(), BlobError> {
@@ -110,7 +180,21 @@ fn copy_index(from: &Path, to: &Path) -> Result<(), BlobError> {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(BlobError::file(to, e)),
         _ => {}
     }
-    Ok(outlast_sqlite::copy(&open(from)?, to)?)
+    Ok(outlast_sqlite::copy(&open(from, false)?, to)?)
+}
+
+/// A bucket that holds packs of this store is used by it, or was: when the copy is opened there,
+/// it would take for leftovers what it does not know.
+fn unused(conn: &Connection, bucket: &dyn PackStore) -> Result<(), BlobError> {
+    let prefix = index::prefix(conn, "")?;
+    let mut found = 0_u64;
+    bucket.list(&prefix, &mut |_, _| found += 1).map_err(|e| BlobError::io("packs", e))?;
+    if found == 0 {
+        return Ok(());
+    }
+    let at = bucket.place().unwrap_or_default();
+    let detail = format!("{at} holds {found} packs of this store already; give another prefix");
+    Err(BlobError::Io { detail, transient: false })
 }
 
 /// Links whatever is there, so that what is deleted soon is not lost.
@@ -128,11 +212,9 @@ fn link_all(from: &Path, to: &Path) -> Result<(), BlobError> {
     Ok(())
 }
 
-/// Links or copies the packs that this index names, and deletes the others. None when some are
-/// gone.
+/// Links or copies the packs that this index names. None when some are gone.
 fn take(conn: &Connection, from: &Path, to: &Path) -> Result<Option<Copied>, BlobError> {
     let mut done = Copied::default();
-    let mut named = HashSet::new();
     for pack in index::packs(conn)? {
         let target = to.join(&pack.name);
         let whole = |path: &Path| fs::metadata(path).is_ok_and(|m| m.len() >= pack.bytes);
@@ -147,15 +229,62 @@ fn take(conn: &Connection, from: &Path, to: &Path) -> Result<Option<Copied>, Blo
         }
         done.packs += 1;
         done.bytes += pack.bytes;
-        named.insert(pack.name);
     }
+    Ok(Some(done))
+}
+
+/// Deletes the packs that this index does not name.
+fn sweep(to: &Path, conn: &Connection) -> Result<(), BlobError> {
+    let named: HashSet<String> = index::packs(conn)?.into_iter().map(|pack| pack.name).collect();
     for entry in fs::read_dir(to).map_err(|e| BlobError::file(to, e))? {
         let entry = entry.map_err(|e| BlobError::file(to, e))?;
         if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
             fs::remove_file(entry.path()).map_err(|e| BlobError::file(&entry.path(), e))?;
         }
     }
+    Ok(())
+}
+
+/// Carries the packs that this index names, those that are not there already. None when some are
+/// gone.
+fn carry(
+    conn: &Connection,
+    from: &dyn PackStore,
+    to: &dyn PackStore,
+    there: &mut HashMap<String, u64>,
+) -> Result<Option<Copied>, BlobError> {
+    let mut done = Copied::default();
+    for pack in index::packs(conn)? {
+        if there.get(&pack.name) != Some(&pack.bytes) {
+            match carry_one(from, to, &pack.name, pack.bytes) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                other => other.map_err(|e| BlobError::io(format_args!("pack {}", pack.name), e))?,
+            }
+            there.insert(pack.name, pack.bytes);
+        }
+        done.packs += 1;
+        done.bytes += pack.bytes;
+    }
+    to.sync_names().map_err(|e| BlobError::io("packs", e))?;
     Ok(Some(done))
+}
+
+fn carry_one(from: &dyn PackStore, to: &dyn PackStore, name: &str, bytes: u64) -> io::Result<()> {
+    let mut copy = to.create(name)?;
+    let mut piece = Vec::new();
+    let mut at = 0;
+    while at < bytes {
+        piece.resize(PIECE.min(bytes - at) as usize, 0);
+        let read = from.read_at(name, at, &mut piece);
+        let written = read.and_then(|()| copy.append(&mut [IoSlice::new(&piece)]));
+        if let Err(e) = written {
+            drop(copy);
+            let _ = to.delete(name);
+            return Err(e);
+        }
+        at += piece.len() as u64;
+    }
+    copy.seal()
 }
 
 fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -33,6 +33,14 @@ pub enum BlobError {
         /// Which file.
         path: PathBuf,
     },
+    /// The packs are not where they were looked for.
+    #[error("the packs of this blob store lie in {at}, not in {asked}")]
+    Elsewhere {
+        /// Where they lie.
+        at: String,
+        /// Where they were looked for.
+        asked: String,
+    },
     /// The index cannot be trusted.
     #[error("the index of the blob store is damaged: {detail}; restore it from a copy")]
     Damaged {
@@ -119,6 +127,11 @@ impl BlobError {
     /// Whether there was no room.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskFull)
+    }
+
+    pub(crate) fn elsewhere(at: Option<&str>, asked: Option<&str>) -> Self {
+        let named = |place: Option<&str>| place.unwrap_or("the folder beside its index").to_owned();
+        Self::Elsewhere { at: named(at), asked: named(asked) }
     }
 
     pub(crate) fn damaged(what: &str, detail: impl std::fmt::Display) -> Self {

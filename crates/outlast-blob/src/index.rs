@@ -298,6 +298,33 @@ pub(crate) fn prefix(conn: &Connection, fresh: &str) -> Result<String, BlobError
     Ok(conn.query_row("SELECT value FROM meta WHERE key = 'prefix'", [], |r| r.get(0))?)
 }
 
+/// Where the packs lie when that is not beside the index, see [`crate::packs::PackStore::place`].
+pub(crate) fn packs_place(conn: &Connection) -> Result<Option<String>, BlobError> {
+    let mut query = conn.prepare("SELECT value FROM meta WHERE key = 'packs'")?;
+    Ok(query.query_row([], |r| r.get(0)).optional()?)
+}
+
+/// Says that they lie there.
+pub(crate) fn set_packs_place(conn: &Connection, place: Option<&str>) -> Result<(), BlobError> {
+    match place {
+        Some(place) => conn.execute("INSERT OR REPLACE INTO meta VALUES ('packs', ?1)", [place])?,
+        None => conn.execute("DELETE FROM meta WHERE key = 'packs'", [])?,
+    };
+    Ok(())
+}
+
+/// Refuses packs that are not this index's; a new index takes them as its own.
+pub(crate) fn belong(conn: &Connection, place: Option<&str>) -> Result<(), BlobError> {
+    if !conn.prepare("SELECT 1 FROM meta WHERE key = 'prefix'")?.exists([])? {
+        return set_packs_place(conn, place);
+    }
+    let known = packs_place(conn)?;
+    match known.as_deref() == place {
+        true => Ok(()),
+        false => Err(BlobError::elsewhere(known.as_deref(), place)),
+    }
+}
+
 /// After the wall clock was set back: nothing is from the future.
 pub(crate) fn not_after(conn: &Connection, now: u64) -> Result<(), BlobError> {
     let now = int(now)?;

@@ -38,7 +38,7 @@ mod state;
 mod store;
 
 #[cfg(unix)]
-pub use backup::{Copied, check_copy, copy_store};
+pub use backup::{Copied, Home, check_copy, copy_store, packs_place};
 pub use collect::Collected;
 pub use error::BlobError;
 pub use hash::Hash;

@@ -117,6 +117,7 @@ impl Blobs {
                 Arc::new(LocalPacks::new(folder))
             }
         };
+        index::belong(&conn, packs.place())?;
         // SQLite syncs the index, not the name that we gave it.
         sync_folder(dir).map_err(|e| BlobError::file(dir, e))?;
         let clock = Clock::start();
@@ -302,7 +303,10 @@ fn reconcile(
         }
         Some(_) => {}
     });
-    listed.map_err(|e| BlobError::io("packs", e))?;
+    listed.map_err(|e| match packs.place() {
+        Some(place) => BlobError::io(format_args!("packs in {place}"), e),
+        None => BlobError::io("packs", e),
+    })?;
     for name in orphans {
         packs.delete(&name).map_err(|e| BlobError::io(format_args!("pack {name}"), e))?;
     }

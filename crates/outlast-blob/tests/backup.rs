@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use outlast_blob::{BlobError, Blobs, Config, Hash, check_copy, copy_store};
+use outlast_blob::{BlobError, Blobs, Config, Hash, Home, check_copy, copy_store};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -44,8 +44,8 @@ fn a_copy_is_whole_while_packs_come_go_and_move() {
         last += 1;
         let before: Vec<Hash> = kept.lock().unwrap().iter().copied().collect();
         let copy = dir.path().join(format!("copy-{last}"));
-        copy_store(&store, &copy).unwrap();
-        check_copy(&copy, &before, true).unwrap();
+        copy_store(Home::local(&store), Home::local(&copy)).unwrap();
+        check_copy(Home::local(&copy), &before, true).unwrap();
     }
     stop.store(true, Ordering::Relaxed);
     worker.join().unwrap();
@@ -63,22 +63,31 @@ fn a_check_finds_what_is_missing_or_damaged() {
     let blobs = open(&store);
     let put = blobs.put(&noise(1, 300_000)[..]).unwrap();
     drop(blobs);
-    copy_store(&store, &copy).unwrap();
+    copy_store(Home::local(&store), Home::local(&copy)).unwrap();
     let all = [put.manifest];
-    check_copy(&copy, &all, true).unwrap();
+    check_copy(Home::local(&copy), &all, true).unwrap();
     let unknown = [Hash::of(b"x")];
-    assert!(matches!(check_copy(&copy, &unknown, false), Err(BlobError::Unknown(_))));
+    assert!(matches!(check_copy(Home::local(&copy), &unknown, false), Err(BlobError::Unknown(_))));
     let (pack, len) = packs(&copy).remove(0);
     let mut bytes = std::fs::read(&pack).unwrap();
     bytes[len as usize / 2] ^= 1;
     std::fs::remove_file(&pack).unwrap();
     std::fs::write(&pack, &bytes).unwrap();
-    check_copy(&copy, &all, false).unwrap();
-    assert!(matches!(check_copy(&copy, &all, true), Err(BlobError::ChunkDamaged { .. })));
+    check_copy(Home::local(&copy), &all, false).unwrap();
+    assert!(matches!(
+        check_copy(Home::local(&copy), &all, true),
+        Err(BlobError::ChunkDamaged { .. })
+    ));
     std::fs::write(&pack, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(matches!(check_copy(&copy, &all, false), Err(BlobError::ChunkDamaged { .. })));
+    assert!(matches!(
+        check_copy(Home::local(&copy), &all, false),
+        Err(BlobError::ChunkDamaged { .. })
+    ));
     std::fs::remove_file(&pack).unwrap();
-    assert!(matches!(check_copy(&copy, &all, false), Err(BlobError::ChunkDamaged { .. })));
+    assert!(matches!(
+        check_copy(Home::local(&copy), &all, false),
+        Err(BlobError::ChunkDamaged { .. })
+    ));
     // The store was not touched by all that.
     assert_eq!(read(&open(&store), &put.manifest), noise(1, 300_000));
 }

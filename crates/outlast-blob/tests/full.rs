@@ -22,6 +22,10 @@ struct SmallWriter {
 }
 
 impl PackStore for SmallDisk {
+    fn place(&self) -> Option<&str> {
+        None
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn PackWriter>> {
         let inner = self.inner.create(name)?;
         Ok(Box::new(SmallWriter { inner, left: self.left.clone() }))

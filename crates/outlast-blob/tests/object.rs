@@ -5,19 +5,19 @@ mod common;
 use common::*;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use outlast_blob::packs::ObjectPacks;
-use outlast_blob::{Blobs, Config};
+use outlast_blob::packs::{ObjectPacks, PackStore};
+use outlast_blob::{BlobError, Blobs, Config, Home, check_copy, copy_store, packs_place};
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::tempdir;
 
 fn open_in(bucket: &Arc<dyn ObjectStore>, dir: &Path) -> Blobs {
-    let packs = ObjectPacks::new(bucket.clone()).unwrap();
+    let packs = ObjectPacks::new(bucket.clone(), "bucket").unwrap();
     Blobs::open(dir, Config { packs: Some(Arc::new(packs)), ..Config::default() }).unwrap()
 }
 
 fn objects(bucket: &Arc<dyn ObjectStore>) -> usize {
-    let packs = ObjectPacks::new(bucket.clone()).unwrap();
+    let packs = ObjectPacks::new(bucket.clone(), "bucket").unwrap();
     let mut count = 0;
     outlast_blob::packs::PackStore::list(&packs, "", &mut |_, _| count += 1).unwrap();
     count
@@ -75,6 +75,69 @@ fn leftovers_of_a_killed_put_are_deleted_and_those_of_others_are_not() {
     assert!(read(&open_in(&bucket, other.path()), &theirs) == noise(1, 1000));
 }
 
+fn in_bucket(bucket: &Arc<dyn ObjectStore>, place: &str) -> ObjectPacks {
+    ObjectPacks::new(bucket.clone(), place).unwrap()
+}
+
+#[test]
+fn a_store_finds_its_packs_in_its_own_place_only() {
+    let bucket: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (dir, local) = (tempdir().unwrap(), tempdir().unwrap());
+    let put = open_in(&bucket, dir.path()).put(&noise(1, 1000)[..]).unwrap();
+    drop(open(local.path()));
+    let elsewhere = |result: Result<Blobs, BlobError>| match result.err() {
+        Some(BlobError::Elsewhere { at, asked }) => (at, asked),
+        other => panic!("{other:?}"),
+    };
+    let folder = "the folder beside its index".to_owned();
+    let opened = Blobs::open(dir.path(), Config::default());
+    assert_eq!(elsewhere(opened), ("bucket".into(), folder.clone()));
+    let other: Arc<dyn PackStore> = Arc::new(in_bucket(&bucket, "other"));
+    for (place, at) in [(dir.path(), "bucket".to_owned()), (local.path(), folder)] {
+        let config = Config { packs: Some(other.clone()), ..Config::default() };
+        assert_eq!(elsewhere(Blobs::open(place, config)), (at, "other".into()));
+    }
+    assert!(read(&open_in(&bucket, dir.path()), &put.manifest) == noise(1, 1000));
+}
+
+#[test]
+fn copies_go_out_of_a_bucket_and_into_another_one() {
+    let (first, second): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) =
+        (Arc::new(InMemory::new()), Arc::new(InMemory::new()));
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let blobs = open_in(&first, &at("store"));
+    let large = blobs.put(&noise(1, 70 << 20)[..]).unwrap().manifest;
+    let bucket = in_bucket(&first, "bucket");
+    let store = at("store");
+    let from = Home { folder: &store, bucket: Some(&bucket) };
+    let (backup, back) = (at("backup"), at("back"));
+    // The store is open, and its packs are where it says.
+    assert!(matches!(
+        copy_store(Home::local(&store), Home::local(&backup)),
+        Err(BlobError::Elsewhere { .. })
+    ));
+    let copied = copy_store(from, Home::local(&backup)).unwrap();
+    assert_eq!(copied.packs, 2);
+    check_copy(Home::local(&backup), &[large], true).unwrap();
+    assert_eq!(packs_place(&backup).unwrap(), None);
+    assert!(read(&open(&backup), &large) == noise(1, 70 << 20));
+
+    // Not among its own packs.
+    let again = copy_store(Home::local(&backup), Home { folder: &back, bucket: Some(&bucket) });
+    assert!(matches!(again, Err(BlobError::Io { transient: false, .. })), "{again:?}");
+    assert_eq!(objects(&first), 2);
+
+    let other = in_bucket(&second, "other");
+    let to = Home { folder: &back, bucket: Some(&other) };
+    assert_eq!(copy_store(Home::local(&backup), to).unwrap(), copied);
+    check_copy(to, &[large], true).unwrap();
+    assert_eq!(packs_place(&back).unwrap().as_deref(), Some("other"));
+    drop(blobs);
+    let config = Config { packs: Some(Arc::new(other)), ..Config::default() };
+    assert!(read(&Blobs::open(&back, config).unwrap(), &large) == noise(1, 70 << 20));
+}
+
 #[test]
 fn it_can_be_used_and_dropped_in_an_asynchronous_program() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -85,20 +148,4 @@ fn it_can_be_used_and_dropped_in_an_asynchronous_program() {
         let put = blobs.put(&noise(1, 10 << 20)[..]).unwrap();
         assert!(read(&blobs, &put.manifest) == noise(1, 10 << 20));
     });
-}
-
-/// Needs a server, for example `moto_server`, and a bucket there.
-#[cfg(feature = "s3")]
-#[test]
-#[ignore = "set OUTLAST_S3_ENDPOINT, OUTLAST_S3_BUCKET and the usual AWS_ variables"]
-fn packs_in_s3() {
-    rustls::crypto::ring::default_provider().install_default().unwrap();
-    let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
-    let bucket = object_store::aws::AmazonS3Builder::from_env()
-        .with_endpoint(var("OUTLAST_S3_ENDPOINT"))
-        .with_bucket_name(var("OUTLAST_S3_BUCKET"))
-        .with_allow_http(true)
-        .build()
-        .unwrap();
-    lifetime(Arc::new(bucket));
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(
     after_help = "The copy is consistent, and holds the data of every checkpoint that is kept. On the same disk \
-blobs are hard links: carry the folder to another disk.
+blobs are hard links: carry the folder to another disk. Those in a bucket are fetched.
 
 Examples:
   outlast backup /mnt/backups/$(date +%F)
@@ -37,6 +37,9 @@ pub(crate) struct RestoreArgs {
     /// Folder to be made
     #[arg(long, value_name = "FOLDER")]
     data_dir: PathBuf,
+    /// Put checkpoints into this bucket, s3://BUCKET/PREFIX, with no packs of this store yet
+    #[arg(long, env = "OUTLAST_BLOB_STORE", value_name = "URL")]
+    blob_store: Option<String>,
     /// Do not read all checkpoints to check them
     #[arg(long)]
     quick: bool,
@@ -49,8 +52,9 @@ pub(crate) fn backup(context: &Context, args: BackupArgs) -> anyhow::Result<u8> 
 }
 
 pub(crate) fn restore(context: &Context, args: RestoreArgs) -> anyhow::Result<u8> {
-    let info =
-        outlast_coordinator::restore(&args.from, &args.data_dir, !args.quick).map_err(usage)?;
+    let bucket = args.blob_store.as_deref();
+    let restored = outlast_coordinator::restore(&args.from, &args.data_dir, !args.quick, bucket);
+    let info = restored.map_err(usage)?;
     let made = format!("{} holds, as of {},", args.data_dir.display(), info.made_at);
     report(context, &info, &made)?;
     eprintln!("start it with `outlast coordinator --data-dir {}`", args.data_dir.display());

@@ -35,6 +35,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "heartbeat_interval",
             "heartbeat_timeout",
             "max_unfinished",
+            "blob_store",
             "blob_budget",
             "blob_grace",
             "gc_interval",

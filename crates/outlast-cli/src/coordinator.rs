@@ -12,7 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(clap::Args)]
 #[command(after_help = "Without an API key it listens on loopback only. To serve other machines:
   outlast keys add --role operate admin && outlast keys add --role worker fleet
-  outlast coordinator --listen 0.0.0.0:7117 --tls-cert cert.pem --tls-key key.pem")]
+  outlast coordinator --listen 0.0.0.0:7117 --tls-cert cert.pem --tls-key key.pem
+To keep checkpoints in a bucket (AWS_ENDPOINT_URL and the other usual variables are read):
+  outlast coordinator --blob-store s3://BUCKET/PREFIX")]
 pub(crate) struct Args {
     /// Where to listen [default: 127.0.0.1:7117]
     #[arg(long, env = "OUTLAST_LISTEN", value_name = "ADDRESS")]
@@ -35,7 +37,10 @@ pub(crate) struct Args {
     /// Unfinished tasks accepted at a time [default: 1000000]
     #[arg(long, value_name = "N")]
     max_unfinished: Option<usize>,
-    /// Disk that checkpoints may take here, such as 50G [default: as much as there is]
+    /// Keep checkpoints in this bucket, s3://BUCKET/PREFIX, instead of in the data folder
+    #[arg(long, env = "OUTLAST_BLOB_STORE", value_name = "URL")]
+    blob_store: Option<String>,
+    /// Disk (or bucket) that checkpoints may take, such as 50G [default: as much as there is]
     #[arg(long, env = "OUTLAST_BLOB_BUDGET", value_parser = args::bytes, value_name = "SIZE")]
     blob_budget: Option<u64>,
     /// How long uploaded data stays that no checkpoint refers to yet [default: 1h]
@@ -109,6 +114,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     };
     let default = BlobConfig::default();
     let blobs = BlobConfig {
+        bucket: args.blob_store.or_else(|| file.text("coordinator", "blob_store")),
         budget: args.blob_budget.or(file.bytes("coordinator", "blob_budget")),
         grace: time(args.blob_grace, "blob_grace", default.grace)?,
         collect_every: time(args.gc_interval, "gc_interval", default.collect_every)?,

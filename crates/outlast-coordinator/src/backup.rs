@@ -5,9 +5,9 @@
 //! for an hour: so the blobs copied later hold all of it. That is checked at the end all the same,
 //! and where it does not hold (a copy that took longer than that) all is copied again.
 
-use crate::clock;
 use crate::server::Config;
-use outlast_blob::{BlobError, Copied, Hash, check_copy, copy_store};
+use crate::{blobs, clock};
+use outlast_blob::{BlobError, Copied, Hash, Home, check_copy, copy_store, packs_place};
 use outlast_store::{CoordReader, CoordStore, StoreError};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -68,7 +68,7 @@ pub enum BackupError {
 
 /// Copies the data in `data_dir`, whose coordinator may be running, to the folder `to`. Blocks.
 /// Blobs are hard links where that is possible: a copy on the same disk costs little, and is to
-/// be carried elsewhere.
+/// be carried elsewhere. Those in a bucket are fetched.
 ///
 /// # Errors
 /// [`BackupError`]; then `to` is as it was.
@@ -103,13 +103,18 @@ fn copy(from: &Path, to: &Path) -> Result<BackupInfo, BackupError> {
     let made_at = clock::text(clock::wall());
     let blobs = Config::blob_folder(from);
     let copied = match blobs.is_dir() {
-        true => copy_store(&blobs, &Config::blob_folder(to))?,
+        true => {
+            let place = packs_place(&blobs)?;
+            let bucket = place.as_deref().map(blobs::bucket).transpose()?;
+            let home = Home { folder: &blobs, bucket: bucket.as_deref() };
+            copy_store(home, Home::local(&Config::blob_folder(to)))?
+        }
         false => Copied::default(),
     };
     let reader = CoordReader::open(&file)?;
     let kept = kept(&reader)?;
     if !kept.is_empty() {
-        check_copy(&Config::blob_folder(to), &kept, false)?;
+        check_copy(Home::local(&Config::blob_folder(to)), &kept, false)?;
     }
     let counts = reader.counts()?;
     Ok(BackupInfo {
@@ -131,11 +136,17 @@ fn kept(reader: &CoordReader) -> Result<Vec<Hash>, BackupError> {
 
 /// Makes the data folder `data_dir` from a backup. Blocks. No coordinator may go on from the data
 /// that was backed up once one runs on this: both would speak with the same name. `deep` reads all
-/// checkpoints and checks them.
+/// checkpoints and checks them. Blobs go to the `bucket` if there is one.
 ///
 /// # Errors
 /// [`BackupError`]; then there is no such folder.
-pub fn restore(from: &Path, data_dir: &Path, deep: bool) -> Result<BackupInfo, BackupError> {
+pub fn restore(
+    from: &Path,
+    data_dir: &Path,
+    deep: bool,
+    bucket: Option<&str>,
+) -> Result<BackupInfo, BackupError> {
+    let bucket = bucket.map(blobs::bucket).transpose()?;
     let info = label(from)?;
     let place = Place::new(data_dir)?;
     place.clear()?;
@@ -157,11 +168,13 @@ pub fn restore(from: &Path, data_dir: &Path, deep: bool) -> Result<BackupInfo, B
     let kept = kept(&reader)?;
     drop(reader);
     let blobs = Config::blob_folder(from);
+    let folder = Config::blob_folder(&place.temp);
+    let home = Home { folder: &folder, bucket: bucket.as_deref() };
     if blobs.is_dir() {
-        copy_store(&blobs, &Config::blob_folder(&place.temp))?;
+        copy_store(Home::local(&blobs), home)?;
     }
     if !kept.is_empty() {
-        check_copy(&Config::blob_folder(&place.temp), &kept, deep)?;
+        check_copy(home, &kept, deep)?;
     }
     let note = format!(
         "the coordinator was restored from a backup of {}; what happened since is not known, and \

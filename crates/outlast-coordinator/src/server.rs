@@ -53,6 +53,8 @@ pub struct Config {
 /// How the coordinator keeps blobs, which are the data of checkpoints.
 #[derive(Debug, Clone)]
 pub struct BlobConfig {
+    /// Where their packs lie instead of in the data folder: `s3://BUCKET/PREFIX`.
+    pub bucket: Option<String>,
     /// Bytes that they may take on disk; none: what the disk has.
     pub budget: Option<u64>,
     /// How long what was uploaded stays though no checkpoint refers to it yet; 1 h.
@@ -67,7 +69,13 @@ impl Default for BlobConfig {
     fn default() -> Self {
         let (hour, ten_minutes) = (Duration::from_secs(3600), Duration::from_secs(600));
         let keep_done = hour * 24 * 7;
-        BlobConfig { budget: None, grace: hour, collect_every: ten_minutes, keep_done }
+        BlobConfig {
+            bucket: None,
+            budget: None,
+            grace: hour,
+            collect_every: ten_minutes,
+            keep_done,
+        }
     }
 }
 
@@ -93,7 +101,13 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The store of blobs cannot be opened.
     #[error(transparent)]
-    Blobs(#[from] BlobError),
+    Blobs(BlobError),
+    /// They lie elsewhere.
+    #[error("{error}; {}", elsewhere(error))]
+    Elsewhere {
+        /// Where they lie, and where they were looked for.
+        error: BlobError,
+    },
     /// The address cannot be bound.
     #[error("cannot listen on {0}: {1}; choose another address with --listen")]
     Listen(SocketAddr, io::Error),
@@ -103,6 +117,27 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+/// What to do about it.
+fn elsewhere(error: &BlobError) -> String {
+    match error {
+        BlobError::Elsewhere { at, .. } if at.contains("://") => {
+            format!("start it with --blob-store {at}")
+        }
+        _ => "start it without --blob-store; to move them there, make a backup and restore it \
+              with --blob-store"
+            .into(),
+    }
+}
+
+impl From<BlobError> for StartError {
+    fn from(error: BlobError) -> StartError {
+        match error {
+            BlobError::Elsewhere { .. } => StartError::Elsewhere { error },
+            other => StartError::Blobs(other),
+        }
+    }
 }
 
 /// A coordinator that runs.
@@ -153,9 +188,10 @@ impl Coordinator {
         let readers = Readers::new(&store)?;
         let reader = store.reader()?;
         let folder = Config::blob_folder(dir);
-        let budget = config.blobs.budget;
+        let BlobConfig { bucket, budget, .. } = config.blobs.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            Blobs::open(folder, outlast_blob::Config { budget, ..Default::default() })
+            let packs = bucket.as_deref().map(blobs::bucket).transpose()?;
+            Blobs::open(folder, outlast_blob::Config { budget, packs, ..Default::default() })
         });
         let opened = opened.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
         let shelf = BlobShelf::new(opened, config.blobs.grace);

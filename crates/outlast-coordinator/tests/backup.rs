@@ -49,7 +49,7 @@ async fn work_goes_on_from_a_backup_and_nothing_counts_twice() {
     c.shutdown().await;
     fs::remove_dir_all(at("data")).unwrap();
 
-    restore(&at("copy"), &at("new"), true).unwrap();
+    restore(&at("copy"), &at("new"), true, None).unwrap();
     let c = Coordinator::start(config(&at("new"))).await.unwrap();
     assert_eq!(get(&c, "/api/v1/info").await.1["coordinator_id"], info.coordinator_id.as_str());
     assert_eq!(get(&c, "/api/v1/tasks/done").await.1["state"], "succeeded");
@@ -117,15 +117,15 @@ async fn what_is_no_backup_is_not_restored() {
     fs::create_dir(at("copy")).unwrap();
     backup(&at("data"), &at("copy")).unwrap();
     c.shutdown().await;
-    assert!(matches!(restore(&at("data"), &at("new"), true), Err(BackupError::NoBackup(..))));
-    assert!(matches!(restore(&at("copy"), &at("data"), true), Err(BackupError::Taken(_))));
+    assert!(matches!(restore(&at("data"), &at("new"), true, None), Err(BackupError::NoBackup(..))));
+    assert!(matches!(restore(&at("copy"), &at("data"), true, None), Err(BackupError::Taken(_))));
     let file = at("copy").join("coordinator.db");
     let whole = fs::read(&file).unwrap();
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    restore(&at("copy"), &at("new"), true).unwrap_err();
+    restore(&at("copy"), &at("new"), true, None).unwrap_err();
     assert!(!at("new").exists());
     fs::write(&file, &whole).unwrap();
-    restore(&at("copy"), &at("new"), true).unwrap();
+    restore(&at("copy"), &at("new"), true, None).unwrap();
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
 }

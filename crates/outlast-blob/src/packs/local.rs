@@ -40,6 +40,10 @@ impl LocalPacks {
 }
 
 impl PackStore for LocalPacks {
+    fn place(&self) -> Option<&str> {
+        None
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn PackWriter>> {
         let path = self.folder.join(name);
         let file = private(OpenOptions::new().write(true).create_new(true)).open(path)?;

@@ -1,10 +1,14 @@
 //! Where packs lie: files that are written once, synced, read anywhere and deleted whole.
 //! Knows nothing of chunks or the index.
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod local;
 #[cfg(feature = "object-store")]
 mod object;
 
+#[cfg(feature = "s3")]
+pub use bucket::open_bucket;
 pub use local::LocalPacks;
 #[cfg(feature = "object-store")]
 pub use object::ObjectPacks;
@@ -17,6 +21,10 @@ use std::io::{self, IoSlice};
 /// Errors are [`io::Error`]s whose kind tells what matters: `NotFound` when there is no such
 /// pack, `UnexpectedEof` when it is shorter than asked for, `StorageFull` when there is no room.
 pub trait PackStore: Send + Sync {
+    /// Names this place as a person would, such as `s3://bucket/prefix`, if it is not the folder
+    /// beside the index. An index knows the place of its packs, and refuses any other.
+    fn place(&self) -> Option<&str>;
+
     /// Starts a pack. What is written may become visible at any time, but is durable only when
     /// [`PackWriter::seal`] and then [`PackStore::sync_names`] have returned.
     ///

@@ -22,6 +22,7 @@ const FOLDER: &str = "packs";
 /// the bucket expire that by a lifecycle rule. Memory: 40 MiB for each pack being written.
 pub struct ObjectPacks {
     inner: Inner,
+    place: String,
     /// Requests run here, so that blocking callers need no runtime of their own.
     runtime: Option<Runtime>,
 }
@@ -33,16 +34,16 @@ struct Inner {
 }
 
 impl ObjectPacks {
-    /// The packs in this object store.
+    /// The packs in this object store, which `place` names.
     ///
     /// # Errors
     /// When the thread for requests cannot be started.
-    pub fn new(store: Arc<dyn ObjectStore>) -> io::Result<Self> {
+    pub fn new(store: Arc<dyn ObjectStore>, place: impl Into<String>) -> io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
         let runtime =
             builder.worker_threads(1).thread_name("outlast-blob-s3").enable_all().build()?;
         let inner = Inner { store, handle: runtime.handle().clone() };
-        Ok(Self { inner, runtime: Some(runtime) })
+        Ok(Self { inner, place: place.into(), runtime: Some(runtime) })
     }
 }
 
@@ -72,6 +73,10 @@ impl Inner {
 }
 
 impl PackStore for ObjectPacks {
+    fn place(&self) -> Option<&str> {
+        Some(&self.place)
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn PackWriter>> {
         let (inner, path) = (self.inner.clone(), path(name));
         Ok(Box::new(ObjectWriter { inner, path, small: Vec::new(), upload: None }))

@@ -3,6 +3,7 @@
 
 pub(crate) mod collect;
 
+use outlast_blob::packs::{PackStore, open_bucket};
 use outlast_blob::{BlobError, Blobs, Hash};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,16 @@ const UPLOADS: usize = 128;
 const LARGE: usize = 4;
 /// Manifests remembered as accepted lately.
 const REMEMBERED: usize = 16_384;
+
+/// The bucket at this address.
+///
+/// # Errors
+/// When it is none, or the environment does not say how to reach it.
+pub(crate) fn bucket(address: &str) -> Result<Arc<dyn PackStore>, BlobError> {
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let wrong = |e: std::io::Error| BlobError::Io { detail: e.to_string(), transient: false };
+    open_bucket(address).map_err(wrong)
+}
 
 /// The blob store and what belongs to it. Clones are the same.
 #[derive(Clone)]
