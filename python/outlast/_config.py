@@ -109,19 +109,6 @@ def address(url: Any) -> str:
     return _WORKER_PATH.sub("", url.strip().rstrip("/")).rstrip("/")
 
 
-def http_address(url: Any) -> str:
-    """The same for HTTP requests."""
-    url = address(url)
-    scheme, found, rest = url.partition("://")
-    if not found:
-        scheme, rest = "http", url
-    scheme = {"ws": "http", "wss": "https"}.get(scheme.lower(), scheme)
-    host, slash, path = rest.partition("/")
-    if scheme == "http" and ":" not in host.rpartition("]")[2]:
-        host += ":7117"
-    return f"{scheme}://{host}{slash}{path}"
-
-
 def worker_name(name: Any) -> str:
     """
     :raises ConfigurationError: if no coordinator would take it.

@@ -88,9 +88,10 @@ class Client:
         from ._outlast import Client as Raw
 
         url = url or os.environ.get("OUTLAST_COORDINATOR") or "http://127.0.0.1:7117"
-        self.url = _config.http_address(url)
         key = api_key or os.environ.get("OUTLAST_API_KEY") or None
-        self._raw = Raw(self.url, key, os.fspath(ca) if ca is not None else None, patience)
+        ca = os.fspath(ca) if ca is not None else None
+        self._raw = Raw(_config.address(url), key, ca, patience)
+        self.url: str = self._raw.url
         self._allow_pickle = allow_pickle
 
     def __repr__(self) -> str:

@@ -129,16 +129,23 @@ impl Client {
     #[pyo3(signature = (url, api_key=None, ca=None, patience=60.0))]
     fn new(
         py: Python<'_>,
-        url: String,
+        url: &str,
         api_key: Option<String>,
         ca: Option<PathBuf>,
         patience: f64,
     ) -> PyResult<Client> {
         let patience = Duration::try_from_secs_f64(patience)
             .map_err(|e| error(py, "ConfigurationError", format!("patience: {e}").as_str()))?;
-        let made = build(&url, &api_key, &ca, patience).map_err(|e| client_error(py, &e))?;
+        let made = build(url, &api_key, &ca, patience).map_err(|e| client_error(py, &e))?;
+        let url = made.url().to_owned();
         let made = Mutex::new((std::process::id(), made));
         Ok(Client { url, key: api_key, ca, patience, made })
+    }
+
+    /// Its coordinator's address in full.
+    #[getter]
+    fn url(&self) -> &str {
+        &self.url
     }
 
     /// (the task as JSON, whether it is new)

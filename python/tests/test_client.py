@@ -123,3 +123,22 @@ def test_import_is_quick():
     timed = "import time; t = time.perf_counter(); import outlast; print(time.perf_counter() - t)"
     runs = [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(3)]
     assert min(runs) < 0.1
+
+
+@pytest.mark.parametrize(
+    "given, full",
+    [
+        ("host", "http://host:7117"),
+        ("https://host", "https://host:7117"),
+        ("wss://host:443/prefix/", "https://host:443/prefix"),
+        ("ws://[::1]:80/api/v1/worker/w/ws", "http://[::1]:80"),
+    ],
+)
+def test_an_address_means_the_same_to_client_and_worker(given, full):
+    assert outlast.Client(given).url == full
+
+
+@pytest.mark.parametrize("wrong", ["ftp://host", "http://", "host:port", "", "http://user@host"])
+def test_what_is_no_address_is_refused(wrong):
+    with pytest.raises(outlast.ConfigurationError, match="address"):
+        outlast.Client(wrong or " ")  # an empty one means the default

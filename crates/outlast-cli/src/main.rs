@@ -149,13 +149,12 @@ impl Context {
     fn ca(&self) -> Option<std::path::PathBuf> {
         self.common.ca.clone().or(self.config.text("client", "ca").map(Into::into))
     }
-    fn builder(&self) -> Result<outlast::Builder, Error> {
-        let url = outlast_net::Url::parse(&self.url()).map_err(Error::Setup)?.http();
-        Ok(Client::builder(&url).api_key(self.api_key()).ca(self.ca()))
+    fn builder(&self) -> outlast::Builder {
+        Client::builder(&self.url()).api_key(self.api_key()).ca(self.ca())
     }
     /// A client that is patient with a coordinator that is away, and says so.
     fn client(&self, patience: Duration) -> Result<Client, Error> {
-        let client = self.builder()?.patience(patience);
+        let client = self.builder().patience(patience);
         let client = client.on_outage(|why| match why {
             Some(why) => eprintln!("outlast: {why}; trying again"),
             None => eprintln!("outlast: the coordinator is back"),
@@ -164,7 +163,7 @@ impl Context {
     }
     /// A client that asks once.
     fn quiet_client(&self) -> Result<Client, Error> {
-        self.builder()?.patience(Duration::ZERO).build()
+        self.builder().patience(Duration::ZERO).build()
     }
     fn json(&self) -> bool {
         self.common.json

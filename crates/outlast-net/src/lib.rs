@@ -5,10 +5,10 @@
 
 mod http;
 mod tls;
-mod url;
 
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 pub use http::{Answer, Http};
+pub use outlast_wire::Url;
 use outlast_wire::frame::MAX_MESSAGE;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{api::Problem, decode, encode};
@@ -22,7 +22,6 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
-pub use url::Url;
 
 /// Bytes held for reading and for writing by a link that is idle.
 const BUFFER: usize = 16 << 10;

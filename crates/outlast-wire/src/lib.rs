@@ -1,5 +1,5 @@
 //! What travels: the protobuf messages of wire v2, their framing, and the JSON documents that
-//! users write (`TaskSpec`) and read (`api`).
+//! users write (`TaskSpec`) and read (`api`), and the address that they write.
 //!
 //! This crate owns serialisation. It knows nothing of sessions, time or sockets.
 
@@ -8,6 +8,7 @@ pub mod blobframe;
 mod cause;
 pub mod frame;
 pub mod spec;
+mod url;
 
 /// Generated from `proto/outlast/v2/session.proto`, which is the contract.
 #[allow(missing_docs, clippy::all)]
@@ -18,6 +19,7 @@ pub mod v2 {
 pub use bytes::Bytes;
 pub use frame::{FrameError, decode, encode};
 pub use spec::{Run, SpecError, TaskSpec};
+pub use url::Url;
 
 /// The protocol version that this build speaks.
 pub const PROTOCOL: u32 = 2;

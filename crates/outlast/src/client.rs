@@ -146,10 +146,7 @@ impl Builder {
             http = http.tls_certs_merge(certs);
         }
         let http = http.build().map_err(|e| setup(e.to_string()))?;
-        let base = self.url.trim_end_matches('/').to_owned();
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(setup(format!("{base:?} is no address; write http://host:7117")));
-        }
+        let base = outlast_wire::Url::parse(&self.url).map_err(setup)?.http();
         let (key, patience, notice) = (self.key, self.patience, self.notice);
         Ok(Client { http, base, key, patience, notice })
     }
@@ -166,7 +163,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Of the coordinator at this address, such as `http://127.0.0.1:7117`.
+    /// Of the coordinator at this address, such as `http://127.0.0.1:7117`; see
+    /// [`outlast_wire::Url`] for what may be left out.
     pub fn builder(url: &str) -> Builder {
         let url = url.to_owned();
         Builder { url, key: None, ca: None, patience: REQUEST, notice: None }
