@@ -40,6 +40,8 @@ const KNOWN: &[(&str, &[&str])] = &[
             "blob_grace",
             "gc_interval",
             "checkpoint_ttl",
+            "task_ttl",
+            "max_ended",
             "admit_per_second",
         ],
     ),

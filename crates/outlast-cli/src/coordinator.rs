@@ -1,7 +1,7 @@
 //! `outlast coordinator`.
 
 use crate::{Context, Usage, args, config};
-use outlast_coordinator::{BlobConfig, Config, Coordinator, TlsFiles};
+use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles};
 use outlast_core::coord::CoordConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +52,12 @@ pub(crate) struct Args {
     /// How long checkpoints stay after their task succeeded or was cancelled [default: 7d]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     checkpoint_ttl: Option<f64>,
+    /// How long tasks, and workers that are gone, are remembered [default: 90d]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    task_ttl: Option<f64>,
+    /// Ended tasks that are remembered at most; the oldest go first [default: 2000000]
+    #[arg(long, value_name = "N")]
+    max_ended: Option<u64>,
     /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
     #[arg(long, value_name = "N")]
     admit_per_second: Option<u32>,
@@ -120,12 +126,18 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         collect_every: time(args.gc_interval, "gc_interval", default.collect_every)?,
         keep_done: time(args.checkpoint_ttl, "checkpoint_ttl", default.keep_done)?,
     };
+    let default = RetentionConfig::default();
+    let retention = RetentionConfig {
+        keep: time(args.task_ttl, "task_ttl", default.keep)?,
+        most: args.max_ended.or(file.number("coordinator", "max_ended")).unwrap_or(default.most),
+        every: blobs.collect_every,
+    };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     // Before anything may have to be ended cleanly.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let config = Config { listen, data_dir: data_dir.clone(), tls, blobs, core };
+    let config = Config { listen, data_dir: data_dir.clone(), tls, blobs, retention, core };
     let mut coordinator = Coordinator::start(config).await?;
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());

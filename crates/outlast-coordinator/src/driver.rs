@@ -49,6 +49,8 @@ pub(crate) enum Ask {
     Move(TaskId, Option<String>),
     /// Give it no new work, or new work again.
     Drain(String, bool),
+    /// These tasks, if they are over; and outcomes of unknown ones heard before this.
+    Remove(Vec<TaskId>, i64),
     /// By (attempt, number).
     Prune(TaskId, Vec<(u64, u64)>),
     Forget(String),
@@ -215,7 +217,11 @@ impl State {
             Ask::Submit(tasks) => {
                 let find = |(id, spec, chosen): (TaskId, Arc<TaskSpec>, bool)| {
                     let known = if chosen { self.look.task_row(&id)? } else { None };
-                    Ok(Submission { id, spec, known })
+                    let former = match chosen && known.is_none() {
+                        true => self.look.former(&id)?,
+                        false => 0,
+                    };
+                    Ok(Submission { id, spec, known, former })
                 };
                 Request::Submit(tasks.into_iter().map(find).collect::<Result<_, StoreError>>()?)
             }
@@ -226,6 +232,11 @@ impl State {
                 Request::Checkpoint { known: self.look.task_row(&task)?, task }
             }
             Ask::Move(task, to) => Request::Move { known: self.look.task_row(&task)?, task, to },
+            Ask::Remove(tasks, before) => {
+                let known = tasks.iter().map(|id| self.look.task_row(id));
+                let known = known.collect::<Result<Vec<_>, _>>()?;
+                Request::Remove { known: known.into_iter().flatten().collect(), before }
+            }
             Ask::Prune(task, which) => Request::Prune { task, which },
             Ask::Drain(worker, on) => Request::Drain { worker, on },
             Ask::Forget(name) => Request::Forget(name),

@@ -129,7 +129,7 @@ impl Feed {
                 let id = update.task_id.as_str().into();
                 task(&id, "state", update.epoch, None, update.at_ms, &reason, None)
             }
-            R::CheckpointsPruned { .. } | R::Cursor { .. } => None,
+            R::CheckpointsPruned { .. } | R::TasksRemoved { .. } | R::Cursor { .. } => None,
         }
     }
 }

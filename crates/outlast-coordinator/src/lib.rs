@@ -20,9 +20,11 @@ mod logs;
 mod look;
 mod metrics;
 mod readers;
+mod retention;
 mod server;
 mod writer;
 
 pub use api::openapi;
 pub use backup::{BackupError, BackupInfo, backup, restore};
+pub use retention::RetentionConfig;
 pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles};

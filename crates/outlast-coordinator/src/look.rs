@@ -25,6 +25,10 @@ impl Look {
         self.reader.task_row(id)
     }
 
+    pub fn former(&self, id: &str) -> Result<u64, StoreError> {
+        self.reader.former(id)
+    }
+
     /// Why the core was told that a task is unknown though nobody could look. What it decided
     /// since must not be carried out.
     pub fn failed(&self) -> Option<String> {

@@ -132,6 +132,7 @@ pub(crate) fn render(
         "Checkpoints that came before their blob.",
         &[("", c.blobs_missing)],
     );
+    metric("removed_total", "counter", "Tasks removed long after their end.", &[("", c.removed)]);
     metric(
         "honoured_total",
         "counter",

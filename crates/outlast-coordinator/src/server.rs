@@ -9,6 +9,7 @@ use crate::events::Feed;
 use crate::listen::{self, Plain, Tls};
 use crate::logs::Logs;
 use crate::readers::Readers;
+use crate::retention::{self, RetentionConfig};
 use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
@@ -46,6 +47,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Of the store of blobs.
     pub blobs: BlobConfig,
+    /// How long what is over stays.
+    pub retention: RetentionConfig,
     /// Of the core.
     pub core: CoordConfig,
 }
@@ -148,7 +151,7 @@ pub struct Coordinator {
     reports: mpsc::UnboundedSender<Report>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
-    collect: tokio::task::JoinHandle<()>,
+    collect: tokio::task::JoinHandle<((), ())>,
     threads: Vec<JoinHandle<()>>,
     health: watch::Receiver<Health>,
 }
@@ -215,7 +218,8 @@ impl Coordinator {
             config.blobs.collect_every,
             config.blobs.keep_done,
         );
-        let collect = tokio::spawn(collect);
+        let retention = retention::run(config.retention.clone(), driver.clone(), readers.clone());
+        let collect = tokio::spawn(async move { tokio::join!(collect, retention) });
         let shared = Arc::new(Shared {
             driver,
             readers,

@@ -56,7 +56,7 @@ impl TaskState {
 /// What the coordinator makes durable. `at` is Unix time in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CoordRecord {
-    /// A task was accepted. Its state is pending, its epoch 0.
+    /// A task was accepted. Its state is pending, its epoch that of `after`.
     Submitted {
         /// Its id.
         task: TaskId,
@@ -64,6 +64,9 @@ pub enum CoordRecord {
         number: u64,
         /// What to run.
         spec: Arc<TaskSpec>,
+        /// The newest attempt of a former task of this id, which was removed; 0 when there was
+        /// none.
+        after: Epoch,
         /// When.
         at: i64,
     },
@@ -163,6 +166,16 @@ pub enum CoordRecord {
         epoch: Epoch,
         /// What.
         note: String,
+        /// When.
+        at: i64,
+    },
+    /// These tasks, which are over, are removed with all that is known of them but the epoch of
+    /// their newest attempt: a later task of the same id goes on from there.
+    TasksRemoved {
+        /// Which.
+        tasks: Vec<TaskId>,
+        /// Outcomes of tasks that are not known are removed too if they were heard before this.
+        before: i64,
         /// When.
         at: i64,
     },
@@ -279,8 +292,10 @@ pub struct TaskRow {
     pub spec: Arc<TaskSpec>,
     /// Where it stands.
     pub state: TaskState,
-    /// Its newest attempt; 0 before the first.
+    /// Its newest attempt; `after` before the first.
     pub epoch: Epoch,
+    /// Attempts up to this one are of a former task of the same id; mostly 0.
+    pub after: Epoch,
     /// Losses counted toward `max_retries`.
     pub retries: u32,
     /// Store id of the worker that has it, while assigned.

@@ -37,11 +37,13 @@ pub enum Bug {
     StateGoesBack,
     /// A former incarnation of a worker passes for the newest.
     WelcomesFormer,
+    /// A task of an id that was used before does not go on from the former one's epoch.
+    ForgetsFormer,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 18] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -59,5 +61,6 @@ impl Bug {
         Bug::AnswersBeforeSync,
         Bug::StateGoesBack,
         Bug::WelcomesFormer,
+        Bug::ForgetsFormer,
     ];
 }

@@ -1,5 +1,6 @@
 //! The user: submits, cancels, retries, and repeats what was not answered.
 
+use crate::Bug;
 use crate::world::World;
 use outlast_core::TaskId;
 use outlast_core::coord::{Request, Response, Submission};
@@ -48,6 +49,18 @@ impl World {
                 let to = self.rng.random_bool(0.3).then(|| self.workers[other].name.clone());
                 self.say(|| format!("client moves {task} to {to:?}"));
                 self.ask(Request::Move { task, to, known });
+            }
+            6 if self.rng.random_bool(0.5) => {
+                let tasks: Vec<TaskId> = (0..3).filter_map(|_| self.some_task()).collect();
+                let known = tasks.iter().filter_map(|id| self.coord.store.committed_row(id));
+                let (known, before) = (known.collect(), i64::MIN);
+                self.say(|| format!("{tasks:?} are removed if they are over"));
+                self.ask(Request::Remove { known, before });
+                if self.rng.random_bool(0.5) {
+                    let again = |id: TaskId| (id.clone(), self.specs[&id].clone());
+                    let again = tasks.into_iter().map(again).collect();
+                    self.submit(again);
+                }
             }
             5 if self.rng.random_bool(0.3) => {
                 let i = self.rng.random_range(0..self.workers.len());
@@ -107,7 +120,11 @@ impl World {
         self.say(|| format!("client submits {ids:?}"));
         let submission = |(id, spec): (TaskId, Arc<TaskSpec>)| {
             let known = self.coord.store.committed_row(&id);
-            Submission { id, spec, known }
+            let former = match self.bug {
+                Some(Bug::ForgetsFormer) => 0,
+                _ => self.coord.store.former(&id),
+            };
+            Submission { id, spec, known, former }
         };
         let request = Request::Submit(tasks.into_iter().map(submission).collect());
         self.ask(request);

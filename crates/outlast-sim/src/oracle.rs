@@ -13,6 +13,8 @@ use std::sync::Arc;
 #[derive(Default)]
 struct Task {
     spec: Option<Arc<TaskSpec>>,
+    /// Attempts up to this one are of a former task of the same id.
+    after: u64,
     /// The newest attempt, and whose it is.
     epoch: u64,
     worker: Arc<str>,
@@ -36,6 +38,8 @@ pub(crate) struct Oracle {
     checkpoints: BTreeMap<(TaskId, u64, u64), bool>,
     states: BTreeMap<TaskId, (u64, u64)>,
     assigned: BTreeMap<AttemptId, Arc<str>>,
+    /// The newest attempt of each task that was removed: nobody need tell of it any more.
+    removed: BTreeMap<TaskId, u64>,
     /// Acknowledged to the client.
     accepted: BTreeSet<TaskId>,
     /// Durable at a worker.
@@ -60,10 +64,26 @@ impl Oracle {
     fn coord_record(&mut self, record: &CoordRecord) {
         use CoordRecord as R;
         match record {
-            R::Submitted { task, spec, .. } => {
+            R::Submitted { task, spec, after, .. } => {
+                let former = self.removed.get(task).copied().unwrap_or(0);
                 let task_ = self.tasks.entry(task.clone()).or_default();
-                if task_.spec.replace(spec.clone()).is_some() {
+                (task_.epoch, task_.floor, task_.after) = (task_.epoch.max(former), *after, *after);
+                let (epoch, again) = (task_.epoch, task_.spec.replace(spec.clone()).is_some());
+                if again {
                     self.fail(format!("I2: {task} was submitted twice"));
+                }
+                if *after < epoch {
+                    self.fail(format!("I3: {task} begins again at {after}, after {epoch}"));
+                }
+            }
+            R::TasksRemoved { tasks, .. } => {
+                for id in tasks {
+                    let Some(task) = self.tasks.remove(id) else { continue };
+                    if task.over.is_none() {
+                        self.fail(format!("I1: {id} was removed and is not over"));
+                    }
+                    self.removed.insert(id.clone(), task.epoch);
+                    self.accepted.remove(id);
                 }
             }
             R::Assigned { task: id, epoch, worker, .. } => {
@@ -98,6 +118,7 @@ impl Oracle {
             }
             R::Ended { task: id, state, epoch, worker, cause, .. } => {
                 let attempt = AttemptId { task: id.clone(), epoch: *epoch };
+                self.is_own(id, *epoch, "decided");
                 if let Some(worker) = worker
                     && (self.assigned.get(&attempt) != Some(worker)
                         || !self.finished.contains(&attempt))
@@ -128,6 +149,10 @@ impl Oracle {
                     self.fail(format!("{id} was retried though it had succeeded"));
                 }
             }
+            R::Checkpoint { checkpoint: c, .. } => {
+                self.is_own(&c.task_id, c.epoch, "gave a checkpoint");
+            }
+            R::State { update: u } => self.is_own(&u.task_id, u.epoch, "told its state"),
             R::Cursor { worker, lane, seq } => {
                 let last = self.cursors.entry((worker.clone(), *lane)).or_default();
                 *last = (*last).max(*seq);
@@ -136,6 +161,13 @@ impl Oracle {
                 self.cursors.retain(|(of, _), _| of != worker);
             }
             _ => {}
+        }
+    }
+
+    /// An attempt that counts is not one of a former task of the same id.
+    fn is_own(&mut self, id: &str, epoch: u64, what: &str) {
+        if epoch != 0 && self.tasks.get(id).is_some_and(|t| epoch <= t.after) {
+            self.fail(format!("I3: {id}.{epoch}, of a former task, {what}"));
         }
     }
 
@@ -170,7 +202,12 @@ impl Oracle {
 
     /// The client was told that this task is accepted.
     pub fn accepted(&mut self, id: &TaskId) {
-        if !self.tasks.contains_key(id) {
+        let known = self.tasks.contains_key(id);
+        // It ended, and was removed before the answer came.
+        if !known && self.removed.contains_key(id) {
+            return;
+        }
+        if !known {
             self.fail(format!("{id} was accepted before it was synced"));
         }
         self.accepted.insert(id.clone());
@@ -266,6 +303,9 @@ impl Oracle {
             .map(|o| AttemptId { task: o.task.clone(), epoch: o.event.epoch })
             .collect();
         for id in self.finished.clone() {
+            if self.is_removed(&id.task, id.epoch) {
+                continue;
+            }
             let told = |e: &outlast_store::StoredEvent| {
                 use EventKind as K;
                 let kinds = [K::Succeeded, K::Failed, K::Cancelled, K::Requeued, K::Superseded];
@@ -277,10 +317,15 @@ impl Oracle {
         }
     }
 
+    /// Whether the attempt was one of a task that was removed.
+    fn is_removed(&self, task: &TaskId, epoch: u64) -> bool {
+        self.removed.get(task).is_some_and(|newest| epoch <= *newest)
+    }
+
     /// Every checkpoint and state that a worker made durable is known, or its loss is.
     fn nothing_told_is_lost(&mut self, store: &SimCoordStore, blobs: &Blobs) {
         for ((task, epoch, number), dropped) in self.checkpoints.clone() {
-            if !self.accepted.contains(&task) {
+            if !self.accepted.contains(&task) || self.is_removed(&task, epoch) {
                 continue;
             }
             let known = store.checkpoints(&task);
@@ -298,7 +343,8 @@ impl Oracle {
         }
         for (task, newest) in self.states.clone() {
             let known = store.state(&task).map_or((0, 0), |s| (s.epoch, s.version));
-            if self.accepted.contains(&task) && known != newest {
+            let told = self.accepted.contains(&task) && !self.is_removed(&task, newest.0);
+            if told && known != newest {
                 self.fail(format!("I5: {task} is known at {known:?}, and told {newest:?}"));
             }
         }

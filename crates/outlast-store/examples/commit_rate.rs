@@ -85,6 +85,7 @@ fn coordinator(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
                     task: id(n),
                     number: n + 1,
                     spec: spec(n),
+                    after: 0,
                     at,
                 });
             }

@@ -19,7 +19,7 @@ mod storage;
 mod types;
 mod worker;
 
-pub use coord::{CoordReader, CoordStore, TaskExtra};
+pub use coord::{AgedTask, CoordReader, CoordStore, TaskExtra};
 pub use error::StoreError;
 pub use keys::{KeyInfo, Keys, NewKey, Role};
 pub use storage::{CoordStorage, WorkerStorage};

@@ -26,6 +26,8 @@ fn dice() -> impl Strategy<Value = Vec<Vec<Dice>>> {
 struct Writer {
     number: u64,
     tasks: BTreeMap<String, Remembered>,
+    /// The newest attempt of tasks that were removed.
+    removed: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,13 +57,14 @@ impl Writer {
         let Some(t) = self.tasks.get_mut(&id) else {
             self.number += 1 + u64::from(who);
             let (state, worker) = (TaskState::Pending, None);
-            let t = Remembered { state, epoch: 0, retries: 0, worker, cancelling: false };
+            let after = self.removed.get(&id).copied().unwrap_or(0);
+            let t = Remembered { state, epoch: after, retries: 0, worker, cancelling: false };
             self.tasks.insert(id.clone(), t);
             let mut spec = TaskSpec::new(Run::Shell(id));
             spec.timeout = (who == 1).then_some(at as f64 / 7.0);
             spec.queue = ["", "default", "q", "r"][usize::from(who)].into();
             spec.labels = (0..which % 3).map(|n| (format!("k{n}"), format!("v{who}"))).collect();
-            return R::Submitted { task, number: self.number, spec: spec.into(), at };
+            return R::Submitted { task, number: self.number, spec: spec.into(), after, at };
         };
         let old = t.epoch.saturating_sub(u64::from(who % 2));
         match what {
@@ -73,6 +76,11 @@ impl Writer {
             8 => {
                 let which = vec![(u64::from(who), at as u64 % 5)];
                 return R::CheckpointsPruned { task, which, at };
+            }
+            9 if who == 2 && t.state.is_terminal() => {
+                self.removed.insert(id.clone(), t.epoch);
+                self.tasks.remove(&id);
+                return R::TasksRemoved { tasks: vec![task], before: at - 500, at };
             }
             9 if who == 0 => return R::Paused { task, on: at % 2 == 0, at },
             9 => return R::State { update: state(&id, u64::from(who), at as u64 % 9) },
@@ -147,6 +155,11 @@ fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {
             TaskState::Failed => counts.failed += 1,
             TaskState::Cancelled => counts.cancelled += 1,
         }
+    }
+    for (id, epoch) in &writer.removed {
+        assert_eq!(sql.reader.former(id).unwrap(), *epoch);
+        assert_eq!(sql.reader.task_row(id).unwrap().is_some(), writer.tasks.contains_key(id));
+        assert_eq!(sql.history(id).is_empty(), !writer.tasks.contains_key(id));
     }
     for id in (0..6).map(|n| format!("t{n}")) {
         assert_eq!(sql.superseded(&id), sim.superseded(&id), "superseded of {id}");

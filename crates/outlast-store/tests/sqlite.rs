@@ -319,6 +319,7 @@ fn long_lists_are_the_same_whatever_index_is_walked() {
             task,
             number,
             spec: spec.into(),
+            after: 0,
             at: 1,
         });
         if n % 2 == 0 {

@@ -9,6 +9,7 @@ mod control;
 mod lookup;
 mod outbox;
 mod reconcile;
+mod removal;
 mod requests;
 mod session;
 mod tasks;
@@ -24,6 +25,7 @@ use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
 pub use lookup::Lookup;
 use outlast_wire::{TaskSpec, v2};
+pub use removal::may_come_again;
 pub use requests::{Request, Response, Submission, Submitted};
 use session::Conn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -127,6 +129,8 @@ pub struct Counters {
     pub checkpoints: u64,
     /// Times that a checkpoint came before its blob.
     pub blobs_missing: u64,
+    /// Tasks removed long after their end.
+    pub removed: u64,
     /// Successes that came for tasks which had failed for loss, and were honoured.
     pub honoured: u64,
     /// Links that ended, by cause.
@@ -149,6 +153,8 @@ struct Task {
     spec: Arc<TaskSpec>,
     state: TaskState,
     epoch: Epoch,
+    /// Attempts up to this one are of a former task of the same id.
+    after: Epoch,
     retries: u32,
     worker: Option<WorkerKey>,
     cancelling: bool,
@@ -211,6 +217,9 @@ pub struct Coordinator {
     admission: Admission,
     /// When tasks that a person moved may go anywhere.
     placed: BTreeSet<(Millis, TaskId)>,
+    /// Tasks whose removal is not durable yet, with their newest attempt; and the batch of each.
+    removed: HashMap<TaskId, Epoch>,
+    removing: VecDeque<(u64, TaskId)>,
 }
 
 impl Coordinator {
@@ -222,6 +231,8 @@ impl Coordinator {
             admission,
             unsynced: VecDeque::new(),
             placed: BTreeSet::new(),
+            removed: HashMap::new(),
+            removing: VecDeque::new(),
             config,
             id: snapshot.coordinator_id,
             last_number: snapshot.last_number,
@@ -313,6 +324,7 @@ impl Coordinator {
         while self.unsynced.front().is_some_and(|(b, _)| *b <= self.persisted) {
             self.unsynced.pop_front();
         }
+        self.on_removal_persisted();
         while self.over.front().is_some_and(|(b, _)| *b <= self.persisted) {
             let (number, id) = self.over.pop_front().expect("just looked");
             // It may have been retried meanwhile, or have ended anew.
@@ -385,6 +397,7 @@ impl Coordinator {
             spec: row.spec,
             state: row.state,
             epoch: row.epoch,
+            after: row.after,
             retries: row.retries,
             worker: None,
             cancelling: row.cancelling,

@@ -73,7 +73,7 @@ impl Coordinator {
             return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
         };
         // Given up, but nobody else has it yet: it goes on where it is.
-        if task.state == TaskState::Pending && task.epoch == epoch {
+        if task.state == TaskState::Pending && task.epoch == epoch && epoch > task.after {
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
             (task.started_at, task.asked_back) = (None, false);
             self.scheduler.remove(task_id);

@@ -64,6 +64,13 @@ pub enum Request {
         /// By (epoch, number).
         which: Vec<(Epoch, u64)>,
     },
+    /// Remove tasks that are over.
+    Remove {
+        /// From the store.
+        known: Vec<TaskRow>,
+        /// And outcomes of unknown tasks that were heard before this (Unix ms).
+        before: i64,
+    },
     /// Give a worker no new work, and take back what it has not started; or not any more.
     Drain {
         /// Its name or store id.
@@ -82,6 +89,8 @@ pub struct Submission {
     pub spec: Arc<TaskSpec>,
     /// From the store: the task of that id.
     pub known: Option<TaskRow>,
+    /// From the store: the newest attempt of a former task of that id, which was removed.
+    pub former: Epoch,
 }
 
 /// What became of one submission.
@@ -123,6 +132,8 @@ pub enum Response {
     Drained,
     /// The checkpoints are removed.
     Pruned,
+    /// So many tasks are removed.
+    Removed(usize),
     /// The worker is removed.
     Forgotten,
     /// The worker is connected; it cannot be removed.
@@ -132,7 +143,7 @@ pub enum Response {
 impl Coordinator {
     /// Somebody asks; exactly one `Reply` follows.
     pub fn on_request(&mut self, now: Now, request: RequestId, what: Request) {
-        let response = match what {
+        let response = match self.without_removed(what) {
             Request::Submit(tasks) => self.submit(now, tasks),
             Request::Cancel { task, known } => self.cancel(now, &task, known),
             Request::Retry { task, known } => self.retry(now, &task, known),
@@ -140,6 +151,7 @@ impl Coordinator {
             Request::Checkpoint { task, known } => self.ask_checkpoint(now, &task, known),
             Request::Move { task, to, known } => self.move_task(now, &task, to, known),
             Request::Prune { task, which } => self.prune(now, task, which),
+            Request::Remove { known, before } => self.remove(now, known, before),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
             Request::Forget(name) => match self.fleet.named(&name) {
                 None => Response::NotFound,
@@ -187,13 +199,13 @@ impl Coordinator {
         }
         for (s, result) in tasks.into_iter().zip(&results) {
             if result.created {
-                self.accept(now, s.id, s.spec);
+                self.accept(now, s.id, s.spec, s.former);
             }
         }
         Response::Submitted(results)
     }
 
-    fn accept(&mut self, now: Now, id: TaskId, spec: Arc<TaskSpec>) {
+    fn accept(&mut self, now: Now, id: TaskId, spec: Arc<TaskSpec>, after: Epoch) {
         self.last_number += 1;
         self.counters.submitted += 1;
         let number = self.last_number;
@@ -201,6 +213,7 @@ impl Coordinator {
             task: id.clone(),
             number,
             spec: spec.clone(),
+            after,
             at: now.wall,
         });
         self.remember(TaskRow {
@@ -208,7 +221,8 @@ impl Coordinator {
             number,
             spec,
             state: TaskState::Pending,
-            epoch: 0,
+            epoch: after,
+            after,
             retries: 0,
             worker: None,
             cancelling: false,

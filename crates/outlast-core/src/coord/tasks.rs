@@ -1,5 +1,6 @@
 //! What becomes of tasks: assignment, start, outcome, loss, end.
 
+use super::removal::is_own;
 use super::{Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, TaskState};
 use crate::scheduler::WorkerKey;
@@ -160,7 +161,7 @@ impl Coordinator {
         let good = outcome.kind() == OutcomeKind::OutcomeSucceeded;
         if good
             && !self.tasks.contains_key(&id.task)
-            && let Some(row) = look.task(&id.task)
+            && let Some(row) = self.look_up(look, &id.task)
         {
             self.remember(row);
         }
@@ -168,7 +169,7 @@ impl Coordinator {
             t.state == TaskState::Failed
                 && t.lost
                 && t.spec.late_result == LateResult::Accept
-                && id.epoch <= t.epoch
+                && is_own(id.epoch, t.after, t.epoch)
         };
         let known = self.tasks.get(&id.task);
         if good && known.is_some_and(lost) {
@@ -200,9 +201,10 @@ impl Coordinator {
         let task = &self.tasks[&id.task];
         let honoured = kind == OutcomeKind::OutcomeSucceeded
             && task.spec.late_result == LateResult::Accept
-            && id.epoch <= task.epoch;
+            && is_own(id.epoch, task.after, task.epoch);
         if !honoured {
             let reason = match task.state {
+                _ if id.epoch <= task.after => "it is of a former task of the same id",
                 TaskState::Assigned => "a newer attempt is current",
                 _ => "the attempt had been given up",
             };

@@ -44,7 +44,7 @@ impl Rig {
     fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<Output> {
         let mut spec = TaskSpec::new(Run::Shell("true".into()));
         edit(&mut spec);
-        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None };
+        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None, former: 0 };
         self.c.on_request(self.now(), 1, Request::Submit(vec![s]));
         self.drain(true)
     }
@@ -167,7 +167,7 @@ fn nothing_is_shown_before_it_is_durable() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
-    let s = Submission { id: "t".into(), spec, known: None };
+    let s = Submission { id: "t".into(), spec, known: None, former: 0 };
     r.c.on_request(r.now(), 7, Request::Submit(vec![s]));
     let before = r.drain(false);
     assert!(before.is_empty(), "{before:?}");
@@ -220,6 +220,7 @@ fn a_restart_readopts_and_sends_the_difference() {
         spec: spec.clone(),
         state: TaskState::Assigned,
         epoch: 3,
+        after: 0,
         retries: 0,
         worker: Some("s".into()),
         cancelling: id == "c",
@@ -410,4 +411,61 @@ fn waiting_work_moves_to_a_worker_that_idles() {
     assert_eq!(stops(&r.pass(3_000)), [(1, "b.1 STOP_RETURN".into())]);
     let out = r.outcome(1, "b", 1, OutcomeKind::OutcomeReturned);
     assert_eq!(assigned(&out), [(2, "b.2".into())]);
+}
+
+#[test]
+fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let spec = |s: &mut TaskSpec| (s.reconnect_window, s.max_retries) = (1.0, 0);
+    r.submit("t", spec);
+    let mut goes_on = r.c.tasks["t"].spec.as_ref().clone();
+    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.pass(2_000);
+    assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
+    goes_on.priority = 7;
+    let row = TaskRow {
+        id: "t".into(),
+        number: 1,
+        spec: goes_on.clone().into(),
+        state: TaskState::Failed,
+        epoch: 1,
+        after: 0,
+        retries: 0,
+        worker: None,
+        cancelling: false,
+        started_at: None,
+        paused: false,
+        lost: true,
+        checkpoints: Vec::new(),
+        state_version: (0, 0),
+    };
+
+    r.c.on_request(r.now(), 2, Request::Remove { known: vec![row.clone()], before: 0 });
+    assert!(r.drain(false).is_empty(), "removed once it is durable");
+    // The store still shows it.
+    r.c.on_request(r.now(), 3, Request::Retry { task: "t".into(), known: Some(row.clone()) });
+    let s = Submission { id: "t".into(), spec: goes_on.into(), known: Some(row), former: 0 };
+    r.c.on_request(r.now(), 4, Request::Submit(vec![s]));
+    let out = r.drain(true);
+    let replies = out.iter().filter_map(|o| match o {
+        Output::Reply(_, r) => Some(r),
+        _ => None,
+    });
+    let created = Submitted { id: "t".into(), created: true, state: TaskState::Pending };
+    assert!(replies.eq([
+        &Response::Removed(1),
+        &Response::NotFound,
+        &Response::Submitted(vec![created])
+    ]));
+
+    r.hello(2, "s", 2);
+    let out = r.inventory(2, &[("t", 1, RUNNING)]);
+    assert_eq!(stops(&out), [(2, "t.1 STOP_SUPERSEDED".into())]);
+    assert_eq!(assigned(&out), [(2, "t.2".into())]);
+    r.outcome(2, "t", 1, OK);
+    assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));
+    r.outcome(2, "t", 2, OK);
+    assert_eq!(r.ended("t")[1..], [(TaskState::Succeeded, 2)]);
 }

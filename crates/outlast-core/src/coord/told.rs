@@ -1,5 +1,6 @@
 //! What tasks tell of themselves on the way: checkpoints and states, and what of it is kept.
 
+use super::removal::is_own;
 use super::{ConnId, Coordinator, Lookup, Response};
 use crate::records::{CoordRecord, TaskState};
 use crate::retention::prunable;
@@ -32,10 +33,11 @@ impl Coordinator {
         let worker = self.fleet.get(key).row.store_id.clone();
         let checkpoint = Arc::new(checkpoint);
         let at = now.wall;
-        let over = (!self.tasks.contains_key(&id)).then(|| look.task(&id)).flatten();
+        let over = (!self.tasks.contains_key(&id)).then(|| self.look_up(look, &id)).flatten();
         // An attempt that was never given out has nothing to tell.
-        let epoch = self.tasks.get(&id).map(|t| t.epoch).or(over.as_ref().map(|r| r.epoch));
-        let known = epoch.is_some_and(|newest| checkpoint.epoch <= newest);
+        let range = self.tasks.get(&id).map(|t| (t.after, t.epoch));
+        let range = range.or(over.as_ref().map(|r| (r.after, r.epoch)));
+        let known = range.is_some_and(|(after, newest)| is_own(checkpoint.epoch, after, newest));
         if !known {
             return true;
         }
@@ -85,14 +87,14 @@ impl Coordinator {
         let id: TaskId = update.task_id.as_str().into();
         let version = (update.epoch, update.version);
         let known = match self.tasks.get_mut(&id) {
-            Some(task) if update.epoch > task.epoch => return,
+            Some(task) if !is_own(update.epoch, task.after, task.epoch) => return,
             Some(task) => {
                 let known = task.state_version;
                 task.state_version = known.max(version);
                 known
             }
-            None => match look.task(&id) {
-                Some(row) if update.epoch > row.epoch => return,
+            None => match self.look_up(look, &id) {
+                Some(row) if !is_own(update.epoch, row.after, row.epoch) => return,
                 Some(row) => row.state_version,
                 None => return,
             },

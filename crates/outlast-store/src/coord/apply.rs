@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 /// Applies records; what can be summed up over a transaction is written once, at its end.
 pub(super) struct Applier<'a> {
-    tx: &'a Connection,
+    pub(super) tx: &'a Connection,
     refs: &'a mut HashMap<Arc<str>, i64>,
     /// Change of the number of tasks per state code.
-    moved: [i64; 5],
+    pub(super) moved: [i64; 5],
     last_number: i64,
     cursors: BTreeMap<(i64, i32), i64>,
 }
@@ -41,9 +41,10 @@ impl<'a> Applier<'a> {
     pub(super) fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
         use CoordRecord as R;
         match record {
-            R::Submitted { task, number, spec, at } => {
-                self.on_submitted(task, int(*number)?, spec, *at)
+            R::Submitted { task, number, spec, after, at } => {
+                self.on_submitted(task, int(*number)?, spec, int(*after)?, *at)
             }
+            R::TasksRemoved { tasks, before, at } => self.on_removed(tasks, *before, *at),
             R::Assigned { task, epoch, worker, at } => {
                 self.on_assigned(task, int(*epoch)?, worker, *at)
             }
@@ -124,12 +125,22 @@ impl<'a> Applier<'a> {
         task: &str,
         number: i64,
         spec: &TaskSpec,
+        after: i64,
         at: i64,
     ) -> Result<(), StoreError> {
         self.run(
             "INSERT INTO tasks (number, id, state, epoch, retries, cancelling, round,
-                 submitted_at, priority, queue, spec) VALUES (?1, ?2, 0, 0, 0, 0, 0, ?3, ?4, ?5, ?6)",
-            params![number, task, at, spec.priority, queue_column(&spec.queue), spec.to_json()],
+                 submitted_at, priority, queue, spec, after)
+             VALUES (?1, ?2, 0, ?7, 0, 0, 0, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                number,
+                task,
+                at,
+                spec.priority,
+                queue_column(&spec.queue),
+                spec.to_json(),
+                after
+            ],
         )?;
         for (key, value) in &spec.labels {
             self.run("INSERT INTO labels VALUES (?1, ?2, ?3)", params![key, value, number])?;

@@ -32,7 +32,7 @@ pub(crate) fn small(value: i64) -> Result<u32, StoreError> {
 
 const TASK_ROW: &str = "SELECT t.id, t.number, t.spec, t.state, t.epoch, t.retries, w.store_id,
     t.cancelling, t.started_at, t.paused, t.cause, coalesce(s.epoch, 0), coalesce(s.version, 0),
-    EXISTS (SELECT 1 FROM checkpoints c WHERE c.number = t.number)
+    EXISTS (SELECT 1 FROM checkpoints c WHERE c.number = t.number), t.after
     FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker LEFT JOIN states s ON s.number = t.number";
 
 fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
@@ -47,6 +47,7 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
         spec: spec(r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
         state,
         epoch: uint(r.get(4)?)?,
+        after: uint(r.get(14)?)?,
         retries: small(r.get(5)?)?,
         worker: worker.filter(|_| state == TaskState::Assigned),
         cancelling: r.get(7)?,

@@ -7,6 +7,7 @@ mod history;
 mod list;
 mod load;
 mod reader;
+mod removal;
 mod rounds;
 pub(crate) mod schema;
 mod told;
@@ -14,6 +15,7 @@ mod told;
 pub use extra::TaskExtra;
 pub(crate) use load::{outcome as load_outcome, spec as load_spec};
 pub use reader::CoordReader;
+pub use removal::AgedTask;
 
 use crate::{CoordStorage, StoreError};
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow};

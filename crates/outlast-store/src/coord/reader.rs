@@ -1,6 +1,7 @@
 //! Reading beside the owner: a connection of its own that sees what is committed.
 
-use super::{history, list, load, schema, told};
+use super::removal::AgedTask;
+use super::{history, list, load, removal, schema, told};
 use crate::db;
 use crate::types::{
     Counts, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker, TaskFilter,
@@ -144,6 +145,31 @@ impl CoordReader {
         limit: usize,
     ) -> Result<Vec<(Arc<str>, Vec<(u64, u64)>)>, StoreError> {
         told::outdated(&self.conn, before, limit)
+    }
+
+    /// The newest attempt of a removed task of this id; 0 when there was none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn former(&self, id: &str) -> Result<u64, StoreError> {
+        removal::former(&self.conn, id)
+    }
+
+    /// Tasks whose number is above `after`, by number, at most `limit`: to find what is to be
+    /// removed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn aged(&self, after: u64, limit: usize) -> Result<Vec<AgedTask>, StoreError> {
+        removal::aged(&self.conn, after, limit)
+    }
+
+    /// Whether there are outcomes of unknown tasks that were heard before this (Unix ms).
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn has_orphans(&self, before: i64) -> Result<bool, StoreError> {
+        removal::has_orphans(&self.conn, before)
     }
 
     /// How many tasks are in each state; costs the same for any number of tasks.

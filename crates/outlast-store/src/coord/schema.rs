@@ -6,7 +6,19 @@ use outlast_core::records::TaskState;
 use outlast_sqlite::Kind;
 
 /// "OLC", 1
-pub(crate) const KIND: Kind = db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2]);
+pub(crate) const KIND: Kind = db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3]);
+
+// The newest attempts of tasks that were removed: a new task of such an id goes on from there.
+const V3: &str = "
+ALTER TABLE tasks ADD COLUMN after INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE removed (
+    id TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX removed_at ON removed (at);
+";
 
 // Causes are the numbers of `outlast_wire::v2::Cause` and `LinkCause`; 0 is unknown.
 const V2: &str = "

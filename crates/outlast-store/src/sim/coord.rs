@@ -3,6 +3,7 @@
 use super::{Disk, Model};
 use crate::types::{EventKind, PastOutcome, StoredEvent};
 use crate::{CoordStorage, StoreError};
+use outlast_core::coord::may_come_again;
 use outlast_core::ids::TaskId;
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow};
 use outlast_wire::v2::{Cause, Checkpoint, StateUpdate, TaskOutcome};
@@ -24,6 +25,7 @@ struct Coord {
     workers: BTreeMap<Arc<str>, WorkerRow>,
     cursors: BTreeMap<(Arc<str>, i32), u64>,
     orphans: Vec<PastOutcome>,
+    removed: BTreeMap<TaskId, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +137,11 @@ impl SimCoordStore {
         self.disk.synced.find(id).map(Task::as_row)
     }
 
+    /// The newest attempt of a removed task of this id, as a reader sees it; 0 for none.
+    pub fn former(&self, id: &str) -> u64 {
+        self.disk.synced.removed.get(id).copied().unwrap_or(0)
+    }
+
     /// The manifests that kept checkpoints refer to, as a reader sees it.
     pub fn referenced(&self) -> BTreeSet<Vec<u8>> {
         let all = self.disk.synced.tasks.values().flat_map(|t| t.checkpoints.values());
@@ -227,7 +234,7 @@ impl Model for Coord {
     fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
         use CoordRecord as R;
         match record {
-            R::Submitted { task: id, number, spec, at } => {
+            R::Submitted { task: id, number, spec, after, at } => {
                 if self.numbers.contains_key(id) || self.tasks.contains_key(number) {
                     return Err(StoreError::Contradiction(format!("{id}, {number}: not new")));
                 }
@@ -236,7 +243,8 @@ impl Model for Coord {
                     number: *number,
                     spec: spec.clone(),
                     state: TaskState::Pending,
-                    epoch: 0,
+                    epoch: *after,
+                    after: *after,
                     retries: 0,
                     worker: None,
                     cancelling: false,
@@ -341,6 +349,19 @@ impl Model for Coord {
             R::Noted { task, epoch, note, at } => {
                 self.known(task)?.tell(*at, EventKind::Noted, *epoch, None, note);
             }
+            R::TasksRemoved { tasks, before, at: _ } => {
+                for id in tasks {
+                    let Some(number) = self.numbers.remove(id) else { continue };
+                    let Some(task) = self.tasks.remove(&number) else { continue };
+                    if !task.row.state.is_terminal() {
+                        return Err(StoreError::Contradiction(format!("{id} goes on")));
+                    }
+                    if may_come_again(id) {
+                        self.removed.insert(id.clone(), task.row.epoch);
+                    }
+                }
+                self.orphans.retain(|o| o.event.at >= *before);
+            }
             R::WorkerSeen { worker, at: _ } => {
                 self.workers.insert(worker.store_id.clone(), WorkerRow::clone(worker));
             }
@@ -358,7 +379,7 @@ impl Model for Coord {
                 }
             }
             R::CheckpointsPruned { task, which, at: _ } => {
-                let task = self.known(task)?;
+                let Ok(task) = self.known(task) else { return Ok(()) };
                 for place in which {
                     if let Some((_, kept)) = task.checkpoints.get_mut(place) {
                         *kept = false;

@@ -26,7 +26,7 @@ pub fn outcome(task: &str, epoch: u64, started_at_ms: i64) -> Arc<TaskOutcome> {
     })
 }
 pub fn submitted(task: &str, number: u64, at: i64) -> CoordRecord {
-    CoordRecord::Submitted { task: task.into(), number, spec: spec(task), at }
+    CoordRecord::Submitted { task: task.into(), number, spec: spec(task), after: 0, at }
 }
 pub fn assigned(task: &str, epoch: u64, worker: &str, at: i64) -> CoordRecord {
     CoordRecord::Assigned { task: task.into(), epoch, worker: worker.into(), at }

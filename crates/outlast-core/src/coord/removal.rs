@@ -1,0 +1,96 @@
+//! Tasks that were over long ago are removed. Their ids may be used again, and a worker that was
+//! away all the time may bring what it owes of the former task: so a new task of an old id goes on
+//! from the former one's epoch, and everything up to that is not its own.
+
+use super::{Coordinator, Lookup, Request, Response};
+use crate::records::{CoordRecord, TaskRow};
+use crate::{Epoch, Now, TaskId};
+
+impl Coordinator {
+    /// Only what is over, durably: the others are in memory.
+    pub(super) fn remove(&mut self, now: Now, known: Vec<TaskRow>, before: i64) -> Response {
+        let mut tasks = Vec::new();
+        for row in known {
+            let busy = self.tasks.contains_key(&row.id) || self.removed.contains_key(&row.id);
+            if row.state.is_terminal() && !busy {
+                self.removed.insert(row.id.clone(), row.epoch);
+                self.removing.push_back((self.batch, row.id.clone()));
+                tasks.push(row.id);
+            }
+        }
+        let count = tasks.len();
+        self.counters.removed += count as u64;
+        self.records.push(CoordRecord::TasksRemoved { tasks, before, at: now.wall });
+        Response::Removed(count)
+    }
+
+    /// What the store still shows of tasks whose removal is not durable is not there any more.
+    pub(super) fn without_removed(&self, mut request: Request) -> Request {
+        if self.removed.is_empty() {
+            return request;
+        }
+        match &mut request {
+            Request::Submit(tasks) => {
+                for s in tasks {
+                    if let Some(epoch) = self.removed.get(&s.id) {
+                        (s.known, s.former) = (None, *epoch);
+                    }
+                }
+            }
+            Request::Cancel { task, known }
+            | Request::Retry { task, known }
+            | Request::Pause { task, known, .. }
+            | Request::Checkpoint { task, known }
+            | Request::Move { task, known, .. } => {
+                if self.removed.contains_key(task) {
+                    *known = None;
+                }
+            }
+            Request::Forget(_)
+            | Request::Prune { .. }
+            | Request::Remove { .. }
+            | Request::Drain { .. } => {}
+        }
+        request
+    }
+
+    /// A task that is over, and not removed.
+    pub(super) fn look_up(&self, look: &dyn Lookup, id: &TaskId) -> Option<TaskRow> {
+        if self.removed.contains_key(id) { None } else { look.task(id) }
+    }
+
+    pub(super) fn on_removal_persisted(&mut self) {
+        while self.removing.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            let (_, id) = self.removing.pop_front().expect("just looked");
+            self.removed.remove(&id);
+        }
+    }
+}
+
+/// Whether an id may come again. A UUID does not: nobody need remember that it was there.
+pub fn may_come_again(id: &str) -> bool {
+    let hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut parts = id.split('-');
+    let like_uuid = [8, 4, 4, 4, 12]
+        .into_iter()
+        .all(|len| parts.next().is_some_and(|part| part.len() == len && hex(part)));
+    !(like_uuid && parts.next().is_none())
+}
+
+/// Whether an attempt is one of this task, not of a former one with its id.
+pub(super) fn is_own(epoch: Epoch, after: Epoch, newest: Epoch) -> bool {
+    after < epoch && epoch <= newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_come_again;
+
+    #[test]
+    fn uuids_do_not_come_again() {
+        assert!(!may_come_again("0199c2a5-7d32-7c3e-8f52-4b1d1c9d2a10"));
+        for id in ["t1", "", "0199c2a5-7d32-7c3e-8f52", "0199c2a5-7d32-7c3e-8f52-4b1d1c9d2a1x"] {
+            assert!(may_come_again(id), "{id}");
+        }
+    }
+}
