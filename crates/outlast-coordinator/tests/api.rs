@@ -12,6 +12,37 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
+#[tokio::test]
+async fn many_results_in_one_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let tasks: Vec<Value> =
+        ["a", "b", "c"].map(|id| json!({ "id": id, "shell": "true" })).to_vec();
+    assert_eq!(post(&c, "/api/v1/tasks", &json!(tasks)).await.0, 200);
+    let ask = async |body: Value| post(&c, "/api/v1/results", &body).await;
+    // Nothing ended: the wait passes. What is not there is said at once.
+    let (status, none) = ask(json!({ "ids": ["a", "b"], "wait": 1 })).await;
+    assert_eq!((status, none), (200, json!({ "results": [], "unknown": [] })));
+    let (_, unknown) = ask(json!({ "ids": ["a", "nobody"], "wait": 60 })).await;
+    assert_eq!(unknown["unknown"], json!(["nobody"]));
+    // The one that ends while it waits.
+    let cancel = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(post(&c, "/api/v1/tasks/b/cancel", &json!({})).await.0, 200);
+    };
+    let wait = async {
+        let asked = ask(json!({ "ids": ["a", "b", "c"], "wait": 60 }));
+        tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().1
+    };
+    let (ended, ()) = tokio::join!(wait, cancel);
+    let ended = ended["results"].as_array().unwrap();
+    assert_eq!((ended.len(), &ended[0]["id"]), (1, &json!("b")));
+    assert_eq!(ended[0]["state"], "cancelled");
+    assert_eq!(ask(json!({ "ids": vec!["c"; 1001] })).await.0, 400);
+    assert_eq!(ask(json!({ "nonsense": [] })).await.0, 400);
+    c.shutdown().await;
+}
+
 async fn refused(receiver: &mut Receiver) -> (RefusedCode, bool) {
     match next(receiver).await {
         Kind::Refused(refused) => {

@@ -166,6 +166,24 @@ documents! {
         pub value: Value,
     }
 
+    /// Which tasks somebody follows.
+    pub struct WhichEnded {
+        /// Up to 1,000.
+        pub ids: Vec<String>,
+        /// Seconds to wait for the first that ends, at most 60.
+        #[serde(default)]
+        pub wait: u64,
+    }
+
+    /// Those of them that are over, in no order.
+    pub struct EndedTasks {
+        /// How they ended.
+        pub results: Vec<TaskResult>,
+        /// Those that there are not.
+        #[serde(default)]
+        pub unknown: Vec<String>,
+    }
+
     /// Everything that happened to a task.
     pub struct History {
         /// In order.

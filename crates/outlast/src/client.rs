@@ -3,8 +3,8 @@
 use futures_util::{Stream, StreamExt};
 use outlast_wire::TaskSpec;
 use outlast_wire::api::{
-    CountsView, History, Info, MAX_BATCH, MAX_BODY, Problem, Submitted, SubmittedTask, Task,
-    TaskList, TaskResult, Worker, WorkerList,
+    CountsView, EndedTasks, History, Info, MAX_BATCH, MAX_BODY, Problem, Submitted, SubmittedTask,
+    Task, TaskList, TaskResult, WhichEnded, Worker, WorkerList,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -267,6 +267,17 @@ impl Client {
                 return Ok(result);
             }
         }
+    }
+
+    /// Those of up to 1,000 tasks that are over; waits up to `wait` seconds (at most 60) for the
+    /// first. May leave some out: ask again for what it does not name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn results(&self, ids: &[String], wait: u64) -> Result<EndedTasks, Error> {
+        let asked = WhichEnded { ids: ids.to_vec(), wait };
+        let send = || self.request(Method::POST, "/api/v1/results").json(&asked);
+        self.read(self.send(send).await?).await
     }
 
     /// Everything that happened to a task.

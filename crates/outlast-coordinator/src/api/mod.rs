@@ -4,6 +4,7 @@
 mod blobs;
 mod control;
 mod problem;
+mod results;
 mod submit;
 mod tasks;
 mod told;
@@ -57,6 +58,7 @@ pub(crate) type App = Arc<Shared>;
         tasks::history,
         tasks::logs,
         tasks::counts,
+        results::results,
         control::cancel,
         control::retry,
         control::pause,
@@ -109,6 +111,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/tasks/{id}/state", get(told::state))
         .route("/api/v1/tasks/{id}/explain", get(told::explain))
         .route("/api/v1/counts", get(tasks::counts))
+        .route("/api/v1/results", post(results::results))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{name}", get(workers::show).delete(workers::forget))
         .route("/api/v1/workers/{name}/drain", post(workers::drain))

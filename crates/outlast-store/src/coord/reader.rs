@@ -8,7 +8,7 @@ use crate::types::{
     TaskPage,
 };
 use crate::{CoordStore, StoreError};
-use outlast_core::records::TaskRow;
+use outlast_core::records::{TaskRow, TaskState};
 use outlast_wire::v2::{StateUpdate, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
@@ -35,6 +35,16 @@ impl CoordReader {
     /// [`StoreError`] when it cannot be read.
     pub fn task_row(&self, id: &str) -> Result<Option<TaskRow>, StoreError> {
         load::task_row(&self.conn, id)
+    }
+
+    /// Where a task stands.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn task_state(&self, id: &str) -> Result<Option<TaskState>, StoreError> {
+        let mut query = self.conn.prepare_cached("SELECT state FROM tasks WHERE id = ?1")?;
+        let code: Option<i64> = query.query_row([id], |r| r.get(0)).optional()?;
+        code.map(load::state).transpose()
     }
 
     /// A task with everything that is shown of it.

@@ -30,13 +30,13 @@ pub use cause::Cause;
 pub(crate) use command::describe;
 pub use config::{Config, OnOutputLimit};
 pub use handle::Handle;
+pub use oom::Memory;
 pub(crate) use root::sweep;
 pub use signals::{NoSignal, Signal};
 pub use verdict::Ended;
 pub(crate) use verdict::{Unbegun, never_begun, plain};
 
 use attempt::{Attempt, Job, Phase, State, Why, seconds};
-use oom::Memory;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use pool::Pool;

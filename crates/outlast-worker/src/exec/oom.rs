@@ -26,7 +26,7 @@ const SLACK: u64 = 10_000_000;
 
 /// What is known of such kills.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub struct Memory {
     log: Mutex<Option<Log>>,
     count: Option<PathBuf>,
     counts: Mutex<Counts>,
@@ -55,6 +55,7 @@ struct Counts {
 }
 
 impl Memory {
+    /// Looks at what there is to look at.
     pub fn new() -> Memory {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let count = candidates(&groups).into_iter().find(|path| kills_in(path).is_some());

@@ -26,6 +26,10 @@ pub struct TaskContext {
     pub function: String,
     /// Its argument.
     pub args: Value,
+    /// How long the task has to end once it was told to stop.
+    pub kill_grace: Duration,
+    /// How long it may run. Only a function that can be stopped from outside can be held to it.
+    pub timeout: Option<Duration>,
     pub(super) link: Option<Link>,
 }
 
@@ -184,11 +188,27 @@ pub struct Failure {
     pub message: String,
     /// For programs, such as a traceback; it becomes the result's value. Null is nothing.
     pub details: Value,
+    /// What ended it.
+    pub by: FailedBy,
+}
+
+/// What ended a function that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailedBy {
+    /// Itself.
+    #[default]
+    Itself,
+    /// A signal killed the process that it ran in.
+    Signal(i32),
+    /// The kernel killed that process for want of memory.
+    OutOfMemory,
+    /// Its time limit.
+    Timeout,
 }
 
 impl From<String> for Failure {
     fn from(message: String) -> Self {
-        Failure { message, details: Value::Null }
+        Failure { message, details: Value::Null, by: FailedBy::Itself }
     }
 }
 

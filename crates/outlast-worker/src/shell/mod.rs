@@ -17,7 +17,7 @@ mod room;
 mod runs;
 mod writer;
 
-pub use functions::{ANY, Checkpoint, Failure, Function, Functions, TaskContext};
+pub use functions::{ANY, Checkpoint, FailedBy, Failure, Function, Functions, TaskContext};
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;

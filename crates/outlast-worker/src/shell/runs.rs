@@ -1,19 +1,24 @@
 //! Starts and stops attempts: commands by the runner, calls by their functions.
 
-use super::functions::{ANY, Failure, Function, Functions, TaskContext};
+use super::functions::{ANY, FailedBy, Failure, Function, Functions, TaskContext};
 use super::{Shared, now};
 use crate::exec::{Signal, StopKind as ExecStop};
 use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
-use outlast_wire::spec::{Call, Run};
+use outlast_wire::spec::{Call, Run, TaskSpec};
 use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The largest value that a function may return, in bytes of JSON.
 const MAX_VALUE: usize = 1 << 20;
+/// The number of SIGKILL.
+const KILL: i32 = 9;
+/// Longer than anything runs.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub(super) struct Runs {
     runner: Runner,
@@ -48,7 +53,9 @@ impl Runs {
         for output in todo {
             match output {
                 Output::Run(task, epoch, spec) => match &spec.run {
-                    Run::Call(call) => ended.extend(self.call(shared, &task, epoch, call)),
+                    Run::Call(call) => {
+                        ended.extend(self.call(shared, &task, epoch, &spec, call));
+                    }
                     Run::Command(_) | Run::Shell(_) => {
                         let (id, worker) = (AttemptId { task, epoch }, self.worker.clone());
                         starts.push(Start { id, spec, worker, env: Vec::new() });
@@ -106,12 +113,21 @@ impl Runs {
         shared: &Arc<Shared>,
         task: &TaskId,
         epoch: u64,
+        spec: &TaskSpec,
         call: &Call,
     ) -> Option<TaskOutcome> {
         let started = now().wall;
-        let (task_id, args) = (task.to_string(), call.args.clone());
-        let link = shared.host.get().cloned();
-        let context = TaskContext { task_id, epoch, function: call.function.clone(), args, link };
+        // More than an `Instant` can bear is no limit.
+        let seconds = |s: f64| Duration::try_from_secs_f64(s).unwrap_or(FOREVER).min(FOREVER);
+        let context = TaskContext {
+            task_id: task.to_string(),
+            epoch,
+            function: call.function.clone(),
+            args: call.args.clone(),
+            kill_grace: seconds(spec.kill_grace),
+            timeout: spec.timeout.map(seconds),
+            link: shared.host.get().cloned(),
+        };
         let named = self.functions.get(&call.function);
         let Some(function) = named.or_else(|| self.functions.get(ANY)) else {
             let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
@@ -167,9 +183,19 @@ fn outcome(
     started_at_ms: i64,
     result: Result<serde_json::Value, Failure>,
 ) -> TaskOutcome {
+    let (mut cause, mut signal) = (Cause::Unspecified, 0);
     let (kind, message, value) = match result {
         Ok(value) => (OutcomeKind::OutcomeSucceeded, String::new(), value),
-        Err(why) => (OutcomeKind::OutcomeFailed, why.message, why.details),
+        Err(why) => {
+            let mut kind = OutcomeKind::OutcomeFailed;
+            match why.by {
+                FailedBy::Itself => {}
+                FailedBy::Signal(number) => (cause, signal) = (Cause::Signal, number),
+                FailedBy::OutOfMemory => (cause, signal) = (Cause::OutOfMemory, KILL),
+                FailedBy::Timeout => (cause, kind) = (Cause::TimedOut, OutcomeKind::OutcomeTimedOut),
+            }
+            (kind, why.message, why.details)
+        }
     };
     let value = match value {
         serde_json::Value::Null => Vec::new(),
@@ -193,6 +219,8 @@ fn outcome(
         started_at_ms,
         finished_at_ms: now().wall.max(started_at_ms),
         value_json: value.into(),
+        cause: cause.into(),
+        signal,
         ..Default::default()
     }
 }
@@ -204,9 +232,16 @@ mod tests {
 
     #[test]
     fn failures_carry_details_and_values_fit_in_a_message() {
-        let failure = Failure { message: "no".into(), details: json!({"traceback": "line 1"}) };
+        let failure = Failure {
+            message: "no".into(),
+            details: json!({"traceback": "line 1"}),
+            by: FailedBy::Signal(11),
+        };
         let told = outcome("t".into(), 1, 0, Err(failure));
         assert_eq!((told.kind(), told.message.as_str()), (OutcomeKind::OutcomeFailed, "no"));
+        assert_eq!((told.cause(), told.signal), (Cause::Signal, 11));
+        let late = Failure { by: FailedBy::Timeout, ..String::new().into() };
+        assert_eq!(outcome("t".into(), 1, 0, Err(late)).kind(), OutcomeKind::OutcomeTimedOut);
         assert_eq!(&told.value_json[..], br#"{"traceback":"line 1"}"#);
 
         let largest = Value::String("x".repeat(MAX_VALUE - 2));

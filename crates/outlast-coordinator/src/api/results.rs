@@ -1,0 +1,105 @@
+//! How many tasks ended, in one request: for those who follow more tasks than they could ask for
+//! one by one.
+
+use super::{App, Refusal, views};
+use crate::events::Happened;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::HeaderMap;
+use outlast_store::{CoordReader, Role, StoreError};
+use outlast_wire::api::{EndedTasks, MAX_PAGE, MAX_WAIT, WhichEnded};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+/// How long others may join the first that ends, so that many ends are one answer.
+const LINGER: Duration = Duration::from_millis(5);
+/// Bytes of values and output after which an answer is full; what is left is for the next one.
+const FULL: usize = 8 << 20;
+
+/// Those of up to 1,000 tasks that are over, with how they ended; waits up to `wait` seconds for
+/// the first. One answer may leave some out: ask again for what it does not name.
+#[utoipa::path(post, path = "/api/v1/results", tag = "tasks", request_body = WhichEnded,
+    responses((status = 200, body = EndedTasks)))]
+pub(crate) async fn results(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<EndedTasks>, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let body = body.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let asked = serde_json::from_slice(&body).map_err(|e| Refusal::bad(&e.to_string()))?;
+    let WhichEnded { ids, wait } = asked;
+    if ids.len() > MAX_PAGE {
+        let detail = format!("ids: {}; {MAX_PAGE} is the limit of one request", ids.len());
+        return Err(Refusal::bad(&detail));
+    }
+    // Before looking, so that an end in between is not missed.
+    let mut watch = app.watchers.subscribe();
+    let deadline = Instant::now() + Duration::from_secs(wait.min(MAX_WAIT));
+    let ids: Arc<HashSet<String>> = Arc::new(ids.into_iter().collect());
+    loop {
+        let asked = ids.clone();
+        let found = app.readers.read(move |r| look(r, &asked)).await;
+        let found = found.map_err(|e| Refusal::store(&e))?;
+        let waits = !ids.is_empty() && found.results.is_empty() && found.unknown.is_empty();
+        if !waits || tokio::time::timeout_at(deadline, ended(&mut watch, &ids)).await.is_err() {
+            return Ok(Json(found));
+        }
+        tokio::time::sleep(LINGER).await;
+    }
+}
+
+fn look(reader: &CoordReader, ids: &HashSet<String>) -> Result<EndedTasks, StoreError> {
+    let (mut found, mut size) = (EndedTasks { results: Vec::new(), unknown: Vec::new() }, 0);
+    for id in ids {
+        match reader.task_state(id)? {
+            None => found.unknown.push(id.clone()),
+            Some(state) if state.is_terminal() && size < FULL => {
+                // One that is retried meanwhile is not over any more.
+                let task = reader.task(id)?.filter(|t| t.state.is_terminal());
+                let Some(task) = task else { continue };
+                let result = views::result(&task, reader.outcome(id)?.as_deref());
+                size += result.stdout.len() + result.stderr.len() + result.message.len();
+                size += value_size(&result.value);
+                found.results.push(result);
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// About how many bytes of JSON it is.
+fn value_size(value: &serde_json::Value) -> usize {
+    use serde_json::Value as V;
+    match value {
+        V::String(text) => text.len() + 2,
+        V::Array(items) => items.iter().map(value_size).sum::<usize>() + 2,
+        V::Object(items) => items.iter().map(|(k, v)| k.len() + 4 + value_size(v)).sum(),
+        _ => 8,
+    }
+}
+
+/// Waits until one of these may have ended.
+async fn ended(watch: &mut Receiver<Arc<Happened>>, ids: &HashSet<String>) {
+    loop {
+        match watch.recv().await {
+            Ok(what) => {
+                if let Happened::Task { id, state: Some(state), .. } = &*what
+                    && state.is_terminal()
+                    && ids.contains(&**id)
+                {
+                    return;
+                }
+            }
+            Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
