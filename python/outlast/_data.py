@@ -120,9 +120,11 @@ def _foreign(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def to_result(value: Any, allow_pickle: bool) -> str:
-    """The JSON text of a result."""
+def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
+    """The JSON text of a result; with ``exact`` a pickle of whatever JSON would change."""
     try:
+        if exact and allow_pickle and not _exact(value):
+            raise TypeError("it is not exactly JSON")
         return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_foreign)
     except RecursionError as e:
         raise _too_deep(e) from e

@@ -9,18 +9,14 @@ import logging
 import os
 import threading
 import time
-import traceback
 from typing import Any, Callable, Optional
 
-from . import _data
+from . import _outcome, _process
 from .context import TaskContext, _current
 from .errors import OutlastError, StoppedError, TaskNotRunning, TaskStopped
 
 log = logging.getLogger("outlast")
 
-# Of a traceback, in characters: it travels with the result.
-_LONGEST = 64 << 10
-_HERE = os.path.dirname(__file__) + os.sep
 _LEVELS = {"CONNECTED": logging.INFO, "DISCONNECTED": logging.WARNING, "FAILED": logging.ERROR}
 
 # A started worker works until it is stopped, whether or not somebody still refers to it.
@@ -37,35 +33,6 @@ def _stop_all() -> None:
             log.warning("at exit: %s", e)
 
 
-def failure(error: BaseException) -> tuple[str, str]:
-    """What is told of an exception: JSON of message and traceback, and a line."""
-    if isinstance(error, SystemExit):
-        message = f"the task called sys.exit({'' if error.code is None else repr(error.code)})"
-    else:
-        text = str(error)
-        name = type(error).__name__
-        message = f"{name}: {text}" if text else name
-    frames = error.__traceback__
-    # The caller's own code begins where this package's ends.
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
-        frames = frames.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frames))
-    if len(trace) > _LONGEST:
-        trace = trace[: _LONGEST // 2] + "\n[…]\n" + trace[-_LONGEST // 2 :]
-    message = message[:_LONGEST].encode("utf-8", "replace").decode()
-    return json.dumps({"message": message, "traceback": trace}), message
-
-
-def _explicit(error: Any) -> tuple[str, str]:
-    """The same of an error that a worker submitted itself."""
-    if isinstance(error, BaseException):
-        return failure(error)
-    if isinstance(error, dict):
-        told = {**error, "message": str(error.get("message", "the task failed"))}
-        return _data.to_state(told), told["message"]
-    return json.dumps({"message": str(error), "traceback": ""}), str(error)
-
-
 class Runner:
     """A worker: started, stopped, started again. Safe to use from several threads."""
 
@@ -74,10 +41,18 @@ class Runner:
         execute: Callable[[TaskContext], Any],
         allow_pickle: bool,
         settings: Callable[[], dict[str, Any]],
+        exceptions: bool = False,
+        define: Optional[Callable[[str], str]] = None,
     ) -> None:
+        """
+        :param exceptions: whether failures carry the exception itself, where that can be.
+        :param define: what a process is told of a function, for settings with a ``boot``.
+        """
         self._execute = execute
         self._allow_pickle = allow_pickle
         self._settings = settings
+        self._exceptions = exceptions
+        self._define = define
         self._interval = 0.0
         self._agent: Any = None
         self._process = 0
@@ -88,6 +63,7 @@ class Runner:
         self._contexts_lock = threading.Lock()
 
     def start(self) -> None:
+        _process.leave_import()
         from ._outlast import Agent
 
         with self._lock:
@@ -97,9 +73,15 @@ class Runner:
                 return
             settings = self._settings()
             self._interval = settings.pop("checkpoint_interval", 0.0)
-            self._agent = Agent(json.dumps(settings), self._call, _told)
+            self._agent = Agent(json.dumps(settings), self._call, _told, self._define)
             self._process = os.getpid()
             _live.add(self)
+
+    @property
+    def started(self) -> bool:
+        """Whether it runs in this process."""
+        agent = self._agent
+        return agent is not None and not agent.closed
 
     @property
     def agent(self) -> Any:
@@ -146,30 +128,21 @@ class Runner:
         with self._contexts_lock:
             return list(self._contexts.values())
 
-    def _call(self, raw: Any) -> tuple[bool, str, str]:
+    def _call(self, raw: Any) -> _outcome.Outcome:
         try:
             return self._run(raw)
         except BaseException as e:  # an exception that stop() sent may come late
-            return (False, *failure(e))
+            return (False, *_outcome.failure(e))
 
-    def _run(self, raw: Any) -> tuple[bool, str, str]:
+    def _run(self, raw: Any) -> _outcome.Outcome:
         context = TaskContext(raw, self._allow_pickle, self._interval)
         key = (context.task_id, context.attempt)
         with self._contexts_lock:
             self._contexts[key] = context
         _current.context = context
         try:
-            value = self._execute(context)
-            if context._submitted is not None:
-                value, error = context._submitted
-                if error is not None:
-                    return (False, *_explicit(error))
-            return True, _data.to_result(value, self._allow_pickle), ""
-        except TaskStopped as e:
-            return False, "", str(e) or "stopped"
-        except BaseException as e:
-            # Also SystemExit and KeyboardInterrupt: the task ends, not the worker.
-            return (False, *failure(e))
+            told, _ = _outcome.run(self._execute, context, self._allow_pickle, self._exceptions)
+            return told
         finally:
             _current.context = None
             with self._contexts_lock:
@@ -178,7 +151,7 @@ class Runner:
 
     def stop(self, timeout: float, drain: bool = False) -> None:
         """Ends. Tasks that still run after two fifths of the time get :class:`TaskStopped` raised
-        inside."""
+        inside; processes that go on a second later are killed."""
         own = getattr(_current, "context", None)
         if own is not None and own in self.running():
             raise OutlastError("a task cannot stop its own worker: stop() would wait for the task")
@@ -192,7 +165,10 @@ class Runner:
             ended = agent.wait_ended(gentle)
             if ended is None and drain:
                 agent.ask_end(False)
+            level = 1
             while ended is None and time.monotonic() < until:
+                agent.hurry(level)
+                level = 2
                 for context in self.running():
                     _raise_in(context._thread)
                 ended = agent.wait_ended(min(1.0, max(0.05, until - time.monotonic())))

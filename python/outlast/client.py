@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import math
 import os
 import time
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Union
 
-from . import _config, _data
-from .errors import TaskCancelled, TaskFailed
-
-_ARGS, _KWARGS = "$args", "$kwargs"
-
-
-def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """As the worker's decorator takes them apart again."""
-    if not args:
-        return dict(kwargs)
-    return {_ARGS: list(args), **({_KWARGS: dict(kwargs)} if kwargs else {})}
+from . import _calls, _config, _data, _process
+from .errors import NotFound, TaskCancelled, TaskFailed
+# Tasks of a map that are submitted at a time.
+_PART = 500
 
 
 class Task:
@@ -31,17 +26,18 @@ class Task:
         self.id = task_id
         #: Whether the submission made it (False: it was there already); None if that is unknown.
         self.new = new
+        self._end: Optional[dict[str, Any]] = None
 
     def __repr__(self) -> str:
         return f"<Task {self.id}>"
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """See :meth:`Client.result`."""
-        return self._client.result(self.id, timeout)
+        return self._client._value(self.wait(timeout))
 
     def wait(self, timeout: Optional[float] = None) -> dict[str, Any]:
         """See :meth:`Client.wait`."""
-        return self._client.wait(self.id, timeout)
+        return self._end or self._client.wait(self.id, timeout)
 
     def cancel(self) -> None:
         """See :meth:`Client.cancel`."""
@@ -73,6 +69,10 @@ class Client:
     :param ca: PEM file of authorities to trust beside the system's.
     :param allow_pickle: whether a result that is a pickle is loaded. Loading one runs what is in
         it: say False if you do not trust the workers.
+    :param functions: how Python functions travel: ``"import"``, by their path ``module:name``, which
+        the worker imports; ``"cloudpickle"``, by value, to a worker of the same Python version; or
+        ``"auto"``: by path where they are at the top of a module, else (of a script, a session, or
+        another function) by value.
     :raises ConfigurationError: if something cannot be used.
     """
 
@@ -84,6 +84,7 @@ class Client:
         ca: Union[str, os.PathLike[str], None] = None,
         patience: float = 60.0,
         allow_pickle: bool = True,
+        functions: str = "auto",
     ) -> None:
         from ._outlast import Client as Raw
 
@@ -93,6 +94,7 @@ class Client:
         self._raw = Raw(_config.address(url), key, ca, patience)
         self.url: str = self._raw.url
         self._allow_pickle = allow_pickle
+        self._functions = _calls.way(functions)
 
     def __repr__(self) -> str:
         return f"<Client {self.url}>"
@@ -103,61 +105,134 @@ class Client:
 
         :raises InvalidData: if it is no task.
         """
-        document, new = self._raw.submit(json.dumps(dict(spec)))
+        return self._submit(json.dumps(dict(spec)))
+
+    def _submit(self, text: str) -> Task:
+        _process.leave_import()
+        document, new = self._raw.submit(text)
         return Task(self, json.loads(document)["id"], new)
 
     def submit_call(
         self,
-        function: str,
+        function: Union[str, Callable[..., Any]],
         *args: Any,
         spec: Optional[Mapping[str, Any]] = None,
         **kwargs: Any,
     ) -> Task:
-        """Submits the call of a worker's function. Keyword arguments alone become the JSON object
-        that ``execute_task`` of a plugin gets as its config. ``spec`` has the rest of the task,
-        such as ``{"id": …, "queue": …, "max_retries": …}``.
+        """Submits a call: of a worker's function by its name, or of a Python function, which any
+        :class:`outlast.Worker` runs.
+
+        To a name, arguments travel as JSON where they can (tuples become lists), else as a pickle;
+        keyword arguments alone become the JSON object that ``execute_task`` of a plugin gets as its
+        config. A Python function gets just what is given here, and its result comes back as it was,
+        by pickle where JSON would change it.
+
+        :param spec: the rest of the task, such as ``{"id": …, "queue": …, "max_retries": …}``.
+        :raises SerializationError: if something can be neither JSON nor a pickle.
+        :raises InvalidData: if it is larger than a task may be (256 KiB).
         """
-        call = {"function": function, "args": _arguments(args, kwargs)}
-        return self.submit({**(spec or {}), "call": call})
+        called = self._function(function)
+        return self._submit(_head(called, spec) + called.arguments(args, kwargs) + "}}")
+
+    def _function(self, function: Union[str, Callable[..., Any]]) -> _calls.Function:
+        return _calls.Function(function, self._functions, self._allow_pickle)
 
     def map(
         self,
-        function: str,
+        function: Union[str, Callable[..., Any]],
         items: Iterable[Any],
         *,
         kwargs: Optional[Mapping[str, Any]] = None,
         spec: Optional[Mapping[str, Any]] = None,
         timeout: Optional[float] = None,
+        window: int = 4000,
+        return_exceptions: bool = False,
     ) -> Iterator[Any]:
-        """Calls a worker's function with each item; gives the results in order. The tasks are
-        submitted before this returns.
+        """Calls a function with each item; gives the results in order, each as soon as it and those
+        before it are there. The first ``window`` tasks are submitted before this returns, the others
+        as results are taken: items may be any number, and are not kept.
 
         :param kwargs: given to each call beside its item.
         :param timeout: seconds for all of them, from now on.
-        :raises TaskFailed: by the iterator, for a task that failed.
+        :param window: of tasks submitted whose results were not taken.
+        :param return_exceptions: give the :class:`~outlast.TaskFailed` of a task that failed in the
+            place of its result, and go on.
+        :raises TaskFailed: by the iterator, for a task that failed. Tasks that were submitted go on.
         """
-        tasks = [
-            {**(spec or {}), "call": {"function": function, "args": _arguments((item,), kwargs or {})}}
-            for item in items
-        ]
-        ids = self._raw.submit_all(json.dumps(tasks))
-        until = None if timeout is None else time.monotonic() + timeout
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        called = self._function(function)
+        head, given = _head(called, spec), kwargs or {}
+        texts = (head + called.arguments((item,), given) + "}}" for item in items)
+        return self._stream(texts, timeout, window, return_exceptions)
+
+    def _stream(
+        self, texts: Iterator[str], timeout: Optional[float], window: int, exceptions: bool
+    ) -> Iterator[Any]:
+        _process.leave_import()
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        follower = self._raw.follow()
+        waiting: collections.deque[str] = collections.deque()
+        part = max(1, min(_PART, window // 4))
+
+        def fill() -> None:
+            while len(waiting) <= window - part:
+                batch = list(itertools.islice(texts, part))
+                if not batch:
+                    return
+                ids = self._raw.submit_all(f"[{','.join(batch)}]")
+                waiting.extend(ids)
+                follower.add(ids)
+
+        fill()
 
         def results() -> Iterator[Any]:
-            at, window = 0, 8
-            while at < len(ids):
-                found = self._raw.results(ids[at : at + window])
-                for end in found:
-                    yield self._value(json.loads(end))
-                at += len(found)
-                # Many at once where they are ready, and one that is waited for where they are not.
-                window = min(2 * window, 512) if len(found) == window else max(window // 2, 8)
-                if not found:
-                    left = None if until is None else max(0.0, until - time.monotonic())
-                    yield self.result(ids[at], left)
-                    at += 1
+            ended: dict[str, dict[str, Any]] = {}
+            try:
+                while waiting:
+                    first = waiting[0]
+                    while first not in ended:
+                        ended.update((end["id"], end) for end in _next(follower, until, timeout))
+                    waiting.popleft()
+                    try:
+                        value = self._value(ended.pop(first))
+                    except TaskFailed as e:
+                        if not exceptions:
+                            raise
+                        value = e
+                    yield value
+                    fill()
+            finally:
+                follower.close()
 
         return results()
+
+    def as_completed(
+        self, tasks: Iterable[Union[str, Task]], timeout: Optional[float] = None
+    ) -> Iterator[Task]:
+        """Gives tasks as they end, well or not; ``result()`` of each is there at once.
+
+        :param timeout: seconds for all of them, from now on.
+        :raises TimeoutError: by the iterator, if not all have ended by then.
+        """
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        left = {_id(task): task if isinstance(task, Task) else Task(self, task) for task in tasks}
+        follower = self._raw.follow()
+        follower.add(list(left))
+
+        def ended() -> Iterator[Task]:
+            try:
+                while left:
+                    for end in _next(follower, until, timeout):
+                        task = left.pop(end["id"])
+                        if end["state"] == "unknown":
+                            raise NotFound(f"there is no task {task.id}", 404)
+                        task._end = end
+                        yield task
+            finally:
+                follower.close()
+
+        return ended()
 
     def get(self, task_id: str) -> Task:
         """A handle of a task that was submitted before. Nothing is asked yet."""
@@ -182,7 +257,8 @@ class Client:
     def result(self, task: Union[str, Task], timeout: Optional[float] = None) -> Any:
         """What the function returned; of a command, the document of :meth:`wait`.
 
-        :raises TaskFailed: with the message and traceback of the worker.
+        :raises TaskFailed: with the message and traceback of the worker; its ``__cause__`` is what
+            the function raised, where that could be pickled and pickles are allowed.
         :raises TaskCancelled: if it was cancelled.
         :raises TimeoutError: if it has not ended within ``timeout`` seconds.
         """
@@ -195,9 +271,22 @@ class Client:
                 return end
             return _data.from_result(value, self._allow_pickle)
         told = value if isinstance(value, dict) else {}
+        if end["state"] == "unknown":
+            raise NotFound(f"there is no task {end['id']}", 404)
         kind = TaskCancelled if end["state"] == "cancelled" else TaskFailed
         message = end.get("message") or told.get("message") or end["state"]
-        raise kind(end["id"], message, told.get("traceback") or None, end)
+        error = kind(end["id"], message, told.get("traceback") or None, end)
+        raise error from self._cause(told.get("exception"))
+
+    def _cause(self, data: Any) -> Optional[BaseException]:
+        """What the function raised, if it came along and can be had here."""
+        if not isinstance(data, str) or not self._allow_pickle:
+            return None
+        try:
+            cause = _calls.unpickled(data)
+        except Exception:
+            return None  # its class is not here
+        return cause if isinstance(cause, BaseException) else None
 
     def cancel(self, task: Union[str, Task]) -> None:
         """Cancels a task; one that runs sees it when it next reports."""
@@ -205,6 +294,8 @@ class Client:
 
     def retry(self, task: Union[str, Task]) -> None:
         """Runs a task again that failed or was cancelled."""
+        if isinstance(task, Task):
+            task._end = None
         self._raw.retry(_id(task))
 
     def pause(self, task: Union[str, Task]) -> None:
@@ -255,6 +346,24 @@ class Client:
     def counts(self) -> dict[str, Any]:
         """How many tasks are in each state."""
         return json.loads(self._raw.counts())
+
+
+def _head(called: _calls.Function, spec: Optional[Mapping[str, Any]]) -> str:
+    """The JSON text of a task up to the arguments of its call."""
+    rest = dict(spec or {})
+    if called.requires:
+        rest["requires"] = {**called.requires, **rest.get("requires", {})}
+    rest.pop("call", None)
+    text = json.dumps(rest)[:-1]
+    comma = ", " if rest else ""
+    return f'{text}{comma}"call": {{"function": {json.dumps(called.name)}, "args": '
+
+
+def _next(follower: Any, until: float, timeout: Optional[float]) -> list[dict[str, Any]]:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(f"not all tasks have ended within {timeout:g} s")
+    return [json.loads(end) for end in follower.next(min(left, 3600.0))]
 
 
 def _id(task: Union[str, Task]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import signal
@@ -11,30 +10,14 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, TypeVar, Union, overload
 
-from . import _config
+from . import _calls, _config, _process, _spawn
 from ._runner import Runner
-from .client import _ARGS, _KWARGS
 from .context import TaskContext
 from .errors import ConfigurationError, OutlastError
 
 log = logging.getLogger("outlast.worker")
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _wants_context(function: Callable[..., Any]) -> Optional[str]:
-    """The name of its parameter that is annotated as TaskContext."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    for parameter in parameters:
-        note = parameter.annotation
-        if note is TaskContext:
-            return parameter.name
-        if isinstance(note, str) and note.rpartition(".")[2] == "TaskContext":
-            return parameter.name
-    return None
 
 
 class Worker:
@@ -48,8 +31,16 @@ class Worker:
 
         worker.run()
 
-    Tasks run in threads of this process, so that one that crashes the interpreter takes the others
-    with it; they are then run again.
+    Each task runs in a process of its own, one per slot, which is used again for the next one. A
+    task that crashes, runs out of memory or hangs costs nobody else anything. These processes are
+    started anew, not forked, and import what the functions need: where a function is in the script
+    that the program was started with, that script is imported in each of them up to the point where
+    it starts its worker. What it does before is done in each of them, too, unless it stands under
+    ``if __name__ == "__main__"``. Functions of a session (Jupyter, ``python -c``) and those inside
+    other functions are sent to them by value.
+
+    With ``isolation="thread"`` tasks run in threads of this process: they share what it has in
+    memory, and one that crashes the interpreter takes all with it; they are then run again.
 
     :param url: of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
     :param name: that people see; default: this machine's.
@@ -61,7 +52,10 @@ class Worker:
     :param labels: text by name.
     :param ca: PEM file of authorities to trust instead of the system's.
     :param config: as of the plugin, for example ``{"heartbeat_interval": 3.0}``.
-    :param allow_pickle: whether checkpoints and results that are no JSON are pickled.
+    :param allow_pickle: whether checkpoints and results that are no JSON are pickled, and functions
+        and arguments taken that come as pickles. Whoever may submit to this worker can run anything
+        here, in that way or by a command.
+    :param isolation: ``"process"`` or ``"thread"``.
     :raises ConfigurationError: if something cannot be used. Nothing is dialled yet.
     """
 
@@ -78,6 +72,7 @@ class Worker:
         ca: Union[str, os.PathLike[str], None] = None,
         config: Optional[Mapping[str, Any]] = None,
         allow_pickle: bool = True,
+        isolation: str = "process",
     ) -> None:
         url = url or os.environ.get("OUTLAST_COORDINATOR") or "http://127.0.0.1:7117"
         self.url = _config.address(url)
@@ -96,12 +91,23 @@ class Worker:
             "state_dir": os.fspath(self.state_dir),
             "api_key": api_key or os.environ.get("OUTLAST_API_KEY") or None,
             "ca": os.fspath(ca) if ca is not None else None,
-            "capabilities": _config.capabilities(capabilities),
+            "capabilities": {
+                _calls.CAPABILITY: _calls.VERSION,
+                **_config.capabilities(capabilities),
+            },
             "labels": dict(labels or {}),
             "slots": slots,
         }
         self._functions: dict[str, tuple[Callable[..., Any], Optional[str]]] = {}
-        self._runner = Runner(self._execute, allow_pickle, self._settings)
+        if isolation not in ("process", "thread"):
+            raise ConfigurationError(
+                f'isolation must be "process" or "thread", not {isolation!r}'
+            )
+        self.isolation = isolation
+        self._allow_pickle = allow_pickle
+        self._runner = Runner(
+            self._execute, allow_pickle, self._settings, exceptions=True, define=self._definition
+        )
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self._runner.state()[0]}>"
@@ -114,14 +120,24 @@ class Worker:
         """Makes a function callable by tasks, under its own name or another one.
 
         A parameter annotated ``TaskContext`` gets the task's context; the others come from the
-        submission. Elsewhere ``outlast.current_task()`` gives it.
+        submission. Elsewhere ``outlast.current_task()`` gives it. Running a notebook's cell again
+        replaces the function.
         """
 
         def register(function: F) -> F:
-            known = name or function.__name__
-            if known in self._functions:
+            known = name or getattr(function, "__name__", None)
+            if not isinstance(known, str) or not known:
+                raise ConfigurationError(f"{function!r} has no name of its own; give it name=…")
+            before = self._functions.get(known)
+            if before is not None and not _same(before[0], function):
                 raise ConfigurationError(f"there is a task function {known!r} already")
-            self._functions[known] = (function, _wants_context(function))
+            if self.isolation == "process" and self._runner.started:
+                _spawn.check(known, function)
+            self._functions[known] = (function, _calls.wants_context(function))
+            if _process.in_child:
+                _process.registered.append((known, function))
+            elif self._runner.started:
+                self._runner.agent.redefined(known)
             return function
 
         return register if function is None else register(function)
@@ -129,28 +145,32 @@ class Worker:
     def _settings(self) -> dict[str, Any]:
         if not self._given:
             log.info("the state of worker %s is kept in %s", self.name, self.state_dir)
-        return dict(self._options)
+        if self.isolation == "thread":
+            return dict(self._options)
+        functions = [function for function, _ in self._functions.values()]
+        for name, (function, _) in self._functions.items():
+            _spawn.check(name, function)
+        boot = _spawn.boot(
+            self._allow_pickle, self._options["checkpoint_interval"], _spawn.main_for(functions)
+        )
+        return {**self._options, "command": _spawn.command(), "boot": boot}
 
-    def _execute(self, context: TaskContext) -> Any:
-        found = self._functions.get(context.function)
+    def _find(self, name: str) -> tuple[Callable[..., Any], Optional[str]]:
+        found = self._functions.get(name)
         if found is None:
             known = ", ".join(sorted(self._functions)) or "none"
-            raise OutlastError(f"this worker has no function {context.function!r}; it has: {known}")
-        function, wanted = found
-        given = context.args
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        if isinstance(given, dict) and _ARGS in given:
-            args, kwargs = list(given[_ARGS]), dict(given.get(_KWARGS, {}))
-        elif isinstance(given, dict):
-            kwargs = given
-        elif given is not None:
-            args = [given]
-        if wanted is None:
-            return function(*args, **kwargs)
-        if args and next(iter(inspect.signature(function).parameters)) == wanted:
-            return function(context, *args, **kwargs)
-        return function(*args, **{**kwargs, wanted: context})
+            raise OutlastError(f"this worker has no function {name!r}; it has: {known}")
+        return found
+
+    def _definition(self, name: str) -> str:
+        return _spawn.definition(name, self._find(name)[0])
+
+    def _execute(self, context: TaskContext) -> Any:
+        if _calls.is_python(context.args):
+            found = _calls.brought(context.function, context.args, self._allow_pickle)
+        else:
+            found = self._find(context.function)
+        return _calls.invoke(*found, context, self._allow_pickle)
 
     def start(self) -> None:
         """Opens the store, and dials until it succeeds.
@@ -184,6 +204,7 @@ class Worker:
 
         :raises OutlastError: if it gave up, as after ``max_reconnect_attempts``.
         """
+        _process.leave_import()
         asked = threading.Event()
         before = {}
         if threading.current_thread() is threading.main_thread():
@@ -204,3 +225,12 @@ class Worker:
     def connected(self) -> bool:
         """Whether the coordinator has welcomed it."""
         return self._runner.state()[0] == "CONNECTED"
+
+
+def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether one is a newer version of the other, as when a cell is run again."""
+    code = getattr(other, "__code__", None)
+    if code is None or os.path.exists(code.co_filename):
+        return False  # written twice in a file, by mistake
+    path = [(getattr(f, "__module__", None), getattr(f, "__qualname__", f)) for f in (one, other)]
+    return path[0] == path[1]

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Union
 
-from . import _config, _data
+from . import _calls, _config, _data
 from ._runner import Runner
 from .context import TaskContext
 from .errors import ConfigurationError, InvalidData, OutlastError
@@ -175,7 +175,7 @@ class WorkerReconnectionManager:
                 f"worker {self.worker_id} has no task executor: give it an"
                 " execute_task(task_id, task_config) method"
             )
-        return executor(context.task_id, context.args)
+        return executor(context.task_id, _calls.config(context.args, self.allow_pickle))
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Changes settings; they hold from the next ``start()`` on.
@@ -299,7 +299,9 @@ class WorkerReconnectionManager:
 
 
 class WorkerReconnectionPlugin:
-    """Connects an existing worker object.
+    """Connects an existing worker object. Its tasks run in threads of this process, where that
+    object is; a task that crashes the interpreter ends the others with it, and they are run again.
+    ``outlast.Worker`` gives each a process of its own.
 
     Read from it: ``coordinator_url``; optional ``worker_id`` (default: a fresh UUID), ``api_key``,
     ``capabilities``, ``reconnection_config``, ``execute_task(task_id, task_config) -> dict``, and

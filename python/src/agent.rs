@@ -1,10 +1,13 @@
 //! The worker that runs tasks by a Python function.
 
 use crate::context::Context;
+use crate::pool::Pool;
 use crate::{LOOK, error, system};
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::WorkerConfig;
-use outlast_worker::shell::{self, ANY, AgentConfig, Ended, Failure, Function, StartError, Status};
+use outlast_worker::shell::{
+    self, ANY, AgentConfig, Ended, FailedBy, Failure, Function, StartError, Status,
+};
 use outlast_worker::{capabilities, shell::TaskContext};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
@@ -20,6 +23,8 @@ type Answer = (bool, String, String);
 struct Running {
     agent: shell::Agent,
     runtime: Runtime,
+    /// Where functions run, if not in threads of this process.
+    pool: Option<Arc<Pool>>,
 }
 
 /// A worker's agent with its threads. After `close` it has none.
@@ -89,6 +94,18 @@ fn config(options: &Value) -> AgentConfig {
     }
 }
 
+/// The processes, if the options want any.
+fn pool(
+    options: &Value,
+    slots: u32,
+    define: Option<Py<PyAny>>,
+) -> std::io::Result<Option<Arc<Pool>>> {
+    let (Some(boot), Some(define)) = (text(options, "boot"), define) else { return Ok(None) };
+    let command = options["command"].as_array().into_iter().flatten();
+    let command = command.filter_map(|part| part.as_str().map(ToOwned::to_owned)).collect();
+    Pool::start(command, boot, slots as usize, define).map(Some)
+}
+
 /// Runs one task by the Python function, on the thread that the agent gave it.
 fn run(call: &Py<PyAny>, inner: TaskContext) -> Result<Value, Failure> {
     let answer = Python::try_attach(|py| {
@@ -104,7 +121,7 @@ fn run(call: &Py<PyAny>, inner: TaskContext) -> Result<Value, Failure> {
         "" => Value::Null,
         json => serde_json::from_str(json).map_err(|e| format!("the result is no JSON: {e}"))?,
     };
-    if good { Ok(value) } else { Err(Failure { message, details: value }) }
+    if good { Ok(value) } else { Err(Failure { message, details: value, by: FailedBy::Itself }) }
 }
 
 /// Tells Python of each change of the link.
@@ -147,13 +164,26 @@ impl Agent {
 #[pymethods]
 impl Agent {
     /// Starts. `options` is a JSON object; `call(context)` runs a task and answers (went well,
-    /// JSON, message); `told(state, reason)` hears of the link.
+    /// JSON, message); `told(state, reason)` hears of the link. With the options `command` and
+    /// `boot` tasks run in processes instead, which learn of a function by `define(name)`.
     #[new]
-    fn new(py: Python<'_>, options: &str, call: Py<PyAny>, told: Py<PyAny>) -> PyResult<Agent> {
+    #[pyo3(signature = (options, call, told, define=None))]
+    fn new(
+        py: Python<'_>,
+        options: &str,
+        call: Py<PyAny>,
+        told: Py<PyAny>,
+        define: Option<Py<PyAny>>,
+    ) -> PyResult<Agent> {
         let options: Value = serde_json::from_str(options)
             .map_err(|e| error(py, "ConfigurationError", e.to_string().as_str()))?;
         let mut config = config(&options);
-        let body = Function::detailed(move |context| run(&call, context));
+        let pool = pool(&options, config.core.slots, define)
+            .map_err(|e| system("starting processes for tasks", &e))?;
+        let body = match pool.clone() {
+            Some(pool) => Function::detailed(move |context| pool.run(&context)),
+            None => Function::detailed(move |context| run(&call, context)),
+        };
         config.functions.insert(ANY.into(), body);
         let started = py.detach(|| {
             let mut builder = Builder::new_multi_thread();
@@ -163,8 +193,11 @@ impl Agent {
             let agent = shell::Agent::start(config)?;
             drop(entered);
             runtime.spawn(follow(agent.status(), told));
-            Ok(Running { agent, runtime })
+            Ok(Running { agent, runtime, pool: pool.clone() })
         });
+        if let (Err(_), Some(pool)) = (&started, pool) {
+            py.detach(|| pool.close());
+        }
         let running = started.map_err(|e| start_error(py, &e))?;
         Ok(Agent { running: Mutex::new(Some(running)), process: std::process::id() })
     }
@@ -217,6 +250,21 @@ impl Agent {
         })
     }
 
+    /// Interrupts (1) or kills (2) what still runs in processes.
+    fn hurry(&self, py: Python<'_>, level: u8) -> PyResult<()> {
+        self.with(py, |r| r.pool.as_ref().map(|pool| pool.hurry(level))).map(drop)
+    }
+
+    /// The processes that tasks run in.
+    fn processes(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        self.with(py, |r| r.pool.as_ref().map(|pool| pool.pids()).unwrap_or_default())
+    }
+
+    /// A function has another body now.
+    fn redefined(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.with(py, |r| r.pool.as_ref().map(|pool| pool.redefined(name))).map(drop)
+    }
+
     /// How it ended, (failed, why), if it does within so many seconds.
     fn wait_ended(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(bool, String)>> {
         let (handle, mut ended) =
@@ -245,7 +293,11 @@ impl Agent {
         }
         let limit = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let closed = py.detach(|| {
-            let Some(Running { agent, runtime }) = self.lock().take() else { return Ok(true) };
+            let Some(running) = self.lock().take() else { return Ok(true) };
+            let Running { agent, runtime, pool } = running;
+            if let Some(pool) = pool {
+                pool.close();
+            }
             let (tx, rx) = std::sync::mpsc::sync_channel(1);
             // Waiting on a thread of the runtime lets this one keep to its limit.
             runtime.spawn(async move {
@@ -284,6 +336,9 @@ impl Drop for Agent {
         }
         let connected = running.agent.status().borrow().0 == ConnectionState::Connected;
         tracing::debug!("a worker is dropped without stop(), connected: {connected}");
+        if let Some(pool) = &running.pool {
+            pool.close();
+        }
         drop(running.agent);
         running.runtime.shutdown_background();
     }

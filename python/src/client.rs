@@ -1,8 +1,7 @@
 //! The client. Every call waits with the GIL released and can be interrupted by Ctrl-C.
 
+use crate::follow::Follower;
 use crate::{LOOK, error, system, wait};
-use futures_util::future::ready;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use outlast::{Error, NewTask, TaskQuery, TaskSpec};
 use pyo3::prelude::*;
 use serde_json::Value;
@@ -12,9 +11,6 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
-
-/// Requests for results at a time.
-const AT_ONCE: usize = 32;
 
 /// One runtime for all clients of a process; its threads know nothing of Python.
 static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
@@ -33,7 +29,7 @@ fn runtime() -> PyResult<Handle> {
     found.ok_or_else(|| system("starting a thread", &std::io::ErrorKind::Other.into()))
 }
 
-fn client_error(py: Python<'_>, e: &Error) -> PyErr {
+pub(crate) fn client_error(py: Python<'_>, e: &Error) -> PyErr {
     let text = e.to_string();
     match e {
         Error::Problem(problem) if problem.status == 404 => {
@@ -65,15 +61,14 @@ fn build(
     outlast::Client::builder(url).api_key(key.clone()).ca(ca.clone()).patience(patience).build()
 }
 
-fn spec(py: Python<'_>, mut document: Value) -> PyResult<NewTask> {
-    let bad = |e: String| error(py, "InvalidData", e.as_str());
+fn spec(mut document: Value) -> Result<NewTask, String> {
     let id = document.as_object_mut().and_then(|o| o.remove("id"));
-    let spec: TaskSpec = serde_json::from_value(document).map_err(|e| bad(e.to_string()))?;
+    let spec: TaskSpec = serde_json::from_value(document).map_err(|e| e.to_string())?;
     let mut task = NewTask::new(spec);
     match id {
         None | Some(Value::Null) => {}
         Some(Value::String(id)) => task.id = id,
-        Some(other) => return Err(bad(format!("id: {other} is no text"))),
+        Some(other) => return Err(format!("id: {other} is no text")),
     }
     Ok(task)
 }
@@ -150,19 +145,19 @@ impl Client {
 
     /// (the task as JSON, whether it is new)
     fn submit(&self, py: Python<'_>, task: &str) -> PyResult<(String, bool)> {
-        let document = serde_json::from_str(task)
-            .map_err(|e| error(py, "InvalidData", e.to_string().as_str()))?;
-        let task = spec(py, document)?;
+        let document = serde_json::from_str(task).map_err(|e| e.to_string());
+        let task = document.and_then(spec).map_err(|e| error(py, "InvalidData", e.as_str()))?;
         let (task, new) = self.block(py, |c| async move { c.submit(&task).await })?;
         Ok((json(py, &task)?, new))
     }
 
     /// The ids, in order.
     fn submit_all(&self, py: Python<'_>, tasks: &str) -> PyResult<Vec<String>> {
-        let documents: Vec<Value> = serde_json::from_str(tasks)
-            .map_err(|e| error(py, "InvalidData", e.to_string().as_str()))?;
-        let tasks: Vec<NewTask> =
-            documents.into_iter().map(|d| spec(py, d)).collect::<PyResult<_>>()?;
+        let tasks: Result<Vec<NewTask>, String> = py.detach(|| {
+            let documents: Vec<Value> = serde_json::from_str(tasks).map_err(|e| e.to_string())?;
+            documents.into_iter().map(spec).collect()
+        });
+        let tasks = tasks.map_err(|e| error(py, "InvalidData", e.as_str()))?;
         let ids = tasks.iter().map(|t| t.id.clone()).collect();
         self.block(py, |c| async move { c.submit_all(&tasks).await })?;
         Ok(ids)
@@ -174,17 +169,9 @@ impl Client {
         result.map(|r| json(py, &r)).transpose()
     }
 
-    /// Those of these that have ended, up to the first that has not: their ends as JSON, in order.
-    fn results(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<String>> {
-        let found = self.block(py, move |c| async move {
-            let asked = stream::iter(ids).map(|id| {
-                let c = c.clone();
-                async move { c.result(&id, 0).await }
-            });
-            let ended = asked.buffered(AT_ONCE).try_take_while(|r| ready(Ok(r.is_some())));
-            ended.try_collect::<Vec<_>>().await
-        })?;
-        found.iter().flatten().map(|r| json(py, r)).collect()
+    /// Follows tasks until they end.
+    fn follow(&self, py: Python<'_>) -> PyResult<Follower> {
+        Ok(Follower::start(runtime()?, self.client(py)?))
     }
 
     fn task(&self, py: Python<'_>, id: String) -> PyResult<String> {

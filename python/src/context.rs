@@ -15,8 +15,9 @@ pub struct Context {
     pub inner: TaskContext,
 }
 
-fn host(py: Python<'_>, e: HostError) -> PyErr {
-    let class = match &e {
+/// The class in `outlast.errors`.
+pub(crate) fn class(e: &HostError) -> &'static str {
+    match e {
         HostError::NoSuchAttempt | HostError::Fenced(_) | HostError::Ended(_) => "TaskNotRunning",
         HostError::Full { .. } => "StorageFull",
         HostError::Unavailable(_) => "Unreachable",
@@ -24,8 +25,11 @@ fn host(py: Python<'_>, e: HostError) -> PyErr {
         HostError::NoSuchCheckpoint(_) | HostError::Conflict(_) | HostError::Internal(_) => {
             "OutlastError"
         }
-    };
-    error(py, class, e.to_string().as_str())
+    }
+}
+
+fn host(py: Python<'_>, e: HostError) -> PyErr {
+    error(py, class(&e), e.to_string().as_str())
 }
 
 fn object(py: Python<'_>, json: &str) -> PyResult<Map<String, Value>> {

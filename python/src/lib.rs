@@ -2,8 +2,12 @@
 //! text, exceptions are classes of `outlast.errors`, and whatever blocks releases the GIL.
 
 mod agent;
+mod child;
 mod client;
 mod context;
+mod follow;
+mod pool;
+mod requests;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -59,5 +63,6 @@ fn _outlast(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<agent::Agent>()?;
     module.add_class::<context::Context>()?;
+    module.add_class::<follow::Follower>()?;
     module.add_class::<client::Client>()
 }

@@ -54,6 +54,12 @@ struct Counts {
     spent: u64,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Memory {
     /// Looks at what there is to look at.
     pub fn new() -> Memory {

@@ -87,6 +87,21 @@ impl TaskContext {
         )
     }
 
+    /// The same, of data that lies in a file, which need not outlive the call.
+    ///
+    /// # Errors
+    /// As of [`TaskContext::checkpoint`], and [`HostError::Invalid`] if it cannot be read.
+    pub fn checkpoint_from(
+        &self,
+        path: &Path,
+        meta: Map<String, Value>,
+    ) -> Result<CheckpointView, HostError> {
+        let meta =
+            CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
+        let source = Source::Path(path.to_owned(), Default::default());
+        self.ask(|host, at| async move { host.checkpoint(&at, source, meta).await })
+    }
+
     /// The same of a file or folder.
     ///
     /// # Errors

@@ -192,7 +192,9 @@ fn outcome(
                 FailedBy::Itself => {}
                 FailedBy::Signal(number) => (cause, signal) = (Cause::Signal, number),
                 FailedBy::OutOfMemory => (cause, signal) = (Cause::OutOfMemory, KILL),
-                FailedBy::Timeout => (cause, kind) = (Cause::TimedOut, OutcomeKind::OutcomeTimedOut),
+                FailedBy::Timeout => {
+                    (cause, kind) = (Cause::TimedOut, OutcomeKind::OutcomeTimedOut)
+                }
             }
             (kind, why.message, why.details)
         }

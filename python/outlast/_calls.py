@@ -1,0 +1,332 @@
+"""How calls travel: the function, and its arguments.
+
+A call is ``{"function": NAME, "args": DOCUMENT}``. A document is the JSON object of the keyword
+arguments; with positional ones ``{"$args": […], "$kwargs": {…}}``; with arguments that JSON does not
+hold ``{"$pickle": base64 of pickle((args, kwargs))}``. If it has ``$python``, the name is not that
+of a registered function but ``module:qualname``, to be imported by the worker (``"import"``), or the
+function lies beside it, as ``$function``: base64 of cloudpickle's bytes, made by the Python that
+``$python`` names, such as ``"3.11"``.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib
+import inspect
+import json
+import sys
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
+
+from . import _data
+from .errors import ConfigurationError, InvalidData, OutlastError, SerializationError
+
+ARGS, KWARGS, PICKLE, EACH = "$args", "$kwargs", "$pickle", "$each"
+PYTHON, FUNCTION = "$python", "$function"
+WAYS = ("auto", "import", "cloudpickle")
+#: What bytecode depends on.
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+#: What a worker that runs functions by path or by value says that it has, with VERSION.
+CAPABILITY = "python_functions"
+# Of a task, in bytes of JSON; the coordinator takes no more.
+_LONGEST = 256 << 10
+
+
+def cloudpickle() -> Any:
+    try:
+        return importlib.import_module("cloudpickle")
+    except ImportError as e:
+        raise ConfigurationError(
+            f"functions travel by value with cloudpickle, which is not here ({e}):"
+            " pip install cloudpickle"
+        ) from e
+
+
+def way(ways: Any) -> str:
+    """
+    :raises ConfigurationError: if there is no such way.
+    """
+    if ways not in WAYS:
+        raise ConfigurationError(f"functions must be one of {', '.join(WAYS)}, not {ways!r}")
+    return str(ways)
+
+
+def find(module: Any, qualname: str) -> Any:
+    """
+    :raises AttributeError: naming what is not there.
+    """
+    return functools.reduce(getattr, qualname.split("."), module)
+
+
+def importable(function: Any) -> bool:
+    """Whether the function's path leads to it, from another process too."""
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if not module or module in ("__main__", "__mp_main__") or "<" in qualname:
+        return False
+    try:
+        return find(sys.modules[module], qualname) is function
+    except (KeyError, AttributeError):
+        return False
+
+
+class Function:
+    """A function on its way to a worker."""
+
+    def __init__(
+        self, function: Union[str, Callable[..., Any]], ways: str, allow_pickle: bool
+    ) -> None:
+        self._allow_pickle = allow_pickle
+        self._extra: dict[str, Any] = {}
+        self.requires: dict[str, str] = {}
+        self._dumps: Optional[Callable[..., bytes]] = None
+        self.code = ""
+        if isinstance(function, str):
+            self.name, self._exact = function, False
+            return
+        if not callable(function):
+            raise TypeError(
+                f"what is called must be a name or a function, not {type(function).__name__}"
+            )
+        module = getattr(function, "__module__", None) or type(function).__module__
+        named = getattr(function, "__qualname__", None) or type(function).__qualname__
+        self.name, self._exact = f"{module}:{named}", True
+        self.code = fingerprint(function)
+        if ways == "import" or (ways == "auto" and importable(function)):
+            if not importable(function):
+                raise InvalidData(
+                    f"{self.name} cannot be imported by a worker: only what is at the top of a"
+                    " module can, and no worker has this program's __main__. Move it to a module,"
+                    " or say functions=\"cloudpickle\""
+                )
+            self._extra = {PYTHON: "import"}
+            self.requires = {CAPABILITY: "*"}
+            return
+        if not allow_pickle:
+            raise SerializationError(
+                f"{self.name} can only travel by cloudpickle, and pickle is turned off"
+                " (allow_pickle)"
+            )
+        self._dumps = cloudpickle().dumps
+        try:
+            data = self._dumps(function, protocol=5)
+        except Exception as e:
+            raise SerializationError(f"{self.name} cannot be sent by value: {e}") from e
+        self._extra = {PYTHON: VERSION, FUNCTION: base64.b64encode(data).decode("ascii")}
+        self.requires = {CAPABILITY: VERSION}
+
+    def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any], each: bool = False) -> str:
+        """The JSON text of the document. With ``each`` the one argument is a list of tuples of
+        arguments, and the result the list of what the function returned for each.
+
+        :raises SerializationError: if they can be neither JSON nor a pickle.
+        """
+        extra = {**self._extra, EACH: True} if each else self._extra
+        document: Any
+        if not args and not extra:
+            document = dict(kwargs)
+        else:
+            document = {ARGS: list(args), **({KWARGS: dict(kwargs)} if kwargs else {}), **extra}
+        plain = [list(map(list, args[0]))] if each else list(args)
+        if each:
+            document[ARGS] = plain
+        why: Exception
+        try:
+            # A name may be that of a function in any language; a Python function gets what was
+            # given, or a pickle of it.
+            if not self._exact or _data._exact([plain, dict(kwargs)]):
+                return _sized(_dump(document))
+            why = TypeError("the arguments are not exactly JSON")
+        except RecursionError as e:
+            raise _data._too_deep(e) from e
+        except (TypeError, ValueError) as e:
+            why = e
+        if not self._allow_pickle:
+            try:
+                return _sized(_dump(document))
+            except (TypeError, ValueError) as e:
+                raise SerializationError(
+                    f"{e}, and pickle is turned off (allow_pickle)"
+                ) from e
+        data = self._pickled((args, dict(kwargs)), why)
+        return _sized(_dump({PICKLE: base64.b64encode(data).decode("ascii"), **extra}))
+
+    def _pickled(self, value: Any, why: Exception) -> bytes:
+        import pickle
+
+        try:
+            if self._dumps is None:
+                return pickle.dumps(value, protocol=5)
+            return self._dumps(value, protocol=5)
+        except Exception as e:
+            raise SerializationError(f"{why}, and they cannot be pickled: {e}") from e
+
+
+def _dump(document: Any) -> str:
+    return json.dumps(document, allow_nan=False, default=_data._foreign)
+
+
+def _sized(text: str) -> str:
+    if len(text) >= _LONGEST:
+        raise InvalidData(
+            f"the function and its arguments are {len(text)} bytes, and a task carries less than"
+            f" {_LONGEST}: keep large data in files, or let the function load it"
+        )
+    return text
+
+
+def fingerprint(function: Any) -> str:
+    """Something that changes with the function's own code; empty if it has none."""
+    import hashlib
+
+    def parts(code: Any) -> Any:
+        consts = [parts(c) if inspect.iscode(c) else _stable(c) for c in code.co_consts]
+        return [code.co_code.hex(), list(code.co_names), consts]
+
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    return hashlib.sha256(repr(parts(code)).encode()).hexdigest()[:16] if code is not None else ""
+
+
+def _stable(value: Any) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+
+
+# On the worker.
+
+
+def wants_context(function: Callable[..., Any]) -> Optional[str]:
+    """The name of its parameter that is annotated as TaskContext."""
+    from .context import TaskContext
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    for parameter in parameters:
+        note = parameter.annotation
+        if note is TaskContext:
+            return parameter.name
+        if isinstance(note, str) and note.rpartition(".")[2] == "TaskContext":
+            return parameter.name
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _imported(path: str) -> tuple[Callable[..., Any], Optional[str]]:
+    module, _, qualname = path.partition(":")
+    try:
+        function = find(importlib.import_module(module), qualname)
+    except ImportError as e:
+        raise OutlastError(f"this worker cannot import {module!r} for {path}: {e}") from e
+    except AttributeError as e:
+        raise OutlastError(f"this worker has {module!r}, but no {path}: {e}") from e
+    if not callable(function):
+        raise OutlastError(f"{path} is no function but {type(function).__name__}")
+    return function, wants_context(function)
+
+
+@functools.lru_cache(maxsize=64)
+def loaded(data: str) -> tuple[Callable[..., Any], Optional[str]]:
+    """A function of cloudpickle's bytes, as base64."""
+    cloudpickle()
+    function = _load(data, "the function")
+    return function, wants_context(function)
+
+
+def _load(data: str, what: str) -> Any:
+    try:
+        return unpickled(data)
+    except Exception as e:
+        raise OutlastError(f"{what} cannot be unpickled here: {type(e).__name__}: {e}") from e
+
+
+def unpickled(data: str) -> Any:
+    """Of base64 of a pickle."""
+    import pickle
+
+    # A worker's script has this name in the processes of its tasks.
+    sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+    return pickle.loads(base64.b64decode(data))
+
+
+def is_python(document: Any) -> bool:
+    """Whether the call brings its function, by path or by value."""
+    return isinstance(document, dict) and PYTHON in document
+
+
+def _refuse(what: str) -> OutlastError:
+    return OutlastError(f"this worker takes no pickles (allow_pickle=False), and {what} one")
+
+
+def brought(
+    name: str, document: Mapping[str, Any], allow_pickle: bool
+) -> tuple[Callable[..., Any], Optional[str]]:
+    """The function that the call brings.
+
+    :raises OutlastError: if it cannot be had here.
+    """
+    made_by = document[PYTHON]
+    if FUNCTION not in document:
+        return _imported(name)
+    if not allow_pickle:
+        raise _refuse("the function came as")
+    if made_by != VERSION:
+        raise OutlastError(
+            f"the function was sent by value from Python {made_by}, and this worker runs {VERSION}:"
+            " use the same, or send it by its import path"
+        )
+    return loaded(document[FUNCTION])
+
+
+def taken_apart(document: Any, allow_pickle: bool) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments."""
+    if not isinstance(document, dict):
+        return ([] if document is None else [document]), {}
+    if PICKLE in document:
+        if not allow_pickle:
+            raise _refuse("the arguments came as")
+        args, kwargs = _load(document[PICKLE], "the arguments")
+        return list(args), kwargs
+    if ARGS in document or PYTHON in document:
+        return list(document.get(ARGS, ())), dict(document.get(KWARGS, {}))
+    return [], document
+
+
+def config(document: Any, allow_pickle: bool) -> Any:
+    """The same for a function that takes the document itself.
+
+    :raises OutlastError: if the call brings a function.
+    """
+    if is_python(document):
+        raise OutlastError(
+            "this worker runs its execute_task only; functions by path or by value are for"
+            " outlast.Worker"
+        )
+    if isinstance(document, dict) and PICKLE in document:
+        args, kwargs = taken_apart(document, allow_pickle)
+        return {ARGS: args, **({KWARGS: kwargs} if kwargs else {})} if args else kwargs
+    return document
+
+
+def invoke(
+    function: Callable[..., Any], wanted: Optional[str], context: Any, allow_pickle: bool
+) -> Any:
+    """Calls it with the arguments of the task."""
+    document = context.args
+    args, kwargs = taken_apart(document, allow_pickle)
+    if is_python(document) and EACH in document:
+        return [_call(function, wanted, context, list(each), kwargs) for each in args[0]]
+    return _call(function, wanted, context, args, kwargs)
+
+
+def _call(
+    function: Callable[..., Any],
+    wanted: Optional[str],
+    context: Any,
+    args: list[Any],
+    kwargs: dict[str, Any],
+) -> Any:
+    if wanted is None:
+        return function(*args, **kwargs)
+    if args and next(iter(inspect.signature(function).parameters)) == wanted:
+        return function(context, *args, **kwargs)
+    return function(*args, **{**kwargs, wanted: context})

@@ -1,0 +1,91 @@
+"""Runs a function as a task, and says how it ended."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import traceback
+from typing import Any, Callable, Optional
+
+from . import _calls, _data
+from .errors import TaskStopped
+
+# Of a traceback, in characters: it travels with the result.
+_LONGEST = 64 << 10
+# Of a pickled exception, in bytes.
+_LARGEST = 64 << 10
+_HERE = os.path.dirname(__file__) + os.sep
+
+#: Whether it went well; JSON of the value, or of what is told of the failure; the message.
+Outcome = tuple[bool, str, str]
+
+
+def failure(error: BaseException, pickled: bool = False) -> tuple[str, str]:
+    """What is told of an exception: JSON of message and traceback, and a line."""
+    if isinstance(error, SystemExit):
+        message = f"the task called sys.exit({'' if error.code is None else repr(error.code)})"
+    else:
+        text = str(error)
+        name = type(error).__name__
+        message = f"{name}: {text}" if text else name
+    frames = error.__traceback__
+    # The caller's own code begins where this package's ends.
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    trace = "".join(traceback.format_exception(type(error), error, frames))
+    if len(trace) > _LONGEST:
+        trace = trace[: _LONGEST // 2] + "\n[…]\n" + trace[-_LONGEST // 2 :]
+    message = message[:_LONGEST].encode("utf-8", "replace").decode()
+    told = {"message": message, "traceback": trace}
+    data = _pickled(error) if pickled else None
+    if data is not None:
+        told["exception"] = data
+    return json.dumps(told), message
+
+
+def _pickled(error: BaseException) -> Optional[str]:
+    """The exception itself, where it can travel."""
+    import pickle
+
+    for by in (pickle, sys.modules.get("cloudpickle")):
+        try:
+            data = by.dumps(error, protocol=5) if by is not None else b""
+        except Exception:
+            continue
+        if 0 < len(data) <= _LARGEST:
+            return base64.b64encode(data).decode("ascii")
+    return None
+
+
+def _explicit(error: Any) -> tuple[str, str]:
+    """The same of an error that a worker submitted itself."""
+    if isinstance(error, BaseException):
+        return failure(error)
+    if isinstance(error, dict):
+        told = {**error, "message": str(error.get("message", "the task failed"))}
+        return _data.to_state(told), told["message"]
+    return json.dumps({"message": str(error), "traceback": ""}), str(error)
+
+
+def run(
+    execute: Callable[[Any], Any], context: Any, allow_pickle: bool, exceptions: bool
+) -> tuple[Outcome, bool]:
+    """The outcome, and whether it was told to stop.
+
+    :param exceptions: whether an exception travels itself, beside its text.
+    """
+    try:
+        value = execute(context)
+        if context._submitted is not None:
+            value, error = context._submitted
+            if error is not None:
+                return (False, *_explicit(error)), False
+        exact = _calls.is_python(context.args)
+        return (True, _data.to_result(value, allow_pickle, exact), ""), False
+    except TaskStopped as e:
+        return (False, "", str(e) or "stopped"), True
+    except BaseException as e:
+        # Also SystemExit and KeyboardInterrupt: the task ends, not the worker.
+        return (False, *failure(e, exceptions and allow_pickle)), False
