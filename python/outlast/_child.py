@@ -287,15 +287,18 @@ def _die_with(parent: int) -> None:
         os._exit(1)  # it died before
 
 
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _terminated(link: Link) -> Callable[..., None]:
     def handler(*_: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        end = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
         if not link.running:
-            return end()
+            return _end()
         # A service manager ends all processes of a worker at once. The worker should know that it
         # stops before it sees a task die: such a task is run again.
-        timer = threading.Timer(_PATIENCE, end)
+        timer = threading.Timer(_PATIENCE, _end)
         timer.daemon = True
         timer.start()
 

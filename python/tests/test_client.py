@@ -99,7 +99,9 @@ def test_bad_input(shared):
         with pytest.raises((outlast.InvalidData, outlast.Refused)):
             client.submit(bad)
     with pytest.raises(TypeError):
-        client.submit_call("add", object())
+        client.submit_call("add", threading.Lock())
+    with pytest.raises(outlast.SerializationError, match="turned off"):
+        shared.client(allow_pickle=False).submit_call("add", {1})
     with pytest.raises(outlast.ConfigurationError):
         outlast.Client("ftp://x")
     with pytest.raises(outlast.ConfigurationError):
