@@ -1,8 +1,8 @@
 """Work that outlasts the network.
 
 ``outlast.worker_reconnection`` is the plugin for workers of the replaced system,
-``outlast.Worker`` and ``outlast.Client`` are the interface for new code. Everything is imported
-on first use.
+``outlast.Worker``, ``outlast.Client`` and ``outlast.Executor`` are the interface for new code.
+Everything is imported on first use.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 _WHERE = {
     "Client": "client",
+    "Executor": "executor",
     "Task": "client",
     "Worker": "worker",
     "TaskContext": "context",
@@ -37,6 +38,7 @@ __all__ = [*_WHERE, "__version__"]
 if TYPE_CHECKING:
     from .client import Client, Task
     from .context import TaskContext, current_task
+    from .executor import Executor
     from .errors import (
         ConfigurationError,
         InvalidData,

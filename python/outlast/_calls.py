@@ -114,6 +114,10 @@ class Function:
         self._extra = {PYTHON: VERSION, FUNCTION: base64.b64encode(data).decode("ascii")}
         self.requires = {CAPABILITY: VERSION}
 
+    @property
+    def travels_by_path(self) -> bool:
+        return self._dumps is None and self._exact
+
     def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any], each: bool = False) -> str:
         """The JSON text of the document. With ``each`` the one argument is a list of tuples of
         arguments, and the result the list of what the function returned for each.
