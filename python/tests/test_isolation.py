@@ -1,0 +1,523 @@
+"""Tasks in processes of their own: how they end, and that they end."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import outlast
+import pytest
+from outlast import TaskContext
+
+from conftest import until
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill_me(number):
+    os.kill(os.getpid(), number)
+    time.sleep(30)
+
+
+def segfault():
+    ctypes.string_at(0)
+
+
+def exit_now(code):
+    os._exit(code)
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def pid():
+    return os.getpid()
+
+
+def sleep_on(path):
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        Path(path).touch()
+
+
+def hold_the_gil(seconds):
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def ignore_everything():
+    while True:
+        try:
+            time.sleep(30)
+        except BaseException:
+            pass
+
+
+def leaves_a_child(path):
+    import subprocess
+
+    Path(path).write_text(str(subprocess.Popen(["sleep", "100"]).pid))
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def use_memory(task: TaskContext):
+    import numpy
+
+    found = task.restore()
+    if found is not None:
+        found["w"][0] = 7.0  # it can be written to
+        return {"sum": float(found["w"].sum()), "n": found["n"]}
+    task.checkpoint({"w": numpy.ones(3_000_000), "n": (1,)}, why="large")
+    os._exit(1)
+
+
+def everything(task: TaskContext, folder):
+    folder = Path(folder)
+    assert task.restore() is None and outlast.current_task() is task
+    first = task.checkpoint({"n": 1})
+    assert first != task.checkpoint({"n": 2}) and task.restore() == {"n": 2}
+    (folder / "model").write_bytes(b"m" * 1000)
+    assert task.checkpoint_path(folder / "model", step=3)
+    assert task.restore() == b"m" * 1000
+    task.artifact("model.bin", folder / "model")
+    task.progress(0.5, loss=0.25, gone=None)
+    task.update_state(more=[1])
+    with pytest.raises(outlast.InvalidData):
+        task.checkpoint_path(folder / "missing")
+    with pytest.raises(outlast.SerializationError):
+        task.checkpoint(threading.Lock())
+    made = []
+    threads = [threading.Thread(target=lambda: made.append(task.checkpoint({}))) for _ in range(5)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    return {"made": len(set(made)), "cancelled": task.cancelled, "attempt": task.attempt}
+
+
+def says_when_paused(task: TaskContext, path):
+    Path(path + "-began").touch()
+    while not task.paused:
+        time.sleep(0.01)
+    Path(path + "-paused").touch()
+    task.check()
+    return "went on"
+
+
+def keeps_its_context(task: TaskContext):
+    kept = globals().setdefault("kept", task)
+    if kept is task:
+        return "kept"
+    with pytest.raises(outlast.TaskNotRunning):
+        kept.progress(0.5)
+    return "over"
+
+
+@pytest.fixture(scope="module")
+def worker(shared, tmp_path_factory):
+    config = {"heartbeat_interval": 0.2, "heartbeat_timeout": 1.0}
+    folder = tmp_path_factory.mktemp("isolated")
+    worker = outlast.Worker(shared.url, name="isolated", state_dir=folder, slots=2, config=config)
+    for function in (
+        kill_me, segfault, exit_now, leave, pid, sleep_on, hold_the_gil, ignore_everything,
+        leaves_a_child, use_memory, everything, says_when_paused, keeps_its_context,
+    ):  # fmt: skip
+        worker.task(function)
+    with worker:
+        until(lambda: worker.connected)
+        yield worker
+
+
+def fails(task, *says):
+    with pytest.raises(outlast.TaskFailed) as failed:
+        task.result(20)
+    for text in says:
+        assert text in failed.value.message
+    return failed.value
+
+
+def processes(worker):
+    return worker._runner.agent.processes()
+
+
+def test_processes_are_used_again(shared, worker):
+    pids = set(shared.client().map("pid", []))
+    pids = {shared.client().submit_call("pid").result(20) for _ in range(10)}
+    assert os.getpid() not in pids and len(pids) <= 2
+    assert pids <= set(processes(worker)) and len(processes(worker)) <= 2
+
+
+@pytest.mark.parametrize(
+    "function, args, says, number",
+    [
+        ("segfault", (), "the task's process was killed by signal 11 (SIGSEGV)", 11),
+        ("kill_me", (6,), "the task's process was killed by signal 6 (SIGABRT)", 6),
+        ("kill_me", (9,), "killed by signal 9 (SIGKILL)", 9),
+        ("kill_me", (15,), "killed by signal 15 (SIGTERM)", 15),
+        ("exit_now", (3,), "the task's process exited with code 3 in the middle of the task", None),
+        ("leave", (3,), "the task called sys.exit(3)", None),
+    ],
+)
+def test_how_a_process_dies_is_said(shared, worker, function, args, says, number):
+    client = shared.client()
+    task = client.submit_call(function, *args)
+    error = fails(task, says)
+    assert error.result["signal"] == number and error.result["attempt"] == 1
+    if number:
+        assert [e["cause"] for e in task.history() if e["event"] == "failed"] == ["signal"]
+    assert client.submit_call("pid").result(20) in processes(worker)
+
+
+def test_what_a_dead_task_had_started_ends_with_it(shared, worker, tmp_path):
+    fails(shared.client().submit_call("leaves_a_child", str(tmp_path / "pid")), "SIGABRT")
+    until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+def test_an_idle_process_that_died_is_replaced(shared, worker):
+    client = shared.client()
+    client.submit_call("pid").result(20)
+    for pid in processes(worker):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not alive(pid))
+    assert client.submit_call("pid").result(20) in processes(worker)
+
+
+def test_a_task_that_does_not_look_is_interrupted(shared, worker, tmp_path):
+    ended = tmp_path / "ended"
+    task = shared.client().submit_call("sleep_on", str(ended), spec={"kill_grace": 0.2})
+    until(lambda: task.info()["started_at"])
+    task.cancel()
+    with pytest.raises(outlast.TaskCancelled):
+        task.result(20)
+    until(ended.exists)  # `finally` ran
+
+
+def test_a_task_that_cannot_be_interrupted_is_killed(shared, worker):
+    task = shared.client().submit_call("ignore_everything", spec={"kill_grace": 0.2})
+    until(lambda: task.info()["started_at"])
+    task.cancel()
+    with pytest.raises(outlast.TaskCancelled):
+        task.result(20)
+    until(lambda: "its process was killed" in str(task.history()))
+
+
+def test_a_held_gil_silences_nobody(shared, worker):
+    client = shared.client()
+    before = worker._runner.stats()["connection_attempts"]
+    task = client.submit_call("hold_the_gil", 60, spec={"kill_grace": 0.2})
+    until(lambda: task.info()["started_at"])
+    for _ in range(15):  # longer than the heartbeat's timeout
+        time.sleep(0.1)
+        assert worker.connected
+        assert client.submit_call("pid").result(20)
+    assert worker._runner.stats()["connection_attempts"] == before
+    task.cancel()
+    with pytest.raises(outlast.TaskCancelled):
+        task.result(20)
+
+
+@pytest.mark.parametrize("function", ["sleep_on", "ignore_everything"])
+def test_a_time_limit(shared, worker, tmp_path, function):
+    args = [str(tmp_path / "x")] if function == "sleep_on" else []
+    spec = {"timeout": 0.3, "kill_grace": 0.3}
+    error = fails(shared.client().submit_call(function, *args, spec=spec), "longer than its time limit of 0.3 s")
+    assert error.result["outcome"] == "timed_out"
+
+
+def test_the_context_works(shared, worker, tmp_path):
+    client = shared.client()
+    task = client.submit_call("everything", str(tmp_path))
+    assert task.result(20) == {"made": 5, "cancelled": False, "attempt": 1}
+    state = until(lambda: (s := task.state())["version"] >= 2 and s)
+    assert state["state"] == {"loss": 0.25, "more": [1]} and state["progress"] == 0.5
+    assert len(client.checkpoints(task)) == 8
+
+
+def test_large_data_comes_back(shared, worker):
+    pytest.importorskip("numpy")
+    task = shared.client().submit_call("use_memory", spec={"retry_failures": True, "max_retries": 1})
+    assert task.result(30) == {"sum": 3_000_006.0, "n": (1,)} or task.result(1)["n"] == [1]
+
+
+def test_pausing(shared, worker, tmp_path):
+    path = str(tmp_path / "it")
+    client = shared.client()
+    task = client.submit_call("says_when_paused", path)
+    until(Path(path + "-began").exists)
+    client.pause(task)
+    until(Path(path + "-paused").exists)
+    with pytest.raises(TimeoutError):
+        task.result(0.3)
+    client.resume(task)
+    assert task.result(20) == "went on"
+
+
+def test_a_context_ends_with_its_attempt(shared, worker):
+    said = [shared.client().submit_call("keeps_its_context").result(20) for _ in range(5)]
+    assert set(said) <= {"kept", "over"} and said[0] == "kept" and said[-1] == "over"
+
+
+def test_stop_leaves_no_process_and_no_thread(shared, tmp_path):
+    from conftest import threads
+
+    before = len(threads())
+    worker = outlast.Worker(shared.url, name="stops", state_dir=tmp_path / "w", slots=3, capabilities=["stops"])
+    worker.task(ignore_everything)
+    worker.start()
+    client, spec = shared.client(), {"requires": {"stops": "*"}}
+    tasks = [client.submit_call("ignore_everything", spec=spec) for _ in range(3)]
+    until(lambda: len(processes(worker)) == 3)
+    time.sleep(0.3)
+    pids = processes(worker)
+    began = time.monotonic()
+    worker.stop(timeout=3)
+    assert time.monotonic() - began < 6
+    assert not any(map(alive, pids)) and len(threads()) == before
+    for task in tasks:
+        task.cancel()
+
+
+def test_isolation_is_a_choice(shared, tmp_path):
+    with pytest.raises(outlast.ConfigurationError, match="isolation must be"):
+        outlast.Worker(isolation="fork")
+    worker = outlast.Worker(
+        shared.url, state_dir=tmp_path / "w", name="threads", isolation="thread", capabilities=["threads"]
+    )
+    worker.task(pid)
+    spec = {"requires": {"threads": "*"}}
+    with worker:
+        assert shared.client().submit_call("pid", spec=spec).result(20) == os.getpid()
+        assert processes(worker) == []
+
+
+# Programs.
+
+HEAD = """
+import os, sys, time
+import outlast
+print("imported as", __name__, flush=True)
+worker = outlast.Worker(sys.argv[1], name="script", state_dir=sys.argv[2], slots=2)
+"""
+FUNCTIONS = """
+FACTOR = 3
+
+class Wrong(ValueError):
+    pass
+
+@worker.task
+def triple(n):
+    print("tripling", n)
+    return helper(n)
+
+def helper(n):
+    return n * FACTOR
+
+@worker.task
+def raises():
+    raise Wrong("so")
+
+@worker.task
+def wait():
+    while True:
+        time.sleep(0.01)
+
+worker.task(name="same")(lambda n: n)
+"""
+
+
+class Script:
+    def __init__(self, processes, coordinator, tmp_path):
+        self.processes, self.url, self.folder = processes, coordinator.url, tmp_path
+        self.client = coordinator.client()
+
+    def run(self, text, *command, **kwargs):
+        path = self.folder / "script.py"
+        path.write_text(text)
+        command = command or (sys.executable, path)
+        self.process = self.processes.start(
+            *command, self.url, self.folder / "state", cwd=self.folder, **kwargs
+        )
+        return self
+
+    def output(self):
+        return (self.folder / f"{self.processes.all.index(self.process)}.log").read_text()
+
+    def children(self):
+        listed = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for path in listed for pid in path.read_text().split()]
+
+
+@pytest.fixture
+def script(processes, coordinator, tmp_path):
+    return Script(processes, coordinator, tmp_path)
+
+
+GUARDED = HEAD + FUNCTIONS + '\nif __name__ == "__main__":\n    worker.run()\n'
+UNGUARDED = HEAD + FUNCTIONS + "\nworker.run()\nraise SystemExit('a child came here')\n"
+STARTED = HEAD + FUNCTIONS + "\nwith worker:\n    time.sleep(1000)\n"
+NESTED = HEAD + (
+    'def main():\n' + textwrap.indent(FUNCTIONS, "    ") + "\n    worker.run()\n"
+    'if __name__ == "__main__":\n    main()\n'
+)  # fmt: skip
+DECORATED = HEAD.replace("import outlast", "import outlast, functools") + (
+    "def logged(f):\n    @functools.wraps(f)\n    def inner(*a):\n        return f(*a)\n    return inner\n"
+) + FUNCTIONS.replace("@worker.task\ndef triple", "@logged\n@worker.task\n@logged\ndef triple") + "\nworker.run()\n"  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [GUARDED, UNGUARDED, STARTED, NESTED, DECORATED])
+def test_functions_of_a_script(script, text):
+    script.run(text)
+    client = script.client
+    assert list(client.map("triple", range(20), timeout=30)) == [3 * n for n in range(20)]
+    assert client.submit_call("same", 5).result(20) == 5
+    error = fails(client.submit_call("raises"), "Wrong: so")
+    assert "in raises" in error.remote_traceback and "_child" not in error.remote_traceback
+    assert text is NESTED or 'script.py", line' in error.remote_traceback
+    assert "tripling 19" in script.output()
+    if text is not NESTED:
+        assert "imported as __mp_main__" in script.output()
+    assert len(client.workers()) == 1 and "a child came here" not in script.output()
+    script.process.send_signal(signal.SIGTERM)
+    assert script.process.wait(20) == (1 if text == UNGUARDED else -15 if text == STARTED else 0)
+    assert len(script.children()) == 0
+
+
+@pytest.mark.parametrize("how", ["-c", "-", "-m"])
+def test_functions_without_a_script(script, how):
+    text = HEAD + FUNCTIONS + "\nworker.run()\n"
+    if how == "-m":
+        package = script.folder / "package"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "serve.py").write_text(text)
+        script.run(text, sys.executable, "-m", "package.serve")
+    elif how == "-c":
+        script.run(text, sys.executable, "-c", text)
+    else:
+        (script.folder / "in").write_text(text)
+        script.run(text, sys.executable, "-", stdin=open(script.folder / "in"))
+    assert list(script.client.map("triple", range(5), timeout=30)) == [0, 3, 6, 9, 12]
+    assert ("__mp_main__" in script.output()) == (how == "-m")
+
+
+def test_a_script_that_submits_before_it_serves(script):
+    text = HEAD + FUNCTIONS + (
+        "client = outlast.Client(sys.argv[1])\n"
+        "task = client.submit_call('triple', 14)\n"
+        "worker.start()\n"
+        "print('it is', task.result(20), flush=True)\n"
+        "time.sleep(1000)\n"
+    )  # fmt: skip
+    script.run(text)
+    until(lambda: "it is 42" in script.output())
+    assert script.client.counts()["total"] == 1
+
+
+def test_a_script_that_does_harm_when_it_is_imported(script):
+    text = (
+        "if __name__ != '__main__': raise RuntimeError('not twice')\n" + HEAD + FUNCTIONS + "worker.run()\n"
+    )
+    script.run(text)
+    fails(script.client.submit_call("triple", 1), "could not import", "RuntimeError: not twice")
+
+
+def test_what_cannot_be_sent_is_said(script):
+    text = HEAD + (
+        "import threading\n"
+        "def main():\n"
+        "    lock = threading.Lock()\n"
+        "    worker.task(name='locked')(lambda: lock)\n"
+        "    worker.run()\n"
+        "if __name__ == '__main__': main()\n"
+    )
+    script.run(text)
+    fails(script.client.submit_call("locked"), "'locked' cannot be sent to a process", "lock")
+
+
+def test_without_cloudpickle(script):
+    text = "import sys; sys.modules['cloudpickle'] = None\n" + NESTED
+    script.run(text)
+    assert script.process.wait(20) == 1
+    assert "'triple' is not at the top of a file" in script.output()
+    assert "pip install cloudpickle" in script.output()
+
+
+def test_functions_defined_later(script):
+    text = HEAD + FUNCTIONS + (
+        "if __name__ == '__main__':\n"
+        "    worker.start()\n"
+        "    for n in (1, 2):\n"
+        "        exec(f'@worker.task\\ndef late(): return {n}')\n"
+        "        print(n, outlast.Client(sys.argv[1]).submit_call('late').result(20), flush=True)\n"
+    )  # fmt: skip
+    script.run(text)
+    assert script.process.wait(20) == 0
+    assert "1 1\n" in script.output() and "2 2\n" in script.output()
+
+
+def test_no_process_outlives_a_killed_worker(script):
+    script.run(GUARDED)
+    task = script.client.submit_call("wait", spec={"kill_grace": 0.2})
+    until(lambda: task.info()["started_at"])
+    children = until(script.children)
+    script.process.send_signal(signal.SIGKILL)
+    script.process.wait()
+    until(lambda: not any(map(alive, children)), 3)
+    # What it ran is run again by the next one.
+    script.run(GUARDED)
+    until(lambda: task.info()["attempt"] == 2 and len(script.children()) > 0)
+    task.cancel()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_of_them_is_left_to_the_worker(script, number):
+    """Ctrl-C in a terminal; a service manager that stops a unit."""
+    script.run(GUARDED, start_new_session=True)
+    task = script.client.submit_call("wait")
+    until(lambda: task.info()["started_at"])
+    children = until(script.children)
+    if number == signal.SIGINT:
+        os.killpg(script.process.pid, number)
+    else:
+        for pid in [*children, script.process.pid]:
+            os.kill(pid, number)
+    assert script.process.wait(30) == 0
+    assert not any(map(alive, children))
+    assert "Traceback" not in script.output()
+    # The task did not fail: it is run again.
+    script.run(GUARDED, start_new_session=True)
+    info = until(lambda: (i := task.info())["attempt"] == 2 and i)
+    assert info["state"] == "assigned"
+    task.cancel()
+
+
+def test_the_end_of_the_interpreter(script):
+    text = HEAD + FUNCTIONS + (
+        "if __name__ == '__main__':\n"
+        "    worker.start()\n"
+        "    print(outlast.Client(sys.argv[1]).submit_call('triple', 1).result(20), flush=True)\n"
+        "    print(worker._runner.agent.processes(), flush=True)\n"
+    )  # fmt: skip
+    script.run(text)
+    assert script.process.wait(20) == 0
+    listed = re.search(r"^\[(.*)\]$", script.output(), re.M).group(1)
+    pids = [int(p) for p in listed.split(",")]
+    assert pids and not any(map(alive, pids))
+
+
+def test_a_module_is_not_imported_where_it_is_not_needed(worker):
+    code = "import outlast, sys; outlast.Worker; outlast.Client; outlast.Executor; print(*sys.modules)"
+    run = [sys.executable, "-c", code]
+    heavy = {"numpy", "asyncio", "cloudpickle", "multiprocessing", "pandas", "torch"}
+    assert heavy.isdisjoint(subprocess.check_output(run, text=True).split())
