@@ -18,7 +18,6 @@ reach it. SIGURG is the worker's own way to raise :class:`TaskStopped` in a task
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import signal
 import socket
@@ -48,9 +47,14 @@ class Link:
         self._sock = sock
         self._in = sock.makefile("rb", buffering=64 << 10)
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self.running = False
         self._guarded = False
         self._pending = False
+
+    def is_mine(self) -> bool:
+        """Whether this is the process that was started with it, and none that was forked."""
+        return self._process == os.getpid()
 
     def send(self, kind: bytes, payload: bytes) -> None:
         self._sock.sendall(struct.pack("<I", len(payload)) + kind + payload)
@@ -64,6 +68,8 @@ class Link:
 
     def ask(self, kind: bytes, payload: bytes) -> dict[str, Any]:
         """A question of the running task, from any of its threads."""
+        if not self.is_mine():
+            raise OutlastError("a process that a task forked has no way to the worker of its own")
         mine = threading.current_thread() is threading.main_thread()
         # An exception in the middle of a frame would leave the rest of it behind.
         self._guarded = self._guarded or mine
@@ -84,7 +90,7 @@ class Link:
     def interrupt(self, *_: Any) -> None:
         if self._guarded:
             self._pending = True
-        elif self.running:
+        elif self.running and self.is_mine():
             raise _stopped()
 
 
@@ -136,7 +142,7 @@ class Raw:
             if found is None:
                 return None
             checkpoint, meta, size = found
-            return checkpoint, json.dumps(meta), memory.read(size, meta)
+            return checkpoint, json.dumps(meta), memory.read(size)
 
     def update_state(self, patch: str, progress: Optional[float] = None) -> None:
         self._ask("state", patch=json.loads(patch), progress=progress)
@@ -167,15 +173,16 @@ class _Memory:
         while view:
             view = view[os.write(self._file, view) :]
 
-    def read(self, size: int, meta: dict[str, Any]) -> Any:
-        if size == 0 or meta.get("codec") != "pickle5":
-            return os.pread(self._file, size, 0) if size < 1 << 20 else self._all(size)
-        # Pages of this process's own once they are written to: arrays need no copy.
-        return memoryview(mmap.mmap(self._file, size, access=mmap.ACCESS_COPY))
-
-    def _all(self, size: int) -> bytes:
-        with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as mapped:
-            return mapped[:]
+    def read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        at = 0
+        while at < size:
+            read = os.preadv(self._file, [view[at:]], at)
+            if read == 0:
+                raise OutlastError(f"the checkpoint ended after {at} of {size} bytes")
+            at += read
+        return data
 
 
 def _answered(answer: dict[str, Any]) -> Any:
@@ -294,7 +301,7 @@ def _end() -> None:
 def _terminated(link: Link) -> Callable[..., None]:
     def handler(*_: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if not link.running:
+        if not link.running or not link.is_mine():
             return _end()
         # A service manager ends all processes of a worker at once. The worker should know that it
         # stops before it sees a task die: such a task is run again.

@@ -109,7 +109,7 @@ def from_checkpoint(data: bytes, meta: dict[str, Any], allow_pickle: bool) -> An
     if codec == "json":
         return json.loads(data.decode("utf-8", "surrogatepass"))
     # Made by another program: its bytes.
-    return data
+    return bytes(data)
 
 
 def _foreign(value: Any) -> Any:

@@ -215,6 +215,7 @@ class Client:
         :param timeout: seconds for all of them, from now on.
         :raises TimeoutError: by the iterator, if not all have ended by then.
         """
+        _process.leave_import()
         until = math.inf if timeout is None else time.monotonic() + timeout
         left = {_id(task): task if isinstance(task, Task) else Task(self, task) for task in tasks}
         follower = self._raw.follow()
@@ -245,6 +246,7 @@ class Client:
         :param timeout: seconds; None waits for as long as it takes.
         :raises TimeoutError: if it has not ended by then.
         """
+        _process.leave_import()
         until = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             seconds = math.ceil(min(30.0, max(0.0, until - time.monotonic())))

@@ -1,6 +1,7 @@
 """Tasks in processes of their own: how they end, and that they end."""
 
 import ctypes
+import functools
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import outlast
 import pytest
 from outlast import TaskContext
 
-from conftest import until
+from conftest import free_port, until
 
 
 def alive(pid):
@@ -115,6 +116,28 @@ def says_when_paused(task: TaskContext, path):
     return "went on"
 
 
+def forks(task: TaskContext):
+    child = os.fork()
+    if child == 0:
+        try:
+            task.progress(0.5)
+        except outlast.OutlastError:
+            os._exit(7)
+        os._exit(0)
+    task.progress(1.0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def uses_multiprocessing():
+    import multiprocessing
+
+    found = []
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            found.append(pool.map(abs, [-1, -2]))
+    return found
+
+
 def keeps_its_context(task: TaskContext):
     kept = globals().setdefault("kept", task)
     if kept is task:
@@ -132,6 +155,7 @@ def worker(shared, tmp_path_factory):
     for function in (
         kill_me, segfault, exit_now, leave, pid, sleep_on, hold_the_gil, ignore_everything,
         leaves_a_child, use_memory, everything, says_when_paused, keeps_its_context,
+        forks, uses_multiprocessing,
     ):  # fmt: skip
         worker.task(function)
     with worker:
@@ -266,6 +290,57 @@ def test_pausing(shared, worker, tmp_path):
 def test_a_context_ends_with_its_attempt(shared, worker):
     said = [shared.client().submit_call("keeps_its_context").result(20) for _ in range(5)]
     assert set(said) <= {"kept", "over"} and said[0] == "kept" and said[-1] == "over"
+
+
+def test_a_task_may_have_processes_of_its_own(shared, worker):
+    assert shared.client().submit_call("forks").result(20) == 7
+    assert shared.client().submit_call("uses_multiprocessing").result(30) == [[1, 2]] * 2
+
+
+def test_bad_input_of_a_worker(shared, tmp_path):
+    for bad in (
+        {"config": {"heartbeat_intervall": 1}}, {"name": "a b"}, {"capabilities": 5}, {"url": " "},
+    ):  # fmt: skip
+        with pytest.raises(outlast.ConfigurationError):
+            outlast.Worker(**bad)
+    with pytest.raises(outlast.ConfigurationError):
+        outlast.Worker("ftp://x", state_dir=tmp_path / "a").start()
+    worker = outlast.Worker(shared.url, name="bad", state_dir=tmp_path / "a")
+    worker.task(pid)
+    for wrong in (lambda: worker.task(pid), lambda: worker.task(name="pid")(abs)):
+        with pytest.raises(outlast.ConfigurationError, match="a task function 'pid' already"):
+            wrong()
+    with pytest.raises(outlast.ConfigurationError, match="no name of its own"):
+        worker.task(functools.partial(pid))
+
+
+def test_a_worker_without_a_coordinator(tmp_path):
+    config = {"initial_reconnect_delay": 0.05, "max_reconnect_delay": 0.1, "max_reconnect_attempts": 2}
+    url = f"127.0.0.1:{free_port()}"
+    worker = outlast.Worker(url, name="alone", state_dir=tmp_path / "w", config=config)
+    with pytest.raises(outlast.OutlastError, match="no link to .*: "):
+        worker.run()
+    assert not worker.connected
+
+
+def test_start_and_stop_from_several_threads(shared, tmp_path):
+    worker = outlast.Worker(
+        shared.url, name="busy", state_dir=tmp_path / "w", slots=2, capabilities=["busy"]
+    )
+    worker.task(pid)
+    spec = {"requires": {"busy": "*"}}
+    for _ in range(2):
+        all_ = [threading.Thread(target=act) for act in [worker.start] * 4]
+        [t.start() for t in all_]
+        [t.join() for t in all_]
+        assert shared.client().submit_call("pid", spec=spec).result(20) in processes(worker)
+        pids = processes(worker)
+        all_ = [threading.Thread(target=act) for act in [worker.stop] * 4]
+        [t.start() for t in all_]
+        [t.join() for t in all_]
+        assert not any(map(alive, pids))
+        with pytest.raises(outlast.StoppedError):
+            processes(worker)
 
 
 def test_stop_leaves_no_process_and_no_thread(shared, tmp_path):
