@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import outlast
 import pytest
@@ -351,3 +352,22 @@ def test_a_session(coordinator, tmp_path, how):
         command = [sys.executable, "-i", "-", *args]
     out = subprocess.run(command, input=given, text=True, capture_output=True, cwd=tmp_path, timeout=60)
     assert out.stdout.split("\n")[:5] == ["42", "[41, 42]", "43", "44", "Mine"], out.stderr
+
+
+def test_the_readme(shared, worker, capsys):
+    import concurrent.futures
+    import math
+
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    names = {
+        "client": shared.client(), "outlast": outlast, "os": os, "math": math, "radii": [1, 2],
+        "concurrent": concurrent, "train": abs, "rates": [-0.25, -0.5],
+    }  # fmt: skip
+    blocks = re.findall(r"```py\n(.*?)```", text, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        block = block.replace("http://127.0.0.1:7117", shared.url)
+        exec(block.replace("sweep-3", f"sweep-{time.time_ns()}"), names)
+    out = capsys.readouterr().out.split()
+    assert out[:2] == [str(math.pi), str(math.pi * 4)]
+    assert {"120", "6", "0.25", "0.5"} <= set(out[2:])
