@@ -16,8 +16,7 @@ use std::time::Duration;
 async fn many_results_in_one_request() {
     let dir = tempfile::tempdir().unwrap();
     let c = Coordinator::start(config(dir.path())).await.unwrap();
-    let tasks: Vec<Value> =
-        ["a", "b", "c"].map(|id| json!({ "id": id, "shell": "true" })).to_vec();
+    let tasks: Vec<Value> = ["a", "b", "c"].map(|id| json!({ "id": id, "shell": "true" })).to_vec();
     assert_eq!(post(&c, "/api/v1/tasks", &json!(tasks)).await.0, 200);
     let ask = async |body: Value| post(&c, "/api/v1/results", &body).await;
     // Nothing ended: the wait passes. What is not there is said at once.
