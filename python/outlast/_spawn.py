@@ -67,7 +67,9 @@ def _how(function: Callable[..., Any]) -> str:
     if _calls.importable(function):
         return "module"
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    plain = inspect.unwrap(function)
+    # A method is found by its path too, but without its object.
+    code = plain.__code__ if inspect.isfunction(plain) else None
     main = _main()
     if module == "__main__" and "<" not in qualname and main is not None and code is not None:
         # What was typed or run with exec is not in the file.

@@ -5,22 +5,20 @@ from __future__ import annotations
 import atexit
 import collections
 import concurrent.futures as futures
-import hashlib
 import itertools
 import json
 import logging
 import os
 import threading
 import time
-import uuid
 import weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from . import _calls, _process
+from ._futures import Future, Session
 from .client import Client, _head
 from .errors import (
     ConfigurationError,
-    InvalidData,
     NotFound,
     OutlastError,
     Refused,
@@ -50,41 +48,6 @@ def _stop_all() -> None:
     # The tasks go on, and the next process finds them; what was handed in must be on its way.
     for executor in list(_live):
         executor._leave(_LAST)
-
-
-class Future(futures.Future):  # type: ignore[type-arg]
-    """Of a task. It counts as pending until the task is over."""
-
-    def __init__(self, executor: Executor, task_id: str) -> None:
-        super().__init__()
-        self._executor = executor
-        #: The task's id; ``client.get(future.task_id)`` is its handle, in any process.
-        self.task_id = task_id
-
-    def __repr__(self) -> str:
-        return f"<Future of task {self.task_id}, {self._state.lower()}>"
-
-    def cancel(self) -> bool:
-        """Cancels the task, also one that runs. False if it is over.
-
-        :raises OutlastError: if the coordinator could not be asked.
-        """
-        if self.done():
-            return self.cancelled()
-        return self._executor._cancel(self)
-
-    def _end(self, act: Callable[[], Any]) -> None:
-        # Somebody may have cancelled it at the same time.
-        try:
-            act()
-        except futures.InvalidStateError:
-            pass
-
-    def _cancelled(self) -> bool:
-        done = super().cancel()
-        if done:
-            self.set_running_or_notify_cancel()
-        return done
 
 
 class Executor(futures.Executor):
@@ -119,20 +82,14 @@ class Executor(futures.Executor):
         session: Optional[str] = None,
         spec: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        if session is not None and not _usable(session, 64):
-            raise ConfigurationError(
-                f"{session!r} is no session; use 1 to 64 of A-Z a-z 0-9 . _ : -"
-            )
         if spec and not {"id", "call"}.isdisjoint(spec):
             raise ConfigurationError("the spec of an executor's tasks has no id and no call")
         #: The client that it speaks by.
         self.client = client if isinstance(client, Client) else Client(client)
-        self.session = session or f"x-{uuid.uuid4().hex[:20]}"
-        self._own = session is None
+        self._session = Session(session)
+        self.session = self._session.name
         self._spec = dict(spec or {})
         self._imported: dict[Any, _calls.Function] = {}
-        self._numbers = itertools.count(1)
-        self._seen: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         # Handed in and not submitted yet, as (task's JSON text, its id, function's name).
@@ -259,13 +216,15 @@ class Executor(futures.Executor):
         with self._changed:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            task_id = self._id(called, arguments, key)
+            task_id = self._session.id(called, arguments, key)
             text = _head(called, {**spec, "id": task_id}) + arguments + "}}"
             future = Future(self, task_id)
             known = self._open.setdefault(task_id, [])
             known.append(future)
             if len(known) == 1:
-                while len(self._queue) >= _WAITING and not self._closed:
+                # Not in a callback of a future: nobody else makes room.
+                mine = threading.current_thread() is self._thread
+                while len(self._queue) >= _WAITING and not self._closed and not mine:
                     self._changed.wait(1.0)
                 self._queue.append((text, task_id, called.name))
             if self._thread is None:
@@ -276,23 +235,6 @@ class Executor(futures.Executor):
                 self._thread.start()
             self._follower.wake()
         return future
-
-    def _id(self, called: _calls.Function, arguments: str, key: Optional[str]) -> str:
-        if key is not None:
-            if not _usable(key, 128 - len(self.session) - 1):
-                raise InvalidData(
-                    f"{key!r} is no key; use A-Z a-z 0-9 . _ : -, with the session up to 127"
-                )
-            return f"{self.session}:{key}"
-        if self._own:
-            return f"{self.session}:{next(self._numbers)}"
-        document = json.loads(arguments)
-        # Bytes that stand for the function differ from run to run; its code does not.
-        document.pop(_calls.FUNCTION, None)
-        same = json.dumps([called.name, called.code, document], sort_keys=True)
-        digest = hashlib.sha256(same.encode()).hexdigest()[:32]
-        self._seen[digest] += 1
-        return f"{self.session}:{digest}-{self._seen[digest]}"
 
     # The one thread that submits, follows, and completes futures.
 
@@ -381,9 +323,16 @@ class Executor(futures.Executor):
 
     def _cancel(self, future: Future) -> bool:
         task_id = future.task_id
-        self.flush(60.0)
+        with self._changed:
+            waiting = [one for one in self._queue if one[1] == task_id]
+            if waiting:
+                self._queue.remove(waiting[0])
+                self._changed.notify_all()
+            elif threading.current_thread() is not self._thread:
+                self._changed.wait_for(lambda: not self._sending or self._thread is None)
         try:
-            self.client.cancel(task_id)
+            if not waiting:
+                self.client.cancel(task_id)
         except NotFound:
             pass  # it was refused, or is not there any more
         except Refused as e:
@@ -445,11 +394,6 @@ class Executor(futures.Executor):
         self._leaving = True
         self._follower.wake()
         thread.join(seconds)
-
-
-def _usable(text: Any, longest: int) -> bool:
-    allowed = isinstance(text, str) and text.isascii() and 0 < len(text) <= longest
-    return allowed and all(c.isalnum() or c in "._:-" for c in text)
 
 
 __all__ = ["Executor", "Future"]

@@ -8,6 +8,7 @@ mod context;
 mod follow;
 mod pool;
 mod requests;
+mod watch;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

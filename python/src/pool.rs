@@ -3,6 +3,7 @@
 
 use crate::child::{Came, Child, TICK, ending};
 use crate::requests;
+use crate::watch::{KILL, Watch, Why};
 use outlast_worker::exec::Memory;
 use outlast_worker::shell::{FailedBy, Failure, TaskContext};
 use pyo3::prelude::*;
@@ -19,10 +20,6 @@ use std::time::{Duration, Instant};
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(5);
 /// How long closing waits for processes that are being killed.
 const CLOSING: Duration = Duration::from_secs(10);
-
-/// How much of a hurry there is, as [`Pool::hurry`] takes it.
-pub const INTERRUPT: u8 = 1;
-pub const KILL: u8 = 2;
 
 type Spawned = io::Result<Child>;
 
@@ -68,13 +65,6 @@ struct Job<'a> {
     function: &'a str,
     version: u64,
     args: &'a Value,
-}
-
-/// Why a process was told to end.
-#[derive(Clone, Copy, PartialEq)]
-enum Why {
-    Stop,
-    Timeout,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -402,61 +392,4 @@ fn failure(json: &[u8], why: Option<Why>, context: &TaskContext) -> Failure {
     }
     let message = said["message"].as_str().unwrap_or("the task failed").to_owned();
     Failure { message, details: said["details"].clone(), by: FailedBy::Itself }
-}
-
-/// Ends a task that was told to stop, or ran too long, and does not end by itself: it is
-/// interrupted after the grace, and its process killed after twice that.
-struct Watch {
-    limit: Option<Instant>,
-    grace: Duration,
-    looked: Instant,
-    asked: Option<Instant>,
-    why: Option<Why>,
-    interrupted: bool,
-    killed: bool,
-}
-
-impl Watch {
-    fn new(context: &TaskContext) -> Watch {
-        let now = Instant::now();
-        Watch {
-            limit: context.timeout.and_then(|limit| now.checked_add(limit)),
-            grace: context.kill_grace,
-            looked: now,
-            asked: None,
-            why: None,
-            interrupted: false,
-            killed: false,
-        }
-    }
-
-    fn look(&mut self, context: &TaskContext, child: &mut Child, hurry: u8) {
-        let now = Instant::now();
-        if now.duration_since(self.looked) < TICK / 2 {
-            return;
-        }
-        self.looked = now;
-        let late = self.limit.is_some_and(|limit| now >= limit);
-        let why = match self.why {
-            None if hurry > 0 || context.control().cancel => Some(Why::Stop),
-            None if late => Some(Why::Timeout),
-            known => known,
-        };
-        self.why = why;
-        let Some(why) = why else { return };
-        let asked = *self.asked.get_or_insert(now);
-        let waited = now.duration_since(asked);
-        // What ran too long has had its time.
-        let (first, last) = match why {
-            Why::Stop => (self.grace, self.grace * 2),
-            Why::Timeout => (Duration::ZERO, self.grace),
-        };
-        if !self.interrupted && (hurry >= INTERRUPT || waited >= first) {
-            self.interrupted = true;
-            child.interrupt();
-        } else if !self.killed && (hurry >= KILL || (self.interrupted && waited >= last)) {
-            self.killed = true;
-            child.kill();
-        }
-    }
 }

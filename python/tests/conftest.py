@@ -44,6 +44,13 @@ def listens(port):
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Processes:
     def __init__(self, folder):
         self.folder, self.all = folder, []

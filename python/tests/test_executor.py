@@ -100,6 +100,19 @@ def test_cancel(pool, tmp_path):
     until(other.cancelled)
 
 
+def test_callbacks_may_use_the_executor(pool):
+    got = []
+
+    def more(future):
+        got.append(pool.submit(abs, -future.result()))
+        got.append(pool.submit(abs, -1))
+        assert got[-1].cancel()
+
+    pool.submit(abs, -3).add_done_callback(more)
+    until(lambda: len(got) == 2)
+    assert got[0].result(20) == 3 and got[1].cancelled()
+
+
 def test_shutdown(shared, fleet, tmp_path):
     pool = outlast.Executor(shared.url)
     first = pool.submit(wait_for, str(tmp_path / "first"))
