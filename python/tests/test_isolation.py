@@ -14,7 +14,7 @@ import outlast
 import pytest
 from outlast import TaskContext
 
-from conftest import alive, free_port, until
+from conftest import alive, free_port, threads, until
 
 
 def kill_me(number):
@@ -164,6 +164,25 @@ def fails(task, *says):
 
 def processes(worker):
     return worker._runner.agent.processes()
+
+
+def test_stop_leaves_no_process_and_no_thread(shared, tmp_path):
+    """The first here: no other worker runs yet."""
+    assert not threads()
+    worker = outlast.Worker(shared.url, name="stops", state_dir=tmp_path / "w", slots=3, capabilities=["stops"])
+    worker.task(ignore_everything)
+    worker.start()
+    client, spec = shared.client(), {"requires": {"stops": "*"}}
+    tasks = [client.submit_call("ignore_everything", spec=spec) for _ in range(3)]
+    until(lambda: len(processes(worker)) == 3)
+    time.sleep(0.3)
+    pids = processes(worker)
+    began = time.monotonic()
+    worker.stop(timeout=3)
+    assert time.monotonic() - began < 6
+    assert not any(map(alive, pids)) and not threads()
+    for task in tasks:
+        task.cancel()
 
 
 def test_processes_are_used_again(shared, worker):
@@ -332,26 +351,6 @@ def test_start_and_stop_from_several_threads(shared, tmp_path):
         assert not any(map(alive, pids))
         with pytest.raises(outlast.StoppedError):
             processes(worker)
-
-
-def test_stop_leaves_no_process_and_no_thread(shared, tmp_path):
-    from conftest import threads
-
-    before = len(threads())
-    worker = outlast.Worker(shared.url, name="stops", state_dir=tmp_path / "w", slots=3, capabilities=["stops"])
-    worker.task(ignore_everything)
-    worker.start()
-    client, spec = shared.client(), {"requires": {"stops": "*"}}
-    tasks = [client.submit_call("ignore_everything", spec=spec) for _ in range(3)]
-    until(lambda: len(processes(worker)) == 3)
-    time.sleep(0.3)
-    pids = processes(worker)
-    began = time.monotonic()
-    worker.stop(timeout=3)
-    assert time.monotonic() - began < 6
-    assert not any(map(alive, pids)) and len(threads()) == before
-    for task in tasks:
-        task.cancel()
 
 
 def test_isolation_is_a_choice(shared, tmp_path):
