@@ -51,6 +51,16 @@ def alive(pid):
         return False
 
 
+def fails(task, *says):
+    import outlast
+
+    with pytest.raises(outlast.TaskFailed) as failed:
+        task.result(20)
+    for text in says:
+        assert text in failed.value.message
+    return failed.value
+
+
 class Processes:
     def __init__(self, folder):
         self.folder, self.all = folder, []

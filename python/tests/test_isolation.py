@@ -14,7 +14,7 @@ import outlast
 import pytest
 from outlast import TaskContext
 
-from conftest import alive, free_port, threads, until
+from conftest import alive, fails, free_port, threads, until
 
 
 def kill_me(number):
@@ -152,14 +152,6 @@ def worker(shared, tmp_path_factory):
     with worker:
         until(lambda: worker.connected)
         yield worker
-
-
-def fails(task, *says):
-    with pytest.raises(outlast.TaskFailed) as failed:
-        task.result(20)
-    for text in says:
-        assert text in failed.value.message
-    return failed.value
 
 
 def processes(worker):

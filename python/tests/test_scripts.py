@@ -8,10 +8,9 @@ import textwrap
 import time
 from pathlib import Path
 
-import outlast
 import pytest
 
-from conftest import alive, until
+from conftest import alive, fails, until
 
 HEAD = """
 import os, sys, time
@@ -55,14 +54,6 @@ class Scaled:
 worker.task(name="scaled")(Scaled(5))
 worker.task(Scaled(7).method)
 """
-
-
-def fails(task, *says):
-    with pytest.raises(outlast.TaskFailed) as failed:
-        task.result(20)
-    for text in says:
-        assert text in failed.value.message
-    return failed.value
 
 
 class Script:
