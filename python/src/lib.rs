@@ -2,6 +2,7 @@
 //! text, exceptions are classes of `outlast.errors`, and whatever blocks releases the GIL.
 
 mod agent;
+mod buffer;
 mod child;
 mod client;
 mod context;
