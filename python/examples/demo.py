@@ -112,7 +112,7 @@ def play(stage):
 
     client = outlast.Client(f"http://127.0.0.1:{at}")
     first = stage.worker(f"http://127.0.0.1:{via}")
-    until(lambda: any(w["state"] == "online" for w in client.workers()), 20, "the worker's arrival")
+    until(lambda: any(w["state"] == "connected" for w in client.workers()), 20, "the worker's arrival")
     say(f"the guide's worker runs (process {first.pid}); its link goes through a proxy")
     task = client.submit_call("execute_task", model="m", dataset="d")
     say(f"a task of {STEPS} steps, a checkpoint every {KEEP}: {task.id}")

@@ -14,7 +14,7 @@ from conftest import free_port, until
 
 @pytest.fixture
 def worker(shared, tmp_path):
-    worker = outlast.Worker(shared.url, name="aio", state_dir=tmp_path / "w", slots=4)
+    worker = outlast.Worker(shared.url, name=f"aio-{time.monotonic_ns()}", state_dir=tmp_path / "w", slots=4)
 
     @worker.task
     def add(a, b=10):
@@ -108,7 +108,7 @@ def test_control_and_looks(shared, worker):
         assert [e["event"] for e in await task.history()][:2] == ["submitted", "assigned"]
         assert (await task.state())["id"] == task.id and await client.checkpoints(task) == []
         assert await client.explain(task) and await client.counts()
-        assert "aio" in [w["name"] for w in await client.workers()]
+        assert worker.name in [w["name"] for w in await client.workers()]
         assert task.id in [t["id"] async for t in client.tasks("cancelled")]
         await client.retry(task)
         await client.cancel(task)
@@ -197,12 +197,12 @@ def test_several_loops_one_after_the_other_and_at_once(shared, worker):
         asyncio.run(once(1))
 
 
-def test_closing_wakes_those_who_wait(shared, worker):
+def test_closing_wakes_those_who_wait(shared):
     before = sockets()
 
     async def main():
         client = AsyncClient(shared.url)
-        task = await client.submit_call("forever")
+        task = await client.submit({"call": {"function": "x"}, "queue": "nobody"})
         waiting = asyncio.ensure_future(task.wait())
         await asyncio.sleep(0.1)
         await client.aclose()

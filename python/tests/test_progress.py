@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def worker(shared, tmp_path):
-    worker = outlast.Worker(shared.url, name="bars", state_dir=tmp_path / "w")
+    worker = outlast.Worker(shared.url, name=f"bars-{time.monotonic_ns()}", state_dir=tmp_path / "w")
     with worker:
         yield worker
 
@@ -154,6 +154,6 @@ def test_what_a_client_gives_draws_itself(shared, worker):
     assert task.id in tasks._repr_html_()
     assert next(tasks)["id"] == task.id and next(tasks)  # still an iterator, from the first on
     workers = client.workers()
-    assert "bars" in workers._repr_html_() and isinstance(workers, list)
+    assert worker.name in workers._repr_html_() and isinstance(workers, list)
     assert "succeeded" in task.history()._repr_html_()
     assert client.checkpoints(task)._repr_html_()
