@@ -1,4 +1,5 @@
-//! The memory of Python objects, read in place: what a checkpoint of an array is made from.
+//! The memory of Python objects, read in place: what a checkpoint of an array is made from, in this
+//! process or in that of a task.
 //!
 //! The stable ABI has the buffer protocol from Python 3.11 on; this package is for 3.9. CPython
 //! exports the same two functions with the same structure since 3.3, so they are declared here.
@@ -8,7 +9,9 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{c_char, c_int, c_void};
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 #[repr(C)]
@@ -162,5 +165,76 @@ impl Read for Stream {
 impl outlast_worker::local::Memory for Views {
     fn read(self: Arc<Self>) -> Box<dyn Read + Send> {
         Box::new(Stream { views: self, part: 0, at: 0 })
+    }
+}
+
+/// Objects whose memory stays where it is while this lives, for another process to read.
+#[pyclass(frozen, module = "outlast._outlast")]
+pub struct Held(Views);
+
+#[pymethods]
+impl Held {
+    #[new]
+    fn new(parts: Vec<Bound<'_, PyAny>>) -> PyResult<Held> {
+        Ok(Held(Views::of(&parts)?))
+    }
+
+    /// (address, bytes) of each.
+    #[getter]
+    fn parts(&self) -> Vec<(usize, usize)> {
+        self.0.0.iter().map(|view| (view.0.buf.addr(), view.len())).collect()
+    }
+}
+
+/// Memory of a process that this one may read, as a parent may.
+#[derive(Debug)]
+pub(crate) struct Foreign {
+    memory: File,
+    /// (address, bytes) of each part.
+    parts: Vec<(u64, u64)>,
+}
+
+impl Foreign {
+    /// # Errors
+    /// If the system does not let us, or there is no such memory.
+    pub(crate) fn of(process: u32, parts: Vec<(u64, u64)>) -> io::Result<Foreign> {
+        let memory = File::open(format!("/proc/{process}/mem"))?;
+        for (at, bytes) in parts.iter().filter(|(_, bytes)| *bytes > 0) {
+            memory.read_exact_at(&mut [0], *at)?;
+            memory.read_exact_at(&mut [0], at.saturating_add(bytes - 1))?;
+        }
+        Ok(Foreign { memory, parts })
+    }
+}
+
+struct ForeignStream {
+    of: Arc<Foreign>,
+    part: usize,
+    at: u64,
+}
+
+impl Read for ForeignStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some((start, bytes)) = self.of.parts.get(self.part) {
+            let left = bytes - self.at;
+            if left == 0 {
+                (self.part, self.at) = (self.part + 1, 0);
+                continue;
+            }
+            let count = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = self.of.memory.read_at(&mut buf[..count], start + self.at)?;
+            if read == 0 && count > 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.at += read as u64;
+            return Ok(read);
+        }
+        Ok(0)
+    }
+}
+
+impl outlast_worker::local::Memory for Foreign {
+    fn read(self: Arc<Self>) -> Box<dyn Read + Send> {
+        Box::new(ForeignStream { of: self, part: 0, at: 0 })
     }
 }

@@ -66,6 +66,7 @@ fn _outlast(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<agent::Agent>()?;
     module.add_class::<aio::Mailbox>()?;
+    module.add_class::<buffer::Held>()?;
     module.add_class::<context::Context>()?;
     module.add_class::<follow::Follower>()?;
     module.add_class::<client::Client>()
