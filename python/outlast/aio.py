@@ -13,16 +13,7 @@ import math
 import os
 import threading
 import weakref
-from typing import (
-    Any,
-    AsyncIterator,
-    Callable,
-    Generator,
-    Iterable,
-    Mapping,
-    Optional,
-    Union,
-)
+from typing import Any, AsyncIterator, Callable, Generator, Iterable, Mapping, Optional, Union
 
 from . import _tables
 from .client import Client, _head
@@ -116,7 +107,7 @@ class _Line:
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(text)
+                future.set_result(text or "")
 
     def close(self) -> None:
         """In its own loop, or after that was closed."""

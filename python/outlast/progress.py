@@ -26,7 +26,7 @@ def _real() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a notebook lacks widgets
-            from tqdm.auto import tqdm as real
+            from tqdm.auto import tqdm as real  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return None
     return real

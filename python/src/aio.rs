@@ -190,12 +190,8 @@ async fn follow(client: outlast::Client, shared: Arc<Shared>) {
             }
             // Patience is over: whoever waits is told.
             Err(error) => {
-                let why = error.to_string();
-                let error = Arc::new(error);
                 for id in &window {
-                    shared.ended(id, || {
-                        Err(Failure::Coordinator(again(&error, &why)))
-                    });
+                    shared.ended(id, || Err(Failure::Coordinator(again(&error))));
                 }
             }
         }
@@ -204,12 +200,14 @@ async fn follow(client: outlast::Client, shared: Arc<Shared>) {
 }
 
 /// An error for each of those who wait.
-fn again(error: &Error, why: &str) -> Error {
+fn again(error: &Error) -> Error {
     match error {
         Error::Problem(problem) => Error::Problem(problem.clone()),
-        Error::Unreachable { url, why } => Error::Unreachable { url: url.clone(), why: why.clone() },
+        Error::Unreachable { url, why } => {
+            Error::Unreachable { url: url.clone(), why: why.clone() }
+        }
         Error::Strange { url, why } => Error::Strange { url: url.clone(), why: why.clone() },
-        Error::Setup(_) => Error::Setup(why.to_owned()),
+        Error::Setup(why) => Error::Setup(why.clone()),
     }
 }
 

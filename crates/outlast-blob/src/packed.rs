@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn a_fast_disk_is_not_kept_waiting() {
         // Half of it shrinks to nothing.
-        let half: Vec<u8> = noise(64 << 10, 3).chunks(32).flat_map(|n| [n, &[0; 32]].concat()).collect();
+        let half: Vec<u8> =
+            noise(64 << 10, 3).chunks(32).flat_map(|n| [n, &[0; 32]].concat()).collect();
         let zeros = vec![0; 64 << 10];
         let tried = |disk: u64, raw: &[u8]| Squeezer::hasty(disk).unwrap().squeeze(raw).is_some();
         assert!(tried(100_000_000, &half) && tried(100_000_000, &zeros));

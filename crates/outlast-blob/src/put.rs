@@ -33,11 +33,7 @@ pub struct Put {
 }
 
 /// With `small`, everything is compressed that shrinks, however fast the disk is.
-pub(crate) fn put(
-    shared: &Arc<Shared>,
-    source: impl Read,
-    small: bool,
-) -> Result<Put, BlobError> {
+pub(crate) fn put(shared: &Arc<Shared>, source: impl Read, small: bool) -> Result<Put, BlobError> {
     let mut chunker = Chunker::new(source);
     let mut packer = Packer::new(shared, true);
     let first = chunker.next(Block::default())?;
