@@ -13,11 +13,15 @@ import math
 import os
 import threading
 import weakref
-from typing import Any, AsyncIterator, Callable, Generator, Iterable, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Mapping
+from typing import Optional, Union
 
 from . import _tables
 from .client import Client, _head
 from .errors import StoppedError, TaskFailed
+
+if TYPE_CHECKING:
+    from ._outlast import Mailbox
 
 # Tasks of a map that are submitted at a time.
 _PART = 500
@@ -77,6 +81,7 @@ class _Line:
         self.process = os.getpid()
         self._futures: dict[int, asyncio.Future[str]] = {}
         self._numbers = itertools.count()
+        self._closed = False
         loop.add_reader(self.raw.fileno(), _drain, weakref.ref(self))
 
     def begin(self, op: str, args: str) -> asyncio.Future[str]:
@@ -111,13 +116,27 @@ class _Line:
 
     def close(self) -> None:
         """In its own loop, or after that was closed."""
-        if not self.loop.is_closed():
-            self.loop.remove_reader(self.raw.fileno())
-        self.raw.close()
+        self._closed = True
+        _release(self.loop, self.raw)
         for future in list(self._futures.values()):
             if not future.done() and not self.loop.is_closed():
                 future.set_exception(StoppedError("the client was closed"))
         self._futures.clear()
+
+
+    def __del__(self) -> None:
+        # The loop must not watch a number that the system gives to somebody else.
+        if not getattr(self, "_closed", True) and not self.loop.is_closed():
+            try:
+                self.loop.call_soon_threadsafe(_release, self.loop, self.raw)
+            except RuntimeError:
+                pass  # closed in this moment
+
+
+def _release(loop: asyncio.AbstractEventLoop, raw: Mailbox) -> None:
+    if not loop.is_closed():
+        loop.remove_reader(raw.fileno())
+    raw.close()
 
 
 def _drain(line: weakref.ref[_Line]) -> None:

@@ -1,6 +1,7 @@
 """outlast.AsyncClient, against a real coordinator."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -202,7 +203,7 @@ def test_closing_wakes_those_who_wait(shared):
 
     async def main():
         client = AsyncClient(shared.url)
-        task = await client.submit({"call": {"function": "x"}, "queue": "nobody"})
+        task = await client.submit({"call": {"function": "nobody-is-here"}})
         waiting = asyncio.ensure_future(task.wait())
         await asyncio.sleep(0.1)
         await client.aclose()
@@ -212,7 +213,19 @@ def test_closing_wakes_those_who_wait(shared):
             await other.cancel(task.id)
 
     asyncio.run(main())
-    until(lambda: sockets() <= before, what="the end of all sockets")
+    until(lambda: gc.collect() >= 0 and sockets() <= before, what="the end of all sockets")
+
+
+def test_clients_that_are_dropped_without_closing(shared):
+    async def main():
+        for _ in range(30):
+            client = AsyncClient(shared.url)
+            assert await asyncio.wait_for(client.counts(), 10)
+            del client
+        await asyncio.sleep(0)
+        assert len(asyncio.get_running_loop()._selector.get_map()) <= 4
+
+    asyncio.run(main())
 
 
 def test_a_loop_that_ends_in_the_middle(shared, worker):

@@ -125,8 +125,18 @@ def test_map_and_waits_show_a_bar_if_asked(shared, worker, monkeypatch):
     assert "squares: 100%" in out.getvalue() and "20/20" in out.getvalue() and "5/5" in out.getvalue()
     monkeypatch.setattr(sys, "stderr", out := Terminal())
     assert list(client.map("same", range(3))) == [0, 1, 2] and out.getvalue() == ""
-    with pytest.raises(TimeoutError):
-        client.wait_all([client.submit({"call": {"function": "x"}, "queue": "nobody"})], 0.2)
+
+
+def test_wait_all_gives_up_in_time(shared, worker):
+    @worker.task
+    def slow():
+        time.sleep(1)
+
+    client = shared.client()
+    tasks = [client.submit_call("slow")]
+    with pytest.raises(TimeoutError, match="not all tasks have ended within 0.2 s"):
+        client.wait_all(tasks, 0.2)
+    assert client.wait_all(tasks, 20)[0]["state"] == "succeeded"
 
 
 def test_tables_are_escaped_and_bounded():

@@ -23,11 +23,11 @@ def test_the_quickstart(shared, capsys):
     until(lambda: not threads())
 
 
-def test_pasted_line_by_line(coordinator):
+def test_pasted_line_by_line(coordinator, tmp_path):
     """As into an interactive interpreter: every statement by itself, functions without a file."""
     lines = "\n".join(BLOCKS).replace("http://127.0.0.1:7117", coordinator.url)
     done = subprocess.run(
-        [sys.executable, "-i"], input=lines, text=True, capture_output=True, timeout=60
+        [sys.executable, "-i"], input=lines, text=True, capture_output=True, timeout=60, cwd=tmp_path
     )
     told = re.sub(r"(>>> |\.\.\. )+", "", done.stderr)
     assert "Traceback" not in told and "Error" not in told, told
@@ -45,6 +45,7 @@ def test_the_command_came_with_the_package(tmp_path):
     said = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["outlast", outlast.__version__]
     module = [sys.executable, "-m", "outlast"]
-    assert subprocess.run([*module, "--version"], capture_output=True, text=True).stdout == said
-    wrong = subprocess.run([*module, "nonsense"], capture_output=True, text=True)
+    run = dict(capture_output=True, text=True, cwd=tmp_path)
+    assert subprocess.run([*module, "--version"], **run).stdout == said
+    wrong = subprocess.run([*module, "nonsense"], **run)
     assert wrong.returncode == 2 and "nonsense" in wrong.stderr
