@@ -106,7 +106,7 @@ fn text<T: Serialize>(value: &T) -> Answer {
     serde_json::to_string(value).map_err(|e| Failure::Invalid(e.to_string()))
 }
 
-fn argument<'a>(args: &'a Value, at: usize) -> Result<&'a str, Failure> {
+fn argument(args: &Value, at: usize) -> Result<&str, Failure> {
     args[at].as_str().ok_or_else(|| Failure::Invalid(format!("argument {at} is no text: {args}")))
 }
 

@@ -47,6 +47,14 @@ def children(pid):
     return found
 
 
+def lives(pid):
+    """Whether there is such a process, and it is not only waiting for somebody to take its code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Program:
     def __init__(self, coordinator, folder, isolation):
         self.coordinator, self.folder, self.isolation, self.count = coordinator, folder, isolation, 0
@@ -157,7 +165,7 @@ def test_a_signal_ends_run(program, number):
     assert bool(held) == (program.isolation == "process")
     process.send_signal(number)
     assert process.communicate(timeout=20)[0].endswith("over\n") and process.returncode == 0
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in held), what="the children's end")
+    until(lambda: not any(map(lives, held)), what="the children's end")
 
 
 def test_a_forked_child_ends_and_the_worker_works_on(program):
@@ -234,4 +242,4 @@ def test_the_process_is_killed_and_so_are_its_tasks(program):
     held = children(process.pid)
     process.kill()
     process.wait()
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in held), what="the children's end")
+    until(lambda: not any(map(lives, held)), what="the children's end")
