@@ -14,6 +14,7 @@ installed is left out.
 
 import argparse
 import contextlib
+import importlib
 import importlib.util
 import os
 import platform
@@ -117,8 +118,6 @@ def main():
             if not told:
                 raise SystemExit(f"{name} failed:\n{out.stdout}{out.stderr}")
             rates[name].append(float(told[0]))
-    from importlib.metadata import version
-
     load = os.getloadavg()[0]
     print(f"{given.tasks} no-op tasks, {SLOTS} slots, {given.rounds} rounds in turns, Python"
           f" {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}\n")  # fmt: skip
@@ -126,7 +125,7 @@ def main():
     ours = statistics.median(rates["Outlast"]) if "Outlast" in rates else float("nan")
     for name, seen in rates.items():
         middle = statistics.median(seen)
-        print(f"| {name} | {version(PEERS[name][0])} | {middle:,.0f} ({min(seen):,.0f} to"
+        print(f"| {name} | {importlib.import_module(PEERS[name][0]).__version__} | {middle:,.0f} ({min(seen):,.0f} to"
               f" {max(seen):,.0f}) | {ours / middle:.1f} × |")  # fmt: skip
     return None
 

@@ -81,9 +81,9 @@ def test_calls(shared, worker):
 
 def test_as_completed_gives_them_as_they_end(shared, worker):
     async def body(client):
-        tasks = [await client.submit_call("nap", s) for s in (0.6, 0.3, 0.0)]
+        tasks = [await client.submit_call("nap", s) for s in (4.0, 1.5, 0.0)]
         values = [await task async for task in client.as_completed(tasks, timeout=20)]
-        assert values == [0.0, 0.3, 0.6]
+        assert values == [0.0, 1.5, 4.0]
         slow = await client.submit_call("forever")
         with pytest.raises(TimeoutError, match="not all tasks have ended within 0.2 s"):
             [t async for t in client.as_completed([slow], timeout=0.2)]
