@@ -1,5 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools python test-python
+.PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
 
 SEEDS ?= 2000
 SECONDS ?= 600
@@ -60,7 +60,10 @@ python: tools ## install the Python package into target/python
 	test -x $(PYTHON_ENV)/bin/pip || python3 -m venv $(PYTHON_ENV)
 	$(PYTHON_ENV)/bin/pip install -q './python[test]'
 
+demo-python: python ## the guide's worker, as printed, through a cut link and a SIGKILL
+	$(PYTHON_ENV)/bin/python python/examples/demo.py
+
 test-python: python ## type-check and test the Python package against real processes
-	test -n "$$OUTLAST_BIN" || cargo build --release --locked -p outlast-cli
 	cd python && ../$(PYTHON_ENV)/bin/mypy outlast
+	cd python && ../$(PYTHON_ENV)/bin/python -m mypy.stubtest outlast._outlast
 	cd python && ../$(PYTHON_ENV)/bin/pytest -q

@@ -11,12 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
+    "AsyncClient": "aio",
+    "AsyncTask": "aio",
     "Client": "client",
     "Executor": "executor",
     "Task": "client",
     "Worker": "worker",
     "TaskContext": "context",
     "current_task": "context",
+    "tqdm": "progress",
+    "trange": "progress",
     "OutlastError": "errors",
     "ConfigurationError": "errors",
     "StateFolderError": "errors",
@@ -36,6 +40,7 @@ _WHERE = {
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
+    from .aio import AsyncClient, AsyncTask
     from .client import Client, Task
     from .context import TaskContext, current_task
     from .executor import Executor
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
         TaskStopped,
         Unreachable,
     )
+    from .progress import tqdm, trange
     from .worker import Worker
 
     __version__: str

@@ -20,7 +20,7 @@ import base64
 import json
 import math
 import struct
-from typing import Any
+from typing import Any, Union
 
 from .errors import SerializationError
 
@@ -43,7 +43,8 @@ def _exact(value: Any) -> bool:
     return False
 
 
-def _frame(value: Any) -> bytes:
+def _frame(value: Any) -> list[Any]:
+    """The parts of a frame. The buffers are those of the value itself, not copies."""
     import pickle
 
     buffers: list[pickle.PickleBuffer] = []
@@ -58,16 +59,16 @@ def _frame(value: Any) -> bytes:
     for part in [_MAGIC + table, head, *raw]:
         parts.append(part)
         parts.append(bytes(-len(part) % _ALIGN))
-    return b"".join(parts)
+    return parts
 
 
-def _unframe(data: bytes) -> Any:
+def _unframe(data: Union[bytes, bytearray]) -> Any:
     import pickle
 
     if data[: len(_MAGIC)] != _MAGIC:
         raise SerializationError("the checkpoint's data is damaged or of another program")
     # Arrays that are made over it can be written to.
-    view = memoryview(bytearray(data))
+    view = memoryview(data if isinstance(data, bytearray) else bytearray(data))
     count, length = struct.unpack_from("<2Q", view, len(_MAGIC))
     lengths = struct.unpack_from(f"<{count}Q", view, len(_MAGIC) + 16)
     at = len(_MAGIC) + 16 + 8 * count
@@ -83,12 +84,13 @@ def _too_deep(e: RecursionError) -> SerializationError:
     return SerializationError(f"it is nested too deeply or contains itself: {e}")
 
 
-def to_checkpoint(value: Any, allow_pickle: bool) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of a checkpoint, and what is kept beside them."""
+def to_checkpoint(value: Any, allow_pickle: bool) -> tuple[list[Any], dict[str, Any]]:
+    """The bytes of a checkpoint in parts, each with the buffer interface, and what is kept beside
+    them. The parts may be the value's own memory: it must not change until they are stored."""
     try:
         if _exact(value):
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            return text.encode("utf-8", "surrogatepass"), {"codec": "json"}
+            return [text.encode("utf-8", "surrogatepass")], {"codec": "json"}
         if not allow_pickle:
             raise SerializationError(
                 "the checkpoint is not exactly JSON, and pickle is turned off (allow_pickle)"
@@ -98,7 +100,13 @@ def to_checkpoint(value: Any, allow_pickle: bool) -> tuple[bytes, dict[str, Any]
         raise _too_deep(e) from e
 
 
-def from_checkpoint(data: bytes, meta: dict[str, Any], allow_pickle: bool) -> Any:
+def from_checkpoint(
+    data: Union[bytes, bytearray], meta: dict[str, Any], allow_pickle: bool
+) -> Any:
+    """The value again. It may be made over ``data``, which must not be changed then.
+
+    :raises SerializationError: if it is a pickle and those are not allowed, or damaged.
+    """
     codec = meta.get("codec")
     if codec == "pickle5":
         if not allow_pickle:
@@ -133,7 +141,7 @@ def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
             raise SerializationError(f"{e}, and pickle is turned off (allow_pickle)") from e
         why = e
     try:
-        return json.dumps({_MARK: base64.b64encode(_frame(value)).decode("ascii")})
+        return json.dumps({_MARK: base64.b64encode(b"".join(_frame(value))).decode("ascii")})
     except SerializationError as e:
         raise SerializationError(f"{why}, and {e}") from e
 

@@ -8,10 +8,13 @@ import json
 import math
 import os
 import time
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sized, TypeVar, Union
 
-from . import _calls, _config, _data, _process
+from . import _calls, _config, _data, _process, _tables
 from .errors import NotFound, TaskCancelled, TaskFailed
+
+T = TypeVar("T")
+
 # Tasks of a map that are submitted at a time.
 _PART = 500
 
@@ -30,6 +33,9 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.id}>"
+
+    def _repr_html_(self) -> str:
+        return _tables.document(_tables.brief(self.info(), "task"))
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """See :meth:`Client.result`."""
@@ -147,6 +153,7 @@ class Client:
         timeout: Optional[float] = None,
         window: int = 4000,
         return_exceptions: bool = False,
+        progress: Union[bool, str] = False,
     ) -> Iterator[Any]:
         """Calls a function with each item; gives the results in order, each as soon as it and those
         before it are there. The first ``window`` tasks are submitted before this returns, the others
@@ -157,6 +164,7 @@ class Client:
         :param window: of tasks submitted whose results were not taken.
         :param return_exceptions: give the :class:`~outlast.TaskFailed` of a task that failed in the
             place of its result, and go on.
+        :param progress: True, or a description: show a bar where there is a terminal (needs tqdm).
         :raises TaskFailed: by the iterator, for a task that failed. Tasks that were submitted go on.
         """
         if window < 1:
@@ -164,7 +172,8 @@ class Client:
         called = self._function(function)
         head, given = _head(called, spec), kwargs or {}
         texts = (head + called.arguments((item,), given) + "}}" for item in items)
-        return self._stream(texts, timeout, window, return_exceptions)
+        results = self._stream(texts, timeout, window, return_exceptions)
+        return _bar(results, progress, _length(items))
 
     def _stream(
         self, texts: Iterator[str], timeout: Optional[float], window: int, exceptions: bool
@@ -208,11 +217,16 @@ class Client:
         return results()
 
     def as_completed(
-        self, tasks: Iterable[Union[str, Task]], timeout: Optional[float] = None
+        self,
+        tasks: Iterable[Union[str, Task]],
+        timeout: Optional[float] = None,
+        *,
+        progress: Union[bool, str] = False,
     ) -> Iterator[Task]:
         """Gives tasks as they end, well or not; ``result()`` of each is there at once.
 
         :param timeout: seconds for all of them, from now on.
+        :param progress: as in :meth:`map`.
         :raises TimeoutError: by the iterator, if not all have ended by then.
         """
         _process.leave_import()
@@ -233,7 +247,24 @@ class Client:
             finally:
                 follower.close()
 
-        return ended()
+        return _bar(ended(), progress, len(left))
+
+    def wait_all(
+        self,
+        tasks: Iterable[Union[str, Task]],
+        timeout: Optional[float] = None,
+        *,
+        progress: Union[bool, str] = False,
+    ) -> list[dict[str, Any]]:
+        """How tasks ended, well or not, in their order: the documents of :meth:`wait`.
+
+        :param timeout: seconds for all of them.
+        :param progress: as in :meth:`map`.
+        :raises TimeoutError: if not all have ended by then.
+        """
+        handles = list(tasks)
+        ended = {t.id: t.wait() for t in self.as_completed(handles, timeout, progress=progress)}
+        return _tables.Rows([ended[_id(task)] for task in handles], "result")
 
     def get(self, task_id: str) -> Task:
         """A handle of a task that was submitted before. Nothing is asked yet."""
@@ -310,7 +341,7 @@ class Client:
 
     def history(self, task: Union[str, Task]) -> list[dict[str, Any]]:
         """Everything that happened to a task, in order."""
-        return json.loads(self._raw.history(_id(task)))["events"]
+        return _tables.Rows(json.loads(self._raw.history(_id(task)))["events"], "event")
 
     def explain(self, task: Union[str, Task]) -> dict[str, Any]:
         """A task's story in sentences."""
@@ -322,7 +353,8 @@ class Client:
 
     def checkpoints(self, task: Union[str, Task]) -> list[dict[str, Any]]:
         """The checkpoints of a task, also those that are not kept any more."""
-        return json.loads(self._raw.checkpoints(_id(task)))["checkpoints"]
+        found = json.loads(self._raw.checkpoints(_id(task)))["checkpoints"]
+        return _tables.Rows(found, "checkpoint")
 
     def info(self, task: Union[str, Task]) -> dict[str, Any]:
         """What the coordinator shows of a task."""
@@ -331,19 +363,19 @@ class Client:
     def tasks(
         self, *states: str, labels: Optional[Mapping[str, str]] = None
     ) -> Iterator[dict[str, Any]]:
-        """All tasks in these states (none: in any), the newest first."""
-        cursor = None
-        while True:
-            pairs = list((labels or {}).items())
-            page = json.loads(self._raw.tasks(list(states), pairs, None, cursor))
-            yield from page["tasks"]
-            cursor = page.get("next")
-            if not cursor:
-                return
+        """All tasks in these states (none: in any), the newest first. Jupyter shows the first
+        hundred as a table."""
+        return _tables.Pages(lambda cursor: self._page(states, labels, cursor), "task")
+
+    def _page(
+        self, states: tuple[str, ...], labels: Optional[Mapping[str, str]], cursor: Optional[str]
+    ) -> dict[str, Any]:
+        pairs = list((labels or {}).items())
+        return json.loads(self._raw.tasks(list(states), pairs, None, cursor))
 
     def workers(self) -> list[dict[str, Any]]:
         """All workers."""
-        return json.loads(self._raw.workers())["workers"]
+        return _tables.Rows(json.loads(self._raw.workers())["workers"], "worker")
 
     def counts(self) -> dict[str, Any]:
         """How many tasks are in each state."""
@@ -366,6 +398,18 @@ def _next(follower: Any, until: float, timeout: Optional[float]) -> list[dict[st
     if left <= 0:
         raise TimeoutError(f"not all tasks have ended within {timeout:g} s")
     return [json.loads(end) for end in follower.next(min(left, 3600.0))]
+
+
+def _length(items: Iterable[Any]) -> Optional[int]:
+    return len(items) if isinstance(items, Sized) else None
+
+
+def _bar(of: Iterator[T], wanted: Union[bool, str], total: Optional[int]) -> Iterator[T]:
+    if not wanted:
+        return of
+    from .progress import bar
+
+    return bar(of, wanted, total)
 
 
 def _id(task: Union[str, Task]) -> str:

@@ -56,8 +56,8 @@ class TaskContext:
         :raises SerializationError: if it can be neither JSON nor a pickle.
         :raises StorageFull: if the disk, or its share, is full.
         """
-        encoded, codec = _data.to_checkpoint(data, self._allow_pickle)
-        made = self._raw.checkpoint(encoded, json.dumps({**meta, **codec}))
+        parts, codec = _data.to_checkpoint(data, self._allow_pickle)
+        made = self._raw.checkpoint(parts, json.dumps({**meta, **codec}))
         return self._made(made)
 
     def checkpoint_path(self, path: Union[str, os.PathLike[str]], **meta: Any) -> str:

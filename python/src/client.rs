@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// One runtime for all clients of a process; its threads know nothing of Python.
 static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 
-fn runtime() -> PyResult<Handle> {
+pub(crate) fn runtime() -> PyResult<Handle> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     let here = std::process::id();
     if runtime.as_ref().is_none_or(|(process, _)| *process != here) {
@@ -61,7 +61,7 @@ fn build(
     outlast::Client::builder(url).api_key(key.clone()).ca(ca.clone()).patience(patience).build()
 }
 
-fn spec(mut document: Value) -> Result<NewTask, String> {
+pub(crate) fn spec(mut document: Value) -> Result<NewTask, String> {
     let id = document.as_object_mut().and_then(|o| o.remove("id"));
     let spec: TaskSpec = serde_json::from_value(document).map_err(|e| e.to_string())?;
     let mut task = NewTask::new(spec);
@@ -74,7 +74,7 @@ fn spec(mut document: Value) -> Result<NewTask, String> {
 }
 
 impl Client {
-    fn client(&self, py: Python<'_>) -> PyResult<outlast::Client> {
+    pub(crate) fn client(&self, py: Python<'_>) -> PyResult<outlast::Client> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let here = std::process::id();
         if made.0 != here {

@@ -1,13 +1,18 @@
 //! What a running task may ask of its worker.
 
+use crate::buffer::{View, Views};
 use crate::error;
 use outlast_worker::local::HostError;
-use outlast_worker::shell::TaskContext;
+use outlast_worker::shell::{Checkpoint, TaskContext};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::PyByteArray;
 use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes of a checkpoint that are read at a time.
+const READ: usize = 1 << 20;
 
 /// One attempt of a task. Its methods block, with the GIL released.
 #[pyclass(frozen, module = "outlast._outlast")]
@@ -55,16 +60,16 @@ impl Context {
         self.inner.args.to_string()
     }
 
-    /// Keeps a checkpoint; `meta` is a JSON object. Its id.
+    /// Keeps a checkpoint of these buffers, one behind the other; `meta` is a JSON object. Its id.
     fn checkpoint(
         &self,
         py: Python<'_>,
-        data: &Bound<'_, PyBytes>,
+        parts: Vec<Bound<'_, PyAny>>,
         meta: &str,
     ) -> PyResult<String> {
         let meta = object(py, meta)?;
-        let data = data.as_bytes();
-        let made = py.detach(|| self.inner.checkpoint(data, meta));
+        let views = Arc::new(Views::of(&parts)?);
+        let made = py.detach(|| self.inner.checkpoint_memory(views, meta));
         made.map(|view| view.id).map_err(|e| host(py, e))
     }
 
@@ -75,21 +80,39 @@ impl Context {
         made.map(|view| view.id).map_err(|e| host(py, e))
     }
 
-    /// The newest checkpoint: its id, its `meta` as JSON, its bytes.
+    /// The newest checkpoint: its id, its `meta` as JSON, its bytes in a `bytearray`.
     fn latest_checkpoint<'py>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<Option<(String, String, Bound<'py, PyBytes>)>> {
-        let found = py.detach(|| {
-            let Some(mut found) = self.inner.latest_checkpoint()? else { return Ok(None) };
-            let mut data = Vec::with_capacity(usize::try_from(found.view.bytes).unwrap_or(0));
-            let read = found.body.read_to_end(&mut data);
-            read.map_err(|e| HostError::Internal(format!("reading the checkpoint: {e}")))?;
-            Ok(Some((found.view, data)))
+    ) -> PyResult<Option<(String, String, Bound<'py, PyAny>)>> {
+        let found = py.detach(|| self.inner.latest_checkpoint()).map_err(|e| host(py, e))?;
+        let Some(Checkpoint { view, mut body }) = found else { return Ok(None) };
+        let room = py.get_type::<PyByteArray>().call1((view.bytes,))?;
+        let target = View::write(&room)?;
+        let wrong = |e: &dyn std::fmt::Display| {
+            host(py, HostError::Internal(format!("reading the checkpoint: {e}")))
+        };
+        let read = py.detach(|| {
+            let mut at = 0;
+            let mut piece = vec![0; READ];
+            loop {
+                match body.read(&mut piece) {
+                    Ok(0) => return Ok(at),
+                    Ok(n) => {
+                        target.copy_in(at, &piece[..n]);
+                        at += n;
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
         });
-        let Some((view, data)) = found.map_err(|e| host(py, e))? else { return Ok(None) };
+        let read = read.map_err(|e| wrong(&e))?;
+        if read != target.len() {
+            return Err(wrong(&format_args!("{read} bytes, not {}", target.len())));
+        }
         let meta = Value::Object(view.meta.user).to_string();
-        Ok(Some((view.id, meta, PyBytes::new(py, &data))))
+        Ok(Some((view.id, meta, room)))
     }
 
     /// Merges a JSON object into the task's state, and says how far it is, 0 to 1.

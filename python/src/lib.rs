@@ -2,6 +2,8 @@
 //! text, exceptions are classes of `outlast.errors`, and whatever blocks releases the GIL.
 
 mod agent;
+mod aio;
+mod buffer;
 mod child;
 mod client;
 mod context;
@@ -63,6 +65,8 @@ pub(crate) fn system(what: &str, error: &std::io::Error) -> PyErr {
 fn _outlast(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<agent::Agent>()?;
+    module.add_class::<aio::Mailbox>()?;
+    module.add_class::<buffer::Held>()?;
     module.add_class::<context::Context>()?;
     module.add_class::<follow::Follower>()?;
     module.add_class::<client::Client>()

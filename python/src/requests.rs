@@ -1,5 +1,6 @@
 //! What a task in a process of its own asks of its worker: JSON each way.
 
+use crate::buffer::Foreign;
 use crate::context::class;
 use outlast_worker::local::HostError;
 use outlast_worker::shell::TaskContext;
@@ -16,6 +17,12 @@ enum Request {
     /// Of data in a file that the process keeps open.
     Checkpoint {
         path: PathBuf,
+        meta: Map<String, Value>,
+    },
+    /// Of data in its memory, (address, bytes) each; no answer if that cannot be read.
+    CheckpointMemory {
+        pid: u32,
+        parts: Vec<(u64, u64)>,
         meta: Map<String, Value>,
     },
     CheckpointPath {
@@ -40,6 +47,10 @@ enum Request {
 fn perform(context: &TaskContext, request: Request) -> Result<Value, HostError> {
     let made = match request {
         Request::Checkpoint { path, meta } => json!(context.checkpoint_from(&path, meta)?.id),
+        Request::CheckpointMemory { pid, parts, meta } => match Foreign::of(pid, parts) {
+            Ok(memory) => json!(context.checkpoint_memory(Arc::new(memory), meta)?.id),
+            Err(_) => Value::Null,
+        },
         Request::CheckpointPath { path, meta } => json!(context.checkpoint_path(&path, meta)?.id),
         Request::Restore { path } => {
             let Some(mut found) = context.latest_checkpoint()? else { return Ok(Value::Null) };

@@ -15,12 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def binary():
+    """The command under test: $OUTLAST_BIN, else the one that came with the package."""
+    from outlast.__main__ import find_command
+
     named = os.environ.get("OUTLAST_BIN")
-    places = [named] if named else [ROOT / "target" / kind / "outlast" for kind in ("release", "debug")]
-    for place in places:
-        if os.access(place, os.X_OK):
-            return str(place)
-    pytest.exit(f"no outlast command at {', '.join(map(str, places))}; build it or set OUTLAST_BIN", 3)
+    if named is None:
+        try:
+            return find_command()
+        except FileNotFoundError as e:
+            pytest.exit(f"{e}, or set OUTLAST_BIN", 3)
+    if not os.access(named, os.X_OK):
+        pytest.exit(f"no outlast command at OUTLAST_BIN={named}", 3)
+    return named
 
 
 def free_port():

@@ -10,7 +10,8 @@ from outlast.errors import SerializationError
 
 
 def there_and_back(value, allow=True):
-    data, meta = _data.to_checkpoint(value, allow)
+    parts, meta = _data.to_checkpoint(value, allow)
+    data = b"".join(parts)
     return _data.from_checkpoint(data, meta, allow), meta["codec"], data
 
 
@@ -33,9 +34,9 @@ def test_what_json_would_change_is_pickled(value):
 
 
 def test_a_pickle_is_not_loaded_where_that_is_turned_off():
-    data, meta = _data.to_checkpoint((1,), True)
+    parts, meta = _data.to_checkpoint((1,), True)
     with pytest.raises(SerializationError, match="turned off"):
-        _data.from_checkpoint(data, meta, False)
+        _data.from_checkpoint(b"".join(parts), meta, False)
 
 
 class Buffer:

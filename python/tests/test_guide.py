@@ -104,3 +104,9 @@ def test_both_names_are_one_module():
     import duckdb_api.distributed_testing.worker_reconnection as again
 
     assert again is new
+
+
+def test_the_demo_runs_what_is_printed():
+    example = (ROOT / "python" / "examples" / "guide_worker.py").read_text()
+    _, configuration, execution, _, _ = blocks()
+    assert configuration in example and execution in example

@@ -27,6 +27,11 @@ impl Budget {
         self.limit
     }
 
+    /// Whether half of it is used: from then on, room is worth more than time.
+    pub fn is_tight(&self) -> bool {
+        self.limit.is_some_and(|limit| self.used() > limit / 2)
+    }
+
     pub fn used(&self) -> u64 {
         self.packs.load(Relaxed) + self.index.load(Relaxed)
     }

@@ -1,8 +1,8 @@
 //! Cuts a stream where its content says, so that an insertion moves no cut but its own.
 //! Owns the buffers that the stream passes through; hashes and stores nothing.
 
+use crate::scan::Scanner;
 use crate::{BlobError, MAX_CHUNK};
-use fastcdc::v2020::{Normalization, cut, select_masks};
 use std::io::{self, Read};
 
 // Changing these (or the algorithm) costs deduplication against what is stored, nothing else.
@@ -35,7 +35,7 @@ impl Block {
 /// Reads blocks off a stream.
 pub(crate) struct Chunker<R> {
     source: R,
-    masks: (u64, u64),
+    scanner: Scanner,
     /// The beginning of the next chunk, whose end is not read yet.
     rest: Vec<u8>,
     ended: bool,
@@ -43,8 +43,8 @@ pub(crate) struct Chunker<R> {
 
 impl<R: Read> Chunker<R> {
     pub fn new(source: R) -> Self {
-        let masks = select_masks(AVG, Normalization::Level1);
-        Self { source, masks, rest: Vec::with_capacity(MAX), ended: false }
+        let scanner = Scanner::new(MIN, AVG, MAX);
+        Self { source, scanner, rest: Vec::with_capacity(MAX), ended: false }
     }
 
     /// Whether the stream has been read to its end.
@@ -70,17 +70,12 @@ impl<R: Read> Chunker<R> {
         let mut at = 0;
         // A cut found with less than the longest chunk to look at could be wrong.
         while filled - at >= MAX || (self.ended && at < filled) {
-            at += self.cut(&block.buf[at..filled]);
+            at += self.scanner.cut(&block.buf[at..filled]);
             block.ends.push(at);
         }
         self.rest.clear();
         self.rest.extend_from_slice(&block.buf[at..filled]);
         Ok(block)
-    }
-
-    fn cut(&self, bytes: &[u8]) -> usize {
-        let (s, l) = self.masks;
-        cut(bytes, MIN, AVG, MAX, s, l, s << 1, l << 1).1
     }
 }
 

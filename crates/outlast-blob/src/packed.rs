@@ -2,8 +2,10 @@
 
 use crate::{BlobError, Hash, MAX_CHUNK};
 
-/// zstd's fastest ordinary level: about 500 MB/s, and most of what higher ones save.
+/// zstd's fastest ordinary level, and most of what higher ones save.
 const LEVEL: i32 = 1;
+/// What it takes in a second, in bytes, roughly.
+const SPEED: u64 = 400_000_000;
 /// How much of a chunk is tried before all of it is.
 const SAMPLE: usize = 16 << 10;
 /// After data that does not shrink, at most so many chunks go by untried.
@@ -53,24 +55,52 @@ pub(crate) fn unpack<'a>(
 }
 
 /// Compresses what shrinks, and soon stops trying what does not.
-pub(crate) struct Squeezer {
+pub struct Squeezer {
     zstd: zstd::bulk::Compressor<'static>,
     /// Chunks to let pass before the next try.
     wait: u32,
     /// What `wait` will be after the next failure.
     patience: u32,
     trial: Vec<u8>,
+    /// A sample must shrink below this many bytes for the rest to be tried.
+    goal: usize,
 }
 
 impl Squeezer {
+    /// One for which every byte counts, as on the way to another machine.
+    ///
+    /// # Errors
+    /// When there is no memory.
     pub fn new() -> Result<Self, BlobError> {
         let zstd =
             zstd::bulk::Compressor::new(LEVEL).map_err(|e| BlobError::io("compression", e))?;
-        Ok(Self { zstd, wait: 0, patience: 1, trial: Vec::new() })
+        let goal = SAMPLE - SAMPLE / 16;
+        Ok(Self { zstd, wait: 0, patience: 1, trial: Vec::new(), goal })
+    }
+
+    /// One for which time counts: it compresses what that writes sooner than as it is, on a disk
+    /// that takes so many bytes a second.
+    pub(crate) fn hasty(disk: u64) -> Result<Self, BlobError> {
+        let mut made = Self::new()?;
+        // Of each byte, the share saved costs 1/disk more to write, all of it 1/SPEED to compress.
+        let least = (disk as f64 / SPEED as f64).clamp(1.0 / 16.0, 1.0);
+        made.goal = (SAMPLE as f64 * (1.0 - least)) as usize;
+        Ok(made)
+    }
+
+    /// A chunk for a slow way: compressed, if it is not and that saves a sixteenth or more.
+    pub fn pack(&mut self, chunk: Packed) -> Packed {
+        if chunk.compressed {
+            return chunk;
+        }
+        match self.squeeze(&chunk.bytes) {
+            Some(bytes) => Packed { compressed: true, bytes, ..chunk },
+            None => chunk,
+        }
     }
 
     /// The compressed chunk when that saves a sixteenth or more.
-    pub fn squeeze(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn squeeze(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
         if self.wait > 0 {
             self.wait -= 1;
             return None;
@@ -89,12 +119,12 @@ impl Squeezer {
     /// Judges by a piece from the middle: headers at the front say little about the rest.
     fn shrinks(&mut self, raw: &[u8]) -> bool {
         if raw.len() <= SAMPLE * 2 {
-            return true;
+            return self.goal > 0;
         }
         let from = (raw.len() - SAMPLE) / 2;
         self.trial.resize(SAMPLE * 2, 0);
         let got = self.zstd.compress_to_buffer(&raw[from..from + SAMPLE], &mut self.trial[..]);
-        got.is_ok_and(|n| n < SAMPLE - SAMPLE / 16)
+        got.is_ok_and(|n| n < self.goal)
     }
 }
 
@@ -131,6 +161,24 @@ mod tests {
         assert!(misses <= MAX_PATIENCE as usize);
         assert!(squeezer.squeeze(b"x").is_none(), "nothing to gain");
         assert!(squeezer.squeeze(b"").is_none());
+    }
+
+    #[test]
+    fn a_fast_disk_is_not_kept_waiting() {
+        // Half of it shrinks to nothing.
+        let half: Vec<u8> =
+            noise(64 << 10, 3).chunks(32).flat_map(|n| [n, &[0; 32]].concat()).collect();
+        let zeros = vec![0; 64 << 10];
+        let tried = |disk: u64, raw: &[u8]| Squeezer::hasty(disk).unwrap().squeeze(raw).is_some();
+        assert!(tried(100_000_000, &half) && tried(100_000_000, &zeros));
+        assert!(!tried(300_000_000, &half) && tried(300_000_000, &zeros));
+        assert!(!tried(2_000_000_000, &half) && !tried(2_000_000_000, &zeros));
+        let chunk = Packed { raw_len: 64 << 10, compressed: false, bytes: zeros };
+        let packed = Squeezer::new().unwrap().pack(chunk.clone());
+        assert!(packed.compressed && packed.bytes.len() < 1000);
+        assert_eq!(Squeezer::new().unwrap().pack(packed.clone()), packed);
+        let loud = Packed { bytes: noise(64 << 10, 4), ..chunk };
+        assert_eq!(Squeezer::new().unwrap().pack(loud.clone()), loud);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{BlobError, Hash};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// What a pack begins with.
 const MAGIC: &[u8; 8] = b"OLPACK1\n";
@@ -36,6 +37,8 @@ pub(crate) struct Packer {
     sealing: Option<JoinHandle<io::Result<()>>>,
     /// What the packs have been charged to the budget.
     charged: u64,
+    /// Time spent on writing and syncing them.
+    spent: Duration,
     /// Whether the index may know the packs by now.
     keep: bool,
 }
@@ -49,6 +52,7 @@ impl Packer {
             writer: None,
             sealing: None,
             charged: 0,
+            spent: Duration::ZERO,
             keep: false,
         }
     }
@@ -125,13 +129,18 @@ impl Packer {
         self.shared.budget.charge(bytes, self.charged, self.budgeted)?;
         self.charged += bytes;
         pack.bytes += bytes;
-        writer.append(parts).map_err(|e| failed(&pack.name, e))
+        let began = Instant::now();
+        let done = writer.append(parts).map_err(|e| failed(&pack.name, e));
+        self.spent += began.elapsed();
+        done
     }
 
     /// Lets another thread sync the pack while the next one is being written. One at a time:
     /// that is what slows us down to the speed of the disk.
     fn roll(&mut self) -> Result<(), BlobError> {
+        let began = Instant::now();
         self.join()?;
+        self.spent += began.elapsed();
         if let Some(writer) = self.writer.take() {
             let sealing = thread::Builder::new().name("outlast-blob-sync".into());
             let sealing = sealing.spawn(move || writer.seal());
@@ -148,10 +157,12 @@ impl Packer {
 
     /// Makes all packs durable, names included. They are then ready for the index.
     pub fn finish(&mut self) -> Result<&mut Vec<NewPack>, BlobError> {
+        let began = Instant::now();
         if let Some(writer) = self.writer.take() {
             writer.seal().map_err(|e| BlobError::io("sync of a pack", e))?;
         }
         self.join()?;
+        self.shared.disk.saw(self.charged, self.spent + began.elapsed());
         if !self.packs.is_empty() {
             self.shared.packs.sync_names().map_err(|e| BlobError::io("sync of pack names", e))?;
         }

@@ -32,11 +32,16 @@ pub struct Put {
     pub stored_bytes: u64,
 }
 
-pub(crate) fn put(shared: &Arc<Shared>, source: impl Read) -> Result<Put, BlobError> {
+/// With `small`, everything is compressed that shrinks, however fast the disk is.
+pub(crate) fn put(shared: &Arc<Shared>, source: impl Read, small: bool) -> Result<Put, BlobError> {
     let mut chunker = Chunker::new(source);
-    let mut sorter = Sorter::new(shared)?;
     let mut packer = Packer::new(shared, true);
     let first = chunker.next(Block::default())?;
+    let mut sorter = if small || chunker.ended() || shared.budget.is_tight() {
+        Sorter::new(shared, Squeezer::new()?)
+    } else {
+        Sorter::new(shared, Squeezer::hasty(shared.disk.bytes_per_second())?)
+    };
     if chunker.ended() {
         // Small blobs are not worth a thread.
         packer.append(&sorter.sort(first)?.pieces())?;
@@ -133,14 +138,9 @@ struct Sorted {
 }
 
 impl Sorter {
-    fn new(shared: &Arc<Shared>) -> Result<Self, BlobError> {
-        Ok(Self {
-            session: Session::new(shared),
-            squeezer: Squeezer::new()?,
-            chunks: Vec::new(),
-            new_chunks: 0,
-            new_bytes: 0,
-        })
+    fn new(shared: &Arc<Shared>, squeezer: Squeezer) -> Self {
+        let session = Session::new(shared);
+        Self { session, squeezer, chunks: Vec::new(), new_chunks: 0, new_bytes: 0 }
     }
 
     fn sort(&mut self, block: Block) -> Result<Sorted, BlobError> {

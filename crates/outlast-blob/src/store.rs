@@ -2,6 +2,7 @@
 
 use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::packed::{Packed, unpack};
 use crate::packs::{LocalPacks, PackStore};
 use crate::reader::{BlobReader, Run};
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub packs: Arc<dyn PackStore>,
     pub pack_limit: u64,
     pub budget: Budget,
+    pub disk: Disk,
     pub clock: Clock,
     prefix: String,
     /// For what may be a moment old: it does not wait for a commit. Comes before `state`: the
@@ -130,6 +132,7 @@ impl Blobs {
             packs,
             pack_limit: config.pack_bytes.unwrap_or(64 << 20).max(least),
             budget,
+            disk: Disk::default(),
             clock,
             prefix,
             state: Mutex::new(State::new(conn, bad)?),
@@ -141,14 +144,23 @@ impl Blobs {
     }
 
     /// Stores everything that `source` gives. Chunks and manifest are durable when this returns.
-    /// Memory: some 20 MiB, and about 200 bytes for each chunk.
+    /// Memory: some 20 MiB, and about 200 bytes for each chunk. What shrinks is compressed if the
+    /// disk is slower than that, or half of the budget is used.
     ///
     /// # Errors
     /// [`BlobError::Full`] or [`BlobError::DiskFull`] when there is no room,
     /// [`BlobError::Source`] when `source` fails, [`BlobError::TooLarge`], or what is wrong with
     /// the store. Nothing of the blob is kept then.
     pub fn put(&self, source: impl Read) -> Result<Put, BlobError> {
-        self.shared.budget.note(put::put(&self.shared, source))
+        self.shared.budget.note(put::put(&self.shared, source, false))
+    }
+
+    /// The same in as little room as there can be, where time matters less.
+    ///
+    /// # Errors
+    /// As of [`Blobs::put`].
+    pub fn put_small(&self, source: impl Read) -> Result<Put, BlobError> {
+        self.shared.budget.note(put::put(&self.shared, source, true))
     }
 
     /// What a blob consists of.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use std::future::Future;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a task may ask of its worker. Errors are for the task's author to read.
@@ -76,7 +77,25 @@ pub enum Source {
     /// A request's body. The file goes when this is dropped.
     Spooled(Spooled),
     /// What a function of this process hands over.
-    Memory(std::sync::Arc<[u8]>),
+    Memory(Arc<dyn Memory>),
+}
+
+/// Bytes in memory, wherever they lie.
+pub trait Memory: Send + Sync + std::fmt::Debug {
+    /// They, from their beginning. What is read is copied: it may be memory that others write to.
+    fn read(self: Arc<Self>) -> Box<dyn Read + Send>;
+}
+
+impl Memory for Vec<u8> {
+    fn read(self: Arc<Self>) -> Box<dyn Read + Send> {
+        struct Shared(Arc<Vec<u8>>);
+        impl AsRef<[u8]> for Shared {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        Box::new(io::Cursor::new(Shared(self)))
+    }
 }
 
 impl Source {
@@ -88,7 +107,7 @@ impl Source {
         match self {
             Source::Path(path, notes) => pack::open(path, notes),
             Source::Spooled(spooled) => Ok((Kind::Raw, Box::new(spooled.reopen()?))),
-            Source::Memory(bytes) => Ok((Kind::Raw, Box::new(io::Cursor::new(bytes.clone())))),
+            Source::Memory(bytes) => Ok((Kind::Raw, bytes.clone().read())),
         }
     }
 }

@@ -23,7 +23,7 @@ mod types;
 mod unpack;
 
 pub use client::Client;
-pub use host::{Host, HostError, Restore, Source};
+pub use host::{Host, HostError, Memory, Restore, Source};
 pub use problem::Problem;
 pub use server::{Config, LocalServer, serve};
 pub use socket::socket_path;

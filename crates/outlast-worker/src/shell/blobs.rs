@@ -3,11 +3,11 @@
 
 use super::Shared;
 use bytes::Bytes;
-use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed};
+use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed, Squeezer};
 use outlast_net::{Answer, DialError, Dialler, Http};
 use outlast_wire::blobframe::{self, Decoder, MAX_HASHES, MAX_WANTED};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -175,12 +175,13 @@ async fn send_chunks(
 ) -> Result<(), MoveError> {
     let mut pace = Pace(LEAST * 4);
     let mut rest = missing;
-    let mut next = load(blobs, &mut rest, pace.0).await?;
+    let squeezer = Arc::new(Mutex::new(Squeezer::new()?));
+    let mut next = load(blobs, &squeezer, &mut rest, pace.0).await?;
     while let Some(body) = next {
         let began = std::time::Instant::now();
         // The disk works while the link does.
         let send = http.ask("PUT", "/api/v2/blobs/chunks", body.into());
-        let (sent, loaded) = tokio::join!(send, load(blobs, &mut rest, pace.0));
+        let (sent, loaded) = tokio::join!(send, load(blobs, &squeezer, &mut rest, pace.0));
         ok(sent?)?;
         pace.learn(began.elapsed());
         next = loaded?;
@@ -188,9 +189,11 @@ async fn send_chunks(
     Ok(())
 }
 
-/// The next request's body, of at most so many chunks; none when nothing is left.
+/// The next request's body, of at most so many chunks; none when nothing is left. What lies here
+/// as it was, since the disk is fast, is compressed for the link.
 async fn load(
     blobs: &Blobs,
+    squeezer: &Arc<Mutex<Squeezer>>,
     rest: &mut &[Hash],
     chunks: usize,
 ) -> Result<Option<Vec<u8>>, MoveError> {
@@ -198,14 +201,15 @@ async fn load(
     if part.is_empty() {
         return Ok(None);
     }
-    let store = blobs.clone();
+    let (store, squeezer) = (blobs.clone(), squeezer.clone());
     let (body, taken) = block(move || {
+        let mut squeezer = squeezer.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut body, mut taken) = (Vec::new(), 0);
         for chunk in &part {
             if body.len() >= REQUEST {
                 break;
             }
-            let packed = store.load(chunk)?;
+            let packed = squeezer.pack(store.load(chunk)?);
             let (hash, raw_len) = (chunk.as_bytes(), packed.raw_len);
             blobframe::encode(hash, raw_len, packed.compressed, &packed.bytes, &mut body);
             taken += 1;

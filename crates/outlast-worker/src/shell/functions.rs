@@ -2,8 +2,8 @@
 
 use super::host::TaskHost;
 use crate::local::{
-    ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Kind, Source,
-    StateView,
+    ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Kind, Memory,
+    Source, StateView,
 };
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -79,12 +79,21 @@ impl TaskContext {
         data: impl Into<Vec<u8>>,
         meta: Map<String, Value>,
     ) -> Result<CheckpointView, HostError> {
-        let data = data.into();
+        self.checkpoint_memory(Arc::new(data.into()), meta)
+    }
+
+    /// The same of bytes that are read where they lie.
+    ///
+    /// # Errors
+    /// As of [`TaskContext::checkpoint`].
+    pub fn checkpoint_memory(
+        &self,
+        data: Arc<dyn Memory>,
+        meta: Map<String, Value>,
+    ) -> Result<CheckpointView, HostError> {
         let meta =
             CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
-        self.ask(
-            |host, at| async move { host.checkpoint(&at, Source::Memory(data.into()), meta).await },
-        )
+        self.ask(|host, at| async move { host.checkpoint(&at, Source::Memory(data), meta).await })
     }
 
     /// The same, of data that lies in a file, which need not outlive the call.

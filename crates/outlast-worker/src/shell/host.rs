@@ -153,13 +153,13 @@ impl TaskHost {
         let permit = self.storing.acquire().await;
         let _permit = permit.map_err(|_| HostError::Unavailable("the worker ends".into()))?;
         let source = Arc::new(source);
-        let put = |blobs: Blobs, source: Arc<Source>| {
+        let put = |blobs: Blobs, source: Arc<Source>, small: bool| {
             let (_, body) = source.open().map_err(BlobError::Source)?;
-            blobs.put(body)
+            if small { blobs.put_small(body) } else { blobs.put(body) }
         };
         for tried in [false, true] {
             let (blobs, from) = (self.blobs.clone(), source.clone());
-            let done = tokio::task::spawn_blocking(move || put(blobs, from)).await;
+            let done = tokio::task::spawn_blocking(move || put(blobs, from, tried)).await;
             match done.map_err(|e| HostError::Internal(e.to_string()))? {
                 Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
                     room::make(&self.blobs, &self.shared).await;
