@@ -62,6 +62,16 @@ pub(crate) fn demand(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().into(), value.trim().into()))
 }
 
+/// A knob and its values: `batch_size=64,32`. What reads as a number or a boolean is one.
+pub(crate) fn knob(text: &str) -> Result<(String, Vec<serde_json::Value>), String> {
+    let (name, values) = pair(text).map_err(|_| format!("{text:?} must be NAME=V1,V2,…"))?;
+    let value = |v: &str| match serde_json::from_str(v.trim()) {
+        Ok(plain @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => plain,
+        _ => v.trim().into(),
+    };
+    Ok((name, values.split(',').map(value).collect()))
+}
+
 /// The most members of an array.
 pub(crate) const MAX_ARRAY: usize = 1_000_000;
 
@@ -103,6 +113,10 @@ mod tests {
         assert!(seconds("x").is_err() && seconds("-1").is_err() && seconds("3 weeks").is_err());
         assert_eq!(array("1,3,5-9:2").unwrap(), [1, 3, 5, 7, 9]);
         assert!(array("9-1").is_err() && array("1-9:0").is_err() && array("0-99999999").is_err());
+        let (name, values) = knob("b=64, 32,fp16,true").unwrap();
+        assert_eq!((name.as_str(), values.len()), ("b", 4));
+        assert_eq!(serde_json::to_string(&values).unwrap(), r#"[64,32,"fp16",true]"#);
+        assert!(knob("b").is_err());
         let is = |k: &str, v: &str| Ok((k.to_owned(), v.to_owned()));
         assert_eq!(demand("gpu"), is("gpu", "*"));
         assert_eq!(demand("os=linux"), is("os", "linux"));

@@ -3,8 +3,11 @@
 use crate::{Context, Usage, args, config};
 use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles};
 use outlast_core::coord::CoordConfig;
+use outlast_core::recovery;
+use outlast_wire::recovery::RecoveryFile;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -61,6 +64,9 @@ pub(crate) struct Args {
     /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
     #[arg(long, value_name = "N")]
     admit_per_second: Option<u32>,
+    /// What is done after failures, where it differs (TOML); see `outlast recovery --help`
+    #[arg(long, env = "OUTLAST_RECOVERY_TABLE", value_name = "FILE")]
+    recovery: Option<PathBuf>,
 }
 
 /// The folder of the coordinator's store.
@@ -69,6 +75,14 @@ pub(crate) fn data_dir(context: &Context, flag: Option<PathBuf>) -> Result<PathB
     let home =
         || Some(config::folder("XDG_DATA_HOME", ".local/share")?.join("outlast/coordinator"));
     flag.or_else(file).or_else(home).ok_or_else(|| Usage("give a folder with --data-dir".into()))
+}
+
+/// The table of recovery: the built-in one, with what the file overrides.
+fn table(file: Option<PathBuf>) -> Result<Arc<recovery::Config>, Usage> {
+    let Some(path) = file else { return Ok(Arc::default()) };
+    let file = RecoveryFile::from_value(crate::recovery::file(&path)?);
+    let table = file.and_then(|file| recovery::Config::new(&file));
+    table.map(Arc::new).map_err(|e| Usage(format!("{}: {e}", path.display())))
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
@@ -107,6 +121,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             .admit_per_second
             .or(file.number("coordinator", "admit_per_second"))
             .unwrap_or(default.admit_per_second),
+        recovery: table(args.recovery.or_else(|| path("recovery")))?,
+        seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..default
     };
     if core.heartbeat_timeout <= core.heartbeat_interval {

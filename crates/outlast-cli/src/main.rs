@@ -12,6 +12,7 @@ mod intask;
 mod keeper;
 mod keys;
 mod output;
+mod recovery;
 mod steer;
 mod submit;
 mod tasks;
@@ -95,6 +96,11 @@ enum Command {
     Workers {
         #[command(subcommand)]
         what: Option<workers::WorkersCommand>,
+    },
+    /// What is done after failures, and what they have in common
+    Recovery {
+        #[command(subcommand)]
+        what: recovery::RecoveryCommand,
     },
     /// Watch workers and tasks, live
     Watch,
@@ -240,6 +246,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
             None => intask::run(context.json(), what).await,
         },
         Command::Workers { what } => workers::run(context, what).await,
+        Command::Recovery { what } => recovery::run(context, what).await,
         Command::Watch => watch::run(context).await,
         Command::Keys(args) => keys::run(context, args),
         Command::Backup(args) => backup::backup(context, args),

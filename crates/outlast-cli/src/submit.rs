@@ -25,7 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 {} in a command stands for the number of an array task, which also has it as
 OUTLAST_ARRAY_INDEX. In a file each line is a shell line, or a task as JSON.
-With --id the same submission again gives the same task.")]
+With --id the same submission again gives the same task.
+
+--knob batch_size=64,32,16 gives a command OUTLAST_KNOB_BATCH_SIZE, and replaces
+{knob.batch_size} in it. After it ran out of memory it is tried with the next value, from
+its checkpoint, and the next task of its type starts with what worked.")]
 pub(crate) struct Args {
     /// The program and its arguments
     #[arg(last = true, value_name = "COMMAND")]
@@ -102,6 +106,18 @@ pub(crate) struct Args {
     /// Whether it may run again after an interruption: allowed or never
     #[arg(long, value_parser = ["allowed", "never"], default_value = "allowed", value_name = "WHAT")]
     rerun: String,
+    /// A setting that recovery may change, with its values from the preferred one on; see below
+    #[arg(long = "knob", value_parser = args::knob, value_name = "NAME=V1,V2")]
+    knobs: Vec<(String, Vec<serde_json::Value>)>,
+    /// What it has in common with other tasks [default: its label type, or its program]
+    #[arg(long = "type", default_value = "", hide_default_value = true, value_name = "NAME")]
+    task_type: String,
+    /// How often it is tried again after it ran out of memory [default: once for each knob's step]
+    #[arg(long, value_name = "N")]
+    max_oom_retries: Option<u32>,
+    /// What is done about its failures, where it differs (TOML); see `outlast recovery --help`
+    #[arg(long, value_name = "FILE")]
+    recovery: Option<PathBuf>,
     /// Wait until all have ended; of a single task show the output and take the exit code
     #[arg(long, short)]
     wait: bool,
@@ -219,6 +235,16 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
 
 fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
     let base = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let recovery = match &args.recovery {
+        Some(path) => {
+            let wrong = |e: &dyn std::fmt::Display| Usage(format!("{}: {e}", path.display()));
+            let read: outlast_wire::recovery::Recovery =
+                serde_json::from_value(crate::recovery::file(path)?).map_err(|e| wrong(&e))?;
+            outlast_core::recovery::Rules::new(&read.rules).map_err(|e| wrong(&e))?;
+            Some(Box::new(read))
+        }
+        None => None,
+    };
     let template = |run| TaskSpec {
         env: args.env.iter().cloned().collect(),
         cwd: args.cwd.clone(),
@@ -250,6 +276,10 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
             every: args.keep_checkpoints_every,
             failed: !args.prune_failed,
         },
+        task_type: args.task_type.clone(),
+        knobs: args.knobs.iter().cloned().collect(),
+        max_oom_retries: args.max_oom_retries,
+        recovery: recovery.clone(),
         ..TaskSpec::new(run)
     };
     let run = match (&args.shell, args.command.is_empty(), &args.file) {

@@ -7,7 +7,9 @@ use crate::link::{LinkTx, ToLink};
 use crate::look::Look;
 use crate::writer::Health;
 use outlast_core::TaskId;
-use outlast_core::coord::{ConnId, Coordinator, Output, Request, RequestId, Response, Submission};
+use outlast_core::coord::{
+    ConnId, Coordinator, Output, RecoveryRequest, Request, RequestId, Response, Submission,
+};
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::{CoordReader, StoreError};
 use outlast_wire::TaskSpec;
@@ -51,6 +53,8 @@ pub(crate) enum Ask {
     Drain(String, bool),
     /// These tasks, if they are over; and outcomes of unknown ones heard before this.
     Remove(Vec<TaskId>, i64),
+    /// Overrule what recovery decided.
+    Recovery(RecoveryRequest),
     /// By (attempt, number).
     Prune(TaskId, Vec<(u64, u64)>),
     Forget(String),
@@ -239,6 +243,7 @@ impl State {
             }
             Ask::Prune(task, which) => Request::Prune { task, which },
             Ask::Drain(worker, on) => Request::Drain { worker, on },
+            Ask::Recovery(what) => Request::Recovery(what),
             Ask::Forget(name) => Request::Forget(name),
         })
     }

@@ -129,7 +129,17 @@ impl Feed {
                 let id = update.task_id.as_str().into();
                 task(&id, "state", update.epoch, None, update.at_ms, &reason, None)
             }
-            R::CheckpointsPruned { .. } | R::TasksRemoved { .. } | R::Cursor { .. } => None,
+            R::Recovered { task: id, epoch, decision, at, .. } => {
+                task(id, "recovery", *epoch, None, *at, &decision.text, None)
+            }
+            R::CheckpointsPruned { .. }
+            | R::Cursor { .. }
+            | R::TasksRemoved { .. }
+            | R::FailureSeen { .. }
+            | R::FailuresForgotten { .. }
+            | R::Quarantined { .. }
+            | R::Learned { .. }
+            | R::Unlearned { .. } => None,
         }
     }
 }

@@ -110,6 +110,7 @@ pub(crate) fn render(
     metric("superseded_total", "counter", "Outcomes that did not count.", &[("", c.superseded)]);
     metric("repeated_total", "counter", "Records received again and skipped.", &[("", c.repeated)]);
     metric("outbox_gaps_total", "counter", "Times an outbox skipped sequences.", &[("", c.gaps)]);
+    metric("quarantines_total", "counter", "Workers quarantined.", &[("", c.quarantines)]);
     metric("welcomed_total", "counter", "Worker connections accepted.", &[("", c.welcomed)]);
     metric("silent_total", "counter", "Links closed for silence.", &[("", c.silent)]);
     metric("expired_total", "counter", "Attempts given up after their window.", &[("", c.expired)]);
@@ -172,6 +173,7 @@ pub(crate) fn render(
         ("refused_total", "code", "Links refused, by code.", &c.refused),
         ("links_ended_total", "cause", "Links of workers that ended, by cause.", &c.links),
         ("attempts_ended_total", "cause", "Attempts that ended, by cause.", &c.causes),
+        ("recoveries_total", "strategy", "What was done after failures.", &c.recoveries),
     ] {
         let values = labelled(key, values);
         let values: Vec<(&str, u64)> = values.iter().map(|(l, n)| (l.as_str(), *n)).collect();

@@ -17,6 +17,7 @@ pub mod coord;
 pub mod health;
 pub mod ids;
 pub mod records;
+pub mod recovery;
 pub mod requires;
 pub mod retention;
 pub mod scheduler;

@@ -1,6 +1,7 @@
 //! The facts that each side makes durable. A store applies a batch in one transaction, in order.
 
 use crate::ids::{Epoch, TaskId};
+use crate::recovery::{Decision, Failure, Learned, Quarantine, TaskRecovery};
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{Cause, Checkpoint, LinkCause, StateUpdate, TaskOutcome};
 use std::collections::BTreeMap;
@@ -245,6 +246,53 @@ pub enum CoordRecord {
         /// When.
         at: i64,
     },
+    /// What was decided after a failure, or where a task's knobs start: it goes to the history,
+    /// and `state` takes the place of what was known of the task's recovery.
+    Recovered {
+        /// Which task.
+        task: TaskId,
+        /// The attempt that failed; 0 before the first.
+        epoch: Epoch,
+        /// What was decided, and why.
+        decision: Arc<Decision>,
+        /// What was tried by now, and how the task is to run next.
+        state: Arc<TaskRecovery>,
+        /// When.
+        at: i64,
+    },
+    /// A failure to look back at. Those up to number `forget` are not kept any more.
+    FailureSeen {
+        /// What it was.
+        failure: Arc<Failure>,
+        /// See above.
+        forget: u64,
+    },
+    /// These failures are not kept any more: those of a worker, or of a type of task.
+    FailuresForgotten {
+        /// Its store id.
+        worker: Option<Arc<str>>,
+        /// The type.
+        task_type: Option<String>,
+    },
+    /// A worker is given no work but probes; or (none) it is given work again.
+    Quarantined {
+        /// Its store id.
+        worker: Arc<str>,
+        /// Until when, and why.
+        quarantine: Option<Arc<Quarantine>>,
+    },
+    /// Knobs that worked; in place of what was known of that type on that hardware.
+    Learned {
+        /// What worked.
+        learned: Arc<Learned>,
+    },
+    /// What worked is forgotten: of this type, on this hardware; of all where there is none.
+    Unlearned {
+        /// The type of task.
+        task_type: Option<String>,
+        /// As in [`Learned`].
+        hardware: Option<String>,
+    },
     /// Outbox records of this lane up to `seq` have taken effect.
     Cursor {
         /// The worker's store id.
@@ -312,6 +360,8 @@ pub struct TaskRow {
     pub checkpoints: Vec<Arc<Checkpoint>>,
     /// (epoch, version) of its newest state.
     pub state_version: (Epoch, u64),
+    /// What was tried for it; none while nothing was.
+    pub recovery: Option<Arc<TaskRecovery>>,
 }
 
 /// Everything that the coordinator's core needs to go on after a restart.
@@ -325,6 +375,12 @@ pub struct CoordSnapshot {
     pub tasks: Vec<TaskRow>,
     /// All known workers, with (lane, last applied sequence).
     pub workers: Vec<(WorkerRow, Vec<(i32, u64)>)>,
+    /// Failures to look back at, oldest first.
+    pub failures: Vec<Failure>,
+    /// Workers in quarantine, by store id.
+    pub quarantines: Vec<(Arc<str>, Quarantine)>,
+    /// Knobs that worked.
+    pub learned: Vec<Learned>,
 }
 
 /// What a worker makes durable.

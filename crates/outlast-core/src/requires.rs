@@ -59,6 +59,11 @@ impl Requires {
         self.0.push(("worker".into(), demand));
     }
 
+    /// Demands that this capability is not, and does not hold, this value.
+    pub fn add_not(&mut self, key: &str, value: &str) {
+        self.0.push((key.into(), Demand::Not(value.into())));
+    }
+
     /// The first demand that the worker does not meet, for people; `None` when it meets all.
     /// Capabilities come before labels of the same name.
     pub fn unmet(

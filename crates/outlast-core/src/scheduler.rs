@@ -6,7 +6,6 @@
 
 use crate::TaskId;
 use crate::requires::Requires;
-use outlast_wire::TaskSpec;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -188,11 +187,22 @@ impl Scheduler {
         }
     }
 
+    /// The workers that could run such a task, were they empty.
+    pub fn fitting(&self, requires: &Requires, slots: u32) -> impl Iterator<Item = WorkerKey> {
+        self.workers.keys().copied().filter(move |key| self.fits(*key, requires, slots))
+    }
+
+    /// Whether any worker that is there could run this waiting task.
+    pub fn has_place(&self, task: &TaskId) -> bool {
+        let demand = self.waiting.get(task).map(|(class, ..)| &self.classes[*class].0);
+        demand.is_some_and(|d| self.workers.values().any(|w| w.satisfies(d)))
+    }
+
     /// Whether this worker, were it empty, could run such a task.
-    pub fn fits(&self, key: WorkerKey, spec: &TaskSpec) -> bool {
-        let Ok(requires) = Requires::parse(&spec.requires) else { return false };
-        let demand = Demand { requires, slots: spec.slots };
-        self.workers.get(&key).is_some_and(|w| w.satisfies(&demand))
+    pub fn fits(&self, key: WorkerKey, requires: &Requires, slots: u32) -> bool {
+        self.workers.get(&key).is_some_and(|w| {
+            slots <= w.slots && requires.unmet(&w.capabilities, &w.labels).is_none()
+        })
     }
 
     /// Why a waiting task is not assigned, for people; `None` if it does not wait.

@@ -2,6 +2,7 @@
 
 use outlast_core::ids::{Epoch, TaskId};
 use outlast_core::records::{TaskState, WorkerRow};
+use outlast_core::recovery::Decision;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{Cause, Checkpoint, LinkCause, TaskOutcome};
 use std::sync::Arc;
@@ -73,10 +74,12 @@ pub enum EventKind {
     PauseRequested = 11,
     /// Somebody asked to let it go on.
     ResumeRequested = 12,
+    /// What was decided after a failure, or where its knobs start.
+    Recovery = 13,
 }
 
 impl EventKind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Submitted,
         Self::Assigned,
         Self::Started,
@@ -90,6 +93,7 @@ impl EventKind {
         Self::Noted,
         Self::PauseRequested,
         Self::ResumeRequested,
+        Self::Recovery,
     ];
 
     /// The word that users see.
@@ -108,6 +112,7 @@ impl EventKind {
             Self::Noted => "noted",
             Self::PauseRequested => "pause_requested",
             Self::ResumeRequested => "resume_requested",
+            Self::Recovery => "recovery",
         }
     }
 
@@ -142,6 +147,8 @@ pub struct StoredEvent {
     pub reason: String,
     /// Why, for programs; of ends of attempts.
     pub cause: Cause,
+    /// Of a recovery: what was decided.
+    pub decision: Option<Arc<Decision>>,
 }
 
 /// A checkpoint that was told of.

@@ -5,6 +5,10 @@ mod common;
 
 use common::*;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
+use outlast_core::recovery::Strategy as RecoveryStep;
+use outlast_core::recovery::{
+    Decision, Failure, FailureClass, HardwareClass, Learned, Quarantine, TaskRecovery, Tried,
+};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_store::{CoordStorage, Counts, TaskFilter, WorkerStorage};
 use outlast_wire::v2::Cause;
@@ -17,7 +21,7 @@ use std::sync::Arc;
 type Dice = (u8, u8, u8, i64);
 
 fn dice() -> impl Strategy<Value = Vec<Vec<Dice>>> {
-    let die = (0..40u8, 0..6u8, 0..4u8, 1_000..2_000i64);
+    let die = (0..48u8, 0..6u8, 0..4u8, 1_000..2_000i64);
     prop::collection::vec(prop::collection::vec(die, 0..8), 1..40)
 }
 
@@ -52,6 +56,7 @@ impl Writer {
             2 if which == 0 => return R::WorkerForgotten { worker: worker.into(), at },
             3 | 4 => return cursor(worker, at as u64),
             5 => return superseded(&id, u64::from(who), worker, at),
+            41..=46 => return recovery(what, which, worker, at),
             _ => {}
         }
         let Some(t) = self.tasks.get_mut(&id) else {
@@ -68,6 +73,10 @@ impl Writer {
         };
         let old = t.epoch.saturating_sub(u64::from(who % 2));
         match what {
+            40 => {
+                let (decision, state) = decided(who, which, at);
+                return R::Recovered { task, epoch: t.epoch, decision, state, at };
+            }
             6 => return R::Noted { task, epoch: t.epoch, note: format!("n{who}"), at },
             7 => {
                 let checkpoint = checkpoint(&id, u64::from(who), at as u64 % 5, at % 7 == 0);
@@ -131,6 +140,72 @@ impl Writer {
             }
         }
     }
+}
+
+/// Of no task.
+fn recovery(what: u8, which: u8, worker: &str, at: i64) -> CoordRecord {
+    use CoordRecord as R;
+    let kind = format!("k{}", which % 3);
+    let (some, hardware) = (at % 2 == 0, ["cpu", "gpu X"][usize::from(which % 2)].to_owned());
+    match what {
+        41 | 42 => R::FailureSeen {
+            failure: Arc::new(Failure {
+                number: at as u64 % 50,
+                at,
+                task: format!("t{which}"),
+                epoch: 1,
+                task_type: kind,
+                worker: worker.into(),
+                worker_name: "n".into(),
+                hardware: HardwareClass::Gpu,
+                class: FailureClass::ALL[usize::from(which)],
+                text: "é\"x".into(),
+            }),
+            forget: at as u64 % 7,
+        },
+        43 => R::FailuresForgotten {
+            worker: some.then(|| worker.into()),
+            task_type: (at % 3 == 0).then_some(kind),
+        },
+        44 => {
+            let (reason, failed) = ("r".to_owned(), u32::from(which));
+            let quarantine = Quarantine { since: at, until: at + 5, failed, reason };
+            let quarantine = some.then(|| Arc::new(quarantine));
+            R::Quarantined { worker: worker.into(), quarantine }
+        }
+        45 => {
+            let knobs = [("b".to_owned(), serde_json::json!(at as f64 / 3.0))].into();
+            let task = format!("t{which}");
+            R::Learned { learned: Learned { task_type: kind, hardware, knobs, task, at }.into() }
+        }
+        _ => R::Unlearned {
+            task_type: some.then_some(kind),
+            hardware: (at % 3 == 0).then_some(hardware),
+        },
+    }
+}
+
+fn decided(who: u8, which: u8, at: i64) -> (Arc<Decision>, Arc<TaskRecovery>) {
+    let class = FailureClass::ALL[usize::from(which)];
+    let strategy = RecoveryStep::ALL[usize::from(who)];
+    let decision = Decision {
+        class: (who > 0).then_some(class),
+        hardware: HardwareClass::ALL[usize::from(who)],
+        strategy: (who > 1).then_some(strategy),
+        delay_ms: at as u64,
+        knobs: [("k".to_owned(), serde_json::json!("v"))].into(),
+        text: format!("text {at}"),
+    };
+    let state = TaskRecovery {
+        knobs: [("k".to_owned(), usize::from(which))].into(),
+        begun: who == 1,
+        tried: vec![Tried { class, strategy, worker: "w".into() }],
+        oom_retries: u32::from(which),
+        not_before: at,
+        avoid: vec!["w".into(); usize::from(who)],
+        avoid_hardware: (who == 2).then(|| "cpu".into()),
+    };
+    (decision.into(), state.into())
 }
 
 fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {

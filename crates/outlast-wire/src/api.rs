@@ -26,8 +26,10 @@ macro_rules! documents {
     )*};
 }
 
+mod recovery;
 mod told;
 
+pub use recovery::*;
 pub use told::*;
 
 documents! {
@@ -195,7 +197,7 @@ documents! {
         /// When; a start carries the worker's clock.
         pub at: String,
         /// submitted, assigned, started, requeued, succeeded, failed, cancelled, superseded,
-        /// cancel_requested, retried, noted, pause_requested or resume_requested.
+        /// cancel_requested, retried, noted, pause_requested, resume_requested or recovery.
         pub event: String,
         /// Which attempt; 0 when none.
         pub attempt: u64,
@@ -208,6 +210,9 @@ documents! {
         /// Why an attempt ended, as a word; empty otherwise.
         #[serde(default)]
         pub cause: String,
+        /// Of a recovery: class, hardware, strategy, delay_ms, knobs and text of the decision.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        pub recovery: Value,
     }
 
     /// How many tasks are in each state.
@@ -275,6 +280,9 @@ documents! {
         /// What blobs take there, as it said last.
         #[serde(default)]
         pub disk: Option<Disk>,
+        /// `quarantined` or `on probation`, because tasks fail there; empty otherwise.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub quarantine: String,
     }
 
     /// All workers.

@@ -7,6 +7,7 @@ pub mod api;
 pub mod blobframe;
 mod cause;
 pub mod frame;
+pub mod recovery;
 pub mod spec;
 mod url;
 

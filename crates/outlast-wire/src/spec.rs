@@ -1,6 +1,8 @@
 //! The task as a user writes it: one JSON document, used alike by HTTP, files and the wire.
 
+use crate::recovery::Recovery;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The longest task id, in bytes.
@@ -9,6 +11,8 @@ pub const MAX_TASK_ID: usize = 128;
 pub const MAX_SPEC: usize = 256 << 10;
 /// The most labels or `requires` entries of one task.
 pub const MAX_LABELS: usize = 64;
+/// The most knobs of one task, and the most values of one knob.
+pub const MAX_KNOBS: (usize, usize) = (16, 64);
 
 /// What to run and how. Unset fields take the defaults that each names.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -74,6 +78,22 @@ pub struct TaskSpec {
     /// Which checkpoints are kept.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep_checkpoints: KeepCheckpoints,
+    /// What it has in common with others: what worked for one is tried first with the next.
+    /// Default: its label `type`, else its function or program.
+    #[serde(rename = "type", default, skip_serializing_if = "String::is_empty")]
+    pub task_type: String,
+    /// Settings that recovery may change, each with its values from the preferred one on:
+    /// `{"batch_size": [64, 32, 16], "precision": ["fp32", "fp16"]}`. A command gets them as
+    /// `OUTLAST_KNOB_BATCH_SIZE` and where it says `{knob.batch_size}`, a call in its argument.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub knobs: BTreeMap<String, Vec<Value>>,
+    /// How often it is tried again after it ran out of memory, beside `max_retries`; default:
+    /// once for each step that its knobs have left, and once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_oom_retries: Option<u32>,
+    /// What is done about its failures, where that differs from `outlast recovery show`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Box<Recovery>>,
 }
 
 /// Which checkpoints of a task are kept; the others are removed as newer ones arrive.
@@ -242,6 +262,36 @@ impl TaskSpec {
             checkpoint_interval: None,
             checkpoint_signal: None,
             keep_checkpoints: KeepCheckpoints::default(),
+            task_type: String::new(),
+            knobs: BTreeMap::new(),
+            max_oom_retries: None,
+            recovery: None,
+        }
+    }
+
+    /// Whether it says nothing that only a coordinator need know: then workers get it as it is.
+    pub fn is_plain(&self) -> bool {
+        self.knobs.is_empty()
+            && self.recovery.is_none()
+            && self.max_oom_retries.is_none()
+            && self.task_type.is_empty()
+    }
+
+    /// What it has in common with others: see `task_type`.
+    pub fn type_name(&self) -> &str {
+        if !self.task_type.is_empty() {
+            return &self.task_type;
+        }
+        if let Some(label) = self.labels.get("type") {
+            return label;
+        }
+        match &self.run {
+            Run::Command(argv) => {
+                let program = argv.first().map_or("", String::as_str);
+                program.rsplit('/').next().unwrap_or(program)
+            }
+            Run::Shell(line) => line.split_whitespace().next().unwrap_or("shell"),
+            Run::Call(call) => &call.function,
         }
     }
 
@@ -325,6 +375,58 @@ impl TaskSpec {
         if self.queue.len() > MAX_TASK_ID {
             return bad("queue", format!("longer than {MAX_TASK_ID} bytes"));
         }
+        if self.task_type.len() > MAX_TASK_ID {
+            return bad("type", format!("longer than {MAX_TASK_ID} bytes"));
+        }
+        if let Some(recovery) = &self.recovery
+            && let Err(problem) = recovery.check()
+        {
+            return bad("recovery", problem);
+        }
+        self.check_knobs()
+    }
+
+    fn check_knobs(&self) -> Result<(), SpecError> {
+        let (most, longest) = MAX_KNOBS;
+        if self.knobs.len() > most {
+            return bad("knobs", format!("more than {most}"));
+        }
+        for (name, values) in &self.knobs {
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+                return bad("knobs", format!("{name:?} must be 1 to 64 of a-z 0-9 _"));
+            }
+            if values.is_empty() || values.len() > longest {
+                return bad("knobs", format!("{name} must have 1 to {longest} values"));
+            }
+            let plain = |v: &Value| match v {
+                Value::String(s) => s.len() <= 256 && !s.contains('\0'),
+                Value::Number(_) | Value::Bool(_) => true,
+                _ => false,
+            };
+            if let Some(value) = values.iter().find(|v| !plain(v)) {
+                let what = "is no number, boolean or string of at most 256 bytes";
+                return bad("knobs", format!("{name}: {value} {what}"));
+            }
+        }
+        if self.knobs.is_empty() {
+            return Ok(());
+        }
+        match &self.run {
+            Run::Command(argv) => argv.iter().try_for_each(|a| self.check_placeholders(a)),
+            Run::Shell(line) => self.check_placeholders(line),
+            Run::Call(call) if call.args.is_object() || call.args.is_null() => Ok(()),
+            Run::Call(_) => bad("knobs", "need args to be an object, which they become part of"),
+        }
+    }
+
+    fn check_placeholders(&self, text: &str) -> Result<(), SpecError> {
+        for rest in text.split("{knob.").skip(1) {
+            let name = rest.split('}').next().unwrap_or(rest);
+            if !self.knobs.contains_key(name) {
+                return bad("knobs", format!("{{knob.{name}}} names none of them"));
+            }
+        }
         Ok(())
     }
 }
@@ -366,10 +468,28 @@ mod tests {
             (r#"{"shell":"a","checkpoint_signal":"KILL"}"#, "checkpoint_signal"),
             (r#"{"shell":"a","keep_checkpoints":{"last":0}}"#, "keep_checkpoints"),
             (r#"{}"#, "not a task"),
+            (r#"{"shell":"a","knobs":{"B":[1]}}"#, "a-z"),
+            (r#"{"shell":"a","knobs":{"b":[]}}"#, "values"),
+            (r#"{"shell":"a","knobs":{"b":[[1]]}}"#, "no number"),
+            (r#"{"shell":"a {knob.c}","knobs":{"b":[1]}}"#, "names none"),
+            (r#"{"call":{"function":"f","args":[1]},"knobs":{"b":[1]}}"#, "object"),
+            (r#"{"shell":"a","recovery":{"errors":{"device":["reboot"]}}}"#, "delayed_retry"),
+            (r#"{"shell":"a","recovery":{"errors":{"device":[]}}}"#, "rungs"),
+            (r#"{"shell":"a","recovery":{"jitter":2}}"#, "jitter"),
         ] {
             let error = TaskSpec::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(names), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn types_are_named() {
+        let name =
+            |json: &str| TaskSpec::from_json(json.as_bytes()).unwrap().type_name().to_owned();
+        assert_eq!(name(r#"{"command":["/usr/bin/train","x"]}"#), "train");
+        assert_eq!(name(r#"{"shell":"make all"}"#), "make");
+        assert_eq!(name(r#"{"call":{"function":"f"},"labels":{"type":"t"}}"#), "t");
+        assert_eq!(name(r#"{"shell":"make all","type":"build"}"#), "build");
     }
 
     #[test]

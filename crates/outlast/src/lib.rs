@@ -18,6 +18,7 @@
 #![warn(missing_docs)]
 
 mod client;
+mod recovery;
 mod steer;
 #[cfg(feature = "worker")]
 pub mod worker;

@@ -4,7 +4,11 @@
 mod blobs;
 mod control;
 mod problem;
+<<<<<<< HEAD
 mod results;
+=======
+mod recovery;
+>>>>>>> 0b6dd7f (Recovery: a planner decides what follows a failure)
 mod submit;
 mod tasks;
 mod told;
@@ -76,6 +80,12 @@ pub(crate) type App = Arc<Shared>;
         workers::drain,
         workers::undrain,
         workers::forget,
+        recovery::table,
+        recovery::patterns,
+        recovery::release,
+        recovery::quarantine,
+        recovery::allow,
+        recovery::forget,
         watch::events,
         watch::info,
         watch::healthz,
@@ -116,6 +126,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/workers/{name}", get(workers::show).delete(workers::forget))
         .route("/api/v1/workers/{name}/drain", post(workers::drain))
         .route("/api/v1/workers/{name}/undrain", post(workers::undrain))
+        .route("/api/v1/workers/{name}/release", post(recovery::release))
+        .route("/api/v1/workers/{name}/quarantine", post(recovery::quarantine))
+        .route("/api/v1/recovery", get(recovery::table))
+        .route("/api/v1/recovery/patterns", get(recovery::patterns))
+        .route("/api/v1/recovery/allow", post(recovery::allow))
+        .route("/api/v1/recovery/forget", post(recovery::forget))
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))

@@ -135,6 +135,7 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: 
         gone_reason: gone.map_or("", |(.., reason)| reason).into(),
         gone_cause: gone.map_or("", |(_, cause, _)| cause.word()).into(),
         drained: w.row.drained,
+        quarantine: w.isolation.as_str().into(),
         disk: (w.disk != (0, 0, 0)).then(|| {
             let (used, budget, refused) = w.disk;
             Disk { used, budget, refused }

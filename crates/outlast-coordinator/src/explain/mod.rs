@@ -82,6 +82,7 @@ pub(crate) fn explain(facts: &Facts) -> Explanation {
             EventKind::ResumeRequested => {
                 sentences.push(format!("at {at} somebody let it go on"));
             }
+            EventKind::Recovery => sentences.push(format!("at {at} {}", event.reason)),
             EventKind::Noted => {
                 remarks += 1;
                 if remarks <= REMARKS {

@@ -43,7 +43,8 @@ fn facts(state: TaskState) -> Facts {
 
 fn event(at: i64, kind: EventKind, epoch: u64, worker: Option<&str>) -> StoredEvent {
     let (at, worker) = (T + at, worker.map(Into::into));
-    StoredEvent { at, kind, epoch, worker, reason: String::new(), cause: Cause::Unspecified }
+    let (reason, cause, decision) = (String::new(), Cause::Unspecified, None);
+    StoredEvent { at, kind, epoch, worker, reason, cause, decision }
 }
 
 fn because(event: StoredEvent, cause: Cause, reason: &str) -> StoredEvent {

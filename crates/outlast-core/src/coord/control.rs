@@ -97,8 +97,11 @@ impl Coordinator {
         self.note(now, id, epoch, note);
         let patience = if to.is_some() { MOVE_PATIENCE.1 } else { MOVE_PATIENCE.0 };
         self.placed.insert((now.mono + patience, id.clone()));
+        // A person who moves a task wants it to go on there, paused or waiting.
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.due = None;
+        }
         self.place(id, place);
-        // A person who moves a paused task wants it to go on there.
         self.pause(now, id, false, None);
         if let Some(key) = holder {
             self.send_stop(key, id, epoch, StopReason::StopMove);

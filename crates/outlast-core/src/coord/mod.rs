@@ -10,6 +10,9 @@ mod lookup;
 mod outbox;
 mod reconcile;
 mod removal;
+mod recover;
+#[cfg(test)]
+mod recover_tests;
 mod requests;
 mod session;
 mod tasks;
@@ -19,20 +22,20 @@ mod told;
 mod workers;
 
 use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
-use crate::requires::Requires;
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
 pub use lookup::Lookup;
 use outlast_wire::{TaskSpec, v2};
 pub use removal::may_come_again;
+pub use recover::{RecoveryRequest, RecoveryView};
 pub use requests::{Request, Response, Submission, Submitted};
 use session::Conn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use v2::body::Kind;
 use workers::Fleet;
-pub use workers::{WorkerState, WorkerView};
+pub use workers::{Isolation, WorkerState, WorkerView};
 
 /// A link, as its driver numbers it. Never used twice.
 pub type ConnId = u64;
@@ -68,6 +71,10 @@ pub struct CoordConfig {
     pub admit_per_second: u32,
     /// Workers let in at once before that pace holds.
     pub admit_burst: u32,
+    /// What follows failures.
+    pub recovery: Arc<crate::recovery::Config>,
+    /// Of the generator of its jitter: another one for each start.
+    pub seed: u64,
 }
 
 impl Default for CoordConfig {
@@ -81,6 +88,8 @@ impl Default for CoordConfig {
             credit: 4096,
             admit_per_second: 1000,
             admit_burst: 500,
+            recovery: Arc::default(),
+            seed: 0,
         }
     }
 }
@@ -137,6 +146,10 @@ pub struct Counters {
     pub links: BTreeMap<&'static str, u64>,
     /// Attempts that ended, by cause.
     pub causes: BTreeMap<&'static str, u64>,
+    /// What was done after failures, by strategy.
+    pub recoveries: BTreeMap<&'static str, u64>,
+    /// Times that a worker was quarantined.
+    pub quarantines: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,6 +187,10 @@ struct Task {
     wants_checkpoint: bool,
     /// Where a person moves it: to this worker, or (false) away from it.
     place: Option<(Arc<str>, bool)>,
+    /// What was tried for it.
+    recovery: Option<Arc<crate::recovery::TaskRecovery>>,
+    /// It is given to nobody before this time.
+    due: Option<Millis>,
 }
 
 impl Task {
@@ -220,6 +237,7 @@ pub struct Coordinator {
     /// Tasks whose removal is not durable yet, with their newest attempt; and the batch of each.
     removed: HashMap<TaskId, Epoch>,
     removing: VecDeque<(u64, TaskId)>,
+    recover: recover::State,
 }
 
 impl Coordinator {
@@ -233,6 +251,7 @@ impl Coordinator {
             placed: BTreeSet::new(),
             removed: HashMap::new(),
             removing: VecDeque::new(),
+            recover: recover::State::new(&config, now),
             config,
             id: snapshot.coordinator_id,
             last_number: snapshot.last_number,
@@ -253,6 +272,7 @@ impl Coordinator {
         for (row, cursors) in snapshot.workers {
             c.fleet.load(row, &cursors, now.mono);
         }
+        c.load_recovery(now, snapshot.failures, snapshot.quarantines, snapshot.learned);
         let mut orphaned = Vec::new();
         for row in snapshot.tasks {
             let id = row.id.clone();
@@ -271,6 +291,7 @@ impl Coordinator {
                     continue;
                 }
             }
+            c.load_due(now, &id);
             c.enqueue(&id);
         }
         for id in orphaned {
@@ -288,6 +309,7 @@ impl Coordinator {
         let expected = self.next_wake().max(self.last_tick);
         let gap = now.mono.saturating_sub(expected);
         self.last_tick = now.mono;
+        self.recover.see(now);
         if gap > LATE {
             self.forgive(now, gap);
         }
@@ -302,16 +324,20 @@ impl Coordinator {
                 Timer::Balance => {
                     self.balance();
                     self.unplace(now);
+                    self.end_patience(now);
+                    self.end_probation(now);
                     self.timers.insert((now.mono + BALANCE_EVERY, Timer::Balance));
                 }
             }
         }
+        self.retry_due(now);
         self.schedule(now);
     }
 
     /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
     pub fn next_wake(&self) -> Millis {
-        self.timers.first().map_or(Millis::MAX, |(at, _)| *at)
+        let timer = self.timers.first().map_or(Millis::MAX, |(at, _)| *at);
+        timer.min(self.recover.next_due())
     }
 
     /// Everything up to this batch is durable.
@@ -374,7 +400,7 @@ impl Coordinator {
 
     /// Why a task waits, for people; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
-        self.scheduler.explain(task)
+        self.explain_due(task).or_else(|| self.scheduler.explain(task))
     }
 
     /// Shows something to others as soon as everything decided so far is durable.
@@ -410,15 +436,17 @@ impl Coordinator {
             state_version: row.state_version,
             wants_checkpoint: false,
             place: None,
+            recovery: row.recovery,
+            due: None,
         };
         self.tasks.entry(row.id).insert_entry(task).into_mut()
     }
 
     /// Lets a pending task wait for a worker.
     fn enqueue(&mut self, id: &TaskId) {
-        let Some(task) = self.tasks.get(id).filter(|t| !t.paused) else { return };
-        // It was checked when it was submitted.
-        let mut requires = Requires::parse(&task.spec.requires).unwrap_or_default();
+        let waits = |t: &&Task| !t.paused && t.due.is_none();
+        let Some(task) = self.tasks.get(id).filter(waits) else { return };
+        let mut requires = self.requires_of(task);
         if let Some((worker, there)) = &task.place {
             requires.add_worker(worker, *there);
         }

@@ -76,10 +76,15 @@ impl Coordinator {
         if task.state == TaskState::Pending && task.epoch == epoch && epoch > task.after {
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
             (task.started_at, task.asked_back) = (None, false);
+            let waited = task.due.take().is_some();
             self.scheduler.remove(task_id);
             let worker = self.fleet.get(key).row.store_id.clone();
             let (task, at) = (task_id.clone(), now.wall);
             self.records.push(CoordRecord::Assigned { task, epoch, worker, at });
+            if waited {
+                let note = "its worker is back and runs it still: the retry is not needed";
+                self.note(now, task_id, epoch, note.into());
+            }
         }
         let Some(task) = self.tasks.get(task_id).filter(|t| t.is_current(key, epoch)) else {
             return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
@@ -148,6 +153,7 @@ impl Coordinator {
                 self.lose(now, &id.task, &reason, Cause::Forgotten, None);
             }
         }
+        self.forget_quarantine(&worker);
         self.records.push(CoordRecord::WorkerForgotten { worker, at: now.wall });
         self.scheduler.leave(key);
         self.fleet.forget(key);
@@ -189,9 +195,10 @@ impl Coordinator {
                 if !movable {
                     continue;
                 }
+                let (requires, needs) = (self.requires_of(task), task.spec.slots);
                 let place = idle.iter_mut().find(|(other, room)| {
                     tries = tries.saturating_sub(1);
-                    tries > 0 && *room >= slots && self.scheduler.fits(*other, &task.spec)
+                    tries > 0 && *room >= slots && self.scheduler.fits(*other, &requires, needs)
                 });
                 if let Some((_, room)) = place {
                     *room -= slots;

@@ -4,6 +4,7 @@ use super::control::absent;
 use super::tasks::End;
 use super::{Coordinator, RequestId};
 use crate::records::{CoordRecord, TaskRow, TaskState};
+use crate::recovery::Rules;
 use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
 use outlast_wire::TaskSpec;
@@ -71,6 +72,8 @@ pub enum Request {
         /// And outcomes of unknown tasks that were heard before this (Unix ms).
         before: i64,
     },
+    /// Overrule what recovery decided.
+    Recovery(super::RecoveryRequest),
     /// Give a worker no new work, and take back what it has not started; or not any more.
     Drain {
         /// Its name or store id.
@@ -128,6 +131,8 @@ pub enum Response {
     Done(TaskState),
     /// Not possible, because the task stands so.
     WrongState(TaskState),
+    /// What recovery decided is overruled.
+    Overruled,
     /// The worker takes no new work, or does again.
     Drained,
     /// The checkpoints are removed.
@@ -152,6 +157,7 @@ impl Coordinator {
             Request::Move { task, to, known } => self.move_task(now, &task, to, known),
             Request::Prune { task, which } => self.prune(now, task, which),
             Request::Remove { known, before } => self.remove(now, known, before),
+            Request::Recovery(what) => self.overrule(now, what),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
             Request::Forget(name) => match self.fleet.named(&name) {
                 None => Response::NotFound,
@@ -185,6 +191,11 @@ impl Coordinator {
             if created {
                 if let Err(error) = Requires::parse(&s.spec.requires) {
                     return Response::Invalid(s.id.clone(), error.to_string());
+                }
+                if let Some(recovery) = &s.spec.recovery
+                    && let Err(error) = Rules::new(&recovery.rules)
+                {
+                    return Response::Invalid(s.id.clone(), format!("recovery.{error}"));
                 }
                 fresh.insert(s.id.clone(), s.spec.clone());
             }
@@ -231,6 +242,7 @@ impl Coordinator {
             lost: false,
             checkpoints: Vec::new(),
             state_version: (0, 0),
+            recovery: None,
         });
         self.enqueue(&id);
     }
@@ -278,6 +290,7 @@ impl Coordinator {
         (task.state, task.retries, task.cancelling) = (TaskState::Pending, 0, false);
         (task.paused, task.lost, task.place) = (false, false, None);
         (task.worker, task.started_at) = (None, None);
+        (task.recovery, task.due) = (None, None);
         self.records.push(CoordRecord::Retried { task: id.clone(), at: now.wall });
         self.enqueue(id);
         Response::Done(TaskState::Pending)

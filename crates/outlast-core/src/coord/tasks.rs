@@ -1,8 +1,10 @@
 //! What becomes of tasks: assignment, start, outcome, loss, end.
 
 use super::removal::is_own;
+use super::recover::Next;
 use super::{Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, TaskState};
+use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
 use outlast_wire::frame::BULK_TARGET;
@@ -17,6 +19,7 @@ impl Coordinator {
     pub(super) fn schedule(&mut self, now: Now) {
         let mut given: BTreeMap<WorkerKey, Vec<TaskId>> = BTreeMap::new();
         while let Some((id, key)) = self.scheduler.assign() {
+            self.begin_knobs(now, &id, key);
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             task.epoch += 1;
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
@@ -39,7 +42,14 @@ impl Coordinator {
         let (mut tasks, mut size) = (Vec::new(), 0);
         for id in ids {
             let Some(task) = self.tasks.get(id) else { continue };
-            let spec_json = task.spec.to_json();
+            let spec_json = match &task.recovery {
+                None if task.spec.is_plain() => task.spec.to_json(),
+                state => {
+                    let blank = TaskRecovery::default();
+                    let state = state.as_deref().unwrap_or(&blank);
+                    knobs::effective(&task.spec, state).to_json()
+                }
+            };
             size += spec_json.len() + id.len() + 16;
             let (task_id, epoch) = (id.to_string(), task.epoch);
             let checkpoint = task.checkpoints.last().map(|c| (**c).clone());
@@ -110,18 +120,13 @@ impl Coordinator {
         if !task.is_current(key, epoch) {
             return self.on_late(now, key, id, kind, outcome);
         }
-        // At most once means that only a person may have it run again.
-        let again = task.spec.retry_failures
-            && task.spec.rerun == Rerun::Allowed
-            && !task.cancelling
-            && task.retries < task.spec.max_retries;
         let moved = task.is_misplaced(&name);
         let state = match kind {
             OutcomeKind::OutcomeSucceeded => TaskState::Succeeded,
             OutcomeKind::OutcomeCancelled if task.cancelling => TaskState::Cancelled,
             OutcomeKind::OutcomeReturned if !task.cancelling => {
                 let back = Loss { retries: task.retries, reason: &reason, cause };
-                return self.requeue(now, task_id, back, Some(outcome));
+                return self.requeue(now, task_id, back, Some(outcome), None);
             }
             // A person moved it: that is no loss, unless it must not run twice.
             OutcomeKind::OutcomeInterrupted
@@ -129,19 +134,20 @@ impl Coordinator {
             {
                 let cause = Cause::Moved;
                 let back = Loss { retries: task.retries, reason: "moved", cause };
-                return self.requeue(now, task_id, back, Some(outcome));
+                return self.requeue(now, task_id, back, Some(outcome), None);
             }
             OutcomeKind::OutcomeCancelled
             | OutcomeKind::OutcomeInterrupted
             | OutcomeKind::OutcomeReturned => {
                 return self.lose(now, task_id, &reason, cause, Some(outcome));
             }
-            _ if again => {
-                let back = Loss { retries: task.retries + 1, reason: &reason, cause };
-                return self.requeue(now, task_id, back, Some(outcome));
-            }
+            _ if !task.cancelling => return self.fail_or_retry(now, key, &id, outcome, cause),
             _ => TaskState::Failed,
         };
+        if state == TaskState::Succeeded {
+            self.learn(now, task_id, key);
+            self.proved(key);
+        }
         let worker = Some(self.fleet.get(key).row.store_id.clone());
         let outcome = Some(outcome);
         self.end(now, task_id, End { epoch, state, reason: &reason, cause, outcome, worker });
@@ -256,6 +262,8 @@ impl Coordinator {
         let (epoch, retries, max) = (task.epoch, task.retries, task.spec.max_retries);
         // Without word from the worker it may have started.
         let started = outcome.as_ref().is_none_or(|o| o.started_at_ms > 0);
+        let tried = task.recovery.as_ref().map(|r| r.told()).filter(|t| !t.is_empty());
+        let mut next = None;
         let ended = if task.cancelling {
             Some((TaskState::Cancelled, reason.to_owned()))
         } else if task.spec.rerun == Rerun::Never && started {
@@ -263,10 +271,16 @@ impl Coordinator {
         } else if retries >= max {
             Some((
                 TaskState::Failed,
-                format!("{reason}; lost {} times, max_retries is {max}", retries + 1),
+                format!(
+                    "{reason}; lost {} times, max_retries is {max}{}",
+                    retries + 1,
+                    tried.map_or_else(String::new, |t| format!("; tried: {t}"))
+                ),
             ))
         } else {
-            None
+            next = self.after_loss(now, id, reason, cause, outcome.as_deref());
+            let plan = next.as_ref().map(|n| &n.plan).filter(|p| p.gives_up());
+            plan.map(|plan| (TaskState::Failed, format!("{reason}; {}", plan.reason)))
         };
         match ended {
             Some((state, reason)) => {
@@ -275,20 +289,24 @@ impl Coordinator {
                 if let Some(task) = self.tasks.get_mut(id) {
                     task.lost = state == TaskState::Failed && cause.is_loss();
                 }
+                if let Some(next) = next {
+                    self.carry_out(now, id, epoch, next);
+                }
             }
             None => {
                 let back = Loss { retries: retries + 1, reason, cause };
-                self.requeue(now, id, back, outcome);
+                self.requeue(now, id, back, outcome, next);
             }
         }
     }
 
-    fn requeue(
+    pub(super) fn requeue(
         &mut self,
         now: Now,
         id: &TaskId,
         loss: Loss<'_>,
         outcome: Option<Arc<TaskOutcome>>,
+        next: Option<Next>,
     ) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Loss { retries, reason, cause } = loss;
@@ -299,6 +317,9 @@ impl Coordinator {
         let record = CoordRecord::Requeued { task, epoch, retries, reason, cause, outcome, at };
         self.records.push(record);
         self.counters.requeued += 1;
+        if let Some(next) = next {
+            self.carry_out(now, id, epoch, next);
+        }
         self.enqueue(id);
     }
 
@@ -307,6 +328,7 @@ impl Coordinator {
         let End { epoch, state, reason, cause, outcome, worker } = end;
         (task.state, task.worker, task.cancelling) = (state, None, false);
         (task.lost, task.place, task.wants_checkpoint) = (false, None, false);
+        task.due = None;
         task.over_in = self.batch;
         self.scheduler.remove(id);
         match state {
@@ -351,10 +373,10 @@ impl<'a> End<'a> {
 }
 
 /// Why an attempt is given up, and how many count toward `max_retries` then.
-struct Loss<'a> {
-    retries: u32,
-    reason: &'a str,
-    cause: Cause,
+pub(super) struct Loss<'a> {
+    pub retries: u32,
+    pub reason: &'a str,
+    pub cause: Cause,
 }
 
 /// What an outcome says of its cause, also where its worker is too old to say it.

@@ -229,6 +229,7 @@ fn a_restart_readopts_and_sends_the_difference() {
         lost: false,
         checkpoints: Vec::new(),
         state_version: (0, 0),
+        recovery: None,
     };
     let worker = WorkerRow {
         store_id: "s".into(),
@@ -247,6 +248,7 @@ fn a_restart_readopts_and_sends_the_difference() {
         last_number: 4,
         tasks: vec![row("held", 1), row("lost", 2), row("c", 3), row("done", 4)],
         workers: vec![(worker, vec![(v2::Lane::Results.into(), 9)])],
+        ..Default::default()
     };
     r = Rig { c: Rig::from(snapshot).c, ..r };
     assert_eq!(refused(&r.hello(1, "s", 1)), Some((v2::RefusedCode::RefusedStale, true)));

@@ -61,6 +61,8 @@ pub struct WorkerView {
     pub rtt_ms: u32,
     /// Bytes of blobs there, its budget (0: none), and how many were refused for want of room.
     pub disk: (u64, u64, u64),
+    /// Whether it is kept from work because tasks fail there.
+    pub isolation: Isolation,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,30 @@ pub(super) struct Member {
     pub used: u64,
     /// Mean duration of its recent tasks in milliseconds.
     pub typical_ms: Option<f64>,
+    pub isolation: Isolation,
+}
+
+/// Whether a worker is kept from work because tasks fail there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// It is not.
+    #[default]
+    Free,
+    /// It is given nothing.
+    Out,
+    /// It is given one task at a time, until one tells whether it is well.
+    Probe,
+}
+
+impl Isolation {
+    /// The word that users see; empty when it is free.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "",
+            Self::Out => "quarantined",
+            Self::Probe => "on probation",
+        }
+    }
 }
 
 /// The durable lanes, in the order of `Member::cursors`.
@@ -107,6 +133,9 @@ impl Member {
     }
     /// Slots' worth of tasks that it may hold.
     fn limit(&self) -> u64 {
+        if self.isolation == Isolation::Probe {
+            return 1;
+        }
         let slots = u64::from(self.row.slots);
         match self.row.prefetch {
             0 => {
@@ -136,6 +165,7 @@ impl Member {
             unacked: self.beat.unacked,
             rtt_ms: self.beat.rtt_ms,
             disk: (self.beat.disk_used, self.beat.disk_budget, self.beat.refused),
+            isolation: self.isolation,
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
@@ -175,6 +205,7 @@ impl Fleet {
             attempts: BTreeMap::new(),
             used: 0,
             typical_ms: None,
+            isolation: Isolation::Free,
         };
         self.members.insert(key, member);
         key
@@ -237,7 +268,8 @@ impl Fleet {
     /// Tells the scheduler that the worker may be given tasks, or not.
     pub fn offer(&self, scheduler: &mut Scheduler, key: WorkerKey) {
         let Some(m) = self.members.get(&key) else { return };
-        if m.conn.is_none() || !m.ready || m.draining || m.row.drained {
+        let out = m.isolation == Isolation::Out;
+        if m.conn.is_none() || !m.ready || m.draining || m.row.drained || out {
             return scheduler.leave(key);
         }
         // It was checked at its hello.
@@ -245,6 +277,10 @@ impl Fleet {
             serde_json::from_str(&m.row.capabilities).unwrap_or_default();
         // So that a task can name its worker.
         capabilities.insert("worker".into(), m.row.name.to_string().into());
+        if let Some(Value::String(hardware)) = capabilities.get("hardware") {
+            let each: Vec<Value> = hardware.split(',').map(|h| h.trim().into()).collect();
+            capabilities.entry("hardware_class").or_insert(each.into());
+        }
         let load = (m.row.slots, m.used, m.limit());
         scheduler.join(key, capabilities, m.row.labels.clone(), load);
     }

@@ -89,6 +89,20 @@ impl<'a> Applier<'a> {
             R::CheckpointsPruned { task, which, at } => self.on_pruned(task, which, *at),
             R::State { update } => self.on_state(update),
             R::Paused { task, on, at } => self.on_paused(task, *on, *at),
+            R::Recovered { task, epoch, decision, state, at } => {
+                self.on_recovered(task, int(*epoch)?, decision, state, *at)
+            }
+            R::FailureSeen { failure, forget } => self.on_failure(failure, *forget),
+            R::FailuresForgotten { worker, task_type } => {
+                self.on_failures_forgotten(worker.as_deref(), task_type.as_deref())
+            }
+            R::Quarantined { worker, quarantine } => {
+                self.on_quarantined(worker, quarantine.as_deref())
+            }
+            R::Learned { learned } => self.on_learned(learned),
+            R::Unlearned { task_type, hardware } => {
+                self.on_unlearned(task_type.as_deref(), hardware.as_deref())
+            }
             R::WorkerForgotten { worker, at: _ } => self.on_worker_forgotten(worker),
             R::Cursor { worker, lane, seq } => {
                 let key = (self.worker_ref(worker)?, *lane);
@@ -274,7 +288,8 @@ impl<'a> Applier<'a> {
         let next = Current { round, assigned_at: None, started_at: None, ended_at: None, ..now };
         self.tell(&next, EventKind::Retried, now.epoch, None, at, "")?;
         self.run(
-            "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, paused = 0, worker = NULL, round = ?2,
+            "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, paused = 0, recovery = NULL,
+                 worker = NULL, round = ?2,
                  assigned_at = NULL, started_at = NULL, ended_at = NULL, ended_epoch = NULL,
                  ended_worker = NULL, reason = NULL, outcome = NULL WHERE number = ?1",
             params![next.number, round],

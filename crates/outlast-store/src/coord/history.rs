@@ -1,7 +1,7 @@
 //! A task's history as it is read: what its row tells, woven into its `events`.
 
-use super::load;
 use super::schema::{kind_code, phase};
+use super::{load, recovery};
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::{EventKind, PastOutcome, StoredEvent};
@@ -17,13 +17,17 @@ type Placed = Vec<(Place, StoredEvent)>;
 pub(super) fn history(conn: &Connection, id: &str) -> Result<Vec<StoredEvent>, StoreError> {
     let Some((number, mut entries)) = told_by_row(conn, id)? else { return Ok(Vec::new()) };
     let mut query = conn.prepare_cached(
-        "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.cause, e.round, e.phase
+        "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.cause, e.round, e.phase, e.decision
          FROM events e LEFT JOIN worker_refs w ON w.ref = e.worker
          WHERE e.number = ?1 ORDER BY e.event",
     )?;
     let mut rows = query.query([number])?;
     while let Some(r) = rows.next()? {
-        entries.push(((r.get(6)?, r.get(7)?), event(r)?));
+        let mut event = event(r)?;
+        if let Some(json) = r.get::<_, Option<String>>(8)? {
+            event.decision = Some(Arc::new(recovery::read(&json, "a decision")?));
+        }
+        entries.push(((r.get(6)?, r.get(7)?), event));
     }
     entries.sort_by_key(|(place, _)| *place);
     Ok(entries.into_iter().map(|(_, event)| event).collect())
@@ -47,7 +51,7 @@ fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, Sto
     let round = r.get(11)?;
     let plain = |at, kind, epoch, worker| {
         let (reason, cause) = (String::new(), Cause::Unspecified);
-        StoredEvent { at, kind, epoch, worker, reason, cause }
+        StoredEvent { at, kind, epoch, worker, reason, cause, decision: None }
     };
     // Before whatever was said of it while it was pending for the first time.
     let mut entries = vec![((-1, 0), plain(r.get(4)?, EventKind::Submitted, 0, None))];
@@ -63,7 +67,7 @@ fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, Sto
         let epoch = uint(r.get::<_, Option<i64>>(8)?.unwrap_or(0))?;
         let reason = r.get::<_, Option<String>>(10)?.unwrap_or_default();
         let (worker, cause) = (r.get(9)?, Cause::of(r.get(12)?));
-        let event = StoredEvent { at, kind, epoch, worker, reason, cause };
+        let event = StoredEvent { at, kind, epoch, worker, reason, cause, decision: None };
         entries.push(((round, phase::ENDED), event));
     }
     Ok(Some((r.get(0)?, entries)))
@@ -81,6 +85,7 @@ fn event(r: &Row<'_>) -> Result<StoredEvent, StoreError> {
         worker: r.get(3)?,
         reason: r.get(4)?,
         cause: Cause::of(r.get(5)?),
+        decision: None,
     })
 }
 

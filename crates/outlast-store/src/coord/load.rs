@@ -1,7 +1,7 @@
 //! From rows to the core's types.
 
 use super::schema::state_of;
-use super::told;
+use super::{recovery, told};
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::StoredWorker;
@@ -32,7 +32,7 @@ pub(crate) fn small(value: i64) -> Result<u32, StoreError> {
 
 const TASK_ROW: &str = "SELECT t.id, t.number, t.spec, t.state, t.epoch, t.retries, w.store_id,
     t.cancelling, t.started_at, t.paused, t.cause, coalesce(s.epoch, 0), coalesce(s.version, 0),
-    EXISTS (SELECT 1 FROM checkpoints c WHERE c.number = t.number), t.after
+    EXISTS (SELECT 1 FROM checkpoints c WHERE c.number = t.number), t.after, t.recovery
     FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker LEFT JOIN states s ON s.number = t.number";
 
 fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
@@ -56,6 +56,10 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
         lost: state == TaskState::Failed && Cause::of(r.get(10)?).is_loss(),
         checkpoints,
         state_version: (uint(r.get(11)?)?, uint(r.get(12)?)?),
+        recovery: match r.get::<_, Option<String>>(15)? {
+            Some(json) => Some(Arc::new(recovery::read(&json, "a task's recovery")?)),
+            None => None,
+        },
     })
 }
 
@@ -79,7 +83,15 @@ pub(super) fn snapshot(conn: &Connection, id: Arc<str>) -> Result<CoordSnapshot,
     }
     tasks.sort_unstable_by_key(|t| t.number);
     let workers = workers(conn, None)?.into_iter().map(|w| (w.row, w.cursors)).collect();
-    Ok(CoordSnapshot { coordinator_id: id, last_number: uint(last)?, tasks, workers })
+    Ok(CoordSnapshot {
+        coordinator_id: id,
+        last_number: uint(last)?,
+        tasks,
+        workers,
+        failures: recovery::failures(conn)?,
+        quarantines: recovery::quarantines(conn)?,
+        learned: recovery::learned(conn)?,
+    })
 }
 
 /// All workers by store id, or those with this store id or name, the last seen first.

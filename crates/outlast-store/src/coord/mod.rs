@@ -8,6 +8,7 @@ mod list;
 mod load;
 mod reader;
 mod removal;
+mod recovery;
 mod rounds;
 pub(crate) mod schema;
 mod told;

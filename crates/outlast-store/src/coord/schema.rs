@@ -6,7 +6,7 @@ use outlast_core::records::TaskState;
 use outlast_sqlite::Kind;
 
 /// "OLC", 1
-pub(crate) const KIND: Kind = db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3]);
+pub(crate) const KIND: Kind = db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY]);
 
 // The newest attempts of tasks that were removed: a new task of such an id goes on from there.
 const V3: &str = "
@@ -18,6 +18,31 @@ CREATE TABLE removed (
     at INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX removed_at ON removed (at);
+";
+
+// The items are JSON of the core's types of that name.
+const RECOVERY: &str = "
+ALTER TABLE tasks ADD COLUMN recovery TEXT;
+ALTER TABLE events ADD COLUMN decision TEXT;
+
+CREATE TABLE failures (
+    number INTEGER PRIMARY KEY,
+    worker TEXT NOT NULL,
+    task_type TEXT NOT NULL,
+    item TEXT NOT NULL
+);
+
+CREATE TABLE quarantines (
+    worker TEXT PRIMARY KEY,
+    item TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE learned (
+    task_type TEXT NOT NULL,
+    hardware TEXT NOT NULL,
+    item TEXT NOT NULL,
+    PRIMARY KEY (task_type, hardware)
+) WITHOUT ROWID;
 ";
 
 // Causes are the numbers of `outlast_wire::v2::Cause` and `LinkCause`; 0 is unknown.

@@ -6,6 +6,7 @@ use crate::{CoordStorage, StoreError};
 use outlast_core::coord::may_come_again;
 use outlast_core::ids::TaskId;
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow};
+use outlast_core::recovery::{Failure, Learned, Quarantine};
 use outlast_wire::v2::{Cause, Checkpoint, StateUpdate, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,9 @@ struct Coord {
     cursors: BTreeMap<(Arc<str>, i32), u64>,
     orphans: Vec<PastOutcome>,
     removed: BTreeMap<TaskId, u64>,
+    failures: BTreeMap<u64, Failure>,
+    quarantines: BTreeMap<Arc<str>, Quarantine>,
+    learned: BTreeMap<(String, String), Learned>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +94,9 @@ impl SimCoordStore {
                 .map(Task::as_row)
                 .collect(),
             workers: model.workers.values().map(|w| (w.clone(), of(w))).collect(),
+            failures: model.failures.values().cloned().collect(),
+            quarantines: model.quarantines.iter().map(|(w, q)| (w.clone(), q.clone())).collect(),
+            learned: model.learned.values().cloned().collect(),
         }
     }
 
@@ -189,7 +196,8 @@ impl Task {
         reason: &str,
     ) {
         let (reason, cause) = (reason.to_owned(), Cause::Unspecified);
-        self.history.push(StoredEvent { at, kind, epoch, worker, reason, cause });
+        let decision = None;
+        self.history.push(StoredEvent { at, kind, epoch, worker, reason, cause, decision });
     }
 
     /// Says why, in the newest entry.
@@ -253,6 +261,7 @@ impl Model for Coord {
                     lost: false,
                     checkpoints: Vec::new(),
                     state_version: (0, 0),
+                    recovery: None,
                 };
                 let mut task = Task {
                     row,
@@ -321,7 +330,8 @@ impl Model for Coord {
                 let (kind, worker) = (EventKind::Superseded, Some(worker.clone()));
                 let (at, epoch, reason) = (*at, *epoch, reason.clone());
                 let cause = outcome.cause();
-                let event = StoredEvent { at, kind, epoch, worker, reason, cause };
+                let decision = None;
+                let event = StoredEvent { at, kind, epoch, worker, reason, cause, decision };
                 let outcome = outcome.clone();
                 let past = PastOutcome { task: id.clone(), event: event.clone(), outcome };
                 match self.known(id) {
@@ -343,6 +353,7 @@ impl Model for Coord {
                 task.tell(*at, EventKind::Retried, task.row.epoch, None, "");
                 task.back_to_pending();
                 task.row.retries = 0;
+                task.row.recovery = None;
                 task.row.cancelling = false;
                 task.row.paused = false;
             }
@@ -361,6 +372,38 @@ impl Model for Coord {
                     }
                 }
                 self.orphans.retain(|o| o.event.at >= *before);
+            }
+            R::Recovered { task, epoch, decision, state, at } => {
+                let task = self.known(task)?;
+                task.tell(*at, EventKind::Recovery, *epoch, None, &decision.text);
+                if let Some(event) = task.history.last_mut() {
+                    event.decision = Some(decision.clone());
+                }
+                task.row.recovery = Some(state.clone());
+            }
+            R::FailureSeen { failure, forget } => {
+                self.failures.retain(|number, _| number > forget);
+                self.failures.insert(failure.number, Failure::clone(failure));
+            }
+            R::FailuresForgotten { worker, task_type } => {
+                self.failures.retain(|_, f| {
+                    worker.as_ref().is_some_and(|w| **w != *f.worker)
+                        || task_type.as_ref().is_some_and(|t| *t != f.task_type)
+                });
+            }
+            R::Quarantined { worker, quarantine } => match quarantine {
+                Some(q) => drop(self.quarantines.insert(worker.clone(), Quarantine::clone(q))),
+                None => drop(self.quarantines.remove(worker)),
+            },
+            R::Learned { learned } => {
+                let place = (learned.task_type.clone(), learned.hardware.clone());
+                self.learned.insert(place, Learned::clone(learned));
+            }
+            R::Unlearned { task_type, hardware } => {
+                self.learned.retain(|(kind, on), _| {
+                    task_type.as_ref().is_some_and(|t| t != kind)
+                        || hardware.as_ref().is_some_and(|h| h != on)
+                });
             }
             R::WorkerSeen { worker, at: _ } => {
                 self.workers.insert(worker.store_id.clone(), WorkerRow::clone(worker));

@@ -1,0 +1,183 @@
+//! `outlast recovery`: what is done after failures, what they have in common, and overruling it.
+
+use crate::{Context, SHORT, output};
+use outlast::api::{FailurePattern, LearnedKnobs, RecoveryPatterns, RecoveryTable};
+
+#[derive(clap::Subcommand)]
+#[command(after_help = "A coordinator's own table is a TOML file that it is given with --recovery:
+  base_delay = 5                               # seconds
+  [errors]
+  device = [\"different_worker\", \"escalation\"]
+  [[rules]]
+  pattern = \"quench detected\"
+  class = \"device\"
+  [labels.\"team=ml\".errors]
+  software = [\"escalation\"]")]
+pub(crate) enum RecoveryCommand {
+    /// What is tried after which failure, in which order
+    Show,
+    /// What failures have in common, which workers are quarantined, which knobs worked
+    Patterns {
+        /// The failures themselves as well
+        #[arg(long, short)]
+        all: bool,
+    },
+    /// Give quarantined workers work again
+    Release {
+        /// Their names
+        #[arg(required = true)]
+        workers: Vec<String>,
+    },
+    /// Give workers no work but a probe after a while
+    Quarantine {
+        /// Their names
+        #[arg(required = true)]
+        workers: Vec<String>,
+    },
+    /// What failed of this type of task counts no more: it may run on any hardware again
+    Allow {
+        /// The type
+        task_type: String,
+    },
+    /// Forget the knobs that worked
+    Forget {
+        /// For this type of task
+        #[arg(required_unless_present = "all")]
+        task_type: Option<String>,
+        /// For all types
+        #[arg(long, conflicts_with = "task_type")]
+        all: bool,
+    },
+}
+
+pub(crate) async fn run(context: &Context, what: RecoveryCommand) -> anyhow::Result<u8> {
+    let client = context.client(SHORT)?;
+    match what {
+        RecoveryCommand::Show => {
+            let table = client.recovery().await?;
+            if context.json() { output::json(&table)? } else { show(&table)? }
+        }
+        RecoveryCommand::Patterns { all } => {
+            let found = client.recovery_patterns().await?;
+            if context.json() { output::json(&found)? } else { patterns(&found, all)? }
+        }
+        RecoveryCommand::Release { workers } => {
+            for worker in workers {
+                client.release(&worker).await?;
+                eprintln!("{worker}: is given work again");
+            }
+        }
+        RecoveryCommand::Quarantine { workers } => {
+            for worker in workers {
+                client.quarantine(&worker).await?;
+                eprintln!("{worker}: is given no work but probes");
+            }
+        }
+        RecoveryCommand::Allow { task_type } => {
+            client.allow_type(&task_type).await?;
+            eprintln!("{task_type}: what failed counts no more");
+        }
+        RecoveryCommand::Forget { task_type, all: _ } => {
+            client.forget_knobs(task_type.as_deref()).await?;
+            eprintln!("{}: starts with its first values", task_type.as_deref().unwrap_or("all"));
+        }
+    }
+    Ok(0)
+}
+
+fn show(table: &RecoveryTable) -> anyhow::Result<()> {
+    let ladder = |(class, rungs): (&String, &Vec<String>)| vec![class.clone(), rungs.join(", ")];
+    output::table(
+        &["AFTER", "IN THIS ORDER"],
+        &table.errors.iter().map(ladder).collect::<Vec<_>>(),
+    )?;
+    output::line("")?;
+    let head = ["ELSE ON", "IN THIS ORDER"];
+    output::table(&head, &table.hardware.iter().map(ladder).collect::<Vec<_>>())?;
+    output::line("")?;
+    let (base, max) = (table.base_delay, table.max_delay);
+    let jitter = table.jitter * 100.0;
+    output::line(&format!("delays: {base} s, doubled each time up to {max} s, ± {jitter:.0}%"))?;
+    let p = &table.patterns;
+    output::line(&format!(
+        "patterns: {} like failures within {} s, of the last {}; a quarantined worker gets a probe after {} s",
+        p.count, p.window, p.history, p.probation
+    ))?;
+    let knobs = if table.remember { "are remembered" } else { "are not remembered" };
+    output::line(&format!("knobs that worked: {knobs}"))?;
+    for rule in &table.rules {
+        output::line(&format!("rule: {:?} is {}", rule.pattern, rule.class.as_str()))?;
+    }
+    for (label, with) in &table.labels {
+        output::line(&format!("tasks with {label}: {}", serde_json::to_string(with)?))?;
+    }
+    Ok(())
+}
+
+fn patterns(found: &RecoveryPatterns, all: bool) -> anyhow::Result<()> {
+    if found.patterns.is_empty() {
+        output::line("no patterns: no like failures lately")?;
+    } else {
+        let row = |p: &FailurePattern| {
+            vec![
+                p.kind.clone(),
+                p.subject.clone(),
+                p.class.clone(),
+                p.count.to_string(),
+                p.tasks.to_string(),
+                p.workers.to_string(),
+                output::time(Some(&p.last)),
+                output::short(&p.evidence, 60),
+            ]
+        };
+        let rows: Vec<_> = found.patterns.iter().map(row).collect();
+        let head = ["SHARED", "WHICH", "FAILURE", "COUNT", "TASKS", "WORKERS", "LAST", "EVIDENCE"];
+        output::table(&head, &rows)?;
+    }
+    for q in &found.quarantined {
+        output::line("")?;
+        let until = output::time(Some(&q.until));
+        output::line(&format!("worker {} is {}: {}", q.worker, q.state, q.reason))?;
+        let probes = q.failed_probes;
+        output::line(&format!(
+            "  a probe from {until} on ({probes} failed); `outlast recovery release {}` overrules",
+            q.worker
+        ))?;
+    }
+    if !found.learned.is_empty() {
+        output::line("")?;
+        let row = |l: &LearnedKnobs| {
+            let knobs: Vec<String> = l.knobs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            vec![l.task_type.clone(), l.hardware.clone(), knobs.join(" "), l.task.clone()]
+        };
+        let rows: Vec<_> = found.learned.iter().map(row).collect();
+        output::table(&["TYPE", "ON", "STARTS WITH", "SINCE TASK"], &rows)?;
+    }
+    if all && !found.failures.is_empty() {
+        output::line("")?;
+        let rows: Vec<Vec<String>> = (found.failures.iter())
+            .map(|f| {
+                vec![
+                    output::time(Some(&f.at)),
+                    format!("{}.{}", f.task, f.attempt),
+                    f.task_type.clone(),
+                    f.worker.clone(),
+                    f.hardware.clone(),
+                    f.class.clone(),
+                    output::short(&f.evidence, 60),
+                ]
+            })
+            .collect();
+        let head = ["WHEN", "TASK", "TYPE", "WORKER", "ON", "FAILURE", "EVIDENCE"];
+        output::table(&head, &rows)?;
+    }
+    Ok(())
+}
+
+/// What a table's file says.
+pub(crate) fn file(path: &std::path::Path) -> Result<serde_json::Value, crate::Usage> {
+    let wrong = |e: &dyn std::fmt::Display| crate::Usage(format!("{}: {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
+    serde_json::to_value(table).map_err(|e| wrong(&e))
+}

@@ -1,0 +1,360 @@
+//! What follows failures, with several workers.
+
+use super::*;
+use crate::recovery::{Decision, Strategy, TaskRecovery};
+use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_wire::{PROTOCOL, Run};
+use serde_json::json;
+
+/// Workers w1, w2… on connections 1, 2…, each with one slot.
+struct Rig {
+    c: Coordinator,
+    now: Millis,
+    records: Vec<CoordRecord>,
+    out: Vec<(ConnId, v2::Assignment)>,
+    seq: BTreeMap<ConnId, u64>,
+}
+
+impl Rig {
+    fn new(workers: u64) -> Rig {
+        let mut snapshot = CoordSnapshot::default();
+        snapshot.coordinator_id = "c".into();
+        let mut rig = Rig::from(snapshot, 0);
+        (1..=workers).for_each(|n| rig.join(n, 1));
+        rig
+    }
+    fn from(snapshot: CoordSnapshot, now: Millis) -> Rig {
+        let at = Now { mono: now, wall: now as i64 };
+        let c = Coordinator::new(CoordConfig::default(), snapshot, at);
+        let (records, out, seq) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Rig { c, now, records, out, seq }
+    }
+    fn at(&self) -> Now {
+        Now { mono: self.now, wall: self.now as i64 }
+    }
+    fn drain(&mut self) {
+        while let Some(o) = self.c.poll_output() {
+            match o {
+                Output::Persist(b) => {
+                    self.records.extend(b.records);
+                    self.c.on_persisted(b.number);
+                }
+                Output::Send(conn, Kind::Assign(a)) => {
+                    self.out.extend(a.tasks.into_iter().map(|t| (conn, t)));
+                }
+                _ => {}
+            }
+        }
+    }
+    fn join(&mut self, n: u64, connection: u64) {
+        self.c.on_open(self.at(), n);
+        let hello = v2::Hello {
+            protocol: PROTOCOL,
+            worker_id: format!("w{n}"),
+            store_id: format!("s{n}"),
+            incarnation: 1,
+            connection,
+            slots: 1,
+            prefetch: 0,
+            capabilities_json: json!({"hardware": "cpu,gpu", "gpu": "G"}).to_string(),
+            ..Default::default()
+        };
+        self.c.on_message(self.at(), n, Kind::Hello(hello), &());
+        let part = v2::Inventory { holdings: Vec::new(), last: true };
+        self.c.on_message(self.at(), n, Kind::Inventory(part), &());
+        self.drain();
+    }
+    fn submit(&mut self, id: &str, spec: serde_json::Value) {
+        let spec = TaskSpec::from_json(spec.to_string().as_bytes()).unwrap();
+        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None };
+        self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
+        self.drain();
+    }
+    /// The attempt given out since the last look: its worker, its number, and its command.
+    fn given(&mut self) -> Option<(u64, u64, String)> {
+        let (conn, a) = self.out.pop()?;
+        assert!(self.out.is_empty(), "more than one attempt was given out");
+        let spec = TaskSpec::from_json(&a.spec_json).unwrap();
+        let Run::Shell(line) = spec.run else { panic!("no shell line") };
+        Some((conn, a.epoch, line))
+    }
+    /// Gives a worker as much as it takes.
+    fn fill(&mut self, n: u64) {
+        for part in 0..2 {
+            let requires = json!({"worker": format!("w{n}")});
+            self.submit(&format!("fill{part}"), json!({"shell": "y", "requires": requires}));
+        }
+        self.out.clear();
+    }
+    fn ends(&mut self, conn: u64, id: &str, epoch: u64, stderr: &str) {
+        let good = stderr.is_empty();
+        let kind = if good { OutcomeKind::OutcomeSucceeded } else { OutcomeKind::OutcomeFailed };
+        let outcome = TaskOutcome {
+            task_id: id.into(),
+            epoch,
+            kind: kind.into(),
+            started_at_ms: 1,
+            finished_at_ms: 60_001,
+            message: if good { String::new() } else { "exit code 1".into() },
+            has_exit_code: true,
+            exit_code: i32::from(!good),
+            stderr_tail: stderr.as_bytes().to_vec().into(),
+            ..Default::default()
+        };
+        let seq = self.seq.entry(conn).or_default();
+        *seq += 1;
+        let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(outcome)) }];
+        let lane = v2::Lane::Results.into();
+        let batch = v2::OutboxBatch { lane, first_seq: *seq, items, ..Default::default() };
+        self.c.on_message(self.at(), conn, Kind::Outbox(batch), &());
+        self.drain();
+    }
+    fn pass(&mut self, ms: Millis) {
+        let end = self.now + ms;
+        while self.now < end {
+            self.now = end.min(self.c.next_wake().max(self.now + 1));
+            self.c.on_tick(self.at());
+            self.drain();
+            // The links live.
+            for conn in 1..=9 {
+                let beat = v2::Heartbeat::default();
+                self.c.on_message(self.at(), conn, Kind::Heartbeat(beat), &());
+            }
+            self.drain();
+        }
+    }
+    fn decisions(&self, id: &str) -> Vec<Arc<Decision>> {
+        let of = |r: &CoordRecord| match r {
+            CoordRecord::Recovered { task, decision, .. } if **task == *id => {
+                Some(decision.clone())
+            }
+            _ => None,
+        };
+        self.records.iter().filter_map(of).collect()
+    }
+    fn strategies(&self, id: &str) -> Vec<Strategy> {
+        self.decisions(id).iter().filter_map(|d| d.strategy).collect()
+    }
+    fn reason(&self, id: &str) -> String {
+        let end = |r: &CoordRecord| match r {
+            CoordRecord::Ended { task, reason, .. } if **task == *id => Some(reason.clone()),
+            _ => None,
+        };
+        self.records.iter().rev().find_map(end).expect("it ended")
+    }
+}
+
+const OOM: &str = "Traceback (most recent call last):\nMemoryError\n";
+const CUDA: &str = "RuntimeError: CUDA error: unspecified launch failure\n";
+
+#[test]
+fn a_task_that_runs_out_of_memory_is_tried_smaller_and_the_next_one_starts_there() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "train {knob.batch_size}", "knobs": {"batch_size": [64, 32, 16]}});
+    r.submit("a", spec.clone());
+    assert_eq!(r.given(), Some((1, 1, "train 64".into())));
+    r.ends(1, "a", 1, OOM);
+    assert_eq!(r.given(), Some((1, 2, "train 32".into())));
+    r.ends(1, "a", 2, OOM);
+    assert_eq!(r.given(), Some((1, 3, "train 16".into())));
+    r.ends(1, "a", 3, "");
+    assert_eq!(r.strategies("a"), [Strategy::ReducedBatchSize; 2]);
+    let first = &r.decisions("a")[0];
+    assert_eq!(
+        first.text,
+        "out_of_memory (stderr: \"MemoryError\"): it is tried with batch_size 32 instead of 64"
+    );
+    r.submit("b", spec.clone());
+    assert_eq!(r.given(), Some((1, 1, "train 16".into())));
+    let told = &r.decisions("b")[0].text;
+    assert_eq!(told, "it starts with batch_size 16, which worked for task a on cpu");
+    // At the end of the ladder a person is asked.
+    r.ends(1, "b", 1, OOM);
+    assert_eq!(r.given(), None);
+    let reason = r.reason("b");
+    assert!(reason.contains("the same settings would meet the same"), "{reason}");
+    // It can be forgotten, and not be wanted.
+    r.c.on_request(r.at(), 2, Request::Recovery(RecoveryRequest::Unlearn(Some("train".into()))));
+    r.drain();
+    r.submit("c", spec);
+    assert_eq!(r.given(), Some((1, 1, "train 64".into())));
+}
+
+#[test]
+fn the_budget_for_memory_is_apart_and_failures_without_a_wish_are_final() {
+    let mut r = Rig::new(1);
+    let knobs = json!({"batch_size": [8, 4, 2, 1]});
+    r.submit("a", json!({"shell": "x", "knobs": knobs, "max_oom_retries": 1, "max_retries": 0}));
+    r.given();
+    r.ends(1, "a", 1, OOM);
+    assert!(r.given().is_some());
+    r.ends(1, "a", 2, OOM);
+    assert_eq!(r.given(), None);
+    assert!(
+        r.reason("a").contains("max_oom_retries is 1; tried: reduced_batch_size"),
+        "{}",
+        r.reason("a")
+    );
+    r.submit("b", json!({"shell": "x"}));
+    r.given();
+    r.ends(1, "b", 1, OOM);
+    assert_eq!((r.given(), r.reason("b").as_str()), (None, "exit code 1"));
+    r.submit("c", json!({"shell": "x", "knobs": knobs, "rerun": "never"}));
+    r.given();
+    r.ends(1, "c", 1, OOM);
+    assert_eq!((r.given(), r.reason("c").as_str()), (None, "exit code 1"));
+}
+
+#[test]
+fn a_delayed_retry_waits_also_over_a_restart() {
+    let mut r = Rig::new(1);
+    r.submit("a", json!({"shell": "x", "retry_failures": true}));
+    r.given();
+    r.ends(1, "a", 1, "nobody knows\n");
+    assert_eq!(r.strategies("a"), [Strategy::DelayedRetry]);
+    assert!(r.c.explain(&"a".into()).unwrap().contains("tried again in"));
+    r.pass(1_500);
+    assert_eq!(r.given(), None);
+    // The coordinator restarts: what is durable says when.
+    let state = r.records.iter().rev().find_map(|record| match record {
+        CoordRecord::Recovered { state, .. } => Some(state.clone()),
+        _ => None,
+    });
+    let state: Arc<TaskRecovery> = state.unwrap();
+    assert!((1_600..=2_400).contains(&state.not_before), "{}", state.not_before);
+    let spec = r.c.tasks[&TaskId::from("a")].spec.clone();
+    let row = TaskRow {
+        id: "a".into(),
+        number: 1,
+        spec,
+        state: TaskState::Pending,
+        epoch: 1,
+        retries: 1,
+        worker: None,
+        cancelling: false,
+        started_at: None,
+        paused: false,
+        lost: false,
+        checkpoints: Vec::new(),
+        state_version: (0, 0),
+        recovery: Some(state.clone()),
+    };
+    let snapshot = CoordSnapshot { tasks: vec![row], ..Default::default() };
+    let mut again = Rig::from(snapshot, 1_500);
+    again.join(1, 1);
+    assert_eq!(again.given(), None);
+    let left = u64::try_from(state.not_before).unwrap() - 1_500;
+    again.pass(left.saturating_sub(20));
+    assert_eq!(again.given(), None);
+    again.pass(40);
+    assert_eq!(again.given(), Some((1, 2, "x".into())));
+    // A person who cancels it, or moves it, need not wait.
+    r.c.on_request(r.at(), 5, Request::Cancel { task: "a".into(), known: None });
+    r.pass(5_000);
+    assert_eq!(r.given(), None);
+}
+
+#[test]
+fn another_worker_gets_it_and_if_there_is_none_any_after_a_while() {
+    let mut r = Rig::new(2);
+    let spec = json!({"shell": "x", "retry_failures": true,
+        "recovery": {"errors": {"device": ["different_worker", "delayed_retry"]}}});
+    r.submit("a", spec.clone());
+    let (first, ..) = r.given().unwrap();
+    r.ends(first, "a", 1, CUDA);
+    let (second, ..) = r.given().unwrap();
+    assert_ne!(first, second);
+    r.ends(second, "a", 2, "");
+    // Now the other one goes away before it is given the task.
+    r.submit("b", spec);
+    let (holder, ..) = r.given().unwrap();
+    let other = 3 - holder;
+    r.fill(other);
+    r.ends(holder, "b", 1, CUDA);
+    assert_eq!(r.given(), None);
+    r.c.on_close(r.at(), other, v2::LinkCause::LinkClosed, "gone");
+    r.drain();
+    r.pass(29_000);
+    assert_eq!(r.given(), None);
+    r.pass(3_000);
+    assert_eq!(r.given().unwrap().0, holder);
+    assert!(r.decisions("b").last().unwrap().text.contains("no other worker took it"));
+}
+
+#[test]
+fn a_bad_worker_is_quarantined_probed_and_released() {
+    let mut r = Rig::new(2);
+    let spec = json!({"shell": "x", "retry_failures": true, "max_retries": 9});
+    // Worker 1 fails whatever it gets; worker 2 is kept busy by another task.
+    r.fill(2);
+    let bad = 1;
+    r.submit("a", spec.clone());
+    r.given();
+    r.ends(bad, "a", 1, CUDA);
+    r.submit("b", spec.clone());
+    r.given();
+    r.ends(bad, "b", 1, CUDA);
+    r.submit("c", spec.clone());
+    r.given();
+    r.ends(bad, "c", 1, CUDA);
+    let view = |r: &Rig| r.c.recovery(r.at());
+    let found = view(&r);
+    assert_eq!(found.quarantined.len(), 1);
+    assert!(found.quarantined[0].3.reason.contains("CUDA error"), "{:?}", found.quarantined);
+    assert_eq!(found.patterns[0].count, 3);
+    r.pass(50_000);
+    assert_eq!(r.given(), None, "a quarantined worker is given nothing");
+    // The probe fails, and the next one comes later.
+    r.pass(12_000);
+    let (conn, epoch, _) = r.given().unwrap();
+    assert_eq!(conn, bad);
+    let id = ["a", "b", "c"].into_iter().find(|id| r.c.tasks[&TaskId::from(*id)].worker.is_some());
+    r.ends(bad, id.unwrap(), epoch, CUDA);
+    assert_eq!(view(&r).quarantined[0].3.failed, 1);
+    r.pass(110_000);
+    assert_eq!(r.given(), None);
+    r.pass(20_000);
+    let (conn, epoch, _) = r.given().unwrap();
+    assert_eq!(conn, bad);
+    let id = ["a", "b", "c"].into_iter().find(|id| r.c.tasks[&TaskId::from(*id)].worker.is_some());
+    r.ends(bad, id.unwrap(), epoch, "");
+    assert!(view(&r).quarantined.is_empty() && view(&r).failures.is_empty());
+    r.submit("new", spec);
+    r.pass(70_000);
+    assert!(r.out.iter().any(|(conn, _)| *conn == bad), "it is given work again");
+}
+
+#[test]
+fn a_person_overrules_a_quarantine() {
+    let mut r = Rig::new(2);
+    r.c.on_request(r.at(), 2, Request::Recovery(RecoveryRequest::Quarantine("w1".into())));
+    r.c.on_request(r.at(), 3, Request::Recovery(RecoveryRequest::Quarantine("w2".into())));
+    r.drain();
+    r.submit("a", json!({"shell": "x"}));
+    assert_eq!(r.given(), None);
+    r.c.on_request(r.at(), 4, Request::Recovery(RecoveryRequest::Release("w2".into())));
+    r.drain();
+    assert_eq!(r.given().unwrap().0, 2);
+}
+
+#[test]
+fn a_type_is_kept_off_hardware_where_it_fails() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.device}", "knobs": {"device": ["cuda", "cpu"]},
+        "requires": {"gpu": "*"}, "retry_failures": false});
+    for n in 0..3 {
+        let id = format!("t{n}");
+        r.submit(&id, spec.clone());
+        assert_eq!(r.given().unwrap().2, "t cuda");
+        r.ends(1, &id, 1, CUDA);
+    }
+    r.submit("next", spec.clone());
+    assert_eq!(r.given().unwrap().2, "t cpu");
+    assert!(r.decisions("next")[0].text.contains("tasks of type t fail on gpu"));
+    r.ends(1, "next", 1, "");
+    r.c.on_request(r.at(), 4, Request::Recovery(RecoveryRequest::Allow("t".into())));
+    r.c.on_request(r.at(), 5, Request::Recovery(RecoveryRequest::Unlearn(None)));
+    r.drain();
+    r.submit("last", spec);
+    assert_eq!(r.given().unwrap().2, "t cuda");
+}

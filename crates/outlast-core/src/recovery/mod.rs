@@ -1,0 +1,19 @@
+//! What follows a failure. Pure: evidence becomes a class ([`classify`]), and class, hardware,
+//! history and fleet become an action with its reason ([`plan`]), driven by a table that users
+//! read and override ([`table`]). [`knobs`] moves a task's settings, [`patterns`] looks at what
+//! failures have in common. The coordinator's `recover` module asks, and carries out.
+
+pub mod classify;
+pub mod knobs;
+pub mod patterns;
+pub mod plan;
+mod rules;
+pub mod state;
+pub mod table;
+
+pub use classify::{Classified, Evidence, Rules};
+pub use outlast_wire::recovery::{FailureClass, HardwareClass, Strategy};
+pub use patterns::{Failure, Pattern, PatternKind, Quarantine};
+pub use plan::{Blame, Budget, Fleet, Plan, Situation, plan};
+pub use state::{Decision, Learned, TaskRecovery, Tried};
+pub use table::{Config, Ladders};

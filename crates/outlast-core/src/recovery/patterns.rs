@@ -1,0 +1,337 @@
+//! What failures have in common: a worker, a class of hardware, a type of task.
+//!
+//! The newest failures are kept, and looked at anew each time: patterns are never stored. Only
+//! what was decided because of one is (a quarantine).
+
+use super::{Blame, FailureClass, HardwareClass};
+use outlast_wire::recovery::PatternRules;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// The longest text of a failure that is kept, in characters.
+pub const MAX_TEXT: usize = 200;
+/// No probation is longer, in milliseconds.
+pub const MAX_PROBATION: i64 = 3_600_000;
+
+/// A failure that is looked back at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Grows; its identity.
+    pub number: u64,
+    /// When, in Unix milliseconds.
+    pub at: i64,
+    /// The task.
+    pub task: String,
+    /// The attempt.
+    pub epoch: u64,
+    /// The task's type.
+    pub task_type: String,
+    /// The worker's store id.
+    pub worker: String,
+    /// Its name.
+    pub worker_name: String,
+    /// What the attempt used.
+    pub hardware: HardwareClass,
+    /// What happened.
+    pub class: FailureClass,
+    /// The evidence, for people.
+    pub text: String,
+}
+
+/// A worker that is given no work but probes. Stored as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Since when, in Unix milliseconds.
+    pub since: i64,
+    /// When it may be given a probe task.
+    pub until: i64,
+    /// Probes that failed.
+    pub failed: u32,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl Quarantine {
+    /// The next one, after a probe that failed; or the first.
+    pub fn next(
+        before: Option<&Quarantine>,
+        now: i64,
+        rules: &PatternRules,
+        reason: String,
+    ) -> Self {
+        let failed = before.map_or(0, |q| q.failed + 1);
+        let base = (rules.probation * 1000.0) as i64;
+        let wait = base.saturating_mul(1 << failed.min(20)).min(MAX_PROBATION.max(base));
+        Quarantine { since: before.map_or(now, |q| q.since), until: now + wait, failed, reason }
+    }
+}
+
+/// What like failures share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PatternKind {
+    /// A worker.
+    Worker,
+    /// A class of hardware, on several workers.
+    Hardware,
+    /// A type of task, on several workers.
+    TaskType,
+    /// A type of task on a class of hardware.
+    TypeOnHardware,
+    /// One task, on several workers.
+    Task,
+}
+
+impl PatternKind {
+    /// The word that users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Hardware => "hardware",
+            Self::TaskType => "task_type",
+            Self::TypeOnHardware => "type_on_hardware",
+            Self::Task => "task",
+        }
+    }
+}
+
+/// Like failures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pattern {
+    /// What they share.
+    pub kind: PatternKind,
+    /// Which worker (by name), hardware or type; of a type on hardware `TYPE on HARDWARE`.
+    pub subject: String,
+    /// What happened each time.
+    pub class: FailureClass,
+    /// How often.
+    pub count: usize,
+    /// Of how many tasks.
+    pub tasks: usize,
+    /// On how many workers.
+    pub workers: usize,
+    /// The first and the last of them, in Unix milliseconds.
+    pub between: (i64, i64),
+    /// The newest one's evidence.
+    pub text: String,
+}
+
+/// The newest failures, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    failures: VecDeque<Failure>,
+}
+
+/// Whether such failures can be the machine's fault.
+pub fn blames_worker(class: FailureClass) -> bool {
+    use FailureClass as F;
+    matches!(class, F::Device | F::BrowserCrash | F::ContextLost | F::Disk | F::NotStarted)
+}
+
+/// Whether such failures can keep a type of task off a class of hardware.
+fn blames_hardware(class: FailureClass) -> bool {
+    use FailureClass as F;
+    matches!(class, F::Device | F::BrowserCrash | F::ContextLost | F::OutOfMemory)
+}
+
+impl History {
+    /// From what is stored.
+    pub fn new(failures: Vec<Failure>) -> History {
+        History { failures: failures.into() }
+    }
+
+    /// Remembers one, and forgets what is more than wanted.
+    pub fn push(&mut self, failure: Failure, rules: &PatternRules) {
+        self.failures.push_back(failure);
+        while self.failures.len() > rules.history {
+            self.failures.pop_front();
+        }
+    }
+
+    /// The number of the newest.
+    pub fn last(&self) -> u64 {
+        self.failures.back().map_or(0, |f| f.number)
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = &Failure> {
+        self.failures.iter()
+    }
+
+    /// Those of a worker (by store id) or of a type do not count any more.
+    pub fn forget(&mut self, worker: Option<&str>, task_type: Option<&str>) {
+        self.failures.retain(|f| {
+            worker.is_some_and(|w| f.worker != w) || task_type.is_some_and(|t| f.task_type != t)
+        });
+    }
+
+    fn recent(&self, now: i64, rules: &PatternRules) -> impl Iterator<Item = &Failure> {
+        let from = now - (rules.window * 1000.0) as i64;
+        // A wall clock that was set back must not hide what has just happened.
+        self.failures.iter().filter(move |f| f.at >= from)
+    }
+
+    /// What the newest failure has in common with others.
+    pub fn blame(&self, newest: &Failure, now: i64, rules: &PatternRules) -> Blame {
+        let (mut here, mut tasks) = (0, BTreeSet::new());
+        let (mut alike, mut workers) = (0, BTreeSet::new());
+        let mut killed = BTreeSet::new();
+        for f in self.recent(now, rules).filter(|f| f.class == newest.class) {
+            if f.worker == newest.worker {
+                here += 1;
+                tasks.insert(&f.task);
+            }
+            if f.task_type == newest.task_type {
+                alike += 1;
+                workers.insert(&f.worker);
+            }
+            if f.task == newest.task && f.class == FailureClass::WorkerCrash {
+                killed.insert(&f.worker);
+            }
+        }
+        let (few, several) = (rules.count, |n: usize| n > 1);
+        let bad = here >= few && several(tasks.len()) && blames_worker(newest.class);
+        let kind = alike >= few && several(workers.len());
+        let kills = killed.len() >= few;
+        Blame {
+            worker: if bad { here } else { 0 },
+            task_type: if kind { alike } else { 0 },
+            killed: if kills { killed.len() } else { 0 },
+        }
+    }
+
+    /// Whether tasks of this type are kept off this class of hardware.
+    pub fn excluded(
+        &self,
+        task_type: &str,
+        hardware: HardwareClass,
+        now: i64,
+        rules: &PatternRules,
+    ) -> bool {
+        if hardware == HardwareClass::Cpu || self.failures.len() < rules.count {
+            return false;
+        }
+        let mut counts: BTreeMap<FailureClass, usize> = BTreeMap::new();
+        for f in self.recent(now, rules) {
+            if f.task_type == task_type && f.hardware == hardware && blames_hardware(f.class) {
+                *counts.entry(f.class).or_default() += 1;
+            }
+        }
+        counts.values().any(|n| *n >= rules.count)
+    }
+
+    /// All patterns there are now, the most frequent first.
+    pub fn patterns(&self, now: i64, rules: &PatternRules) -> Vec<Pattern> {
+        let mut groups: BTreeMap<(PatternKind, String, FailureClass), Vec<&Failure>> =
+            BTreeMap::new();
+        for f in self.recent(now, rules) {
+            use PatternKind as K;
+            let both = format!("{} on {}", f.task_type, f.hardware.as_str());
+            for (kind, subject) in [
+                (K::Worker, f.worker_name.clone()),
+                (K::Hardware, f.hardware.as_str().to_owned()),
+                (K::TaskType, f.task_type.clone()),
+                (K::TypeOnHardware, both),
+                (K::Task, f.task.clone()),
+            ] {
+                groups.entry((kind, subject, f.class)).or_default().push(f);
+            }
+        }
+        let tell = |((kind, subject, class), all): (_, Vec<&Failure>)| {
+            let tasks: BTreeSet<_> = all.iter().map(|f| &f.task).collect();
+            let workers: BTreeSet<_> = all.iter().map(|f| &f.worker).collect();
+            let (first, last) = (all.first()?, all.last()?);
+            let (count, between) = (all.len(), (first.at, last.at));
+            let (tasks, workers, text) = (tasks.len(), workers.len(), last.text.clone());
+            let shared = match kind {
+                PatternKind::Worker => tasks > 1,
+                PatternKind::Hardware | PatternKind::TaskType | PatternKind::Task => workers > 1,
+                PatternKind::TypeOnHardware => true,
+            };
+            let found = count >= rules.count && shared;
+            found.then_some(Pattern { kind, subject, class, count, tasks, workers, between, text })
+        };
+        let mut found: Vec<Pattern> = groups.into_iter().filter_map(tell).collect();
+        found.sort_by_key(|p| std::cmp::Reverse(p.count));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(number: u64, task: &str, kind: &str, worker: &str, class: FailureClass) -> Failure {
+        Failure {
+            number,
+            at: number as i64 * 1000,
+            task: task.into(),
+            epoch: 1,
+            task_type: kind.into(),
+            worker: worker.into(),
+            worker_name: worker.into(),
+            hardware: HardwareClass::Gpu,
+            class,
+            text: "x".into(),
+        }
+    }
+
+    #[test]
+    fn a_worker_is_blamed_by_several_tasks_only() {
+        let rules = PatternRules::default();
+        let mut history = History::default();
+        let device = FailureClass::Device;
+        for n in 1..=3 {
+            history.push(failure(n, "t", "k", "w", device), &rules);
+        }
+        let newest = failure(3, "t", "k", "w", device);
+        assert_eq!(history.blame(&newest, 3_000, &rules), Blame::default());
+        let other = failure(4, "u", "k", "w", device);
+        history.push(other.clone(), &rules);
+        assert_eq!(history.blame(&other, 4_000, &rules).worker, 4);
+        // They age, and what a program does is no worker's fault.
+        assert_eq!(history.blame(&other, 3_604_500, &rules).worker, 0);
+        let own = failure(5, "u", "k", "w", FailureClass::Software);
+        assert_eq!(history.blame(&own, 5_000, &rules).worker, 0);
+        assert!(history.excluded("k", HardwareClass::Gpu, 5_000, &rules));
+        assert!(!history.excluded("k", HardwareClass::Cpu, 5_000, &rules));
+        history.forget(Some("w"), None);
+        assert_eq!(history.all().count(), 0);
+    }
+
+    #[test]
+    fn patterns_say_what_is_shared() {
+        let rules = PatternRules { history: 5, ..PatternRules::default() };
+        let mut history = History::default();
+        let crash = FailureClass::WorkerCrash;
+        for (n, worker) in [(1, "a"), (2, "b"), (3, "c")] {
+            history.push(failure(n, "t", "k", worker, crash), &rules);
+        }
+        let newest = failure(3, "t", "k", "c", crash);
+        assert_eq!(history.blame(&newest, 3_000, &rules).killed, 3);
+        let found = history.patterns(3_000, &rules);
+        let told: Vec<_> = found.iter().map(|p| (p.kind, p.subject.as_str(), p.count)).collect();
+        use PatternKind as K;
+        assert_eq!(
+            told,
+            [
+                (K::Hardware, "gpu", 3),
+                (K::TaskType, "k", 3),
+                (K::TypeOnHardware, "k on gpu", 3),
+                (K::Task, "t", 3)
+            ]
+        );
+        (4..20).for_each(|n| history.push(failure(n, "z", "z", "z", crash), &rules));
+        assert_eq!(history.all().count(), 5);
+    }
+
+    #[test]
+    fn probation_doubles_up_to_an_hour() {
+        let rules = PatternRules::default();
+        let mut q = Quarantine::next(None, 0, &rules, "x".into());
+        assert_eq!((q.until, q.failed), (60_000, 0));
+        for n in 1..30 {
+            q = Quarantine::next(Some(&q), 0, &rules, "x".into());
+            assert_eq!((q.until, q.failed), ((60_000 << n.min(20)).min(MAX_PROBATION), n));
+        }
+    }
+}
