@@ -286,11 +286,8 @@ impl TaskSpec {
             return label;
         }
         match &self.run {
-            Run::Command(argv) => {
-                let program = argv.first().map_or("", String::as_str);
-                program.rsplit('/').next().unwrap_or(program)
-            }
-            Run::Shell(line) => line.split_whitespace().next().unwrap_or("shell"),
+            Run::Command(argv) => program(argv.iter().map(String::as_str)),
+            Run::Shell(line) => program(line.split_whitespace()),
             Run::Call(call) => &call.function,
         }
     }
@@ -431,6 +428,30 @@ impl TaskSpec {
     }
 }
 
+/// Programs that run another one, which their first argument names.
+const INTERPRETERS: [&str; 12] = [
+    "python", "node", "bash", "sh", "ruby", "perl", "Rscript", "julia", "env", "nice", "time", "uv",
+];
+
+/// What a command runs: its program, or the script that an interpreter is given.
+fn program<'a>(words: impl Iterator<Item = &'a str>) -> &'a str {
+    let base = |word: &'a str| word.rsplit('/').next().unwrap_or(word);
+    let mut first = "";
+    for word in words {
+        let name = base(word);
+        let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let starts = first.is_empty() && INTERPRETERS.contains(&plain);
+        if starts || word.starts_with('-') || (word.contains('=') && !word.starts_with('/')) {
+            first = if first.is_empty() && starts { name } else { first };
+        } else if INTERPRETERS.contains(&plain) {
+            first = name;
+        } else {
+            return name;
+        }
+    }
+    first
+}
+
 /// Checks a client-chosen task id: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`.
 ///
 /// # Errors
@@ -488,6 +509,10 @@ mod tests {
             |json: &str| TaskSpec::from_json(json.as_bytes()).unwrap().type_name().to_owned();
         assert_eq!(name(r#"{"command":["/usr/bin/train","x"]}"#), "train");
         assert_eq!(name(r#"{"shell":"make all"}"#), "make");
+        assert_eq!(name(r#"{"command":["python3.11","-u","/a/train.py","x"]}"#), "train.py");
+        assert_eq!(name(r#"{"command":["python3","-m","pytest"]}"#), "pytest");
+        assert_eq!(name(r#"{"shell":"A=1 env B=2 bash run.sh"}"#), "run.sh");
+        assert_eq!(name(r#"{"command":["python3"]}"#), "python3");
         assert_eq!(name(r#"{"call":{"function":"f"},"labels":{"type":"t"}}"#), "t");
         assert_eq!(name(r#"{"shell":"make all","type":"build"}"#), "build");
     }

@@ -7,7 +7,7 @@ use super::FailureClass::{self as F};
 /// Lines that report no failure, whatever they mention: warnings, notes, advice.
 pub(super) const MUTED: &[&str] = &[
     r"(?i)^\W*(?:\d[\d:.,TZ/+ -]*\s)?\W*(?:warn(?:ing)?|info|debug|notice|trace|note|hint|tip)\b",
-    r"\w*Warning: ",
+    r"\b(?:\w*(?:User|Future|Deprecation|Runtime|Resource|Import|Exceeded|Experimental|Performance|Syntax|Unicode))?Warning: ",
     r"(?i)\[\s*(?:warn(?:ing)?|info|debug|notice)\s*\]",
     r"\d: [WI] [\w/]+",
     r"^[WI]\d{4} ",
@@ -31,6 +31,7 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
         F::ContextLost,
         r"(?i)\b(?:webgpu|gpu ?device|wgpu\w*|dawn)\b.{0,60}\b(?:was |is |has been )?lost\b|\bdevice(?:\.lost| (?:was|is|has been) lost)\b|^\W*(?:Uncaught |Error: )*device lost\b",
     ),
+    (F::ContextLost, r"(?i)\b(?:gpu|webgpu|webgl|dawn|wgpu)\b.{0,40}\bdevice lost\b"),
     (
         F::ContextLost,
         r"A valid external Instance reference no longer exists|(?i)parent device is lost|lost its (?:webgl|gpu) context",
@@ -94,7 +95,7 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
     ),
     (
         F::Device,
-        r"(?i)\bTPU\b.{0,60}(?:fail|unavailable|not found|in use|unhealthy|error)|Unable to initialize backend|UR_RESULT_ERROR_\w+|ZE_RESULT_ERROR_\w+|\bInput/output error\b|\bEIO\b|\bmachine check\b|\bBus error\b",
+        r"(?i)\bTPU\b.{0,60}(?:fail|unavailable|not found|in use|unhealthy|error)|Unable to initialize backend|backend \w*(?:tpu|cuda|gpu|rocm)\w*.{0,40}failed to initialize|UR_RESULT_ERROR_\w+|ZE_RESULT_ERROR_\w+|\bInput/output error\b|\bEIO\b|\bmachine check\b|\bBus error\b",
     ),
     (
         F::Disk,
