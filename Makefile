@@ -1,5 +1,9 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
+<<<<<<< HEAD
 .PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
+=======
+.PHONY: help test demo demo-hardware sim torture bench fmt lint doc arrows deny unit tools python test-python
+>>>>>>> 544b0f3 (Simulator plants hardware failures; a demo recovers from one)
 
 SEEDS ?= 2000
 SECONDS ?= 600
@@ -16,6 +20,10 @@ tools: ## install what the other targets need
 demo: tools ## live through two outages, in about a minute and a half
 	cargo build --release --locked -p outlast-cli
 	$(BIN)/outlast demo
+
+demo-hardware: tools ## see a task run out of memory and recover, in about twenty seconds
+	cargo build --release --locked -p outlast-cli
+	$(BIN)/outlast demo --only hardware
 
 test: tools fmt lint arrows deny doc unit test-python ## everything that CI checks
 

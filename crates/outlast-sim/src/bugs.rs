@@ -39,11 +39,21 @@ pub enum Bug {
     WelcomesFormer,
     /// A task of an id that was used before does not go on from the former one's epoch.
     ForgetsFormer,
+    /// After a restart the coordinator does not know how long a failed task is to wait.
+    ForgetsDelay,
+    /// After a restart it does not know what was tried for a task.
+    ForgetsTried,
+    /// After a restart it does not know how often a task was tried again.
+    ForgetsBudget,
+    /// What was decided after a failure is not always written with the attempt's end.
+    SplitsDecision,
+    /// Workers are given a task as it was submitted, whatever was decided since.
+    OldKnobs,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 18] = [
+    pub const ALL: [Bug; 23] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -62,5 +72,10 @@ impl Bug {
         Bug::StateGoesBack,
         Bug::WelcomesFormer,
         Bug::ForgetsFormer,
+        Bug::ForgetsDelay,
+        Bug::ForgetsTried,
+        Bug::ForgetsBudget,
+        Bug::SplitsDecision,
+        Bug::OldKnobs,
     ];
 }

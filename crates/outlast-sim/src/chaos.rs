@@ -15,7 +15,7 @@ impl World {
         let until = self.now + time;
         let links: Vec<u64> = self.links.keys().copied().collect();
         let link = (!links.is_empty()).then(|| links[self.rng.random_range(0..links.len())]);
-        let name = match self.rng.random_range(0..16) {
+        let name = match self.rng.random_range(0..18) {
             0 | 1 => {
                 if let Some(link) = link {
                     self.break_link(link, false);
@@ -79,6 +79,10 @@ impl World {
                 self.coord.skew -= jump;
                 "slow disk, wall clock jump"
             }
+            15 | 16 => {
+                self.workers[i].bad_until = until;
+                "bad hardware"
+            }
             _ => {
                 let hard = self.rng.random_bool(0.5);
                 self.feed_worker(
@@ -107,6 +111,7 @@ impl World {
         for w in &mut self.workers {
             (w.peer.paused_until, w.peer.disk_full_until) = (self.now, self.now);
             w.peer.disk_slow = false;
+            w.bad_until = self.now;
         }
         if self.coord.machine.is_none() {
             self.start_coord();

@@ -3,7 +3,7 @@
 use crate::Bug;
 use crate::world::World;
 use outlast_core::TaskId;
-use outlast_core::coord::{Request, Response, Submission};
+use outlast_core::coord::{RecoveryRequest, Request, Response, Submission};
 use outlast_wire::spec::{LateResult, OnLeaseExpired, Rerun};
 use outlast_wire::{Run, TaskSpec};
 use rand::Rng;
@@ -48,6 +48,7 @@ impl World {
                 let other = self.rng.random_range(0..self.workers.len());
                 let to = self.rng.random_bool(0.3).then(|| self.workers[other].name.clone());
                 self.say(|| format!("client moves {task} to {to:?}"));
+                self.oracle.hurried(&task);
                 self.ask(Request::Move { task, to, known });
             }
             6 if self.rng.random_bool(0.5) => {
@@ -61,6 +62,18 @@ impl World {
                     let again = tasks.into_iter().map(again).collect();
                     self.submit(again);
                 }
+            }
+            5 if self.rng.random_bool(0.1) => {
+                let i = self.rng.random_range(0..self.workers.len());
+                let name = self.workers[i].name.clone();
+                let what = match self.rng.random_range(0..4) {
+                    0 => RecoveryRequest::Quarantine(name),
+                    1 => RecoveryRequest::Release(name),
+                    2 => RecoveryRequest::Allow("work".into()),
+                    _ => RecoveryRequest::Unlearn(None),
+                };
+                self.say(|| format!("client overrules: {what:?}"));
+                self.ask(Request::Recovery(what));
             }
             5 if self.rng.random_bool(0.3) => {
                 let i = self.rng.random_range(0..self.workers.len());
@@ -109,6 +122,7 @@ impl World {
         if rng.random_bool(0.1) {
             spec.requires.insert("gpu".into(), "*".into());
         }
+        self.may_fail(&mut spec);
         let id: TaskId = format!("t{}", self.specs.len()).into();
         let spec = Arc::new(spec);
         self.specs.insert(id.clone(), spec.clone());

@@ -10,6 +10,7 @@
 mod bugs;
 mod chaos;
 mod client;
+mod failures;
 mod oracle;
 mod peers;
 mod runs;

@@ -1,7 +1,9 @@
 //! The judge. Knows what was synced, sent and executed; nothing of how the machines decide.
 
+use crate::failures::Recovery;
 use crate::runs::Blobs;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
+use outlast_core::recovery::knobs;
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::{EventKind, sim::SimCoordStore};
 use outlast_wire::TaskSpec;
@@ -26,6 +28,7 @@ struct Task {
     /// Of attempts after `floor`, the newest when a person last asked for another run.
     executions: u32,
     floor: u64,
+    recovery: Recovery,
 }
 
 /// What is known, and the first thing that was wrong.
@@ -47,9 +50,68 @@ pub(crate) struct Oracle {
     /// When the coordinator last had a link to the worker, in true milliseconds.
     pub seen: BTreeMap<Arc<str>, u64>,
     pub wrong: Option<String>,
+    /// When tasks that wait for their retry may be given out.
+    earliest: BTreeMap<TaskId, Earliest>,
+}
+
+/// In true milliseconds, by a wall clock that was this far off.
+struct Earliest {
+    at: u64,
+    skew: i64,
+    synced: bool,
 }
 
 impl Oracle {
+    /// What was decided and not synced is gone.
+    pub fn coord_crashed(&mut self) {
+        self.earliest.retain(|_, e| e.synced);
+    }
+
+    /// A person does not want it to wait.
+    pub fn hurried(&mut self, id: &TaskId) {
+        self.earliest.remove(id);
+    }
+
+    /// Nobody is given a task that waits for its retry.
+    fn keeps_waiting(&mut self, now: u64, skew: i64, records: &[CoordRecord]) {
+        for record in records {
+            match record {
+                CoordRecord::Recovered { task, decision, .. } if decision.delay_ms > 0 => {
+                    let at = now + decision.delay_ms;
+                    self.earliest.insert(task.clone(), Earliest { at, skew, synced: false });
+                }
+                CoordRecord::Requeued { task, .. } | CoordRecord::Retried { task, .. } => {
+                    self.earliest.remove(task);
+                }
+                CoordRecord::Assigned { task, epoch, .. } => {
+                    let Some(wait) = self.earliest.remove(task) else { continue };
+                    // Its worker runs it still: then there is nothing to wait for.
+                    let readopted = self.tasks.get(task).is_some_and(|t| t.epoch == *epoch);
+                    if now + 1 < wait.at && wait.skew == skew && !readopted {
+                        let early = wait.at - now;
+                        self.fail(format!("{task} was given out {early} ms before its time"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An attempt runs with this value of its knob; the decision says which it should be.
+    pub fn runs_with(&mut self, id: &AttemptId, store: &SimCoordStore, value: &str) {
+        let Some(row) = store.committed_row(&id.task).filter(|row| row.epoch == id.epoch) else {
+            return;
+        };
+        let current = row.state == TaskState::Assigned;
+        let state = row.recovery.as_deref().cloned().unwrap_or_default();
+        let wanted = knobs::values(&row.spec.knobs, &state);
+        let wanted = wanted.get("batch_size").map(knobs::text);
+        if current && wanted.as_deref() != Some(value) {
+            let (task, epoch) = (&id.task, id.epoch);
+            self.fail(format!("{task}.{epoch} runs with {value}, and was to run with {wanted:?}"));
+        }
+    }
+
     fn fail(&mut self, text: String) {
         self.wrong.get_or_insert(text);
     }
@@ -144,6 +206,7 @@ impl Oracle {
             R::Retried { task: id, .. } => {
                 let task = self.tasks.entry(id.clone()).or_default();
                 (task.executions, task.floor) = (0, task.epoch);
+                task.recovery = Recovery::default();
                 (task.lost, task.open) = (false, false);
                 if task.over.take() == Some(TaskState::Succeeded) {
                     self.fail(format!("{id} was retried though it had succeeded"));
@@ -153,6 +216,19 @@ impl Oracle {
                 self.is_own(&c.task_id, c.epoch, "gave a checkpoint");
             }
             R::State { update: u } => self.is_own(&u.task_id, u.epoch, "told its state"),
+            R::Recovered { task: id, decision, state, .. } => {
+                if let Some(times) = self.earliest.get_mut(id) {
+                    times.synced = true;
+                }
+                let Some(task) = self.tasks.get_mut(id) else { return };
+                let Some(spec) = task.spec.clone() else { return };
+                let (over, before) = (task.over, std::mem::take(&mut task.recovery));
+                let after = before.after(&spec, decision, state, over);
+                match after {
+                    Ok(after) => task.recovery = after,
+                    Err(wrong) => self.fail(format!("recovery of {id}: {wrong}")),
+                }
+            }
             R::Cursor { worker, lane, seq } => {
                 let last = self.cursors.entry((worker.clone(), *lane)).or_default();
                 *last = (*last).max(*seq);
@@ -172,7 +248,8 @@ impl Oracle {
     }
 
     /// The coordinator decided this.
-    pub fn decided(&mut self, now: u64, records: &[CoordRecord]) {
+    pub fn decided(&mut self, now: u64, skew: i64, records: &[CoordRecord]) {
+        self.keeps_waiting(now, skew, records);
         for record in records {
             let CoordRecord::Requeued { task: id, epoch, reason, .. } = record else { continue };
             let Some(task) = self.tasks.get(id).filter(|t| t.epoch == *epoch) else { continue };

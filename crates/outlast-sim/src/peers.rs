@@ -70,6 +70,8 @@ pub(crate) struct WorkerPeer {
     pub blobs: BTreeSet<Vec<u8>>,
     /// The number of the upload that is going on.
     pub upload: u64,
+    /// Its devices fail until then.
+    pub bad_until: u64,
     pub exited: bool,
     /// What this life said last.
     pub said: Former,
@@ -90,6 +92,8 @@ pub(crate) struct RunState {
     /// It would have ended so while it was paused.
     pub due: Option<OutcomeKind>,
     pub ended: Option<TaskOutcome>,
+    /// What it writes when it fails by itself.
+    pub says: &'static str,
     pub n: u64,
 }
 
@@ -109,8 +113,20 @@ impl World {
                 task.state = outlast_core::records::TaskState::Pending;
             }
         }
+        for recovery in snapshot.tasks.iter_mut().filter_map(|t| t.recovery.as_mut()) {
+            let recovery = Arc::make_mut(recovery);
+            match self.bug {
+                Some(Bug::ForgetsDelay) => recovery.not_before = 0,
+                Some(Bug::ForgetsTried) => *recovery = Default::default(),
+                Some(Bug::ForgetsBudget) => recovery.oom_retries = 0,
+                _ => {}
+            }
+        }
         let (admit_per_second, admit_burst) = self.admit;
-        let mut config = CoordConfig { admit_per_second, admit_burst, ..CoordConfig::default() };
+        // No draw, so that other choices stay.
+        let seed = self.now ^ u64::from(peer.life);
+        let mut config =
+            CoordConfig { admit_per_second, admit_burst, seed, ..CoordConfig::default() };
         if self.bug == Some(Bug::NeverTimesOut) {
             config.heartbeat_timeout = u64::MAX / 4;
         }
@@ -128,6 +144,7 @@ impl World {
             return;
         }
         self.say(|| "coordinator crashes".into());
+        self.oracle.coord_crashed();
         let peer = &mut self.coord;
         peer.queue.clear();
         let written = std::mem::take(&mut peer.writing);
@@ -237,7 +254,7 @@ impl World {
                 coord::Output::Close(conn, _) => self.close(conn, true),
                 coord::Output::Persist(mut batch) => {
                     let number = batch.number;
-                    self.oracle.decided(self.now, &batch.records);
+                    self.oracle.decided(self.now, self.coord.skew, &batch.records);
                     for record in &batch.records {
                         if let CoordRecord::Checkpoint { checkpoint: c, .. } = record {
                             let text = format!(
@@ -261,6 +278,9 @@ impl World {
                                     Arc::make_mut(update).version = 1;
                                 }
                             }
+                        }
+                        Some(Bug::SplitsDecision) if self.rng.random_bool(0.3) => {
+                            batch.records.retain(|r| !matches!(r, CoordRecord::Recovered { .. }));
                         }
                         Some(Bug::ForgetsAssigned) => {
                             batch.records.retain(|r| !matches!(r, CoordRecord::Assigned { .. }));
@@ -372,7 +392,22 @@ impl World {
             }
             _ => {}
         }
+        let kind = self.old_knobs(kind);
         self.send(conn, false, kind);
+    }
+
+    /// A planted bug: the task as it was submitted.
+    fn old_knobs(&self, mut kind: Kind) -> Kind {
+        if self.bug == Some(Bug::OldKnobs)
+            && let Kind::Assign(assign) = &mut kind
+        {
+            for t in &mut assign.tasks {
+                let spec = &self.specs[&TaskId::from(t.task_id.as_str())];
+                let plain = crate::failures::first_values(spec);
+                t.spec_json = plain.to_json().into();
+            }
+        }
+        kind
     }
 
     pub fn feed_worker(&mut self, i: usize, input: impl FnOnce(&mut Worker, Now)) {
@@ -440,7 +475,7 @@ impl World {
                     }
                 }
             }
-            worker::Output::Run(task, epoch, _) => self.run_starts(i, task, epoch),
+            worker::Output::Run(task, epoch, spec) => self.run_starts(i, task, epoch, &spec),
             worker::Output::StopRun(task, epoch, kind) => {
                 self.run_stops(i, AttemptId { task, epoch }, kind);
             }

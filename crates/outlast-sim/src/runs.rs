@@ -9,8 +9,8 @@ use outlast_core::records::TaskRow;
 use outlast_core::worker::{Alive, Answer, StopKind};
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::sim::SimCoordStore;
-use outlast_wire::Bytes;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_wire::{Bytes, TaskSpec};
 use rand::Rng;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -42,7 +42,7 @@ impl Lookup for Look<'_> {
 }
 
 impl World {
-    pub fn run_starts(&mut self, i: usize, task: TaskId, epoch: u64) {
+    pub fn run_starts(&mut self, i: usize, task: TaskId, epoch: u64, spec: &TaskSpec) {
         self.say(|| format!("worker {i} runs {task}.{epoch}"));
         self.oracle.executed(&task, epoch);
         let id = AttemptId { task, epoch };
@@ -52,16 +52,14 @@ impl World {
         }
         let keeper = self.workers[i].keeper_life;
         let started_at = self.workers[i].peer.now(self.now).wall;
-        let run = RunState { started_at, paused: false, stop: None, due: None, ended: None, n: 0 };
+        let (kind, says) = self.fate(i, &id, spec);
+        let (stop, due, ended) = (None, None, None);
+        let run = RunState { started_at, paused: false, stop, due, ended, says, n: 0 };
         self.workers[i].running.insert(id.clone(), run);
         let took = match self.rng.random_range(0..4) {
             0 => 0,
             1 => self.rng.random_range(0..1_000),
             _ => self.rng.random_range(0..40_000),
-        };
-        let kind = match self.rng.random_range(0..10) {
-            0 => OutcomeKind::OutcomeFailed,
-            _ => OutcomeKind::OutcomeSucceeded,
         };
         self.at(self.now + took, Event::TaskEnds(i, keeper, id.clone(), kind));
         let first = self.rng.random_range(0..8_000);
@@ -113,6 +111,14 @@ impl World {
             kind: kind.into(),
             started_at_ms,
             finished_at_ms: wall,
+            stderr_tail: match kind {
+                OutcomeKind::OutcomeFailed => run.says.as_bytes().to_vec().into(),
+                _ => Bytes::new(),
+            },
+            message: match kind {
+                OutcomeKind::OutcomeFailed => "exit code 1".into(),
+                _ => String::new(),
+            },
             ..Default::default()
         };
         // The keeper has it until the worker says that it is durable there.

@@ -160,6 +160,7 @@ impl World {
                 keeper_life: 0,
                 blobs: BTreeSet::new(),
                 upload: 0,
+                bad_until: 0,
                 exited: false,
                 said: Former::default(),
             }

@@ -169,7 +169,7 @@ fn recovery(what: u8, which: u8, worker: &str, at: i64) -> CoordRecord {
         },
         44 => {
             let (reason, failed) = ("r".to_owned(), u32::from(which));
-            let quarantine = Quarantine { since: at, until: at + 5, failed, reason };
+            let quarantine = Quarantine { since: at, wait: 5, until: at + 5, failed, reason };
             let quarantine = some.then(|| Arc::new(quarantine));
             R::Quarantined { worker: worker.into(), quarantine }
         }

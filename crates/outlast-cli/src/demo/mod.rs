@@ -1,6 +1,7 @@
 //! `outlast demo`: outages, lived through by real processes, and the proof that nothing was lost
-//! or run twice. This has the stage; `outage` and `recovery` are played on it.
+//! or run twice. This has the stage; `outage`, `recovery` and `hardware` are played on it.
 
+mod hardware;
 mod outage;
 mod recovery;
 
@@ -23,17 +24,19 @@ const LEAVE: Duration = Duration::from_secs(5);
 #[command(
     after_help = "The first play: twenty commands, the link cut for 18 s, the coordinator killed meanwhile.
 The second: one task of 1,000 steps with checkpoints, its link lost at step 875.
+A third, if asked for: a task that runs out of memory, and recovers with smaller batches.
 
 Examples:
   outlast demo
+  outlast demo --only hardware                  # needs python3
   outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts"
 )]
 pub(crate) struct Args {
     /// Keep the folder with stores and logs
     #[arg(long)]
     keep: bool,
-    /// One of the two plays
-    #[arg(long, value_parser = ["outage", "recovery"], value_name = "PLAY")]
+    /// One play: outage, recovery or hardware [default: the first two]
+    #[arg(long, value_parser = ["outage", "recovery", "hardware"], value_name = "PLAY")]
     only: Option<String>,
     /// Play the second one at full length: an outage of 45 s, with default timeouts
     #[arg(long)]
@@ -152,10 +155,8 @@ async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let mut worst = 0;
     let mut reports = serde_json::Map::new();
-    for play in ["outage", "recovery"] {
-        if args.only.as_ref().is_some_and(|only| only != play) {
-            continue;
-        }
+    let plays = args.only.as_deref().map_or(vec!["outage", "recovery"], |only| vec![only]);
+    for play in plays {
         let report = stage(context, &args, play).await?;
         worst = worst.max(u8::from(!report.bad.is_empty()));
         reports.insert(play.into(), report.json);
@@ -175,6 +176,7 @@ async fn stage(context: &Context, args: &Args, play: &str) -> anyhow::Result<Rep
     let played = async {
         match play {
             "outage" => outage::play(&stage).await,
+            "hardware" => hardware::play(&stage).await,
             _ => recovery::play(&stage).await,
         }
     };

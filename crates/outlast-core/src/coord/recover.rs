@@ -595,9 +595,9 @@ impl Coordinator {
         if let Some(key) = self.fleet.by_store(&store) {
             self.fleet.get_mut(key).isolation = Isolation::Out;
         }
-        let most = crate::recovery::patterns::MAX_PROBATION;
-        let left = (quarantine.until - now.wall).clamp(0, most.max(86_400_000)) as Millis;
-        self.recover.probation.insert((now.mono + left, store.clone()));
+        let at = now.mono + quarantine.left(now.wall);
+        self.recover.probation.retain(|(_, s)| *s != store);
+        self.recover.probation.insert((at, store.clone()));
         self.recover.quarantine.insert(store, quarantine);
     }
 
@@ -660,6 +660,7 @@ impl Coordinator {
             RecoveryRequest::Quarantine(name) => match self.fleet.named(&name) {
                 Some(key) => {
                     let store = self.fleet.get(key).row.store_id.clone();
+                    self.recover.quarantine.remove(&store);
                     self.quarantine(now, key, store, "a person wants it".into());
                     Response::Overruled
                 }

@@ -43,7 +43,9 @@ pub struct Failure {
 pub struct Quarantine {
     /// Since when, in Unix milliseconds.
     pub since: i64,
-    /// When it may be given a probe task.
+    /// How long it is given no probe, in milliseconds.
+    pub wait: i64,
+    /// When it may be given one.
     pub until: i64,
     /// Probes that failed.
     pub failed: u32,
@@ -62,7 +64,13 @@ impl Quarantine {
         let failed = before.map_or(0, |q| q.failed + 1);
         let base = (rules.probation * 1000.0) as i64;
         let wait = base.saturating_mul(1 << failed.min(20)).min(MAX_PROBATION.max(base));
-        Quarantine { since: before.map_or(now, |q| q.since), until: now + wait, failed, reason }
+        let since = before.map_or(now, |q| q.since);
+        Quarantine { since, wait, until: now + wait, failed, reason }
+    }
+
+    /// How long it lasts yet, in milliseconds. A clock that was set back makes it no longer.
+    pub fn left(&self, now: i64) -> u64 {
+        u64::try_from((self.until - now).min(self.wait)).unwrap_or(0)
     }
 }
 
