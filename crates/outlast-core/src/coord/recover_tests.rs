@@ -17,8 +17,7 @@ struct Rig {
 
 impl Rig {
     fn new(workers: u64) -> Rig {
-        let mut snapshot = CoordSnapshot::default();
-        snapshot.coordinator_id = "c".into();
+        let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
         let mut rig = Rig::from(snapshot, 0);
         (1..=workers).for_each(|n| rig.join(n, 1));
         rig
