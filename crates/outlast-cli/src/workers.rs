@@ -104,7 +104,7 @@ fn disk(w: &Worker) -> String {
 fn why(w: &Worker) -> String {
     match (w.gone_cause.as_str(), w.gone_reason.as_str()) {
         _ if w.gone_at.is_none() && w.drained => "drained".into(),
-        _ if w.gone_at.is_none() => String::new(),
+        _ if w.gone_at.is_none() => w.quarantine.clone(),
         ("", reason) => reason.into(),
         (cause, reason) => format!("{cause}: {reason}"),
     }

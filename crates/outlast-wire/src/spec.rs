@@ -40,7 +40,8 @@ pub struct TaskSpec {
     /// Slots of a worker that it takes; default 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
-    /// What the worker must have: `"gpu"`: `"*"` (present), `"cores"`: `">=8"`, `"os"`: `"linux"`.
+    /// What the worker must have: `"gpu"`: `"*"` (present), `"cores"`: `">=8"`, `"os"`: `"linux"`,
+    /// `"hardware_class"`: `"gpu"` (one of those that its `hardware` lists).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requires: BTreeMap<String, String>,
     /// For people and filters.

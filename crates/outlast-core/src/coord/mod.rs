@@ -400,7 +400,8 @@ impl Coordinator {
 
     /// Why a task waits, for people; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
-        self.explain_due(task).or_else(|| self.scheduler.explain(task))
+        let waits = || Some(self.scheduler.explain(task)? + &self.explain_quarantine());
+        self.explain_due(task).or_else(waits)
     }
 
     /// Shows something to others as soon as everything decided so far is durable.

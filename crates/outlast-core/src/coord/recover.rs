@@ -256,8 +256,8 @@ impl Coordinator {
         let budget = Budget { name: "max_retries", limit, spent };
         let attempt = AttemptId { task: id.clone(), epoch: task.epoch };
         let blame = match found.class {
-            // It tells of the worker's end, not of the task or of the machine.
-            F::WorkerStopped => Blame::default(),
+            // It tells of the network or of a person, not of the task or of the machine.
+            F::WorkerStopped | F::WorkerLost => Blame::default(),
             _ => self.note_failure(now, key, &attempt, &found),
         };
         Some(self.think(key, id, found, budget, false, blame))
@@ -374,6 +374,15 @@ impl Coordinator {
             if task.state == TaskState::Pending {
                 self.enqueue(&id);
             }
+        }
+    }
+
+    /// How many workers are there and given nothing, for people who wonder why a task waits.
+    pub(super) fn explain_quarantine(&self) -> String {
+        let out = |m: &super::workers::Member| m.conn.is_some() && m.isolation == Isolation::Out;
+        match self.fleet.iter().filter(|(_, m)| out(m)).count() {
+            0 => String::new(),
+            n => format!("; {n} in quarantine: see `outlast recovery patterns`"),
         }
     }
 

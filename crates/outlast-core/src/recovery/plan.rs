@@ -108,9 +108,15 @@ pub fn plan(s: &Situation<'_>) -> Plan {
         return give_up(s, &format!("{n} workers died with it, and it must not kill more"));
     }
     let mut passed = Vec::new();
-    for rung in s.ladders.ladder(s.class, s.hardware) {
+    let ladder = s.ladders.ladder(s.class, s.hardware);
+    // Where nothing else is wanted, it is done each time.
+    let again = ladder == [Strategy::ImmediateRetry];
+    for rung in ladder {
         match rung {
             Strategy::Escalation => return give_up(s, "the table says so"),
+            Strategy::ImmediateRetry if again => {
+                return Plan::new(*rung, "it is tried again at once");
+            }
             rung => match climb(s, *rung) {
                 Ok(plan) => return plan,
                 Err(why) => passed.push(format!("{}: {why}", rung.as_str())),
@@ -352,6 +358,8 @@ mod tests {
         let kind = Blame { task_type: 4, ..Blame::default() };
         let done = play(&task, device, gpu, 3, MANY, kind);
         assert!(!words(&done).contains(&"different_worker"), "{:?}", words(&done));
+        let lost = play(&task, FailureClass::WorkerLost, gpu, 3, ALONE, Blame::default());
+        assert_eq!(words(&lost)[..3], ["immediate_retry"; 3]);
         let killer = Blame { killed: 3, ..Blame::default() };
         let done = play(&task, FailureClass::WorkerCrash, gpu, 9, MANY, killer);
         assert_eq!(words(&done), ["escalation"]);
