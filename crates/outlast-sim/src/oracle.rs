@@ -83,6 +83,9 @@ impl Oracle {
                 CoordRecord::Requeued { task, .. } | CoordRecord::Retried { task, .. } => {
                     self.earliest.remove(task);
                 }
+                CoordRecord::TasksRemoved { tasks, .. } => {
+                    tasks.iter().for_each(|task| drop(self.earliest.remove(task)));
+                }
                 CoordRecord::Assigned { task, epoch, .. } => {
                     let Some(wait) = self.earliest.remove(task) else { continue };
                     // Its worker runs it still: then there is nothing to wait for.

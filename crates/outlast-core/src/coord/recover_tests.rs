@@ -65,7 +65,7 @@ impl Rig {
     }
     fn submit(&mut self, id: &str, spec: serde_json::Value) {
         let spec = TaskSpec::from_json(spec.to_string().as_bytes()).unwrap();
-        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None };
+        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None, former: 0 };
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
         self.drain();
     }
@@ -237,6 +237,7 @@ fn a_delayed_retry_waits_also_over_a_restart() {
         checkpoints: Vec::new(),
         state_version: (0, 0),
         recovery: Some(state.clone()),
+        after: 0,
     };
     let snapshot = CoordSnapshot { tasks: vec![row], ..Default::default() };
     let mut again = Rig::from(snapshot, 1_500);

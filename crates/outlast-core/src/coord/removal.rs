@@ -49,6 +49,7 @@ impl Coordinator {
             Request::Forget(_)
             | Request::Prune { .. }
             | Request::Remove { .. }
+            | Request::Recovery(_)
             | Request::Drain { .. } => {}
         }
         request

@@ -1,7 +1,7 @@
 //! What becomes of tasks: assignment, start, outcome, loss, end.
 
-use super::removal::is_own;
 use super::recover::Next;
+use super::removal::is_own;
 use super::{Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, TaskState};
 use crate::recovery::{TaskRecovery, knobs};

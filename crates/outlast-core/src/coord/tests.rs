@@ -442,6 +442,7 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
         lost: true,
         checkpoints: Vec::new(),
         state_version: (0, 0),
+        recovery: None,
     };
 
     r.c.on_request(r.now(), 2, Request::Remove { known: vec![row.clone()], before: 0 });

@@ -6,7 +6,8 @@ use outlast_core::records::TaskState;
 use outlast_sqlite::Kind;
 
 /// "OLC", 1
-pub(crate) const KIND: Kind = db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY]);
+pub(crate) const KIND: Kind =
+    db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY]);
 
 // The newest attempts of tasks that were removed: a new task of such an id goes on from there.
 const V3: &str = "
