@@ -84,7 +84,7 @@ impl Oracle {
                     self.earliest.remove(task);
                 }
                 CoordRecord::TasksRemoved { tasks, .. } => {
-                    tasks.iter().for_each(|task| drop(self.earliest.remove(task)));
+                    self.earliest.retain(|task, _| !tasks.contains(task));
                 }
                 CoordRecord::Assigned { task, epoch, .. } => {
                     let Some(wait) = self.earliest.remove(task) else { continue };
