@@ -1,5 +1,5 @@
-//! What follows a failure. Pure: evidence becomes a class ([`classify`]), and class, hardware,
-//! history and fleet become an action with its reason ([`plan`]), driven by a table that users
+//! What follows a failure. Pure: evidence becomes a class ([`mod@classify`]), and class, hardware,
+//! history and fleet become an action with its reason ([`mod@plan`]), driven by a table that users
 //! read and override ([`table`]). [`knobs`] moves a task's settings, [`patterns`] looks at what
 //! failures have in common. The coordinator's `recover` module asks, and carries out.
 
