@@ -1,9 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-<<<<<<< HEAD
-.PHONY: help test demo sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
-=======
-.PHONY: help test demo demo-hardware sim torture bench fmt lint doc arrows deny unit tools python test-python
->>>>>>> 544b0f3 (Simulator plants hardware failures; a demo recovers from one)
+.PHONY: help test demo demo-hardware sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
 
 SEEDS ?= 2000
 SECONDS ?= 600

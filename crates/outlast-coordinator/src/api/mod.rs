@@ -4,11 +4,8 @@
 mod blobs;
 mod control;
 mod problem;
-<<<<<<< HEAD
-mod results;
-=======
 mod recovery;
->>>>>>> 0b6dd7f (Recovery: a planner decides what follows a failure)
+mod results;
 mod submit;
 mod tasks;
 mod told;
