@@ -259,6 +259,7 @@ impl State {
                             let _ = tx.send(Ok(response));
                         }
                     }
+                    Output::News(_) => {}
                 }
             }
             let Some(conn) = self.slow.pop() else { return };

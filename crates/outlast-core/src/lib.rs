@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod coord;
 pub mod health;
 pub mod ids;
+pub mod quality;
 pub mod records;
 pub mod requires;
 pub mod retention;

@@ -26,8 +26,10 @@ macro_rules! documents {
     )*};
 }
 
+mod quality;
 mod told;
 
+pub use quality::*;
 pub use told::*;
 
 documents! {

@@ -6,6 +6,7 @@
 
 mod admission;
 mod control;
+mod links;
 mod lookup;
 mod outbox;
 mod reconcile;
@@ -23,6 +24,7 @@ use crate::requires::Requires;
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
+pub use links::{LinkChange, LinkNews, LinkSample, Tally};
 pub use lookup::Lookup;
 use outlast_wire::{TaskSpec, v2};
 pub use removal::may_come_again;
@@ -96,6 +98,8 @@ pub enum Output {
     Persist(Batch<CoordRecord>),
     /// Answer a request.
     Reply(RequestId, Response),
+    /// Tell those who watch; nothing rests on it.
+    News(LinkNews),
 }
 
 /// What happened since the start, for metrics.

@@ -1,7 +1,7 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
-use super::ConnId;
+use super::{ConnId, Tally};
 use crate::records::WorkerRow;
 use crate::scheduler::{Scheduler, WorkerKey};
 use crate::{AttemptId, Epoch, Millis, TaskId};
@@ -80,6 +80,8 @@ pub(super) struct Member {
     pub used: u64,
     /// Mean duration of its recent tasks in milliseconds.
     pub typical_ms: Option<f64>,
+    /// What became of its tasks.
+    pub tally: Tally,
 }
 
 /// The durable lanes, in the order of `Member::cursors`.
@@ -117,7 +119,7 @@ impl Member {
             n => slots + u64::from(n),
         }
     }
-    fn state(&self) -> WorkerState {
+    pub fn state(&self) -> WorkerState {
         match (self.conn, self.draining || self.row.drained, self.attempts.is_empty()) {
             (Some(_), true, _) => WorkerState::Draining,
             (Some(_), false, _) => WorkerState::Connected,
@@ -139,6 +141,7 @@ impl Member {
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
+        self.tally.add(outcome);
         if outcome.started_at_ms > 0 {
             let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
             self.typical_ms = Some(self.typical_ms.map_or(ms, |old| old * 0.9 + ms * 0.1));
@@ -175,6 +178,7 @@ impl Fleet {
             attempts: BTreeMap::new(),
             used: 0,
             typical_ms: None,
+            tally: Tally::default(),
         };
         self.members.insert(key, member);
         key
