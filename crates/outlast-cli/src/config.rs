@@ -43,6 +43,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "task_ttl",
             "max_ended",
             "admit_per_second",
+            "history_budget",
         ],
     ),
 ];

@@ -5,6 +5,7 @@ use crate::blobs::BlobShelf;
 use crate::clock;
 use crate::link::{LinkTx, ToLink};
 use crate::look::Look;
+use crate::quality::Quality;
 use crate::writer::Health;
 use outlast_core::TaskId;
 use outlast_core::coord::{ConnId, Coordinator, Output, Request, RequestId, Response, Submission};
@@ -103,6 +104,7 @@ pub(crate) struct Sources {
     pub reader: CoordReader,
     pub blobs: BlobShelf,
     pub health: Arc<watch::Sender<Health>>,
+    pub quality: Arc<Quality>,
 }
 
 /// Starts the thread. It ends on `Report::Stop`, after everything decided was handed to the
@@ -116,9 +118,10 @@ pub(crate) fn start(
     let (inputs, rx) = mpsc::channel(INPUTS);
     let runtime = tokio::runtime::Handle::current();
     let (links, asked) = (HashMap::new(), HashMap::new());
-    let Sources { reader, blobs, health } = sources;
+    let Sources { reader, blobs, health, quality } = sources;
     let look = Look::new(reader, blobs);
-    let state = State { core, look, health, batches, links, asked, last: 0, slow: Vec::new() };
+    let slow = Vec::new();
+    let state = State { core, look, health, quality, batches, links, asked, last: 0, slow };
     let thread = std::thread::Builder::new()
         .name("core".into())
         .spawn(move || runtime.block_on(state.run(rx, reports)))?;
@@ -129,6 +132,7 @@ struct State {
     core: Coordinator,
     look: Look,
     health: Arc<watch::Sender<Health>>,
+    quality: Arc<Quality>,
     batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
     links: HashMap<ConnId, LinkTx>,
     asked: HashMap<RequestId, oneshot::Sender<Answer>>,
@@ -259,7 +263,7 @@ impl State {
                             let _ = tx.send(Ok(response));
                         }
                     }
-                    Output::News(_) => {}
+                    Output::News(news) => self.quality.on_news(news),
                 }
             }
             let Some(conn) = self.slow.pop() else { return };

@@ -554,6 +554,11 @@ impl Meter {
         self.rtt.recent(12)
     }
 
+    /// How the newest link that ended did so.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_deref()
+    }
+
     /// Milliseconds since the link ended against the worker's will; none while there is one.
     pub fn cut_off_ms(&self, now: Micros) -> Option<u64> {
         let wanted = self.end.as_ref().is_some_and(|e| e.1 == LinkCause::LinkStopped);
