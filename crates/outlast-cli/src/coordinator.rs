@@ -1,6 +1,6 @@
 //! `outlast coordinator`.
 
-use crate::{Context, Usage, args, config};
+use crate::{Context, Usage, alerts, args, config};
 use outlast_coordinator::{
     BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles, WatchConfig,
 };
@@ -139,7 +139,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     };
     let default = WatchConfig::default();
     let budget = args.history_budget.or(file.bytes("coordinator", "history_budget"));
-    let watch = WatchConfig { history_budget: budget.unwrap_or(default.history_budget) };
+    let history_budget = budget.unwrap_or(default.history_budget);
+    let watch = WatchConfig { history_budget, alerts: alerts::configured(context)? };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     // Before anything may have to be ended cleanly.

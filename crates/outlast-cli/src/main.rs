@@ -1,5 +1,6 @@
 //! The `outlast` command. Each module has one subcommand; this one has what all share.
 
+mod alerts;
 mod args;
 mod backup;
 mod chaos;

@@ -27,5 +27,6 @@ mod writer;
 
 pub use api::openapi;
 pub use backup::{BackupError, BackupInfo, backup, restore};
+pub use quality::{AlertConfig, WebhookConfig};
 pub use retention::RetentionConfig;
 pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles, WatchConfig};

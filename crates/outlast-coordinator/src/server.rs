@@ -8,7 +8,7 @@ use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
 use crate::listen::{self, Plain, Tls};
 use crate::logs::Logs;
-use crate::quality::{self, Former, History, Quality};
+use crate::quality::{self, AlertConfig, Former, History, Quality};
 use crate::readers::Readers;
 use crate::retention::{self, RetentionConfig};
 use crate::writer::{self, Health};
@@ -62,11 +62,13 @@ pub struct Config {
 pub struct WatchConfig {
     /// Bytes of disk that the history of links may take; 256 MB.
     pub history_budget: u64,
+    /// When people are warned, and where.
+    pub alerts: AlertConfig,
 }
 
 impl Default for WatchConfig {
     fn default() -> Self {
-        WatchConfig { history_budget: 256_000_000 }
+        WatchConfig { history_budget: 256_000_000, alerts: AlertConfig::default() }
     }
 }
 
@@ -146,6 +148,9 @@ pub enum StartError {
     /// The TLS files cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
+    /// The alerts cannot be configured so.
+    #[error("alerts: {0}")]
+    Alerts(String),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -235,7 +240,14 @@ impl Coordinator {
         let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
         let (history, keeper) =
             History::start(&Config::history_file(dir), config.watch.history_budget);
-        let quality = Arc::new(Quality::new(config.core.heartbeat_interval, history, former));
+        let quality = Quality::new(
+            config.core.heartbeat_interval,
+            history,
+            former,
+            &config.watch.alerts,
+            watchers.clone(),
+        );
+        let quality = Arc::new(quality.map_err(StartError::Alerts)?);
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
         let coordinator_id = core.id().to_string();
         let (reports, reported) = mpsc::unbounded_channel();

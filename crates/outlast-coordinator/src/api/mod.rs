@@ -80,6 +80,7 @@ pub(crate) type App = Arc<Shared>;
         quality::metrics,
         quality::timeline,
         quality::fleet,
+        quality::alerts,
         watch::events,
         watch::info,
         watch::healthz,
@@ -128,6 +129,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/workers/{name}/metrics", get(quality::metrics))
         .route("/api/v1/workers/{name}/timeline", get(quality::timeline))
         .route("/api/v1/fleet", get(quality::fleet))
+        .route("/api/v1/alerts", get(quality::alerts))
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))

@@ -11,8 +11,8 @@ use outlast_core::coord::LinkSample;
 use outlast_core::quality::{Meter, Point, Summary};
 use outlast_store::{Resolution, Role};
 use outlast_wire::api::{
-    Disconnect, FleetColumns, FleetPage, LinkQuality, MAX_FLEET, MetricSeries, Problem, RttView,
-    WorkerMetrics, WorkerTimeline,
+    AlertList, Disconnect, FleetColumns, FleetPage, LinkQuality, MAX_FLEET, MetricSeries, Problem,
+    RttView, WorkerMetrics, WorkerTimeline,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -292,6 +292,34 @@ pub(crate) async fn timeline(
         intervals,
         truncated,
     }))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Wanted {
+    worker: Option<String>,
+    state: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Alerts that stand, newest first, then the newest that were cleared (at most 1,000, since the
+/// coordinator started); and the rules. Events `alert` tell of each as it fires and is cleared.
+#[utoipa::path(get, path = "/api/v1/alerts", tag = "watch",
+    params(("worker" = Option<String>, Query, description = "name or store id"),
+        ("state" = Option<String>, Query, description = "firing or cleared"),
+        ("limit" = Option<usize>, Query, description = "1000 by default, at most 10000")),
+    responses((status = 200, body = AlertList)))]
+pub(crate) async fn alerts(
+    State(app): State<App>,
+    headers: HeaderMap,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<AlertList>, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let Query(q) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
+    if let Some(state) = q.state.as_deref().filter(|s| !matches!(*s, "firing" | "cleared")) {
+        return Err(Refusal::bad(&format!("state={state:?}: there are firing and cleared")));
+    }
+    let limit = q.limit.unwrap_or(1_000).clamp(1, 10_000);
+    Ok(Json(app.quality.alert_list(q.worker.as_deref(), q.state.as_deref(), limit)))
 }
 
 #[derive(Deserialize)]

@@ -50,6 +50,7 @@ impl Which {
         let kind = match what {
             Happened::Task { .. } => "task",
             Happened::Worker { .. } => "worker",
+            Happened::Alert(_) => "alert",
         };
         self.includes(kind)
             && match what {
@@ -57,7 +58,9 @@ impl Which {
                     self.task.as_deref().is_none_or(|t| t == &**id)
                         && self.prefix.as_deref().is_none_or(|p| id.starts_with(p))
                 }
-                Happened::Worker { .. } => self.task.is_none() && self.prefix.is_none(),
+                Happened::Worker { .. } | Happened::Alert(_) => {
+                    self.task.is_none() && self.prefix.is_none()
+                }
             }
     }
 }
@@ -133,6 +136,7 @@ async fn next(mut feed: Feed) -> Option<(Result<Arc<Happened>, u64>, Feed)> {
 
 fn event(what: &Happened) -> Result<Event, axum::Error> {
     match what {
+        Happened::Alert(alert) => Event::default().event("alert").json_data(alert),
         Happened::Task { id, event, epoch, worker, at, reason, state } => {
             Event::default().event("task").json_data(TaskEvent {
                 id: id.to_string(),

@@ -2,23 +2,29 @@
 //! the core once a second (`sampler`); its history (`history`, `timeline`). Decides nothing about
 //! workers or tasks, and nothing waits for it.
 
+mod alerts;
 mod history;
 mod sampler;
 mod tap;
 pub(crate) mod timeline;
+mod webhook;
 
 use crate::clock;
+use crate::events::Happened;
+use alerts::Alerts;
+pub use alerts::{AlertConfig, WebhookConfig};
 pub(crate) use history::History;
 use outlast_core::coord::{LinkChange, LinkNews};
 use outlast_core::quality::{Meter, Micros};
 use outlast_store::{LinkEntry, LinkEntryKind};
+use outlast_wire::api::AlertList;
 use outlast_wire::v2::LinkCause;
 pub(crate) use sampler::{Fleet, Row, run};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use tap::Tap;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// Workers whose seconds are kept, about 22 kB each: those that somebody looks at, and of those
 /// that are busy some.
@@ -69,21 +75,41 @@ pub(crate) struct Quality {
     interval: u64,
     pub history: History,
     pub fleet: watch::Sender<Arc<Fleet>>,
+    alerts: Mutex<Alerts>,
     started_at: i64,
     logged: Mutex<(i64, u32)>,
 }
 
 impl Quality {
     /// `interval` is the time between heartbeats in milliseconds.
-    pub fn new(interval: u64, history: History, former: HashMap<Arc<str>, Former>) -> Quality {
-        Quality {
+    ///
+    /// # Errors
+    /// When the alerts' configuration cannot be used.
+    pub fn new(
+        interval: u64,
+        history: History,
+        former: HashMap<Arc<str>, Former>,
+        config: &AlertConfig,
+        watchers: broadcast::Sender<Arc<Happened>>,
+    ) -> Result<Quality, String> {
+        Ok(Quality {
+            alerts: Mutex::new(Alerts::new(config, watchers)?),
             known: Mutex::new(Known { former, ..Known::default() }),
             interval,
             history,
             fleet: watch::Sender::new(Arc::default()),
             started_at: clock::wall(),
             logged: Mutex::default(),
-        }
+        })
+    }
+
+    fn alerts(&self) -> MutexGuard<'_, Alerts> {
+        self.alerts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Alerts that stand, newest first, then those that were cleared.
+    pub fn alert_list(&self, worker: Option<&str>, state: Option<&str>, limit: usize) -> AlertList {
+        self.alerts().list(worker, state, limit)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -171,6 +197,7 @@ impl Quality {
                 known.former.remove(&worker);
                 known.names.retain(|_, e| e.id != worker);
                 drop(known);
+                self.alerts().forget(&worker, at);
                 self.history.forget(worker);
             }
         }

@@ -1,6 +1,7 @@
 //! Once a second: a look at the core, a row for each worker, points of the seconds and minutes
 //! that have passed.
 
+use super::alerts::Samples;
 use super::{Entry, Quality, SECONDS};
 use crate::clock;
 use crate::driver::Driver;
@@ -117,13 +118,19 @@ impl Sampler {
                 entries.push(known.entries.get(&sample.row.store_id).cloned());
             }
         }
+        let mut alerts = quality.alerts();
+        alerts.begin();
         for (sample, entry) in samples.iter().zip(&entries) {
-            let mut row = measure(sample, entry.as_deref(), now, wall, &mut kept);
+            let (mut row, mut values) = measure(sample, entry.as_deref(), now, wall, &mut kept);
             if entry.is_none()
-                && let Some((_, cause, _)) = quality.former(&row.id)
+                && let Some((at, cause, _)) = quality.former(&row.id)
             {
                 row.cause = cause;
+                // It was there when the former process ended.
+                let away = wall.saturating_sub(quality.started_at).max(0) as f64 / 1000.0;
+                values[1] = at.is_none().then_some((away, 1));
             }
+            row.alert = alerts.judge(&row.id, &row.name, &values, now / 1000, wall);
             if self.first {
                 after_restart(quality, &row);
             }
@@ -147,6 +154,7 @@ impl Sampler {
             }
             rows.push(row);
         }
+        drop(alerts);
         self.minutes(quality, &entries, now, wall);
         let mut gone = old.gone.clone();
         if still_here < old.rows.len() {
@@ -206,7 +214,7 @@ fn measure(
     now: Micros,
     wall: i64,
     kept: &mut Kept,
-) -> Row {
+) -> (Row, Samples) {
     let mut row = Row {
         id: sample.row.store_id.clone(),
         name: sample.row.name.clone(),
@@ -224,7 +232,7 @@ fn measure(
         cause: LinkCause::LinkUnspecified,
         tick: 0,
     };
-    let Some(entry) = entry else { return row };
+    let Some(entry) = entry else { return (row, Samples::default()) };
     let mut meter = entry.meter();
     meter.count(sample.tally, sample.running);
     if matches!(sample.state, WorkerState::Connected | WorkerState::Draining) {
@@ -246,7 +254,15 @@ fn measure(
     row.stability = meter.stability(now) as f32;
     row.reconnects = meter.reconnects_per_minute(now);
     row.goodput = (goodput.0 as f32, goodput.1 as f32);
-    row
+    // In the order of `Measure::ALL`. A worker that is away has no latency.
+    let values = [
+        Some((f64::from(row.reconnects), 1)),
+        Some((meter.cut_off_ms(now).map_or(0.0, |ms| ms as f64 / 1000.0), 1)),
+        row.suspicion.map(|_| meter.recent_rtt()),
+        Some(sample.tally.recent()),
+        Some(meter.compression(now)),
+    ];
+    (row, values)
 }
 
 /// A worker that was there when the coordinator's former process ended, and is not now.

@@ -30,7 +30,7 @@ pub(crate) fn intervals(
         all.stop(stopped, began);
     }
     let mut found = all.done;
-    found.retain(|i| i.to.is_none_or(|end| end > from) && i.from < to);
+    found.retain(|i| i.to.is_none_or(|end| end > from) && i.from <= to);
     for i in &mut found {
         i.from = i.from.max(from);
         i.to = i.to.filter(|end| *end <= to).or((to < i.to.unwrap_or(i64::MAX)).then_some(to));
