@@ -98,6 +98,18 @@ async fn what_is_measured_survives_a_restart() {
         (&fleet["workers"]["name"], &fleet["workers"]["state"]),
         (&json!(["w"]), &json!(["connected"]))
     );
+    let (_, _, prom) = ask(&c, "GET", "/metrics", "", "").await;
+    let prom = prom.as_str().unwrap().to_owned();
+    for line in [
+        "outlast_heartbeats_lost_total 3",
+        "outlast_workers_by_rtt{le=\"+Inf\"} 1",
+        "outlast_worker_running{worker=\"w\"} 1",
+        "outlast_workers_with_alerts{severity=\"critical\"} 0",
+    ] {
+        assert!(prom.contains(line), "{line} in {prom}");
+    }
+    let (_, _, prom) = ask(&c, "GET", "/metrics?workers=0", "", "").await;
+    assert!(!prom.as_str().unwrap().contains("worker=\"w\""));
     c.shutdown().await;
     drop(w);
 

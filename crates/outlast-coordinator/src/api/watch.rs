@@ -5,6 +5,7 @@ use super::{App, Refusal};
 use crate::clock::{self, text};
 use crate::events::Happened;
 use crate::metrics::{self, Sample};
+use crate::quality::prom;
 use crate::writer::Health;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -193,18 +194,28 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     Ok("ready\n")
 }
 
-/// Prometheus metrics.
-#[utoipa::path(get, path = "/metrics", tag = "watch", responses((status = 200, content_type = "text/plain")))]
+#[derive(Deserialize)]
+pub(crate) struct Series {
+    workers: Option<usize>,
+}
+
+/// Prometheus metrics. Series of single workers are there while there are no more than 50, or of
+/// so many as `workers` says (1,000 at most).
+#[utoipa::path(get, path = "/metrics", tag = "watch",
+    params(("workers" = Option<usize>, Query, description = "workers with series of their own")), responses((status = 200, content_type = "text/plain")))]
 pub(crate) async fn metrics(
     State(app): State<App>,
     headers: HeaderMap,
+    query: Result<Query<Series>, QueryRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
+    let Query(series) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let sample = app.driver.look(Sample::of).await.map_err(|_| Refusal::ending())?;
     let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
     let writable = *app.health.borrow() == Health::Good;
     let usage = blocking(&app, |blobs| Ok(blobs.usage())).await?;
     let collected = app.shelf.totals();
-    let text = metrics::render(&sample, counts, writable, usage, collected);
+    let mut text = metrics::render(&sample, counts, writable, usage, collected);
+    text += &prom::render(&app.quality, series.workers);
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

@@ -4,6 +4,7 @@
 
 mod alerts;
 mod history;
+pub(crate) mod prom;
 mod sampler;
 mod tap;
 pub(crate) mod timeline;
@@ -15,7 +16,7 @@ use alerts::Alerts;
 pub use alerts::{AlertConfig, WebhookConfig};
 pub(crate) use history::History;
 use outlast_core::coord::{LinkChange, LinkNews};
-use outlast_core::quality::{Meter, Micros};
+use outlast_core::quality::{Meter, Micros, Totals};
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::AlertList;
 use outlast_wire::v2::LinkCause;
@@ -76,6 +77,8 @@ pub(crate) struct Quality {
     pub history: History,
     pub fleet: watch::Sender<Arc<Fleet>>,
     alerts: Mutex<Alerts>,
+    /// Counts of workers that were forgotten.
+    forgotten: Mutex<Totals>,
     started_at: i64,
     logged: Mutex<(i64, u32)>,
 }
@@ -99,6 +102,7 @@ impl Quality {
             history,
             fleet: watch::Sender::new(Arc::default()),
             started_at: clock::wall(),
+            forgotten: Mutex::default(),
             logged: Mutex::default(),
         })
     }
@@ -193,10 +197,14 @@ impl Quality {
             }
             LinkChange::Forgotten => {
                 let mut known = self.known();
-                known.entries.remove(&worker);
+                let entry = known.entries.remove(&worker);
                 known.former.remove(&worker);
                 known.names.retain(|_, e| e.id != worker);
                 drop(known);
+                if let Some(entry) = entry {
+                    let mut sums = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+                    sums.add(entry.meter().totals());
+                }
                 self.alerts().forget(&worker, at);
                 self.history.forget(worker);
             }

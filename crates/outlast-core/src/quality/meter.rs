@@ -52,6 +52,20 @@ pub struct Totals {
     pub tally: Tally,
 }
 
+impl Totals {
+    /// Adds what was counted of a link elsewhere; not what became of tasks.
+    pub fn add(&mut self, other: &Totals) {
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self.bulk += other.bulk;
+        self.messages_up += other.messages_up;
+        self.messages_down += other.messages_down;
+        self.errors += other.errors;
+        self.reconnects += other.reconnects;
+        self.lost += other.lost;
+    }
+}
+
 /// Since when a point is measured.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
