@@ -8,11 +8,13 @@ mod config;
 mod coordinator;
 mod demo;
 mod doctor;
+mod draw;
 mod fetch;
 mod intask;
 mod keeper;
 mod keys;
 mod output;
+mod show;
 mod steer;
 mod submit;
 mod tasks;
@@ -98,7 +100,7 @@ enum Command {
         what: Option<workers::WorkersCommand>,
     },
     /// Watch workers and tasks, live
-    Watch,
+    Watch(watch::Args),
     /// Manage the coordinator's API keys (on its machine)
     Keys(keys::Args),
     /// Copy the coordinator's data while it runs (on its machine)
@@ -241,7 +243,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
             None => intask::run(context.json(), what).await,
         },
         Command::Workers { what } => workers::run(context, what).await,
-        Command::Watch => watch::run(context).await,
+        Command::Watch(args) => watch::run(context, args).await,
         Command::Keys(args) => keys::run(context, args),
         Command::Backup(args) => backup::backup(context, args),
         Command::Restore(args) => backup::restore(context, args),

@@ -19,6 +19,7 @@
 
 mod client;
 mod steer;
+mod watch;
 #[cfg(feature = "worker")]
 pub mod worker;
 
