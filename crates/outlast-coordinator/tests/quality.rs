@@ -162,6 +162,27 @@ async fn resync_lasts_until_what_is_owed_was_applied() {
 }
 
 #[tokio::test]
+async fn the_fleet_comes_in_pages_and_forgets_the_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let mut held = Vec::new();
+    for name in ["c", "a", "b"] {
+        held.push(FakeWorker::join(&c, hello(name, &format!("s-{name}"), 1), Vec::new()).await);
+    }
+    until(&c, "/api/v1/fleet", |f| f["workers"]["name"] == json!(["a", "b", "c"])).await;
+    let page = get(&c, "/api/v1/fleet?limit=2").await.1;
+    assert_eq!((&page["workers"]["id"], &page["next"]), (&json!(["s-a", "s-b"]), &json!("b")));
+    let page = get(&c, "/api/v1/fleet?limit=2&cursor=b").await.1;
+    assert_eq!((&page["workers"]["name"], &page["next"]), (&json!(["c"]), &json!(null)));
+    drop(held.remove(1));
+    until(&c, "/api/v1/fleet", |f| f["workers"]["state"][0] == "away").await;
+    assert_eq!(send(&c, "DELETE", "/api/v1/workers/a", "", b"").await.status, 204);
+    until(&c, "/api/v1/fleet", |f| f["workers"]["name"] == json!(["b", "c"])).await;
+    assert_eq!(get(&c, "/api/v1/workers/a/metrics").await.0, 404);
+    c.shutdown().await;
+}
+
+#[tokio::test]
 async fn mistakes_in_questions_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let c = Coordinator::start(config(dir.path())).await.unwrap();

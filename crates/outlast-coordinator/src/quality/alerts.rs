@@ -135,11 +135,11 @@ impl Alerts {
     }
 
     /// A worker was forgotten: what stood of it is over.
-    pub fn forget(&mut self, id: &Arc<str>, wall: i64) {
+    pub fn forget(&mut self, id: &Arc<str>, name: &Arc<str>, wall: i64) {
         let Some(phases) = self.phases.remove(id) else { return };
         for (n, phase) in phases.iter().enumerate() {
             if let Some(Phase::Firing { worst, .. }) = phase {
-                self.change(id, id, n, Change::Cleared(*worst), wall);
+                self.change(id, name, n, Change::Cleared(*worst), wall);
             }
         }
     }

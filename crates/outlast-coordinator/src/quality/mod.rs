@@ -205,7 +205,6 @@ impl Quality {
                     let mut sums = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
                     sums.add(entry.meter().totals());
                 }
-                self.alerts().forget(&worker, at);
                 self.history.forget(worker);
             }
         }

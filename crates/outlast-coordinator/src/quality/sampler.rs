@@ -10,7 +10,7 @@ use outlast_core::quality::Micros;
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::FleetTotals;
 use outlast_wire::v2::LinkCause;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -158,13 +158,12 @@ impl Sampler {
         self.minutes(quality, &entries, now, wall);
         let mut gone = old.gone.clone();
         if still_here < old.rows.len() {
-            let here: std::collections::HashSet<&Arc<str>> = rows.iter().map(|r| &r.id).collect();
-            gone.extend(
-                old.rows.iter().filter(|r| !here.contains(&r.id)).map(|r| (tick, r.id.clone())),
-            );
-            while gone.len() > GONE {
-                gone.pop_front();
+            let here: HashSet<&Arc<str>> = rows.iter().map(|r| &r.id).collect();
+            for row in old.rows.iter().filter(|r| !here.contains(&r.id)) {
+                quality.alerts().forget(&row.id, &row.name, wall);
+                gone.push_back((tick, row.id.clone()));
             }
+            gone.drain(..gone.len().saturating_sub(GONE));
         }
         self.first = false;
         let totals = totals(&rows);

@@ -133,9 +133,9 @@ impl Resync {
 }
 
 impl Coordinator {
-    /// All workers at this moment.
+    /// All workers at this moment, by name.
     pub fn samples(&self) -> Vec<LinkSample> {
-        self.fleet.iter().map(|(_, member)| member.sample()).collect()
+        self.fleet.by_names().map(Member::sample).collect()
     }
 
     /// One worker at this moment, by name or store id.

@@ -231,8 +231,11 @@ impl Fleet {
     pub fn named(&self, name_or_store: &str) -> Option<WorkerKey> {
         self.by_name(name_or_store).or_else(|| self.by_store(name_or_store))
     }
+    pub fn by_names(&self) -> impl Iterator<Item = &Member> {
+        self.names.values().map(|k| &self.members[k])
+    }
     pub fn views(&self) -> Vec<WorkerView> {
-        self.names.values().map(|k| self.members[k].view()).collect()
+        self.by_names().map(Member::view).collect()
     }
     pub fn view(&self, name_or_store: &str) -> Option<WorkerView> {
         let key = self.named(name_or_store)?;

@@ -1,10 +1,14 @@
 //! All that is measured of one worker: fed by whoever moves its frames, and by the core's news of
 //! its link.
 
-use super::{Micros, Phi, Point, Rate, Rtt, RttWindow};
+mod points;
+mod summary;
+
+use super::{Micros, Phi, Point, Rate, RttWindow};
 use crate::coord::{ConnId, Tally};
 use outlast_wire::v2::{LinkCause, LinkReport};
 use std::collections::VecDeque;
+pub use summary::Summary;
 
 /// Goodput is measured over about so long.
 const GOODPUT: Micros = 10_000_000;
@@ -131,49 +135,6 @@ pub struct Meter {
     running: u32,
     minute: Mark,
     seconds: Option<Box<Seconds>>,
-}
-
-/// What is said of a worker at a moment.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// Counts.
-    pub totals: Totals,
-    /// Round-trip times.
-    pub rtt: Option<Rtt>,
-    /// Mean of the newest dozen, in milliseconds, and how many these are.
-    pub rtt_recent: (f64, u32),
-    /// The worker's own newest measurement, in milliseconds.
-    pub worker_rtt_ms: u32,
-    /// φ; none without a link.
-    pub suspicion: Option<f64>,
-    /// Milliseconds since something was heard; none without a link.
-    pub silent_ms: Option<u64>,
-    /// Milliseconds since the link ended; none while there is one or was none.
-    pub gone_ms: Option<u64>,
-    /// Returns within the last minute.
-    pub reconnects_per_minute: u32,
-    /// Dials, welcomes, and dials that failed.
-    pub dials: (u64, u64, u64),
-    /// Returns, the mean time that they took, and the longest, in milliseconds.
-    pub reconnect_ms: Option<(u64, f64, u64)>,
-    /// Share of the time with a link.
-    pub stability: f64,
-    /// Share of recent heartbeats that never arrived.
-    pub loss: Option<f64>,
-    /// Bytes per second from the worker.
-    pub goodput_up: f64,
-    /// Bytes per second to the worker.
-    pub goodput_down: f64,
-    /// Milliseconds that the newest resynchronisation took; none while it goes on.
-    pub resync_ms: Option<u64>,
-    /// How the newest link that ended did so.
-    pub end: Option<End>,
-    /// Links that ended, by cause.
-    pub causes: Vec<(LinkCause, u32)>,
-    /// Ratio of recent messages that were compressed, and how many these were.
-    pub compression: (Option<f64>, f64),
-    /// Checkpoints that tasks read back.
-    pub restored: u64,
 }
 
 /// A frame as it travelled.
@@ -393,195 +354,5 @@ impl Meter {
     /// What became of its tasks so far, and how many run.
     pub fn count(&mut self, tally: Tally, running: u32) {
         (self.totals.tally, self.running) = (tally, running);
-    }
-
-    fn connected_ms(&self, now: Micros) -> u64 {
-        let open = self.link.as_ref().map_or(0, |l| now.saturating_sub(l.since) / 1000);
-        self.totals.connected_ms + open
-    }
-
-    /// The point since the mark, which moves to now.
-    fn take(&self, mark: Mark, now: Micros) -> (Point, Mark) {
-        let (new, old) = (&self.totals, &mark.totals);
-        let small = |a: u64, b: u64| u32::try_from(a.saturating_sub(b)).unwrap_or(u32::MAX);
-        let connected_ms = self.connected_ms(now);
-        let point = Point {
-            span_ms: small(now / 1000, mark.at / 1000),
-            connected_ms: small(connected_ms, mark.connected_ms),
-            rtt_count: small(new.rtt.0, old.rtt.0),
-            rtt_us: new.rtt.1 - old.rtt.1,
-            rtt_max_us: mark.rtt_max_us,
-            suspicion: mark.suspicion,
-            bytes_up: new.bytes_up + new.bulk - old.bytes_up - old.bulk,
-            bytes_down: new.bytes_down - old.bytes_down,
-            messages: small(
-                new.messages_up + new.messages_down,
-                old.messages_up + old.messages_down,
-            ),
-            reconnects: small(new.reconnects, old.reconnects),
-            lost: small(new.lost, old.lost),
-            executed: small(new.tally.executed, old.tally.executed),
-            failed: small(new.tally.failed(), old.tally.failed()),
-            checkpoints: small(new.tally.checkpoints, old.tally.checkpoints),
-            running: self.running,
-        };
-        let mark =
-            Mark { at: now, totals: self.totals, connected_ms, rtt_max_us: 0, suspicion: 0.0 };
-        (point, mark)
-    }
-
-    /// A second has passed, by the Unix time `second`. Says the suspicion, if there is a link.
-    pub fn on_second(&mut self, now: Micros, second: i64) -> Option<f64> {
-        let silent = self.link.as_ref().map(|l| now.saturating_sub(l.heard) as f64 / 1000.0);
-        let phi = silent.map(|silent| self.suspect(silent));
-        if let Some(mut s) = self.seconds.take() {
-            let (point, mark) = self.take(s.mark, now);
-            s.mark = mark;
-            // Seconds that nobody measured are empty, up to a whole ring of them.
-            let missed = (second - s.newest - 1).clamp(0, SECONDS as i64);
-            for point in std::iter::repeat_n(Point::default(), missed as usize).chain([point]) {
-                if s.points.len() == SECONDS {
-                    s.points.pop_front();
-                }
-                s.points.push_back(point);
-            }
-            s.newest = second;
-            self.seconds = Some(s);
-        }
-        phi
-    }
-
-    /// The point of the minute that ends.
-    pub fn on_minute(&mut self, now: Micros) -> Point {
-        let (point, mark) = self.take(self.minute, now);
-        self.minute = mark;
-        point
-    }
-
-    /// The point of the minute that goes on.
-    pub fn this_minute(&self, now: Micros) -> Point {
-        self.take(self.minute, now).0
-    }
-
-    /// Begins to keep points of seconds, or ends it.
-    pub fn keep_seconds(&mut self, now: Micros, second: i64, on: bool) {
-        match (on, &self.seconds) {
-            (false, _) => self.seconds = None,
-            (true, Some(_)) => {}
-            (true, None) => {
-                let (_, mark) = self.take(Mark::default(), now);
-                let points = VecDeque::with_capacity(SECONDS);
-                self.seconds = Some(Box::new(Seconds { mark, points, newest: second }));
-            }
-        }
-    }
-
-    /// Whether points of seconds are kept.
-    pub fn keeps_seconds(&self) -> bool {
-        self.seconds.is_some()
-    }
-
-    /// Points of seconds and their Unix seconds, oldest first.
-    pub fn seconds(&self) -> impl Iterator<Item = (i64, &Point)> {
-        let all = self.seconds.as_deref();
-        let first = all.map_or(0, |s| s.newest + 1 - s.points.len() as i64);
-        (first..).zip(all.into_iter().flat_map(|s| &s.points))
-    }
-
-    /// Counts since the coordinator started.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
-    /// Everything at this moment.
-    pub fn summary(&self, now: Micros) -> Summary {
-        let silent = self.link.as_ref().map(|l| now.saturating_sub(l.heard));
-        let (attempts, welcomes, failures, count, sum, max) = match &self.report {
-            Some(r) => {
-                let (sum, max) = (r.reconnect_ms + r.outage_ms, r.reconnect_max_ms);
-                let count = r.reconnects + u64::from(r.outage_ms > 0);
-                (r.attempts, r.welcomes + 1, r.failures, count, sum, max.max(r.outage_ms))
-            }
-            None => {
-                let seen = self.totals.reconnects + u64::from(self.link.is_some());
-                (seen, seen, 0, 0, 0, 0)
-            }
-        };
-        let (up, down) = self.times(now);
-        let (beats, lost) = (self.beats.sum(now, RECENT), self.lost.sum(now, RECENT));
-        let packed = self.packed.sum(now, RECENT);
-        let packs = self.packs.sum(now, RECENT);
-        Summary {
-            totals: self.totals,
-            rtt: self.rtt.summary(),
-            rtt_recent: self.rtt.recent(12),
-            worker_rtt_ms: self.worker_rtt_ms,
-            suspicion: silent.map(|us| self.phi.suspicion(us as f64 / 1000.0)),
-            silent_ms: silent.map(|us| us / 1000),
-            gone_ms: self.gone.map(|at| now.saturating_sub(at) / 1000),
-            reconnects_per_minute: self.reconnects_per_minute(now),
-            dials: (attempts, welcomes, failures),
-            reconnect_ms: (count > 0).then(|| (count, sum as f64 / count as f64, max)),
-            stability: if up + down == 0 { 1.0 } else { up as f64 / (up + down) as f64 },
-            loss: (beats > 0.1).then(|| lost / beats),
-            goodput_up: self.up.per_second(now, GOODPUT),
-            goodput_down: self.down.per_second(now, GOODPUT),
-            resync_ms: self.resync_ms,
-            end: self.end.as_deref().cloned(),
-            causes: self.causes.clone(),
-            compression: ((packs >= 0.5).then(|| self.raw.sum(now, RECENT) / packed), packs),
-            restored: self.restored,
-        }
-    }
-
-    /// Milliseconds with a link and without.
-    fn times(&self, now: Micros) -> (u64, u64) {
-        let open = |since: Option<Micros>| since.map_or(0, |at| now.saturating_sub(at) / 1000);
-        let up = self.up_ms + open(self.link.as_ref().map(|l| l.since));
-        (up, self.down_ms + open(self.gone))
-    }
-
-    /// Share of the time with a link.
-    pub fn stability(&self, now: Micros) -> f64 {
-        let (up, down) = self.times(now);
-        if up + down == 0 { 1.0 } else { up as f64 / (up + down) as f64 }
-    }
-
-    /// Returns within the last minute.
-    pub fn reconnects_per_minute(&self, now: Micros) -> u32 {
-        let since = (now.saturating_sub(MINUTE) / 1_000_000) as u32;
-        self.returns.iter().filter(|at| **at > since || now < MINUTE).count() as u32
-    }
-
-    /// The newest round-trip time in milliseconds.
-    pub fn last_rtt(&self) -> Option<f32> {
-        self.rtt.last()
-    }
-
-    /// Bytes per second, from the worker and to it.
-    pub fn goodput(&self, now: Micros) -> (f64, f64) {
-        (self.up.per_second(now, GOODPUT), self.down.per_second(now, GOODPUT))
-    }
-
-    /// Mean of the newest round-trip times in milliseconds, and how many these are.
-    pub fn recent_rtt(&self) -> (f64, u32) {
-        self.rtt.recent(12)
-    }
-
-    /// How the newest link that ended did so.
-    pub fn end(&self) -> Option<&End> {
-        self.end.as_deref()
-    }
-
-    /// Milliseconds since the link ended against the worker's will; none while there is one.
-    pub fn cut_off_ms(&self, now: Micros) -> Option<u64> {
-        let wanted = self.end.as_ref().is_some_and(|e| e.1 == LinkCause::LinkStopped);
-        self.gone.filter(|_| !wanted).map(|at| now.saturating_sub(at) / 1000)
-    }
-
-    /// Compression ratio of recent messages, and how many these were.
-    pub fn compression(&self, now: Micros) -> (f64, u32) {
-        let (raw, packed) = (self.raw.sum(now, RECENT), self.packed.sum(now, RECENT));
-        (if packed > 0.0 { raw / packed } else { 1.0 }, self.packs.sum(now, RECENT) as u32)
     }
 }
