@@ -59,7 +59,7 @@ async fn what_is_measured_survives_a_restart() {
         disconnected_ms: 20_000,
         ..Default::default()
     };
-    let first = v2::Hello { link: Some(link), ..hello("w", "s", 1) };
+    let first = v2::Hello { link: Some(Box::new(link)), ..hello("w", "s", 1) };
     let mut w = FakeWorker::join(&c, first, Vec::new()).await;
     run_tasks(&c, &mut w, 0, 3, OutcomeKind::OutcomeSucceeded).await;
     run_tasks(&c, &mut w, 3, 1, OutcomeKind::OutcomeFailed).await;
@@ -149,7 +149,7 @@ async fn resync_lasts_until_what_is_owed_was_applied() {
     let dir = tempfile::tempdir().unwrap();
     let c = Coordinator::start(config(dir.path())).await.unwrap();
     let owed = vec![v2::Cursor { lane: Lane::Results.into(), seq: 2 }];
-    let link = Some(v2::LinkReport { owed, ..Default::default() });
+    let link = Some(Box::new(v2::LinkReport { owed, ..Default::default() }));
     let mut w = FakeWorker::join(&c, v2::Hello { link, ..hello("w", "s", 1) }, Vec::new()).await;
     let state = |t: &Value| t["intervals"].as_array().unwrap().last().unwrap()["state"].clone();
     w.tell(Lane::Results, outcome("unknown", 1, OutcomeKind::OutcomeSucceeded)).await;

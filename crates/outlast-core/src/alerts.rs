@@ -258,7 +258,8 @@ mod tests {
     fn each_rule_fires_and_clears_as_its_table_says() {
         use Change::{Cleared, Fired};
         let none = f64::NAN;
-        let cases: &[(Measure, &[(f64, usize)], &[(usize, Change)])] = &[
+        type Case<'a> = (Measure, &'a [(f64, usize)], &'a [(usize, Change)]);
+        let cases: &[Case<'_>] = &[
             // Above 3 a minute at once; between the limits it stands; cleared 30 s after it is good.
             (
                 Measure::Reconnects,

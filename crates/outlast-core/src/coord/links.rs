@@ -25,7 +25,7 @@ pub struct LinkNews {
 #[derive(Debug, Clone)]
 pub enum LinkChange {
     /// It said hello over this link, and was let in.
-    Connected(ConnId, Option<LinkReport>),
+    Connected(ConnId, Option<Box<LinkReport>>),
     /// It was told what it should hold, and what it owed has been applied; milliseconds since its
     /// hello.
     Resynced(Millis),

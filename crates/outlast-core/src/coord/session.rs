@@ -191,7 +191,7 @@ impl Coordinator {
         self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
         if let Some(state) = self.conns.get_mut(&conn) {
             state.worker = Some(key);
-            state.resync = Some(Resync::new(now.mono, report.as_ref()));
+            state.resync = Some(Resync::new(now.mono, report.as_deref()));
         }
         self.tell(now, key, LinkChange::Connected(conn, report));
         self.counters.welcomed += 1;

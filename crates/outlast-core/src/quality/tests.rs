@@ -48,7 +48,7 @@ fn what_went_missing_is_counted_once() {
     }
     m.lost(40 * S, 40_000, LinkCause::LinkSilent, "silent for 15 s");
     assert_eq!(m.totals().lost, 2, "the last one may have been on its way");
-    let report = LinkReport { beats: 8, outage_ms: 5_000, ..LinkReport::default() };
+    let report = Box::new(LinkReport { beats: 8, outage_ms: 5_000, ..LinkReport::default() });
     m.connected(45 * S, 2, Some(report));
     assert_eq!((m.totals().lost, m.totals().reconnects), (6, 1));
     let s = m.summary(46 * S);
@@ -110,7 +110,7 @@ fn the_worker_tells_what_only_it_knows() {
         disconnected_ms: 10_000,
         ..LinkReport::default()
     };
-    m.connected(S, 1, Some(report));
+    m.connected(S, 1, Some(Box::new(report)));
     let s = m.summary(S);
     assert_eq!(s.dials, (9, 4, 5));
     assert_eq!(s.reconnect_ms, Some((3, 3_000.0, 5_000)));

@@ -74,7 +74,7 @@ impl Worker {
             draining: self.ending != Ending::No,
             lost_reason: self.lost_why.1.clone(),
             lost_cause: self.lost_why.0.into(),
-            link: Some(self.report(now)),
+            link: Some(Box::new(self.report(now))),
         };
         self.outputs.push_back(Output::Send(Kind::Hello(hello)));
         self.send_inventory();

@@ -192,7 +192,7 @@ impl Meter {
     }
 
     /// It said hello over this link.
-    pub fn connected(&mut self, now: Micros, conn: ConnId, report: Option<LinkReport>) {
+    pub fn connected(&mut self, now: Micros, conn: ConnId, report: Option<Box<LinkReport>>) {
         self.close(now);
         if let Some(gone) = self.gone.take() {
             self.totals.reconnects += 1;
@@ -210,7 +210,7 @@ impl Meter {
                 self.lose(now, missed);
             }
         }
-        self.report = report.map(Box::new);
+        self.report = report;
         self.phi.restart();
         self.resync_ms = None;
         let flying = [(0, 0); FLYING];
