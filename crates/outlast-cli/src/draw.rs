@@ -49,12 +49,12 @@ pub(crate) const STATES: [(&str, char); 5] =
 
 /// The states from `from` to `to` as a bar, a state for each character: the worst that took at
 /// least a fifth of its time, so that a short cut is seen and does not hide the rest.
-pub(crate) fn bar<'a>(
-    intervals: &'a [Interval],
+pub(crate) fn bar(
+    intervals: &[Interval],
     from: i64,
     to: i64,
     width: usize,
-) -> Vec<(char, &'a str)> {
+) -> Vec<(char, &'static str)> {
     let cell = ((to - from).max(1) as f64 / width.max(1) as f64).max(1.0);
     let mut bar = Vec::with_capacity(width);
     for n in 0..width {
