@@ -200,7 +200,7 @@ impl State {
                 self.links.remove(&conn);
                 self.core.on_close(now, conn, cause, &reason);
             }
-            Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(kind)),
+            Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
             Input::Look(look) => look(&self.core),
             Input::Ask(ask, tx) => match self.request(ask) {
                 Ok(request) => {
@@ -251,7 +251,7 @@ impl State {
         loop {
             while let Some(output) = self.core.poll_output() {
                 match output {
-                    Output::Send(conn, kind) => self.send(conn, ToLink::Frame(kind)),
+                    Output::Send(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
                     Output::Close(conn, reason) => {
                         self.send(conn, ToLink::Close(reason));
                         self.links.remove(&conn);

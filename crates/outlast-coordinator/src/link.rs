@@ -23,7 +23,8 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What the driver wants of a link.
 pub(crate) enum ToLink {
-    Frame(Kind),
+    /// Boxed: each idle link holds room for 32 of these.
+    Frame(Box<Kind>),
     /// After what was sent.
     Close(String),
 }
@@ -132,9 +133,9 @@ async fn write(
         loop {
             match next {
                 ToLink::Frame(kind) => {
-                    let (beat, welcome) = (Tap::beat(&kind), matches!(kind, Kind::Welcome(_)));
+                    let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
                     let began = Instant::now();
-                    let (data, raw) = encode_sized(kind);
+                    let (data, raw) = encode_sized(*kind);
                     let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
                     tap.sent(Size { bytes: data.len(), raw, nanos }, beat, welcome);
                     if let Err(error) = sink.feed(Message::Binary(data)).await {

@@ -6,7 +6,8 @@ use outlast_core::quality::Point;
 use outlast_store::{LinkEntry, LinkStore, Resolution, StoreError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -30,7 +31,9 @@ enum Job {
 /// A way to the thread. Without one nothing is kept, and nothing is known.
 #[derive(Clone)]
 pub(crate) struct History {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<Sender<Job>>,
+    /// How many wait. The queue itself has no limit, since one that has takes all its room at once.
+    count: Arc<AtomicUsize>,
 }
 
 /// An answer, or why there is none.
@@ -46,24 +49,36 @@ impl History {
                     "{}: no history of links is kept: {error}; move the file away to begin anew",
                     path.display()
                 );
-                return (History { jobs: None }, None);
+                return (History::none(), None);
             }
         };
-        let (jobs, queue) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new()
-            .name("history".into())
-            .spawn(move || Keeper { store, waiting: Vec::new(), trouble: false }.run(&queue));
+        let (jobs, queue) = channel();
+        let count = Arc::new(AtomicUsize::new(0));
+        let waiting = count.clone();
+        let thread = std::thread::Builder::new().name("history".into()).spawn(move || {
+            let count = waiting;
+            Keeper { store, waiting: Vec::new(), trouble: false, count }.run(&queue);
+        });
         match thread {
-            Ok(thread) => (History { jobs: Some(jobs) }, Some(thread)),
+            Ok(thread) => (History { jobs: Some(jobs), count }, Some(thread)),
             Err(error) => {
                 tracing::warn!("no history of links is kept: {error}");
-                (History { jobs: None }, None)
+                (History::none(), None)
             }
         }
     }
 
+    fn none() -> History {
+        History { jobs: None, count: Arc::default() }
+    }
+
     fn put(&self, job: Job) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
+        let Some(jobs) = &self.jobs else { return false };
+        if self.count.fetch_add(1, Ordering::Relaxed) >= WAITING && !matches!(job, Job::End) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        jobs.send(job).is_ok()
     }
     pub fn link(&self, entry: LinkEntry) {
         self.put(Job::Link(entry));
@@ -115,13 +130,18 @@ struct Keeper {
     store: LinkStore,
     waiting: Vec<LinkEntry>,
     trouble: bool,
+    count: Arc<AtomicUsize>,
 }
 
 impl Keeper {
     fn run(mut self, queue: &Receiver<Job>) {
         let mut due = Instant::now() + ALIVE;
         loop {
-            match queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            let job = queue.recv_timeout(due.saturating_duration_since(Instant::now()));
+            if job.is_ok() {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
+            match job {
                 Ok(Job::Link(entry)) => {
                     self.waiting.push(entry);
                     due = due.min(Instant::now() + LATE);
