@@ -3,6 +3,7 @@
 
 mod cases;
 mod checkpoints;
+mod fleet;
 mod procs;
 mod storm;
 

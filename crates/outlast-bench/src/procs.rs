@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use outlast::Client;
-use outlast_coordinator::{Config, Coordinator, RetentionConfig};
+use outlast_coordinator::{Config, Coordinator, RetentionConfig, WatchConfig};
 use outlast_core::coord::CoordConfig;
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
@@ -21,8 +21,8 @@ pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
         // Long, since thousands of the benchmark's idle links answer no heartbeats.
         let core = CoordConfig { heartbeat_timeout: 300_000, ..Default::default() };
         let (listen, data_dir, blobs) = (addr.parse()?, dir.into(), Default::default());
-        let retention = RetentionConfig::default();
-        let config = Config { listen, data_dir, tls: None, core, blobs, retention };
+        let (retention, watch) = (RetentionConfig::default(), WatchConfig::default());
+        let config = Config { listen, data_dir, tls: None, core, blobs, retention, watch };
         let mut coordinator = Coordinator::start(config).await?;
         anyhow::bail!(coordinator.broken().await)
     })

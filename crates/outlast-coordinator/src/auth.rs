@@ -23,13 +23,18 @@ struct State {
     version: Option<u64>,
     checked: Option<Instant>,
     known: HashMap<String, Option<Role>>,
+    /// Requests that were refused, and when that was last told.
+    refused: u64,
+    told: Option<Instant>,
 }
 
 impl Auth {
     pub fn new(keys: Keys) -> Result<Auth, StoreError> {
         let needed = !keys.list_keys()?.is_empty();
         let (version, checked, known) = (None, None, HashMap::new());
-        Ok(Auth { state: Mutex::new(State { keys, needed, version, checked, known }) })
+        let (refused, told) = (0, None);
+        let state = State { keys, needed, version, checked, known, refused, told };
+        Ok(Auth { state: Mutex::new(state) })
     }
 
     /// Whether a key is needed.
@@ -41,6 +46,25 @@ impl Auth {
 
     /// Lets a request pass or says why not.
     pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
+        let checked = self.judge(headers, role);
+        if let Err(refusal) = &checked {
+            self.tell(refusal);
+        }
+        checked
+    }
+
+    /// Refusals go to the log, a line a second at most.
+    fn tell(&self, refusal: &Refusal) {
+        let mut state = self.lock();
+        state.refused += 1;
+        if state.told.is_none_or(|at| at.elapsed() >= FRESH) {
+            let (title, count) = (&refusal.problem.title, state.refused);
+            tracing::warn!("SECURITY a request was refused: {title} ({count} since the start)");
+            state.told = Some(Instant::now());
+        }
+    }
+
+    fn judge(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
         let mut state = self.lock();
         let unreadable = |e: StoreError| Refusal::store(&e.to_string());
         state.refresh().map_err(unreadable)?;

@@ -19,6 +19,7 @@ mod listen;
 mod logs;
 mod look;
 mod metrics;
+mod quality;
 mod readers;
 mod retention;
 mod server;
@@ -26,5 +27,6 @@ mod writer;
 
 pub use api::openapi;
 pub use backup::{BackupError, BackupInfo, backup, restore};
+pub use quality::{AlertConfig, WebhookConfig};
 pub use retention::RetentionConfig;
-pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles};
+pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles, WatchConfig};

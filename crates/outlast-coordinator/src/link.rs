@@ -3,14 +3,17 @@
 
 use crate::driver::{Driver, Input};
 use crate::logs::Logs;
+use crate::quality::{Quality, Tap};
+use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
+use outlast_core::quality::Size;
+use outlast_wire::frame::{FrameError, decode_sized, encode_sized};
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
-use outlast_wire::{decode, encode};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Frames that may wait for a link that is slow; then it is closed.
@@ -20,7 +23,8 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What the driver wants of a link.
 pub(crate) enum ToLink {
-    Frame(Kind),
+    /// Boxed: each idle link holds room for 32 of these.
+    Frame(Box<Kind>),
     /// After what was sent.
     Close(String),
 }
@@ -33,15 +37,17 @@ pub(crate) async fn serve(
     name: String,
     driver: Driver,
     logs: Arc<Logs>,
+    quality: Arc<Quality>,
 ) {
+    let tap = Tap::new(quality, conn);
     let (tx, rx) = mpsc::channel(WAITING);
     if driver.put(Input::Open(conn, tx)).await.is_err() {
         return;
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &driver, &logs) => why,
-        why = write(sink, rx) => why,
+        why = read(stream, conn, &name, &driver, &logs, &tap) => why,
+        why = write(sink, rx, &tap) => why,
     };
     logs.link_ended(conn);
     let _ = driver.put(Input::Close(conn, cause, reason)).await;
@@ -60,10 +66,11 @@ async fn read(
     name: &str,
     driver: &Driver,
     logs: &Logs,
+    tap: &Tap,
 ) -> Why {
     loop {
         let input = match stream.next().await {
-            Some(Ok(Message::Binary(data))) => match decode(data) {
+            Some(Ok(Message::Binary(data))) => match measured(data, tap) {
                 Ok(Kind::LogData(data)) => {
                     logs.deliver(conn, data);
                     // A sign of life all the same.
@@ -89,6 +96,9 @@ async fn read(
             None => return (LinkCause::LinkClosed, "the link ended".into()),
         };
         let malformed = matches!(input, Input::Malformed(..));
+        if malformed {
+            tap.malformed();
+        }
         if driver.put(input).await.is_err() {
             return (LinkCause::LinkRestarted, "the coordinator ends".into());
         }
@@ -100,7 +110,19 @@ async fn read(
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<ToLink>) -> Why {
+fn measured(data: Bytes, tap: &Tap) -> Result<Kind, FrameError> {
+    let (bytes, began) = (data.len(), Instant::now());
+    let (kind, raw) = decode_sized(data)?;
+    let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
+    tap.received(&kind, Size { bytes, raw, nanos });
+    Ok(kind)
+}
+
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut rx: mpsc::Receiver<ToLink>,
+    tap: &Tap,
+) -> Why {
     loop {
         let Some(mut next) = rx.recv().await else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
@@ -111,7 +133,12 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<T
         loop {
             match next {
                 ToLink::Frame(kind) => {
-                    if let Err(error) = sink.feed(Message::Binary(encode(kind))).await {
+                    let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
+                    let began = Instant::now();
+                    let (data, raw) = encode_sized(*kind);
+                    let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
+                    tap.sent(Size { bytes: data.len(), raw, nanos }, beat, welcome);
+                    if let Err(error) = sink.feed(Message::Binary(data)).await {
                         return broke(&error);
                     }
                 }

@@ -132,6 +132,7 @@ impl World {
         }
         let now = peer.now(self.now);
         peer.machine = Some(Coordinator::new(config, snapshot, now));
+        self.oracle.links.clear();
         for worker in &self.workers {
             self.oracle.seen.insert(worker.store_id.clone(), self.now);
         }
@@ -296,6 +297,7 @@ impl World {
                     }
                 }
                 coord::Output::Reply(request, response) => self.on_reply(request, response),
+                coord::Output::News(news) => self.oracle.news(news),
             }
         }
         let Some(core) = &self.coord.machine else { return };

@@ -26,9 +26,11 @@ macro_rules! documents {
     )*};
 }
 
+mod quality;
 mod recovery;
 mod told;
 
+pub use quality::*;
 pub use recovery::*;
 pub use told::*;
 

@@ -1,9 +1,10 @@
 //! The HTTP API: routes, and what all of them share. `tasks`, `control`, `told`, `workers`,
-//! `blobs` and `watch` hold the handlers, `views` turns what the store has into what the API says.
+//! `quality`, `blobs` and `watch` hold the handlers, `views` turns what the store has into what the API says.
 
 mod blobs;
 mod control;
 mod problem;
+mod quality;
 mod recovery;
 mod results;
 mod submit;
@@ -18,6 +19,7 @@ use crate::blobs::BlobShelf;
 use crate::driver::{Ask, Driver};
 use crate::events::Happened;
 use crate::logs::Logs;
+use crate::quality::Quality;
 use crate::readers::Readers;
 use crate::writer::Health;
 use axum::Router;
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
     pub auth: Auth,
     pub logs: Arc<Logs>,
     pub shelf: BlobShelf,
+    pub quality: Arc<Quality>,
     pub watchers: broadcast::Sender<Arc<Happened>>,
     pub health: watch_channel::Receiver<Health>,
     pub conns: AtomicU64,
@@ -83,13 +86,23 @@ pub(crate) type App = Arc<Shared>;
         recovery::quarantine,
         recovery::allow,
         recovery::forget,
+        quality::metrics,
+        quality::timeline,
+        quality::fleet,
+        quality::alerts,
         watch::events,
         watch::info,
         watch::healthz,
         watch::readyz,
         watch::metrics,
     ),
-    components(schemas(dto::Problem, dto::TaskEvent, dto::WorkerEvent))
+    components(schemas(
+        dto::Problem,
+        dto::TaskEvent,
+        dto::WorkerEvent,
+        dto::FleetEvent,
+        dto::Alert
+    ))
 )]
 struct Document;
 
@@ -129,6 +142,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/recovery/patterns", get(recovery::patterns))
         .route("/api/v1/recovery/allow", post(recovery::allow))
         .route("/api/v1/recovery/forget", post(recovery::forget))
+        .route("/api/v1/workers/{name}/metrics", get(quality::metrics))
+        .route("/api/v1/workers/{name}/timeline", get(quality::timeline))
+        .route("/api/v1/fleet", get(quality::fleet))
+        .route("/api/v1/alerts", get(quality::alerts))
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))

@@ -127,6 +127,6 @@ pub(crate) async fn link(
         .write_buffer_size(READ_BUFFER)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
-    let (driver, logs) = (app.driver.clone(), app.logs.clone());
-    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs)))
+    let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
+    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, quality)))
 }

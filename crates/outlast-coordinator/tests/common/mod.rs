@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use outlast_blob::{Blobs, Hash};
-use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig};
+use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig, WatchConfig};
 use outlast_core::coord::CoordConfig;
 use outlast_net::{Dialler, Receiver, Sender};
 use outlast_wire::blobframe;
@@ -23,6 +23,7 @@ pub fn config(dir: &Path) -> Config {
         blobs: BlobConfig::default(),
         retention: RetentionConfig::default(),
         core,
+        watch: WatchConfig::default(),
     }
 }
 

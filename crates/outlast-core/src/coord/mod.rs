@@ -6,6 +6,7 @@
 
 mod admission;
 mod control;
+mod links;
 mod lookup;
 mod outbox;
 mod reconcile;
@@ -25,6 +26,7 @@ use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
+pub use links::{LinkChange, LinkNews, LinkSample, Tally};
 pub use lookup::Lookup;
 use outlast_wire::{TaskSpec, v2};
 pub use recover::{RecoveryRequest, RecoveryView};
@@ -105,6 +107,8 @@ pub enum Output {
     Persist(Batch<CoordRecord>),
     /// Answer a request.
     Reply(RequestId, Response),
+    /// Tell those who watch; nothing rests on it.
+    News(LinkNews),
 }
 
 /// What happened since the start, for metrics.

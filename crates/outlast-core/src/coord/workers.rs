@@ -1,7 +1,7 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
-use super::ConnId;
+use super::{ConnId, Tally};
 use crate::records::WorkerRow;
 use crate::scheduler::{Scheduler, WorkerKey};
 use crate::{AttemptId, Epoch, Millis, TaskId};
@@ -83,6 +83,8 @@ pub(super) struct Member {
     /// Mean duration of its recent tasks in milliseconds.
     pub typical_ms: Option<f64>,
     pub isolation: Isolation,
+    /// What became of its tasks.
+    pub tally: Tally,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -146,7 +148,7 @@ impl Member {
             n => slots + u64::from(n),
         }
     }
-    fn state(&self) -> WorkerState {
+    pub fn state(&self) -> WorkerState {
         match (self.conn, self.draining || self.row.drained, self.attempts.is_empty()) {
             (Some(_), true, _) => WorkerState::Draining,
             (Some(_), false, _) => WorkerState::Connected,
@@ -169,6 +171,7 @@ impl Member {
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
+        self.tally.add(outcome);
         if outcome.started_at_ms > 0 {
             let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
             self.typical_ms = Some(self.typical_ms.map_or(ms, |old| old * 0.9 + ms * 0.1));
@@ -206,6 +209,7 @@ impl Fleet {
             used: 0,
             typical_ms: None,
             isolation: Isolation::Free,
+            tally: Tally::default(),
         };
         self.members.insert(key, member);
         key
@@ -258,8 +262,11 @@ impl Fleet {
     pub fn named(&self, name_or_store: &str) -> Option<WorkerKey> {
         self.by_name(name_or_store).or_else(|| self.by_store(name_or_store))
     }
+    pub fn by_names(&self) -> impl Iterator<Item = &Member> {
+        self.names.values().map(|k| &self.members[k])
+    }
     pub fn views(&self) -> Vec<WorkerView> {
-        self.names.values().map(|k| self.members[k].view()).collect()
+        self.by_names().map(Member::view).collect()
     }
     pub fn view(&self, name_or_store: &str) -> Option<WorkerView> {
         let key = self.named(name_or_store)?;
