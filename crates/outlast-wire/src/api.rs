@@ -26,9 +26,11 @@ macro_rules! documents {
     )*};
 }
 
+mod page;
 mod quality;
 mod told;
 
+pub use page::*;
 pub use quality::*;
 pub use told::*;
 
