@@ -50,7 +50,7 @@ pub(crate) async fn run(figures: &mut Figures) -> anyhow::Result<()> {
     put(figures, "  coordinator, of one core, 10,000 beating", idle, "%", "");
     // As a page does: once all, then what changes.
     let mut page = TcpStream::connect(&lab.addr).await?;
-    let ask = b"GET /api/v1/events?include=fleet,alert HTTP/1.1\r\nhost: x\r\n\r\n";
+    let ask = b"GET /api/v1/events?include=fleet,alert HTTP/1.1\r\nhost: localhost\r\n\r\n";
     page.write_all(ask).await?;
     let page = tokio::spawn(async move {
         let mut buffer = vec![0; 1 << 16];

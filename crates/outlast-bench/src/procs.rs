@@ -122,6 +122,10 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
     fn spawn(args: &[&str]) -> anyhow::Result<Process> {
         let child =
             Command::new(std::env::current_exe()?).args(args).stdin(Stdio::null()).spawn()?;

@@ -167,6 +167,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let mut coordinator = Coordinator::start(config).await?;
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());
+    tracing::info!("dashboard at {scheme}://{addr}/dashboard");
     let broken = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,

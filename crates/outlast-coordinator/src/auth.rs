@@ -71,8 +71,7 @@ impl Auth {
         if !state.needed {
             return Ok(());
         }
-        let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let Some(token) = token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim) else {
+        let Some(token) = Self::token(headers) else {
             return Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
                 "no-key",
@@ -82,12 +81,7 @@ impl Auth {
             ));
         };
         match state.role(token).map_err(unreadable)? {
-            None => Err(Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "wrong-key",
-                "this API key is not valid",
-                "it is unknown to this coordinator, or was revoked",
-            )),
+            None => Err(Refusal::wrong_key()),
             Some(have) if have.allows(role) => Ok(()),
             Some(have) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
@@ -96,6 +90,19 @@ impl Auth {
                 &format!("its role is {}, this needs {}", have.as_str(), role.as_str()),
             )),
         }
+    }
+
+    /// The key that a request carries.
+    pub fn token(headers: &HeaderMap) -> Option<&str> {
+        let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim)
+    }
+
+    /// What a key allows; none when it is not valid.
+    pub fn role(&self, token: &str) -> Result<Option<Role>, Refusal> {
+        let mut state = self.lock();
+        let role = state.refresh().and_then(|()| state.role(token));
+        role.map_err(|e| Refusal::store(&e.to_string()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

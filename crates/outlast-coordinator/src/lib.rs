@@ -11,6 +11,7 @@ mod auth;
 mod backup;
 mod blobs;
 mod clock;
+mod dash;
 mod driver;
 mod events;
 mod explain;

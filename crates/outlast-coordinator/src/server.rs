@@ -4,6 +4,7 @@ use crate::api::{self, Shared};
 use crate::auth::Auth;
 use crate::blobs::{self, BlobShelf};
 use crate::clock;
+use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
 use crate::listen::{self, Plain, Tls};
@@ -270,6 +271,9 @@ impl Coordinator {
         let retention = retention::run(config.retention.clone(), driver.clone(), readers.clone());
         let collect = tokio::spawn(async move { tokio::join!(collect, retention) });
         let sampler = tokio::spawn(quality::run(quality.clone(), driver.clone()));
+        let pulse = Arc::new(dash::Pulse::default());
+        tokio::spawn(dash::beat(driver.clone(), pulse.clone()));
+        let sessions = dash::Sessions::new(&coordinator_id, tls.is_some());
         let shared = Arc::new(Shared {
             driver,
             readers,
@@ -284,6 +288,8 @@ impl Coordinator {
             version: config.core.version.clone(),
             started_at: clock::wall(),
             tls: tls.is_some(),
+            sessions,
+            pulse,
         });
         let app = api::router(shared);
         let (stop_http, stopped) = oneshot::channel::<()>();

@@ -244,7 +244,7 @@ async fn an_alert_fires_and_clears_once_everywhere() {
     config.watch.alerts = alerts;
     let c = Coordinator::start(config).await.unwrap();
     let mut events = tokio::net::TcpStream::connect(c.local_addr()).await.unwrap();
-    let request = b"GET /api/v1/events?include=alert,fleet HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = b"GET /api/v1/events?include=alert,fleet HTTP/1.1\r\nhost: localhost\r\n\r\n";
     events.write_all(request).await.unwrap();
     let mut w = FakeWorker::join(&c, hello("w", "s", 1), Vec::new()).await;
     run_tasks(&c, &mut w, 0, 3, OutcomeKind::OutcomeFailed).await;

@@ -16,6 +16,7 @@ mod workers;
 
 use crate::auth::Auth;
 use crate::blobs::BlobShelf;
+use crate::dash::{self, Pulse, Sessions};
 use crate::driver::{Ask, Driver};
 use crate::events::Happened;
 use crate::logs::Logs;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub version: String,
     pub started_at: i64,
     pub tls: bool,
+    pub sessions: Sessions,
+    pub pulse: Arc<Pulse>,
 }
 
 pub(crate) type App = Arc<Shared>;
@@ -95,6 +98,10 @@ pub(crate) type App = Arc<Shared>;
         watch::healthz,
         watch::readyz,
         watch::metrics,
+        dash::session,
+        dash::login,
+        dash::logout,
+        dash::throughput,
     ),
     components(schemas(
         dto::Problem,
@@ -157,10 +164,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthz", get(watch::healthz))
         .route("/readyz", get(watch::readyz))
         .route("/metrics", get(watch::metrics))
+        .merge(dash::routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         // The blob routes read their bodies in parts, and have limits of their own.
         .layer(DefaultBodyLimit::max(dto::MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), dash::guard))
         .with_state(app)
 }
 

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
+/// Something is said at least so often, so that a reader can tell a lost link from a quiet time.
+const ALIVE: Duration = Duration::from_secs(5);
+
 #[derive(Deserialize)]
 pub(crate) struct Which {
     task: Option<String>,
@@ -95,7 +98,7 @@ pub(crate) async fn events(
         std::future::ready(event)
     });
     let stream = futures_util::stream::select(stream, fleet);
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
 }
 
 /// What changed of the workers, at most once in `every` seconds; a measurement that changed

@@ -58,9 +58,21 @@ pub async fn send_with(
     lines: &str,
     body: &[u8],
 ) -> Answer {
+    send_to(c, method, path, "localhost", lines, body).await
+}
+
+/// The same, by a name that the client calls it.
+pub async fn send_to(
+    c: &Coordinator,
+    method: &str,
+    path: &str,
+    host: &str,
+    lines: &str,
+    body: &[u8],
+) -> Answer {
     let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\n{lines}connection: close\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{lines}connection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
