@@ -53,10 +53,18 @@ try {
   const session = await page.context().newCDPSession(page);
   await session.send("Performance.enable");
   const metric = async (name) => (await session.send("Performance.getMetrics")).metrics.find((m) => m.name === name).value;
+  // The page's main thread is the first of its process; its processor time does not count what
+  // others do meanwhile, as the browser's own measure does.
+  const whole = await browser.newBrowserCDPSession();
+  const { processInfo } = await whole.send("SystemInfo.getProcessInfo");
+  const renderers = processInfo.filter((p) => p.type === "renderer").map((p) => p.id);
+  const main = () => renderers.reduce((sum, id) => sum + cpu(`${id}/task/${id}`), 0);
   await sleep(3000);
   const cpuBefore = cpu(pid);
+  const mainBefore = main();
   const start = performance.now();
   const busy = await over(SPAN, () => metric("TaskDuration"));
+  const mainCpu = (main() - mainBefore) / ((performance.now() - start) / 1000);
   const open_ = (cpu(pid) - cpuBefore) / ((performance.now() - start) / 1000);
   const script = await over(5, () => metric("ScriptDuration"));
   // Scrolling through all of it, and filtering.
@@ -82,7 +90,8 @@ try {
   const rows = [
     [`first paint with ${workers} workers`, `${paint.toFixed(0)} ms`, "1000"],
     ["  all workers in the table", `${shown.toFixed(0)} ms`, ""],
-    ["main thread per second, live", `${(busy * 1000).toFixed(0)} ms`, "50"],
+    ["main thread per second, live, processor time", `${(mainCpu * 1000).toFixed(0)} ms`, "50"],
+    ["  time in tasks, as the browser counts it", `${(busy * 1000).toFixed(0)} ms`, ""],
     ["  of that, script", `${(script * 1000).toFixed(0)} ms`, ""],
     ["worst two frames while scrolling through all", `${scroll.toFixed(0)} ms`, ""],
     ["memory of the page's script", `${(heap / 1e6).toFixed(0)} MB`, ""],
