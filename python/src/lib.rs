@@ -69,6 +69,7 @@ fn _outlast(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<aio::Mailbox>()?;
     module.add_class::<buffer::Held>()?;
     module.add_class::<context::Context>()?;
+    module.add("FAILURE_TYPES", recovery::failure_types())?;
     module.add_function(wrap_pyfunction!(recovery::recovery_plan, module)?)?;
     module.add_function(wrap_pyfunction!(recovery::recovery_patterns, module)?)?;
     module.add_function(wrap_pyfunction!(recovery::recovery_spec, module)?)?;

@@ -4,8 +4,14 @@
 use crate::client::{Client, json};
 use crate::error;
 use outlast::TaskSpec;
-use outlast_core::recovery::reported;
+use outlast_core::recovery::{FailureClass, reported};
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
+
+/// The replaced system's name for each class of failure.
+pub fn failure_types() -> BTreeMap<&'static str, &'static str> {
+    FailureClass::ALL.iter().map(|class| (class.as_str(), class.failure_type())).collect()
+}
 
 /// What the core would do after a failure: its answer as JSON.
 #[pyfunction]
