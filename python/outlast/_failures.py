@@ -167,6 +167,25 @@ def spec_of(task: Any) -> tuple[dict[str, Any], Optional[dict[str, Any]]]:
     return spec, given
 
 
+def ladders(
+    spec: Mapping[str, Any], before: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A task's knobs and its state, where the caller may have left away values that were tried: a
+    place counts from the first value that there ever was."""
+    given = spec.get("knobs") or {}
+    if not isinstance(given, Mapping):
+        raise InvalidData(f"knobs must be a dict of lists, not {type(given).__name__}")
+    knobs, places = {}, dict(state.get("knobs", {}))
+    for name, values in given.items():
+        known = before.get(name)
+        if isinstance(values, list) and known and known[-len(values) :] == values:
+            values = known
+        elif known is not None and known != values:
+            places.pop(name, None)
+        knobs[name] = values
+    return knobs, {**state, "knobs": places}
+
+
 def device_of(config: Optional[Mapping[str, Any]]) -> Optional[str]:
     """What a config of the caller's own runs on, where no knob says it."""
     if config is None or "device" in config.get("knobs", {}):

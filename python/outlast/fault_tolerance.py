@@ -68,6 +68,10 @@ class _Own:
     retries: int = 0
     #: The newest that was put to it.
     attempt: int = 0
+    #: Of a task that the coordinator does not know: as the caller described it last, and its knobs
+    #: as they were at first.
+    task: Any = None
+    knobs: dict[str, Any] = field(default_factory=dict)
 
 
 class RecoveryManager:
@@ -218,10 +222,16 @@ class RecoveryManager:
 
         table, members = self._ask("table"), self.client.workers()
         past = self._ask("patterns")["failures"]
-        spec, config = (task["spec"], None) if task else _failures.spec_of(report.task)
         with self._lock:
             known = self._own.get(task_id)
             own = dataclasses.replace(known) if known else _Own()
+        if task is not None:
+            spec, config = task["spec"], None
+        else:
+            own.task = own.task if report.task is None else report.task
+            spec, config = _failures.spec_of(own.task)
+            spec["knobs"], own.state = _failures.ladders(spec, own.knobs, own.state)
+            own.knobs = spec["knobs"]
         decided = [e["attempt"] for e in events if _failures.decides(e)]
         if task is not None and (known is None or max(decided, default=0) > known.attempt):
             own = _Own(_failures.state_of(task["spec"], events), task["retries"])
@@ -286,10 +296,11 @@ class RecoveryManager:
         record.failure = answer["failure"]
         # Of a running attempt the coordinator will decide, and have the record.
         if task is None or task["state"] == "failed":
+            own.state, own.retries, own.attempt = answer["state"], answer["retries"], attempt
             with self._lock:
                 self._records.append(record)
-                kept = _bounded(self._own, task_id, own)
-                kept.state, kept.retries, kept.attempt = answer["state"], answer["retries"], attempt
+                self._own.pop(task_id, None)
+                _bounded(self._own, task_id, own)
         return action
 
     def get_recovery_history(self, task_id: str) -> list[dict[str, Any]]:

@@ -223,6 +223,18 @@ def test_a_failure_of_another_program_goes_down_the_ladder(fleet):
         manager.apply_recovery_action("mine", RecoveryAction(RecoveryStrategy.DELAYED_RETRY))
 
 
+def test_a_task_need_be_described_only_once(fleet):
+    task = {"command": ["train"], "knobs": {"batch_size": [64, 32, 16]}}
+    first = fleet.manager.handle_failure("mine", None, {"message": OOM, "task": task})
+    assert first.modified_task == {"command": ["train"], "knobs": {"batch_size": [32, 16]}}
+    second = fleet.manager.handle_failure("mine", None, OOM)
+    assert second.modified_task["knobs"] == {"batch_size": [16]}
+    # Another ladder starts anew.
+    task["knobs"] = {"batch_size": [8, 4, 2]}
+    third = fleet.manager.handle_failure("mine", None, {"message": OOM, "task": task})
+    assert third.modified_task["knobs"] == {"batch_size": [4, 2]}
+
+
 def test_retries_are_counted(fleet):
     fleet.worker("w2")
     report = {"stderr": CUDA, "task": {"max_retries": 3}, "hardware": "cuda:0"}
