@@ -19,6 +19,7 @@ _OUTCOMES = {
     "not tried": "the task was not to be tried again",
 }
 _ROWS = 60  # of the table
+_ITEMS = 12  # of a list
 _WIDTH = 900  # of the drawings, in their own units
 
 _STYLE = """
@@ -37,7 +38,8 @@ svg text { fill: var(--ink); font: 13px system-ui, sans-serif } svg .soft { fill
 svg .on { fill: var(--on-heat) } svg line { stroke: var(--line) }
 .legend span { margin-right: 1.2em; white-space: nowrap }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: .2em;
-  margin-right: .4em; vertical-align: -.05em }
+  margin-right: .4em; vertical-align: -.05em; border: 2px solid transparent; box-sizing: border-box }
+.legend i.not-tried { background: none !important; border-color: var(--not-tried) }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: 13px }
 th { text-align: left; color: var(--soft); font-weight: 600 }
 th, td { padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
@@ -50,6 +52,10 @@ def _e(text: Any) -> str:
     """For HTML; what XML cannot hold becomes a mark."""
     clean = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     return html.escape(clean)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _short(text: Any, most: int) -> str:
@@ -75,7 +81,8 @@ def _svg(height: float, parts: Iterable[str], title: str) -> str:
 def _legend(used: Iterable[str]) -> str:
     used = set(used)
     items = [
-        f'<span><i style="background:{_color(o)}"></i>{_e(o)}: {_e(text)}</span>'
+        f'<span><i class="{o.replace(" ", "-")}" style="background:{_color(o)}"></i>'
+        f"{_e(o)}: {_e(text)}</span>"
         for o, text in _OUTCOMES.items()
         if o in used
     ]
@@ -107,7 +114,7 @@ def _where(failures: Sequence[Mapping[str, Any]]) -> str:
             if not count:
                 continue
             share = 0.18 + 0.82 * count / most
-            title = f"{count} failures of class {name} on {worker}"
+            title = f"{_count(count, 'failure')} of class {name} on {worker}"
             parts.append(
                 f'<g><title>{_e(title)}</title><rect x="{left + m * width + 2:.1f}" y="{y + 2}"'
                 f' width="{width - 4:.1f}" height="{row - 4}" rx="4" fill="var(--heat)"'
@@ -188,10 +195,13 @@ def _over_time(marks: Sequence[Mapping[str, Any]]) -> str:
             taken[int(x / 11)] = level + 1
             up = (0, -9, 9)[level % 3]
             title = f"{mark['task']}.{mark['attempt']}: {mark['what']}"
+            color, ring = _color(mark["outcome"]), ""
+            if mark["outcome"] == "not tried":
+                color, ring = "var(--paper)", ' style="stroke:var(--not-tried);stroke-width:2"'
             parts.append(
                 f"<g><title>{_e(title)}</title>"
-                f'<circle cx="{x:.1f}" cy="{y + up:.1f}" r="5.5" stroke="var(--paper)"'
-                f' fill="{_color(mark["outcome"])}"/></g>'
+                f'<circle cx="{x:.1f}" cy="{y + up:.1f}" r="5.5" stroke="var(--paper)"{ring}'
+                f' fill="{color}"/></g>'
             )
     return _svg(bottom + 32, parts, "failures over time")
 
@@ -245,7 +255,7 @@ def _table(marks: Sequence[Mapping[str, Any]]) -> str:
             f"<td>{_e(mark['worker'])}</td><td>{_e(mark['hardware'])}</td>"
             f"<td><b>{_e(mark['class'])}</b><br>"
             f"<span class=soft>{_e(_short(mark['evidence'], 160))}</span></td>"
-            f'<td title="{_e(mark.get("why", ""))}">{_e(mark["done"] or "nothing")}</td>'
+            f'<td class="fixed" title="{_e(mark.get("why", ""))}">{_e(mark["done"] or "nothing")}</td>'
             f'<td class="fixed">{dot} {_e(mark["outcome"])}</td>'
         )
         rows.append(f"<tr>{cells}</tr>")
@@ -259,7 +269,7 @@ def _lists(document: Mapping[str, Any]) -> str:
     """Patterns, quarantined workers, knobs that worked."""
     patterns = [
         f"{_e(p['kind'])} <b>{_e(_short(p['subject'], 80))}</b>: {p['count']} × {_e(p['class'])},"
-        f" {p['tasks']} tasks, {p['workers']} workers"
+        f" {_count(p['tasks'], 'task')}, {_count(p['workers'], 'worker')}"
         f" <span class=soft>({_e(_short(p['evidence'], 120))})</span>"
         for p in document["patterns"]
     ]
@@ -278,6 +288,8 @@ def _lists(document: Mapping[str, Any]) -> str:
         ("Workers in quarantine", workers),
         ("Settings that worked", learned),
     ):
+        if len(items) > _ITEMS:
+            items[_ITEMS:] = [f"<span class=soft>{len(items) - _ITEMS} more</span>"]
         if items:
             found += f"<h2>{title}</h2><ul>{''.join(f'<li>{i}</li>' for i in items)}</ul>"
     return found
@@ -290,8 +302,8 @@ def page(url: str, document: Mapping[str, Any], records: Sequence[_failures.Reco
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
     parts = [
         "<h1>Failures and recovery</h1>",
-        f"<p>{_e(url)}, {now} UTC. {len(marks)} failures of {len({m['task'] for m in marks})}"
-        f" tasks, {len(records)} decisions.</p>",
+        f"<p>{_e(url)}, {now} UTC. {_count(len(marks), 'failure')} of"
+        f" {_count(len({m['task'] for m in marks}), 'task')}, {_count(len(records), 'decision')}.</p>",
     ]
     if not marks:
         parts.append("<p>Nothing has failed, as far as the coordinator looks back.</p>")
@@ -300,7 +312,7 @@ def page(url: str, document: Mapping[str, Any], records: Sequence[_failures.Reco
         if records:
             parts += ["<h2>What was tried, and what helped</h2>"]
             parts += [_legend(r.outcome for r in records), _helped(records)]
-        parts += ["<h2>Over time</h2>", _legend(m["outcome"] for m in marks), _over_time(marks)]
+        parts += ["<h2>Over time (UTC)</h2>", _legend(m["outcome"] for m in marks), _over_time(marks)]
     parts.append(_lists(document))
     if marks:
         parts += ["<h2>One by one</h2>", _table(marks)]
