@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
-from . import _applying, _failures
+from . import _applying, _failures, _reports
 from ._recovery import DEFAULTS, FailureContext, FailureType, RecoveryAction, RecoveryStrategy
 from .client import Client
 from .errors import ConfigurationError, NotFound, Refused
@@ -145,7 +145,7 @@ class RecoveryManager:
         :raises InvalidData: if a report makes no sense.
         :raises Refused: (409) if the task has succeeded or was cancelled.
         """
-        report = _failures.report(error_info)
+        report = _reports.report(error_info)
         worker = worker_id or ""
         task = self._task(task_id)
         events: list[dict[str, Any]] = []
@@ -182,29 +182,13 @@ class RecoveryManager:
             if event["attempt"] == attempt and _failures.decides(event):
                 with self._lock:
                     _bounded(self._told, task["id"], set()).add(attempt)
-                action = self._of_event(task, event)
+                action = _failures.action_of(task, event)
                 if action.strategy is not RecoveryStrategy.ESCALATION:
                     action.checkpoint_data = self._checkpoint(task["id"])
                 if task["attempt"] > attempt:
                     action.worker_id = task["worker"]
                 return action
         return None
-
-    @staticmethod
-    def _of_event(task: Mapping[str, Any], event: Mapping[str, Any]) -> RecoveryAction:
-        from ._outlast import recovery_spec
-
-        made, spec = event["recovery"], None
-        now = json.loads(recovery_spec(json.dumps(task["spec"]), json.dumps(made.get("knobs", {}))))
-        if now != task["spec"]:
-            spec = now
-        return RecoveryAction(
-            RecoveryStrategy(made["strategy"]),
-            delay=made.get("delay_ms", 0) / 1000,
-            modified_task=spec,
-            message=made["text"],
-            hardware_requirements=dict((spec or task["spec"]).get("requires", {})),
-        )
 
     def _checkpoint(self, task_id: str) -> Optional[dict[str, Any]]:
         kept = [c for c in self.client.checkpoints(task_id) if c["kept"] and not c.get("artifact")]
@@ -216,7 +200,7 @@ class RecoveryManager:
         task: Optional[dict[str, Any]],
         events: list[dict[str, Any]],
         worker: str,
-        report: _failures.Report,
+        report: _reports.Report,
     ) -> RecoveryAction:
         from ._outlast import recovery_plan
 
@@ -229,8 +213,8 @@ class RecoveryManager:
             spec, config = task["spec"], None
         else:
             own.task = own.task if report.task is None else report.task
-            spec, config = _failures.spec_of(own.task)
-            spec["knobs"], own.state = _failures.ladders(spec, own.knobs, own.state)
+            spec, config = _reports.spec_of(own.task)
+            spec["knobs"], own.state = _reports.ladders(spec, own.knobs, own.state)
             own.knobs = spec["knobs"]
         decided = [e["attempt"] for e in events if _failures.decides(e)]
         if task is not None and (known is None or max(decided, default=0) > known.attempt):
@@ -238,7 +222,7 @@ class RecoveryManager:
         attempt = report.attempt or (task["attempt"] if task else own.attempt + 1)
         seen = report.seen
         if task is not None and task["state"] == "failed" and task["attempt"] == attempt:
-            seen = _failures.with_result(seen, json.loads(self.client._raw.result(task_id, 0) or "{}"))
+            seen = _reports.with_result(seen, json.loads(self.client._raw.result(task_id, 0) or "{}"))
             seen["cause"] = seen["cause"] or task["cause"]
         with self._lock:
             records = list(self._records)
@@ -252,7 +236,7 @@ class RecoveryManager:
             "retries": own.retries,
             "seen": seen,
             "worker": worker,
-            "hardware": report.hardware or _failures.device_of(config),
+            "hardware": report.hardware or _reports.device_of(config),
             "workers": [_failures.member(m) for m in sorted(members, key=_failures.busy)],
             "failures": _failures.others(past, records, (task_id, attempt)),
             "now": int(now * 1000),
@@ -315,7 +299,7 @@ class RecoveryManager:
         events: list[dict[str, Any]] = []
         if task is not None:
             past, events = self._ask("patterns")["failures"], self.client.history(task_id)
-            found = self._records_of(task, events, past)
+            found = _failures.records_of(task, events, past)
         found += self._mine(task_id, events)
         found.sort(key=lambda r: r.context.timestamp)
         return [r.shown() for r in found]
@@ -334,38 +318,6 @@ class RecoveryManager:
             elif record.outcome == "open" and n + 1 < len(own):
                 record.outcome = "failed again"
         return own
-
-    def _records_of(
-        self,
-        task: Mapping[str, Any],
-        events: list[dict[str, Any]],
-        past: list[dict[str, Any]],
-    ) -> list[_failures.Record]:
-        told = {(f["task"], f["attempt"]): f for f in past}
-        ends = _failures.ends(events)
-        found: list[_failures.Record] = []
-        for event in events:
-            if not _failures.decides(event):
-                continue
-            made, attempt = event["recovery"], event["attempt"]
-            failure = told.get((task["id"], attempt), {})
-            evidence = failure.get("evidence") or _failures.evidence(made)
-            context = FailureContext(
-                task["id"],
-                ends.get(attempt, {}).get("worker") or failure.get("worker", ""),
-                {"hardware_class": made["hardware"]},
-                evidence,
-                _failures.failure_type(made["class"]),
-                _failures.when(event["at"]),
-                attempt,
-                recovery_attempts=len(found),
-            )
-            action = self._of_event(task, event)
-            outcome = _failures.outcome(made["strategy"], attempt, ends)
-            found.append(
-                _failures.Record(context, action, made["class"], "coordinator", outcome)
-            )
-        return found
 
     def get_failure_patterns(self) -> dict[str, Any]:
         """What failures have in common, most frequent first (``patterns``: ``kind``, ``subject``,
@@ -407,7 +359,7 @@ class RecoveryManager:
             task = self._task(task_id)
             events = self.client.history(task_id) if task is not None else []
             if task is not None:
-                records += self._records_of(task, events, document["failures"])
+                records += _failures.records_of(task, events, document["failures"])
             records += self._mine(task_id, events)
         page = _drawing.page(self.client.url, document, records)
         folder = Path(output_dir)
