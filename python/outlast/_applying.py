@@ -16,6 +16,11 @@ from .errors import InvalidData, NotFound, OutlastError, Refused
 log = logging.getLogger("outlast.fault_tolerance")
 
 _MOVES = (RecoveryStrategy.DIFFERENT_WORKER, RecoveryStrategy.DIFFERENT_HARDWARE_CLASS)
+_AS_IT_IS = (
+    RecoveryStrategy.IMMEDIATE_RETRY,
+    RecoveryStrategy.DELAYED_RETRY,
+    RecoveryStrategy.BROWSER_RESTART,
+)
 _NOT_OFFERED = {
     RecoveryStrategy.SKIP_CHECKPOINTING: "checkpoints are made by the task itself, and one that"
     " fails does not fail it",
@@ -58,7 +63,7 @@ def apply(client: Client, task_id: str, action: RecoveryAction, wait: bool) -> d
     if state in ("succeeded", "cancelled"):
         raise OutlastError(f"{word} cannot be applied: task {task_id} is {state}")
     if state == "failed":
-        return _again(client, task_id, action, wait)
+        return _again(client, found, action, wait)
     last = next((e for e in reversed(client.history(task_id)) if _failures.decides(e)), None)
     if last is not None and last["recovery"]["text"] == action.message:
         return _did(task_id, "nothing", "the coordinator decided it, and carries it out")
@@ -83,18 +88,27 @@ def _elsewhere(client: Client, found: Mapping[str, Any], action: RecoveryAction)
     )
 
 
-def _again(client: Client, task_id: str, action: RecoveryAction, wait: bool) -> dict[str, Any]:
+def _again(
+    client: Client, former: Mapping[str, Any], action: RecoveryAction, wait: bool
+) -> dict[str, Any]:
     """Of a task that failed for good."""
+    task_id, modified, to = former["id"], action.modified_task, action.worker_id
+    if modified is None and action.strategy in _MOVES and to is not None:
+        requires = {**former["spec"].get("requires", {}), "worker": to}
+        modified = {**former["spec"], "requires": requires}
+    if modified is None and action.strategy not in _AS_IT_IS:
+        word = action.strategy.value
+        raise OutlastError(f"{word} cannot be applied: say how in action.modified_task")
     if wait and action.delay > 0:
         time.sleep(action.delay)
-    if action.modified_task is None:
+    if modified is None:
         client.retry(task_id)
         return _did(task_id, "retry", "it is tried again as it is")
     found = re.fullmatch(r"(.*)-recovery-(\d+)", task_id)
     base, count = (found[1], int(found[2])) if found else (task_id, 0)
     for number in range(count + 1, count + 100):
         try:
-            made = client.submit({**action.modified_task, "id": f"{base}-recovery-{number}"})
+            made = client.submit({**modified, "id": f"{base}-recovery-{number}"})
         except Refused as e:
             # Another change of this task has this id.
             if e.status != 409:

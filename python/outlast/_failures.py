@@ -192,7 +192,7 @@ def action_of(task: Mapping[str, Any], event: Mapping[str, Any]) -> RecoveryActi
 
     made, spec = event["recovery"], None
     now = json.loads(recovery_spec(json.dumps(task["spec"]), json.dumps(made.get("knobs", {}))))
-    if now != task["spec"]:
+    if now != task["spec"] and made["strategy"] != "escalation":
         spec = now
     return RecoveryAction(
         RecoveryStrategy(made["strategy"]),

@@ -172,11 +172,12 @@ class RecoveryManager:
         ends = _failures.ends(events)
         if attempt is None:
             there = [n for n, end in ends.items() if not worker or end["worker"] == worker]
-            attempt = max(there, default=0)
-            running = task["state"] == "assigned" and task["attempt"] > attempt
+            attempt = max(there or ends, default=0)
             with self._lock:
-                told = attempt in self._told.get(task["id"], ())
-            if told and running and (not worker or task["worker"] == worker):
+                told = not there or attempt in self._told.get(task["id"], ())
+            running = task["state"] == "assigned" and task["worker"] == (worker or task["worker"])
+            if told and running:
+                # It must be the one that runs there: its end is not known yet.
                 return None
         for event in reversed(events):
             if event["attempt"] == attempt and _failures.decides(event):

@@ -329,6 +329,8 @@ def test_what_runs_is_moved_and_else_left_alone(fleet):
     there = RecoveryAction(RecoveryStrategy.DIFFERENT_WORKER, worker_id="w2")
     assert manager.apply_recovery_action("long", there)["did"] == "move"
     until(lambda: fleet.client.info("long")["worker"] == "w2")
+    # What ended on the former worker is no news, and what runs here has not ended.
+    assert manager.handle_failure("long", "w2", OOM).message.startswith("out_of_memory")
     fleet.client.cancel("long")
     assert fleet.client.wait("long", 30)["state"] == "cancelled"
     with pytest.raises(outlast.OutlastError, match="is cancelled"):
@@ -343,6 +345,11 @@ def test_what_nobody_offers_says_so(fleet, caplog):
             apply("t", RecoveryAction(strategy))
     with pytest.raises(outlast.InvalidData, match="must be a RecoveryAction"):
         apply("t", {"strategy": "delayed_retry"})
+    for strategy in (RecoveryStrategy.FALLBACK_CPU, RecoveryStrategy.DIFFERENT_WORKER):
+        with pytest.raises(outlast.OutlastError, match="say how in action.modified_task"):
+            apply("t", RecoveryAction(strategy))
+    there = apply("t", RecoveryAction(RecoveryStrategy.DIFFERENT_WORKER, worker_id="w1"))
+    assert fleet.client.info(there["task_id"])["spec"]["requires"] == {"worker": "w1"}
     done = apply("t", RecoveryAction(RecoveryStrategy.ESCALATION, message="all is spent"))
     assert done["did"] == "nothing" and fleet.client.info("t")["state"] == "failed"
     assert "task t needs a person: all is spent" in caplog.text
