@@ -5,9 +5,19 @@ from typing import Any, Callable, Optional, Sequence, Union, final
 
 from typing_extensions import Self
 
-__all__ = ["__version__", "Agent", "Mailbox", "Held", "Context", "Follower", "Client"]
+__all__ = [
+    "__version__", "Agent", "Mailbox", "Held", "Context", "Follower", "Client", "FAILURE_TYPES",
+    "recovery_plan", "recovery_patterns", "recovery_spec", "recovery_ask",
+]  # fmt: skip
 
 __version__: str
+
+FAILURE_TYPES: dict[str, str]
+
+def recovery_plan(report: str) -> str: ...
+def recovery_patterns(lookback: str) -> str: ...
+def recovery_spec(task: str, values: str) -> str: ...
+def recovery_ask(client: Client, what: str, subject: Optional[str] = None) -> str: ...
 
 @final
 class Context:

@@ -86,7 +86,7 @@ impl Client {
         Ok(made.1.clone())
     }
 
-    fn block<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send>(
+    pub(crate) fn block<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send>(
         &self,
         py: Python<'_>,
         ask: impl FnOnce(outlast::Client) -> F + Send + 'static,
@@ -114,7 +114,7 @@ impl Client {
     }
 }
 
-fn json<T: serde::Serialize>(py: Python<'_>, value: &T) -> PyResult<String> {
+pub(crate) fn json<T: serde::Serialize>(py: Python<'_>, value: &T) -> PyResult<String> {
     serde_json::to_string(value).map_err(|e| error(py, "OutlastError", e.to_string().as_str()))
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod context;
 mod follow;
 mod pool;
+mod recovery;
 mod requests;
 mod watch;
 
@@ -68,6 +69,11 @@ fn _outlast(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<aio::Mailbox>()?;
     module.add_class::<buffer::Held>()?;
     module.add_class::<context::Context>()?;
+    module.add("FAILURE_TYPES", recovery::failure_types())?;
+    module.add_function(wrap_pyfunction!(recovery::recovery_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(recovery::recovery_patterns, module)?)?;
+    module.add_function(wrap_pyfunction!(recovery::recovery_spec, module)?)?;
+    module.add_function(wrap_pyfunction!(recovery::recovery_ask, module)?)?;
     module.add_class::<follow::Follower>()?;
     module.add_class::<client::Client>()
 }

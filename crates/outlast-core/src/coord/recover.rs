@@ -7,10 +7,9 @@ use super::{CoordConfig, Coordinator, Response, Task};
 use crate::records::{CoordRecord, TaskState};
 use crate::recovery::patterns::{History, MAX_TEXT, blames_worker};
 use crate::recovery::plan::{self, Blame, Budget, Fleet, Plan, Situation};
-use crate::recovery::state::{MAX_AVOIDED, MAX_TRIED};
 use crate::recovery::{
     Classified, Config, Decision, Evidence, Failure, FailureClass, HardwareClass, Learned, Pattern,
-    Quarantine, Strategy, TaskRecovery, Tried, classify, knobs,
+    Quarantine, Strategy, TaskRecovery, classify, knobs,
 };
 use crate::requires::Requires;
 use crate::scheduler::WorkerKey;
@@ -194,17 +193,8 @@ impl Coordinator {
             config.rules_of(&task.spec).iter().map(AsRef::as_ref),
         );
         let spec = task.spec.clone();
-        // Where there is something to change, or a budget of its own.
-        let own = found.class == FailureClass::OutOfMemory
-            && (!spec.knobs.is_empty() || spec.max_oom_retries.is_some());
-        let budget = match own {
-            true => {
-                let spent = task.recovery.as_ref().map_or(0, |r| r.oom_retries);
-                let limit = spec.max_oom_retries.unwrap_or(knobs::steps(&spec.knobs) + 1);
-                Budget { name: "max_oom_retries", limit, spent }
-            }
-            false => Budget { name: "max_retries", limit: spec.max_retries, spent: task.retries },
-        };
+        let budget = Budget::of(&spec, &task.recovered(), found.class, task.retries);
+        let own = budget.of_memory();
         // At most once means that only a person may have it run again.
         let may = spec.rerun == Rerun::Allowed && (own || spec.retry_failures) && budget.limit > 0;
         let blame = self.note_failure(now, Some(key), id, &found);
@@ -316,26 +306,8 @@ impl Coordinator {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Next { plan, found, hardware, worker, has, own } = next;
         let mut state = task.recovered();
-        state.begun = true;
-        state.not_before = if plan.delay > 0 { now.wall + plan.delay as i64 } else { 0 };
-        if own && !plan.gives_up() {
-            state.oom_retries += 1;
-        }
-        if let Some(made) = &plan.moved {
-            state.knobs.insert(made.knob.clone(), made.place);
-        }
-        if plan.avoid && !state.avoid.contains(&worker) {
-            state.avoid.push(worker.clone());
-            let more = state.avoid.len().saturating_sub(MAX_AVOIDED);
-            state.avoid.drain(..more);
-        }
-        if plan.avoid_hardware {
-            state.avoid_hardware = has;
-        }
         let (class, strategy) = (found.class, plan.strategy);
-        state.tried.push(Tried { class, strategy, worker: worker.clone() });
-        let more = state.tried.len().saturating_sub(MAX_TRIED);
-        state.tried.drain(..more);
+        state.follow(&plan, class, &worker, has, own, now.wall);
         let text = format!("{} ({}): {}", class.as_str(), found.text, plan.reason);
         let decision = Decision {
             class: Some(class),

@@ -1,12 +1,14 @@
 //! What follows a failure. Pure: evidence becomes a class ([`mod@classify`]), and class, hardware,
 //! history and fleet become an action with its reason ([`mod@plan`]), driven by a table that users
 //! read and override ([`table`]). [`knobs`] moves a task's settings, [`patterns`] looks at what
-//! failures have in common. The coordinator's `recover` module asks, and carries out.
+//! failures have in common, [`reported`] answers programs that report failures themselves. The
+//! coordinator's `recover` module asks, and carries out.
 
 pub mod classify;
 pub mod knobs;
 pub mod patterns;
 pub mod plan;
+pub mod reported;
 mod rules;
 pub mod state;
 pub mod table;

@@ -45,6 +45,27 @@ pub struct Budget {
     pub spent: u32,
 }
 
+const OOM: &str = "max_oom_retries";
+
+impl Budget {
+    /// The one that a failure of this class counts toward; `retries` are those of other causes.
+    pub fn of(spec: &TaskSpec, state: &TaskRecovery, class: FailureClass, retries: u32) -> Budget {
+        // Where there is something to change, or a budget of its own.
+        let own = class == FailureClass::OutOfMemory
+            && (!spec.knobs.is_empty() || spec.max_oom_retries.is_some());
+        if own {
+            let limit = spec.max_oom_retries.unwrap_or(knobs::steps(&spec.knobs) + 1);
+            return Budget { name: OOM, limit, spent: state.oom_retries };
+        }
+        Budget { name: "max_retries", limit: spec.max_retries, spent: retries }
+    }
+
+    /// Whether it is the one for running out of memory.
+    pub fn of_memory(&self) -> bool {
+        self.name == OOM
+    }
+}
+
 /// The workers, and what the network lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fleet {

@@ -1,0 +1,122 @@
+"""What a coordinator is asked to do about a failure."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from typing import Any, Mapping, Optional
+
+from . import _failures
+from ._recovery import RecoveryAction, RecoveryStrategy
+from .client import Client
+from .errors import InvalidData, NotFound, OutlastError, Refused
+
+log = logging.getLogger("outlast.fault_tolerance")
+
+_MOVES = (RecoveryStrategy.DIFFERENT_WORKER, RecoveryStrategy.DIFFERENT_HARDWARE_CLASS)
+_AS_IT_IS = (
+    RecoveryStrategy.IMMEDIATE_RETRY,
+    RecoveryStrategy.DELAYED_RETRY,
+    RecoveryStrategy.BROWSER_RESTART,
+)
+_NOT_OFFERED = {
+    RecoveryStrategy.SKIP_CHECKPOINTING: "checkpoints are made by the task itself, and one that"
+    " fails does not fail it",
+    RecoveryStrategy.RESET_WORKER_STATE: "a worker's state is its own. Quarantine the worker"
+    " (quarantine_worker), or restart it",
+}
+
+
+def ask(client: Client, what: str, subject: Optional[str] = None) -> Any:
+    """See ``recovery_ask`` of the extension."""
+    from ._outlast import recovery_ask
+
+    return json.loads(recovery_ask(client._raw, what, subject))
+
+
+def task(client: Client, task_id: str) -> Optional[dict[str, Any]]:
+    """A task, if the coordinator has it."""
+    try:
+        return client.info(task_id)
+    except NotFound:
+        return None
+
+
+def apply(client: Client, task_id: str, action: RecoveryAction, wait: bool) -> dict[str, Any]:
+    """See :meth:`outlast.fault_tolerance.RecoveryManager.apply_recovery_action`."""
+    if not isinstance(action, RecoveryAction):
+        raise InvalidData(f"action must be a RecoveryAction, not {type(action).__name__}")
+    strategy, word = action.strategy, action.strategy.value
+    if strategy in _NOT_OFFERED:
+        raise OutlastError(f"{word} cannot be applied: {_NOT_OFFERED[strategy]}")
+    found = task(client, task_id)
+    if found is None:
+        raise NotFound(
+            f"the coordinator has no task {task_id}: apply {word} where it runs, or submit it", 404
+        )
+    state = found["state"]
+    if strategy is RecoveryStrategy.ESCALATION:
+        log.error("task %s needs a person: %s", task_id, action.message)
+        return _did(task_id, "nothing", "it is left to a person; the log says why")
+    if state in ("succeeded", "cancelled"):
+        raise OutlastError(f"{word} cannot be applied: task {task_id} is {state}")
+    if state == "failed":
+        return _again(client, found, action, wait)
+    last = next((e for e in reversed(client.history(task_id)) if _failures.decides(e)), None)
+    if last is not None and last["recovery"]["text"] == action.message:
+        return _did(task_id, "nothing", "the coordinator decided it, and carries it out")
+    return _elsewhere(client, found, action)
+
+
+def _elsewhere(client: Client, found: Mapping[str, Any], action: RecoveryAction) -> dict[str, Any]:
+    """Of a task that waits or runs."""
+    task_id, word, to = found["id"], action.strategy.value, action.worker_id
+    runs = found["state"] == "assigned"
+    if action.strategy in _MOVES:
+        if not runs and to is None:
+            raise OutlastError(f"{word} cannot be applied: name a worker as action.worker_id")
+        ask(client, "move", task_id if to is None else f"{task_id} {to}")
+        return _did(task_id, "move", f"it goes on at {to or 'another worker'}")
+    if not runs and action.modified_task is None:
+        return _did(task_id, "nothing", "it waits to be tried again already")
+    where = f"attempt {found['attempt']} runs on {found['worker']}" if runs else "it waits"
+    raise OutlastError(
+        f"{word} cannot be applied to task {task_id} while {where}: what follows is decided when"
+        " its attempt ends. Move it, cancel it, or submit it with retry_failures and knobs"
+    )
+
+
+def _again(
+    client: Client, former: Mapping[str, Any], action: RecoveryAction, wait: bool
+) -> dict[str, Any]:
+    """Of a task that failed for good."""
+    task_id, modified, to = former["id"], action.modified_task, action.worker_id
+    if modified is None and action.strategy in _MOVES and to is not None:
+        requires = {**former["spec"].get("requires", {}), "worker": to}
+        modified = {**former["spec"], "requires": requires}
+    if modified is None and action.strategy not in _AS_IT_IS:
+        word = action.strategy.value
+        raise OutlastError(f"{word} cannot be applied: say how in action.modified_task")
+    if wait and action.delay > 0:
+        time.sleep(action.delay)
+    if modified is None:
+        client.retry(task_id)
+        return _did(task_id, "retry", "it is tried again as it is")
+    found = re.fullmatch(r"(.*)-recovery-(\d+)", task_id)
+    base, count = (found[1], int(found[2])) if found else (task_id, 0)
+    for number in range(count + 1, count + 100):
+        try:
+            made = client.submit({**modified, "id": f"{base}-recovery-{number}"})
+        except Refused as e:
+            # Another change of this task has this id.
+            if e.status != 409:
+                raise
+            continue
+        return _did(made.id, "submit", f"the changed task is {made.id}")
+    raise OutlastError(f"task {task_id} was changed too often; submit it under another id")
+
+
+def _did(task_id: str, did: str, text: str) -> dict[str, Any]:
+    return {"task_id": task_id, "did": did, "text": text}

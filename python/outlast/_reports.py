@@ -1,0 +1,186 @@
+"""What callers report of failures, made sense of."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional
+
+from ._recovery import FailureContext, FailureType
+from .errors import InvalidData
+
+#: Characters of a text that the planner is given, from its end.
+_TAIL = 8192
+
+# What these say by themselves. The other types leave it to the evidence.
+_CAUSES = {
+    FailureType.TIMEOUT: "timed_out",
+    FailureType.WORKER_CRASH: "worker_crashed",
+    FailureType.WORKER_DISCONNECTION: "lost",
+    FailureType.PERSISTENT_ERROR: "not_started",
+}
+_SPEC_ONLY = {
+    "knobs", "requires", "max_retries", "max_oom_retries", "retry_failures", "recovery", "rerun",
+    "labels",
+}  # fmt: skip
+
+
+@dataclass
+class Report:
+    """What a caller told of a failure."""
+
+    seen: dict[str, Any]
+    attempt: Optional[int] = None
+    hardware: Optional[str] = None
+    stacktrace: str = ""
+    task: Any = None
+    checkpoint: Any = None
+    task_state: dict[str, Any] = field(default_factory=dict)
+
+
+def report(given: Any) -> Report:
+    """
+    :raises InvalidData: if it makes no sense.
+    """
+    if isinstance(given, str):
+        given = {"message": given}
+    elif isinstance(given, BaseException):
+        lines = traceback.format_exception(type(given), given, given.__traceback__)
+        given = {"message": str(given), "type": given, "traceback": "".join(lines)}
+    elif isinstance(given, FailureContext):
+        profile = given.hardware_profile
+        given = {
+            "message": given.error_message,
+            "type": given.error_type,
+            "traceback": given.stacktrace,
+            "attempt": given.attempt,
+            "hardware": profile.get("hardware_class"),
+            "task_state": given.task_state,
+        }
+    elif not isinstance(given, Mapping):
+        what = type(given).__name__
+        raise InvalidData(f"error_info must be a dict, an exception or a text, not {what}")
+    info = dict(given)
+    kind: Any = _first(info, "type", "error_type")
+    message = _text(info, "message", "error_message", "error")
+    cause, name = _text(info, "cause"), ""
+    if isinstance(kind, str) and kind.upper() in FailureType.__members__:
+        kind = FailureType[kind.upper()]
+    if isinstance(kind, FailureType):
+        cause = cause or _CAUSES.get(kind, "")
+    elif isinstance(kind, BaseException):
+        name = type(kind).__name__
+    elif isinstance(kind, type):
+        name = kind.__name__
+    elif kind is not None:
+        name = str(kind)
+    if name and name not in message:
+        message = f"{name}: {message}" if message else name
+    stack = _text(info, "traceback", "stacktrace")
+    seen = {
+        "cause": cause,
+        "exit_code": _whole(info, "exit_code", -(2**31), 2**31),
+        "signal": _whole(info, "signal", 0, 128) or 0,
+        "message": message[-_TAIL:],
+        "stderr": "\n".join(t for t in (stack, _text(info, "stderr")) if t)[-_TAIL:],
+        "stdout": _text(info, "stdout")[-_TAIL:],
+    }
+    state = _first(info, "task_state")
+    return Report(
+        seen,
+        _whole(info, "attempt", 1, 2**53),
+        _text(info, "hardware", "hardware_class") or None,
+        stack,
+        _first(info, "task", "task_config"),
+        info.get("checkpoint_data"),
+        dict(state) if isinstance(state, Mapping) else {},
+    )
+
+
+def _first(info: Mapping[str, Any], *names: str) -> Any:
+    return next((info[n] for n in names if info.get(n) is not None), None)
+
+
+def _text(info: Mapping[str, Any], *names: str) -> str:
+    value = _first(info, *names)
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (list, tuple)):
+        return "".join(str(v) for v in value)
+    return str(value)
+
+
+def _whole(info: Mapping[str, Any], name: str, least: int, most: int) -> Optional[int]:
+    value = info.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < most:
+        raise InvalidData(f"{name} must be a whole number from {least} on, not {value!r}")
+    return value
+
+
+def spec_of(task: Any) -> tuple[dict[str, Any], Optional[dict[str, Any]]]:
+    """The task that a caller describes, as the coordinator would take it, and (if it is a config
+    of the caller's own) that config.
+
+    :raises InvalidData: if it is no dict.
+    """
+    if task is None:
+        task = {}
+    if not isinstance(task, Mapping):
+        raise InvalidData(f"task must be a dict, not {type(task).__name__}")
+    given = dict(task)
+    if any(name in given for name in ("command", "shell", "call")):
+        given.pop("id", None)
+        return given, None
+    spec: dict[str, Any] = {k: v for k, v in given.items() if k in _SPEC_ONLY}
+    # The config itself stays with the caller.
+    spec["call"] = {"function": str(given.get("type") or "task")}
+    return spec, given
+
+
+def ladders(
+    spec: Mapping[str, Any], before: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A task's knobs and its state, where the caller may have left away values that were tried: a
+    place counts from the first value that there ever was."""
+    given = spec.get("knobs") or {}
+    if not isinstance(given, Mapping):
+        raise InvalidData(f"knobs must be a dict of lists, not {type(given).__name__}")
+    knobs, places = {}, dict(state.get("knobs", {}))
+    for name, values in given.items():
+        known = before.get(name)
+        if isinstance(values, list) and known and known[-len(values) :] == values:
+            values = known
+        elif known is not None and known != values:
+            places.pop(name, None)
+        knobs[name] = values
+    return knobs, {**state, "knobs": places}
+
+
+def device_of(config: Optional[Mapping[str, Any]]) -> Optional[str]:
+    """What a config of the caller's own runs on, where no knob says it."""
+    if config is None or "device" in config.get("knobs", {}):
+        return None
+    device = config.get("device")
+    return device if isinstance(device, str) else None
+
+
+def with_result(seen: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller told, and what the coordinator has of the attempt's end."""
+    value = result.get("value")
+    told = value if isinstance(value, dict) else {}
+    texts = {
+        "stderr": (result.get("stderr"), told.get("traceback"), seen["stderr"]),
+        "stdout": (result.get("stdout"), seen["stdout"]),
+        "message": (seen["message"], result.get("message")),
+    }
+    made = dict(seen)
+    for name, parts in texts.items():
+        made[name] = "\n".join(p for p in parts if isinstance(p, str) and p)[-_TAIL:]
+    if made["exit_code"] is None:
+        made["exit_code"] = result.get("exit_code")
+    made["signal"] = made["signal"] or result.get("signal") or 0
+    return made

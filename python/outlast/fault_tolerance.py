@@ -1,0 +1,425 @@
+"""What follows a failure, with the names of the replaced system.
+
+The decisions are those of the Rust core. Of a task that a coordinator has, the coordinator decides
+when an attempt ends, and :meth:`RecoveryManager.handle_failure` tells what it decided. Failures
+that only the caller knows of are put to the same planner, by the table and the workers of the
+coordinator; they are remembered by the manager alone, and only as long as it lives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import logging
+import random
+import threading
+import time
+import warnings
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Optional, Union
+
+from . import _applying, _failures, _reports
+from ._recovery import DEFAULTS, FailureContext, FailureType, RecoveryAction, RecoveryStrategy
+from .client import Client
+from .errors import ConfigurationError, NotFound, Refused
+
+__all__ = [
+    "DEFAULTS",
+    "FailureContext",
+    "FailureType",
+    "RecoveryAction",
+    "RecoveryManager",
+    "RecoveryStrategy",
+    "create_recovery_manager",
+]
+
+log = logging.getLogger("outlast.fault_tolerance")
+
+#: What :meth:`RecoveryManager.handle_failure` takes.
+ErrorInfo = Union[Mapping[str, Any], BaseException, FailureContext, str]
+
+
+def create_recovery_manager(
+    coordinator: Union[Client, str],
+    db_manager: Any = None,
+    scheduler: Any = None,
+    enable_ml: bool = False,
+) -> RecoveryManager:
+    """A manager of recovery with this coordinator.
+
+    :param coordinator: a :class:`~outlast.Client` with a key of role submit (operate, to quarantine
+        and release workers), or a coordinator's address.
+    :param db_manager: has no effect, with a warning: the record is the coordinator's.
+    :param scheduler: has no effect, with a warning: the coordinator places tasks.
+    :param enable_ml: has no effect, with a warning: decisions follow a table.
+    :raises ConfigurationError: if ``coordinator`` is neither. Nothing is dialled yet.
+    """
+    return RecoveryManager(coordinator, db_manager, scheduler, enable_ml)
+
+
+@dataclass
+class _Own:
+    """What the manager keeps of a task that it put to the planner."""
+
+    state: dict[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    #: The newest that was put to it.
+    attempt: int = 0
+    #: Of a task that the coordinator does not know: as the caller described it last, and its knobs
+    #: as they were at first.
+    task: Any = None
+    knobs: dict[str, Any] = field(default_factory=dict)
+
+
+class RecoveryManager:
+    """See :func:`create_recovery_manager`. Safe to use from several threads. Methods raise
+    :class:`~outlast.Unreachable` if the coordinator does not answer within the client's patience,
+    and :class:`~outlast.Refused` if the key does not allow it."""
+
+    def __init__(
+        self,
+        coordinator: Union[Client, str],
+        db_manager: Any = None,
+        scheduler: Any = None,
+        enable_ml: bool = False,
+    ) -> None:
+        if isinstance(coordinator, str):
+            coordinator = Client(coordinator)
+        if not isinstance(coordinator, Client):
+            kind = type(coordinator).__name__
+            raise ConfigurationError(
+                f"coordinator must be an outlast.Client or an address, not {kind}"
+            )
+        for given, text in (
+            (db_manager is not None, "db_manager has no effect: the coordinator keeps the record"),
+            (scheduler is not None, "scheduler has no effect: the coordinator places tasks"),
+            (enable_ml, "enable_ml has no effect: decisions follow the coordinator's table"),
+        ):
+            if given:
+                warnings.warn(text, stacklevel=3)
+        self.client = coordinator
+        self._lock = threading.Lock()
+        size = DEFAULTS["failure_history_size"]
+        #: What was put to the planner, oldest first.
+        self._records: deque[_failures.Record] = deque(maxlen=size)
+        self._own: OrderedDict[str, _Own] = OrderedDict()
+        #: Per task the attempts whose decision was told.
+        self._told: OrderedDict[str, set[int]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<RecoveryManager of {self.client.url}>"
+
+    def _ask(self, what: str, subject: Optional[str] = None) -> Any:
+        return _applying.ask(self.client, what, subject)
+
+    def _task(self, task_id: str) -> Optional[dict[str, Any]]:
+        return _applying.task(self.client, task_id)
+
+    def recovery_table(self) -> dict[str, Any]:
+        """What is tried after which failure, as it holds at the coordinator: the document of
+        ``GET /api/v1/recovery``."""
+        return self._ask("table")
+
+    def handle_failure(
+        self, task_id: str, worker_id: Optional[str], error_info: ErrorInfo
+    ) -> RecoveryAction:
+        """What follows a failure.
+
+        If the coordinator has the task and has decided on the attempt's end, that decision is
+        returned: it carries it out by itself. Otherwise the planner is asked, and nothing is done
+        until :meth:`apply_recovery_action`.
+
+        :param task_id: of the coordinator, or any other.
+        :param worker_id: name of the worker where it failed; None if unknown.
+        :param error_info: an exception, a text, or a dict, all of it optional: ``message`` (or
+            ``error_message``, ``error``), ``type`` (a class of exceptions, a
+            :class:`FailureType`), ``traceback`` (or ``stacktrace``), ``stderr``, ``stdout``,
+            ``exit_code``, ``signal``, ``cause`` (a word of task histories, such as ``timed_out``),
+            ``attempt`` (which; else the newest that ended on that worker), ``hardware`` (such as
+            ``cuda``), ``checkpoint_data``. For a task that the coordinator does not know also
+            ``task``: a task as it is submitted, or a config of your own, whose ``knobs`` say what
+            may be changed (``{"batch_size": [64, 32]}``), with ``max_retries`` and ``requires``.
+        :raises InvalidData: if a report makes no sense.
+        :raises Refused: (409) if the task has succeeded or was cancelled.
+        """
+        report = _reports.report(error_info)
+        worker = worker_id or ""
+        task = self._task(task_id)
+        events: list[dict[str, Any]] = []
+        if task is not None:
+            events = self.client.history(task_id)
+            decided = self._decided(task, events, worker, report.attempt)
+            if decided is not None:
+                log.info("task %s: %s", task_id, decided.message)
+                return decided
+            if task["state"] in ("succeeded", "cancelled"):
+                text = f"task {task_id} is {task['state']}: there is nothing to recover"
+                raise Refused(text, 409)
+        action = self._plan(task_id, task, events, worker, report)
+        log.warning("task %s failed on %s: %s", task_id, worker or "?", action.message)
+        return action
+
+    def _decided(
+        self,
+        task: Mapping[str, Any],
+        events: list[dict[str, Any]],
+        worker: str,
+        attempt: Optional[int],
+    ) -> Optional[RecoveryAction]:
+        ends = _failures.ends(events)
+        if attempt is None:
+            there = [n for n, end in ends.items() if not worker or end["worker"] == worker]
+            attempt = max(there or ends, default=0)
+            with self._lock:
+                told = not there or attempt in self._told.get(task["id"], ())
+            running = task["state"] == "assigned" and task["worker"] == (worker or task["worker"])
+            if told and running:
+                # It must be the one that runs there: its end is not known yet.
+                return None
+        for event in reversed(events):
+            if event["attempt"] == attempt and _failures.decides(event):
+                with self._lock:
+                    _bounded(self._told, task["id"], set()).add(attempt)
+                action = _failures.action_of(task, event)
+                if action.strategy is not RecoveryStrategy.ESCALATION:
+                    action.checkpoint_data = self._checkpoint(task["id"])
+                if task["attempt"] > attempt:
+                    action.worker_id = task["worker"]
+                return action
+        return None
+
+    def _checkpoint(self, task_id: str) -> Optional[dict[str, Any]]:
+        kept = [c for c in self.client.checkpoints(task_id) if c["kept"] and not c.get("artifact")]
+        return kept[-1] if kept else None
+
+    def _plan(
+        self,
+        task_id: str,
+        task: Optional[dict[str, Any]],
+        events: list[dict[str, Any]],
+        worker: str,
+        report: _reports.Report,
+    ) -> RecoveryAction:
+        from ._outlast import recovery_plan
+
+        table, members = self._ask("table"), self.client.workers()
+        past = self._ask("patterns")["failures"]
+        with self._lock:
+            known = self._own.get(task_id)
+            own = dataclasses.replace(known) if known else _Own()
+        if task is not None:
+            spec, config = task["spec"], None
+        else:
+            own.task = own.task if report.task is None else report.task
+            spec, config = _reports.spec_of(own.task)
+            spec["knobs"], own.state = _reports.ladders(spec, own.knobs, own.state)
+            own.knobs = spec["knobs"]
+        decided = [e["attempt"] for e in events if _failures.decides(e)]
+        if task is not None and (known is None or max(decided, default=0) > known.attempt):
+            own = _Own(_failures.state_of(task["spec"], events), task["retries"])
+        attempt = report.attempt or (task["attempt"] if task else own.attempt + 1)
+        seen = report.seen
+        if task is not None and task["state"] == "failed" and task["attempt"] == attempt:
+            seen = _reports.with_result(seen, json.loads(self.client._raw.result(task_id, 0) or "{}"))
+            seen["cause"] = seen["cause"] or task["cause"]
+        with self._lock:
+            records = list(self._records)
+        now = time.time()
+        answer = json.loads(recovery_plan(json.dumps({
+            "table": table,
+            "task": task_id,
+            "attempt": attempt,
+            "spec": spec,
+            "state": own.state,
+            "retries": own.retries,
+            "seen": seen,
+            "worker": worker,
+            "hardware": report.hardware or _reports.device_of(config),
+            "workers": [_failures.member(m) for m in sorted(members, key=_failures.busy)],
+            "failures": _failures.others(past, records, (task_id, attempt)),
+            "now": int(now * 1000),
+            "jitter": random.uniform(-1, 1),
+        })))
+        strategy = RecoveryStrategy(answer["strategy"])
+        move = {RecoveryStrategy.DIFFERENT_WORKER, RecoveryStrategy.DIFFERENT_HARDWARE_CLASS}
+        target = answer["others"][0] if strategy in move and answer["others"] else None
+        if strategy is RecoveryStrategy.BROWSER_RESTART:
+            target = worker or None
+        checkpoint = report.checkpoint
+        if task is not None and checkpoint is None:
+            checkpoint = self._checkpoint(task_id)
+        modified = answer["spec"]
+        if modified is not None and config is not None:
+            modified = {**config, **answer["knobs"], "knobs": modified.get("knobs", {})}
+        text = f"{answer['class']} ({answer['evidence']}): {answer['reason']}"
+        action = RecoveryAction(
+            strategy,
+            target,
+            answer["delay_ms"] / 1000,
+            modified,
+            checkpoint,
+            message=text,
+            hardware_requirements=answer["requires"],
+        )
+        here = [dict(m["capabilities"]) for m in members if m["name"] == worker]
+        context = FailureContext(
+            task_id,
+            worker,
+            {**(here[0] if here else {}), "hardware_class": answer["hardware"]},
+            answer["evidence"],
+            FailureType[answer["failure_type"]],
+            datetime.datetime.fromtimestamp(now, datetime.timezone.utc),
+            attempt,
+            report.stacktrace,
+            self.client.state(task_id).get("state") or {} if task else report.task_state,
+            len(own.state.get("tried", ())),
+        )
+        record = _failures.Record(context, action, answer["class"], "caller", "open")
+        record.failure = answer["failure"]
+        # Of a running attempt the coordinator will decide, and have the record.
+        if task is None or task["state"] == "failed":
+            own.state, own.retries, own.attempt = answer["state"], answer["retries"], attempt
+            with self._lock:
+                self._records.append(record)
+                self._own.pop(task_id, None)
+                _bounded(self._own, task_id, own)
+        return action
+
+    def get_recovery_history(self, task_id: str) -> list[dict[str, Any]]:
+        """What was decided about a task's failures, oldest first: the coordinator's durable record,
+        and what this manager was asked. Each has ``context`` (:class:`FailureContext`), ``action``
+        (:class:`RecoveryAction`), ``failure_class`` (the coordinator's word for what happened),
+        ``decided_by`` (``coordinator`` or ``caller``) and ``outcome``: of the attempt that
+        followed ``succeeded``, ``failed again`` or ``cancelled``, else ``given up`` or ``open``.
+        """
+        task = self._task(task_id)
+        found: list[_failures.Record] = []
+        events: list[dict[str, Any]] = []
+        if task is not None:
+            past, events = self._ask("patterns")["failures"], self.client.history(task_id)
+            found = _failures.records_of(task, events, past)
+        found += self._mine(task_id, events)
+        found.sort(key=lambda r: r.context.timestamp)
+        return [r.shown() for r in found]
+
+    def _mine(self, task_id: str, events: list[dict[str, Any]]) -> list[_failures.Record]:
+        """What this manager was asked about a task, with what has come of it."""
+        with self._lock:
+            own = [r for r in self._records if r.context.task_id == task_id]
+        ends = _failures.ends(events)
+        for n, record in enumerate(own):
+            strategy, attempt = record.action.strategy.value, record.context.attempt
+            record.outcome = _failures.outcome(strategy, attempt, ends)
+            if record.successor is not None:
+                other = self._task(record.successor)
+                record.outcome = _failures.ended(other["state"] if other else "")
+            elif record.outcome == "open" and n + 1 < len(own):
+                record.outcome = "failed again"
+        return own
+
+    def get_failure_patterns(self) -> dict[str, Any]:
+        """What failures have in common, most frequent first (``patterns``: ``kind``, ``subject``,
+        ``class``, ``count``, ``tasks``, ``workers``, ``first``, ``last``, ``evidence``); which
+        workers are ``quarantined``, which knobs were ``learned``, and the newest ``failures``: the
+        document of ``GET /api/v1/recovery/patterns``. Failures that only this manager was told of
+        are counted in."""
+        from ._outlast import recovery_patterns
+
+        document: dict[str, Any] = self._ask("patterns")
+        with self._lock:
+            records = list(self._records)
+        mine = _failures.unknown_to(document["failures"], records)
+        if not mine:
+            return document
+        rules = self._ask("table")["patterns"]
+        both = _failures.others(document["failures"], records, None)
+        lookback = {"failures": both, "rules": rules, "now": int(time.time() * 1000)}
+        found = json.loads(recovery_patterns(json.dumps(lookback)))
+        for pattern in found:
+            for name in ("first", "last"):
+                pattern[name] = _failures.iso(pattern[name])
+        shown = sorted(document["failures"] + mine, key=lambda f: f["at"], reverse=True)
+        return {**document, "patterns": found, "failures": shown}
+
+    def create_visualization(self, output_dir: Union[str, Path]) -> list[str]:
+        """Draws the failure history into ``output_dir`` (made if need be): what failed where, what
+        was tried and what helped, over time. One HTML file that needs nothing else.
+
+        :returns: the paths written.
+        :raises OSError: if the folder cannot be written.
+        """
+        from . import _drawing
+
+        document = self.get_failure_patterns()
+        records: list[_failures.Record] = []
+        ids = list(dict.fromkeys(f["task"] for f in document["failures"]))
+        for task_id in ids[: _failures.MOST_TASKS]:
+            task = self._task(task_id)
+            events = self.client.history(task_id) if task is not None else []
+            if task is not None:
+                records += _failures.records_of(task, events, document["failures"])
+            records += self._mine(task_id, events)
+        page = _drawing.page(self.client.url, document, records)
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "failure_history.html"
+        path.write_text(page, encoding="utf-8")
+        return [str(path)]
+
+    def quarantine_worker(self, worker_id: str) -> None:
+        """Gives a worker no work but a probe after a while.
+
+        :raises NotFound: if there is no such worker.
+        """
+        self._ask("quarantine", worker_id)
+
+    def release_worker(self, worker_id: str) -> None:
+        """Gives a quarantined worker work again; what failed there counts no more.
+
+        :raises NotFound: if there is no such worker.
+        """
+        self._ask("release", worker_id)
+
+    def apply_recovery_action(
+        self, task_id: str, action: RecoveryAction, *, wait: bool = True
+    ) -> dict[str, Any]:
+        """Has the coordinator do it.
+
+        - What the coordinator decided, it does itself: nothing is done here.
+        - A task that waits or runs is moved to another worker.
+        - A task that failed is tried again by ``retry``, after ``action.delay`` seconds, for which
+          this waits. If the action changes the task (its knobs, or what it requires), the changed
+          task is submitted under a new id, ``TASK-recovery-1``; it begins without the checkpoints
+          of the former. Tasks with ``retry_failures`` and ``knobs`` are spared both.
+        - An escalation is written to the log, for a person.
+
+        :param wait: False tries it again without the delay.
+        :returns: ``task_id`` (to go on with), ``did`` (``nothing``, ``retry``, ``move`` or
+            ``submit``) and ``text``.
+        :raises NotFound: if the coordinator has no such task.
+        :raises OutlastError: if it cannot be applied; the text says why.
+        """
+        done = _applying.apply(self.client, task_id, action, wait)
+        if done["did"] == "submit":
+            with self._lock:
+                for record in self._records:
+                    if record.action is action:
+                        record.successor = done["task_id"]
+                known = self._own.get(task_id)
+                if known is not None:
+                    # It begins where its knobs are now; what was tried stays tried.
+                    state = {k: v for k, v in known.state.items() if k != "knobs"}
+                    _bounded(self._own, done["task_id"], _Own(state, known.retries))
+        return done
+
+
+def _bounded(known: OrderedDict[str, Any], key: str, new: Any) -> Any:
+    """The value of the key, new if there is none; the oldest are forgotten."""
+    found = known.setdefault(key, new)
+    known.move_to_end(key)
+    while len(known) > DEFAULTS["failure_history_size"]:
+        known.popitem(last=False)
+    return found
