@@ -1,8 +1,9 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
-use super::ConnId;
+use super::{ConnId, v1};
 use crate::records::WorkerRow;
+use crate::requires::COMMANDS;
 use crate::scheduler::{Scheduler, WorkerKey};
 use crate::{AttemptId, Epoch, Millis, TaskId};
 use outlast_wire::v2;
@@ -83,6 +84,8 @@ pub(super) struct Member {
     /// Mean duration of its recent tasks in milliseconds.
     pub typical_ms: Option<f64>,
     pub isolation: Isolation,
+    /// It speaks the v1 dialect.
+    pub v1: Option<Box<v1::Session>>,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -137,6 +140,10 @@ impl Member {
             return 1;
         }
         let slots = u64::from(self.row.slots);
+        // What such a worker is given it starts at once.
+        if self.v1.is_some() {
+            return slots;
+        }
         match self.row.prefetch {
             0 => {
                 let fast = self.typical_ms.map_or(0.0, |ms| PREFETCH_MS / ms.max(0.05));
@@ -194,6 +201,7 @@ impl Fleet {
         self.next += 1;
         self.stores.insert(row.store_id.clone(), key);
         self.names.insert(row.name.clone(), key);
+        let is_v1 = row.store_id.starts_with(v1::PREFIX);
         let member = Member {
             row: Arc::new(row),
             cursors,
@@ -206,6 +214,7 @@ impl Fleet {
             used: 0,
             typical_ms: None,
             isolation: Isolation::Free,
+            v1: is_v1.then(Box::default),
         };
         self.members.insert(key, member);
         key
@@ -280,6 +289,11 @@ impl Fleet {
         if let Some(Value::String(hardware)) = capabilities.get("hardware") {
             let each: Vec<Value> = hardware.split(',').map(|h| h.trim().into()).collect();
             capabilities.entry("hardware_class").or_insert(each.into());
+        }
+        if m.v1.is_some() {
+            // Only one that says so is sent command lines.
+            let runs = capabilities.get("commands") == Some(&Value::Bool(true));
+            capabilities.insert(COMMANDS.into(), runs.into());
         }
         let load = (m.row.slots, m.used, m.limit());
         scheduler.join(key, capabilities, m.row.labels.clone(), load);
