@@ -15,6 +15,7 @@ mod driver;
 mod events;
 mod explain;
 mod link;
+mod link_v1;
 mod listen;
 mod logs;
 mod look;

@@ -6,6 +6,7 @@ use crate::logs::Logs;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
+use outlast_wire::v1::ToWorker;
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{decode, encode};
@@ -14,13 +15,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Frames that may wait for a link that is slow; then it is closed.
-const WAITING: usize = 8192;
+pub(crate) const WAITING: usize = 8192;
 /// How long a refused link may take to read why.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// What the driver wants of a link.
 pub(crate) enum ToLink {
     Frame(Kind),
+    /// On links of the v1 dialect.
+    V1(ToWorker),
+    /// The same: a WebSocket ping with this number.
+    Ping(u64),
     /// After what was sent.
     Close(String),
 }
@@ -48,9 +53,9 @@ pub(crate) async fn serve(
 }
 
 /// Why a link ended, for programs and for people.
-type Why = (LinkCause, String);
+pub(crate) type Why = (LinkCause, String);
 
-fn broke(error: &axum::Error) -> Why {
+pub(crate) fn broke(error: &axum::Error) -> Why {
     (LinkCause::LinkClosed, format!("the link broke: {error}"))
 }
 
@@ -115,6 +120,8 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<T
                         return broke(&error);
                     }
                 }
+                // Of the other dialect.
+                ToLink::V1(_) | ToLink::Ping(_) => {}
                 ToLink::Close(reason) => {
                     let short = reason.chars().take(100).collect::<String>();
                     let frame = CloseFrame { code: 1000, reason: short.into() };

@@ -132,6 +132,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))
+        .route("/api/v1/worker/{name}/ws", get(workers::link_v1))
         .route("/api/v2/worker/{name}/ws", get(workers::link))
         .route("/api/v2/blobs/missing", post(blobs::missing))
         .route("/api/v2/blobs/chunks", put(blobs::put_chunks).post(blobs::get_chunks))

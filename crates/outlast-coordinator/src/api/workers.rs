@@ -2,17 +2,18 @@
 
 use super::{App, Refusal, views};
 use crate::driver::Ask;
-use crate::link;
+use crate::{link, link_v1};
 use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use outlast_core::coord::Response as CoreResponse;
+use outlast_core::coord::{Response as CoreResponse, check_worker_id};
 use outlast_store::{Role, StoredWorker};
 use outlast_wire::api::{Worker, WorkerList};
 use outlast_wire::frame::MAX_MESSAGE;
+use outlast_wire::v1::MAX_TEXT;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,6 +109,35 @@ async fn turn(
     }
 }
 
+fn upgraded(
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<WebSocketUpgrade, Refusal> {
+    upgrade.map_err(|e| {
+        let status = StatusCode::UPGRADE_REQUIRED;
+        let detail = format!("{}; a proxy in the path may not pass WebSockets", e.body_text());
+        Refusal::new(status, "no-upgrade", "this address is for WebSockets", &detail)
+    })
+}
+
+/// The link of a worker that speaks the v1 JSON dialect.
+pub(crate) async fn link_v1(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    check_worker_id(&name).map_err(|e| Refusal::bad(&e))?;
+    let upgrade = upgraded(upgrade)?;
+    let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
+    let upgrade = upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(READ_BUFFER)
+        .max_message_size(MAX_TEXT)
+        .max_frame_size(MAX_TEXT);
+    Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app)))
+}
+
 /// The link of a worker (wire v2).
 pub(crate) async fn link(
     State(app): State<App>,
@@ -116,11 +146,7 @@ pub(crate) async fn link(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let upgrade = upgrade.map_err(|e| {
-        let status = StatusCode::UPGRADE_REQUIRED;
-        let detail = format!("{}; a proxy in the path may not pass WebSockets", e.body_text());
-        Refusal::new(status, "no-upgrade", "this address is for WebSockets", &detail)
-    })?;
+    let upgrade = upgraded(upgrade)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)

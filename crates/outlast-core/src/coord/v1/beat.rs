@@ -1,7 +1,7 @@
 //! Heartbeats of v1 workers: what they name is what the worker has. What it does not name for a
 //! while is asked for, then sent again or lost; what it names and should not have is cancelled.
 
-use super::{AGAIN, LOST, MISSED, Run};
+use super::{AGAIN, Run};
 use crate::coord::tasks::End;
 use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::TaskState;
@@ -152,9 +152,10 @@ impl Coordinator {
             let session = self.fleet.get_mut(key).v1.get_or_insert_default();
             let run = session.runs.entry(id.task.clone());
             let run = run.or_insert_with(|| Run::new(id.epoch, now));
+            let (missed, given_up) = run.patience();
             match run.asked {
-                Some(at) if now.mono >= at + LOST => lost.push(id),
-                None if now.mono >= run.since + MISSED && asked.len() < NAMED => {
+                Some(at) if now.mono >= at + given_up => lost.push(id),
+                None if now.mono >= run.since + missed && asked.len() < NAMED => {
                     run.asked = Some(now.mono);
                     asked.push(id.task.to_string());
                 }

@@ -216,7 +216,7 @@ impl Coordinator {
         let session = member.v1.get_or_insert_default();
         for id in held {
             let run = session.runs.entry(id.task).or_insert_with(|| Run::new(id.epoch, now));
-            (run.since, run.asked, run.fetching) = (now.mono, None, None);
+            (run.since, run.asked, run.fetching, run.back) = (now.mono, None, None, true);
         }
         self.counters.welcomed += 1;
         if let Some(state) = self.conns.get_mut(&conn) {
@@ -284,7 +284,8 @@ impl Coordinator {
             if run.epoch != epoch {
                 *run = Run::new(epoch, now);
             }
-            (run.since, run.asked, run.paused) = (now.mono, None, Some(paused));
+            (run.since, run.asked, run.back) = (now.mono, None, false);
+            run.paused = Some(paused);
             run.sent += 1;
             let task_id = id.to_string();
             let given =

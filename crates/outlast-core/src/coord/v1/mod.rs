@@ -27,6 +27,9 @@ pub const PREFIX: &str = "v1:";
 const MISSED: Millis = 5_000;
 /// And this long after that it is taken for lost, in milliseconds.
 const LOST: Millis = 10_000;
+/// The same of what was given on an earlier link, which the worker would have named by now: if it
+/// was ever named, and if not (then it most likely never arrived), in milliseconds.
+const LOST_BACK: (Millis, Millis) = (3_000, 500);
 /// A worker that was known and does not say what it has gets new work after this, in
 /// milliseconds.
 const PATIENCE: Millis = 15_000;
@@ -54,6 +57,8 @@ struct Run {
     given: i64,
     /// Its result was asked for, since nothing was heard of it.
     asked: Option<Millis>,
+    /// It was given on an earlier link, and not named on this one.
+    back: bool,
     /// The worker said something of it: it has the assignment.
     seen: bool,
     sent: u32,
@@ -90,6 +95,7 @@ impl Run {
             since: now.mono,
             given: now.wall,
             asked: None,
+            back: false,
             seen: false,
             sent: 0,
             paused: None,
@@ -110,13 +116,24 @@ impl Session {
         if run.epoch != epoch {
             *run = Run::new(epoch, now);
         }
-        (run.since, run.asked, run.seen) = (now.mono, None, true);
+        (run.since, run.asked, run.seen, run.back) = (now.mono, None, true, false);
     }
 
     /// A person wants a checkpoint of this attempt.
     pub fn wants_checkpoint(&mut self, task: &TaskId, epoch: Epoch) {
         if let Some(run) = self.run(task, epoch) {
             run.asked_checkpoint = true;
+        }
+    }
+}
+
+impl Run {
+    /// How long it may be missed before it is asked for, and then before it is given up.
+    fn patience(&self) -> (Millis, Millis) {
+        match (self.back, self.seen) {
+            (false, _) => (MISSED, LOST),
+            (true, true) => (0, LOST_BACK.0),
+            (true, false) => (0, LOST_BACK.1),
         }
     }
 }

@@ -1,0 +1,178 @@
+//! A worker's link of the v1 dialect: texts in and out, and checkpoints' data to and from the store
+//! of blobs. Knows nothing of what they mean.
+
+use crate::api::App;
+use crate::blobs::BlobShelf;
+use crate::clock;
+use crate::driver::Input;
+use crate::link::{LINGER, ToLink, WAITING, Why, broke};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use outlast_blob::Hash;
+use outlast_core::coord::ConnId;
+use outlast_wire::Bytes;
+use outlast_wire::v1::{FromWorker, MAX_CHECKPOINT, MAX_TEXT, Restore, ToWorker, parse};
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{LinkCause, LogData};
+use std::io::Read;
+use tokio::sync::mpsc;
+
+/// Serves the link until it ends.
+pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: App) {
+    let (tx, rx) = mpsc::channel(WAITING);
+    if app.driver.put(Input::OpenV1(conn, tx, name.clone())).await.is_err() {
+        return;
+    }
+    let (sink, stream) = socket.split();
+    let (cause, reason) = tokio::select! {
+        why = read(stream, conn, &name, &app) => why,
+        why = write(sink, rx, conn, &app) => why,
+    };
+    app.logs.link_ended(conn);
+    let _ = app.driver.put(Input::Close(conn, cause, reason)).await;
+}
+
+async fn read(mut stream: SplitStream<WebSocket>, conn: ConnId, name: &str, app: &App) -> Why {
+    loop {
+        let input = match stream.next().await {
+            Some(Ok(Message::Text(text))) => match parse(&text, name) {
+                Ok(message) => {
+                    let blob = keep(&app.shelf, &message).await;
+                    Input::V1(conn, Box::new(message), blob)
+                }
+                Err(error) => Input::MalformedV1(conn, error.to_string()),
+            },
+            Some(Ok(Message::Binary(_))) => {
+                let what = "a binary message; this link carries JSON in text messages";
+                Input::MalformedV1(conn, what.into())
+            }
+            Some(Ok(Message::Pong(data))) => match <[u8; 8]>::try_from(&data[..]) {
+                Ok(seq) => Input::Pong(conn, u64::from_be_bytes(seq)),
+                Err(_) => continue,
+            },
+            Some(Ok(Message::Ping(_))) => continue,
+            Some(Ok(Message::Close(frame))) => {
+                let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
+                let reason = reason.unwrap_or_else(|| "the worker closed the link".into());
+                return (LinkCause::LinkClosed, reason);
+            }
+            Some(Err(error)) if error.to_string().contains("too long") => {
+                let what = format!(
+                    "a message of more than {MAX_TEXT} bytes; the link ends. Keep results, states \
+                     and checkpoints smaller"
+                );
+                let _ = app.driver.put(Input::MalformedV1(conn, what.clone())).await;
+                tokio::time::sleep(LINGER).await;
+                return (LinkCause::LinkRefused, what);
+            }
+            Some(Err(error)) => return broke(&error),
+            None => return (LinkCause::LinkClosed, "the link ended".into()),
+        };
+        if app.driver.put(input).await.is_err() {
+            return (LinkCause::LinkRestarted, "the coordinator ends".into());
+        }
+    }
+}
+
+/// Puts a checkpoint's data into the store of blobs; its manifest, once it is durable.
+async fn keep(shelf: &BlobShelf, message: &FromWorker) -> Option<Bytes> {
+    let FromWorker::CheckpointData { data, task_id, .. } = message else { return None };
+    if data.len() > MAX_CHECKPOINT {
+        return None;
+    }
+    let _turn = shelf.uploads.clone().acquire_owned().await.ok()?;
+    let (blobs, data) = (shelf.blobs.clone(), data.clone());
+    let put = tokio::task::spawn_blocking(move || blobs.put(&data[..])).await;
+    match put.map_err(|e| e.to_string()).and_then(|put| put.map_err(|e| e.to_string())) {
+        Ok(put) => {
+            shelf.accepted(put.manifest);
+            Some(Bytes::copy_from_slice(put.manifest.as_bytes()))
+        }
+        Err(why) => {
+            tracing::warn!("a checkpoint of task {task_id} was not kept: {why}");
+            None
+        }
+    }
+}
+
+/// The data of a checkpoint that goes with an assignment; none if it is not here, and then the
+/// task begins anew.
+async fn load(shelf: &BlobShelf, from: &Restore) -> Option<String> {
+    let manifest = Hash::from_bytes(<[u8; 32]>::try_from(&from.manifest[..]).ok()?);
+    let blobs = shelf.blobs.clone();
+    let read = move || {
+        let mut reader = blobs.reader(&manifest).map_err(|e| e.to_string())?;
+        let mut data = String::new();
+        reader.read_to_string(&mut data).map_err(|e| e.to_string())?;
+        Ok::<_, String>(data)
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    match read.map_err(|e| e.to_string()).and_then(|data| data) {
+        Ok(data) => Some(data),
+        Err(why) => {
+            let id = &from.checkpoint_id;
+            tracing::warn!("checkpoint {id} could not be read for an assignment: {why}");
+            None
+        }
+    }
+}
+
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut rx: mpsc::Receiver<ToLink>,
+    conn: ConnId,
+    app: &App,
+) -> Why {
+    loop {
+        let Some(mut next) = rx.recv().await else {
+            let _ = tokio::time::timeout(LINGER, sink.close()).await;
+            return (LinkCause::LinkUnspecified, "the link was given up".into());
+        };
+        // Everything that waits goes out with one flush.
+        loop {
+            let message = match next {
+                ToLink::V1(message) => {
+                    let data = match &message {
+                        ToWorker::TaskAssignment { checkpoint: Some(from), .. } => {
+                            load(&app.shelf, from).await
+                        }
+                        _ => None,
+                    };
+                    let at = clock::text(clock::wall());
+                    Some(Message::Text(message.encode(&at, data.as_deref()).into()))
+                }
+                ToLink::Ping(seq) => Some(Message::Ping(seq.to_be_bytes().to_vec().into())),
+                ToLink::Frame(Kind::LogRequest(asked)) => {
+                    let error = "workers of the v1 dialect keep no logs".into();
+                    let request = asked.request;
+                    let data = LogData { request, last: true, error, ..Default::default() };
+                    app.logs.deliver(conn, data);
+                    None
+                }
+                ToLink::Frame(_) => None,
+                ToLink::Close(reason) => {
+                    let short = reason.chars().take(100).collect::<String>();
+                    let frame = CloseFrame { code: 1000, reason: short.into() };
+                    let bye = async {
+                        sink.send(Message::Close(Some(frame))).await?;
+                        sink.close().await
+                    };
+                    let _ = tokio::time::timeout(LINGER, bye).await;
+                    return (LinkCause::LinkUnspecified, reason);
+                }
+            };
+            if let Some(message) = message
+                && let Err(error) = sink.feed(message).await
+            {
+                return broke(&error);
+            }
+            match rx.try_recv() {
+                Ok(more) => next = more,
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = sink.flush().await {
+            return broke(&error);
+        }
+    }
+}
