@@ -14,6 +14,7 @@ mod failures;
 mod oracle;
 mod peers;
 mod runs;
+mod v1;
 mod world;
 
 pub use bugs::Bug;
