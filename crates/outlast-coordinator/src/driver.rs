@@ -12,7 +12,7 @@ use outlast_core::coord::{
 };
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::{CoordReader, StoreError};
-use outlast_wire::v1::FromWorker;
+use outlast_wire::v1::{Action, FromWorker};
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{Bytes, TaskSpec};
@@ -37,6 +37,8 @@ pub(crate) enum Input {
     V1(ConnId, Box<FromWorker>, Option<Bytes>),
     MalformedV1(ConnId, String),
     Pong(ConnId, u64),
+    /// Part of a message arrived.
+    Heard(ConnId),
     Close(ConnId, LinkCause, String),
     Ask(Ask, oneshot::Sender<Answer>),
     /// Sends something that the core need not know of.
@@ -62,6 +64,8 @@ pub(crate) enum Ask {
     Remove(Vec<TaskId>, i64),
     /// Overrule what recovery decided.
     Recovery(RecoveryRequest),
+    /// Something of its link or memory.
+    Act(String, Action),
     /// By (attempt, number).
     Prune(TaskId, Vec<(u64, u64)>),
     Forget(String),
@@ -211,6 +215,7 @@ impl State {
                 self.core.on_v1(now, conn, *message, blob, &self.look);
             }
             Input::MalformedV1(conn, error) => self.core.on_malformed_v1(now, conn, &error),
+            Input::Heard(conn) => self.core.on_heard(now, conn),
             Input::Pong(conn, seq) => self.core.on_pong(now, conn, seq),
             Input::Close(conn, cause, reason) => {
                 self.links.remove(&conn);
@@ -258,6 +263,7 @@ impl State {
                 Request::Remove { known: known.into_iter().flatten().collect(), before }
             }
             Ask::Prune(task, which) => Request::Prune { task, which },
+            Ask::Act(worker, action) => Request::Act { worker, action },
             Ask::Drain(worker, on) => Request::Drain { worker, on },
             Ask::Recovery(what) => Request::Recovery(what),
             Ask::Forget(name) => Request::Forget(name),

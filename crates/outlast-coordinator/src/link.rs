@@ -5,14 +5,18 @@ use crate::driver::{Driver, Input};
 use crate::logs::Logs;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use crate::listen::Arrived;
 use outlast_core::coord::ConnId;
+use outlast_net::pulse::{self, PingConfig, Progress};
+use outlast_wire::Bytes;
 use outlast_wire::v1::ToWorker;
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{decode, encode};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Frames that may wait for a link that is slow; then it is closed.
 pub(crate) const WAITING: usize = 8192;
@@ -38,6 +42,7 @@ pub(crate) async fn serve(
     name: String,
     driver: Driver,
     logs: Arc<Logs>,
+    pulse: Pulse,
 ) {
     let (tx, rx) = mpsc::channel(WAITING);
     if driver.put(Input::Open(conn, tx)).await.is_err() {
@@ -45,11 +50,50 @@ pub(crate) async fn serve(
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &driver, &logs) => why,
-        why = write(sink, rx) => why,
+        why = read(stream, conn, &name, &driver, &logs, &pulse) => why,
+        why = write(sink, rx, &pulse) => why,
+        why = pulse.dead() => why,
     };
     logs.link_ended(conn);
     let _ = driver.put(Input::Close(conn, cause, reason)).await;
+}
+
+/// WebSocket pings of one link, and what arrives on it.
+pub(crate) struct Pulse {
+    config: PingConfig,
+    progress: Progress,
+    pings: Notify,
+}
+
+impl Pulse {
+    pub fn new(config: PingConfig, arrived: Arrived) -> Pulse {
+        Pulse { config, progress: arrived.0, pings: Notify::new() }
+    }
+    /// Waits until a ping is to be sent.
+    pub async fn due(&self) {
+        self.pings.notified().await;
+    }
+    /// Waits until nothing arrives any more.
+    pub async fn dead(&self) -> Why {
+        let ping = || self.pings.notify_one();
+        let why = pulse::watch(self.config, self.progress.clone(), ping).await;
+        (LinkCause::LinkSilent, why)
+    }
+    /// The next message. One that is long in coming is a sign of life before it is there.
+    pub async fn next(
+        &self,
+        stream: &mut SplitStream<WebSocket>,
+        conn: ConnId,
+        driver: &Driver,
+    ) -> Option<Result<Message, axum::Error>> {
+        let mut next = stream.next();
+        loop {
+            match pulse::attend(&self.progress, Pin::new(&mut next)).await {
+                Some(next) => return next,
+                None => drop(driver.put(Input::Heard(conn)).await),
+            }
+        }
+    }
 }
 
 /// Why a link ended, for programs and for people.
@@ -65,9 +109,10 @@ async fn read(
     name: &str,
     driver: &Driver,
     logs: &Logs,
+    pulse: &Pulse,
 ) -> Why {
     loop {
-        let input = match stream.next().await {
+        let input = match pulse.next(&mut stream, conn, driver).await {
             Some(Ok(Message::Binary(data))) => match decode(data) {
                 Ok(Kind::LogData(data)) => {
                     logs.deliver(conn, data);
@@ -105,9 +150,21 @@ async fn read(
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut rx: mpsc::Receiver<ToLink>) -> Why {
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut rx: mpsc::Receiver<ToLink>,
+    pulse: &Pulse,
+) -> Why {
     loop {
-        let Some(mut next) = rx.recv().await else {
+        let next = tokio::select! {
+            biased;
+            () = pulse.due() => match sink.send(Message::Ping(Bytes::new())).await {
+                Ok(()) => continue,
+                Err(error) => return broke(&error),
+            },
+            next = rx.recv() => next,
+        };
+        let Some(mut next) = next else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
             // The core said why when it let the link go.
             return (LinkCause::LinkUnspecified, "the link was given up".into());

@@ -5,7 +5,7 @@ use crate::api::App;
 use crate::blobs::BlobShelf;
 use crate::clock;
 use crate::driver::Input;
-use crate::link::{LINGER, ToLink, WAITING, Why, broke};
+use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_blob::Hash;
@@ -18,23 +18,36 @@ use std::io::Read;
 use tokio::sync::mpsc;
 
 /// Serves the link until it ends.
-pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: App) {
+pub(crate) async fn serve(
+    socket: WebSocket,
+    conn: ConnId,
+    name: String,
+    app: App,
+    pulse: Pulse,
+) {
     let (tx, rx) = mpsc::channel(WAITING);
     if app.driver.put(Input::OpenV1(conn, tx, name.clone())).await.is_err() {
         return;
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &app) => why,
-        why = write(sink, rx, conn, &app) => why,
+        why = read(stream, conn, &name, &app, &pulse) => why,
+        why = write(sink, rx, conn, &app, &pulse) => why,
+        why = pulse.dead() => why,
     };
     app.logs.link_ended(conn);
     let _ = app.driver.put(Input::Close(conn, cause, reason)).await;
 }
 
-async fn read(mut stream: SplitStream<WebSocket>, conn: ConnId, name: &str, app: &App) -> Why {
+async fn read(
+    mut stream: SplitStream<WebSocket>,
+    conn: ConnId,
+    name: &str,
+    app: &App,
+    pulse: &Pulse,
+) -> Why {
     loop {
-        let input = match stream.next().await {
+        let input = match pulse.next(&mut stream, conn, &app.driver).await {
             Some(Ok(Message::Text(text))) => match parse(&text, name) {
                 Ok(message) => {
                     let blob = keep(&app.shelf, &message).await;
@@ -122,9 +135,18 @@ async fn write(
     mut rx: mpsc::Receiver<ToLink>,
     conn: ConnId,
     app: &App,
+    pulse: &Pulse,
 ) -> Why {
     loop {
-        let Some(mut next) = rx.recv().await else {
+        let next = tokio::select! {
+            biased;
+            () = pulse.due() => match sink.send(Message::Ping(Bytes::new())).await {
+                Ok(()) => continue,
+                Err(error) => return broke(&error),
+            },
+            next = rx.recv() => next,
+        };
+        let Some(mut next) = next else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
             return (LinkCause::LinkUnspecified, "the link was given up".into());
         };

@@ -6,13 +6,14 @@ use crate::blobs::{self, BlobShelf};
 use crate::clock;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
-use crate::listen::{self, Plain, Tls};
+use crate::listen::{self, Arrived, Plain, Tls};
 use crate::logs::Logs;
 use crate::readers::Readers;
 use crate::retention::{self, RetentionConfig};
 use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
+use outlast_net::pulse::PingConfig;
 use outlast_store::{CoordStore, Keys, StoreError};
 use std::future::IntoFuture;
 use std::io;
@@ -51,6 +52,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Of the core.
     pub core: CoordConfig,
+    /// WebSocket pings on workers' links, beside heartbeats.
+    pub ping: PingConfig,
 }
 
 /// How the coordinator keeps blobs, which are the data of checkpoints.
@@ -233,8 +236,9 @@ impl Coordinator {
             version: config.core.version.clone(),
             started_at: clock::wall(),
             tls: tls.is_some(),
+            ping: config.ping,
         });
-        let app = api::router(shared);
+        let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();
         let (stop_http, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         let http = match tls {

@@ -24,6 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 use outlast_core::coord::Response as CoreResponse;
+use outlast_net::pulse::PingConfig;
 use outlast_wire::api as dto;
 pub(crate) use problem::Refusal;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub version: String,
     pub started_at: i64,
     pub tls: bool,
+    pub ping: PingConfig,
 }
 
 pub(crate) type App = Arc<Shared>;
@@ -83,6 +85,7 @@ pub(crate) type App = Arc<Shared>;
         recovery::quarantine,
         recovery::allow,
         recovery::forget,
+        workers::act,
         watch::events,
         watch::info,
         watch::healthz,
@@ -121,6 +124,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/results", post(results::results))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{name}", get(workers::show).delete(workers::forget))
+        .route("/api/v1/workers/{name}/actions", post(workers::act))
         .route("/api/v1/workers/{name}/drain", post(workers::drain))
         .route("/api/v1/workers/{name}/undrain", post(workers::undrain))
         .route("/api/v1/workers/{name}/release", post(recovery::release))

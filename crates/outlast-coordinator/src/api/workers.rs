@@ -2,24 +2,30 @@
 
 use super::{App, Refusal, views};
 use crate::driver::Ask;
+use crate::link::Pulse;
+use crate::listen::Arrived;
 use crate::{link, link_v1};
 use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use outlast_core::coord::{Response as CoreResponse, check_worker_id};
 use outlast_store::{Role, StoredWorker};
-use outlast_wire::api::{Worker, WorkerList};
+use outlast_wire::api::{Worker, WorkerAction, WorkerList};
 use outlast_wire::frame::MAX_MESSAGE;
-use outlast_wire::v1::MAX_TEXT;
+use outlast_wire::spec::check_task_id;
+use outlast_wire::v1::{Action, MAX_TEXT};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// axum's default of 128 KiB would be held by every idle link.
 const READ_BUFFER: usize = 4 << 10;
+/// Tasks named in one action.
+const NAMED: usize = 1_000;
 
 /// All workers.
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers", responses((status = 200, body = WorkerList)))]
@@ -96,6 +102,45 @@ pub(crate) async fn undrain(
     turn(app, headers, name, false).await
 }
 
+/// Asks something of a worker: at once, or when it is back. A worker of the v1 dialect is told with
+/// the answer to its next heartbeat.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/actions", tag = "workers", params(("name" = String, Path)),
+    request_body = WorkerAction,
+    responses((status = 202), (status = 404, body = outlast_wire::api::Problem),
+        (status = 409, body = outlast_wire::api::Problem, description = "Its worker needs no such request")))]
+pub(crate) async fn act(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    action: Result<Json<WorkerAction>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    app.auth.check(&headers, Role::Operate)?;
+    let Json(action) = action.map_err(|e| Refusal::bad(&e.body_text()))?;
+    if let WorkerAction::ResendTaskResults { task_ids } | WorkerAction::CancelTasks { task_ids } =
+        &action
+        && (task_ids.len() > NAMED || task_ids.iter().any(|id| check_task_id(id).is_err()))
+    {
+        return Err(Refusal::bad(&format!("task_ids must be up to {NAMED} ids of tasks")));
+    }
+    let action = match action {
+        WorkerAction::SyncState => Action::SyncState,
+        WorkerAction::ResetConnectionStats => Action::ResetConnectionStats,
+        WorkerAction::ResendTaskResults { task_ids } => Action::ResendTaskResults(task_ids),
+        WorkerAction::CancelTasks { task_ids } => Action::CancelTasks(task_ids),
+    };
+    match app.ask(Ask::Act(name.clone(), action)).await? {
+        CoreResponse::Asked => Ok(StatusCode::ACCEPTED),
+        CoreResponse::Needless => {
+            let detail = format!(
+                "worker {name} speaks protocol 2: what it owes is on its disk and sent until it is \
+                 acknowledged, and tasks are cancelled by `outlast cancel`"
+            );
+            Err(Refusal::conflict("needless", "this worker needs no such request", &detail))
+        }
+        _ => Err(Refusal::no_worker(&name)),
+    }
+}
+
 async fn turn(
     app: App,
     headers: HeaderMap,
@@ -124,6 +169,7 @@ pub(crate) async fn link_v1(
     State(app): State<App>,
     headers: HeaderMap,
     Path(name): Path<String>,
+    ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
@@ -135,7 +181,8 @@ pub(crate) async fn link_v1(
         .write_buffer_size(READ_BUFFER)
         .max_message_size(MAX_TEXT)
         .max_frame_size(MAX_TEXT);
-    Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app)))
+    let pulse = Pulse::new(app.ping, arrived);
+    Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app, pulse)))
 }
 
 /// The link of a worker (wire v2).
@@ -143,6 +190,7 @@ pub(crate) async fn link(
     State(app): State<App>,
     headers: HeaderMap,
     Path(name): Path<String>,
+    ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
@@ -154,5 +202,6 @@ pub(crate) async fn link(
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
     let (driver, logs) = (app.driver.clone(), app.logs.clone());
-    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs)))
+    let pulse = Pulse::new(app.ping, arrived);
+    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, pulse)))
 }

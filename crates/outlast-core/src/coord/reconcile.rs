@@ -62,6 +62,7 @@ impl Coordinator {
             self.take_back(key);
         }
         self.fleet.offer(&mut self.scheduler, key);
+        self.tell_actions(key);
     }
 
     /// An attempt that the worker has not finished.

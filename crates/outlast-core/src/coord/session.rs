@@ -63,6 +63,13 @@ impl Coordinator {
         );
     }
 
+    /// Part of a message arrived.
+    pub fn on_heard(&mut self, now: Now, conn: ConnId) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.heart.heard(now.mono);
+        }
+    }
+
     /// A link ended.
     pub fn on_close(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
         self.drop_conn(now, conn, cause, reason);

@@ -6,9 +6,10 @@ use crate::records::WorkerRow;
 use crate::requires::COMMANDS;
 use crate::scheduler::{Scheduler, WorkerKey};
 use crate::{AttemptId, Epoch, Millis, TaskId};
+use outlast_wire::v1::Action;
 use outlast_wire::v2;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The most tasks that wait at one worker when the coordinator chooses.
@@ -86,6 +87,8 @@ pub(super) struct Member {
     pub isolation: Isolation,
     /// It speaks the v1 dialect.
     pub v1: Option<Box<v1::Session>>,
+    /// Asked by a person, and not told yet.
+    pub actions: BTreeSet<Action>,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -215,6 +218,7 @@ impl Fleet {
             typical_ms: None,
             isolation: Isolation::Free,
             v1: is_v1.then(Box::default),
+            actions: BTreeSet::new(),
         };
         self.members.insert(key, member);
         key

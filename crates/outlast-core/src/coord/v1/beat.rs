@@ -52,8 +52,7 @@ impl Coordinator {
             }
         }
         let member = self.fleet.get_mut(key);
-        let session = member.v1.get_or_insert_default();
-        actions.extend(std::mem::take(&mut session.actions));
+        actions.extend(std::mem::take(&mut member.actions));
         if !member.ready {
             member.ready = true;
             self.fleet.offer(&mut self.scheduler, key);

@@ -15,10 +15,9 @@ pub use link::check_worker_id;
 pub(super) use link::{Link, translate};
 
 use crate::{Epoch, Millis, Now, TaskId};
-use outlast_wire::v1::Action;
 use outlast_wire::v2::TaskOutcome;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the store ids of such workers begin with; the rest is the name.
@@ -43,8 +42,6 @@ const OUTCOMES: usize = 8;
 pub(super) struct Session {
     /// By task: what it was given and has not settled.
     runs: BTreeMap<TaskId, Run>,
-    /// Asked by a person, for its next heartbeat.
-    pub actions: BTreeSet<Action>,
 }
 
 /// An attempt at a v1 worker.
