@@ -6,8 +6,8 @@ use crate::link::Pulse;
 use crate::listen::Arrived;
 use crate::{link, link_v1};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -112,10 +112,11 @@ pub(crate) async fn act(
     State(app): State<App>,
     headers: HeaderMap,
     Path(name): Path<String>,
-    action: Result<Json<WorkerAction>, JsonRejection>,
+    body: Bytes,
 ) -> Result<StatusCode, Refusal> {
     app.auth.check(&headers, Role::Operate)?;
-    let Json(action) = action.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let action = serde_json::from_slice(&body);
+    let action: WorkerAction = action.map_err(|e| Refusal::bad(&format!("not an action: {e}")))?;
     if let WorkerAction::ResendTaskResults { task_ids } | WorkerAction::CancelTasks { task_ids } =
         &action
         && (task_ids.len() > NAMED || task_ids.iter().any(|id| check_task_id(id).is_err()))

@@ -9,6 +9,8 @@
 mod beat;
 mod link;
 mod outcome;
+#[cfg(test)]
+mod tests;
 mod told;
 
 pub use link::check_worker_id;
