@@ -134,7 +134,7 @@ pub(crate) async fn act(
         CoreResponse::Needless => {
             let detail = format!(
                 "worker {name} speaks protocol 2: what it owes is on its disk and sent until it is \
-                 acknowledged, and tasks are cancelled by `outlast cancel`"
+                 acknowledged, and tasks are cancelled by `outlast task cancel`"
             );
             Err(Refusal::conflict("needless", "this worker needs no such request", &detail))
         }
