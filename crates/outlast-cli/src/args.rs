@@ -32,14 +32,18 @@ pub(crate) fn pings(
     let default = PingConfig::default();
     let time = |flag: Option<f64>, key, default| match flag.or(file.seconds(section, key)) {
         None => Ok(default),
-        Some(s) => Duration::try_from_secs_f64(s)
-            .map_err(|_| Usage(format!("{key}: {s} is no such time"))),
+        Some(s) => {
+            Duration::try_from_secs_f64(s).map_err(|_| Usage(format!("{key}: {s} is no such time")))
+        }
     };
     let interval = time(interval, "ws_ping_interval", default.interval)?;
     let timeout = time(timeout, "ws_ping_timeout", default.timeout)?;
     if timeout.is_zero() && !interval.is_zero() {
-        return Err(Usage("ws_ping_timeout: 0 would end every link; set the interval to 0 to send \
-                          no pings".into()));
+        return Err(Usage(
+            "ws_ping_timeout: 0 would end every link; set the interval to 0 to send \
+                          no pings"
+                .into(),
+        ));
     }
     Ok(PingConfig { interval, timeout })
 }

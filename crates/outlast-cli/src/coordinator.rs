@@ -160,8 +160,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     // Before anything may have to be ended cleanly.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let config =
-        Config { listen, data_dir: data_dir.clone(), tls, blobs, retention, core, ping };
+    let config = Config { listen, data_dir: data_dir.clone(), tls, blobs, retention, core, ping };
     let mut coordinator = Coordinator::start(config).await?;
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());

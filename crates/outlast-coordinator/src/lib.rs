@@ -26,7 +26,7 @@ mod server;
 mod writer;
 
 pub use api::openapi;
-pub use outlast_net::pulse::PingConfig;
 pub use backup::{BackupError, BackupInfo, backup, restore};
+pub use outlast_net::pulse::PingConfig;
 pub use retention::RetentionConfig;
 pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles};

@@ -2,10 +2,10 @@
 //! except that log data goes to whoever asked for it.
 
 use crate::driver::{Driver, Input};
+use crate::listen::Arrived;
 use crate::logs::Logs;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
-use crate::listen::Arrived;
 use outlast_core::coord::ConnId;
 use outlast_net::pulse::{self, PingConfig, Progress};
 use outlast_wire::Bytes;

@@ -18,13 +18,7 @@ use std::io::Read;
 use tokio::sync::mpsc;
 
 /// Serves the link until it ends.
-pub(crate) async fn serve(
-    socket: WebSocket,
-    conn: ConnId,
-    name: String,
-    app: App,
-    pulse: Pulse,
-) {
+pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: App, pulse: Pulse) {
     let (tx, rx) = mpsc::channel(WAITING);
     if app.driver.put(Input::OpenV1(conn, tx, name.clone())).await.is_err() {
         return;

@@ -102,7 +102,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 }
 
 /// Waits for what comes next. None: bytes arrive that do not make it up yet; wait again.
-pub async fn attend<T>(progress: &Progress, mut next: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+pub async fn attend<T>(
+    progress: &Progress,
+    mut next: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     loop {
         let before = progress.bytes();
         if let Ok(next) = timeout(LOOK, next.as_mut()).await {

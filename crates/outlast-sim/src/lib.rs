@@ -15,6 +15,7 @@ mod oracle;
 mod peers;
 mod runs;
 mod v1;
+mod v1_client;
 mod world;
 
 pub use bugs::Bug;

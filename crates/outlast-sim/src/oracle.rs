@@ -212,7 +212,10 @@ impl Oracle {
             R::Checkpoint { checkpoint: c, worker, .. } if is_v1(worker) => {
                 let task: TaskId = c.task_id.as_str().into();
                 if !self.v1_checkpoints.insert((task, c.meta_json.to_vec())) {
-                    self.fail(format!("I2: {}.{} #{} is there twice", c.task_id, c.epoch, c.number));
+                    self.fail(format!(
+                        "I2: {}.{} #{} is there twice",
+                        c.task_id, c.epoch, c.number
+                    ));
                 }
             }
             R::Ended { task: id, state, epoch, worker, cause, outcome, .. } => {

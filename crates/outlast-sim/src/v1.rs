@@ -6,7 +6,7 @@ use crate::runs::Look;
 use crate::world::{Event, World};
 use outlast_core::{AttemptId, TaskId};
 use outlast_wire::Bytes;
-use outlast_wire::v1::{Action, FromWorker, ToWorker, parse};
+use outlast_wire::v1::{FromWorker, ToWorker, parse};
 use outlast_wire::v2::LinkCause;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -47,30 +47,30 @@ pub(crate) struct V1Link {
     last_down: u64,
 }
 
-struct Run {
-    number: u64,
-    epoch: u64,
+pub(crate) struct Run {
+    pub number: u64,
+    pub epoch: u64,
     /// It gives the attempt's number back.
-    checkpoints: u64,
+    pub checkpoints: u64,
 }
 
 pub(crate) struct V1Peer {
     pub name: String,
     pub store: Arc<str>,
     /// Gives `attempt` back with results.
-    echoes: bool,
-    alive: bool,
-    life: u32,
-    link: Option<u64>,
-    heard: u64,
-    refused_until: u64,
-    active: BTreeMap<TaskId, Run>,
+    pub echoes: bool,
+    pub alive: bool,
+    pub life: u32,
+    pub link: Option<u64>,
+    pub heard: u64,
+    pub refused_until: u64,
+    pub active: BTreeMap<TaskId, Run>,
     /// Results that were not acknowledged.
-    results: BTreeMap<TaskId, Value>,
+    pub results: BTreeMap<TaskId, Value>,
     /// The newest checkpoint of each task.
-    saved: BTreeMap<TaskId, String>,
+    pub saved: BTreeMap<TaskId, String>,
     /// Runs that were cancelled, and whose threads go on.
-    zombies: BTreeMap<u64, (TaskId, u64)>,
+    pub zombies: BTreeMap<u64, (TaskId, u64)>,
 }
 
 /// All of them, with randomness of their own: other choices stay as they are without them.
@@ -78,7 +78,7 @@ pub(crate) struct V1World {
     pub rng: SmallRng,
     pub peers: Vec<V1Peer>,
     pub links: BTreeMap<u64, V1Link>,
-    numbers: u64,
+    pub numbers: u64,
 }
 
 impl V1World {
@@ -108,7 +108,7 @@ impl V1World {
 }
 
 impl World {
-    fn later(&mut self, after: u64, event: V1Event) {
+    pub fn later(&mut self, after: u64, event: V1Event) {
         self.at(self.now + after, Event::V1(event));
     }
 
@@ -225,7 +225,7 @@ impl World {
         self.v1_says(j, &beat);
     }
 
-    fn v1_says(&mut self, j: usize, message: &Value) {
+    pub fn v1_says(&mut self, j: usize, message: &Value) {
         let Some(link) = self.v1.peers[j].link else { return };
         let late = self.v1.rng.random_range(0..=self.latency);
         let now = self.now;
@@ -362,129 +362,6 @@ impl World {
             }
         }
         self.v1_lost(j);
-    }
-
-    fn v1_hears(&mut self, j: usize, message: ToWorker) {
-        match message {
-            ToWorker::TaskAssignment { task_id, attempt, .. } => {
-                let task: TaskId = task_id.into();
-                self.oracle.executed(&task, attempt);
-                self.v1.numbers += 1;
-                let number = self.v1.numbers;
-                self.say(|| format!("v1 worker {j} runs {task}.{attempt} as run {number}"));
-                let run = Run { number, epoch: attempt, checkpoints: 0 };
-                if let Some(old) = self.v1.peers[j].active.insert(task.clone(), run) {
-                    // Two threads of one task.
-                    self.v1.peers[j].zombies.insert(old.number, (task, old.epoch));
-                }
-                let life = self.v1.peers[j].life;
-                let short = self.v1.rng.random_bool(0.4);
-                let took = self.v1.rng.random_range(0..if short { 500 } else { 30_000 });
-                self.later(took, V1Event::Ends(j, life, number));
-                let first = self.v1.rng.random_range(50..4_000);
-                self.later(first, V1Event::Tells(j, life, number));
-            }
-            ToWorker::ResultAck { task_id } => {
-                self.v1.peers[j].results.remove(&*task_id);
-            }
-            ToWorker::CancelTask { task_id } => self.v1_cancels(j, &task_id),
-            ToWorker::Heartbeat { actions, .. } => {
-                for action in actions {
-                    match action {
-                        Action::CancelTasks(ids) => {
-                            ids.iter().for_each(|id| self.v1_cancels(j, id));
-                        }
-                        Action::ResendTaskResults(ids) => {
-                            for id in ids {
-                                if let Some(result) = self.v1.peers[j].results.get(&*id).cloned() {
-                                    self.v1_says(j, &result);
-                                }
-                            }
-                        }
-                        Action::SyncState | Action::ResetConnectionStats => {}
-                    }
-                }
-            }
-            ToWorker::CheckpointRequest { task_id, checkpoint_id } => {
-                let peer = &self.v1.peers[j];
-                let saved = peer.saved.get(&*task_id).cloned();
-                let answer = match checkpoint_id.or(saved) {
-                    Some(id) => json!({ "type": "checkpoint_data", "task_id": task_id,
-                        "checkpoint_id": id, "data": { "of": id } }),
-                    None => json!({ "type": "checkpoint_error", "task_id": task_id, "error": "none" }),
-                };
-                let times = if self.v1.rng.random_bool(0.2) { 2 } else { 1 };
-                for _ in 0..times {
-                    self.v1_says(j, &answer);
-                }
-            }
-            ToWorker::PauseTask { task_id } => {
-                self.v1_says(j, &json!({ "type": "task_paused", "task_id": task_id }));
-            }
-            ToWorker::ResumeTask { task_id } => {
-                self.v1_says(j, &json!({ "type": "task_resumed", "task_id": task_id }));
-            }
-            _ => {}
-        }
-    }
-
-    /// The task is not its own any more; its thread goes on.
-    fn v1_cancels(&mut self, j: usize, task: &str) {
-        let Some((task, run)) = self.v1.peers[j].active.remove_entry(task) else { return };
-        self.say(|| format!("v1 worker {j} cancels {task}.{}", run.epoch));
-        self.oracle.v1_finished(&task, &self.v1.peers[j].store.clone());
-        self.v1_says(j, &json!({ "type": "task_cancelled", "task_id": &*task }));
-        self.v1.peers[j].zombies.insert(run.number, (task, run.epoch));
-    }
-
-    fn v1_ends(&mut self, j: usize, number: u64) {
-        let peer = &mut self.v1.peers[j];
-        let active = peer.active.iter().find(|(_, r)| r.number == number);
-        let found = active.map(|(task, run)| (task.clone(), run.epoch));
-        let (task, epoch) = match found {
-            Some(found) => {
-                peer.active.remove(&found.0);
-                found
-            }
-            // A thread that was cancelled still hands in its result, mostly.
-            None => match peer.zombies.remove(&number) {
-                Some(found) if self.v1.rng.random_bool(0.6) => found,
-                _ => return,
-            },
-        };
-        let mut result = json!({ "type": "task_result", "task_id": &*task, "result": {} });
-        match self.v1.rng.random_range(0..10) {
-            0 => result["error"] = json!({ "message": "always the same", "traceback": "" }),
-            1 => result["error"] = json!({ "message": format!("run {number}"), "traceback": "" }),
-            _ => result["result"] = json!({ "run": number }),
-        }
-        if self.v1.peers[j].echoes {
-            result["attempt"] = epoch.into();
-        }
-        self.say(|| format!("v1 worker {j} has a result of {task}.{epoch}, run {number}"));
-        self.oracle.v1_finished(&task, &self.v1.peers[j].store.clone());
-        self.v1.peers[j].results.insert(task, result.clone());
-        self.v1_says(j, &result);
-    }
-
-    fn v1_tells(&mut self, j: usize, number: u64) {
-        let (life, peer) = (self.v1.peers[j].life, &mut self.v1.peers[j]);
-        let Some((task, run)) = peer.active.iter_mut().find(|(_, r)| r.number == number) else {
-            return;
-        };
-        let task = task.clone();
-        run.checkpoints += 1;
-        let id = format!("c{number}-{}", run.checkpoints);
-        if self.v1.rng.random_bool(0.5) {
-            self.v1.peers[j].saved.insert(task.clone(), id.clone());
-            let told = json!({ "type": "checkpoint", "task_id": &*task, "checkpoint_id": id });
-            self.v1_says(j, &told);
-        } else {
-            let state = json!({ "n": id });
-            self.v1_says(j, &json!({ "type": "task_state", "task_id": &*task, "state": state }));
-        }
-        let next = self.v1.rng.random_range(500..10_000);
-        self.later(next, V1Event::Tells(j, life, number));
     }
 
     fn v1_strike(&mut self) {

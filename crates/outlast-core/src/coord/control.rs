@@ -177,7 +177,9 @@ impl Coordinator {
     /// What was asked of a worker of v2 that is there.
     pub(super) fn tell_actions(&mut self, key: crate::scheduler::WorkerKey) {
         let member = self.fleet.get_mut(key);
-        let Some(conn) = member.conn.filter(|_| member.ready && member.v1.is_none()) else { return };
+        let Some(conn) = member.conn.filter(|_| member.ready && member.v1.is_none()) else {
+            return;
+        };
         if !std::mem::take(&mut member.actions).is_empty() {
             self.send(conn, Kind::ResetStats(v2::ResetStats {}));
         }

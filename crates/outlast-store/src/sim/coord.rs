@@ -230,12 +230,7 @@ impl Task {
         self.history.push(StoredEvent { at, kind, epoch, worker, reason, cause, decision });
     }
 
-    fn keep(
-        &mut self,
-        epoch: u64,
-        worker: Option<Arc<str>>,
-        outcome: Option<&Arc<TaskOutcome>>,
-    ) {
+    fn keep(&mut self, epoch: u64, worker: Option<Arc<str>>, outcome: Option<&Arc<TaskOutcome>>) {
         self.outcomes.extend(outcome.map(|o| (epoch, worker, o.clone())));
     }
 

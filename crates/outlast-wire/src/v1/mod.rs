@@ -257,7 +257,8 @@ impl ToWorker {
         let mut object = self.object();
         object.insert("timestamp".into(), timestamp.into());
         let mut text = Value::Object(object).to_string();
-        if let (ToWorker::TaskAssignment { checkpoint: Some(from), .. }, Some(data)) = (self, data) {
+        if let (ToWorker::TaskAssignment { checkpoint: Some(from), .. }, Some(data)) = (self, data)
+        {
             let id = Value::from(from.checkpoint_id.as_str());
             text.pop();
             text += &format!(r#","checkpoint":{{"checkpoint_id":{id},"data":{data}}}}}"#);
@@ -343,7 +344,10 @@ mod tests {
         let t = || "t".to_owned();
         let c = || "c".to_owned();
         let all = [
-            (ToWorker::Welcome { worker_id: "w".into() }, json!({"type": "welcome", "worker_id": "w"})),
+            (
+                ToWorker::Welcome { worker_id: "w".into() },
+                json!({"type": "welcome", "worker_id": "w"}),
+            ),
             (
                 ToWorker::Heartbeat {
                     response_to: 7.into(),
@@ -352,7 +356,10 @@ mod tests {
                 json!({"type": "heartbeat", "response_to": 7, "actions": [{"type": "sync_state"},
                     {"type": "cancel_tasks", "task_ids": ["t"]}]}),
             ),
-            (ToWorker::ResultAck { task_id: t() }, json!({"type": "task_result_ack", "task_id": "t"})),
+            (
+                ToWorker::ResultAck { task_id: t() },
+                json!({"type": "task_result_ack", "task_id": "t"}),
+            ),
             (
                 ToWorker::CheckpointDataAck { task_id: t(), checkpoint_id: c() },
                 json!({"type": "checkpoint_data_ack", "task_id": "t", "checkpoint_id": "c"}),

@@ -157,7 +157,11 @@ impl Coordinator {
         let slots = slots.clamp(1, MAX_SLOTS) as u32;
         let capabilities = Value::Object(capabilities).to_string();
         if capabilities.len() > MAX_CAPABILITIES {
-            self.hang_up_v1(now, conn, format!("more than {MAX_CAPABILITIES} bytes of capabilities"));
+            self.hang_up_v1(
+                now,
+                conn,
+                format!("more than {MAX_CAPABILITIES} bytes of capabilities"),
+            );
             return None;
         }
         if mine.is_none() {

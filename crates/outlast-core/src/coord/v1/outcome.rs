@@ -73,9 +73,8 @@ impl Coordinator {
         let name = &self.fleet.get(key).row.name;
         // Nobody cancelled what a person moves: it is to go on elsewhere.
         let known = self.tasks.get(task);
-        let moved = known.is_some_and(|t| {
-            !t.cancelling && t.is_current(key, t.epoch) && t.is_misplaced(name)
-        });
+        let moved = known
+            .is_some_and(|t| !t.cancelling && t.is_current(key, t.epoch) && t.is_misplaced(name));
         let (kind, cause, message) = match moved {
             true => (OutcomeKind::OutcomeInterrupted, Cause::Moved, "moved"),
             false => (OutcomeKind::OutcomeCancelled, Cause::Cancelled, "cancelled"),

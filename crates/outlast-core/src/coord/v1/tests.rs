@@ -79,8 +79,7 @@ impl Rig {
         std::mem::take(&mut self.said)
     }
     fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
-        let mut spec =
-            TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
+        let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
         edit(&mut spec);
         let s = Submission { id: id.into(), spec: Arc::new(spec), known: None };
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));

@@ -169,9 +169,7 @@ impl Coordinator {
         look: &dyn Lookup,
     ) {
         let task: TaskId = task_id.as_str().into();
-        let fail = |message: String| {
-            ToWorker::Error { message, task_id: Some(task.to_string()) }
-        };
+        let fail = |message: String| ToWorker::Error { message, task_id: Some(task.to_string()) };
         let current = self.heard_of(now, key, &task);
         if size > MAX_CHECKPOINT {
             let what = format!(
@@ -261,9 +259,9 @@ impl Coordinator {
     ) {
         if let Some(epoch) = self.heard_of(now, key, task) {
             let session = self.fleet.get_mut(key).v1.get_or_insert_default();
-            let asked = session.run(task, epoch).is_some_and(|r| {
-                std::mem::take(&mut r.asked_checkpoint) || r.fetching.is_some()
-            });
+            let asked = session
+                .run(task, epoch)
+                .is_some_and(|r| std::mem::take(&mut r.asked_checkpoint) || r.fetching.is_some());
             if asked {
                 self.note_v1(now, key, task, &format!("its worker gave no checkpoint: {error}"));
             }
