@@ -124,10 +124,10 @@ impl World {
     pub fn on_v1_event(&mut self, event: V1Event) {
         match event {
             V1Event::Up(link, text) => self.v1_arrives(link, &text),
-            V1Event::Pong(link, seq) => {
-                if self.v1.links.get(&link).is_some_and(|l| l.life == self.coord.life) {
-                    self.feed_coord(|core, now| core.on_pong(now, link, seq));
-                }
+            V1Event::Pong(link, seq)
+                if self.v1.links.get(&link).is_some_and(|l| l.life == self.coord.life) =>
+            {
+                self.feed_coord(|core, now| core.on_pong(now, link, seq));
             }
             V1Event::Down(link, message) => {
                 if let Some(j) = self.v1.peers.iter().position(|p| p.link == Some(link)) {
