@@ -202,6 +202,7 @@ impl Oracle {
             }
             // Merged at the coordinator: this is what was told.
             R::State { update: u } => {
+                self.is_own(&u.task_id, u.epoch, "told its state");
                 let task: TaskId = u.task_id.as_str().into();
                 let id = AttemptId { task: task.clone(), epoch: u.epoch };
                 if self.assigned.get(&id).is_some_and(|w| is_v1(w)) {
@@ -210,6 +211,7 @@ impl Oracle {
                 }
             }
             R::Checkpoint { checkpoint: c, worker, .. } if is_v1(worker) => {
+                self.is_own(&c.task_id, c.epoch, "made a checkpoint");
                 let task: TaskId = c.task_id.as_str().into();
                 if !self.v1_checkpoints.insert((task, c.meta_json.to_vec())) {
                     self.fail(format!(
@@ -262,7 +264,6 @@ impl Oracle {
             R::Checkpoint { checkpoint: c, .. } => {
                 self.is_own(&c.task_id, c.epoch, "gave a checkpoint");
             }
-            R::State { update: u } => self.is_own(&u.task_id, u.epoch, "told its state"),
             R::Recovered { task: id, decision, state, .. } => {
                 if let Some(times) = self.earliest.get_mut(id) {
                     times.synced = true;
