@@ -81,7 +81,7 @@ impl Rig {
     fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
         let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
         edit(&mut spec);
-        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None };
+        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None, former: 0 };
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
         self.drain(true)
     }
