@@ -1,5 +1,6 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help test demo demo-hardware sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
+.PHONY: help test demo demo-hardware demo-dashboard sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
+.PHONY: dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
 SECONDS ?= 600
@@ -21,7 +22,11 @@ demo-hardware: tools ## see a task run out of memory and recover, in about twent
 	cargo build --release --locked -p outlast-cli
 	$(BIN)/outlast demo --only hardware
 
-test: tools fmt lint arrows deny doc unit test-python ## everything that CI checks
+demo-dashboard: tools ## watch a small fleet with faults in a browser, for three minutes: TIME=10m
+	cargo build --release --locked -p outlast-cli
+	$(BIN)/outlast demo --dashboard $(if $(TIME),--time $(TIME))
+
+test: tools fmt lint arrows deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
 
 fmt:
 	cargo fmt --all --check
@@ -56,6 +61,26 @@ torture: tools ## kill, stop, cut off and starve real processes: make torture SE
 bench: tools ## measure, beside the targets; about three minutes
 	cargo build --release --locked -p outlast-bench
 	$(BIN)/outlast-bench --json bench/latest.json
+
+dashboard-tools:
+	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy nodejs npm; }
+	cd dashboard && { test -x node_modules/.bin/vite || npm ci --ignore-scripts; }
+
+dashboard: dashboard-tools ## build the page again after a change below dashboard/
+	cd dashboard && npm run build
+
+dashboard-check: dashboard-tools ## whether the built page in dashboard/dist is what its sources give
+	cd dashboard && npx tsc && npx vite build --outDir ../target/dashboard --emptyOutDir
+	diff -r target/dashboard dashboard/dist || { echo 'run make dashboard, and commit dashboard/dist' >&2; exit 1; }
+
+test-dashboard: dashboard-tools ## the page in Chromium, against real processes and a link that is cut
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
+	test -n "$$OUTLAST_BIN" || cargo build --release --locked -p outlast-cli
+	cd dashboard && npm test
+
+bench-dashboard: dashboard-tools ## what the page costs with ten thousand workers
+	cargo build --release --locked -p outlast-bench
+	cd dashboard && npm run measure
 
 PYTHON_ENV = target/python
 

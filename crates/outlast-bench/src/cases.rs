@@ -26,6 +26,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("finished", |f| Box::pin(finished(f))),
     ("idle", |f| Box::pin(idle(f))),
     ("links", |f| Box::pin(links(f))),
+    ("fleet", |f| Box::pin(crate::fleet::run(f))),
     ("checkpoints", |f| Box::pin(crate::checkpoints::run(f))),
     ("storm", |f| Box::pin(crate::storm::run(f))),
 ];

@@ -3,6 +3,8 @@
 
 mod cases;
 mod checkpoints;
+mod fleet;
+mod page;
 mod procs;
 mod storm;
 
@@ -25,10 +27,13 @@ fn main() -> anyhow::Result<()> {
         ["coordinator", addr, dir] => procs::coordinator(addr, dir),
         ["worker", url, dir, slots] => procs::worker(url, dir, slots),
         ["keeper", root] => procs::keep(root),
+        ["fleet", workers, seconds] => page::run(workers.parse()?, seconds.parse()?),
         [] => bench(None, ""),
         ["--json", file] => bench(Some(file), ""),
         ["--only", case] => bench(None, case),
-        _ => anyhow::bail!("usage: outlast-bench [--json FILE | --only CASE]"),
+        _ => anyhow::bail!(
+            "usage: outlast-bench [--json FILE | --only CASE | fleet WORKERS SECONDS]"
+        ),
     }
 }
 

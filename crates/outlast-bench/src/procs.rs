@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use outlast::Client;
-use outlast_coordinator::{Config, Coordinator, PingConfig, RetentionConfig};
+use outlast_coordinator::{Config, Coordinator, PingConfig, RetentionConfig, WatchConfig};
 use outlast_core::coord::CoordConfig;
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
@@ -21,9 +21,9 @@ pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
         // Long, since thousands of the benchmark's idle links answer no heartbeats.
         let core = CoordConfig { heartbeat_timeout: 300_000, ..Default::default() };
         let (listen, data_dir, blobs) = (addr.parse()?, dir.into(), Default::default());
-        let retention = RetentionConfig::default();
+        let (retention, watch) = (RetentionConfig::default(), WatchConfig::default());
         let ping = PingConfig { interval: Duration::ZERO, ..Default::default() };
-        let config = Config { listen, data_dir, tls: None, core, blobs, retention, ping };
+        let config = Config { listen, data_dir, tls: None, core, blobs, retention, watch, ping };
         let mut coordinator = Coordinator::start(config).await?;
         anyhow::bail!(coordinator.broken().await)
     })
@@ -124,6 +124,10 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
     fn spawn(args: &[&str]) -> anyhow::Result<Process> {
         let child =
             Command::new(std::env::current_exe()?).args(args).stdin(Stdio::null()).spawn()?;

@@ -44,6 +44,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "max_ended",
             "admit_per_second",
             "recovery",
+            "history_budget",
         ],
     ),
 ];
@@ -73,8 +74,13 @@ impl File {
 
     fn parse(text: &str) -> Result<File, String> {
         let table: Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-        let sections: Vec<&str> = KNOWN.iter().map(|(section, _)| *section).collect();
+        let sections = KNOWN.iter().map(|(section, _)| *section).chain(["alerts"]);
+        let sections: Vec<&str> = sections.collect();
         for (section, content) in &table {
+            if let ("alerts", Value::Table(content)) = (section.as_str(), content) {
+                crate::alerts::check(content)?;
+                continue;
+            }
             let Some((_, keys)) = KNOWN.iter().find(|(name, _)| name == section) else {
                 return Err(unknown("section", section, &sections));
             };
@@ -91,6 +97,10 @@ impl File {
         Ok(File { table })
     }
 
+    /// A section that has its own rules.
+    pub fn section(&self, section: &str) -> Option<&Table> {
+        self.table.get(section)?.as_table()
+    }
     fn get(&self, section: &str, key: &str) -> Option<&Value> {
         self.table.get(section)?.get(key)
     }
@@ -157,7 +167,7 @@ fn check(section: &str, key: &str, value: &Value) -> Result<(), String> {
     }
 }
 
-fn unknown(what: &str, word: &str, known: &[&str]) -> String {
+pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     let near = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, word));
     match near.filter(|k| strsim::damerau_levenshtein(k, word) <= 3) {
         Some(near) => format!("unknown {what} `{word}`; did you mean `{near}`?"),

@@ -1,7 +1,9 @@
 //! `outlast coordinator`.
 
-use crate::{Context, Usage, args, config};
-use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles};
+use crate::{Context, Usage, alerts, args, config};
+use outlast_coordinator::{
+    BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles, WatchConfig,
+};
 use outlast_core::coord::CoordConfig;
 use outlast_core::recovery;
 use outlast_wire::recovery::RecoveryFile;
@@ -67,6 +69,9 @@ pub(crate) struct Args {
     /// Ended tasks that are remembered at most; the oldest go first [default: 2000000]
     #[arg(long, value_name = "N")]
     max_ended: Option<u64>,
+    /// Disk that the history of links may take [default: 256M]
+    #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
+    history_budget: Option<u64>,
     /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
     #[arg(long, value_name = "N")]
     admit_per_second: Option<u32>,
@@ -155,15 +160,21 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         most: args.max_ended.or(file.number("coordinator", "max_ended")).unwrap_or(default.most),
         every: blobs.collect_every,
     };
+    let default = WatchConfig::default();
+    let budget = args.history_budget.or(file.bytes("coordinator", "history_budget"));
+    let history_budget = budget.unwrap_or(default.history_budget);
+    let watch = WatchConfig { history_budget, alerts: alerts::configured(context)? };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     // Before anything may have to be ended cleanly.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let config = Config { listen, data_dir: data_dir.clone(), tls, blobs, retention, core, ping };
+    let data = data_dir.clone();
+    let config = Config { listen, data_dir: data, tls, blobs, retention, core, watch, ping };
     let mut coordinator = Coordinator::start(config).await?;
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());
+    tracing::info!("dashboard at {scheme}://{addr}/dashboard");
     let broken = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,

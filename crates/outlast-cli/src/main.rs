@@ -1,5 +1,6 @@
 //! The `outlast` command. Each module has one subcommand; this one has what all share.
 
+mod alerts;
 mod args;
 mod backup;
 mod chaos;
@@ -7,12 +8,14 @@ mod config;
 mod coordinator;
 mod demo;
 mod doctor;
+mod draw;
 mod fetch;
 mod intask;
 mod keeper;
 mod keys;
 mod output;
 mod recovery;
+mod show;
 mod steer;
 mod submit;
 mod tasks;
@@ -103,7 +106,7 @@ enum Command {
         what: recovery::RecoveryCommand,
     },
     /// Watch workers and tasks, live
-    Watch,
+    Watch(watch::Args),
     /// Manage the coordinator's API keys (on its machine)
     Keys(keys::Args),
     /// Copy the coordinator's data while it runs (on its machine)
@@ -247,7 +250,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         },
         Command::Workers { what } => workers::run(context, what).await,
         Command::Recovery { what } => recovery::run(context, what).await,
-        Command::Watch => watch::run(context).await,
+        Command::Watch(args) => watch::run(context, args).await,
         Command::Keys(args) => keys::run(context, args),
         Command::Backup(args) => backup::backup(context, args),
         Command::Restore(args) => backup::restore(context, args),

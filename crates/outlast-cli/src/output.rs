@@ -44,6 +44,19 @@ pub(crate) fn time(text: Option<&str>) -> String {
     text.unwrap_or("-").replacen('T', " ", 1).trim_end_matches('Z').to_owned()
 }
 
+/// Unix milliseconds as a time of the day in UTC, with the day.
+pub(crate) fn clock(unix_ms: i64) -> String {
+    let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000));
+    // The reverse of `unix_ms` below, by the same source.
+    let doe = (days + 719_468).rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (d, m) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let s = ms / 1000;
+    format!("{m:02}-{d:02} {:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+}
+
 /// Cuts a text for a column.
 pub(crate) fn short(text: &str, width: usize) -> String {
     let text = text.replace(['\n', '\t'], " ");
@@ -112,5 +125,8 @@ mod tests {
         assert_eq!(unix_ms("1970-01-01T00:00:00.000Z"), Some(0));
         assert_eq!(unix_ms("2026-11-24T14:20:48.5Z"), Some(1_795_530_048_500));
         assert_eq!(unix_ms("nonsense"), None);
+        assert_eq!(clock(1_795_530_048_500), "11-24 14:20:48");
+        assert_eq!(clock(0), "01-01 00:00:00");
+        assert_eq!(clock(1_709_164_800_000), "02-29 00:00:00");
     }
 }

@@ -1,16 +1,19 @@
 //! `outlast workers`.
 
-use crate::{Context, SHORT, output};
+use crate::{Context, SHORT, args, output, show};
 use outlast::api::{Worker, WorkerAction};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum WorkersCommand {
     /// List workers (what `outlast workers` does)
     List,
-    /// Everything about one
+    /// Everything about one: its link, how it does, and what it went through
     Show {
         /// Its name
         name: String,
+        /// How far back to look
+        #[arg(long, default_value = "1h", value_parser = args::seconds, value_name = "TIME")]
+        last: f64,
     },
     /// Give it no new work, and take back what it has not started
     Drain {
@@ -59,12 +62,11 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
                 output::table(&head, &rows)?;
             }
         }
-        WorkersCommand::Show { name } => {
-            let worker = client.worker(&name).await?;
+        WorkersCommand::Show { name, last } => {
             if context.json() {
-                output::json(&worker)?;
+                output::json(&show::document(&client, &name, last).await?)?;
             } else {
-                output::line(&serde_json::to_string_pretty(&worker)?)?;
+                show::show(&client, &name, last).await?;
             }
         }
         WorkersCommand::Drain { names } => drain(context, &client, &names, true).await?,

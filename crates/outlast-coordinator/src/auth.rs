@@ -23,13 +23,18 @@ struct State {
     version: Option<u64>,
     checked: Option<Instant>,
     known: HashMap<String, Option<Role>>,
+    /// Requests that were refused, and when that was last told.
+    refused: u64,
+    told: Option<Instant>,
 }
 
 impl Auth {
     pub fn new(keys: Keys) -> Result<Auth, StoreError> {
         let needed = !keys.list_keys()?.is_empty();
         let (version, checked, known) = (None, None, HashMap::new());
-        Ok(Auth { state: Mutex::new(State { keys, needed, version, checked, known }) })
+        let (refused, told) = (0, None);
+        let state = State { keys, needed, version, checked, known, refused, told };
+        Ok(Auth { state: Mutex::new(state) })
     }
 
     /// Whether a key is needed.
@@ -41,14 +46,32 @@ impl Auth {
 
     /// Lets a request pass or says why not.
     pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
+        let checked = self.judge(headers, role);
+        if let Err(refusal) = &checked {
+            self.tell(refusal);
+        }
+        checked
+    }
+
+    /// Refusals go to the log, a line a second at most.
+    fn tell(&self, refusal: &Refusal) {
+        let mut state = self.lock();
+        state.refused += 1;
+        if state.told.is_none_or(|at| at.elapsed() >= FRESH) {
+            let (title, count) = (&refusal.problem.title, state.refused);
+            tracing::warn!("SECURITY a request was refused: {title} ({count} since the start)");
+            state.told = Some(Instant::now());
+        }
+    }
+
+    fn judge(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
         let mut state = self.lock();
         let unreadable = |e: StoreError| Refusal::store(&e.to_string());
         state.refresh().map_err(unreadable)?;
         if !state.needed {
             return Ok(());
         }
-        let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let Some(token) = token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim) else {
+        let Some(token) = Self::token(headers) else {
             return Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
                 "no-key",
@@ -58,12 +81,7 @@ impl Auth {
             ));
         };
         match state.role(token).map_err(unreadable)? {
-            None => Err(Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "wrong-key",
-                "this API key is not valid",
-                "it is unknown to this coordinator, or was revoked",
-            )),
+            None => Err(Refusal::wrong_key()),
             Some(have) if have.allows(role) => Ok(()),
             Some(have) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
@@ -72,6 +90,19 @@ impl Auth {
                 &format!("its role is {}, this needs {}", have.as_str(), role.as_str()),
             )),
         }
+    }
+
+    /// The key that a request carries.
+    pub fn token(headers: &HeaderMap) -> Option<&str> {
+        let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim)
+    }
+
+    /// What a key allows; none when it is not valid.
+    pub fn role(&self, token: &str) -> Result<Option<Role>, Refusal> {
+        let mut state = self.lock();
+        let role = state.refresh().and_then(|()| state.role(token));
+        role.map_err(|e| Refusal::store(&e.to_string()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -14,6 +14,13 @@ pub(crate) fn now() -> Now {
     Now { mono, wall: wall() }
 }
 
+/// Microseconds of the clock of `Now::mono`.
+pub(crate) fn micros() -> u64 {
+    let t = clock_gettime(ClockId::CLOCK_BOOTTIME);
+    let t = t.or_else(|_| clock_gettime(ClockId::CLOCK_MONOTONIC));
+    t.map_or(0, |t| t.tv_sec() as u64 * 1_000_000 + t.tv_nsec() as u64 / 1_000)
+}
+
 /// Unix time in milliseconds.
 pub(crate) fn wall() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -5,6 +5,7 @@ use crate::blobs::BlobShelf;
 use crate::clock;
 use crate::link::{LinkTx, ToLink};
 use crate::look::Look;
+use crate::quality::Quality;
 use crate::writer::Health;
 use outlast_core::TaskId;
 use outlast_core::coord::{
@@ -118,6 +119,7 @@ pub(crate) struct Sources {
     pub reader: CoordReader,
     pub blobs: BlobShelf,
     pub health: Arc<watch::Sender<Health>>,
+    pub quality: Arc<Quality>,
 }
 
 /// Starts the thread. It ends on `Report::Stop`, after everything decided was handed to the
@@ -131,9 +133,10 @@ pub(crate) fn start(
     let (inputs, rx) = mpsc::channel(INPUTS);
     let runtime = tokio::runtime::Handle::current();
     let (links, asked) = (HashMap::new(), HashMap::new());
-    let Sources { reader, blobs, health } = sources;
+    let Sources { reader, blobs, health, quality } = sources;
     let look = Look::new(reader, blobs);
-    let state = State { core, look, health, batches, links, asked, last: 0, slow: Vec::new() };
+    let slow = Vec::new();
+    let state = State { core, look, health, quality, batches, links, asked, last: 0, slow };
     let thread = std::thread::Builder::new()
         .name("core".into())
         .spawn(move || runtime.block_on(state.run(rx, reports)))?;
@@ -144,6 +147,7 @@ struct State {
     core: Coordinator,
     look: Look,
     health: Arc<watch::Sender<Health>>,
+    quality: Arc<Quality>,
     batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
     links: HashMap<ConnId, LinkTx>,
     asked: HashMap<RequestId, oneshot::Sender<Answer>>,
@@ -221,7 +225,7 @@ impl State {
                 self.links.remove(&conn);
                 self.core.on_close(now, conn, cause, &reason);
             }
-            Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(kind)),
+            Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
             Input::Look(look) => look(&self.core),
             Input::Ask(ask, tx) => match self.request(ask) {
                 Ok(request) => {
@@ -274,8 +278,10 @@ impl State {
         loop {
             while let Some(output) = self.core.poll_output() {
                 match output {
-                    Output::Send(conn, kind) => self.send(conn, ToLink::Frame(kind)),
-                    Output::SendV1(conn, message) => self.send(conn, ToLink::V1(message)),
+                    Output::Send(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
+                    Output::SendV1(conn, message) => {
+                        self.send(conn, ToLink::V1(Box::new(message)));
+                    }
                     Output::Ping(conn, seq) => self.send(conn, ToLink::Ping(seq)),
                     Output::Close(conn, reason) => {
                         self.send(conn, ToLink::Close(reason));
@@ -288,6 +294,7 @@ impl State {
                             let _ = tx.send(Ok(response));
                         }
                     }
+                    Output::News(news) => self.quality.on_news(news),
                 }
             }
             let Some(conn) = self.slow.pop() else { return };

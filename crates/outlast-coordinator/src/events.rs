@@ -1,6 +1,7 @@
 //! What happened, for those who watch: made from what was committed, so never ahead of the disk.
 
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRow};
+use outlast_wire::api::Alert;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -26,6 +27,8 @@ pub(crate) enum Happened {
         at: i64,
         reason: String,
     },
+    /// Not committed: it is measured.
+    Alert(Box<Alert>),
 }
 
 /// Sends what was committed to those who watch. Owned by the writer.
@@ -46,7 +49,11 @@ impl Feed {
     }
 
     pub fn publish(&mut self, batch: &Batch<CoordRecord>) {
+        let logged = tracing::enabled!(tracing::Level::DEBUG);
         for record in &batch.records {
+            if logged {
+                log(record);
+            }
             if let CoordRecord::WorkerSeen { worker, .. } = record {
                 self.names.insert(worker.store_id.clone(), worker.name.clone());
             }
@@ -141,5 +148,22 @@ impl Feed {
             | R::Learned { .. }
             | R::Unlearned { .. } => None,
         }
+    }
+}
+
+/// Ends and checkpoints, for who wants every one of them in the log.
+fn log(record: &CoordRecord) {
+    use CoordRecord as R;
+    match record {
+        R::Ended { task, epoch, state, reason, .. } => {
+            tracing::debug!("TASK {task} attempt {epoch}: {} {reason}", state.as_str());
+        }
+        R::Requeued { task, epoch, reason, .. } => {
+            tracing::debug!("TASK {task} attempt {epoch}: requeued: {reason}");
+        }
+        R::Checkpoint { checkpoint: c, .. } => {
+            tracing::debug!("CHECKPOINT {} of {}: {} bytes", c.id(), c.task_id, c.size);
+        }
+        _ => {}
     }
 }

@@ -4,18 +4,20 @@
 use crate::driver::{Driver, Input};
 use crate::listen::Arrived;
 use crate::logs::Logs;
+use crate::quality::{Quality, Tap};
+use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
+use outlast_core::quality::Size;
 use outlast_net::pulse::{self, PingConfig, Progress};
-use outlast_wire::Bytes;
+use outlast_wire::frame::{FrameError, decode_sized, encode_sized};
 use outlast_wire::v1::ToWorker;
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
-use outlast_wire::{decode, encode};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 /// Frames that may wait for a link that is slow; then it is closed.
@@ -25,9 +27,10 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// What the driver wants of a link.
 pub(crate) enum ToLink {
-    Frame(Kind),
+    /// Boxed: each idle link holds room for 32 of these.
+    Frame(Box<Kind>),
     /// On links of the v1 dialect.
-    V1(ToWorker),
+    V1(Box<ToWorker>),
     /// The same: a WebSocket ping with this number.
     Ping(u64),
     /// After what was sent.
@@ -42,16 +45,17 @@ pub(crate) async fn serve(
     name: String,
     driver: Driver,
     logs: Arc<Logs>,
-    pulse: Pulse,
+    (pulse, quality): (Pulse, Arc<Quality>),
 ) {
+    let tap = Tap::new(quality, conn);
     let (tx, rx) = mpsc::channel(WAITING);
     if driver.put(Input::Open(conn, tx)).await.is_err() {
         return;
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &driver, &logs, &pulse) => why,
-        why = write(sink, rx, &pulse) => why,
+        why = read(stream, conn, &name, &driver, &logs, (&pulse, &tap)) => why,
+        why = write(sink, rx, &pulse, &tap) => why,
         why = pulse.dead() => why,
     };
     logs.link_ended(conn);
@@ -109,11 +113,11 @@ async fn read(
     name: &str,
     driver: &Driver,
     logs: &Logs,
-    pulse: &Pulse,
+    (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
     loop {
         let input = match pulse.next(&mut stream, conn, driver).await {
-            Some(Ok(Message::Binary(data))) => match decode(data) {
+            Some(Ok(Message::Binary(data))) => match measured(data, tap) {
                 Ok(Kind::LogData(data)) => {
                     logs.deliver(conn, data);
                     // A sign of life all the same.
@@ -139,6 +143,9 @@ async fn read(
             None => return (LinkCause::LinkClosed, "the link ended".into()),
         };
         let malformed = matches!(input, Input::Malformed(..));
+        if malformed {
+            tap.malformed();
+        }
         if driver.put(input).await.is_err() {
             return (LinkCause::LinkRestarted, "the coordinator ends".into());
         }
@@ -150,10 +157,19 @@ async fn read(
     }
 }
 
+fn measured(data: Bytes, tap: &Tap) -> Result<Kind, FrameError> {
+    let (bytes, began) = (data.len(), Instant::now());
+    let (kind, raw) = decode_sized(data)?;
+    let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
+    tap.received(&kind, Size { bytes, raw, nanos });
+    Ok(kind)
+}
+
 async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut rx: mpsc::Receiver<ToLink>,
     pulse: &Pulse,
+    tap: &Tap,
 ) -> Why {
     loop {
         let next = tokio::select! {
@@ -173,7 +189,12 @@ async fn write(
         loop {
             match next {
                 ToLink::Frame(kind) => {
-                    if let Err(error) = sink.feed(Message::Binary(encode(kind))).await {
+                    let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
+                    let began = Instant::now();
+                    let (data, raw) = encode_sized(*kind);
+                    let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
+                    tap.sent(Size { bytes: data.len(), raw, nanos }, beat, welcome);
+                    if let Err(error) = sink.feed(Message::Binary(data)).await {
                         return broke(&error);
                     }
                 }

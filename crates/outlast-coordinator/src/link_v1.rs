@@ -6,10 +6,12 @@ use crate::blobs::BlobShelf;
 use crate::clock;
 use crate::driver::Input;
 use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke};
+use crate::quality::Tap;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_blob::Hash;
-use outlast_core::coord::ConnId;
+use outlast_core::coord::{ConnId, V1_PREFIX};
+use outlast_core::quality::{Beat, Size};
 use outlast_wire::Bytes;
 use outlast_wire::v1::{FromWorker, MAX_CHECKPOINT, MAX_TEXT, Restore, ToWorker, parse};
 use outlast_wire::v2::body::Kind;
@@ -19,18 +21,32 @@ use tokio::sync::mpsc;
 
 /// Serves the link until it ends.
 pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: App, pulse: Pulse) {
+    let tap = Tap::new(app.quality.clone(), conn);
+    tap.of(&format!("{V1_PREFIX}{name}"));
     let (tx, rx) = mpsc::channel(WAITING);
     if app.driver.put(Input::OpenV1(conn, tx, name.clone())).await.is_err() {
         return;
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &app, &pulse) => why,
-        why = write(sink, rx, conn, &app, &pulse) => why,
+        why = read(stream, conn, &name, &app, (&pulse, &tap)) => why,
+        why = write(sink, rx, conn, &app, (&pulse, &tap)) => why,
         why = pulse.dead() => why,
     };
     app.logs.link_ended(conn);
     let _ = app.driver.put(Input::Close(conn, cause, reason)).await;
+}
+
+/// A message that is sent as it is.
+fn plain(bytes: usize) -> Size {
+    Size { bytes, raw: None, nanos: 0 }
+}
+
+fn beat(message: &FromWorker) -> Beat {
+    match message {
+        FromWorker::Heartbeat { sequence, .. } => sequence.as_u64().map_or(Beat::None, Beat::Beat),
+        _ => Beat::None,
+    }
 }
 
 async fn read(
@@ -38,23 +54,31 @@ async fn read(
     conn: ConnId,
     name: &str,
     app: &App,
-    pulse: &Pulse,
+    (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
     loop {
         let input = match pulse.next(&mut stream, conn, &app.driver).await {
             Some(Ok(Message::Text(text))) => match parse(&text, name) {
                 Ok(message) => {
+                    tap.arrived(plain(text.len()), beat(&message));
                     let blob = keep(&app.shelf, &message).await;
                     Input::V1(conn, Box::new(message), blob)
                 }
-                Err(error) => Input::MalformedV1(conn, error.to_string()),
+                Err(error) => {
+                    tap.malformed();
+                    Input::MalformedV1(conn, error.to_string())
+                }
             },
             Some(Ok(Message::Binary(_))) => {
                 let what = "a binary message; this link carries JSON in text messages";
                 Input::MalformedV1(conn, what.into())
             }
             Some(Ok(Message::Pong(data))) => match <[u8; 8]>::try_from(&data[..]) {
-                Ok(seq) => Input::Pong(conn, u64::from_be_bytes(seq)),
+                Ok(seq) => {
+                    let seq = u64::from_be_bytes(seq);
+                    tap.arrived(plain(seq.to_be_bytes().len()), Beat::Reply(seq));
+                    Input::Pong(conn, seq)
+                }
                 Err(_) => continue,
             },
             Some(Ok(Message::Ping(_))) => continue,
@@ -129,7 +153,7 @@ async fn write(
     mut rx: mpsc::Receiver<ToLink>,
     conn: ConnId,
     app: &App,
-    pulse: &Pulse,
+    (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
     loop {
         let next = tokio::select! {
@@ -148,24 +172,33 @@ async fn write(
         loop {
             let message = match next {
                 ToLink::V1(message) => {
-                    let data = match &message {
+                    let data = match &*message {
                         ToWorker::TaskAssignment { checkpoint: Some(from), .. } => {
                             load(&app.shelf, from).await
                         }
                         _ => None,
                     };
                     let at = clock::text(clock::wall());
-                    Some(Message::Text(message.encode(&at, data.as_deref()).into()))
+                    let text = message.encode(&at, data.as_deref());
+                    // From its registration on it is known.
+                    let known = matches!(*message, ToWorker::RegistrationAck { .. });
+                    tap.sent(plain(text.len()), Beat::None, known);
+                    Some(Message::Text(text.into()))
                 }
-                ToLink::Ping(seq) => Some(Message::Ping(seq.to_be_bytes().to_vec().into())),
-                ToLink::Frame(Kind::LogRequest(asked)) => {
-                    let error = "workers of the v1 dialect keep no logs".into();
-                    let request = asked.request;
-                    let data = LogData { request, last: true, error, ..Default::default() };
-                    app.logs.deliver(conn, data);
+                ToLink::Ping(seq) => {
+                    let data = seq.to_be_bytes().to_vec();
+                    tap.sent(plain(data.len()), Beat::Beat(seq), false);
+                    Some(Message::Ping(data.into()))
+                }
+                ToLink::Frame(kind) => {
+                    if let Kind::LogRequest(asked) = *kind {
+                        let error = "workers of the v1 dialect keep no logs".into();
+                        let request = asked.request;
+                        let data = LogData { request, last: true, error, ..Default::default() };
+                        app.logs.deliver(conn, data);
+                    }
                     None
                 }
-                ToLink::Frame(_) => None,
                 ToLink::Close(reason) => {
                     let short = reason.chars().take(100).collect::<String>();
                     let frame = CloseFrame { code: 1000, reason: short.into() };

@@ -4,17 +4,20 @@ use crate::api::{self, Shared};
 use crate::auth::Auth;
 use crate::blobs::{self, BlobShelf};
 use crate::clock;
+use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
 use crate::listen::{self, Arrived, Plain, Tls};
 use crate::logs::Logs;
+use crate::quality::{self, AlertConfig, Former, History, Quality};
 use crate::readers::Readers;
 use crate::retention::{self, RetentionConfig};
 use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
 use outlast_net::pulse::PingConfig;
-use outlast_store::{CoordStore, Keys, StoreError};
+use outlast_store::{CoordStore, Keys, StoreError, StoredWorker};
+use outlast_wire::v2::LinkCause;
 use std::future::IntoFuture;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -54,6 +57,23 @@ pub struct Config {
     pub core: CoordConfig,
     /// WebSocket pings on workers' links, beside heartbeats.
     pub ping: PingConfig,
+    /// Of measuring.
+    pub watch: WatchConfig,
+}
+
+/// How the coordinator measures and warns.
+#[derive(Debug, Clone)]
+pub struct WatchConfig {
+    /// Bytes of disk that the history of links may take; 256 MB.
+    pub history_budget: u64,
+    /// When people are warned, and where.
+    pub alerts: AlertConfig,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        WatchConfig { history_budget: 256_000_000, alerts: AlertConfig::default() }
+    }
 }
 
 /// How the coordinator keeps blobs, which are the data of checkpoints.
@@ -85,10 +105,22 @@ impl Default for BlobConfig {
     }
 }
 
+/// How a worker's link had ended when this process began.
+fn former_end(w: StoredWorker) -> Former {
+    match w.gone_at {
+        Some(at) => (Some(at), w.gone_cause, w.gone_reason),
+        None => (None, LinkCause::LinkRestarted, "the coordinator was restarted".into()),
+    }
+}
+
 impl Config {
     /// The folder of the blobs in a data folder.
     pub fn blob_folder(data_dir: &std::path::Path) -> PathBuf {
         data_dir.join("blobs")
+    }
+    /// The file of the history of links in a data folder.
+    pub fn history_file(data_dir: &std::path::Path) -> PathBuf {
+        data_dir.join("links.db")
     }
     /// The file of the store in a data folder.
     pub fn store_file(data_dir: &std::path::Path) -> PathBuf {
@@ -120,6 +152,9 @@ pub enum StartError {
     /// The TLS files cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
+    /// The alerts cannot be configured so.
+    #[error("alerts: {0}")]
+    Alerts(String),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -155,6 +190,8 @@ pub struct Coordinator {
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
     collect: tokio::task::JoinHandle<((), ())>,
+    sampler: tokio::task::JoinHandle<()>,
+    quality: Arc<Quality>,
     threads: Vec<JoinHandle<()>>,
     health: watch::Receiver<Health>,
 }
@@ -203,6 +240,18 @@ impl Coordinator {
         let shelf = BlobShelf::new(opened, config.blobs.grace);
         let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row));
         let watchers = feed.watchers();
+        let former = readers.read(|r| r.workers()).await.unwrap_or_default();
+        let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
+        let (history, keeper) =
+            History::start(&Config::history_file(dir), config.watch.history_budget);
+        let quality = Quality::new(
+            config.core.heartbeat_interval,
+            history,
+            former,
+            &config.watch.alerts,
+            watchers.clone(),
+        );
+        let quality = Arc::new(quality.map_err(StartError::Alerts)?);
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
         let coordinator_id = core.id().to_string();
         let (reports, reported) = mpsc::unbounded_channel();
@@ -211,7 +260,8 @@ impl Coordinator {
         let health_tx = Arc::new(health_tx);
         let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())
             .map_err(StartError::Thread)?;
-        let sources = Sources { reader, blobs: shelf.clone(), health: health_tx };
+        let blobs = shelf.clone();
+        let sources = Sources { reader, blobs, health: health_tx, quality: quality.clone() };
         let (driver, core): (Driver, _) =
             driver::start(core, sources, batches, reported).map_err(StartError::Thread)?;
         let collect = blobs::collect::run(
@@ -223,12 +273,17 @@ impl Coordinator {
         );
         let retention = retention::run(config.retention.clone(), driver.clone(), readers.clone());
         let collect = tokio::spawn(async move { tokio::join!(collect, retention) });
+        let sampler = tokio::spawn(quality::run(quality.clone(), driver.clone()));
+        let pulse = Arc::new(dash::Pulse::default());
+        tokio::spawn(dash::beat(driver.clone(), pulse.clone()));
+        let sessions = dash::Sessions::new(&coordinator_id, tls.is_some());
         let shared = Arc::new(Shared {
             driver,
             readers,
             auth,
             logs: Arc::new(Logs::default()),
             shelf,
+            quality: quality.clone(),
             watchers,
             health: health.clone(),
             conns: AtomicU64::new(0),
@@ -237,6 +292,8 @@ impl Coordinator {
             started_at: clock::wall(),
             tls: tls.is_some(),
             ping: config.ping,
+            sessions,
+            pulse,
         });
         let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();
         let (stop_http, stopped) = oneshot::channel::<()>();
@@ -254,8 +311,19 @@ impl Coordinator {
             }
         };
         let stop_http = Some(stop_http);
-        let threads = vec![core, writer];
-        Ok(Coordinator { addr, loopback_only, reports, stop_http, http, collect, threads, health })
+        let threads = [core, writer].into_iter().chain(keeper).collect();
+        Ok(Coordinator {
+            addr,
+            loopback_only,
+            reports,
+            stop_http,
+            http,
+            collect,
+            sampler,
+            quality,
+            threads,
+            health,
+        })
     }
 
     /// Where it listens.
@@ -280,6 +348,8 @@ impl Coordinator {
     /// Ends: answers what was asked, closes the links, writes what was decided.
     pub async fn shutdown(mut self) {
         self.collect.abort();
+        self.sampler.abort();
+        self.quality.end();
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());
         }

@@ -51,6 +51,10 @@ impl Heart {
         self.flying.push_back((self.seq, now));
         Some(self.seq)
     }
+    /// Heartbeats sent so far.
+    pub fn sent(&self) -> u64 {
+        self.seq
+    }
     /// Makes the next beat due at once.
     pub fn beat_soon(&mut self) {
         self.beat = 0;

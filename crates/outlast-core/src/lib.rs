@@ -12,10 +12,12 @@
 //! rests on those facts is held back until the driver reports `on_persisted(batch)`. A driver
 //! that cannot write keeps the batch and tries again; it never skips one.
 
+pub mod alerts;
 pub mod backoff;
 pub mod coord;
 pub mod health;
 pub mod ids;
+pub mod quality;
 pub mod records;
 pub mod recovery;
 pub mod requires;

@@ -47,6 +47,8 @@ pub struct ConnectionStats {
     pub last_connected: Option<i64>,
     /// Unix time in milliseconds of the newest loss.
     pub last_disconnected: Option<i64>,
+    /// Times from a loss to the next welcome: how many, their sum and the longest, in milliseconds.
+    pub reconnects: (u64, Millis, Millis),
     latency: VecDeque<f64>,
     connected_ms: Millis,
     disconnected_ms: Millis,
@@ -56,6 +58,11 @@ pub struct ConnectionStats {
 impl ConnectionStats {
     /// The link came up or went down.
     pub fn connected(&mut self, now: Now, up: bool) {
+        let outage = self.outage(now);
+        if up && outage > 0 {
+            let (count, sum, max) = self.reconnects;
+            self.reconnects = (count + 1, sum + outage, max.max(outage));
+        }
         self.connected_ms = self.connected_time(now);
         // `connected_time` was computed with the old `since`; do the same for the other side.
         self.disconnected_ms = self.disconnected_time(now);
@@ -98,6 +105,10 @@ impl ConnectionStats {
     pub fn disconnected_time(&self, now: Now) -> Millis {
         self.disconnected_ms + self.open_span(now, false)
     }
+    /// Milliseconds since the loss of the link; 0 while there is one, and before the first.
+    pub fn outage(&self, now: Now) -> Millis {
+        self.open_span(now, false)
+    }
     fn open_span(&self, now: Now, up: bool) -> Millis {
         match self.since {
             Some((at, was)) if was == up => now.mono.saturating_sub(at),
@@ -133,6 +144,7 @@ mod tests {
         assert_eq!(s.connection_stability(at(500)), 0.75);
         s.connected(at(500), true);
         assert_eq!((s.connected_time(at(600)), s.disconnected_time(at(600))), (400, 100));
+        assert_eq!((s.reconnects, s.outage(at(600))), ((1, 100, 100), 0));
         s.reset(at(600));
         assert_eq!((s.connected_time(at(650)), s.disconnected_time(at(650))), (50, 0));
         for i in 0..200 {

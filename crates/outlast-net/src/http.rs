@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use outlast_wire::WORKER_HEADER;
 use outlast_wire::api::Problem;
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ impl<'a> Http<'a> {
             .method(method)
             .uri(format!("{}{path}", self.dialler.url.prefix))
             .header("host", &at)
+            .header(WORKER_HEADER, &self.dialler.worker)
             .header("content-type", "application/octet-stream");
         let request = match &self.dialler.key {
             Some(key) => request.header("authorization", key.clone()),

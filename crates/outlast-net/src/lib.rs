@@ -65,6 +65,7 @@ type Socket = WebSocketStream<Counted<Box<dyn Io>>>;
 pub struct Dialler {
     url: Url,
     path: String,
+    worker: String,
     key: Option<HeaderValue>,
     tls: Option<TlsConnector>,
 }
@@ -86,7 +87,7 @@ impl Dialler {
         let key = key.map(|k| HeaderValue::try_from(format!("Bearer {}", k.trim()))).transpose();
         let key = key.map_err(|_| DialError::Url("the API key has characters it cannot".into()))?;
         let path = format!("{}/api/v2/worker/{worker}/ws", url.prefix);
-        Ok(Dialler { url, path, key, tls })
+        Ok(Dialler { url, path, worker: worker.into(), key, tls })
     }
 
     /// Opens a connection: TCP, and TLS where it is asked for.

@@ -2,6 +2,7 @@
 
 use crate::failures::Recovery;
 use crate::runs::Blobs;
+use outlast_core::coord::{LinkChange, LinkNews};
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_core::recovery::knobs;
 use outlast_core::{AttemptId, TaskId};
@@ -55,6 +56,9 @@ pub(crate) struct Oracle {
     v1_checkpoints: BTreeSet<(TaskId, Vec<u8>)>,
     /// When the coordinator last had a link to the worker, in true milliseconds.
     pub seen: BTreeMap<Arc<str>, u64>,
+    /// Workers that have a link, as this life of the coordinator told those who watch, and
+    /// whether it said that nothing is owed any more.
+    pub links: BTreeMap<Arc<str>, (u64, bool)>,
     pub wrong: Option<String>,
     /// When tasks that wait for their retry may be given out.
     earliest: BTreeMap<TaskId, Earliest>,
@@ -420,6 +424,22 @@ impl Oracle {
         }
     }
 
+    /// The coordinator tells those who watch: each link is told to come before it is told to end.
+    pub fn news(&mut self, news: LinkNews) {
+        let (worker, name) = (news.worker, news.name);
+        let good = match news.what {
+            LinkChange::Connected(conn, _) => self.links.insert(worker, (conn, false)).is_none(),
+            LinkChange::Resynced(_) => {
+                self.links.get_mut(&worker).is_some_and(|(_, done)| !std::mem::replace(done, true))
+            }
+            LinkChange::Lost(..) => self.links.remove(&worker).is_some(),
+            LinkChange::Forgotten => !self.links.contains_key(&worker),
+        };
+        if !good {
+            self.fail(format!("news of {name}'s link came in an order that cannot be"));
+        }
+    }
+
     /// An executor began an attempt.
     pub fn executed(&mut self, id: &TaskId, epoch: u64) {
         let task = self.tasks.entry(id.clone()).or_default();
@@ -434,6 +454,10 @@ impl Oracle {
     /// Everything healed long ago.
     pub fn converged(&mut self, store: &SimCoordStore, blobs: &Blobs) {
         self.nothing_told_is_lost(store, blobs);
+        if let Some((worker, _)) = self.links.iter().find(|(_, (_, done))| !done) {
+            let text = format!("{worker} is connected, and nobody was told that it owes nothing");
+            self.fail(text);
+        }
         for id in self.accepted.clone() {
             match store.task_row(&id) {
                 Some(row) if row.state.is_terminal() => {}

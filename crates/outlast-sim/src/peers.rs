@@ -132,6 +132,7 @@ impl World {
         }
         let now = peer.now(self.now);
         peer.machine = Some(Coordinator::new(config, snapshot, now));
+        self.oracle.links.clear();
         let stores = self.workers.iter().map(|w| &w.store_id);
         for store in stores.chain(self.v1.peers.iter().map(|p| &p.store)) {
             self.oracle.seen.insert(store.clone(), self.now);
@@ -301,6 +302,7 @@ impl World {
                     }
                 }
                 coord::Output::Reply(request, response) => self.on_reply(request, response),
+                coord::Output::News(news) => self.oracle.news(news),
             }
         }
         let Some(core) = &self.coord.machine else { return };

@@ -14,6 +14,7 @@ mod coord;
 mod db;
 mod error;
 mod keys;
+mod links;
 pub mod sim;
 mod storage;
 mod types;
@@ -22,6 +23,7 @@ mod worker;
 pub use coord::{AgedTask, CoordReader, CoordStore, TaskExtra};
 pub use error::StoreError;
 pub use keys::{KeyInfo, Keys, NewKey, Role};
+pub use links::{LinkEntry, LinkEntryKind, LinkStore, Resolution};
 pub use storage::{CoordStorage, WorkerStorage};
 pub use types::{
     Counts, EventKind, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker,

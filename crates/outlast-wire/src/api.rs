@@ -26,9 +26,13 @@ macro_rules! documents {
     )*};
 }
 
+mod page;
+mod quality;
 mod recovery;
 mod told;
 
+pub use page::*;
+pub use quality::*;
 pub use recovery::*;
 pub use told::*;
 

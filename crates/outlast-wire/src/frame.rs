@@ -38,17 +38,23 @@ pub enum FrameError {
 
 /// Encodes one message, compressing it when it is large and zstd makes it smaller.
 pub fn encode(kind: v2::body::Kind) -> Bytes {
+    encode_sized(kind).0
+}
+
+/// The same, and how many bytes it was before, if compression was tried.
+pub fn encode_sized(kind: v2::body::Kind) -> (Bytes, Option<usize>) {
     let body = v2::Body::from(kind);
     let plain_len = body.encoded_len();
-    if plain_len > COMPRESS_ABOVE {
-        let raw = body.encode_to_vec();
-        if let Ok(packed) = zstd::bulk::compress(&raw, 1)
-            && packed.len() < raw.len()
-        {
-            return envelope(Payload::Zstd(packed.into()));
-        }
+    if plain_len <= COMPRESS_ABOVE {
+        return (envelope(Payload::Plain(body)), None);
     }
-    envelope(Payload::Plain(body))
+    let raw = body.encode_to_vec();
+    if let Ok(packed) = zstd::bulk::compress(&raw, 1)
+        && packed.len() < raw.len()
+    {
+        return (envelope(Payload::Zstd(packed.into())), Some(plain_len));
+    }
+    (envelope(Payload::Plain(body)), Some(plain_len))
 }
 
 fn envelope(payload: Payload) -> Bytes {
@@ -60,17 +66,26 @@ fn envelope(payload: Payload) -> Bytes {
 /// # Errors
 /// See [`FrameError`]. Nothing larger than [`MAX_DECOMPRESSED`] is ever allocated.
 pub fn decode(data: Bytes) -> Result<v2::body::Kind, FrameError> {
+    decode_sized(data).map(|(kind, _)| kind)
+}
+
+/// The same, and how many bytes it was before, if it was compressed.
+///
+/// # Errors
+/// Like [`decode`].
+pub fn decode_sized(data: Bytes) -> Result<(v2::body::Kind, Option<usize>), FrameError> {
     if data.len() > MAX_MESSAGE {
         return Err(FrameError::TooLarge { size: data.len(), limit: MAX_MESSAGE });
     }
-    let body = match v2::Envelope::decode(data)?.payload.ok_or(FrameError::Empty)? {
-        Payload::Plain(body) => body,
+    let (body, raw) = match v2::Envelope::decode(data)?.payload.ok_or(FrameError::Empty)? {
+        Payload::Plain(body) => (body, None),
         Payload::Zstd(packed) => {
             let raw = unpack(&packed)?;
-            v2::Body::decode(Bytes::from(raw))?
+            let size = raw.len();
+            (v2::Body::decode(Bytes::from(raw))?, Some(size))
         }
     };
-    body.kind.ok_or(FrameError::Empty)
+    Ok((body.kind.ok_or(FrameError::Empty)?, raw))
 }
 
 /// Streams, so that what is held grows with what is there and not with what the header claims.
@@ -101,7 +116,9 @@ mod tests {
         for n in [0, 10, COMPRESS_ABOVE * 4] {
             let bytes = encode(big(n));
             assert!(n < COMPRESS_ABOVE || bytes.len() < n / 2);
-            assert_eq!(decode(bytes).unwrap(), big(n));
+            let (kind, raw) = decode_sized(bytes).unwrap();
+            assert_eq!((kind, raw.is_some()), (big(n), n > COMPRESS_ABOVE));
+            assert_eq!(raw, encode_sized(big(n)).1, "both sides count the same");
         }
     }
 

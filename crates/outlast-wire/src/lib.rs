@@ -26,6 +26,9 @@ pub use url::Url;
 /// The protocol version that this build speaks.
 pub const PROTOCOL: u32 = 2;
 
+/// Header of a worker's HTTP requests: its name, so that what it uploads is counted for it.
+pub const WORKER_HEADER: &str = "outlast-worker";
+
 impl From<v2::body::Kind> for v2::Body {
     fn from(kind: v2::body::Kind) -> Self {
         v2::Body { kind: Some(kind) }

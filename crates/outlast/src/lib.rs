@@ -20,6 +20,7 @@
 mod client;
 mod recovery;
 mod steer;
+mod watch;
 #[cfg(feature = "worker")]
 pub mod worker;
 

@@ -1,21 +1,26 @@
 //! `outlast demo`: outages, lived through by real processes, and the proof that nothing was lost
-//! or run twice. This has the stage; `outage`, `recovery` and `hardware` are played on it.
+//! or run twice. This has the stage; `outage`, `recovery` and `hardware` are played on it, and
+//! `dashboard` for those who want to watch.
 
+mod dashboard;
 mod hardware;
 mod outage;
 mod recovery;
 
-use crate::{Context, output};
+use crate::{Context, Usage, args, output};
 use outlast::Client;
 use serde_json::json;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 /// The longest that a play may take, compressed and in real time.
 const LIMIT: (Duration, Duration) = (Duration::from_secs(180), Duration::from_secs(900));
+/// The longest that a dashboard is shown.
+const LONGEST: Duration = Duration::from_secs(3600);
 /// How long a process may take to end when it is asked to.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -29,7 +34,8 @@ A third, if asked for: a task that runs out of memory, and recovers with smaller
 Examples:
   outlast demo
   outlast demo --only hardware                  # needs python3
-  outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts"
+  outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts
+  outlast demo --dashboard --time 10m           # a fleet with faults, to be watched in a browser"
 )]
 pub(crate) struct Args {
     /// Keep the folder with stores and logs
@@ -41,6 +47,12 @@ pub(crate) struct Args {
     /// Play the second one at full length: an outage of 45 s, with default timeouts
     #[arg(long)]
     real_time: bool,
+    /// Instead of the plays: a fleet with faults, and the address of its dashboard
+    #[arg(long, conflicts_with_all = ["only", "real_time"])]
+    dashboard: bool,
+    /// How long that goes on [default: 3m]
+    #[arg(long, requires = "dashboard", value_parser = args::seconds, value_name = "TIME")]
+    time: Option<f64>,
 }
 
 /// A process of ours; ended with us, whatever happens.
@@ -152,7 +164,32 @@ async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
     }
 }
 
+/// A fleet to be watched, until its time is over or somebody ends it.
+async fn watched(args: &Args) -> anyhow::Result<u8> {
+    let time = Duration::try_from_secs_f64(args.time.unwrap_or(180.0));
+    let time = time.ok().filter(|t| *t <= LONGEST);
+    let time = time.ok_or_else(|| Usage(format!("--time must be at most {LONGEST:?}")))?;
+    let dir = std::env::temp_dir().join(format!("outlast-demo-dashboard-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let stage = Stage { dir: dir.clone(), start: Instant::now(), quiet: false, real_time: false };
+    let mut term = signal(SignalKind::terminate())?;
+    let outcome = tokio::select! {
+        outcome = dashboard::play(&stage, time) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = term.recv() => Ok(()),
+    };
+    if outcome.is_err() || args.keep {
+        eprintln!("stores and logs are in {}", dir.display());
+    } else {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    outcome.map(|()| 0)
+}
+
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    if args.dashboard {
+        return watched(&args).await;
+    }
     let mut worst = 0;
     let mut reports = serde_json::Map::new();
     let plays = args.only.as_deref().map_or(vec!["outage", "recovery"], |only| vec![only]);

@@ -65,9 +65,12 @@ impl Base {
         Base { dir, at, client: client.build().unwrap() }
     }
     pub fn coordinator(&self) -> Process {
+        self.coordinator_with(&[])
+    }
+    pub fn coordinator_with(&self, more: &[&str]) -> Process {
         let data = self.dir.path().join("data").display().to_string();
         let args = ["coordinator", "--listen", &self.at, "--data-dir", &data];
-        Process::spawn(self.dir.path(), "coordinator", &args)
+        Process::spawn(self.dir.path(), "coordinator", &[&args[..], more].concat())
     }
     pub fn worker(&self, name: &str, via: &str, more: &[&str]) -> Process {
         let state = self.dir.path().join(name).display().to_string();

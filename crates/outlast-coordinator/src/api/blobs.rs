@@ -2,6 +2,7 @@
 //! binary (see `outlast_wire::blobframe`); the store is used from blocking threads only.
 
 use super::{App, Refusal};
+use crate::clock;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use outlast_blob::{BlobError, Blobs, Hash, Ingest, MAX_CHUNKS, Packed};
 use outlast_store::Role;
+use outlast_wire::WORKER_HEADER;
 use outlast_wire::blobframe::{self, Decoder, Frame, MAX_BODY, MAX_HASHES, MAX_WANTED};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -43,12 +45,17 @@ pub(crate) async fn put_chunks(
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
     let _turn = turn(&app.shelf.uploads).await?;
+    let from = headers.get(WORKER_HEADER).and_then(|v| v.to_str().ok());
+    let from = from.and_then(|name| app.quality.named(name));
     let mut body = body.into_data_stream();
     let mut decoder = Decoder::default();
     let mut ingest = app.shelf.blobs.ingest();
     let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0);
     while let Some(data) = next(&mut body).await? {
         total += data.len();
+        if let Some(worker) = &from {
+            worker.meter().bulk(clock::micros(), data.len());
+        }
         if total > MAX_BODY {
             return Err(too_large(MAX_BODY));
         }

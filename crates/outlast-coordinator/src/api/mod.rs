@@ -1,9 +1,10 @@
 //! The HTTP API: routes, and what all of them share. `tasks`, `control`, `told`, `workers`,
-//! `blobs` and `watch` hold the handlers, `views` turns what the store has into what the API says.
+//! `quality`, `blobs` and `watch` hold the handlers, `views` turns what the store has into what the API says.
 
 mod blobs;
 mod control;
 mod problem;
+mod quality;
 mod recovery;
 mod results;
 mod submit;
@@ -15,9 +16,11 @@ mod workers;
 
 use crate::auth::Auth;
 use crate::blobs::BlobShelf;
+use crate::dash::{self, Pulse, Sessions};
 use crate::driver::{Ask, Driver};
 use crate::events::Happened;
 use crate::logs::Logs;
+use crate::quality::Quality;
 use crate::readers::Readers;
 use crate::writer::Health;
 use axum::Router;
@@ -38,6 +41,7 @@ pub(crate) struct Shared {
     pub auth: Auth,
     pub logs: Arc<Logs>,
     pub shelf: BlobShelf,
+    pub quality: Arc<Quality>,
     pub watchers: broadcast::Sender<Arc<Happened>>,
     pub health: watch_channel::Receiver<Health>,
     pub conns: AtomicU64,
@@ -46,6 +50,8 @@ pub(crate) struct Shared {
     pub started_at: i64,
     pub tls: bool,
     pub ping: PingConfig,
+    pub sessions: Sessions,
+    pub pulse: Arc<Pulse>,
 }
 
 pub(crate) type App = Arc<Shared>;
@@ -86,13 +92,27 @@ pub(crate) type App = Arc<Shared>;
         recovery::allow,
         recovery::forget,
         workers::act,
+        quality::metrics,
+        quality::timeline,
+        quality::fleet,
+        quality::alerts,
         watch::events,
         watch::info,
         watch::healthz,
         watch::readyz,
         watch::metrics,
+        dash::session,
+        dash::login,
+        dash::logout,
+        dash::throughput,
     ),
-    components(schemas(dto::Problem, dto::TaskEvent, dto::WorkerEvent))
+    components(schemas(
+        dto::Problem,
+        dto::TaskEvent,
+        dto::WorkerEvent,
+        dto::FleetEvent,
+        dto::Alert
+    ))
 )]
 struct Document;
 
@@ -133,6 +153,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/recovery/patterns", get(recovery::patterns))
         .route("/api/v1/recovery/allow", post(recovery::allow))
         .route("/api/v1/recovery/forget", post(recovery::forget))
+        .route("/api/v1/workers/{name}/metrics", get(quality::metrics))
+        .route("/api/v1/workers/{name}/timeline", get(quality::timeline))
+        .route("/api/v1/fleet", get(quality::fleet))
+        .route("/api/v1/alerts", get(quality::alerts))
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))
@@ -145,10 +169,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthz", get(watch::healthz))
         .route("/readyz", get(watch::readyz))
         .route("/metrics", get(watch::metrics))
+        .merge(dash::routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         // The blob routes read their bodies in parts, and have limits of their own.
         .layer(DefaultBodyLimit::max(dto::MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), dash::guard))
         .with_state(app)
 }
 

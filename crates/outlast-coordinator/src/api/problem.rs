@@ -27,6 +27,10 @@ impl Refusal {
         self.retry_after = Some(seconds);
         self
     }
+    pub fn wrong_key() -> Refusal {
+        let detail = "it is unknown to this coordinator, or was revoked";
+        Self::new(StatusCode::UNAUTHORIZED, "wrong-key", "this API key is not valid", detail)
+    }
     pub fn bad(detail: &str) -> Refusal {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", "this request cannot be used", detail)
     }

@@ -5,6 +5,7 @@ use super::{App, Refusal};
 use crate::clock::{self, text};
 use crate::events::Happened;
 use crate::metrics::{self, Sample};
+use crate::quality::prom;
 use crate::writer::Health;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -18,30 +19,64 @@ use outlast_wire::PROTOCOL;
 use outlast_wire::api::{Info, TaskEvent, WorkerEvent};
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+/// Something is said at least so often, so that a reader can tell a lost link from a quiet time.
+const ALIVE: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 pub(crate) struct Which {
     task: Option<String>,
     prefix: Option<String>,
+    include: Option<String>,
+    since: Option<u64>,
+    every: Option<u64>,
 }
 
+/// Kinds of events that can be asked for, and those that are sent when none are.
+const KINDS: ([&str; 4], &str) = (["task", "worker", "alert", "fleet"], "task,worker,alert");
+
 impl Which {
-    fn wants(&self, what: &Happened) -> bool {
-        match what {
-            Happened::Task { id, .. } => {
-                self.task.as_deref().is_none_or(|t| t == &**id)
-                    && self.prefix.as_deref().is_none_or(|p| id.starts_with(p))
+    fn includes(&self, kind: &str) -> bool {
+        self.include.as_deref().unwrap_or(KINDS.1).split(',').any(|k| k.trim() == kind)
+    }
+    fn check(&self) -> Result<(), Refusal> {
+        let asked = self.include.iter().flat_map(|i| i.split(','));
+        match asked.map(str::trim).find(|k| !KINDS.0.contains(k)) {
+            Some(k) => {
+                Err(Refusal::bad(&format!("include={k:?}: there are {}", KINDS.0.join(", "))))
             }
-            Happened::Worker { .. } => self.task.is_none() && self.prefix.is_none(),
+            None => Ok(()),
         }
+    }
+    fn wants(&self, what: &Happened) -> bool {
+        let kind = match what {
+            Happened::Task { .. } => "task",
+            Happened::Worker { .. } => "worker",
+            Happened::Alert(_) => "alert",
+        };
+        self.includes(kind)
+            && match what {
+                Happened::Task { id, .. } => {
+                    self.task.as_deref().is_none_or(|t| t == &**id)
+                        && self.prefix.as_deref().is_none_or(|p| id.starts_with(p))
+                }
+                Happened::Worker { .. } | Happened::Alert(_) => {
+                    self.task.is_none() && self.prefix.is_none()
+                }
+            }
     }
 }
 
-/// What happens, as server-sent events `task` and `worker`, from now on. An event `missed` says
-/// how many were dropped because the reader was slow: look at the tasks themselves then.
+/// What happens, as server-sent events `task`, `worker` and `alert`, from now on; and `fleet`
+/// (`FleetEvent`), if asked for: what changed of workers. An event `missed` says how many were
+/// dropped because the reader was slow: look at the tasks themselves then.
 #[utoipa::path(get, path = "/api/v1/events", tag = "watch",
-    params(("task" = Option<String>, Query), ("prefix" = Option<String>, Query, description = "of task ids")),
+    params(("task" = Option<String>, Query), ("prefix" = Option<String>, Query, description = "of task ids"),
+        ("include" = Option<String>, Query, description = "of task, worker, alert and fleet, with commas; all but fleet by default"),
+        ("since" = Option<u64>, Query, description = "of fleet: tell what changed after this tick; by default after now"),
+        ("every" = Option<u64>, Query, description = "of fleet: seconds between two events, from 1, the default, to 60")),
     responses((status = 200, content_type = "text/event-stream")))]
 pub(crate) async fn events(
     State(app): State<App>,
@@ -50,6 +85,9 @@ pub(crate) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
     let Query(which) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
+    which.check()?;
+    let fleet = which.includes("fleet").then(|| fleet(&app, &which));
+    let fleet = futures_util::stream::iter(fleet).flatten();
     let stream = futures_util::stream::unfold(app.watchers.subscribe(), next);
     let stream = stream.filter_map(move |item| {
         let event = match item {
@@ -59,7 +97,35 @@ pub(crate) async fn events(
         };
         std::future::ready(event)
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+    let stream = futures_util::stream::select(stream, fleet);
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
+}
+
+/// What changed of the workers, at most once in `every` seconds; a measurement that changed
+/// nothing is told every so often all the same, for the totals.
+fn fleet(app: &App, which: &Which) -> impl Stream<Item = Result<Event, axum::Error>> + use<> {
+    let mut feed = app.quality.fleet.subscribe();
+    let since = which.since.unwrap_or_else(|| feed.borrow_and_update().tick);
+    let every = Duration::from_secs(which.every.unwrap_or(1).clamp(1, 60));
+    // A little less, so that no measurement is missed for being a moment early.
+    let pause = every - Duration::from_millis(200);
+    futures_util::stream::unfold((feed, since, true), move |(mut feed, since, first)| async move {
+        if !first {
+            tokio::time::sleep(pause).await;
+        }
+        let now = loop {
+            let now = feed.borrow_and_update().clone();
+            // After a restart ticks begin anew.
+            if now.tick != since {
+                break now;
+            }
+            feed.changed().await.ok()?;
+        };
+        let since = if now.tick < since { 0 } else { since };
+        let event = super::quality::changes(&now, since);
+        let event = Event::default().event("fleet").json_data(event);
+        Some((event, (feed, now.tick, false)))
+    })
 }
 
 type Feed = Receiver<Arc<Happened>>;
@@ -74,6 +140,7 @@ async fn next(mut feed: Feed) -> Option<(Result<Arc<Happened>, u64>, Feed)> {
 
 fn event(what: &Happened) -> Result<Event, axum::Error> {
     match what {
+        Happened::Alert(alert) => Event::default().event("alert").json_data(alert),
         Happened::Task { id, event, epoch, worker, at, reason, state } => {
             Event::default().event("task").json_data(TaskEvent {
                 id: id.to_string(),
@@ -130,18 +197,28 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     Ok("ready\n")
 }
 
-/// Prometheus metrics.
-#[utoipa::path(get, path = "/metrics", tag = "watch", responses((status = 200, content_type = "text/plain")))]
+#[derive(Deserialize)]
+pub(crate) struct Series {
+    workers: Option<usize>,
+}
+
+/// Prometheus metrics. Series of single workers are there while there are no more than 50, or of
+/// so many as `workers` says (1,000 at most).
+#[utoipa::path(get, path = "/metrics", tag = "watch",
+    params(("workers" = Option<usize>, Query, description = "workers with series of their own")), responses((status = 200, content_type = "text/plain")))]
 pub(crate) async fn metrics(
     State(app): State<App>,
     headers: HeaderMap,
+    query: Result<Query<Series>, QueryRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
+    let Query(series) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let sample = app.driver.look(Sample::of).await.map_err(|_| Refusal::ending())?;
     let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
     let writable = *app.health.borrow() == Health::Good;
     let usage = blocking(&app, |blobs| Ok(blobs.usage())).await?;
     let collected = app.shelf.totals();
-    let text = metrics::render(&sample, counts, writable, usage, collected);
+    let mut text = metrics::render(&sample, counts, writable, usage, collected);
+    text += &prom::render(&app.quality, series.workers);
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

@@ -202,7 +202,7 @@ pub(crate) async fn link(
         .write_buffer_size(READ_BUFFER)
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
-    let (driver, logs) = (app.driver.clone(), app.logs.clone());
-    let pulse = Pulse::new(app.ping, arrived);
-    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, pulse)))
+    let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
+    let watched = (Pulse::new(app.ping, arrived), quality);
+    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, watched)))
 }

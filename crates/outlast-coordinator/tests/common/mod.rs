@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use outlast_blob::{Blobs, Hash};
-use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig};
+use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig, WatchConfig};
 use outlast_core::coord::CoordConfig;
 use outlast_net::{Dialler, Receiver, Sender};
 use outlast_wire::blobframe;
@@ -24,6 +24,7 @@ pub fn config(dir: &Path) -> Config {
         retention: RetentionConfig::default(),
         core,
         ping: Default::default(),
+        watch: WatchConfig::default(),
     }
 }
 
@@ -58,9 +59,21 @@ pub async fn send_with(
     lines: &str,
     body: &[u8],
 ) -> Answer {
+    send_to(c, method, path, "localhost", lines, body).await
+}
+
+/// The same, by a name that the client calls it.
+pub async fn send_to(
+    c: &Coordinator,
+    method: &str,
+    path: &str,
+    host: &str,
+    lines: &str,
+    body: &[u8],
+) -> Answer {
     let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\n{lines}connection: close\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{lines}connection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();

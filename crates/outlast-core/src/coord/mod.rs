@@ -6,6 +6,7 @@
 
 mod admission;
 mod control;
+mod links;
 mod lookup;
 mod outbox;
 mod reconcile;
@@ -26,6 +27,7 @@ use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
+pub use links::{LinkChange, LinkNews, LinkSample, Tally};
 pub use lookup::{Lookup, PastAttempt};
 use outlast_wire::{TaskSpec, v1 as dialect, v2};
 pub use recover::{RecoveryRequest, RecoveryView};
@@ -111,6 +113,8 @@ pub enum Output {
     Persist(Batch<CoordRecord>),
     /// Answer a request.
     Reply(RequestId, Response),
+    /// Tell those who watch; nothing rests on it.
+    News(LinkNews),
 }
 
 /// What happened since the start, for metrics.

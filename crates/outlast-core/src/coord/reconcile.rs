@@ -1,6 +1,7 @@
 //! The difference between what a worker holds and what it should: computed when it connects,
 //! and when it stays away.
 
+use super::links::LinkChange;
 use super::tasks::End;
 use super::{Coordinator, Timer};
 use crate::records::{CoordRecord, TaskState};
@@ -157,6 +158,7 @@ impl Coordinator {
         self.forget_quarantine(&worker);
         self.records.push(CoordRecord::WorkerForgotten { worker, at: now.wall });
         self.scheduler.leave(key);
+        self.tell(now, key, LinkChange::Forgotten);
         self.fleet.forget(key);
     }
 

@@ -1,5 +1,6 @@
 //! Links: who may speak, hello, heartbeats, silence, and what arrives.
 
+use super::links::{LinkChange, Resync};
 use super::outbox::MAX_NUMBER;
 use super::workers::WorkerView;
 use super::{ConnId, Coordinator, Lookup, Output, Timer, v1};
@@ -35,6 +36,8 @@ pub(super) struct Conn {
     pub blocked: bool,
     /// It speaks the v1 dialect.
     pub v1: Option<Box<v1::Link>>,
+    /// What it owed when it came back, until that has been applied.
+    pub resync: Option<Resync>,
 }
 
 impl Coordinator {
@@ -59,6 +62,7 @@ impl Coordinator {
                 outbox: [false; 8],
                 blocked: false,
                 v1,
+                resync: None,
             },
         );
     }
@@ -105,10 +109,14 @@ impl Coordinator {
                         let held = state.inventory.take().unwrap_or_default();
                         self.timers.insert((state.heart.next_wake(), Timer::Conn(conn)));
                         self.reconcile(now, key, held);
+                        self.settle_resync(now, conn, key);
                     }
                 }
             }
-            (Kind::Outbox(batch), Some(key)) => self.on_outbox(now, conn, key, batch, look),
+            (Kind::Outbox(batch), Some(key)) => {
+                self.on_outbox(now, conn, key, batch, look);
+                self.settle_resync(now, conn, key);
+            }
             (Kind::Happened(happened), Some(key)) => self.on_happened(now, key, happened),
             (Kind::Started(started), Some(key)) => self.on_started(now, key, &started),
             (Kind::Heartbeat(beat), Some(key)) => {
@@ -158,6 +166,7 @@ impl Coordinator {
         }
         let lost = hello.lost_cause();
         let why: String = hello.lost_reason.chars().take(200).collect();
+        let report = hello.link;
         if let Some(other) = self.fleet.by_name(&hello.worker_id)
             && self.fleet.get(other).row.store_id != store_id
         {
@@ -196,7 +205,9 @@ impl Coordinator {
         self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
         if let Some(state) = self.conns.get_mut(&conn) {
             state.worker = Some(key);
+            state.resync = Some(Resync::new(now.mono, report.as_deref()));
         }
+        self.tell(now, key, LinkChange::Connected(conn, report));
         self.counters.welcomed += 1;
         let welcome = v2::Welcome {
             protocol: PROTOCOL,
@@ -342,9 +353,12 @@ impl Coordinator {
         let cause = if state.bye.is_some() { LinkCause::LinkStopped } else { cause };
         *self.counters.links.entry(cause.word()).or_default() += 1;
         let reason = state.bye.unwrap_or_else(|| reason.to_owned());
+        let told = reason.clone();
         self.records.push(CoordRecord::WorkerGone { worker, reason, cause, at: now.wall });
         self.scheduler.leave(key);
         self.forget_stale_attempts(key);
+        let holds = !self.fleet.get(key).attempts.is_empty();
+        self.tell(now, key, LinkChange::Lost(cause, told, holds));
         self.arm_window(now, key);
     }
 

@@ -50,6 +50,7 @@ impl Coordinator {
         if checkpoint.dropped || !checkpoint.artifact.is_empty() {
             return true;
         }
+        self.fleet.get_mut(key).tally.checkpoints += 1;
         let (rule, state, mut kept) = match (self.tasks.get(&id), over) {
             (Some(task), _) => {
                 (task.spec.keep_checkpoints.clone(), task.state, task.checkpoints.clone())

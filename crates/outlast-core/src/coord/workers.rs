@@ -1,7 +1,7 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
-use super::{ConnId, v1};
+use super::{ConnId, Tally, v1};
 use crate::records::WorkerRow;
 use crate::requires::COMMANDS;
 use crate::scheduler::{Scheduler, WorkerKey};
@@ -89,6 +89,8 @@ pub(super) struct Member {
     pub v1: Option<Box<v1::Session>>,
     /// Asked by a person, and not told yet.
     pub actions: BTreeSet<Action>,
+    /// What became of its tasks.
+    pub tally: Tally,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -156,7 +158,7 @@ impl Member {
             n => slots + u64::from(n),
         }
     }
-    fn state(&self) -> WorkerState {
+    pub fn state(&self) -> WorkerState {
         match (self.conn, self.draining || self.row.drained, self.attempts.is_empty()) {
             (Some(_), true, _) => WorkerState::Draining,
             (Some(_), false, _) => WorkerState::Connected,
@@ -179,6 +181,7 @@ impl Member {
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
+        self.tally.add(outcome);
         if outcome.started_at_ms > 0 {
             let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
             self.typical_ms = Some(self.typical_ms.map_or(ms, |old| old * 0.9 + ms * 0.1));
@@ -219,6 +222,7 @@ impl Fleet {
             isolation: Isolation::Free,
             v1: is_v1.then(Box::default),
             actions: BTreeSet::new(),
+            tally: Tally::default(),
         };
         self.members.insert(key, member);
         key
@@ -271,8 +275,11 @@ impl Fleet {
     pub fn named(&self, name_or_store: &str) -> Option<WorkerKey> {
         self.by_name(name_or_store).or_else(|| self.by_store(name_or_store))
     }
+    pub fn by_names(&self) -> impl Iterator<Item = &Member> {
+        self.names.values().map(|k| &self.members[k])
+    }
     pub fn views(&self) -> Vec<WorkerView> {
-        self.names.values().map(|k| self.members[k].view()).collect()
+        self.by_names().map(Member::view).collect()
     }
     pub fn view(&self, name_or_store: &str) -> Option<WorkerView> {
         let key = self.named(name_or_store)?;

@@ -6,6 +6,7 @@
 mod attempts;
 mod control;
 mod outbox;
+mod report;
 mod session;
 mod tell;
 #[cfg(test)]
@@ -203,6 +204,9 @@ pub struct Worker {
     after: VecDeque<(u64, Output)>,
     /// Room for blobs, as the driver said last: (used, budget, refused).
     disk: (u64, u64, u64),
+    /// Heartbeats sent over the former link, and checkpoints that tasks read back.
+    beats: u64,
+    restored: u64,
     /// Mean duration of recent tasks in milliseconds.
     typical: Option<f64>,
     /// Attempts to start once their batch is durable, by batch and order of reservation.
@@ -250,6 +254,8 @@ impl Worker {
             outputs: VecDeque::new(),
             after: VecDeque::new(),
             disk: (0, 0, 0),
+            beats: 0,
+            restored: 0,
             typical: None,
             starts: BTreeMap::new(),
             start_order: 0,

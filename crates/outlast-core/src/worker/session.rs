@@ -74,6 +74,7 @@ impl Worker {
             draining: self.ending != Ending::No,
             lost_reason: self.lost_why.1.clone(),
             lost_cause: self.lost_why.0.into(),
+            link: Some(Box::new(self.report(now))),
         };
         self.outputs.push_back(Output::Send(Kind::Hello(hello)));
         self.send_inventory();
@@ -86,7 +87,8 @@ impl Worker {
 
     fn on_lost(&mut self, now: Now, cause: v2::LinkCause, reason: &str) {
         match self.link {
-            Link::Up { .. } => {
+            Link::Up { ref heart } => {
+                self.beats = heart.sent();
                 self.stats.connected(now, false);
                 self.lost = Some(now.mono);
                 self.lost_why = (cause, reason.to_owned());
@@ -451,6 +453,7 @@ impl Worker {
                 disk_used: self.disk.0,
                 disk_budget: self.disk.1,
                 refused: self.disk.2,
+                restored: self.restored,
             };
             self.outputs.push_back(Output::Send(Kind::Heartbeat(beat)));
         }

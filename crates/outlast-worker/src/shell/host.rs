@@ -278,6 +278,7 @@ impl Host for TaskHost {
         })?;
         let body = self.blobs.reader(&hash).map_err(of_blobs)?;
         let body: Box<dyn Read + Send> = Box::new(body);
+        self.shared.lock().on_restored();
         Ok(Some(Restore { view: view(c, *delivered), body }))
     }
 

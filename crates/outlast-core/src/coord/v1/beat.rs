@@ -58,6 +58,7 @@ impl Coordinator {
             self.fleet.offer(&mut self.scheduler, key);
         }
         self.fleet.reload(&mut self.scheduler, key);
+        self.settle_resync(now, conn, key);
         // It tells of life at once; what it asks for rests on what was decided.
         let beat = |actions| ToWorker::Heartbeat { response_to: response_to.clone(), actions };
         if actions.is_empty() || self.is_synced() {

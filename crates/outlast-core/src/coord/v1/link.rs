@@ -1,6 +1,7 @@
 //! A v1 worker's link: welcome, registration, what is sent on it.
 
 use super::{PATIENCE, PREFIX, Run};
+use crate::coord::links::{LinkChange, Resync};
 use crate::coord::session::MAX_CAPABILITIES;
 use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, WorkerRow};
@@ -223,8 +224,10 @@ impl Coordinator {
             (run.since, run.asked, run.fetching, run.back) = (now.mono, None, None, true);
         }
         self.counters.welcomed += 1;
+        self.tell(now, key, LinkChange::Connected(conn, None));
         if let Some(state) = self.conns.get_mut(&conn) {
             (state.worker, state.inventory) = (Some(key), None);
+            state.resync = Some(Resync::new(now.mono, None));
             if let Some(link) = &mut state.v1 {
                 (link.joined, link.told) = (now.mono, false);
             }

@@ -1,0 +1,123 @@
+//! The dashboard at `/dashboard`: the built page (`dashboard/` has its sources), who is logged in,
+//! what browsers may ask, and how busy the fleet was. What the page shows comes from the API.
+
+mod assets;
+mod guard;
+mod pulse;
+mod session;
+
+use crate::api::{App, Refusal};
+use crate::auth::Auth;
+use crate::clock::{self, text};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+pub(crate) use guard::guard;
+use outlast_store::Role;
+use outlast_wire::api::{Login, Session, Throughput};
+pub(crate) use pulse::{Pulse, beat};
+use serde::Deserialize;
+pub(crate) use session::Sessions;
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/", get(async || Redirect::to("dashboard")))
+        .route("/dashboard", get(assets::page))
+        .route("/dashboard/", get(async || Redirect::permanent("../dashboard")))
+        .route("/dashboard/{file}", get(assets::file))
+        .route("/api/v1/session", get(session).post(login).delete(logout))
+        .route("/api/v1/throughput", get(throughput))
+}
+
+/// Who is logged in.
+#[utoipa::path(get, path = "/api/v1/session", tag = "dashboard", responses((status = 200, body = Session)))]
+pub(crate) async fn session(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<Json<Session>, Refusal> {
+    Ok(Json(view(&app, &headers)?))
+}
+
+fn view(app: &App, headers: &HeaderMap) -> Result<Session, Refusal> {
+    if !app.auth.needed() {
+        let role = Some(Role::Operate.as_str().into());
+        return Ok(Session { role, needed: false, expires_at: None });
+    }
+    let role = match Auth::token(headers) {
+        Some(token) => app.auth.role(token)?,
+        None => None,
+    };
+    let token = session::cookie(headers, &app.sessions.cookie);
+    let expires_at = token.and_then(|t| app.sessions.ends(t)).map(text);
+    Ok(Session { role: role.map(|r| r.as_str().into()), needed: true, expires_at })
+}
+
+/// Logs in by key: a cookie is set that stands for it, for twelve hours at most.
+#[utoipa::path(post, path = "/api/v1/session", tag = "dashboard",
+    responses((status = 200, body = Session), (status = 401, body = outlast_wire::api::Problem),
+        (status = 403, body = outlast_wire::api::Problem, description = "A key for workers")))]
+pub(crate) async fn login(
+    State(app): State<App>,
+    body: Result<Json<Login>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let Json(Login { key }) = body.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let key = key.trim();
+    let role = match app.auth.needed() {
+        false => Role::Operate,
+        true => app.auth.role(key)?.ok_or_else(Refusal::wrong_key)?,
+    };
+    if !role.allows(Role::Submit) {
+        let detail = format!(
+            "its role is {}; the dashboard needs one of role submit or operate, which \
+             `outlast keys add NAME --role operate` makes",
+            role.as_str()
+        );
+        let title = "this API key is for workers";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "wrong-role", title, &detail));
+    }
+    let (cookie, ends) = app.sessions.open(key, clock::wall());
+    let role = Some(role.as_str().into());
+    let needed = app.auth.needed();
+    let view = Session { role, needed, expires_at: Some(text(ends)) };
+    Ok(([(header::SET_COOKIE, cookie)], Json(view)).into_response())
+}
+
+/// Logs out.
+#[utoipa::path(delete, path = "/api/v1/session", tag = "dashboard", responses((status = 204)))]
+pub(crate) async fn logout(State(app): State<App>, headers: HeaderMap) -> Response {
+    if let Some(token) = session::cookie(&headers, &app.sessions.cookie) {
+        app.sessions.close(token);
+    }
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, app.sessions.blank())]).into_response()
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Since {
+    #[serde(default)]
+    since: i64,
+    #[serde(default)]
+    step: Option<String>,
+}
+
+/// How many tasks came and ended over time, since this process started.
+#[utoipa::path(get, path = "/api/v1/throughput", tag = "dashboard",
+    params(("step" = Option<String>, Query, description = "1s (default; ten minutes) or 1m (a day)"),
+        ("since" = Option<i64>, Query, description = "Unix milliseconds; only what is newer")),
+    responses((status = 200, body = Throughput)))]
+pub(crate) async fn throughput(
+    State(app): State<App>,
+    headers: HeaderMap,
+    query: Result<Query<Since>, QueryRejection>,
+) -> Result<Json<Throughput>, Refusal> {
+    app.auth.check(&headers, Role::Submit)?;
+    let Query(Since { since, step }) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
+    match step.as_deref() {
+        None | Some("1s") => Ok(Json(app.pulse.seconds(since))),
+        Some("1m") => Ok(Json(app.pulse.minutes(since))),
+        Some(_) => Err(Refusal::bad("step: must be 1s or 1m")),
+    }
+}

@@ -1,0 +1,264 @@
+//! Alerts: which stand, which were cleared, and who is told. What is an alert is judged by
+//! `outlast_core::alerts`.
+
+use super::webhook::Webhook;
+use crate::clock::{self, text};
+use crate::events::Happened;
+use outlast_core::alerts::{Change, Measure, Phase, Rule, Severity, judge};
+use outlast_wire::api::{Alert, AlertList, AlertRule};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// Cleared alerts that are remembered.
+const CLEARED: usize = 1_000;
+/// Alerts that stand at a time; more are counted only in the log.
+const STANDING: usize = 10_000;
+/// Alerts that are written into the log at one measurement, one by one.
+const LOGGED: usize = 20;
+
+/// What was measured for each rule: the value, and of how many samples it is.
+pub(super) type Samples = [Option<(f64, u32)>; Measure::ALL.len()];
+type Phases = [Option<Phase>; Measure::ALL.len()];
+
+/// When people are warned, and where.
+#[derive(Debug, Clone)]
+pub struct AlertConfig {
+    /// One for each measure.
+    pub rules: Vec<Rule>,
+    /// Where alerts are sent, if anywhere.
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// Where alerts are sent.
+#[derive(Clone, PartialEq)]
+pub struct WebhookConfig {
+    /// An `http` or `https` address; it is not left for another by a redirect.
+    pub url: String,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<String>,
+    /// How long one delivery may take.
+    pub timeout: std::time::Duration,
+}
+
+impl std::fmt::Debug for WebhookConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookConfig").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Default for AlertConfig {
+    fn default() -> Self {
+        AlertConfig { rules: Measure::ALL.map(Rule::of).to_vec(), webhook: None }
+    }
+}
+
+/// All alerts.
+pub(super) struct Alerts {
+    rules: Vec<Rule>,
+    phases: HashMap<Arc<str>, Phases>,
+    /// By worker and rule.
+    standing: BTreeMap<(Arc<str>, usize), Alert>,
+    cleared: VecDeque<Alert>,
+    last_id: u64,
+    watchers: broadcast::Sender<Arc<Happened>>,
+    webhook: Option<Webhook>,
+    logged: usize,
+}
+
+impl Alerts {
+    /// Needs a tokio runtime for the webhook.
+    pub fn new(
+        config: &AlertConfig,
+        watchers: broadcast::Sender<Arc<Happened>>,
+    ) -> Result<Alerts, String> {
+        let rule = |m: Measure| config.rules.iter().find(|r| r.measure == m).cloned();
+        let rules: Vec<Rule> =
+            Measure::ALL.into_iter().map(|m| rule(m).unwrap_or_else(|| Rule::of(m))).collect();
+        for rule in &rules {
+            rule.check()?;
+        }
+        Ok(Alerts {
+            rules,
+            phases: HashMap::new(),
+            standing: BTreeMap::new(),
+            cleared: VecDeque::new(),
+            // Grows over restarts too.
+            last_id: clock::wall().unsigned_abs(),
+            watchers,
+            webhook: config.webhook.as_ref().map(Webhook::start).transpose()?,
+            logged: 0,
+        })
+    }
+
+    /// A measurement begins.
+    pub fn begin(&mut self) {
+        if self.logged > LOGGED {
+            tracing::warn!("and {} more alerts; see /api/v1/alerts", self.logged - LOGGED);
+        }
+        self.logged = 0;
+    }
+
+    /// Judges a worker. The word of the worst alert that stands; empty: none.
+    pub fn judge(
+        &mut self,
+        id: &Arc<str>,
+        name: &Arc<str>,
+        samples: &Samples,
+        now: u64,
+        wall: i64,
+    ) -> &'static str {
+        let known = self.phases.get(id).copied();
+        let mut phases = known.unwrap_or_default();
+        let mut changes = Vec::new();
+        for (n, rule) in self.rules.iter().enumerate().filter(|(_, r)| r.enabled) {
+            let (phase, change) = judge(rule, phases[n], samples[n], now);
+            phases[n] = phase;
+            changes.extend(change.map(|c| (n, c)));
+        }
+        let quiet = phases.iter().all(Option::is_none);
+        if !quiet {
+            self.phases.insert(id.clone(), phases);
+        } else if known.is_some() {
+            self.phases.remove(id);
+        }
+        for (n, change) in changes {
+            self.change(id, name, n, change, wall);
+        }
+        if quiet { "" } else { self.worst(&phases) }
+    }
+
+    fn worst(&self, phases: &Phases) -> &'static str {
+        let firing = phases.iter().zip(&self.rules);
+        let firing = firing.filter(|(p, _)| matches!(p, Some(Phase::Firing { .. })));
+        firing.map(|(_, r)| r.severity).max().map_or("", Severity::as_str)
+    }
+
+    /// A worker was forgotten: what stood of it is over.
+    pub fn forget(&mut self, id: &Arc<str>, name: &Arc<str>, wall: i64) {
+        let Some(phases) = self.phases.remove(id) else { return };
+        for (n, phase) in phases.iter().enumerate() {
+            if let Some(Phase::Firing { worst, .. }) = phase {
+                self.change(id, name, n, Change::Cleared(*worst), wall);
+            }
+        }
+    }
+
+    fn change(&mut self, id: &Arc<str>, name: &Arc<str>, n: usize, change: Change, wall: i64) {
+        let rule = &self.rules[n];
+        let key = (id.clone(), n);
+        let alert = match change {
+            Change::Fired(_) if self.standing.len() >= STANDING => {
+                self.logged += 1;
+                return;
+            }
+            Change::Fired(value) => {
+                self.last_id += 1;
+                let alert = Alert {
+                    id: self.last_id,
+                    rule: rule.measure.name().into(),
+                    severity: rule.severity.as_str().into(),
+                    state: "firing".into(),
+                    worker: name.to_string(),
+                    worker_id: id.to_string(),
+                    message: message(rule, name, value),
+                    value: fine(value),
+                    threshold: rule.threshold,
+                    since: text(wall),
+                    cleared_at: None,
+                };
+                self.standing.insert(key, alert.clone());
+                alert
+            }
+            Change::Cleared(worst) => {
+                let Some(mut alert) = self.standing.remove(&key) else { return };
+                alert.state = "cleared".into();
+                alert.value = fine(worst);
+                alert.cleared_at = Some(text(wall));
+                if self.cleared.len() == CLEARED {
+                    self.cleared.pop_front();
+                }
+                self.cleared.push_back(alert.clone());
+                alert
+            }
+        };
+        self.logged += usize::from(rule.log);
+        if rule.log && self.logged <= LOGGED {
+            log(rule, &alert);
+        }
+        if let Some(webhook) = self.webhook.as_ref().filter(|_| rule.webhook) {
+            webhook.send(alert.clone());
+        }
+        // Nobody may be watching.
+        let _ = self.watchers.send(Arc::new(Happened::Alert(Box::new(alert))));
+    }
+
+    /// Those that stand, newest first, then those that were cleared; of one worker, or all.
+    pub fn list(&self, worker: Option<&str>, state: Option<&str>, limit: usize) -> AlertList {
+        let mut alerts: Vec<&Alert> = self.standing.values().collect();
+        alerts.sort_by_key(|a| std::cmp::Reverse(a.id));
+        alerts.extend(self.cleared.iter().rev());
+        let wanted = |a: &&&Alert| {
+            worker.is_none_or(|w| a.worker == w || a.worker_id == w)
+                && state.is_none_or(|s| a.state == s)
+        };
+        let alerts = alerts.iter().filter(wanted).take(limit).map(|a| (*a).clone()).collect();
+        AlertList { alerts, rules: self.rules.iter().map(|r| self.rule(r)).collect() }
+    }
+
+    fn rule(&self, rule: &Rule) -> AlertRule {
+        let to = [(rule.log, "log"), (rule.webhook && self.webhook.is_some(), "webhook")];
+        AlertRule {
+            name: rule.measure.name().into(),
+            measures: rule.measure.describe().into(),
+            when: if rule.above { "above" } else { "below" }.into(),
+            threshold: rule.threshold,
+            clear: rule.clear,
+            hold_s: rule.hold as f64 / 1000.0,
+            clear_s: rule.clear_hold as f64 / 1000.0,
+            min_samples: rule.min_samples,
+            severity: rule.severity.as_str().into(),
+            to: to.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).into()).collect(),
+            enabled: rule.enabled,
+        }
+    }
+}
+
+fn fine(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn message(rule: &Rule, name: &str, value: f64) -> String {
+    let limit = rule.threshold;
+    match rule.measure {
+        Measure::Reconnects => {
+            format!("worker {name} came back {value} times within a minute (limit {limit})")
+        }
+        Measure::ReconnectFailed => {
+            format!("worker {name} lost its link and has not come back for {value:.0} s")
+        }
+        Measure::Latency => {
+            format!("worker {name}: round trips take {value:.0} ms on average (limit {limit})")
+        }
+        Measure::TaskSuccess => format!(
+            "worker {name}: {:.0}% of its newest tasks succeeded (limit {:.0}%)",
+            value * 100.0,
+            limit * 100.0
+        ),
+        Measure::Compression => {
+            format!("worker {name}: its messages are compressed {value:.2} to 1 (limit {limit})")
+        }
+    }
+}
+
+fn log(rule: &Rule, alert: &Alert) {
+    let (mark, message) = (rule.measure.mark(), &alert.message);
+    if alert.cleared_at.is_some() {
+        return tracing::info!("{mark} alert {} is cleared: {message}", alert.rule);
+    }
+    match rule.severity {
+        Severity::Critical => tracing::error!("{mark} critical: {message}"),
+        Severity::Warning => tracing::warn!("{mark} warning: {message}"),
+        Severity::Info => tracing::info!("{mark} info: {message}"),
+    }
+}

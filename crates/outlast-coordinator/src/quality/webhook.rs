@@ -1,0 +1,112 @@
+//! Sends alerts to an address: one after the other, those that wait together, again for a while
+//! when it does not answer. Holds up nobody.
+
+use super::alerts::WebhookConfig;
+use outlast_wire::api::Alert;
+use serde::Serialize;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Alerts that may wait; more are dropped, and counted in the log.
+const WAITING: usize = 1_024;
+/// Alerts in one delivery.
+const TOGETHER: usize = 100;
+/// Deliveries of the same alerts, and the first and the longest pause between two.
+const TRIES: (u32, Duration, Duration) = (10, Duration::from_secs(1), Duration::from_secs(60));
+
+pub(super) struct Webhook {
+    queue: mpsc::Sender<Alert>,
+}
+
+#[derive(Serialize)]
+struct Delivery<'a> {
+    alerts: &'a [Alert],
+}
+
+enum Failure {
+    /// It may work later.
+    Again(String),
+    /// It never will.
+    Final(String),
+}
+
+impl Webhook {
+    pub fn start(config: &WebhookConfig) -> Result<Webhook, String> {
+        // Somebody may have chosen another provider before: that one serves as well.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let url = reqwest::Url::parse(&config.url).map_err(|e| format!("webhook: {e}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("webhook: write an address such as https://host/path".into());
+        }
+        let client = reqwest::Client::builder()
+            .timeout(config.timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| format!("webhook: {e}"))?;
+        let (queue, waiting) = mpsc::channel(WAITING);
+        let sender = Sender { client, url, token: config.token.clone() };
+        tokio::spawn(sender.run(waiting));
+        Ok(Webhook { queue })
+    }
+
+    pub fn send(&self, alert: Alert) {
+        if let Err(error) = self.queue.try_send(alert) {
+            let (mpsc::error::TrySendError::Full(alert) | mpsc::error::TrySendError::Closed(alert)) =
+                error;
+            tracing::warn!("the webhook is too slow: alert {} is not sent to it", alert.id);
+        }
+    }
+}
+
+struct Sender {
+    client: reqwest::Client,
+    url: reqwest::Url,
+    token: Option<String>,
+}
+
+impl Sender {
+    async fn run(self, mut waiting: mpsc::Receiver<Alert>) {
+        let mut alerts = Vec::new();
+        while waiting.recv_many(&mut alerts, TOGETHER).await > 0 {
+            let mut pause = TRIES.1;
+            for n in 1..=TRIES.0 {
+                match self.deliver(&alerts).await {
+                    Ok(()) => break,
+                    Err(Failure::Again(why)) if n < TRIES.0 => {
+                        tracing::debug!("the webhook failed: {why}; again in {pause:?}");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(TRIES.2);
+                    }
+                    Err(Failure::Again(why) | Failure::Final(why)) => {
+                        let count = alerts.len();
+                        tracing::error!("the webhook failed: {why}; {count} alerts are not sent");
+                        break;
+                    }
+                }
+            }
+            alerts.clear();
+        }
+    }
+
+    async fn deliver(&self, alerts: &[Alert]) -> Result<(), Failure> {
+        let request = self.client.post(self.url.clone()).json(&Delivery { alerts });
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        // The address may hold a secret: it is not repeated.
+        let answer = request.send().await;
+        let answer = answer.map_err(|e| Failure::Again(e.without_url().to_string()))?;
+        let status = answer.status();
+        match status.as_u16() {
+            200..=299 => Ok(()),
+            408 | 425 | 429 | 500..=599 => Err(Failure::Again(format!("it answered {status}"))),
+            300..=399 => {
+                let why = format!("it answered {status}, and redirects are not followed");
+                Err(Failure::Final(why))
+            }
+            _ => Err(Failure::Final(format!("it answered {status}"))),
+        }
+    }
+}

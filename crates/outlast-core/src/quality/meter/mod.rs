@@ -1,0 +1,358 @@
+//! All that is measured of one worker: fed by whoever moves its frames, and by the core's news of
+//! its link.
+
+mod points;
+mod summary;
+
+use super::{Micros, Phi, Point, Rate, RttWindow};
+use crate::coord::{ConnId, Tally};
+use outlast_wire::v2::{LinkCause, LinkReport};
+use std::collections::VecDeque;
+pub use summary::Summary;
+
+/// Goodput is measured over about so long.
+const GOODPUT: Micros = 10_000_000;
+/// Loss and compression are measured over about so long.
+const RECENT: Micros = 300_000_000;
+/// Returns within so long are counted.
+const MINUTE: Micros = 60_000_000;
+/// Returns that are remembered; more within a minute are not told apart.
+const RETURNS: usize = 32;
+/// Heartbeats whose answers are still waited for.
+const FLYING: usize = 4;
+/// No gap counts as more heartbeats: what a worker says is not trusted further.
+const MOST_LOST: u64 = 1_000;
+/// Points of a second that are kept of a worker that is looked at.
+pub(super) const SECONDS: usize = 300;
+/// Characters of a reason that are kept.
+const MAX_REASON: usize = 200;
+
+/// Counts since the coordinator started.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// From the worker.
+    pub bytes_up: u64,
+    /// To the worker.
+    pub bytes_down: u64,
+    /// Bytes of data that came beside the link.
+    pub bulk: u64,
+    /// From the worker.
+    pub messages_up: u64,
+    /// To the worker.
+    pub messages_down: u64,
+    /// That could not be understood.
+    pub errors: u64,
+    /// Round-trip times, and their sum in microseconds.
+    pub rtt: (u64, u64),
+    /// Times that it came back.
+    pub reconnects: u64,
+    /// Heartbeats that never arrived.
+    pub lost: u64,
+    /// Milliseconds with a link, up to the end of the last one.
+    connected_ms: u64,
+    /// Nanoseconds for compressing, and for decompressing.
+    pub packing: (u64, u64),
+    /// What became of its tasks.
+    pub tally: Tally,
+}
+
+impl Totals {
+    /// Adds what was counted of a link elsewhere; not what became of tasks.
+    pub fn add(&mut self, other: &Totals) {
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self.bulk += other.bulk;
+        self.messages_up += other.messages_up;
+        self.messages_down += other.messages_down;
+        self.errors += other.errors;
+        self.reconnects += other.reconnects;
+        self.lost += other.lost;
+    }
+}
+
+/// Since when a point is measured.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    at: Micros,
+    totals: Totals,
+    connected_ms: u64,
+    rtt_max_us: u32,
+    suspicion: f32,
+}
+
+#[derive(Debug)]
+struct Link {
+    conn: ConnId,
+    since: Micros,
+    heard: Micros,
+    /// Heartbeats sent and not answered yet.
+    flying: [(u64, Micros); FLYING],
+    sent: u64,
+    answered: u64,
+    /// The newest heartbeat of the worker.
+    beat: u64,
+}
+
+/// Points of the newest seconds.
+#[derive(Debug)]
+struct Seconds {
+    mark: Mark,
+    points: VecDeque<Point>,
+    /// Unix seconds of the newest.
+    newest: i64,
+}
+
+/// How a link ended: Unix milliseconds, why, and the same for people.
+pub type End = (i64, LinkCause, Box<str>);
+
+/// A worker's measurements. Takes about a kilobyte.
+#[derive(Debug)]
+pub struct Meter {
+    rtt: RttWindow,
+    phi: Phi,
+    up: Rate,
+    down: Rate,
+    beats: Rate,
+    lost: Rate,
+    raw: Rate,
+    packed: Rate,
+    packs: Rate,
+    totals: Totals,
+    link: Option<Link>,
+    /// When the former link ended; none while there is one or was none.
+    gone: Option<Micros>,
+    returns: VecDeque<u32>,
+    report: Option<Box<LinkReport>>,
+    up_ms: u64,
+    down_ms: u64,
+    /// Heartbeats of the worker that arrived over its former link.
+    heard_before: u64,
+    resync_ms: Option<u64>,
+    end: Option<Box<End>>,
+    causes: Vec<(LinkCause, u32)>,
+    worker_rtt_ms: u32,
+    restored: u64,
+    running: u32,
+    minute: Mark,
+    seconds: Option<Box<Seconds>>,
+}
+
+/// A frame as it travelled.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Size {
+    /// Bytes on the link.
+    pub bytes: usize,
+    /// Bytes before compression, if it was tried.
+    pub raw: Option<usize>,
+    /// Nanoseconds that this took.
+    pub nanos: u64,
+}
+
+/// A heartbeat, or an answer to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// With its number.
+    Beat(u64),
+    /// To the heartbeat of this number.
+    Reply(u64),
+    /// Another frame.
+    None,
+}
+
+impl Meter {
+    /// Of a worker whose heartbeats are expected every so many milliseconds.
+    pub fn new(now: Micros, interval: u64) -> Meter {
+        Meter {
+            rtt: RttWindow::default(),
+            phi: Phi::new(interval as f32),
+            up: Rate::default(),
+            down: Rate::default(),
+            beats: Rate::default(),
+            lost: Rate::default(),
+            raw: Rate::default(),
+            packed: Rate::default(),
+            packs: Rate::default(),
+            totals: Totals::default(),
+            link: None,
+            gone: None,
+            returns: VecDeque::new(),
+            report: None,
+            up_ms: 0,
+            down_ms: 0,
+            heard_before: 0,
+            resync_ms: None,
+            end: None,
+            causes: Vec::new(),
+            worker_rtt_ms: 0,
+            restored: 0,
+            running: 0,
+            minute: Mark { at: now, ..Mark::default() },
+            seconds: None,
+        }
+    }
+
+    /// It said hello over this link.
+    pub fn connected(&mut self, now: Micros, conn: ConnId, report: Option<Box<LinkReport>>) {
+        self.close(now);
+        if let Some(gone) = self.gone.take() {
+            self.totals.reconnects += 1;
+            self.down_ms += now.saturating_sub(gone) / 1000;
+            if self.returns.len() == RETURNS {
+                self.returns.pop_front();
+            }
+            self.returns.push_back((now / 1_000_000) as u32);
+        }
+        if let Some(report) = &report {
+            (self.up_ms, self.down_ms) = (report.connected_ms, report.disconnected_ms);
+            // A process that dials for the first time sent none before.
+            let missed = report.beats.saturating_sub(self.heard_before).min(MOST_LOST);
+            if report.outage_ms > 0 && self.totals.reconnects > 0 && missed > 0 {
+                self.lose(now, missed);
+            }
+        }
+        self.report = report;
+        self.phi.restart();
+        self.resync_ms = None;
+        let flying = [(0, 0); FLYING];
+        self.link =
+            Some(Link { conn, since: now, heard: now, flying, sent: 0, answered: 0, beat: 0 });
+    }
+
+    /// What it owed has been applied.
+    pub fn resynced(&mut self, took: u64) {
+        self.resync_ms = Some(took);
+    }
+
+    /// Its link ended.
+    pub fn lost(&mut self, now: Micros, at: i64, cause: LinkCause, reason: &str) {
+        self.close(now);
+        self.gone = Some(now);
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        self.end = Some(Box::new((at, cause, reason.into())));
+        match self.causes.iter_mut().find(|(c, _)| *c == cause) {
+            Some((_, n)) => *n += 1,
+            None => self.causes.push((cause, 1)),
+        }
+        (self.running, self.resync_ms) = (0, None);
+    }
+
+    fn close(&mut self, now: Micros) {
+        let Some(link) = self.link.take() else { return };
+        let up = now.saturating_sub(link.since) / 1000;
+        self.up_ms += up;
+        self.totals.connected_ms += up;
+        // A link that the worker never took for open had no heartbeats.
+        if link.beat > 0 {
+            self.heard_before = link.beat;
+        }
+        let unanswered = link.sent.saturating_sub(link.answered);
+        // One may still have been on its way.
+        if unanswered > 1 {
+            self.lose(now, unanswered - 1);
+        }
+    }
+
+    fn lose(&mut self, now: Micros, beats: u64) {
+        self.totals.lost += beats;
+        self.lost.add(beats as f64, now, RECENT);
+        self.beats.add(beats as f64, now, RECENT);
+    }
+
+    /// A frame is sent to it.
+    pub fn sent(&mut self, now: Micros, conn: ConnId, size: Size, beat: Beat) {
+        self.totals.bytes_down += size.bytes as u64;
+        self.totals.messages_down += 1;
+        self.totals.packing.0 += size.nanos;
+        self.down.add(size.bytes as f64, now, GOODPUT);
+        self.pack(now, size);
+        let Some(link) = self.link.as_mut().filter(|l| l.conn == conn) else { return };
+        if let Beat::Beat(seq) = beat {
+            link.sent = link.sent.max(seq);
+            link.flying[seq as usize % FLYING] = (seq, now);
+        }
+    }
+
+    /// A frame came from it.
+    pub fn received(&mut self, now: Micros, conn: ConnId, size: Size, beat: Beat) {
+        self.totals.bytes_up += size.bytes as u64;
+        self.totals.messages_up += 1;
+        self.totals.packing.1 += size.nanos;
+        self.up.add(size.bytes as f64, now, GOODPUT);
+        self.pack(now, size);
+        let Some(link) = self.link.as_mut().filter(|l| l.conn == conn) else { return };
+        let silent = now.saturating_sub(link.heard) as f64 / 1000.0;
+        link.heard = now;
+        let mut gap = 0;
+        match beat {
+            Beat::Beat(seq) => {
+                gap = seq.saturating_sub(link.beat.saturating_add(1)).min(MOST_LOST);
+                link.beat = link.beat.max(seq);
+                self.beats.add(1.0, now, RECENT);
+                self.suspect(silent);
+                self.phi.beat(now);
+            }
+            Beat::Reply(seq) => {
+                let (asked, at) = link.flying[seq as usize % FLYING];
+                if asked == seq && seq > link.answered {
+                    let passed = seq - link.answered - 1;
+                    link.answered = seq;
+                    gap = passed;
+                    self.beats.add(1.0, now, RECENT);
+                    self.measured(now.saturating_sub(at));
+                }
+            }
+            Beat::None => {}
+        }
+        if gap > 0 {
+            self.lose(now, gap);
+        }
+    }
+
+    fn pack(&mut self, now: Micros, size: Size) {
+        if let Some(raw) = size.raw {
+            self.raw.add(raw as f64, now, RECENT);
+            self.packed.add(size.bytes as f64, now, RECENT);
+            self.packs.add(1.0, now, RECENT);
+        }
+    }
+
+    fn measured(&mut self, us: u64) {
+        self.rtt.push(us as f32 / 1000.0);
+        self.totals.rtt = (self.totals.rtt.0 + 1, self.totals.rtt.1 + us);
+        let us = u32::try_from(us).unwrap_or(u32::MAX);
+        self.minute.rtt_max_us = self.minute.rtt_max_us.max(us);
+        if let Some(s) = &mut self.seconds {
+            s.mark.rtt_max_us = s.mark.rtt_max_us.max(us);
+        }
+    }
+
+    fn suspect(&mut self, silent: f64) -> f64 {
+        let phi = self.phi.suspicion(silent);
+        self.minute.suspicion = self.minute.suspicion.max(phi as f32);
+        if let Some(s) = &mut self.seconds {
+            s.mark.suspicion = s.mark.suspicion.max(phi as f32);
+        }
+        phi
+    }
+
+    /// A frame came that could not be understood.
+    pub fn errored(&mut self) {
+        self.totals.errors += 1;
+    }
+
+    /// Data came from it beside the link.
+    pub fn bulk(&mut self, now: Micros, bytes: usize) {
+        self.totals.bulk += bytes as u64;
+        self.up.add(bytes as f64, now, GOODPUT);
+    }
+
+    /// What its newest heartbeat says.
+    pub fn told(&mut self, worker_rtt_ms: u32, restored: u64) {
+        (self.worker_rtt_ms, self.restored) = (worker_rtt_ms, restored);
+    }
+
+    /// What became of its tasks so far, and how many run.
+    pub fn count(&mut self, tally: Tally, running: u32) {
+        (self.totals.tally, self.running) = (tally, running);
+    }
+}

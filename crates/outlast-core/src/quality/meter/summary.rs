@@ -1,0 +1,147 @@
+//! What is said of a worker at a moment.
+
+use super::{End, GOODPUT, MINUTE, Meter, RECENT, Totals};
+use crate::quality::{Micros, Rtt};
+use outlast_wire::v2::LinkCause;
+
+/// What is said of a worker at a moment.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Counts.
+    pub totals: Totals,
+    /// Round-trip times.
+    pub rtt: Option<Rtt>,
+    /// Mean of the newest dozen, in milliseconds, and how many these are.
+    pub rtt_recent: (f64, u32),
+    /// The worker's own newest measurement, in milliseconds.
+    pub worker_rtt_ms: u32,
+    /// φ; none without a link.
+    pub suspicion: Option<f64>,
+    /// Milliseconds since something was heard; none without a link.
+    pub silent_ms: Option<u64>,
+    /// Milliseconds since the link ended; none while there is one or was none.
+    pub gone_ms: Option<u64>,
+    /// Returns within the last minute.
+    pub reconnects_per_minute: u32,
+    /// Dials, welcomes, and dials that failed.
+    pub dials: (u64, u64, u64),
+    /// Returns, the mean time that they took, and the longest, in milliseconds.
+    pub reconnect_ms: Option<(u64, f64, u64)>,
+    /// Share of the time with a link.
+    pub stability: f64,
+    /// Share of recent heartbeats that never arrived.
+    pub loss: Option<f64>,
+    /// Bytes per second from the worker.
+    pub goodput_up: f64,
+    /// Bytes per second to the worker.
+    pub goodput_down: f64,
+    /// Milliseconds that the newest resynchronisation took; none while it goes on.
+    pub resync_ms: Option<u64>,
+    /// How the newest link that ended did so.
+    pub end: Option<End>,
+    /// Links that ended, by cause.
+    pub causes: Vec<(LinkCause, u32)>,
+    /// Ratio of recent messages that were compressed, and how many these were.
+    pub compression: (Option<f64>, f64),
+    /// Checkpoints that tasks read back.
+    pub restored: u64,
+}
+
+impl Meter {
+    /// Counts since the coordinator started.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Everything at this moment.
+    pub fn summary(&self, now: Micros) -> Summary {
+        let silent = self.link.as_ref().map(|l| now.saturating_sub(l.heard));
+        let (attempts, welcomes, failures, count, sum, max) = match &self.report {
+            Some(r) => {
+                let (sum, max) = (r.reconnect_ms + r.outage_ms, r.reconnect_max_ms);
+                let count = r.reconnects + u64::from(r.outage_ms > 0);
+                (r.attempts, r.welcomes + 1, r.failures, count, sum, max.max(r.outage_ms))
+            }
+            None => {
+                let seen = self.totals.reconnects + u64::from(self.link.is_some());
+                (seen, seen, 0, 0, 0, 0)
+            }
+        };
+        let (up, down) = self.times(now);
+        let (beats, lost) = (self.beats.sum(now, RECENT), self.lost.sum(now, RECENT));
+        let packed = self.packed.sum(now, RECENT);
+        let packs = self.packs.sum(now, RECENT);
+        Summary {
+            totals: self.totals,
+            rtt: self.rtt.summary(),
+            rtt_recent: self.rtt.recent(12),
+            worker_rtt_ms: self.worker_rtt_ms,
+            suspicion: silent.map(|us| self.phi.suspicion(us as f64 / 1000.0)),
+            silent_ms: silent.map(|us| us / 1000),
+            gone_ms: self.gone.map(|at| now.saturating_sub(at) / 1000),
+            reconnects_per_minute: self.reconnects_per_minute(now),
+            dials: (attempts, welcomes, failures),
+            reconnect_ms: (count > 0).then(|| (count, sum as f64 / count as f64, max)),
+            stability: if up + down == 0 { 1.0 } else { up as f64 / (up + down) as f64 },
+            loss: (beats > 0.1).then(|| lost / beats),
+            goodput_up: self.up.per_second(now, GOODPUT),
+            goodput_down: self.down.per_second(now, GOODPUT),
+            resync_ms: self.resync_ms,
+            end: self.end.as_deref().cloned(),
+            causes: self.causes.clone(),
+            compression: ((packs >= 0.5).then(|| self.raw.sum(now, RECENT) / packed), packs),
+            restored: self.restored,
+        }
+    }
+
+    /// Milliseconds with a link and without.
+    fn times(&self, now: Micros) -> (u64, u64) {
+        let open = |since: Option<Micros>| since.map_or(0, |at| now.saturating_sub(at) / 1000);
+        let up = self.up_ms + open(self.link.as_ref().map(|l| l.since));
+        (up, self.down_ms + open(self.gone))
+    }
+
+    /// Share of the time with a link.
+    pub fn stability(&self, now: Micros) -> f64 {
+        let (up, down) = self.times(now);
+        if up + down == 0 { 1.0 } else { up as f64 / (up + down) as f64 }
+    }
+
+    /// Returns within the last minute.
+    pub fn reconnects_per_minute(&self, now: Micros) -> u32 {
+        let since = (now.saturating_sub(MINUTE) / 1_000_000) as u32;
+        self.returns.iter().filter(|at| **at > since || now < MINUTE).count() as u32
+    }
+
+    /// The newest round-trip time in milliseconds.
+    pub fn last_rtt(&self) -> Option<f32> {
+        self.rtt.last()
+    }
+
+    /// Bytes per second, from the worker and to it.
+    pub fn goodput(&self, now: Micros) -> (f64, f64) {
+        (self.up.per_second(now, GOODPUT), self.down.per_second(now, GOODPUT))
+    }
+
+    /// Mean of the newest round-trip times in milliseconds, and how many these are.
+    pub fn recent_rtt(&self) -> (f64, u32) {
+        self.rtt.recent(12)
+    }
+
+    /// How the newest link that ended did so.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_deref()
+    }
+
+    /// Milliseconds since the link ended against the worker's will; none while there is one.
+    pub fn cut_off_ms(&self, now: Micros) -> Option<u64> {
+        let wanted = self.end.as_ref().is_some_and(|e| e.1 == LinkCause::LinkStopped);
+        self.gone.filter(|_| !wanted).map(|at| now.saturating_sub(at) / 1000)
+    }
+
+    /// Compression ratio of recent messages, and how many these were.
+    pub fn compression(&self, now: Micros) -> (f64, u32) {
+        let (raw, packed) = (self.raw.sum(now, RECENT), self.packed.sum(now, RECENT));
+        (if packed > 0.0 { raw / packed } else { 1.0 }, self.packs.sum(now, RECENT) as u32)
+    }
+}

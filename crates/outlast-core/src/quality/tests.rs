@@ -1,0 +1,119 @@
+//! A worker's meter, second by second.
+
+use super::Micros;
+use super::meter::*;
+use outlast_wire::v2::{LinkCause, LinkReport};
+
+const S: Micros = 1_000_000;
+
+fn size(bytes: usize) -> Size {
+    Size { bytes, ..Size::default() }
+}
+
+/// `count` seconds with a heartbeat each way every five.
+fn run(m: &mut Meter, from: Micros, count: u64, rtt: Micros) -> Micros {
+    for n in 1..=count {
+        let now = from + n * S;
+        if n % 5 == 0 {
+            m.sent(now, 1, size(10), Beat::Beat(n / 5));
+            m.received(now + rtt, 1, size(10), Beat::Reply(n / 5));
+            m.received(now + rtt, 1, size(20), Beat::Beat(n / 5));
+        }
+    }
+    from + count * S
+}
+
+#[test]
+fn a_quiet_link_is_measured() {
+    let mut m = Meter::new(0, 5_000);
+    m.connected(S, 1, None);
+    let now = run(&mut m, S, 100, 30_000) + S;
+    let s = m.summary(now);
+    let rtt = s.rtt.unwrap();
+    assert_eq!((rtt.samples, rtt.median, rtt.jitter), (20, 30.0, 0.0));
+    assert_eq!((s.loss, s.totals.lost), (Some(0.0), 0));
+    assert_eq!((s.stability, s.reconnects_per_minute), (1.0, 0));
+    assert!(s.suspicion.unwrap() < 1.0 && s.goodput_up > s.goodput_down);
+    assert!(m.summary(now + 20 * S).suspicion.unwrap() > 8.0, "silence is suspicious");
+}
+
+#[test]
+fn what_went_missing_is_counted_once() {
+    let mut m = Meter::new(0, 5_000);
+    m.connected(S, 1, None);
+    run(&mut m, S, 20, 1_000);
+    // Half-open: three of ours are never answered, four of theirs never come.
+    for seq in 5..=7 {
+        m.sent(S * seq * 5, 1, size(10), Beat::Beat(seq));
+    }
+    m.lost(40 * S, 40_000, LinkCause::LinkSilent, "silent for 15 s");
+    assert_eq!(m.totals().lost, 2, "the last one may have been on its way");
+    let report = Box::new(LinkReport { beats: 8, outage_ms: 5_000, ..LinkReport::default() });
+    m.connected(45 * S, 2, Some(report));
+    assert_eq!((m.totals().lost, m.totals().reconnects), (6, 1));
+    let s = m.summary(46 * S);
+    assert!(s.loss.unwrap() > 0.3 && s.reconnects_per_minute == 1);
+    assert_eq!(s.causes, [(LinkCause::LinkSilent, 1)]);
+    assert_eq!(m.summary(110 * S).reconnects_per_minute, 0);
+    // Frames of the former link change nothing but the bytes.
+    m.received(47 * S, 1, size(5), Beat::Beat(99));
+    assert_eq!(m.totals().lost, 6);
+}
+
+#[test]
+fn points_hold_what_happened_since_the_last() {
+    let mut m = Meter::new(0, 5_000);
+    m.connected(0, 1, None);
+    let now = run(&mut m, 0, 60, 2_000);
+    let first = m.on_minute(now);
+    assert_eq!((first.span_ms, first.connected_ms, first.rtt_count), (60_000, 60_000, 12));
+    assert_eq!((first.rtt_ms(), first.bytes_up), (Some(2.0), 360));
+    m.lost(now + 15 * S, 0, LinkCause::LinkClosed, "");
+    let second = m.on_minute(now + 60 * S);
+    assert_eq!((second.connected_ms, second.rtt_count, second.bytes_up), (15_000, 0, 0));
+    assert!(m.on_minute(now + 120 * S).is_blank());
+}
+
+#[test]
+fn seconds_are_kept_on_demand_and_gaps_stay_gaps() {
+    let mut m = Meter::new(0, 5_000);
+    m.connected(0, 1, None);
+    m.on_second(S, 100);
+    assert_eq!(m.seconds().count(), 0);
+    m.keep_seconds(2 * S, 101, true);
+    m.received(2 * S + 1, 1, size(50), Beat::None);
+    m.on_second(3 * S, 102);
+    m.on_second(9 * S, 108);
+    let all: Vec<_> = m.seconds().map(|(at, p)| (at, p.span_ms, p.bytes_up)).collect();
+    assert_eq!(all[0], (102, 1000, 50));
+    assert_eq!((all.len(), all[3], all[6]), (7, (105, 0, 0), (108, 6000, 0)));
+    for n in 0..1000u64 {
+        m.on_second((10 + n) * S, 109 + n as i64);
+    }
+    assert_eq!((m.seconds().count(), m.seconds().last().unwrap().0), (SECONDS, 1108));
+    m.keep_seconds(0, 0, false);
+    assert!(!m.keeps_seconds());
+}
+
+#[test]
+fn the_worker_tells_what_only_it_knows() {
+    let mut m = Meter::new(0, 5_000);
+    let report = LinkReport {
+        attempts: 9,
+        welcomes: 3,
+        failures: 5,
+        reconnects: 2,
+        reconnect_ms: 4_000,
+        reconnect_max_ms: 3_000,
+        outage_ms: 5_000,
+        connected_ms: 90_000,
+        disconnected_ms: 10_000,
+        ..LinkReport::default()
+    };
+    m.connected(S, 1, Some(Box::new(report)));
+    let s = m.summary(S);
+    assert_eq!(s.dials, (9, 4, 5));
+    assert_eq!(s.reconnect_ms, Some((3, 3_000.0, 5_000)));
+    assert_eq!(s.stability, 0.9);
+    assert_eq!(m.stability(S * 101), 190.0 / 200.0);
+}

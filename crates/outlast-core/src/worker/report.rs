@@ -1,0 +1,36 @@
+//! What the worker tells of its links for people to see: what only it can know.
+
+use super::Worker;
+use crate::Now;
+use outlast_wire::v2::{Cursor, Lane, LinkReport};
+
+impl Worker {
+    /// A task has read a checkpoint back.
+    pub fn on_restored(&mut self) {
+        self.restored += 1;
+    }
+
+    /// Of its links so far, at a hello.
+    pub(super) fn report(&self, now: Now) -> LinkReport {
+        let s = &self.stats;
+        let (reconnects, reconnect_ms, reconnect_max_ms) = s.reconnects;
+        let owed = [
+            (Lane::Results, self.outbox.last_seq()),
+            (Lane::Checkpoints, self.checkpoints.last_seq()),
+            (Lane::State, self.states.last_seq()),
+        ];
+        LinkReport {
+            attempts: s.connection_attempts,
+            welcomes: s.successful_connections,
+            failures: s.failed_connections,
+            reconnects,
+            reconnect_ms,
+            reconnect_max_ms,
+            outage_ms: s.outage(now),
+            connected_ms: s.connected_time(now),
+            disconnected_ms: s.disconnected_time(now),
+            beats: self.beats,
+            owed: owed.map(|(lane, seq)| Cursor { lane: lane.into(), seq }).to_vec(),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a client sees of links and workers: the fleet in short, metrics, timelines, alerts.
+
+use crate::client::{Client, Error, escape};
+use outlast_wire::api::{AlertList, FleetPage, WorkerMetrics, WorkerTimeline};
+
+impl Client {
+    /// All workers in short; those after `cursor`, which is `next` of the page before.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn fleet(&self, cursor: Option<&str>) -> Result<FleetPage, Error> {
+        let query = cursor.map_or(String::new(), |c| format!("?cursor={}", escape(c)));
+        self.get(&format!("/api/v1/fleet{query}")).await
+    }
+
+    /// What is measured of a worker, and its history: `1s`, `1m` or `1h`, from this time on (Unix
+    /// milliseconds; none: what is usual).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn worker_metrics(
+        &self,
+        name: &str,
+        resolution: &str,
+        from: Option<i64>,
+    ) -> Result<WorkerMetrics, Error> {
+        let from = from.map_or(String::new(), |ms| format!("&from={ms}"));
+        let name = escape(name);
+        self.get(&format!("/api/v1/workers/{name}/metrics?resolution={resolution}{from}")).await
+    }
+
+    /// What a worker's link went through, from this time on (Unix milliseconds; none: a day).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn timeline(&self, name: &str, from: Option<i64>) -> Result<WorkerTimeline, Error> {
+        let from = from.map_or(String::new(), |ms| format!("?from={ms}"));
+        self.get(&format!("/api/v1/workers/{}/timeline{from}", escape(name))).await
+    }
+
+    /// Alerts: those that stand, then those that were cleared. `state` is firing or cleared.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn alerts(&self, state: Option<&str>) -> Result<AlertList, Error> {
+        let query = state.map_or(String::new(), |s| format!("?state={}", escape(s)));
+        self.get(&format!("/api/v1/alerts{query}")).await
+    }
+}

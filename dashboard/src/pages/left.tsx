@@ -1,0 +1,143 @@
+// What a task left: its log, its checkpoints and its artifacts.
+
+import { useState } from "preact/hooks";
+import { ApiError, ask, seg } from "../api";
+import { bytes, count, time } from "../format";
+import { useLoad } from "../load";
+import { to } from "../route";
+import type { Checkpoint, Task } from "../types";
+import { Cell, Choice, Panel, Trouble } from "../ui";
+
+/** Characters of a log that are shown: its end. */
+const TAIL = 20_000;
+
+export function Log({ task }: { task: Task }) {
+  const [stream, setStream] = useState<"stdout" | "stderr">("stdout");
+  const running = task.state === "assigned";
+  const loaded = useLoad(
+    `log ${task.id} ${stream} ${task.attempt} ${task.state}`,
+    async (signal) => {
+      const response = await ask(`api/v1/tasks/${seg(task.id)}/logs?stream=${stream}`, { signal });
+      const text = await tail(response);
+      return { ...text, source: response.headers.get("outlast-log-source") };
+    },
+    { every: running ? 3000 : 0, off: task.attempt === 0 },
+  );
+  if (task.attempt === 0) return null;
+  const aside = (
+    <Choice
+      label="Stream"
+      of={[
+        ["stdout", "stdout"],
+        ["stderr", "stderr"],
+      ]}
+      value={stream}
+      set={setStream}
+    />
+  );
+  return (
+    <Panel title="Log" aside={aside}>
+      {loaded.error && !loaded.data && <LogTrouble error={loaded.error} />}
+      {loaded.data && (
+        <>
+          {loaded.data.cut > 0 && <p class="muted">The first {bytes(loaded.data.cut)} are not shown; `outlast task logs {task.id}` fetches all.</p>}
+          {loaded.data.text === "" ? (
+            <p class="none">It wrote nothing.</p>
+          ) : (
+            <pre class="log" tabIndex={0} role="group" aria-label={`End of ${stream}`}>
+              {loaded.data.text}
+            </pre>
+          )}
+          {loaded.data.source === "tail" && <p class="muted">From its result; the whole log is on its worker.</p>}
+        </>
+      )}
+    </Panel>
+  );
+}
+
+/** Not to be had just now is no error of the page. */
+function LogTrouble({ error }: { error: ApiError }) {
+  return error.status === 503 ? <p class="none">{error.detail}</p> : <Trouble error={error} />;
+}
+
+/** The end of a text that may be long, without keeping all of it. */
+async function tail(response: Response): Promise<{ text: string; cut: number }> {
+  let text = "";
+  let cut = 0;
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+  while (reader) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    text += value;
+    if (text.length > 2 * TAIL) {
+      cut += text.length - TAIL;
+      text = text.slice(-TAIL);
+    }
+  }
+  if (text.length > TAIL) {
+    cut += text.length - TAIL;
+    text = text.slice(-TAIL);
+  }
+  return { text, cut };
+}
+
+export function Kept({ title, of, task }: { title: string; of: Checkpoint[]; task: string }) {
+  if (of.length === 0) return null;
+  const at = `api/v1/tasks/${seg(task)}`;
+  const data = (c: Checkpoint) => (c.artifact ? `${at}/artifacts/${seg(c.artifact)}/data` : `${at}/checkpoints/${seg(c.id)}/data`);
+  const newest = [...of].reverse().slice(0, 50);
+  return (
+    <Panel title={title} class="flush" aside={of.length > 50 ? <span class="muted">the newest 50 of {count(of.length)}</span> : undefined}>
+      <div class="scroll" tabIndex={0} role="group" aria-label={title}>
+        <table class="rows">
+          <thead>
+            <tr>
+              <th scope="col">{title === "Artifacts" ? "Name" : "Checkpoint"}</th>
+              <th scope="col" class="num">
+                Size
+              </th>
+              <th scope="col">Worker</th>
+              <th scope="col" class="num">
+                Made
+              </th>
+              <th scope="col">Said</th>
+              <th scope="col">Data</th>
+            </tr>
+          </thead>
+          <tbody>
+            {newest.map((c) => (
+              <tr key={c.id}>
+                <Cell label={title === "Artifacts" ? "Name" : "Checkpoint"}>{c.artifact ?? c.id}</Cell>
+                <Cell label="Size" class="num">
+                  {bytes(c.size)}
+                </Cell>
+                <Cell label="Worker">{c.worker ? <a href={to("worker", c.worker)}>{c.worker}</a> : "–"}</Cell>
+                <Cell label="Made" class="num">
+                  {time(c.created_at)}
+                </Cell>
+                <Cell label="Said" class="mono cut">
+                  {said(c.meta)}
+                </Cell>
+                <Cell label="Data">
+                  {c.kept ? (
+                    <a href={data(c)} download={`${task}-${c.artifact ?? c.id}`}>
+                      Download<span class="sr"> {c.artifact ?? c.id}</span>
+                    </a>
+                  ) : (
+                    <span class="muted">{c.dropped ? "never came here" : "removed by its rule"}</span>
+                  )}
+                </Cell>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+/** What the task said of a checkpoint; the rest is of its worker. */
+function said(meta: unknown): string {
+  const own = typeof meta === "object" && meta !== null && "user" in meta ? meta.user : meta;
+  return own && Object.keys(own).length > 0 ? JSON.stringify(own) : "–";
+}

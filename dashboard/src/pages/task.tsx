@@ -1,0 +1,323 @@
+// One task: how it stands, its story, its attempts over time, and what can be done.
+
+import { useEffect } from "preact/hooks";
+import { get, seg } from "../api";
+import { bytes, count, duration, ms, percent, time, what, words } from "../format";
+import { useLoad } from "../load";
+import { to } from "../route";
+import { Legend, type Lane, Timeline } from "../timeline";
+import type { Checkpoint, Explanation, HistoryEvent, Interval, Task, TaskResult, TaskState, WorkerTimeline } from "../types";
+import { type Action, Actions, Await, Badge, Cell, Facts, Panel, Progress, Trouble, useKnown } from "../ui";
+import { attempts, lanes, LEGEND } from "./attempts";
+import { Kept, Log } from "./left";
+import { standing } from "./tasks";
+
+interface All {
+  task: Task;
+  story: Explanation;
+  events: HistoryEvent[];
+  checkpoints: Checkpoint[];
+  artifacts: Checkpoint[];
+  state: TaskState;
+  result: TaskResult | null;
+}
+
+const over = (task: Task): boolean => ["succeeded", "failed", "cancelled"].includes(task.state);
+
+async function all(id: string, signal: AbortSignal): Promise<All> {
+  const at = `api/v1/tasks/${seg(id)}`;
+  const task = await get<Task>(at, signal);
+  const [story, history, checkpoints, artifacts, state, result] = await Promise.all([
+    get<Explanation>(`${at}/explain`, signal),
+    get<{ events: HistoryEvent[] }>(`${at}/history`, signal),
+    get<{ checkpoints: Checkpoint[] }>(`${at}/checkpoints`, signal),
+    get<{ artifacts: Checkpoint[] }>(`${at}/artifacts`, signal),
+    get<TaskState>(`${at}/state`, signal),
+    over(task) && task.has_result ? get<TaskResult>(`${at}/result`, signal) : null,
+  ]);
+  const { events } = history;
+  return { task, story, events, checkpoints: checkpoints.checkpoints, artifacts: artifacts.artifacts, state, result };
+}
+
+export function TaskPage({ id }: { id: string }) {
+  useEffect(() => {
+    document.title = `${id} · Outlast`;
+  }, [id]);
+  const loaded = useLoad(`task ${id}`, (signal) => all(id, signal), { every: 10_000, events: ["task", "worker"] });
+  return (
+    <Await of={loaded}>
+      {(data) => (
+        <>
+          {loaded.error && <Trouble error={loaded.error} again={loaded.again} />}
+          <Head task={data.task} again={loaded.again} />
+          <div class="columns">
+            <div class="stack">
+              <Story story={data.story} />
+              <Log task={data.task} />
+            </div>
+            <About task={data.task} state={data.state} result={data.result} />
+          </div>
+          <Attempts data={data} />
+          <Kept title="Checkpoints" of={data.checkpoints} task={id} />
+          <Kept title="Artifacts" of={data.artifacts} task={id} />
+          <Events of={data.events} />
+        </>
+      )}
+    </Await>
+  );
+}
+
+function Head({ task, again }: { task: Task; again: () => void }) {
+  const at = `api/v1/tasks/${seg(task.id)}`;
+  const actions: Action[] = [];
+  if (!over(task)) {
+    if (task.paused) actions.push({ label: "Resume", path: `${at}/resume`, done: "It goes on.", needs: "submit" });
+    else actions.push({ label: "Pause", path: `${at}/pause`, done: "It is being paused.", needs: "submit" });
+    if (task.state === "assigned") {
+      actions.push({ label: "Checkpoint", path: `${at}/checkpoint`, done: "It was asked for a checkpoint.", needs: "submit" });
+      actions.push({
+        label: "Move",
+        path: `${at}/move`,
+        done: "It is being moved.",
+        needs: "submit",
+        confirm: `Move ${task.id} to another worker? It goes on there from its newest checkpoint; what it did since is done again.`,
+      });
+    }
+    if (!task.cancelling) {
+      actions.push({
+        label: "Cancel",
+        path: `${at}/cancel`,
+        done: "It is being cancelled.",
+        needs: "submit",
+        danger: true,
+        confirm: `Cancel ${task.id}? What it has not finished is lost, but for its checkpoints.`,
+      });
+    }
+  } else if (task.state !== "succeeded") {
+    actions.push({ label: "Retry", path: `${at}/retry`, done: "It will run again.", needs: "submit" });
+  }
+  return (
+    <div class="head">
+      <div>
+        <p class="crumb">
+          <a href={to("tasks")}>Tasks</a>
+        </p>
+        <h1 class="id">{task.id}</h1>
+        <p class="sub">
+          <Badge state={standing(task)} />
+          {task.worker && (
+            <span>
+              {over(task) ? "was on" : "on"} <a href={to("worker", task.worker)}>{task.worker}</a>
+            </span>
+          )}
+          {task.attempt > 0 && <span>attempt {task.attempt}</span>}
+          {task.progress !== undefined && !over(task) && (
+            <span class="inline-progress wide">
+              <Progress share={task.progress} label="Progress" /> {percent(task.progress)}
+            </span>
+          )}
+        </p>
+      </div>
+      <Actions of={actions} then={again} />
+    </div>
+  );
+}
+
+function Story({ story }: { story: Explanation }) {
+  return (
+    <Panel title="What happened" aside={<span class="muted">times in UTC</span>}>
+      <ol class="story">
+        {story.sentences.map((sentence, n) => (
+          <li key={n}>{sentence}</li>
+        ))}
+      </ol>
+      <p class="now">
+        <strong>Now:</strong> {story.now}
+      </p>
+      {story.hint && (
+        <p class="hint">
+          <strong>What can be done:</strong> {story.hint}
+        </p>
+      )}
+    </Panel>
+  );
+}
+
+function About({ task, state, result }: { task: Task; state: TaskState; result: TaskResult | null }) {
+  const { command, shell, call, labels, requires, queue, env, ...more } = task.spec;
+  const pairs = (of: Record<string, unknown> | undefined) =>
+    Object.entries(of ?? {}).map(([k, v]) => (
+      <span class="tag" key={k}>
+        {k} {String(v)}
+      </span>
+    ));
+  const facts: [string, preact.ComponentChildren][] = [["Runs", <code class="wrap long" tabIndex={0}>{what(task.spec)}</code>]];
+  if (call?.args !== undefined) facts.push(["Arguments", <code class="wrap">{JSON.stringify(call.args)}</code>]);
+  facts.push(["Submitted", time(task.submitted_at)]);
+  if (task.started_at) facts.push(["Started", time(task.started_at)]);
+  if (task.ended_at) facts.push(["Ended", time(task.ended_at)]);
+  if (task.retries) facts.push(["Losses", count(task.retries)]);
+  if (queue) facts.push(["Queue", queue]);
+  if (labels) facts.push(["Labels", pairs(labels)]);
+  if (requires) facts.push(["Requires", pairs(requires)]);
+  if (env) facts.push(["Environment", pairs(env as Record<string, unknown>)]);
+  if (Object.keys(more).length) facts.push(["Options", pairs(Object.fromEntries(Object.entries(more).map(([k, v]) => [k, typeof v === "object" ? JSON.stringify(v) : v])))]);
+  if (result) {
+    if (result.exit_code !== null) facts.push(["Exit code", count(result.exit_code)]);
+    if (result.signal !== null) facts.push(["Signal", count(result.signal)]);
+    if (result.message) facts.push(["Says", result.message]);
+    if (result.duration_ms !== null) facts.push(["Took", duration(result.duration_ms)]);
+    if (result.cpu_ms) facts.push(["Processor time", ms(result.cpu_ms)]);
+    if (result.max_rss_bytes) facts.push(["Peak memory", bytes(result.max_rss_bytes)]);
+    if (result.value !== null) facts.push(["Value", <code class="wrap">{JSON.stringify(result.value)}</code>]);
+  }
+  const told = Object.entries(state.state);
+  return (
+    <Panel title={result ? "Result" : "Task"}>
+      <Facts of={facts} />
+      {told.length > 0 && (
+        <>
+          <h3>
+            State <span class="muted">told by attempt {state.attempt}{state.at ? ` at ${time(state.at)}` : ""}</span>
+          </h3>
+          <Facts of={told.map(([k, v]) => [k, <code class="wrap">{typeof v === "string" ? v : JSON.stringify(v)}</code>])} />
+        </>
+      )}
+    </Panel>
+  );
+}
+
+/** Causes that say no more than the event itself. */
+const PLAIN = new Set(["", "done", "cancelled", "superseded"]);
+
+function Why({ of }: { of: { reason: string; cause: string } | null }) {
+  const cause = of && !PLAIN.has(of.cause) ? words(of.cause) : "";
+  if (!of?.reason) return <>{cause || "–"}</>;
+  return (
+    <>
+      {of.reason}
+      {cause && <span class="muted cause">{cause}</span>}
+    </>
+  );
+}
+
+/** When each worker could not be reached; unknown of one that was forgotten. */
+async function outagesOf(workers: string[], from: number, signal: AbortSignal): Promise<Map<string, Interval[]>> {
+  const one = async (name: string): Promise<[string, Interval[]]> => {
+    const line = await get<WorkerTimeline>(`api/v1/workers/${seg(name)}/timeline?from=${from}`, signal).catch(() => null);
+    return [name, (line?.intervals ?? []).filter((i) => i.state === "suspect" || i.state === "away")];
+  };
+  return new Map(await Promise.all(workers.map(one)));
+}
+
+function Attempts({ data }: { data: All }) {
+  const now = useKnown(1000);
+  const tries = attempts(data.events);
+  const workers = [...new Set(tries.map((a) => a.worker).filter((w) => w !== null))].slice(-8);
+  const outages = useLoad(
+    `outages ${data.task.id} ${workers.join()}`,
+    (signal) => outagesOf(workers, Date.parse(data.task.submitted_at), signal),
+    { every: over(data.task) ? 0 : 5000, events: ["task"], pace: 1000 },
+  );
+  if (tries.length === 0) return null;
+  const to_ = over(data.task) && data.task.ended_at ? Date.parse(data.task.ended_at) : now;
+  const from = Date.parse(data.task.submitted_at);
+  const pad = Math.max(500, (to_ - from) * 0.02);
+  const drawn: Lane[] = lanes(tries, data, outages.data ?? new Map(), to_);
+  return (
+    <Panel title="Attempts">
+      <Timeline title="Attempts over time" from={from} to={to_ + pad} lanes={drawn} />
+      <Legend of={LEGEND} />
+      <div class="scroll" tabIndex={0} role="group" aria-label="Attempts in words">
+        <table class="rows">
+          <thead>
+            <tr>
+              <th scope="col" class="num">
+                Attempt
+              </th>
+              <th scope="col">Worker</th>
+              <th scope="col">Ended</th>
+              <th scope="col">Why</th>
+              <th scope="col" class="num">
+                Given
+              </th>
+              <th scope="col" class="num">
+                Lasted
+              </th>
+              <th scope="col" class="num">
+                Checkpoints
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {tries.map((a) => (
+              <tr key={a.epoch}>
+                <Cell label="Attempt" class="num">
+                  {a.epoch}
+                </Cell>
+                <Cell label="Worker">{a.worker ? <a href={to("worker", a.worker)}>{a.worker}</a> : "–"}</Cell>
+                <Cell label="Ended">
+                  <Badge state={a.end?.event === "requeued" ? "superseded" : (a.end?.event ?? standing(data.task))} label={a.end?.event === "requeued" ? "given up" : undefined} />
+                </Cell>
+                <Cell label="Why" blank={!a.end?.reason && PLAIN.has(a.end?.cause ?? "")}>
+                  <Why of={a.end} />
+                </Cell>
+                <Cell label="Given" class="num">
+                  {time(a.assigned)}
+                </Cell>
+                <Cell label="Lasted" class="num">
+                  {duration((a.end?.at ?? now) - a.assigned)}
+                </Cell>
+                <Cell label="Checkpoints" class="num">
+                  {data.checkpoints.filter((c) => c.attempt === a.epoch).length || "–"}
+                </Cell>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+function Events({ of }: { of: HistoryEvent[] }) {
+  const shown = [...of].reverse().slice(0, 200);
+  return (
+    <Panel title="History" class="flush" aside={<span class="muted">newest first</span>}>
+      <div class="scroll" tabIndex={0} role="group" aria-label="History">
+        <table class="rows">
+          <thead>
+            <tr>
+              <th scope="col" class="when">At</th>
+              <th scope="col">What</th>
+              <th scope="col" class="num">
+                Attempt
+              </th>
+              <th scope="col">Worker</th>
+              <th scope="col">Why</th>
+            </tr>
+          </thead>
+          <tbody>
+            {shown.map((e, n) => (
+              <tr key={of.length - n}>
+                <Cell label="At" class="when">
+                  <time datetime={e.at} title={e.at}>
+                    {time(e.at)}
+                  </time>
+                </Cell>
+                <Cell label="What">{words(e.event)}</Cell>
+                <Cell label="Attempt" class="num">
+                  {e.attempt || "–"}
+                </Cell>
+                <Cell label="Worker">{e.worker ? <a href={to("worker", e.worker)}>{e.worker}</a> : "–"}</Cell>
+                <Cell label="Why" blank={!e.reason && PLAIN.has(e.cause)}>
+                  <Why of={e} />
+                </Cell>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}

@@ -1,0 +1,335 @@
+// One worker: its link over time with causes, how good it is, its tasks.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { get, seg } from "../api";
+import { Chart } from "../chart";
+import { ago, bytes, count, duration, ms, percent, rate, time, words } from "../format";
+import { useLoad } from "../load";
+import { to } from "../route";
+import { Legend, Timeline } from "../timeline";
+import type { Interval, TaskList, Worker, WorkerEvent, WorkerMetrics, WorkerTimeline } from "../types";
+import { type Action, Actions, Await, Badge, Cell, Choice, Facts, Panel, Trouble, useKnown } from "../ui";
+import { TaskTable } from "./tasks";
+
+export function WorkerPage({ name }: { name: string }) {
+  useEffect(() => {
+    document.title = `${name} · Outlast`;
+  }, [name]);
+  const at = `api/v1/workers/${seg(name)}`;
+  const matters = (data: unknown) => (data as WorkerEvent).name === name;
+  const loaded = useLoad<Worker>(`worker ${name}`, (signal) => get(at, signal), { every: 3000, events: ["worker"], matters });
+  return (
+    <Await of={loaded}>
+      {(worker) => (
+        <>
+          {loaded.error && <Trouble error={loaded.error} again={loaded.again} />}
+          <Head worker={worker} again={loaded.again} />
+          <Link name={name} />
+          <Quality worker={worker} />
+          <Tasks name={name} />
+        </>
+      )}
+    </Await>
+  );
+}
+
+function Head({ worker, again }: { worker: Worker; again: () => void }) {
+  const at = `api/v1/workers/${seg(worker.name)}`;
+  const actions: Action[] = [];
+  if (worker.drained) actions.push({ label: "Give work again", path: `${at}/undrain`, done: "It is given work again.", needs: "operate" });
+  else actions.push({ label: "Drain", path: `${at}/drain`, done: "It is given no new work.", needs: "operate" });
+  if (worker.state === "suspect" || worker.state === "away") {
+    actions.push({
+      label: "Forget",
+      method: "DELETE",
+      path: at,
+      done: "It is forgotten; what it held is given to others.",
+      needs: "operate",
+      danger: true,
+      confirm: `Forget ${worker.name}? The ${count(worker.held)} attempts that it holds are given to others at once. If it comes back it starts anew.`,
+    });
+  }
+  return (
+    <div class="head">
+      <div>
+        <p class="crumb">
+          <a href={to("fleet")}>Fleet</a>
+        </p>
+        <h1 class="id">{worker.name}</h1>
+        <p class="sub">
+          <Badge state={worker.state} />
+          {worker.gone_at && (
+            <span>
+              since {time(worker.gone_at)} ({ago(worker.gone_at)}): {worker.gone_reason || words(worker.gone_cause)}
+              {worker.gone_reason && worker.gone_cause && <span class="muted cause">{words(worker.gone_cause)}</span>}
+            </span>
+          )}
+          {worker.drained && worker.state !== "draining" && <span>an operator gives it no new work</span>}
+        </p>
+      </div>
+      <Actions of={actions} then={again} />
+    </div>
+  );
+}
+
+const SPANS = [
+  ["10", "10 min"],
+  ["60", "1 h"],
+  ["1440", "1 day"],
+  ["10080", "1 week"],
+] as const;
+type Span = (typeof SPANS)[number][0];
+
+const LEGEND: [string, string][] = [
+  ["connected", "connected"],
+  ["resync", "delivers what it owed"],
+  ["suspect", "suspect: away, holding tasks"],
+  ["away", "away"],
+  ["unknown", "not known"],
+];
+
+const STATE_WORDS: Record<string, string> = { resync: "back, delivering what it owed", unknown: "not known: the coordinator did not run" };
+
+function Link({ name }: { name: string }) {
+  const [span, setSpan] = useState<Span>("10");
+  const now = useKnown(1000);
+  const loaded = useLoad<WorkerTimeline>(
+    `timeline ${name} ${span}`,
+    (signal) => get(`api/v1/workers/${seg(name)}/timeline?from=${Date.now() - Number(span) * 60_000}`, signal),
+    { every: 2000, events: ["worker"], matters: (data) => (data as WorkerEvent).name === name, pace: 400 },
+  );
+  const aside = <Choice label="Time shown" of={SPANS} value={span} set={setSpan} />;
+  return (
+    <Panel title="Link" aside={aside}>
+      <Await of={loaded}>
+        {(timeline) => (
+          <>
+            <Timeline
+              title="States of the link over time"
+              from={begin(timeline.intervals, now, Number(span) * 60_000)}
+              to={now}
+              lanes={[{ key: "link", label: null, bars: timeline.intervals.map((i) => bar(i, now)) }]}
+            />
+            <Legend of={LEGEND} />
+            <Losses of={timeline.intervals} now={now} />
+          </>
+        )}
+      </Await>
+    </Panel>
+  );
+}
+
+/** Nothing is known before the first interval: a young worker is shown larger. */
+function begin(of: Interval[], now: number, span: number): number {
+  const first = of[0]?.from ?? now - span;
+  return Math.max(now - span, Math.min(first, now - 60_000));
+}
+
+function bar(i: Interval, now: number) {
+  const end = i.to ?? now;
+  const why = [i.cause && words(i.cause), i.reason].filter(Boolean).join(": ");
+  return { from: i.from, to: end, kind: i.state, title: `${time(i.from)} ${STATE_WORDS[i.state] ?? i.state} for ${duration(end - i.from)}${why ? ` (${why})` : ""}` };
+}
+
+/** The reason of a resync is how long it took, which is told beside it. */
+const why = (i: Interval): string => (i.state === "resync" ? `what it owed ${i.to === null ? "is being" : "was"} delivered` : i.reason || (i.cause ? words(i.cause) : "–"));
+
+/** Round-trip times come with heartbeats: the last one holds until the next, while there is a link. */
+function held(values: (number | null)[], connected: (number | null)[]): (number | null)[] {
+  let last: number | null = null;
+  let age = 0;
+  return values.map((value, n) => {
+    if (value !== null) [last, age] = [value, 0];
+    else if (!connected[n] || ++age > 20) last = null;
+    return last;
+  });
+}
+
+/** What happened to the link, newest first, in words. */
+function Losses({ of, now }: { of: Interval[]; now: number }) {
+  const shown = [...of].reverse().slice(0, 12);
+  return (
+    <div class="scroll" tabIndex={0} role="group" aria-label="States of the link in words">
+      <table class="rows">
+        <thead>
+          <tr>
+            <th scope="col" class="when">From</th>
+            <th scope="col">State</th>
+            <th scope="col" class="num">
+              Lasted
+            </th>
+            <th scope="col">Why</th>
+          </tr>
+        </thead>
+        <tbody>
+          {shown.map((i) => (
+            <tr key={`${i.from}${i.state}`}>
+              <Cell label="From" class="when">
+                {time(i.from)}
+              </Cell>
+              <Cell label="State">
+                <Badge state={i.state} />
+              </Cell>
+              <Cell label="Lasted" class="num">
+                {i.to === null ? `${duration(now - i.from)} so far` : duration(i.to - i.from)}
+              </Cell>
+              <Cell label="Why" blank={i.state === "connected"}>
+                {why(i)}
+                {i.reason && i.cause && <span class="muted cause">{words(i.cause)}</span>}
+              </Cell>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+type Resolution = "1s" | "1m" | "1h";
+
+function Quality({ worker }: { worker: Worker }) {
+  const [resolution, setResolution] = useState<Resolution>("1s");
+  const loaded = useLoad<WorkerMetrics>(
+    `metrics ${worker.name} ${resolution}`,
+    (signal) => get(`api/v1/workers/${seg(worker.name)}/metrics?resolution=${resolution}`, signal),
+    { every: resolution === "1s" ? 1000 : 10_000, pace: 900 },
+  );
+  const aside = (
+    <Choice
+      label="Resolution"
+      of={[
+        ["1s", "seconds"],
+        ["1m", "minutes"],
+        ["1h", "hours"],
+      ]}
+      value={resolution}
+      set={setResolution}
+    />
+  );
+  return (
+    <Panel title="Quality" aside={aside}>
+      <Await of={loaded}>{(metrics) => <Measured worker={worker} metrics={metrics} />}</Await>
+    </Panel>
+  );
+}
+
+function Measured({ worker, metrics: m }: { worker: Worker; metrics: WorkerMetrics }) {
+  const s = m.series;
+  const l = m.link;
+  const charts = useMemo(
+    () => [
+      {
+        title: "Round-trip time",
+        lines: [
+          { label: "mean", ink: "--accent", values: held(s.rtt_ms, s.connected), area: true },
+          { label: "longest", ink: "--muted", values: held(s.rtt_max_ms, s.connected), dashed: true },
+        ],
+        say: ms,
+        least: 5,
+        whole: false,
+      },
+      {
+        title: "Goodput",
+        lines: [
+          { label: "from it", ink: "--good", values: s.goodput_up, area: true },
+          { label: "to it", ink: "--note", values: s.goodput_down },
+        ],
+        say: rate,
+        least: 1024,
+        whole: false,
+      },
+      { title: "Suspicion (φ)", lines: [{ label: "highest", ink: "--warn", values: s.suspicion, area: true }], say: (v: number) => v.toFixed(1), least: 3, whole: false },
+      { title: "Tasks that run", lines: [{ label: "running", ink: "--accent", values: s.running, area: true }], say: (v: number) => v.toFixed(0), least: Math.max(1, worker.slots), whole: true },
+    ],
+    [s, worker.slots],
+  );
+  return (
+    <>
+      <div class="figures spread">
+        <Value name="RTT median" value={l.rtt ? ms(l.rtt.median) : "–"} />
+        <Value name="p95" value={l.rtt ? ms(l.rtt.p95) : "–"} />
+        <Value name="jitter" value={l.rtt ? ms(l.rtt.jitter) : "–"} />
+        <Value name="stability" value={percent(m.connection_stability)} />
+        <Value name="heartbeats lost" value={l.loss === null ? "–" : percent(l.loss)} />
+        <Value name="back within a minute" value={count(l.reconnects_per_minute)} />
+        <Value name="dials welcomed" value={percent(l.connection_success_rate)} />
+        <Value name="to resync" value={l.resync_ms === null ? "–" : duration(l.resync_ms)} />
+      </div>
+      <div class="charts">
+        {charts.map((c) => (
+          <Chart key={c.title} title={c.title} at={s.at} lines={c.lines} say={c.say} least={c.least} whole={c.whole} height={120} empty="Measured by the second from now on, while you look." />
+        ))}
+      </div>
+      <div class="columns">
+        <div>
+          <h3>Worker</h3>
+          <Facts of={about(worker)} />
+        </div>
+        <div>
+          <h3>Counted</h3>
+          <Facts of={counted(m)} />
+        </div>
+      </div>
+    </>
+  );
+}
+
+function Value({ name, value }: { name: string; value: string }) {
+  return (
+    <div class="figure">
+      <b>{value}</b>
+      <span>{name}</span>
+    </div>
+  );
+}
+
+function tags(of: Record<string, unknown>) {
+  return Object.entries(of).map(([k, v]) => (
+    <span class="tag" key={k}>
+      {k} {typeof v === "object" ? JSON.stringify(v) : String(v)}
+    </span>
+  ));
+}
+
+function about(w: Worker): [string, preact.ComponentChildren][] {
+  const facts: [string, preact.ComponentChildren][] = [
+    ["Slots", `${count(w.running)} of ${count(w.slots)} in use`],
+    ["Waiting there", count(w.queued)],
+    ["Results it owes", count(w.unacked)],
+    ["Version", w.version || "–"],
+    ["Incarnation", `${count(w.incarnation)}, connection ${count(w.connection)}`],
+  ];
+  if (w.seen_at) facts.push(["Last hello", time(w.seen_at)]);
+  if (w.disk) facts.push(["Disk of blobs", `${bytes(w.disk.used)}${w.disk.budget ? ` of ${bytes(w.disk.budget)}` : ""}${w.disk.refused ? `, ${count(w.disk.refused)} refused` : ""}`]);
+  if (Object.keys(w.labels).length) facts.push(["Labels", tags(w.labels)]);
+  if (Object.keys(w.capabilities ?? {}).length) facts.push(["Has", tags(w.capabilities)]);
+  return facts;
+}
+
+function counted(m: WorkerMetrics): [string, preact.ComponentChildren][] {
+  const l = m.link;
+  const facts: [string, preact.ComponentChildren][] = [
+    ["Links", `${count(m.successful_connections)} of ${count(m.connection_attempts)} dials, ${count(l.reconnects)} returns`],
+    ["Time to be back", m.avg_reconnect_time === null ? "–" : `${duration(m.avg_reconnect_time * 1000)} on average, ${duration((m.max_reconnect_time ?? 0) * 1000)} at most`],
+    ["Messages", `${count(m.messages_received)} from it, ${count(m.messages_sent)} to it, ${count(m.message_errors)} in error`],
+    ["Bytes", `${bytes(l.bytes_up)} from it, ${bytes(l.bytes_down)} to it`],
+    ["Tasks", `${count(m.tasks_executed)} ran${m.task_success_rate === null ? "" : `, ${percent(m.task_success_rate)} succeeded`}`],
+    ["Task takes", m.avg_task_execution_time_ms === null ? "–" : `${duration(m.avg_task_execution_time_ms)} on average`],
+    ["Checkpoints", `${count(m.checkpoints_created)} made, ${count(m.checkpoints_restored)} restored`],
+  ];
+  const ends = Object.entries(l.disconnects);
+  if (ends.length) facts.push(["Links ended by", ends.map(([cause, n]) => <span class="tag" key={cause}>{words(cause) || "unknown"} {count(n)}</span>)]);
+  if (m.compression_ratio !== null) facts.push(["Compression", `${m.compression_ratio.toFixed(2)} to 1`]);
+  return facts;
+}
+
+function Tasks({ name }: { name: string }) {
+  const list = useLoad<TaskList>(`tasks of ${name}`, (signal) => get(`api/v1/tasks?worker=${encodeURIComponent(name)}&limit=50`, signal), { every: 3000 });
+  const aside = <a href={to("tasks", "", { worker: name })}>All of them</a>;
+  return (
+    <Panel title="Tasks" class="flush" aside={aside}>
+      {list.error && <Trouble error={list.error} again={list.again} />}
+      <TaskTable of={list} here={name} />
+    </Panel>
+  );
+}
