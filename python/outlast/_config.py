@@ -37,6 +37,8 @@ PASSED = (
     "max_reconnect_delay",
     "reconnect_jitter",
     "max_reconnect_attempts",
+    "ws_ping_interval",
+    "ws_ping_timeout",
 )
 _LONGEST = 365 * 86400
 
@@ -65,6 +67,10 @@ def merged(given: Optional[Mapping[str, Any]], base: Mapping[str, Any] = DEFAULT
         raise ConfigurationError(
             f"heartbeat_timeout ({config['heartbeat_timeout']}) must be more than"
             f" heartbeat_interval ({config['heartbeat_interval']})"
+        )
+    if config["ws_ping_interval"] and not config["ws_ping_timeout"]:
+        raise ConfigurationError(
+            "ws_ping_timeout must be above 0; a ws_ping_interval of 0 sends no pings"
         )
     return config
 

@@ -8,7 +8,7 @@ use outlast_core::worker::WorkerConfig;
 use outlast_worker::shell::{
     self, ANY, AgentConfig, Ended, FailedBy, Failure, Function, StartError, Status,
 };
-use outlast_worker::{capabilities, shell::TaskContext};
+use outlast_worker::{PingConfig, capabilities, shell::TaskContext};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +52,18 @@ fn millis(options: &Value, name: &str, default: u64) -> u64 {
     options[name].as_f64().map_or(default, |seconds| (seconds * 1000.0).round() as u64)
 }
 
+fn ping(options: &Value) -> PingConfig {
+    let base = PingConfig::default();
+    let time = |name: &str, default: Duration| {
+        let seconds = options[name].as_f64();
+        seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(default)
+    };
+    PingConfig {
+        interval: time("ws_ping_interval", base.interval),
+        timeout: time("ws_ping_timeout", base.timeout),
+    }
+}
+
 fn config(options: &Value) -> AgentConfig {
     let base = WorkerConfig::default();
     let name = text(options, "name").unwrap_or(base.name.clone());
@@ -91,6 +103,7 @@ fn config(options: &Value) -> AgentConfig {
         keeper: None,
         functions: shell::Functions::new(),
         blob_budget: options["blob_budget"].as_u64(),
+        ping: ping(options),
     }
 }
 

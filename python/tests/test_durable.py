@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
+from outlast.worker_reconnection import WorkerReconnectionManager
 
 from conftest import binary, free_port, listens, until
 
@@ -72,6 +74,35 @@ def test_a_cut_link_and_a_killed_coordinator(coordinator, processes):
     result = task.result(20)
     assert result == {"done": 300, "began": 0, "pids": [worker.pid]}
     assert task.wait()["attempt"] == 1
+
+
+def test_a_ping_notices_a_half_open_link(coordinator, processes):
+    port = free_port()
+    chaos = processes.start(
+        binary(), "chaos", "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{coordinator.port}",
+        stdin=subprocess.PIPE, text=True,
+    )
+    until(lambda: listens(port))
+    manager = WorkerReconnectionManager("pinged", f"http://127.0.0.1:{port}")
+    # Heartbeats alone would take minutes.
+    manager.configure({
+        "heartbeat_interval": 100, "heartbeat_timeout": 300, "ws_ping_interval": 0.3, "ws_ping_timeout": 0.3,
+        "initial_reconnect_delay": 0.1,
+    })
+    manager.start()
+    try:
+        until(manager.is_connected)
+        time.sleep(1)
+        assert manager.get_connection_stats().successful_connections == 1, "pings are answered"
+        chaos.stdin.write("half-open\n")
+        chaos.stdin.flush()
+        until(lambda: not manager.is_connected(), 5, "the loss")
+        # What dialled meanwhile hangs in the proxy.
+        chaos.stdin.write("cut\nheal\n")
+        chaos.stdin.flush()
+        until(manager.is_connected, 10, "the return")
+    finally:
+        manager.stop()
 
 
 def test_scheduled_cuts(coordinator, processes):

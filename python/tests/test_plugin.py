@@ -286,6 +286,7 @@ def test_statistics_by_themselves():
         ({"heartbeat_interval": 0}, "above 0"),
         ({"heartbeat_interval": float("nan")}, "above 0"),
         ({"heartbeat_interval": 20}, "heartbeat_timeout"),
+        ({"ws_ping_timeout": 0}, "ws_ping_timeout must be above 0"),
         ({"reconnect_jitter": 2}, "from 0 to 1"),
         ({"max_reconnect_attempts": 1.5}, "a whole number"),
         ({"max_reconnect_attempts": True}, "a number"),

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use outlast::Client;
-use outlast_coordinator::{Config, Coordinator, RetentionConfig, WatchConfig};
+use outlast_coordinator::{Config, Coordinator, PingConfig, RetentionConfig, WatchConfig};
 use outlast_core::coord::CoordConfig;
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
@@ -22,7 +22,8 @@ pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
         let core = CoordConfig { heartbeat_timeout: 300_000, ..Default::default() };
         let (listen, data_dir, blobs) = (addr.parse()?, dir.into(), Default::default());
         let (retention, watch) = (RetentionConfig::default(), WatchConfig::default());
-        let config = Config { listen, data_dir, tls: None, core, blobs, retention, watch };
+        let ping = PingConfig { interval: Duration::ZERO, ..Default::default() };
+        let config = Config { listen, data_dir, tls: None, core, blobs, retention, watch, ping };
         let mut coordinator = Coordinator::start(config).await?;
         anyhow::bail!(coordinator.broken().await)
     })
@@ -52,6 +53,7 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
                 args: vec!["keeper".into(), format!("{dir}/tasks").into()],
             }),
             blob_budget: None,
+            ping: Default::default(),
             functions: HashMap::from([
                 ("noop".to_owned(), noop),
                 ("checkpoint".to_owned(), Function::new(one_checkpoint)),

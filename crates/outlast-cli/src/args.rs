@@ -1,5 +1,9 @@
 //! Values as people write them on a command line.
 
+use crate::{Usage, config};
+use outlast_net::pulse::PingConfig;
+use std::time::Duration;
+
 /// Seconds from `90`, `1.5s`, `10m`, `2h`, `1d` or `250ms`.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let text = text.trim();
@@ -17,6 +21,31 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
         Ok(n) if n >= 0.0 && n.is_finite() => Ok(n * factor),
         _ => Err(format!("{text:?} is no duration; write 90s, 10m or 2h")),
     }
+}
+
+/// WebSocket pings as flags, or else the file's section, say.
+pub(crate) fn pings(
+    file: &config::File,
+    section: &str,
+    (interval, timeout): (Option<f64>, Option<f64>),
+) -> Result<PingConfig, Usage> {
+    let default = PingConfig::default();
+    let time = |flag: Option<f64>, key, default| match flag.or(file.seconds(section, key)) {
+        None => Ok(default),
+        Some(s) => {
+            Duration::try_from_secs_f64(s).map_err(|_| Usage(format!("{key}: {s} is no such time")))
+        }
+    };
+    let interval = time(interval, "ws_ping_interval", default.interval)?;
+    let timeout = time(timeout, "ws_ping_timeout", default.timeout)?;
+    if timeout.is_zero() && !interval.is_zero() {
+        return Err(Usage(
+            "ws_ping_timeout: 0 would end every link; set the interval to 0 to send \
+                          no pings"
+                .into(),
+        ));
+    }
+    Ok(PingConfig { interval, timeout })
 }
 
 /// Bytes from `512`, `64k`, `20M`, `1.5G` or `2T` (powers of 1024; `GB` and `GiB` mean the same).

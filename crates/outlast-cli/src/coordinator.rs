@@ -39,6 +39,12 @@ pub(crate) struct Args {
     /// Silence after which a worker's link is closed [default: 15s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
+    /// Time between WebSocket pings to each worker; 0 sends none [default: 30s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    ws_ping_interval: Option<f64>,
+    /// Silence after a ping after which a worker's link is closed [default: 10s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    ws_ping_timeout: Option<f64>,
     /// Unfinished tasks accepted at a time [default: 1000000]
     #[arg(long, value_name = "N")]
     max_unfinished: Option<usize>,
@@ -133,6 +139,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     if core.heartbeat_timeout <= core.heartbeat_interval {
         return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
     }
+    let ping = args::pings(file, "coordinator", (args.ws_ping_interval, args.ws_ping_timeout))?;
     let time = |flag: Option<f64>, key, default: Duration| -> Result<Duration, Usage> {
         let seconds = flag.or(file.seconds("coordinator", key));
         let Some(seconds) = seconds else { return Ok(default) };
@@ -163,7 +170,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let data = data_dir.clone();
-    let config = Config { listen, data_dir: data, tls, blobs, retention, core, watch };
+    let config = Config { listen, data_dir: data, tls, blobs, retention, core, watch, ping };
     let mut coordinator = Coordinator::start(config).await?;
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());

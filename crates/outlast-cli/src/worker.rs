@@ -51,6 +51,12 @@ pub(crate) struct Args {
     /// Silence after which the link is dialled again [default: 15s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
+    /// Time between WebSocket pings; 0 sends none [default: 30s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    ws_ping_interval: Option<f64>,
+    /// Silence after a ping after which the link is dialled again [default: 10s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    ws_ping_timeout: Option<f64>,
     /// First pause before dialling again [default: 1s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     initial_reconnect_delay: Option<f64>,
@@ -124,6 +130,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     if core.heartbeat_timeout <= core.heartbeat_interval {
         return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
     }
+    let ping = args::pings(file, "worker", (args.ws_ping_interval, args.ws_ping_timeout))?;
     let slots = core.slots;
     let config = AgentConfig {
         coordinator: context.url(),
@@ -135,6 +142,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         keeper: keeper(&state_dir)?,
         blob_budget: args.blob_budget.or(file.bytes("worker", "blob_budget")),
         functions: Functions::new(),
+        ping,
     };
     let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
     let mut term = signal(SignalKind::terminate())?;

@@ -1,7 +1,7 @@
 //! `outlast workers`.
 
 use crate::{Context, SHORT, args, output, show};
-use outlast::api::Worker;
+use outlast::api::{Worker, WorkerAction};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum WorkersCommand {
@@ -26,6 +26,16 @@ pub(crate) enum WorkersCommand {
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,
+    },
+    /// Begin the statistics of its link anew
+    ResetStats {
+        /// Its name
+        name: String,
+    },
+    /// Ask a worker of the v1 dialect for its results and states
+    Sync {
+        /// Its name
+        name: String,
     },
     /// Remove a worker that is gone for good; its tasks go to others at once
     Forget {
@@ -61,6 +71,14 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
         }
         WorkersCommand::Drain { names } => drain(context, &client, &names, true).await?,
         WorkersCommand::Undrain { names } => drain(context, &client, &names, false).await?,
+        WorkersCommand::ResetStats { name } => {
+            client.act(&name, &WorkerAction::ResetConnectionStats).await?;
+            eprintln!("{name}: asked, at once or as soon as it is back");
+        }
+        WorkersCommand::Sync { name } => {
+            client.act(&name, &WorkerAction::SyncState).await?;
+            eprintln!("{name}: asked, with its next heartbeat");
+        }
         WorkersCommand::Forget { name } => {
             client.forget(&name).await?;
             eprintln!("forgot {name}");

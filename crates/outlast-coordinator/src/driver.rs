@@ -13,9 +13,10 @@ use outlast_core::coord::{
 };
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::{CoordReader, StoreError};
-use outlast_wire::TaskSpec;
+use outlast_wire::v1::{Action, FromWorker};
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
+use outlast_wire::{Bytes, TaskSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,14 @@ pub(crate) enum Input {
     Open(ConnId, LinkTx),
     Message(ConnId, Kind),
     Malformed(ConnId, String),
+    /// A link of the v1 dialect, with its worker's id.
+    OpenV1(ConnId, LinkTx, String),
+    /// With the blob of a checkpoint's data.
+    V1(ConnId, Box<FromWorker>, Option<Bytes>),
+    MalformedV1(ConnId, String),
+    Pong(ConnId, u64),
+    /// Part of a message arrived.
+    Heard(ConnId),
     Close(ConnId, LinkCause, String),
     Ask(Ask, oneshot::Sender<Answer>),
     /// Sends something that the core need not know of.
@@ -56,6 +65,8 @@ pub(crate) enum Ask {
     Remove(Vec<TaskId>, i64),
     /// Overrule what recovery decided.
     Recovery(RecoveryRequest),
+    /// Something of its link or memory.
+    Act(String, Action),
     /// By (attempt, number).
     Prune(TaskId, Vec<(u64, u64)>),
     Forget(String),
@@ -200,6 +211,16 @@ impl State {
             }
             Input::Message(conn, kind) => self.core.on_message(now, conn, kind, &self.look),
             Input::Malformed(conn, error) => self.core.on_malformed(now, conn, &error),
+            Input::OpenV1(conn, link, name) => {
+                self.links.insert(conn, link);
+                self.core.on_open_v1(now, conn, &name);
+            }
+            Input::V1(conn, message, blob) => {
+                self.core.on_v1(now, conn, *message, blob, &self.look);
+            }
+            Input::MalformedV1(conn, error) => self.core.on_malformed_v1(now, conn, &error),
+            Input::Heard(conn) => self.core.on_heard(now, conn),
+            Input::Pong(conn, seq) => self.core.on_pong(now, conn, seq),
             Input::Close(conn, cause, reason) => {
                 self.links.remove(&conn);
                 self.core.on_close(now, conn, cause, &reason);
@@ -246,6 +267,7 @@ impl State {
                 Request::Remove { known: known.into_iter().flatten().collect(), before }
             }
             Ask::Prune(task, which) => Request::Prune { task, which },
+            Ask::Act(worker, action) => Request::Act { worker, action },
             Ask::Drain(worker, on) => Request::Drain { worker, on },
             Ask::Recovery(what) => Request::Recovery(what),
             Ask::Forget(name) => Request::Forget(name),
@@ -257,6 +279,10 @@ impl State {
             while let Some(output) = self.core.poll_output() {
                 match output {
                     Output::Send(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
+                    Output::SendV1(conn, message) => {
+                        self.send(conn, ToLink::V1(Box::new(message)));
+                    }
+                    Output::Ping(conn, seq) => self.send(conn, ToLink::Ping(seq)),
                     Output::Close(conn, reason) => {
                         self.send(conn, ToLink::Close(reason));
                         self.links.remove(&conn);

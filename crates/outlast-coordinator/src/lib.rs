@@ -16,6 +16,7 @@ mod driver;
 mod events;
 mod explain;
 mod link;
+mod link_v1;
 mod listen;
 mod logs;
 mod look;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use api::openapi;
 pub use backup::{BackupError, BackupInfo, backup, restore};
+pub use outlast_net::pulse::PingConfig;
 pub use quality::{AlertConfig, WebhookConfig};
 pub use retention::RetentionConfig;
 pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles, WatchConfig};

@@ -2,6 +2,7 @@
 //! except that log data goes to whoever asked for it.
 
 use crate::driver::{Driver, Input};
+use crate::listen::Arrived;
 use crate::logs::Logs;
 use crate::quality::{Quality, Tap};
 use axum::body::Bytes;
@@ -9,22 +10,29 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
 use outlast_core::quality::Size;
+use outlast_net::pulse::{self, PingConfig, Progress};
 use outlast_wire::frame::{FrameError, decode_sized, encode_sized};
+use outlast_wire::v1::ToWorker;
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Frames that may wait for a link that is slow; then it is closed.
-const WAITING: usize = 8192;
+pub(crate) const WAITING: usize = 8192;
 /// How long a refused link may take to read why.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// What the driver wants of a link.
 pub(crate) enum ToLink {
     /// Boxed: each idle link holds room for 32 of these.
     Frame(Box<Kind>),
+    /// On links of the v1 dialect.
+    V1(Box<ToWorker>),
+    /// The same: a WebSocket ping with this number.
+    Ping(u64),
     /// After what was sent.
     Close(String),
 }
@@ -37,7 +45,7 @@ pub(crate) async fn serve(
     name: String,
     driver: Driver,
     logs: Arc<Logs>,
-    quality: Arc<Quality>,
+    (pulse, quality): (Pulse, Arc<Quality>),
 ) {
     let tap = Tap::new(quality, conn);
     let (tx, rx) = mpsc::channel(WAITING);
@@ -46,17 +54,56 @@ pub(crate) async fn serve(
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &driver, &logs, &tap) => why,
-        why = write(sink, rx, &tap) => why,
+        why = read(stream, conn, &name, &driver, &logs, (&pulse, &tap)) => why,
+        why = write(sink, rx, &pulse, &tap) => why,
+        why = pulse.dead() => why,
     };
     logs.link_ended(conn);
     let _ = driver.put(Input::Close(conn, cause, reason)).await;
 }
 
-/// Why a link ended, for programs and for people.
-type Why = (LinkCause, String);
+/// WebSocket pings of one link, and what arrives on it.
+pub(crate) struct Pulse {
+    config: PingConfig,
+    progress: Progress,
+    pings: Notify,
+}
 
-fn broke(error: &axum::Error) -> Why {
+impl Pulse {
+    pub fn new(config: PingConfig, arrived: Arrived) -> Pulse {
+        Pulse { config, progress: arrived.0, pings: Notify::new() }
+    }
+    /// Waits until a ping is to be sent.
+    pub async fn due(&self) {
+        self.pings.notified().await;
+    }
+    /// Waits until nothing arrives any more.
+    pub async fn dead(&self) -> Why {
+        let ping = || self.pings.notify_one();
+        let why = pulse::watch(self.config, self.progress.clone(), ping).await;
+        (LinkCause::LinkSilent, why)
+    }
+    /// The next message. One that is long in coming is a sign of life before it is there.
+    pub async fn next(
+        &self,
+        stream: &mut SplitStream<WebSocket>,
+        conn: ConnId,
+        driver: &Driver,
+    ) -> Option<Result<Message, axum::Error>> {
+        let mut next = stream.next();
+        loop {
+            match pulse::attend(&self.progress, Pin::new(&mut next)).await {
+                Some(next) => return next,
+                None => drop(driver.put(Input::Heard(conn)).await),
+            }
+        }
+    }
+}
+
+/// Why a link ended, for programs and for people.
+pub(crate) type Why = (LinkCause, String);
+
+pub(crate) fn broke(error: &axum::Error) -> Why {
     (LinkCause::LinkClosed, format!("the link broke: {error}"))
 }
 
@@ -66,10 +113,10 @@ async fn read(
     name: &str,
     driver: &Driver,
     logs: &Logs,
-    tap: &Tap,
+    (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
     loop {
-        let input = match stream.next().await {
+        let input = match pulse.next(&mut stream, conn, driver).await {
             Some(Ok(Message::Binary(data))) => match measured(data, tap) {
                 Ok(Kind::LogData(data)) => {
                     logs.deliver(conn, data);
@@ -121,10 +168,19 @@ fn measured(data: Bytes, tap: &Tap) -> Result<Kind, FrameError> {
 async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut rx: mpsc::Receiver<ToLink>,
+    pulse: &Pulse,
     tap: &Tap,
 ) -> Why {
     loop {
-        let Some(mut next) = rx.recv().await else {
+        let next = tokio::select! {
+            biased;
+            () = pulse.due() => match sink.send(Message::Ping(Bytes::new())).await {
+                Ok(()) => continue,
+                Err(error) => return broke(&error),
+            },
+            next = rx.recv() => next,
+        };
+        let Some(mut next) = next else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
             // The core said why when it let the link go.
             return (LinkCause::LinkUnspecified, "the link was given up".into());
@@ -142,6 +198,8 @@ async fn write(
                         return broke(&error);
                     }
                 }
+                // Of the other dialect.
+                ToLink::V1(_) | ToLink::Ping(_) => {}
                 ToLink::Close(reason) => {
                     let short = reason.chars().take(100).collect::<String>();
                     let frame = CloseFrame { code: 1000, reason: short.into() };

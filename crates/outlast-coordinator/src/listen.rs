@@ -1,6 +1,8 @@
 //! The listening socket: bound again briefly after a crash, with or without TLS.
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use outlast_net::pulse::{Counted, Progress};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::io;
@@ -54,14 +56,31 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> 
     Ok(Arc::new(config))
 }
 
+/// What arrives on the connection of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived(pub Progress);
+
+impl Connected<IncomingStream<'_, Plain>> for Arrived {
+    fn connect_info(stream: IncomingStream<'_, Plain>) -> Self {
+        Arrived(stream.io().progress())
+    }
+}
+
+impl Connected<IncomingStream<'_, Tls>> for Arrived {
+    fn connect_info(stream: IncomingStream<'_, Tls>) -> Self {
+        Arrived(stream.io().progress())
+    }
+}
+
 /// Plain connections, without the delay of small packets.
 pub(crate) struct Plain(pub TcpListener);
 
 impl Listener for Plain {
-    type Io = TcpStream;
+    type Io = Counted<TcpStream>;
     type Addr = SocketAddr;
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        accept(&self.0).await
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let (stream, peer) = accept(&self.0).await;
+        (Counted::new(stream), peer)
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
@@ -86,7 +105,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 /// Connections after their handshake; a slow one keeps nobody waiting.
 pub(crate) struct Tls {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    ready: mpsc::Receiver<(Counted<TlsStream<TcpStream>>, SocketAddr)>,
     addr: SocketAddr,
 }
 
@@ -105,7 +124,7 @@ impl Tls {
                 let (acceptor, tx) = (acceptor.clone(), tx.clone());
                 tokio::spawn(async move {
                     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => drop(tx.send((stream, peer)).await),
+                        Ok(Ok(stream)) => drop(tx.send((Counted::new(stream), peer)).await),
                         Ok(Err(error)) => tracing::debug!(%peer, "TLS handshake failed: {error}"),
                         Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                     }
@@ -118,7 +137,7 @@ impl Tls {
 }
 
 impl Listener for Tls {
-    type Io = TlsStream<TcpStream>;
+    type Io = Counted<TlsStream<TcpStream>>;
     type Addr = SocketAddr;
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         match self.ready.recv().await {

@@ -1,10 +1,12 @@
 //! What the core may look up: tasks that are over, and blobs.
 
 use crate::blobs::BlobShelf;
-use outlast_core::coord::Lookup;
+use outlast_core::coord::{Lookup, PastAttempt};
 use outlast_core::records::TaskRow;
 use outlast_store::{CoordReader, StoreError};
+use outlast_wire::v2::{Checkpoint, StateUpdate};
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the store is asked before it counts as unreadable, and the pause in between.
@@ -29,6 +31,22 @@ impl Look {
         self.reader.former(id)
     }
 
+    /// Asks the store, a few times if need be.
+    fn read<T: Default>(&self, ask: impl Fn(&CoordReader) -> Result<T, StoreError>) -> T {
+        let mut tries = 1;
+        loop {
+            match ask(&self.reader) {
+                Ok(found) => return found,
+                Err(error) if tries >= TRIES.0 => {
+                    *self.failed.borrow_mut() = Some(error.to_string());
+                    return T::default();
+                }
+                Err(_) => std::thread::sleep(TRIES.1),
+            }
+            tries += 1;
+        }
+    }
+
     /// Why the core was told that a task is unknown though nobody could look. What it decided
     /// since must not be carried out.
     pub fn failed(&self) -> Option<String> {
@@ -38,18 +56,20 @@ impl Look {
 
 impl Lookup for Look {
     fn task(&self, id: &str) -> Option<TaskRow> {
-        let mut tries = 1;
-        loop {
-            match self.reader.task_row(id) {
-                Ok(row) => return row,
-                Err(error) if tries >= TRIES.0 => {
-                    *self.failed.borrow_mut() = Some(error.to_string());
-                    return None;
-                }
-                Err(_) => std::thread::sleep(TRIES.1),
-            }
-            tries += 1;
-        }
+        self.read(|reader| reader.task_row(id))
+    }
+
+    fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt> {
+        self.read(|reader| reader.attempts(task, worker))
+    }
+
+    fn state(&self, task: &str) -> Option<StateUpdate> {
+        self.read(|reader| reader.state(task))
+    }
+
+    fn checkpoints(&self, task: &str) -> Vec<Arc<Checkpoint>> {
+        let all = self.read(|reader| reader.checkpoints(task));
+        all.into_iter().map(|c| c.checkpoint).collect()
     }
 
     fn has_blob(&self, manifest: &[u8]) -> bool {

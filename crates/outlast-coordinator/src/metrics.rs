@@ -111,6 +111,8 @@ pub(crate) fn render(
     metric("repeated_total", "counter", "Records received again and skipped.", &[("", c.repeated)]);
     metric("outbox_gaps_total", "counter", "Times an outbox skipped sequences.", &[("", c.gaps)]);
     metric("quarantines_total", "counter", "Workers quarantined.", &[("", c.quarantines)]);
+    let (help, bad) = ("Texts of v1 workers that were no messages.", c.v1_malformed);
+    metric("v1_malformed_total", "counter", help, &[("", bad)]);
     metric("welcomed_total", "counter", "Worker connections accepted.", &[("", c.welcomed)]);
     metric("silent_total", "counter", "Links closed for silence.", &[("", c.silent)]);
     metric("expired_total", "counter", "Attempts given up after their window.", &[("", c.expired)]);

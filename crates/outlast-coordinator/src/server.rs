@@ -7,7 +7,7 @@ use crate::clock;
 use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
-use crate::listen::{self, Plain, Tls};
+use crate::listen::{self, Arrived, Plain, Tls};
 use crate::logs::Logs;
 use crate::quality::{self, AlertConfig, Former, History, Quality};
 use crate::readers::Readers;
@@ -15,6 +15,7 @@ use crate::retention::{self, RetentionConfig};
 use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
+use outlast_net::pulse::PingConfig;
 use outlast_store::{CoordStore, Keys, StoreError, StoredWorker};
 use outlast_wire::v2::LinkCause;
 use std::future::IntoFuture;
@@ -54,6 +55,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Of the core.
     pub core: CoordConfig,
+    /// WebSocket pings on workers' links, beside heartbeats.
+    pub ping: PingConfig,
     /// Of measuring.
     pub watch: WatchConfig,
 }
@@ -288,10 +291,11 @@ impl Coordinator {
             version: config.core.version.clone(),
             started_at: clock::wall(),
             tls: tls.is_some(),
+            ping: config.ping,
             sessions,
             pulse,
         });
-        let app = api::router(shared);
+        let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();
         let (stop_http, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         let http = match tls {

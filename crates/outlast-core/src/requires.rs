@@ -1,7 +1,11 @@
 //! What a task demands of a worker, matched against what the worker says of itself.
 
+use outlast_wire::Run;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+
+/// A capability that no user can name: false where a worker can only call functions.
+pub const COMMANDS: &str = "runs commands";
 
 /// The parsed `requires` of a task; ordered, so that equal demands share a scheduling class.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -48,6 +52,13 @@ impl Requires {
             })
             .collect::<Result<_, _>>()
             .map(Requires)
+    }
+
+    /// Demands a worker that can run it.
+    pub fn add_run(&mut self, run: &Run) {
+        if !matches!(run, Run::Call(_)) {
+            self.0.push((COMMANDS.into(), Demand::Not("false".into())));
+        }
     }
 
     /// Demands this worker, or (not `there`) any other.

@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod http;
+pub mod pulse;
 mod tls;
 
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
@@ -12,6 +13,7 @@ pub use outlast_wire::Url;
 use outlast_wire::frame::MAX_MESSAGE;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{api::Problem, decode, encode};
+use pulse::{Counted, Progress};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,7 +59,7 @@ pub enum DialError {
 
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-type Socket = WebSocketStream<Box<dyn Io>>;
+type Socket = WebSocketStream<Counted<Box<dyn Io>>>;
 
 /// Dials one coordinator on behalf of one worker.
 pub struct Dialler {
@@ -108,7 +110,8 @@ impl Dialler {
     pub async fn dial(&self) -> Result<(Sender, Receiver), DialError> {
         let at = self.url.authority();
         let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
-        let stream = self.connect().await?;
+        let stream = Counted::new(self.connect().await?);
+        let progress = stream.progress();
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let uri = format!("{scheme}://{at}{}", self.path);
         let mut request =
@@ -124,7 +127,7 @@ impl Dialler {
         match client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, _)) => {
                 let (sink, stream) = socket.split();
-                Ok((Sender { sink }, Receiver { stream }))
+                Ok((Sender { sink }, Receiver { stream, progress }))
             }
             Err(tungstenite::Error::Http(response)) => {
                 let status = response.status().as_u16();
@@ -171,6 +174,14 @@ impl Sender {
     pub async fn flush(&mut self) -> Result<(), String> {
         self.sink.flush().await.map_err(|e| e.to_string())
     }
+    /// Sends a WebSocket ping, and what is in the buffer.
+    ///
+    /// # Errors
+    /// Why the link is broken.
+    pub async fn ping(&mut self) -> Result<(), String> {
+        let ping = Message::Ping(bytes::Bytes::new());
+        self.sink.send(ping).await.map_err(|e| e.to_string())
+    }
     /// Says goodbye, for at most a second.
     pub async fn close(mut self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.sink.close()).await;
@@ -180,9 +191,14 @@ impl Sender {
 /// The half of a link that receives.
 pub struct Receiver {
     stream: SplitStream<Socket>,
+    progress: Progress,
 }
 
 impl Receiver {
+    /// Bytes that have arrived.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
     /// The next message.
     ///
     /// # Errors

@@ -49,11 +49,15 @@ pub enum Bug {
     SplitsDecision,
     /// Workers are given a task as it was submitted, whatever was decided since.
     OldKnobs,
+    /// A v1 worker's result is acknowledged before it is kept.
+    V1AcksAtOnce,
+    /// What was recorded of a v1 worker's results is not looked at: a repeated one counts again.
+    V1ForgetsOutcomes,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 25] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -77,5 +81,7 @@ impl Bug {
         Bug::ForgetsBudget,
         Bug::SplitsDecision,
         Bug::OldKnobs,
+        Bug::V1AcksAtOnce,
+        Bug::V1ForgetsOutcomes,
     ];
 }

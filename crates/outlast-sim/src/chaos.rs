@@ -127,6 +127,7 @@ impl World {
         for i in 0..self.workers.len() {
             self.kick_worker_disk(i);
         }
+        self.v1_heal();
         let quiet = self.now + 30_000;
         self.at(quiet, Event::Settle);
     }

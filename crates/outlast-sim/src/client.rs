@@ -4,7 +4,7 @@ use crate::Bug;
 use crate::world::World;
 use outlast_core::TaskId;
 use outlast_core::coord::{RecoveryRequest, Request, Response, Submission};
-use outlast_wire::spec::{LateResult, OnLeaseExpired, Rerun};
+use outlast_wire::spec::{Call, LateResult, OnLeaseExpired, Rerun};
 use outlast_wire::{Run, TaskSpec};
 use rand::Rng;
 use std::sync::Arc;
@@ -118,6 +118,10 @@ impl World {
         }
         if rng.random_bool(0.4) {
             spec.late_result = LateResult::Fence;
+        }
+        // Only these can go to workers of the v1 dialect.
+        if !self.v1.peers.is_empty() && self.v1.rng.random_bool(0.6) {
+            spec.run = Run::Call(Call { function: "work".into(), args: serde_json::Value::Null });
         }
         if rng.random_bool(0.1) {
             spec.requires.insert("gpu".into(), "*".into());

@@ -14,6 +14,8 @@ mod failures;
 mod oracle;
 mod peers;
 mod runs;
+mod v1;
+mod v1_client;
 mod world;
 
 pub use bugs::Bug;

@@ -9,7 +9,7 @@ use outlast_core::{AttemptId, TaskId};
 use outlast_store::{EventKind, sim::SimCoordStore};
 use outlast_wire::TaskSpec;
 use outlast_wire::spec::{LateResult, Rerun};
-use outlast_wire::v2::Checkpoint;
+use outlast_wire::v2::{Checkpoint, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -48,6 +48,12 @@ pub(crate) struct Oracle {
     accepted: BTreeSet<TaskId>,
     /// Durable at a worker.
     finished: BTreeSet<AttemptId>,
+    /// Tasks that a worker of the v1 dialect ended, in one way or another.
+    v1_finished: BTreeSet<(Arc<str>, TaskId)>,
+    /// How often each of its outcomes took effect: by attempt and what it says.
+    v1_outcomes: BTreeMap<(AttemptId, i32, Vec<u8>, String), u32>,
+    /// Checkpoints that came by it.
+    v1_checkpoints: BTreeSet<(TaskId, Vec<u8>)>,
     /// When the coordinator last had a link to the worker, in true milliseconds.
     pub seen: BTreeMap<Arc<str>, u64>,
     /// Workers that have a link, as this life of the coordinator told those who watch, and
@@ -63,6 +69,10 @@ struct Earliest {
     at: u64,
     skew: i64,
     synced: bool,
+}
+
+fn is_v1(worker: &str) -> bool {
+    worker.starts_with("v1:")
 }
 
 impl Oracle {
@@ -172,7 +182,12 @@ impl Oracle {
                     self.fail(format!("I5: {id} was assigned though it is over"));
                 }
             }
-            R::Requeued { task: id, retries, .. } => {
+            R::Requeued { task: id, retries, epoch, outcome, .. } => {
+                let attempt = AttemptId { task: id.clone(), epoch: *epoch };
+                let worker = self.assigned.get(&attempt).cloned();
+                if let (Some(worker), Some(outcome)) = (worker, outcome) {
+                    self.v1_outcome(attempt, &worker, outcome);
+                }
                 let Some(task) = self.tasks.get_mut(id) else { return };
                 task.open = false;
                 let spec = task.spec.clone();
@@ -185,12 +200,43 @@ impl Oracle {
                     self.fail(format!("I6: {id} was retried {retries} times"));
                 }
             }
-            R::Ended { task: id, state, epoch, worker, cause, .. } => {
+            R::Superseded { task, epoch, outcome, worker, .. } => {
+                let attempt = AttemptId { task: task.clone(), epoch: *epoch };
+                self.v1_outcome(attempt, worker, outcome);
+            }
+            // Merged at the coordinator: this is what was told.
+            R::State { update: u } => {
+                self.is_own(&u.task_id, u.epoch, "told its state");
+                let task: TaskId = u.task_id.as_str().into();
+                let id = AttemptId { task: task.clone(), epoch: u.epoch };
+                if self.assigned.get(&id).is_some_and(|w| is_v1(w)) {
+                    let newest = self.states.entry(task).or_default();
+                    *newest = (*newest).max((u.epoch, u.version));
+                }
+            }
+            R::Checkpoint { checkpoint: c, worker, .. } if is_v1(worker) => {
+                self.is_own(&c.task_id, c.epoch, "made a checkpoint");
+                let task: TaskId = c.task_id.as_str().into();
+                if !self.v1_checkpoints.insert((task, c.meta_json.to_vec())) {
+                    self.fail(format!(
+                        "I2: {}.{} #{} is there twice",
+                        c.task_id, c.epoch, c.number
+                    ));
+                }
+            }
+            R::Ended { task: id, state, epoch, worker, cause, outcome, .. } => {
                 let attempt = AttemptId { task: id.clone(), epoch: *epoch };
                 self.is_own(id, *epoch, "decided");
+                if let (Some(worker), Some(outcome)) = (worker, outcome) {
+                    self.v1_outcome(attempt.clone(), worker, outcome);
+                }
+                // A worker of the v1 dialect does not say which of its attempts it was.
+                let ran = |worker: &Arc<str>| match is_v1(worker) {
+                    true => self.v1_finished.contains(&(worker.clone(), id.clone())),
+                    false => self.finished.contains(&attempt),
+                };
                 if let Some(worker) = worker
-                    && (self.assigned.get(&attempt) != Some(worker)
-                        || !self.finished.contains(&attempt))
+                    && (self.assigned.get(&attempt) != Some(worker) || !ran(worker))
                 {
                     self.fail(format!("I3: {worker} decided {id}.{epoch}, which it did not run"));
                 }
@@ -222,7 +268,6 @@ impl Oracle {
             R::Checkpoint { checkpoint: c, .. } => {
                 self.is_own(&c.task_id, c.epoch, "gave a checkpoint");
             }
-            R::State { update: u } => self.is_own(&u.task_id, u.epoch, "told its state"),
             R::Recovered { task: id, decision, state, .. } => {
                 if let Some(times) = self.earliest.get_mut(id) {
                     times.synced = true;
@@ -251,6 +296,25 @@ impl Oracle {
     fn is_own(&mut self, id: &str, epoch: u64, what: &str) {
         if epoch != 0 && self.tasks.get(id).is_some_and(|t| epoch <= t.after) {
             self.fail(format!("I3: {id}.{epoch}, of a former task, {what}"));
+        }
+    }
+
+    /// A worker of the v1 dialect has a result of this task, or cancelled it.
+    pub fn v1_finished(&mut self, task: &TaskId, store: &Arc<str>) {
+        self.v1_finished.insert((store.clone(), task.clone()));
+    }
+
+    /// The same outcome of an attempt takes effect once, however often it is sent.
+    fn v1_outcome(&mut self, id: AttemptId, worker: &Arc<str>, o: &TaskOutcome) {
+        if !is_v1(worker) {
+            return;
+        }
+        let (task, epoch) = (id.task.clone(), id.epoch);
+        let key = (id, o.kind, o.value_json.to_vec(), o.message.clone());
+        let times = self.v1_outcomes.entry(key).or_default();
+        *times += 1;
+        if *times > 1 {
+            self.fail(format!("I2: an outcome of {task}.{epoch} from {worker} took effect twice"));
         }
     }
 

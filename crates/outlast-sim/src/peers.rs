@@ -133,8 +133,9 @@ impl World {
         let now = peer.now(self.now);
         peer.machine = Some(Coordinator::new(config, snapshot, now));
         self.oracle.links.clear();
-        for worker in &self.workers {
-            self.oracle.seen.insert(worker.store_id.clone(), self.now);
+        let stores = self.workers.iter().map(|w| &w.store_id);
+        for store in stores.chain(self.v1.peers.iter().map(|p| &p.store)) {
+            self.oracle.seen.insert(store.clone(), self.now);
         }
         self.say(|| "coordinator starts".into());
         self.pump_coord();
@@ -159,6 +160,7 @@ impl World {
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             self.break_link(link, power);
         }
+        self.v1_orphaned();
     }
 
     pub fn start_worker(&mut self, i: usize) {
@@ -241,7 +243,7 @@ impl World {
         let (at, now) = (self.coord.now(self.now), self.now);
         let Some(core) = &mut self.coord.machine else { return };
         let blobs = RefCell::new(&mut self.blobs);
-        let look = Look { store: &self.coord.store, blobs, now };
+        let look = Look { store: &self.coord.store, blobs, now, forgets: false };
         core.on_message(at, link, kind, &look);
         self.pump_coord();
     }
@@ -252,6 +254,9 @@ impl World {
             let Some(output) = core.poll_output() else { break };
             match output {
                 coord::Output::Send(conn, kind) => self.coord_sends(conn, kind),
+                coord::Output::SendV1(conn, message) => self.v1_sends(conn, message),
+                coord::Output::Ping(conn, seq) => self.v1_pings(conn, seq),
+                coord::Output::Close(conn, _) if self.v1_closes(conn) => {}
                 coord::Output::Close(conn, _) => self.close(conn, true),
                 coord::Output::Persist(mut batch) => {
                     let number = batch.number;

@@ -4,17 +4,18 @@
 use crate::Bug;
 use crate::peers::RunState;
 use crate::world::{Event, World};
-use outlast_core::coord::Lookup;
+use outlast_core::coord::{Lookup, PastAttempt};
 use outlast_core::records::TaskRow;
 use outlast_core::worker::{Alive, Answer, StopKind};
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::sim::SimCoordStore;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_wire::v2::{Checkpoint, OutcomeKind, StateUpdate, TaskOutcome};
 use outlast_wire::{Bytes, TaskSpec};
 use rand::Rng;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How long a blob that nothing refers to stays at the coordinator, in virtual milliseconds.
 const GRACE: u64 = 60_000;
@@ -27,6 +28,8 @@ pub(crate) struct Look<'a> {
     pub store: &'a SimCoordStore,
     pub blobs: RefCell<&'a mut Blobs>,
     pub now: u64,
+    /// A planted bug: outcomes are not found.
+    pub forgets: bool,
 }
 
 impl Lookup for Look<'_> {
@@ -38,6 +41,19 @@ impl Lookup for Look<'_> {
         let Some(pinned) = blobs.get_mut(manifest) else { return false };
         *pinned = self.now;
         true
+    }
+    fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt> {
+        let mut past = self.store.attempts(task, worker);
+        if self.forgets {
+            past.iter_mut().for_each(|a| a.outcomes.clear());
+        }
+        past
+    }
+    fn state(&self, task: &str) -> Option<StateUpdate> {
+        self.store.committed_told(task).0.map(|s| (*s).clone())
+    }
+    fn checkpoints(&self, task: &str) -> Vec<Arc<Checkpoint>> {
+        self.store.committed_told(task).1
     }
 }
 

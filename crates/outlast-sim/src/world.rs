@@ -3,6 +3,7 @@
 use crate::Bug;
 use crate::oracle::Oracle;
 use crate::peers::{Coord, Former, Peer, WorkerPeer};
+use crate::v1::{V1Event, V1World};
 use outlast_core::coord::Coordinator;
 use outlast_core::{AttemptId, TaskId};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
@@ -48,6 +49,8 @@ pub(crate) enum Event {
     Settle,
     /// A former incarnation of this worker wakes and dials too.
     Former(usize, Box<Former>),
+    /// Of workers of the v1 dialect.
+    V1(V1Event),
 }
 
 pub(crate) struct Link {
@@ -90,6 +93,7 @@ pub(crate) struct World {
     pub workers: Vec<WorkerPeer>,
     pub links: BTreeMap<u64, Link>,
     pub last_link: u64,
+    pub v1: V1World,
     /// Links of former incarnations whose successors the coordinator knew.
     pub outdated: BTreeSet<u64>,
     pub refused_until: Vec<u64>,
@@ -177,6 +181,7 @@ impl World {
             workers,
             links: BTreeMap::new(),
             last_link: 0,
+            v1: V1World::new(seed),
             outdated: BTreeSet::new(),
             latency: rng.random_range(0..50),
             admit: [(1000, 500), (1, 1), (0, 0)][rng.random_range(0..3)],
@@ -212,6 +217,7 @@ impl World {
     fn go(&mut self) {
         self.start_coord();
         (0..self.workers.len()).for_each(|i| self.start_worker(i));
+        self.start_v1();
         self.at(1_000, Event::Strike);
         self.at(100, Event::Client);
         self.at(5_000, Event::Collect);
@@ -266,6 +272,9 @@ impl World {
                 Some(self.workers.len())
             }
             Event::Arrives(_, true, _) | Event::Closed(_, true) => Some(self.workers.len()),
+            Event::V1(V1Event::Up(..) | V1Event::Closed(_, true) | V1Event::Pong(..)) => {
+                Some(self.workers.len())
+            }
             Event::WorkerTick(i, _) | Event::WorkerDisk(i, _) | Event::Dialled(i, ..) => Some(*i),
             Event::Arrives(link, false, _) | Event::Closed(link, false) => {
                 self.links.get(link).map(|l| l.worker)
@@ -306,6 +315,7 @@ impl World {
             Event::Uploaded(i, life, upload, manifest) if life == self.workers[i].peer.life => {
                 self.on_uploaded(i, upload, manifest);
             }
+            Event::V1(event) => self.on_v1_event(event),
             Event::Settle => self.let_everything_go_on(),
             Event::Former(i, said) => self.former_wakes(i, *said),
             Event::Collect => {
@@ -495,6 +505,7 @@ impl World {
             && self.coord.queue.is_empty()
             && self.coord.writing.is_empty()
             && self.workers.iter().all(idle)
+            && self.v1.idle()
     }
 
     fn judge(&mut self) {

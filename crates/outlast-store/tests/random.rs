@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use outlast_core::coord::PastAttempt;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_core::recovery::Strategy as RecoveryStep;
 use outlast_core::recovery::{
@@ -238,6 +239,14 @@ fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {
     }
     for id in (0..6).map(|n| format!("t{n}")) {
         assert_eq!(sql.superseded(&id), sim.superseded(&id), "superseded of {id}");
+        for worker in WORKERS {
+            let sorted = |mut attempts: Vec<PastAttempt>| {
+                attempts.iter_mut().for_each(|a| a.outcomes.sort_by_key(|o| o.finished_at_ms));
+                attempts
+            };
+            let (a, b) = (sql.reader.attempts(&id, worker).unwrap(), sim.attempts(&id, worker));
+            assert_eq!(sorted(a), sorted(b), "attempts of {id} at {worker}");
+        }
     }
     assert_eq!(sql.reader.counts().unwrap(), counts);
     let mut orphans = sql.reader.orphans(1_000).unwrap();

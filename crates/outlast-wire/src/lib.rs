@@ -1,5 +1,5 @@
-//! What travels: the protobuf messages of wire v2, their framing, and the JSON documents that
-//! users write (`TaskSpec`) and read (`api`), and the address that they write.
+//! What travels: the protobuf messages of wire v2, their framing, the v1 JSON dialect, and the JSON
+//! documents that users write (`TaskSpec`) and read (`api`), and the address that they write.
 //!
 //! This crate owns serialisation. It knows nothing of sessions, time or sockets.
 
@@ -10,6 +10,7 @@ pub mod frame;
 pub mod recovery;
 pub mod spec;
 mod url;
+pub mod v1;
 
 /// Generated from `proto/outlast/v2/session.proto`, which is the contract.
 #[allow(missing_docs, clippy::all)]

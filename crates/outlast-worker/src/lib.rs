@@ -7,3 +7,5 @@ pub mod keeper;
 pub mod local;
 pub mod runner;
 pub mod shell;
+
+pub use outlast_net::pulse::PingConfig;

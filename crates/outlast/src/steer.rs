@@ -3,7 +3,7 @@
 use crate::client::{Client, Error, escape};
 use futures_util::{Stream, StreamExt};
 use outlast_wire::api::{
-    ArtifactList, CheckpointList, Explanation, MoveTo, Task, TaskStateView, Worker,
+    ArtifactList, CheckpointList, Explanation, MoveTo, Task, TaskStateView, Worker, WorkerAction,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -66,6 +66,15 @@ impl Client {
     pub async fn drain(&self, name: &str, on: bool) -> Result<Worker, Error> {
         let what = if on { "drain" } else { "undrain" };
         self.post(&format!("/api/v1/workers/{}/{what}", escape(name))).await
+    }
+
+    /// Asks something of a worker: at once, or when it is back.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn act(&self, name: &str, action: &WorkerAction) -> Result<(), Error> {
+        let path = format!("/api/v1/workers/{}/actions", escape(name));
+        self.send(|| self.request(Method::POST, &path).json(action)).await.map(drop)
     }
 
     /// The checkpoints of a task, also those that are not kept any more.

@@ -2,6 +2,7 @@
 
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::WorkerConfig;
+use outlast_worker::PingConfig;
 use outlast_worker::shell::{Agent, AgentConfig, Ended, Function, Functions, StartError};
 use outlast_worker::{capabilities, shell};
 use serde_json::{Map, Value};
@@ -21,6 +22,7 @@ pub struct WorkerBuilder {
     capabilities: Map<String, Value>,
     functions: Functions,
     blob_budget: Option<u64>,
+    ping: PingConfig,
 }
 
 /// A worker that runs, until it is stopped or dropped.
@@ -44,6 +46,7 @@ impl Worker {
             capabilities: capabilities::detect(),
             functions: Functions::new(),
             blob_budget: None,
+            ping: PingConfig::default(),
         }
     }
 
@@ -113,6 +116,12 @@ impl WorkerBuilder {
         self.core.heartbeat_timeout = timeout.as_millis() as u64;
         self
     }
+    /// Between WebSocket pings (0: none), and how long nothing may arrive after one before the link
+    /// is dialled again.
+    pub fn ws_ping(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.ping = PingConfig { interval, timeout };
+        self
+    }
     /// The first and the longest pause before dialling again.
     pub fn reconnect_delay(mut self, first: Duration, longest: Duration) -> Self {
         self.core.initial_reconnect_delay = first.as_millis() as u64;
@@ -156,6 +165,7 @@ impl WorkerBuilder {
             keeper: None,
             functions: self.functions,
             blob_budget: self.blob_budget,
+            ping: self.ping,
         })?;
         Ok(Worker { agent })
     }

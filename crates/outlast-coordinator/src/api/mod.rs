@@ -27,6 +27,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 use outlast_core::coord::Response as CoreResponse;
+use outlast_net::pulse::PingConfig;
 use outlast_wire::api as dto;
 pub(crate) use problem::Refusal;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub version: String,
     pub started_at: i64,
     pub tls: bool,
+    pub ping: PingConfig,
     pub sessions: Sessions,
     pub pulse: Arc<Pulse>,
 }
@@ -89,6 +91,7 @@ pub(crate) type App = Arc<Shared>;
         recovery::quarantine,
         recovery::allow,
         recovery::forget,
+        workers::act,
         quality::metrics,
         quality::timeline,
         quality::fleet,
@@ -141,6 +144,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/results", post(results::results))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{name}", get(workers::show).delete(workers::forget))
+        .route("/api/v1/workers/{name}/actions", post(workers::act))
         .route("/api/v1/workers/{name}/drain", post(workers::drain))
         .route("/api/v1/workers/{name}/undrain", post(workers::undrain))
         .route("/api/v1/workers/{name}/release", post(recovery::release))
@@ -156,6 +160,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route("/api/v1/openapi.json", get(watch::document))
+        .route("/api/v1/worker/{name}/ws", get(workers::link_v1))
         .route("/api/v2/worker/{name}/ws", get(workers::link))
         .route("/api/v2/blobs/missing", post(blobs::missing))
         .route("/api/v2/blobs/chunks", put(blobs::put_chunks).post(blobs::get_chunks))

@@ -2,23 +2,30 @@
 
 use super::{App, Refusal, views};
 use crate::driver::Ask;
-use crate::link;
+use crate::link::Pulse;
+use crate::listen::Arrived;
+use crate::{link, link_v1};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use outlast_core::coord::Response as CoreResponse;
+use outlast_core::coord::{Response as CoreResponse, check_worker_id};
 use outlast_store::{Role, StoredWorker};
-use outlast_wire::api::{Worker, WorkerList};
+use outlast_wire::api::{Worker, WorkerAction, WorkerList};
 use outlast_wire::frame::MAX_MESSAGE;
+use outlast_wire::spec::check_task_id;
+use outlast_wire::v1::{Action, MAX_TEXT};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// axum's default of 128 KiB would be held by every idle link.
 const READ_BUFFER: usize = 4 << 10;
+/// Tasks named in one action.
+const NAMED: usize = 1_000;
 
 /// All workers.
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers", responses((status = 200, body = WorkerList)))]
@@ -95,6 +102,46 @@ pub(crate) async fn undrain(
     turn(app, headers, name, false).await
 }
 
+/// Asks something of a worker: at once, or when it is back. A worker of the v1 dialect is told with
+/// the answer to its next heartbeat.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/actions", tag = "workers", params(("name" = String, Path)),
+    request_body = WorkerAction,
+    responses((status = 202), (status = 404, body = outlast_wire::api::Problem),
+        (status = 409, body = outlast_wire::api::Problem, description = "Its worker needs no such request")))]
+pub(crate) async fn act(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    app.auth.check(&headers, Role::Operate)?;
+    let action = serde_json::from_slice(&body);
+    let action: WorkerAction = action.map_err(|e| Refusal::bad(&format!("not an action: {e}")))?;
+    if let WorkerAction::ResendTaskResults { task_ids } | WorkerAction::CancelTasks { task_ids } =
+        &action
+        && (task_ids.len() > NAMED || task_ids.iter().any(|id| check_task_id(id).is_err()))
+    {
+        return Err(Refusal::bad(&format!("task_ids must be up to {NAMED} ids of tasks")));
+    }
+    let action = match action {
+        WorkerAction::SyncState => Action::SyncState,
+        WorkerAction::ResetConnectionStats => Action::ResetConnectionStats,
+        WorkerAction::ResendTaskResults { task_ids } => Action::ResendTaskResults(task_ids),
+        WorkerAction::CancelTasks { task_ids } => Action::CancelTasks(task_ids),
+    };
+    match app.ask(Ask::Act(name.clone(), action)).await? {
+        CoreResponse::Asked => Ok(StatusCode::ACCEPTED),
+        CoreResponse::Needless => {
+            let detail = format!(
+                "worker {name} speaks protocol 2: what it owes is on its disk and sent until it is \
+                 acknowledged, and tasks are cancelled by `outlast task cancel`"
+            );
+            Err(Refusal::conflict("needless", "this worker needs no such request", &detail))
+        }
+        _ => Err(Refusal::no_worker(&name)),
+    }
+}
+
 async fn turn(
     app: App,
     headers: HeaderMap,
@@ -108,19 +155,47 @@ async fn turn(
     }
 }
 
+fn upgraded(
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<WebSocketUpgrade, Refusal> {
+    upgrade.map_err(|e| {
+        let status = StatusCode::UPGRADE_REQUIRED;
+        let detail = format!("{}; a proxy in the path may not pass WebSockets", e.body_text());
+        Refusal::new(status, "no-upgrade", "this address is for WebSockets", &detail)
+    })
+}
+
+/// The link of a worker that speaks the v1 JSON dialect.
+pub(crate) async fn link_v1(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    ConnectInfo(arrived): ConnectInfo<Arrived>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    check_worker_id(&name).map_err(|e| Refusal::bad(&e))?;
+    let upgrade = upgraded(upgrade)?;
+    let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
+    let upgrade = upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(READ_BUFFER)
+        .max_message_size(MAX_TEXT)
+        .max_frame_size(MAX_TEXT);
+    let pulse = Pulse::new(app.ping, arrived);
+    Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app, pulse)))
+}
+
 /// The link of a worker (wire v2).
 pub(crate) async fn link(
     State(app): State<App>,
     headers: HeaderMap,
     Path(name): Path<String>,
+    ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let upgrade = upgrade.map_err(|e| {
-        let status = StatusCode::UPGRADE_REQUIRED;
-        let detail = format!("{}; a proxy in the path may not pass WebSockets", e.body_text());
-        Refusal::new(status, "no-upgrade", "this address is for WebSockets", &detail)
-    })?;
+    let upgrade = upgraded(upgrade)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)
@@ -128,5 +203,6 @@ pub(crate) async fn link(
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE);
     let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
-    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, quality)))
+    let watched = (Pulse::new(app.ping, arrived), quality);
+    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, watched)))
 }

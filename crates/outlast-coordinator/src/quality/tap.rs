@@ -41,13 +41,23 @@ impl Tap {
     }
 
     pub fn received(&self, kind: &Kind, size: Size) {
+        if let (Kind::Hello(hello), None) = (kind, self.entry.get()) {
+            self.of(&hello.store_id);
+        }
+        self.arrived(size, Tap::beat(kind));
+    }
+
+    /// Whose link it is.
+    pub fn of(&self, store_id: &str) {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.store_id.get_or_insert_with(|| store_id.to_owned());
+    }
+
+    pub fn arrived(&self, size: Size, beat: Beat) {
         if let Some(entry) = self.entry.get() {
-            return entry.meter().received(clock::micros(), self.conn, size, Tap::beat(kind));
+            return entry.meter().received(clock::micros(), self.conn, size, beat);
         }
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Kind::Hello(hello) = kind {
-            before.store_id.get_or_insert_with(|| hello.store_id.clone());
-        }
         if before.up.len() < FRAMES {
             before.up.push(size);
         }

@@ -23,6 +23,7 @@ pub fn config(dir: &Path) -> Config {
         blobs: BlobConfig::default(),
         retention: RetentionConfig::default(),
         core,
+        ping: Default::default(),
         watch: WatchConfig::default(),
     }
 }

@@ -4,8 +4,13 @@ use super::{Coordinator, MOVE_PATIENCE, Response};
 use crate::records::{CoordRecord, TaskRow, TaskState, WorkerRow};
 use crate::{Now, TaskId};
 use outlast_wire::spec::Rerun;
-use outlast_wire::v2::{ControlKind, StopReason};
+use outlast_wire::v1::Action;
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{self, ControlKind, StopReason};
 use std::sync::Arc;
+
+/// Actions that wait for one worker.
+const ACTIONS: usize = 16;
 
 pub(super) fn absent(known: Option<TaskRow>) -> Response {
     known.map_or(Response::NotFound, |row| Response::WrongState(row.state))
@@ -153,6 +158,31 @@ impl Coordinator {
             self.take_back(key);
         }
         Response::Drained
+    }
+
+    /// Asked of a worker of v2 at once, or as soon as it is back; of v1 with its next heartbeat.
+    pub(super) fn act(&mut self, name: &str, action: Action) -> Response {
+        let Some(key) = self.fleet.named(name) else { return Response::NotFound };
+        let member = self.fleet.get_mut(key);
+        if member.v1.is_none() && action != Action::ResetConnectionStats {
+            return Response::Needless;
+        }
+        if member.actions.len() < ACTIONS {
+            member.actions.insert(action);
+        }
+        self.tell_actions(key);
+        Response::Asked
+    }
+
+    /// What was asked of a worker of v2 that is there.
+    pub(super) fn tell_actions(&mut self, key: crate::scheduler::WorkerKey) {
+        let member = self.fleet.get_mut(key);
+        let Some(conn) = member.conn.filter(|_| member.ready && member.v1.is_none()) else {
+            return;
+        };
+        if !std::mem::take(&mut member.actions).is_empty() {
+            self.send(conn, Kind::ResetStats(v2::ResetStats {}));
+        }
     }
 
     /// Asks back whatever the worker has not started.

@@ -1,6 +1,18 @@
 //! What the core does not hold in memory, and its driver can look up at once.
 
+use crate::Epoch;
 use crate::records::TaskRow;
+use outlast_wire::v2::{Checkpoint, StateUpdate, TaskOutcome};
+use std::sync::Arc;
+
+/// An attempt that a worker was given, by record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PastAttempt {
+    /// Its number; 0 gathers the outcomes that belong to no attempt of this worker's.
+    pub epoch: Epoch,
+    /// The outcomes that were recorded of it, oldest first; none while it has not ended.
+    pub outcomes: Vec<Arc<TaskOutcome>>,
+}
 
 /// Looked up in the same thread, so that nothing changes before the core decides.
 pub trait Lookup {
@@ -9,6 +21,12 @@ pub trait Lookup {
     /// Whether the blob of this manifest is complete and durable here; if so it stays for long
     /// enough to be referred to.
     fn has_blob(&self, manifest: &[u8]) -> bool;
+    /// The attempts of a task that this worker (by store id) was given, by number.
+    fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt>;
+    /// The newest state of a task.
+    fn state(&self, task: &str) -> Option<StateUpdate>;
+    /// All checkpoints of a task that were told of, also those that are not kept.
+    fn checkpoints(&self, task: &str) -> Vec<Arc<Checkpoint>>;
 }
 
 /// Knows nothing: for messages that need nothing, and for tests.
@@ -18,5 +36,14 @@ impl Lookup for () {
     }
     fn has_blob(&self, _: &[u8]) -> bool {
         false
+    }
+    fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
+        Vec::new()
+    }
+    fn state(&self, _: &str) -> Option<StateUpdate> {
+        None
+    }
+    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
+        Vec::new()
     }
 }

@@ -20,6 +20,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod told;
+mod v1;
 mod workers;
 
 use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
@@ -27,14 +28,15 @@ use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
 pub use links::{LinkChange, LinkNews, LinkSample, Tally};
-pub use lookup::Lookup;
-use outlast_wire::{TaskSpec, v2};
+pub use lookup::{Lookup, PastAttempt};
+use outlast_wire::{TaskSpec, v1 as dialect, v2};
 pub use recover::{RecoveryRequest, RecoveryView};
 pub use removal::may_come_again;
 pub use requests::{Request, Response, Submission, Submitted};
 use session::Conn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+pub use v1::{PREFIX as V1_PREFIX, check_worker_id};
 use v2::body::Kind;
 use workers::Fleet;
 pub use workers::{Isolation, WorkerState, WorkerView};
@@ -101,6 +103,10 @@ impl Default for CoordConfig {
 pub enum Output {
     /// Send on a link, if it is still open.
     Send(ConnId, Kind),
+    /// The same on a link of the v1 dialect.
+    SendV1(ConnId, dialect::ToWorker),
+    /// Send a WebSocket ping with this number on a link of the v1 dialect; answer with `on_pong`.
+    Ping(ConnId, u64),
     /// Close a link, after what was sent on it. No `on_close` need follow.
     Close(ConnId, String),
     /// Make durable, then call `on_persisted`.
@@ -146,6 +152,8 @@ pub struct Counters {
     pub removed: u64,
     /// Successes that came for tasks which had failed for loss, and were honoured.
     pub honoured: u64,
+    /// Texts of v1 workers that were no messages.
+    pub v1_malformed: u64,
     /// Links that ended, by cause.
     pub links: BTreeMap<&'static str, u64>,
     /// Attempts that ended, by cause.
@@ -195,6 +203,8 @@ struct Task {
     recovery: Option<Arc<crate::recovery::TaskRecovery>>,
     /// It is given to nobody before this time.
     due: Option<Millis>,
+    /// What came by the v1 dialect.
+    v1: Option<Box<v1::Told>>,
 }
 
 impl Task {
@@ -242,6 +252,8 @@ pub struct Coordinator {
     removed: HashMap<TaskId, Epoch>,
     removing: VecDeque<(u64, TaskId)>,
     recover: recover::State,
+    /// What came by the v1 dialect and is not durable yet, by batch.
+    unsynced_v1: VecDeque<(u64, v1::Unsynced)>,
 }
 
 impl Coordinator {
@@ -256,6 +268,7 @@ impl Coordinator {
             removed: HashMap::new(),
             removing: VecDeque::new(),
             recover: recover::State::new(&config, now),
+            unsynced_v1: VecDeque::new(),
             config,
             id: snapshot.coordinator_id,
             last_number: snapshot.last_number,
@@ -355,6 +368,9 @@ impl Coordinator {
             self.unsynced.pop_front();
         }
         self.on_removal_persisted();
+        while self.unsynced_v1.front().is_some_and(|(b, _)| *b <= self.persisted) {
+            self.unsynced_v1.pop_front();
+        }
         while self.over.front().is_some_and(|(b, _)| *b <= self.persisted) {
             let (number, id) = self.over.pop_front().expect("just looked");
             // It may have been retried meanwhile, or have ended anew.
@@ -408,9 +424,19 @@ impl Coordinator {
         self.explain_due(task).or_else(waits)
     }
 
+    /// The batch that what was decided so far goes into.
+    fn newest_batch(&self) -> u64 {
+        if self.records.is_empty() { self.batch - 1 } else { self.batch }
+    }
+
+    /// Whether everything decided so far is durable.
+    fn is_synced(&self) -> bool {
+        self.newest_batch() <= self.persisted
+    }
+
     /// Shows something to others as soon as everything decided so far is durable.
     fn effect(&mut self, output: Output) {
-        let batch = if self.records.is_empty() { self.batch - 1 } else { self.batch };
+        let batch = self.newest_batch();
         if batch <= self.persisted {
             self.outputs.push_back(output);
         } else {
@@ -419,7 +445,17 @@ impl Coordinator {
     }
 
     fn send(&mut self, conn: ConnId, kind: Kind) {
-        self.effect(Output::Send(conn, kind));
+        for output in self.on_link(conn, kind) {
+            self.effect(output);
+        }
+    }
+
+    /// What a message is on this link.
+    fn on_link(&self, conn: ConnId, kind: Kind) -> Vec<Output> {
+        match self.conns.get(&conn).is_some_and(|c| c.v1.is_some()) {
+            false => vec![Output::Send(conn, kind)],
+            true => v1::translate(kind).into_iter().map(|m| Output::SendV1(conn, m)).collect(),
+        }
     }
 
     fn remember(&mut self, row: TaskRow) -> &mut Task {
@@ -443,6 +479,7 @@ impl Coordinator {
             place: None,
             recovery: row.recovery,
             due: None,
+            v1: None,
         };
         self.tasks.entry(row.id).insert_entry(task).into_mut()
     }

@@ -57,16 +57,17 @@ impl Coordinator {
                 again.push(id.task);
             }
         }
-        self.send_assignments(key, &again);
+        self.send_assignments(now, key, &again);
         self.fleet.get_mut(key).ready = true;
         if self.fleet.get(key).row.drained {
             self.take_back(key);
         }
         self.fleet.offer(&mut self.scheduler, key);
+        self.tell_actions(key);
     }
 
     /// An attempt that the worker has not finished.
-    fn reconcile_one(&mut self, now: Now, key: WorkerKey, id: &AttemptId, started: i64) {
+    pub(super) fn reconcile_one(&mut self, now: Now, key: WorkerKey, id: &AttemptId, started: i64) {
         let (task_id, epoch) = (&id.task, id.epoch);
         let slots = self.tasks.get(task_id).map_or(1, |t| t.spec.slots);
         self.fleet.get_mut(key).hold(task_id.clone(), epoch, slots);

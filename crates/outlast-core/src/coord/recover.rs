@@ -156,6 +156,7 @@ impl Coordinator {
         let blank = TaskRecovery::default();
         let state = task.recovery.as_deref().unwrap_or(&blank);
         let mut requires = parse(&knobs::requires(&task.spec, state));
+        requires.add_run(&task.spec.run);
         // Where a person wants it to go, it goes.
         if task.place.as_ref().is_none_or(|(_, there)| !there) {
             for worker in &state.avoid {

@@ -50,6 +50,7 @@ impl Coordinator {
             | Request::Prune { .. }
             | Request::Remove { .. }
             | Request::Recovery(_)
+            | Request::Act { .. }
             | Request::Drain { .. } => {}
         }
         request

@@ -8,6 +8,7 @@ use crate::recovery::Rules;
 use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
 use outlast_wire::TaskSpec;
+use outlast_wire::v1::Action;
 use outlast_wire::v2::{Cause, StopReason};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,6 +75,13 @@ pub enum Request {
     },
     /// Overrule what recovery decided.
     Recovery(super::RecoveryRequest),
+    /// Ask something of a worker's link or memory, at once or when it is back.
+    Act {
+        /// Its name or store id.
+        worker: String,
+        /// What; workers of v2 know only the reset of statistics.
+        action: Action,
+    },
     /// Give a worker no new work, and take back what it has not started; or not any more.
     Drain {
         /// Its name or store id.
@@ -135,6 +143,10 @@ pub enum Response {
     Overruled,
     /// The worker takes no new work, or does again.
     Drained,
+    /// The worker is asked.
+    Asked,
+    /// A worker of v2 needs no such request.
+    Needless,
     /// The checkpoints are removed.
     Pruned,
     /// So many tasks are removed.
@@ -159,6 +171,7 @@ impl Coordinator {
             Request::Remove { known, before } => self.remove(now, known, before),
             Request::Recovery(what) => self.overrule(now, what),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
+            Request::Act { worker, action } => self.act(&worker, action),
             Request::Forget(name) => match self.fleet.named(&name) {
                 None => Response::NotFound,
                 Some(key) if self.fleet.get(key).conn.is_some() => Response::Connected,

@@ -3,7 +3,7 @@
 use super::links::{LinkChange, Resync};
 use super::outbox::MAX_NUMBER;
 use super::workers::WorkerView;
-use super::{ConnId, Coordinator, Lookup, Output, Timer};
+use super::{ConnId, Coordinator, Lookup, Output, Timer, v1};
 use crate::health::Heart;
 use crate::records::{CoordRecord, WorkerRow};
 use crate::scheduler::WorkerKey;
@@ -16,7 +16,7 @@ use v2::body::Kind;
 use v2::{LinkCause, RefusedCode};
 
 /// The largest `capabilities_json`, in bytes.
-const MAX_CAPABILITIES: usize = 64 << 10;
+pub(super) const MAX_CAPABILITIES: usize = 64 << 10;
 /// The most attempts that one inventory may name.
 const MAX_INVENTORY: usize = 1 << 20;
 /// The most slots, and the most prefetch, that a worker may claim.
@@ -28,12 +28,14 @@ pub(super) struct Conn {
     since: Millis,
     pub worker: Option<WorkerKey>,
     /// What the worker holds, until it has said everything.
-    inventory: Option<Vec<v2::Holding>>,
+    pub inventory: Option<Vec<v2::Holding>>,
     bye: Option<String>,
     /// An outbox batch has arrived, by lane.
     pub outbox: [bool; 8],
     /// The lane of checkpoints waits for a blob.
     pub blocked: bool,
+    /// It speaks the v1 dialect.
+    pub v1: Option<Box<v1::Link>>,
     /// What it owed when it came back, until that has been applied.
     pub resync: Option<Resync>,
 }
@@ -41,6 +43,10 @@ pub(super) struct Conn {
 impl Coordinator {
     /// A worker's link opened.
     pub fn on_open(&mut self, now: Now, conn: ConnId) {
+        self.insert_conn(now, conn, None);
+    }
+
+    pub(super) fn insert_conn(&mut self, now: Now, conn: ConnId, v1: Option<Box<v1::Link>>) {
         let c = &self.config;
         let heart = Heart::new(c.heartbeat_interval, c.heartbeat_timeout, now.mono);
         self.timers.insert((now.mono + c.hello_timeout, Timer::Conn(conn)));
@@ -55,9 +61,17 @@ impl Coordinator {
                 bye: None,
                 outbox: [false; 8],
                 blocked: false,
+                v1,
                 resync: None,
             },
         );
+    }
+
+    /// Part of a message arrived.
+    pub fn on_heard(&mut self, now: Now, conn: ConnId) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.heart.heard(now.mono);
+        }
     }
 
     /// A link ended.
@@ -235,7 +249,8 @@ impl Coordinator {
         if hello.incarnation >= MAX_NUMBER || hello.connection >= MAX_NUMBER {
             return malformed("its incarnation or connection is larger than can be".into());
         }
-        if hello.store_id.is_empty() || hello.store_id.len() > 64 {
+        let other_dialect = hello.store_id.starts_with(v1::PREFIX);
+        if hello.store_id.is_empty() || hello.store_id.len() > 64 || other_dialect {
             return malformed("the hello names no store".into());
         }
         if hello.capabilities_json.len() > MAX_CAPABILITIES || hello.labels.len() > MAX_LABELS {
@@ -273,14 +288,15 @@ impl Coordinator {
     }
 
     /// Its turn is later: it is told when.
-    fn postpone(&mut self, now: Now, conn: ConnId, after: Millis) {
+    pub(super) fn postpone(&mut self, now: Now, conn: ConnId, after: Millis) {
         let code = RefusedCode::RefusedBusy;
         *self.counters.refused.entry(code.as_str_name()).or_default() += 1;
         let reason = format!("many workers return at once; your turn is in {after} ms");
         let retry_after_ms = after.try_into().unwrap_or(u32::MAX);
         let refused =
             v2::Refused { code: code.into(), reason: reason.clone(), retry: true, retry_after_ms };
-        self.outputs.push_back(Output::Send(conn, Kind::Refused(refused)));
+        let told = self.on_link(conn, Kind::Refused(refused));
+        self.outputs.extend(told);
         self.hang_up(now, conn, LinkCause::LinkRefused, &reason);
     }
 
@@ -317,7 +333,8 @@ impl Coordinator {
         let retry_after_ms = if retry { 1000 } else { 0 };
         let refused =
             v2::Refused { code: code.into(), reason: reason.into(), retry, retry_after_ms };
-        self.outputs.push_back(Output::Send(conn, Kind::Refused(refused)));
+        let told = self.on_link(conn, Kind::Refused(refused));
+        self.outputs.extend(told);
         self.hang_up(now, conn, LinkCause::LinkRefused, reason);
     }
 
@@ -326,7 +343,7 @@ impl Coordinator {
         self.outputs.push_back(Output::Close(conn, reason.into()));
     }
 
-    fn drop_conn(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
+    pub(super) fn drop_conn(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
         let Some(state) = self.conns.remove(&conn) else { return };
         let Some(key) = state.worker else { return };
         let member = self.fleet.get_mut(key);
@@ -348,7 +365,7 @@ impl Coordinator {
     pub(super) fn on_conn_timer(&mut self, now: Now, conn: ConnId) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         if state.inventory.is_some() && now.mono >= state.since + self.config.hello_timeout {
-            let reason = "the worker did not say hello in time";
+            let reason = "the worker did not say hello, or register, in time";
             return self.hang_up(now, conn, LinkCause::LinkSilent, reason);
         }
         if state.heart.expired(now.mono) {
@@ -358,8 +375,13 @@ impl Coordinator {
         }
         if let Some(seq) = state.heart.beat(now.mono) {
             let beat = v2::Heartbeat { seq, ..Default::default() };
-            self.outputs.push_back(Output::Send(conn, Kind::Heartbeat(beat)));
+            self.outputs.push_back(match state.v1 {
+                None => Output::Send(conn, Kind::Heartbeat(beat)),
+                // Its dialect has no heartbeat for the coordinator to begin with.
+                Some(_) => Output::Ping(conn, seq),
+            });
         }
         self.timers.insert((state.heart.next_wake().max(now.mono + 1), Timer::Conn(conn)));
+        self.settle_v1(now, conn);
     }
 }

@@ -33,11 +33,14 @@ impl Coordinator {
             given.entry(key).or_default().push(id);
         }
         for (key, tasks) in given {
-            self.send_assignments(key, &tasks);
+            self.send_assignments(now, key, &tasks);
         }
     }
 
-    pub(super) fn send_assignments(&mut self, key: WorkerKey, ids: &[TaskId]) {
+    pub(super) fn send_assignments(&mut self, now: Now, key: WorkerKey, ids: &[TaskId]) {
+        if self.fleet.get(key).v1.is_some() {
+            return self.assign_v1(now, key, ids);
+        }
         let Some(conn) = self.fleet.get(key).conn else { return };
         let (mut tasks, mut size) = (Vec::new(), 0);
         for id in ids {
@@ -227,7 +230,7 @@ impl Coordinator {
         self.end(now, &id.task, End { epoch, state, reason, cause, outcome, worker });
     }
 
-    fn supersede(
+    pub(super) fn supersede(
         &mut self,
         now: Now,
         task: &TaskId,

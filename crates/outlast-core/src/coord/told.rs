@@ -157,7 +157,11 @@ impl Coordinator {
         epoch: u64,
         kind: v2::ControlKind,
     ) {
-        let Some(conn) = self.fleet.get(key).conn else { return };
+        let member = self.fleet.get_mut(key);
+        let Some(conn) = member.conn else { return };
+        if let (v2::ControlKind::ControlCheckpoint, Some(session)) = (kind, &mut member.v1) {
+            session.wants_checkpoint(task, epoch);
+        }
         let attempts = vec![v2::AttemptRef { task_id: task.to_string(), epoch }];
         self.send(conn, Kind::Control(v2::Control { attempts, kind: kind.into() }));
     }

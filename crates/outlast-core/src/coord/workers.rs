@@ -1,13 +1,15 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
-use super::{ConnId, Tally};
+use super::{ConnId, Tally, v1};
 use crate::records::WorkerRow;
+use crate::requires::COMMANDS;
 use crate::scheduler::{Scheduler, WorkerKey};
 use crate::{AttemptId, Epoch, Millis, TaskId};
+use outlast_wire::v1::Action;
 use outlast_wire::v2;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The most tasks that wait at one worker when the coordinator chooses.
@@ -83,6 +85,10 @@ pub(super) struct Member {
     /// Mean duration of its recent tasks in milliseconds.
     pub typical_ms: Option<f64>,
     pub isolation: Isolation,
+    /// It speaks the v1 dialect.
+    pub v1: Option<Box<v1::Session>>,
+    /// Asked by a person, and not told yet.
+    pub actions: BTreeSet<Action>,
     /// What became of its tasks.
     pub tally: Tally,
 }
@@ -139,6 +145,10 @@ impl Member {
             return 1;
         }
         let slots = u64::from(self.row.slots);
+        // What such a worker is given it starts at once.
+        if self.v1.is_some() {
+            return slots;
+        }
         match self.row.prefetch {
             0 => {
                 let fast = self.typical_ms.map_or(0.0, |ms| PREFETCH_MS / ms.max(0.05));
@@ -197,6 +207,7 @@ impl Fleet {
         self.next += 1;
         self.stores.insert(row.store_id.clone(), key);
         self.names.insert(row.name.clone(), key);
+        let is_v1 = row.store_id.starts_with(v1::PREFIX);
         let member = Member {
             row: Arc::new(row),
             cursors,
@@ -209,6 +220,8 @@ impl Fleet {
             used: 0,
             typical_ms: None,
             isolation: Isolation::Free,
+            v1: is_v1.then(Box::default),
+            actions: BTreeSet::new(),
             tally: Tally::default(),
         };
         self.members.insert(key, member);
@@ -287,6 +300,11 @@ impl Fleet {
         if let Some(Value::String(hardware)) = capabilities.get("hardware") {
             let each: Vec<Value> = hardware.split(',').map(|h| h.trim().into()).collect();
             capabilities.entry("hardware_class").or_insert(each.into());
+        }
+        if m.v1.is_some() {
+            // Only one that says so is sent command lines.
+            let runs = capabilities.get("commands") == Some(&Value::Bool(true));
+            capabilities.insert(COMMANDS.into(), runs.into());
         }
         let load = (m.row.slots, m.used, m.limit());
         scheduler.join(key, capabilities, m.row.labels.clone(), load);

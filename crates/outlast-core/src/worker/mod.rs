@@ -23,7 +23,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use session::Link;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-pub use tell::{Answer, Refused};
+pub use tell::{Answer, MAX_STATE, Refused};
 use v2::body::Kind;
 
 /// What a worker is told at start. Times in milliseconds; the defaults are those of the

@@ -176,6 +176,13 @@ impl Worker {
         link.min(mark.unwrap_or(Millis::MAX)).min(self.attempts.next_wake(self.lost))
     }
 
+    /// Part of a frame arrived.
+    pub fn on_heard(&mut self, now: Now) {
+        if let Some(heart) = self.link.heart() {
+            heart.heard(now.mono);
+        }
+    }
+
     /// A frame arrived.
     pub fn on_message(&mut self, now: Now, message: Kind) {
         let Some(heart) = self.link.heart() else { return };
@@ -195,6 +202,7 @@ impl Worker {
             (Kind::Assign(assign), true) => self.on_assign(now, assign),
             (Kind::Stop(stop), true) => self.on_stop(now, &stop),
             (Kind::Control(control), true) => self.on_control(now, &control),
+            (Kind::ResetStats(_), true) => self.stats.reset(now),
             (Kind::BlobMissing(missing), true) => self.checkpoints.missing(&missing.manifest),
             (Kind::Ack(ack), true) => ack.cursors.iter().for_each(|c| self.on_ack(c)),
             _ => {}

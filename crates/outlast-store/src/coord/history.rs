@@ -5,9 +5,11 @@ use super::{load, recovery};
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::{EventKind, PastOutcome, StoredEvent};
+use outlast_core::coord::PastAttempt;
 use outlast_core::ids::TaskId;
-use outlast_wire::v2::Cause;
+use outlast_wire::v2::{Cause, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension, Row};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Round and phase: where an entry stands. Equals stand as they were written.
@@ -126,6 +128,36 @@ pub(super) fn orphans(conn: &Connection, limit: usize) -> Result<Vec<PastOutcome
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     outcomes(&mut query.query((limit, kind_code(EventKind::Superseded)))?)
+}
+
+/// The attempts of a task that this worker was given, by number, with the outcomes of each.
+pub(super) fn attempts(
+    conn: &Connection,
+    id: &str,
+    worker: &str,
+) -> Result<Vec<PastAttempt>, StoreError> {
+    let mut found: BTreeMap<u64, Vec<Arc<TaskOutcome>>> = BTreeMap::new();
+    let of = |event: &StoredEvent| event.worker.as_deref() == Some(worker);
+    for event in history(conn, id)?.iter().filter(|e| of(e)) {
+        if event.kind == EventKind::Assigned {
+            found.entry(event.epoch).or_default();
+        }
+    }
+    for past in past_outcomes(conn, id)?.into_iter().filter(|p| of(&p.event)) {
+        found.entry(past.event.epoch).or_default().push(past.outcome);
+    }
+    let mut query = conn.prepare_cached(
+        "SELECT t.ended_epoch, t.outcome FROM tasks t JOIN worker_refs w ON w.ref = t.ended_worker
+         WHERE t.id = ?1 AND w.store_id = ?2 AND t.outcome IS NOT NULL",
+    )?;
+    let mut rows = query.query((id, worker))?;
+    if let Some(r) = rows.next()? {
+        let bytes = r.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        let epoch = uint(r.get::<_, Option<i64>>(0)?.unwrap_or(0))?;
+        found.entry(epoch).or_default().push(load::outcome(bytes)?);
+    }
+    let attempt = |(epoch, outcomes)| PastAttempt { epoch, outcomes };
+    Ok(found.into_iter().map(attempt).collect())
 }
 
 fn outcomes(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<PastOutcome>, StoreError> {

@@ -8,6 +8,7 @@ use crate::types::{
     TaskPage,
 };
 use crate::{CoordStore, StoreError};
+use outlast_core::coord::PastAttempt;
 use outlast_core::records::{TaskRow, TaskState};
 use outlast_wire::v2::{StateUpdate, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension};
@@ -117,6 +118,16 @@ impl CoordReader {
     /// [`StoreError`] when they cannot be read.
     pub fn orphans(&self, limit: usize) -> Result<Vec<PastOutcome>, StoreError> {
         history::orphans(&self.conn, limit)
+    }
+
+    /// The attempts of a task that this worker (by store id) was given, by number, with the
+    /// outcomes that were recorded of each; those of no attempt have number 0.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn attempts(&self, id: &str, worker: &str) -> Result<Vec<PastAttempt>, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        history::attempts(&view, id, worker)
     }
 
     /// All checkpoints that were told of, also those that are not kept; by epoch and number.

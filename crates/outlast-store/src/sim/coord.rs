@@ -3,7 +3,7 @@
 use super::{Disk, Model};
 use crate::types::{EventKind, PastOutcome, StoredEvent};
 use crate::{CoordStorage, StoreError};
-use outlast_core::coord::may_come_again;
+use outlast_core::coord::{PastAttempt, may_come_again};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow};
 use outlast_core::recovery::{Failure, Learned, Quarantine};
@@ -43,6 +43,8 @@ struct Task {
     /// All that were told of, with whether they are kept.
     checkpoints: BTreeMap<(u64, u64), (Arc<Checkpoint>, bool)>,
     state: Option<Arc<StateUpdate>>,
+    /// Every outcome that was recorded: attempt, worker, outcome.
+    outcomes: Vec<(u64, Option<Arc<str>>, Arc<TaskOutcome>)>,
 }
 
 impl SimCoordStore {
@@ -149,6 +151,34 @@ impl SimCoordStore {
         self.disk.synced.removed.get(id).copied().unwrap_or(0)
     }
 
+    /// The attempts of a task that this worker was given, by number, with the outcomes of each; as
+    /// a reader sees it.
+    pub fn attempts(&self, id: &str, worker: &str) -> Vec<PastAttempt> {
+        let model = &self.disk.synced;
+        let mut found: BTreeMap<u64, Vec<Arc<TaskOutcome>>> = BTreeMap::new();
+        let of = |w: &Option<Arc<str>>| w.as_deref() == Some(worker);
+        for past in model.orphans.iter().filter(|o| &*o.task == id && of(&o.event.worker)) {
+            found.entry(past.event.epoch).or_default().push(past.outcome.clone());
+        }
+        if let Some(task) = model.find(id) {
+            let given = |e: &&StoredEvent| e.kind == EventKind::Assigned && of(&e.worker);
+            for event in task.history.iter().filter(given) {
+                found.entry(event.epoch).or_default();
+            }
+            for (epoch, _, outcome) in task.outcomes.iter().filter(|(_, w, _)| of(w)) {
+                found.entry(*epoch).or_default().push(outcome.clone());
+            }
+        }
+        let attempt = |(epoch, outcomes)| PastAttempt { epoch, outcomes };
+        found.into_iter().map(attempt).collect()
+    }
+
+    /// The newest state and all checkpoints of a task, as a reader sees them.
+    pub fn committed_told(&self, id: &str) -> (Option<Arc<StateUpdate>>, Vec<Arc<Checkpoint>>) {
+        let Some(task) = self.disk.synced.find(id) else { return Default::default() };
+        (task.state.clone(), task.checkpoints.values().map(|(c, _)| c.clone()).collect())
+    }
+
     /// The manifests that kept checkpoints refer to, as a reader sees it.
     pub fn referenced(&self) -> BTreeSet<Vec<u8>> {
         let all = self.disk.synced.tasks.values().flat_map(|t| t.checkpoints.values());
@@ -198,6 +228,10 @@ impl Task {
         let (reason, cause) = (reason.to_owned(), Cause::Unspecified);
         let decision = None;
         self.history.push(StoredEvent { at, kind, epoch, worker, reason, cause, decision });
+    }
+
+    fn keep(&mut self, epoch: u64, worker: Option<Arc<str>>, outcome: Option<&Arc<TaskOutcome>>) {
+        self.outcomes.extend(outcome.map(|o| (epoch, worker, o.clone())));
     }
 
     /// Says why, in the newest entry.
@@ -271,6 +305,7 @@ impl Model for Coord {
                     superseded: Vec::new(),
                     checkpoints: BTreeMap::new(),
                     state: None,
+                    outcomes: Vec::new(),
                 };
                 task.tell(*at, EventKind::Submitted, 0, None, "");
                 self.last_number = self.last_number.max(*number);
@@ -294,9 +329,10 @@ impl Model for Coord {
                 let worker = task.holder(*epoch);
                 task.tell(*started_at, EventKind::Started, *epoch, worker, "");
             }
-            R::Requeued { task, epoch, retries, reason, cause, outcome: _, at } => {
+            R::Requeued { task, epoch, retries, reason, cause, outcome, at } => {
                 let task = self.known(task)?;
                 let worker = task.holder(*epoch);
+                task.keep(*epoch, worker.clone(), outcome.as_ref());
                 task.tell(*at, EventKind::Requeued, *epoch, worker, reason);
                 task.because(*cause);
                 task.back_to_pending();
@@ -306,6 +342,7 @@ impl Model for Coord {
                 let kind = EventKind::of_end(*state)
                     .ok_or_else(|| StoreError::Contradiction(format!("{id} cannot end so")))?;
                 let task = self.known(id)?;
+                task.keep(*epoch, worker.clone(), outcome.as_ref());
                 let told = outcome.as_ref().map(|o| o.started_at_ms);
                 let told = told.filter(|ms| *ms > 0 && *epoch != 0);
                 let same_worker = worker.is_none() || *worker == task.held_by;
@@ -336,6 +373,7 @@ impl Model for Coord {
                 let past = PastOutcome { task: id.clone(), event: event.clone(), outcome };
                 match self.known(id) {
                     Ok(task) => {
+                        task.keep(epoch, event.worker.clone(), Some(&past.outcome));
                         task.history.push(event);
                         task.superseded.push(past);
                     }

@@ -3,6 +3,28 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// What a person may ask of a worker beside its tasks. Only the reset of statistics concerns
+/// workers of protocol 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum WorkerAction {
+    /// Send results and states again.
+    SyncState,
+    /// Send the results of these tasks again.
+    ResendTaskResults {
+        /// Their ids.
+        task_ids: Vec<String>,
+    },
+    /// Stop these tasks.
+    CancelTasks {
+        /// Their ids.
+        task_ids: Vec<String>,
+    },
+    /// Begin the statistics of the link anew.
+    ResetConnectionStats,
+}
+
 documents! {
     /// A checkpoint of a task, also one that is not kept any more.
     pub struct Checkpoint {

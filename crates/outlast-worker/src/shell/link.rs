@@ -2,11 +2,12 @@
 
 use super::{Shared, now};
 use crate::exec::logs::{self, Stream};
-use outlast_net::{Dialler, Receiver, Sender};
+use outlast_net::{Dialler, Receiver, Sender, pulse};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LogData, LogRequest};
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// Questions for logs that are answered at a time.
 const READERS: usize = 4;
@@ -73,9 +74,17 @@ async fn serve(
     shared: &Arc<Shared>,
     questions: &Questions,
 ) -> bool {
+    let progress = receiver.progress();
     let receive = async {
         loop {
-            match receiver.next().await {
+            let mut next = pin!(receiver.next());
+            let next = loop {
+                match pulse::attend(&progress, next.as_mut()).await {
+                    Some(next) => break next,
+                    None => shared.feed(|core| core.on_heard(now())),
+                }
+            };
+            match next {
                 Ok(Kind::LogRequest(request)) => {
                     questions.ask(request);
                     // The core counts it as a sign of life.
@@ -88,9 +97,11 @@ async fn serve(
             }
         }
     };
+    let pings = Notify::new();
     let reason = tokio::select! {
         reason = receive => reason,
-        sent = send(sender, inbox) => match sent {
+        reason = pulse::watch(shared.ping, progress.clone(), || pings.notify_one()) => reason,
+        sent = send(sender, inbox, &pings) => match sent {
             Sent::Closed => return false,
             Sent::End => return true,
             Sent::Broken(reason) => reason,
@@ -106,9 +117,17 @@ enum Sent {
     Broken(String),
 }
 
-async fn send(mut sender: Sender, inbox: &mut Inbox) -> Sent {
+async fn send(mut sender: Sender, inbox: &mut Inbox, pings: &Notify) -> Sent {
     loop {
-        let Some(mut next) = inbox.recv().await else { return Sent::End };
+        let next = tokio::select! {
+            biased;
+            () = pings.notified() => match sender.ping().await {
+                Ok(()) => continue,
+                Err(reason) => return Sent::Broken(reason),
+            },
+            next = inbox.recv() => next,
+        };
+        let Some(mut next) = next else { return Sent::End };
         // Everything that waits goes out with one flush.
         loop {
             let done = match next {

@@ -31,6 +31,7 @@ use outlast_blob::{BlobError, Blobs};
 use outlast_core::Now;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::{Alive, Output, Worker, WorkerConfig};
+use outlast_net::pulse::PingConfig;
 use outlast_net::{DialError, Dialler};
 use outlast_store::StoreError;
 use runs::Runs;
@@ -64,6 +65,8 @@ pub struct AgentConfig {
     pub functions: Functions,
     /// Bytes of disk that checkpoints may take here; none: as much as there is.
     pub blob_budget: Option<u64>,
+    /// WebSocket pings on the link, beside heartbeats.
+    pub ping: PingConfig,
 }
 
 /// Why an agent did not start.
@@ -118,6 +121,7 @@ pub(crate) struct Shared {
     link: mpsc::UnboundedSender<ToLink>,
     runs: Runs,
     name: String,
+    ping: PingConfig,
     controls: Controls,
     questions: Mutex<Questions>,
     /// What is to be started or stopped; filled while the core is locked.
@@ -180,6 +184,7 @@ impl Agent {
             link,
             runs: Runs::new(runner, config.functions, name.clone()),
             name: name.clone(),
+            ping: config.ping,
             controls: Controls::default(),
             questions: Mutex::default(),
             todo: Mutex::default(),

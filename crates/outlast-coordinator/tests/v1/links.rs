@@ -1,0 +1,97 @@
+//! Pings, actions, and a coordinator that restarts.
+
+use super::client::join;
+use super::common::*;
+use super::{start, submit, task};
+use outlast_coordinator::Coordinator;
+use outlast_wire::v2::body::Kind;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_link_on_which_nothing_arrives_after_a_ping_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ping = outlast_coordinator::PingConfig {
+        interval: Duration::from_millis(150),
+        timeout: Duration::from_millis(150),
+    };
+    let config = outlast_coordinator::Config { ping, ..config(dir.path()) };
+    let c = Coordinator::start(config).await.unwrap();
+    let gone = async |name: &str| {
+        let (_, worker) = get(&c, &format!("/api/v1/workers/{name}")).await;
+        (worker["state"] == "away").then(|| worker["gone_reason"].as_str().unwrap().to_owned())
+    };
+    let mut reads = join(c.local_addr(), "reads", json!({})).await;
+    let mut v2 = FakeWorker::join(&c, hello("v2", "s", 1), vec![]).await;
+    // One that reads answers pings by itself; one that does not, does not.
+    let silent = join(c.local_addr(), "silent", json!({})).await;
+    let reading = async {
+        tokio::select! {
+            _ = reads.hear() => panic!("nothing is said"),
+            _ = v2.receiver.next() => panic!("nothing is said to it either"),
+            () = tokio::time::sleep(Duration::from_millis(1_500)) => {}
+        }
+    };
+    reading.await;
+    assert_eq!(gone("reads").await, None);
+    assert_eq!(gone("v2").await, None);
+    assert!(gone("silent").await.unwrap().contains("0.15 s of a WebSocket ping"));
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_person_can_ask_something_of_a_worker() {
+    let (_dir, c) = start().await;
+    let act = async |name: &str, what: Value| {
+        post(&c, &format!("/api/v1/workers/{name}/actions"), &what).await
+    };
+    let reset = json!({ "type": "reset_connection_stats" });
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    assert_eq!(act("w", reset.clone()).await.0, 202);
+    let resend = json!({ "type": "resend_task_results", "task_ids": ["a", "b"] });
+    assert_eq!(act("w", resend.clone()).await.0, 202);
+    let told = w.beat(1, &[]).await["actions"].clone();
+    assert_eq!(told, json!([resend, reset]));
+    assert_eq!(w.beat(2, &[]).await.get("actions"), None, "it is asked once");
+    // Workers of protocol 2: the reset reaches them, the rest is needless.
+    let mut v2 = FakeWorker::join(&c, hello("v2", "s", 1), vec![]).await;
+    assert_eq!(act("v2", reset.clone()).await.0, 202);
+    assert!(matches!(v2.heard().await, Kind::ResetStats(_)));
+    assert_eq!(act("v2", json!({ "type": "sync_state" })).await.0, 409);
+    drop(v2);
+    for _ in 0..100 {
+        if get(&c, "/api/v1/workers/v2").await.1["state"] == "away" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(act("v2", reset.clone()).await.0, 202);
+    let mut v2 = FakeWorker::join(&c, hello("v2", "s", 2), vec![]).await;
+    assert!(matches!(v2.heard().await, Kind::ResetStats(_)), "asked while it was away");
+    assert_eq!(act("nobody", reset).await.0, 404);
+    assert_eq!(act("w", json!({ "type": "dance" })).await.0, 400);
+    let many = json!({ "type": "cancel_tasks", "task_ids": vec!["x"; 1_001] });
+    assert_eq!(act("w", many).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_restarted_coordinator_asks_for_what_it_may_have_missed() {
+    let (dir, c) = start().await;
+    submit(&c, "t", json!({})).await;
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    w.expect("task_assignment").await;
+    w.say(json!({ "type": "task_state", "task_id": "t", "state": { "a": 1 } })).await.unwrap();
+    w.expect("task_state_ack").await;
+    c.shutdown().await;
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    w.say(json!({ "type": "heartbeat", "sequence": 1, "active_tasks": ["t"] })).await.unwrap();
+    assert_eq!(w.expect_among("state_request").await["task_id"], "t");
+    assert_eq!(w.expect_among("checkpoint_request").await.get("checkpoint_id"), None);
+    // It goes on with what was known: merged, and newer.
+    w.say(json!({ "type": "task_state", "task_id": "t", "state": { "b": 2 } })).await.unwrap();
+    w.expect_among("task_state_ack").await;
+    let (_, state) = get(&c, "/api/v1/tasks/t/state").await;
+    assert_eq!((&state["state"], &state["version"]), (&json!({ "a": 1, "b": 2 }), &json!(2)));
+    assert_eq!(task(&c, "t").await["attempt"], 1, "its worker keeps it");
+}

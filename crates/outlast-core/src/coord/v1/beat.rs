@@ -1,0 +1,204 @@
+//! Heartbeats of v1 workers: what they name is what the worker has. What it does not name for a
+//! while is asked for, then sent again or lost; what it names and should not have is cancelled.
+
+use super::{AGAIN, Run};
+use crate::coord::tasks::End;
+use crate::coord::{ConnId, Coordinator, Lookup, Output};
+use crate::records::TaskState;
+use crate::scheduler::WorkerKey;
+use crate::{AttemptId, Now, TaskId};
+use outlast_wire::spec::Rerun;
+use outlast_wire::v1::{Action, ToWorker};
+use outlast_wire::v2::{Cause, ControlKind, StopReason};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Tasks named in one action.
+const NAMED: usize = 1_000;
+
+impl Coordinator {
+    pub(super) fn on_beat_v1(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: WorkerKey,
+        (response_to, active): (Value, Option<Vec<String>>),
+        look: &dyn Lookup,
+    ) {
+        let link = self.conns.get_mut(&conn).and_then(|c| c.v1.as_mut());
+        let first = link.is_some_and(|l| !std::mem::replace(&mut l.told, true));
+        let mut actions = Vec::new();
+        if let Some(active) = active {
+            let active: BTreeSet<TaskId> = active.iter().map(|t| t.as_str().into()).collect();
+            self.fleet.get_mut(key).beat.running = active.len().try_into().unwrap_or(u32::MAX);
+            let (mut foreign, mut stateless) = (Vec::new(), false);
+            for task in &active {
+                if self.is_here(now, key, task, look) {
+                    stateless |= self.steer(key, task, first);
+                } else {
+                    foreign.push(task.to_string());
+                }
+            }
+            let asked = self.look_for_missing(now, key, &active);
+            foreign.truncate(NAMED);
+            if !foreign.is_empty() {
+                actions.push(Action::CancelTasks(foreign));
+            }
+            if !asked.is_empty() {
+                actions.push(Action::ResendTaskResults(asked));
+            }
+            if first && stateless {
+                actions.push(Action::SyncState);
+            }
+        }
+        let member = self.fleet.get_mut(key);
+        actions.extend(std::mem::take(&mut member.actions));
+        if !member.ready {
+            member.ready = true;
+            self.fleet.offer(&mut self.scheduler, key);
+        }
+        self.fleet.reload(&mut self.scheduler, key);
+        self.settle_resync(now, conn, key);
+        // It tells of life at once; what it asks for rests on what was decided.
+        let beat = |actions| ToWorker::Heartbeat { response_to: response_to.clone(), actions };
+        if actions.is_empty() || self.is_synced() {
+            self.outputs.push_back(Output::SendV1(conn, beat(actions)));
+        } else {
+            self.outputs.push_back(Output::SendV1(conn, beat(Vec::new())));
+            self.tell_v1(conn, beat(actions));
+        }
+    }
+
+    /// Whether a task that the worker names is its own to run.
+    fn is_here(&mut self, now: Now, key: WorkerKey, name: &TaskId, look: &dyn Lookup) -> bool {
+        let current = |c: &Coordinator| {
+            let task = c.tasks.get(name)?;
+            task.is_current(key, task.epoch).then_some(task.epoch)
+        };
+        if current(self).is_none() {
+            let past = self.attempts_v1(key, name, look);
+            let newest = past.iter().rfind(|a| a.epoch > 0);
+            let Some(epoch) = newest.map(|a| a.epoch) else { return false };
+            let open = newest.is_some_and(|a| a.outcomes.is_empty());
+            let task = self.tasks.get(name);
+            let slots = task.map_or(1, |t| t.spec.slots);
+            let idle = task.is_some_and(|t| t.state == TaskState::Pending && t.epoch == epoch);
+            if !(idle && open) {
+                // It takes room until it is gone.
+                self.fleet.get_mut(key).hold(name.clone(), epoch, slots);
+                return false;
+            }
+            // Given up, but nobody else has it yet: it goes on where it is.
+            let id = AttemptId { task: name.clone(), epoch };
+            self.reconcile_one(now, key, &id, now.wall);
+        }
+        let Some(epoch) = current(self) else { return false };
+        self.note_start(now, name, epoch, now.wall);
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        session.saw(now, name, epoch);
+        true
+    }
+
+    /// What should become of a task that is there; whether its state is not known.
+    fn steer(&mut self, key: WorkerKey, name: &TaskId, first: bool) -> bool {
+        let Some(task) = self.tasks.get_mut(name) else { return false };
+        let (epoch, paused, cancelling) = (task.epoch, task.paused, task.cancelling);
+        let stateless = task.state_version.0 != epoch;
+        let wants = std::mem::take(&mut task.wants_checkpoint);
+        let wanted = task.v1.as_ref().and_then(|t| t.wanted.clone());
+        let member = self.fleet.get_mut(key);
+        let moved = task.is_misplaced(&member.row.name);
+        let Some(run) = member.v1.as_mut().and_then(|s| s.run(name, epoch)) else { return false };
+        let unlike = first && run.paused != Some(paused);
+        // Its data was on its way when the link or the coordinator went.
+        let lacks = first && run.fetching.is_none();
+        // Given by a former process of this coordinator, which may have missed something.
+        let inherited = first && run.sent == 0;
+        if cancelling || moved {
+            let reason = if cancelling { StopReason::StopCancelled } else { StopReason::StopMove };
+            self.send_stop(key, name, epoch, reason);
+            return false;
+        }
+        if unlike {
+            let kind = if paused { ControlKind::ControlPause } else { ControlKind::ControlResume };
+            self.send_control(key, name, epoch, kind);
+        }
+        if inherited && let Some(conn) = self.fleet.get(key).conn {
+            let task_id = Some(name.to_string());
+            self.tell_v1(conn, ToWorker::StateRequest { task_id });
+        }
+        if wants {
+            self.send_control(key, name, epoch, ControlKind::ControlCheckpoint);
+        } else if (lacks && wanted.is_some()) || inherited {
+            self.fetch_v1(key, name, epoch, wanted);
+        }
+        stateless
+    }
+
+    /// What the worker was given and does not name; the results to ask for.
+    fn look_for_missing(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        active: &BTreeSet<TaskId>,
+    ) -> Vec<String> {
+        let held: Vec<AttemptId> = self.fleet.get(key).attempts.keys().cloned().collect();
+        let (mut asked, mut lost) = (Vec::new(), Vec::new());
+        for id in held.into_iter().filter(|id| !active.contains(&id.task)) {
+            if !self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
+                self.fleet.get_mut(key).drop_attempt(&id);
+                continue;
+            }
+            let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+            let run = session.runs.entry(id.task.clone());
+            let run = run.or_insert_with(|| Run::new(id.epoch, now));
+            let (missed, given_up) = run.patience();
+            match run.asked {
+                Some(at) if now.mono >= at + given_up => lost.push(id),
+                None if now.mono >= run.since + missed && asked.len() < NAMED => {
+                    run.asked = Some(now.mono);
+                    asked.push(id.task.to_string());
+                }
+                _ => {}
+            }
+        }
+        for id in lost {
+            self.is_missing(now, key, &id);
+        }
+        self.forget_runs(key);
+        asked
+    }
+
+    /// The worker does not have it, and has no result of it.
+    fn is_missing(&mut self, now: Now, key: WorkerKey, id: &AttemptId) {
+        let Some(task) = self.tasks.get(&id.task) else { return };
+        let cancelling = task.cancelling;
+        let (once, started) = (task.spec.rerun == Rerun::Never, task.started_at.is_some());
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let run = session.run(&id.task, id.epoch);
+        let again = run.is_some_and(|r| !r.seen && r.sent < AGAIN) && !started && !once;
+        if cancelling {
+            self.fleet.get_mut(key).drop_attempt(id);
+            let end = End::without(TaskState::Cancelled, "cancelled", Cause::Cancelled);
+            self.end(now, &id.task, end);
+        } else if again {
+            self.assign_v1(now, key, std::slice::from_ref(&id.task));
+        } else {
+            self.fleet.get_mut(key).drop_attempt(id);
+            let name = self.fleet.get(key).row.name.clone();
+            let reason = format!("worker {name} does not have it any more, nor its result");
+            self.lose(now, &id.task, &reason, Cause::Lost, None);
+        }
+    }
+
+    /// Runs that are settled, or whose attempt is another worker's now.
+    pub(super) fn forget_runs(&mut self, key: WorkerKey) {
+        let member = self.fleet.get_mut(key);
+        let attempts = &member.attempts;
+        if let Some(session) = &mut member.v1 {
+            session.runs.retain(|task, run| {
+                attempts.contains_key(&AttemptId { task: task.clone(), epoch: run.epoch })
+            });
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! A v1 worker's link: welcome, registration, what is sent on it.
+
+use super::{PATIENCE, PREFIX, Run};
+use crate::coord::links::{LinkChange, Resync};
+use crate::coord::session::MAX_CAPABILITIES;
+use crate::coord::{ConnId, Coordinator, Lookup, Output};
+use crate::records::{CoordRecord, WorkerRow};
+use crate::recovery::{TaskRecovery, knobs};
+use crate::scheduler::WorkerKey;
+use crate::{Millis, Now, TaskId};
+use outlast_wire::spec::{MAX_TASK_ID, Run as What, check_task_id};
+use outlast_wire::v1::{Deed, FromWorker, MAX_CHECKPOINT, Restore, ToWorker};
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{self, ControlKind, LinkCause, StopReason};
+use outlast_wire::{Bytes, TaskSpec};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The most slots that such a worker may claim by its capability `slots`.
+const MAX_SLOTS: u64 = 1_000;
+
+/// What a link has beside what all links have.
+#[derive(Debug)]
+pub(in crate::coord) struct Link {
+    name: Arc<str>,
+    /// When it registered.
+    joined: Millis,
+    /// It has said what it has.
+    pub(super) told: bool,
+}
+
+/// Checks a worker id of the dialect.
+///
+/// # Errors
+/// What would be accepted.
+pub fn check_worker_id(id: &str) -> Result<(), String> {
+    check_task_id(id).map_err(|_| {
+        let shown: String = id.chars().take(MAX_TASK_ID).collect();
+        format!("worker id {shown:?} is not 1-{MAX_TASK_ID} of A-Z a-z 0-9 . _ : -")
+    })
+}
+
+impl Coordinator {
+    /// A link of the v1 dialect opened; the worker's id is that of its address.
+    pub fn on_open_v1(&mut self, now: Now, conn: ConnId, worker_id: &str) {
+        let link = Link { name: worker_id.into(), joined: now.mono, told: false };
+        self.insert_conn(now, conn, Some(Box::new(link)));
+        if let Err(reason) = check_worker_id(worker_id) {
+            return self.hang_up_v1(now, conn, reason);
+        }
+        let welcome = ToWorker::Welcome { worker_id: worker_id.into() };
+        self.outputs.push_back(Output::SendV1(conn, welcome));
+    }
+
+    /// Something arrived that is no message of the dialect: it is said, and the link stays.
+    pub fn on_malformed_v1(&mut self, now: Now, conn: ConnId, error: &str) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.heart.heard(now.mono);
+        self.counters.v1_malformed += 1;
+        self.tell_v1(conn, ToWorker::Error { message: error.into(), task_id: None });
+    }
+
+    /// The answer to an [`Output::Ping`] arrived.
+    pub fn on_pong(&mut self, now: Now, conn: ConnId, seq: u64) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.heart.heard(now.mono);
+        let (rtt, worker) = (state.heart.reply(seq, now.mono), state.worker);
+        if let (Some(rtt), Some(key)) = (rtt, worker) {
+            self.fleet.get_mut(key).beat.rtt_ms = rtt.try_into().unwrap_or(u32::MAX);
+        }
+    }
+
+    /// A message of the v1 dialect arrived. `blob` is where the driver put a checkpoint's data:
+    /// its manifest.
+    pub fn on_v1(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        message: FromWorker,
+        blob: Option<Bytes>,
+        look: &dyn Lookup,
+    ) {
+        let Some(state) = self.conns.get_mut(&conn).filter(|c| c.v1.is_some()) else { return };
+        state.heart.heard(now.mono);
+        if let FromWorker::Registration { capabilities } = message {
+            self.register(now, conn, Some(capabilities));
+            return self.schedule(now);
+        }
+        // What waited in a worker's queue while it was cut off may come before its registration.
+        let key = match state.worker {
+            Some(key) => Some(key),
+            None => self.register(now, conn, None),
+        };
+        let Some(key) = key else { return };
+        match message {
+            FromWorker::Registration { .. } => {}
+            FromWorker::Heartbeat { sequence, active_tasks } => {
+                self.on_beat_v1(now, conn, key, (sequence, active_tasks), look);
+            }
+            FromWorker::TaskResult { task_id, attempt, result, error } => {
+                let task: TaskId = task_id.as_str().into();
+                self.on_result_v1(now, key, &task, attempt, (result, error), look);
+                self.tell_v1(conn, ToWorker::ResultAck { task_id });
+            }
+            FromWorker::Done { task_id, what } => {
+                let task: TaskId = task_id.as_str().into();
+                match what {
+                    Deed::Cancelled => self.on_cancelled_v1(now, key, &task, look),
+                    Deed::Paused => self.on_paused_v1(now, key, &task, true),
+                    Deed::Resumed => self.on_paused_v1(now, key, &task, false),
+                }
+                self.tell_v1(conn, ToWorker::DoneAck { task_id, what });
+            }
+            FromWorker::TaskState { task_id, state } => {
+                self.on_state_v1(now, conn, key, task_id, state, look);
+            }
+            FromWorker::Checkpoint { task_id, checkpoint_id } => {
+                self.on_checkpoint_v1(now, conn, key, task_id, checkpoint_id, look);
+            }
+            FromWorker::CheckpointData { task_id, checkpoint_id, data } => {
+                let what = (task_id, checkpoint_id);
+                self.on_data_v1(now, conn, key, what, (blob, data.len()), look);
+            }
+            FromWorker::CheckpointError { task_id, error } => {
+                self.on_checkpoint_error_v1(now, key, &task_id.as_str().into(), &error);
+            }
+            FromWorker::StateError { task_id, error } => {
+                let what = format!("the worker has no state of it: {error}");
+                self.note_v1(now, key, &task_id.as_str().into(), &what);
+            }
+        }
+        self.schedule(now);
+    }
+
+    /// Makes the link its worker's session: the newest wins. Without capabilities only if the
+    /// worker is known.
+    fn register(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        capabilities: Option<Map<String, Value>>,
+    ) -> Option<WorkerKey> {
+        let state = self.conns.get(&conn)?;
+        let (name, mine) = (state.v1.as_ref()?.name.clone(), state.worker);
+        let store_id: Arc<str> = format!("{PREFIX}{name}").into();
+        let known = self.fleet.by_store(&store_id);
+        let old = known.map(|key| self.fleet.get(key).row.clone());
+        let capabilities = match (capabilities, &old) {
+            (Some(given), _) => given,
+            (None, Some(row)) => serde_json::from_str(&row.capabilities).unwrap_or_default(),
+            (None, None) => {
+                let message = "say registration first: this worker is not known here".into();
+                self.tell_v1(conn, ToWorker::Error { message, task_id: None });
+                return None;
+            }
+        };
+        let slots = capabilities.get("slots").and_then(Value::as_u64).unwrap_or(1);
+        let slots = slots.clamp(1, MAX_SLOTS) as u32;
+        let capabilities = Value::Object(capabilities).to_string();
+        if capabilities.len() > MAX_CAPABILITIES {
+            self.hang_up_v1(
+                now,
+                conn,
+                format!("more than {MAX_CAPABILITIES} bytes of capabilities"),
+            );
+            return None;
+        }
+        if mine.is_none() {
+            if let Err(reason) = self.take_name(now, &name, &store_id) {
+                self.hang_up_v1(now, conn, reason);
+                return None;
+            }
+            if let Err(after) = self.admission.ask(&store_id, now.mono) {
+                self.counters.postponed += 1;
+                self.postpone(now, conn, after);
+                return None;
+            }
+        }
+        let row = WorkerRow {
+            store_id,
+            name: name.clone(),
+            incarnation: 1,
+            connection: old.as_ref().map_or(1, |row| row.connection + u64::from(mine.is_none())),
+            slots,
+            prefetch: 0,
+            capabilities,
+            labels: Default::default(),
+            version: "v1".into(),
+            drained: old.is_some_and(|row| row.drained),
+        };
+        let key = match known {
+            Some(key) => {
+                self.fleet.replace(key, row);
+                key
+            }
+            None => self.fleet.load(row, &[], now.mono),
+        };
+        if mine.is_none() {
+            self.join(now, conn, key, known.is_none());
+        }
+        let worker = self.fleet.get(key).row.clone();
+        self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
+        self.fleet.offer(&mut self.scheduler, key);
+        self.tell_v1(conn, ToWorker::RegistrationAck { worker_id: name.to_string() });
+        Some(key)
+    }
+
+    /// The session's former link ends; what it was given is expected to be there.
+    fn join(&mut self, now: Now, conn: ConnId, key: WorkerKey, new: bool) {
+        if let Some(former) = self.fleet.get(key).conn {
+            let reason = "a newer connection of this worker took over";
+            self.drop_conn(now, former, LinkCause::LinkTakenOver, reason);
+            self.outputs.push_back(Output::Close(former, reason.into()));
+        }
+        let member = self.fleet.get_mut(key);
+        (member.conn, member.draining) = (Some(conn), false);
+        // It may have what was given up meanwhile, and says so first. A new one has nothing.
+        member.ready = new;
+        member.beat = v2::Heartbeat::default();
+        let held: Vec<_> = member.attempts.keys().cloned().collect();
+        let session = member.v1.get_or_insert_default();
+        for id in held {
+            let run = session.runs.entry(id.task).or_insert_with(|| Run::new(id.epoch, now));
+            (run.since, run.asked, run.fetching, run.back) = (now.mono, None, None, true);
+        }
+        self.counters.welcomed += 1;
+        self.tell(now, key, LinkChange::Connected(conn, None));
+        if let Some(state) = self.conns.get_mut(&conn) {
+            (state.worker, state.inventory) = (Some(key), None);
+            state.resync = Some(Resync::new(now.mono, None));
+            if let Some(link) = &mut state.v1 {
+                (link.joined, link.told) = (now.mono, false);
+            }
+            self.timers.insert((state.heart.next_wake(), crate::coord::Timer::Conn(conn)));
+        }
+    }
+
+    /// The name is this worker's, unless another one has it that is there.
+    fn take_name(&mut self, now: Now, name: &str, store_id: &str) -> Result<(), String> {
+        let Some(key) = self.fleet.by_name(name) else { return Ok(()) };
+        let other = self.fleet.get(key);
+        if *other.row.store_id == *store_id {
+            return Ok(());
+        }
+        if other.conn.is_some() || !other.attempts.is_empty() {
+            let what = if other.conn.is_some() { "is connected" } else { "still holds tasks" };
+            return Err(format!(
+                "the name {name} belongs to another worker that {what}; choose another name, or run \
+                 `outlast workers forget {name}` if that worker is gone for good"
+            ));
+        }
+        self.forget(now, key);
+        Ok(())
+    }
+
+    /// A worker that was known and has not said what it has gets new work all the same.
+    pub(in crate::coord) fn settle_v1(&mut self, now: Now, conn: ConnId) {
+        let Some(state) = self.conns.get(&conn) else { return };
+        let (Some(key), Some(link)) = (state.worker, &state.v1) else { return };
+        if now.mono >= link.joined + PATIENCE && !self.fleet.get(key).ready {
+            self.fleet.get_mut(key).ready = true;
+            self.fleet.offer(&mut self.scheduler, key);
+        }
+    }
+
+    fn hang_up_v1(&mut self, now: Now, conn: ConnId, reason: String) {
+        self.refuse(now, conn, v2::RefusedCode::RefusedIdentity, false, &reason);
+    }
+
+    /// Shown as soon as everything decided so far is durable.
+    pub(super) fn tell_v1(&mut self, conn: ConnId, message: ToWorker) {
+        self.effect(Output::SendV1(conn, message));
+    }
+
+    pub(in crate::coord) fn assign_v1(&mut self, now: Now, key: WorkerKey, ids: &[TaskId]) {
+        let Some(conn) = self.fleet.get(key).conn else { return };
+        for id in ids {
+            let Some(task) = self.tasks.get(id) else { continue };
+            let (epoch, paused) = (task.epoch, task.paused);
+            let (function, config) = match &task.recovery {
+                None if task.spec.is_plain() => config_of(&task.spec),
+                state => {
+                    let blank = TaskRecovery::default();
+                    let state = state.as_deref().unwrap_or(&blank);
+                    config_of(&knobs::effective(&task.spec, state))
+                }
+            };
+            let checkpoint = task.checkpoints.last().and_then(|c| restore(c));
+            let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+            let run = session.runs.entry(id.clone()).or_insert_with(|| Run::new(epoch, now));
+            if run.epoch != epoch {
+                *run = Run::new(epoch, now);
+            }
+            (run.since, run.asked, run.back) = (now.mono, None, false);
+            run.paused = Some(paused);
+            run.sent += 1;
+            let task_id = id.to_string();
+            let given =
+                ToWorker::TaskAssignment { task_id, config, attempt: epoch, function, checkpoint };
+            self.tell_v1(conn, given);
+        }
+    }
+}
+
+/// What a v1 worker is told of a task: the function, and its arguments. A command, for workers that
+/// run them, is told as it was submitted.
+fn config_of(spec: &TaskSpec) -> (String, Value) {
+    match &spec.run {
+        What::Call(call) => {
+            let config = match &call.args {
+                Value::Object(_) => call.args.clone(),
+                Value::Null => json!({}),
+                other => json!({ "args": other }),
+            };
+            (call.function.clone(), config)
+        }
+        _ => (String::new(), serde_json::from_slice(&spec.to_json()).unwrap_or_default()),
+    }
+}
+
+/// A checkpoint that a v1 worker can go on from: JSON, and not too large.
+fn restore(checkpoint: &v2::Checkpoint) -> Option<Restore> {
+    let meta: Value = serde_json::from_slice(&checkpoint.meta_json).ok()?;
+    if meta["user"]["codec"] != "json" || checkpoint.size > MAX_CHECKPOINT as u64 {
+        return None;
+    }
+    let name = meta["user"]["checkpoint_id"].as_str().map(ToOwned::to_owned);
+    let checkpoint_id = name.unwrap_or_else(|| checkpoint.id());
+    Some(Restore { checkpoint_id, manifest: checkpoint.manifest.clone() })
+}
+
+/// What a message of v2 is in v1.
+pub(in crate::coord) fn translate(kind: Kind) -> Vec<ToWorker> {
+    let each = |attempts: Vec<v2::AttemptRef>, make: fn(String) -> ToWorker| {
+        attempts.into_iter().map(|a| make(a.task_id)).collect()
+    };
+    match kind {
+        // It has no queue to give back from.
+        Kind::Stop(stop) if stop.reason() == StopReason::StopReturn => Vec::new(),
+        Kind::Stop(stop) => each(stop.attempts, |task_id| ToWorker::CancelTask { task_id }),
+        Kind::Control(control) => match control.kind() {
+            ControlKind::ControlPause => {
+                each(control.attempts, |task_id| ToWorker::PauseTask { task_id })
+            }
+            ControlKind::ControlResume => {
+                each(control.attempts, |task_id| ToWorker::ResumeTask { task_id })
+            }
+            ControlKind::ControlCheckpoint => each(control.attempts, |task_id| {
+                ToWorker::CheckpointRequest { task_id, checkpoint_id: None }
+            }),
+        },
+        Kind::Refused(refused) => {
+            vec![ToWorker::Error { message: refused.reason, task_id: None }]
+        }
+        Kind::BlobMissing(_) => {
+            let message = "the checkpoint's data was not kept; send it again".into();
+            vec![ToWorker::Error { message, task_id: None }]
+        }
+        _ => Vec::new(),
+    }
+}

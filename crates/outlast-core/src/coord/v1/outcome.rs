@@ -1,0 +1,200 @@
+//! Results of v1 workers: which attempt they belong to, and whether they were recorded before.
+//!
+//! A result names only its task. It belongs to the newest attempt of that task that the worker has
+//! by record and that has no outcome; unless it equals the outcome of an earlier one and nothing
+//! was heard of the newer: then it is that outcome, sent again. Where all have outcomes it is
+//! compared with them: an equal one has no effect, another one (of a thread that a cancel did not
+//! stop) is late, and judged as v2's late outcomes are. A worker that gives the assignment's
+//! `attempt` back leaves nothing to be guessed.
+
+use super::{OUTCOMES, Unsynced};
+use crate::coord::{Coordinator, Lookup, PastAttempt};
+use crate::scheduler::WorkerKey;
+use crate::{Epoch, Now, TaskId};
+use outlast_wire::Bytes;
+use outlast_wire::v1::{MAX_RESULT, TaskError};
+use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Whether two outcomes say the same.
+fn same(a: &TaskOutcome, b: &TaskOutcome) -> bool {
+    (a.kind, &a.value_json, &a.message) == (b.kind, &b.value_json, &b.message)
+}
+
+fn says(attempt: &PastAttempt, outcome: &TaskOutcome) -> bool {
+    attempt.outcomes.iter().any(|known| same(known, outcome))
+}
+
+impl Coordinator {
+    pub(super) fn on_result_v1(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        task: &TaskId,
+        attempt: Option<Epoch>,
+        (result, error): (Bytes, Option<TaskError>),
+        look: &dyn Lookup,
+    ) {
+        let mut outcome = TaskOutcome {
+            task_id: task.to_string(),
+            kind: OutcomeKind::OutcomeSucceeded.into(),
+            cause: Cause::Done.into(),
+            finished_at_ms: now.wall,
+            ..Default::default()
+        };
+        if let Some(TaskError { message, traceback }) = error {
+            let value = json!({ "message": message, "traceback": traceback });
+            outcome.kind = OutcomeKind::OutcomeFailed.into();
+            outcome.cause = Cause::Exit.into();
+            outcome.message = message.lines().next().unwrap_or_default().into();
+            outcome.value_json = value.to_string().into_bytes().into();
+        } else if result.len() > MAX_RESULT {
+            outcome.kind = OutcomeKind::OutcomeFailed.into();
+            outcome.cause = Cause::Exit.into();
+            let size = result.len();
+            outcome.message = format!(
+                "its result takes {size} bytes, the limit is {MAX_RESULT}; keep large results \
+                 elsewhere, or in a checkpoint"
+            );
+        } else {
+            outcome.value_json = result;
+        }
+        self.on_end_v1(now, key, task, attempt, outcome, look);
+    }
+
+    pub(super) fn on_cancelled_v1(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        task: &TaskId,
+        look: &dyn Lookup,
+    ) {
+        let name = &self.fleet.get(key).row.name;
+        // Nobody cancelled what a person moves: it is to go on elsewhere.
+        let known = self.tasks.get(task);
+        let moved = known
+            .is_some_and(|t| !t.cancelling && t.is_current(key, t.epoch) && t.is_misplaced(name));
+        let (kind, cause, message) = match moved {
+            true => (OutcomeKind::OutcomeInterrupted, Cause::Moved, "moved"),
+            false => (OutcomeKind::OutcomeCancelled, Cause::Cancelled, "cancelled"),
+        };
+        let outcome = TaskOutcome {
+            task_id: task.to_string(),
+            kind: kind.into(),
+            cause: cause.into(),
+            message: message.into(),
+            finished_at_ms: now.wall,
+            ..Default::default()
+        };
+        self.on_end_v1(now, key, task, None, outcome, look);
+    }
+
+    /// An attempt ended, if this was not heard before.
+    fn on_end_v1(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        task: &TaskId,
+        attempt: Option<Epoch>,
+        mut outcome: TaskOutcome,
+        look: &dyn Lookup,
+    ) {
+        let Some(epoch) = self.attempt_of(key, task, attempt, &outcome, look) else {
+            self.counters.repeated += 1;
+            return;
+        };
+        outcome.epoch = epoch;
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let given = session.run(task, epoch).map(|r| r.given);
+        let started = self.tasks.get(task).and_then(|t| t.started_at);
+        let started = started.filter(|_| given.is_some()).or(given);
+        outcome.started_at_ms = started.unwrap_or(now.wall).min(now.wall).max(1);
+        let worker = self.fleet.get(key).row.store_id.clone();
+        let known = Arc::new(outcome.clone());
+        self.unsynced_v1.push_back((
+            self.batch,
+            Unsynced::Outcome { worker: worker.clone(), task: task.clone(), epoch, outcome: known },
+        ));
+        if epoch == 0 {
+            let reason = "this worker was never given the task";
+            self.supersede(now, task, 0, reason, Arc::new(outcome), worker);
+        } else {
+            self.on_outcome(now, key, outcome, look);
+        }
+        self.forget_runs(key);
+        self.fleet.reload(&mut self.scheduler, key);
+    }
+
+    /// The attempt that an outcome belongs to, 0 if none; nothing if it was recorded before.
+    fn attempt_of(
+        &mut self,
+        key: WorkerKey,
+        task: &TaskId,
+        named: Option<Epoch>,
+        outcome: &TaskOutcome,
+        look: &dyn Lookup,
+    ) -> Option<Epoch> {
+        let current = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch));
+        let current = current.map(|t| t.epoch);
+        // The first attempt of all has nothing before it.
+        if current == Some(1) && named.is_none_or(|n| n == 1) {
+            return current;
+        }
+        let past = self.attempts_v1(key, task, look);
+        if let Some(named) = named
+            && (current == Some(named) || past.iter().any(|a| a.epoch == named && named > 0))
+        {
+            let known = past.iter().find(|a| a.epoch == named);
+            return known.is_none_or(|a| fresh(a, outcome)).then_some(named);
+        }
+        if let Some(epoch) = current {
+            let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+            let seen = session.run(task, epoch).is_some_and(|r| r.seen);
+            let again = past.iter().any(|a| a.epoch < epoch && a.epoch > 0 && says(a, outcome));
+            return (seen || !again).then_some(epoch);
+        }
+        let open = past.iter().rfind(|a| a.epoch > 0 && a.outcomes.is_empty());
+        if past.iter().any(|a| says(a, outcome)) {
+            return None;
+        }
+        let chosen = open.or_else(|| past.iter().rfind(|a| a.epoch > 0)).or(past.first());
+        match chosen {
+            Some(attempt) => fresh(attempt, outcome).then_some(attempt.epoch),
+            None => Some(0),
+        }
+    }
+
+    /// The attempts of a task that the worker was given, with what is not durable yet.
+    pub(super) fn attempts_v1(
+        &self,
+        key: WorkerKey,
+        task: &TaskId,
+        look: &dyn Lookup,
+    ) -> Vec<PastAttempt> {
+        let store = &self.fleet.get(key).row.store_id;
+        let mut past = look.attempts(task, store);
+        for (_, item) in &self.unsynced_v1 {
+            let Unsynced::Outcome { worker, task: of, epoch, outcome } = item else { continue };
+            if worker != store || of != task {
+                continue;
+            }
+            let at = match past.binary_search_by_key(epoch, |a| a.epoch) {
+                Ok(at) => at,
+                Err(at) => {
+                    past.insert(at, PastAttempt { epoch: *epoch, outcomes: Vec::new() });
+                    at
+                }
+            };
+            if !says(&past[at], outcome) {
+                past[at].outcomes.push(outcome.clone());
+            }
+        }
+        past
+    }
+}
+
+/// Whether this says something new of the attempt, within reason.
+fn fresh(attempt: &PastAttempt, outcome: &TaskOutcome) -> bool {
+    !says(attempt, outcome) && attempt.outcomes.len() < OUTCOMES
+}

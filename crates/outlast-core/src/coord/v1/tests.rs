@@ -1,0 +1,233 @@
+use super::*;
+use crate::coord::{
+    ConnId, CoordConfig, Coordinator, Lookup, Output, PastAttempt, Request, Submission,
+};
+use crate::records::{CoordRecord, CoordSnapshot, TaskRow, TaskState};
+use outlast_wire::spec::{Call, Rerun, Run as What};
+use outlast_wire::v1::{Deed, FromWorker, TaskError, ToWorker};
+use outlast_wire::v2::{Checkpoint, StateUpdate};
+use outlast_wire::{Bytes, TaskSpec};
+
+/// A coordinator whose records are its store.
+struct Rig {
+    c: Coordinator,
+    now: Millis,
+    records: Vec<CoordRecord>,
+    said: Vec<ToWorker>,
+}
+
+struct Look<'a>(&'a [CoordRecord]);
+
+impl Lookup for Look<'_> {
+    fn task(&self, _: &str) -> Option<TaskRow> {
+        None
+    }
+    fn has_blob(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn attempts(&self, id: &str, worker: &str) -> Vec<PastAttempt> {
+        let mut found: BTreeMap<Epoch, Vec<Arc<TaskOutcome>>> = BTreeMap::new();
+        for record in self.0 {
+            match record {
+                CoordRecord::Assigned { task, epoch, worker: of, .. }
+                    if **task == *id && **of == *worker =>
+                {
+                    found.entry(*epoch).or_default();
+                }
+                CoordRecord::Requeued { task, epoch, outcome: Some(o), .. }
+                | CoordRecord::Ended { task, epoch, outcome: Some(o), .. }
+                | CoordRecord::Superseded { task, epoch, outcome: o, .. }
+                    if **task == *id =>
+                {
+                    found.entry(*epoch).or_default().push(o.clone());
+                }
+                _ => {}
+            }
+        }
+        found.into_iter().map(|(epoch, outcomes)| PastAttempt { epoch, outcomes }).collect()
+    }
+    fn state(&self, _: &str) -> Option<StateUpdate> {
+        None
+    }
+    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
+        Vec::new()
+    }
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
+        let c = Coordinator::new(CoordConfig::default(), snapshot, Now::default());
+        Rig { c, now: 0, records: Vec::new(), said: Vec::new() }
+    }
+    fn at(&self) -> Now {
+        Now { mono: self.now, wall: self.now as i64 }
+    }
+    fn drain(&mut self, sync: bool) -> Vec<ToWorker> {
+        while let Some(output) = self.c.poll_output() {
+            match output {
+                Output::Persist(batch) => {
+                    self.records.extend(batch.records);
+                    if sync {
+                        self.c.on_persisted(batch.number);
+                    }
+                }
+                Output::SendV1(_, message) => self.said.push(message),
+                _ => {}
+            }
+        }
+        std::mem::take(&mut self.said)
+    }
+    fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
+        let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
+        edit(&mut spec);
+        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None, former: 0 };
+        self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
+        self.drain(true)
+    }
+    fn hear(&mut self, conn: ConnId, message: FromWorker) -> Vec<ToWorker> {
+        let known = self.records.clone();
+        let blob = Some(Bytes::from_static(b"m"));
+        self.c.on_v1(self.at(), conn, message, blob, &Look(&known));
+        self.drain(true)
+    }
+    fn join(&mut self, conn: ConnId) {
+        self.c.on_open_v1(self.at(), conn, "w");
+        self.hear(conn, FromWorker::Registration { capabilities: Map::new() });
+    }
+    fn beat(&mut self, conn: ConnId, active: &[&str]) -> Vec<ToWorker> {
+        let active_tasks = Some(active.iter().map(|t| (*t).to_owned()).collect());
+        self.hear(conn, FromWorker::Heartbeat { sequence: 1.into(), active_tasks })
+    }
+    fn fail(&mut self, conn: ConnId, attempt: Option<u64>) -> Vec<ToWorker> {
+        let error = TaskError { message: "boom".into(), traceback: String::new() };
+        let (task_id, result) = ("t".to_owned(), Bytes::new());
+        self.hear(conn, FromWorker::TaskResult { task_id, attempt, result, error: Some(error) })
+    }
+    /// Epochs whose outcome was recorded.
+    fn outcomes(&self) -> Vec<Epoch> {
+        let outcome = |r: &CoordRecord| match r {
+            CoordRecord::Requeued { epoch, outcome: Some(_), .. }
+            | CoordRecord::Ended { epoch, outcome: Some(_), .. }
+            | CoordRecord::Superseded { epoch, .. } => Some(*epoch),
+            _ => None,
+        };
+        self.records.iter().filter_map(outcome).collect()
+    }
+}
+
+fn attempts(said: &[ToWorker]) -> Vec<u64> {
+    let attempt = |m: &ToWorker| match m {
+        ToWorker::TaskAssignment { attempt, .. } => Some(*attempt),
+        _ => None,
+    };
+    said.iter().filter_map(attempt).collect()
+}
+
+/// The first attempt failed, the second was given out, and the link ended before either side knew
+/// what the other had heard.
+fn failed_once_and_given_again() -> Rig {
+    let mut rig = Rig::new();
+    rig.join(1);
+    let given = rig.submit("t", |s| s.retry_failures = true);
+    assert_eq!(attempts(&given), [1]);
+    assert_eq!(attempts(&rig.fail(1, None)), [2]);
+    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.drain(true);
+    rig.join(2);
+    rig
+}
+
+#[test]
+fn a_failure_sent_again_is_not_the_next_attempts() {
+    let mut rig = failed_once_and_given_again();
+    let said = rig.fail(2, None);
+    assert!(matches!(said[..], [ToWorker::ResultAck { .. }]), "{said:?}");
+    assert_eq!(rig.outcomes(), [1]);
+    // The second attempt never arrived: it is sent again, and fails the same way.
+    rig.beat(2, &[]);
+    rig.now += 600;
+    assert_eq!(attempts(&rig.beat(2, &[])), [2]);
+    rig.beat(2, &["t"]);
+    rig.fail(2, None);
+    assert_eq!(rig.outcomes(), [1, 2]);
+}
+
+#[test]
+fn the_same_failure_of_an_attempt_that_was_heard_of_counts() {
+    let mut rig = failed_once_and_given_again();
+    rig.beat(2, &["t"]);
+    rig.fail(2, None);
+    assert_eq!(rig.outcomes(), [1, 2]);
+}
+
+#[test]
+fn a_worker_that_gives_the_attempt_back_leaves_nothing_to_be_guessed() {
+    let mut rig = failed_once_and_given_again();
+    rig.fail(2, Some(1));
+    assert_eq!(rig.outcomes(), [1]);
+    rig.fail(2, Some(2));
+    rig.fail(2, Some(2));
+    rig.fail(2, Some(1));
+    assert_eq!(rig.outcomes(), [1, 2]);
+    // One that it was never given is judged as if it named none: here the third, not heard of.
+    rig.fail(2, Some(77));
+    assert_eq!(rig.outcomes(), [1, 2]);
+}
+
+#[test]
+fn what_must_not_run_twice_is_never_sent_twice() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    let given = rig.submit("t", |s| s.rerun = Rerun::Never);
+    assert_eq!(attempts(&given), [1]);
+    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.join(2);
+    rig.beat(2, &[]);
+    rig.now += 4_000;
+    assert_eq!(attempts(&rig.beat(2, &[])), [] as [u64; 0]);
+    let ended = rig.records.iter().any(|r| {
+        matches!(r, CoordRecord::Ended { state: TaskState::Failed, reason, .. }
+            if reason.contains("must not run twice"))
+    });
+    assert!(ended, "{:?}", rig.records);
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_synced() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |_| {});
+    let known = rig.records.clone();
+    for _ in 0..2 {
+        let result = FromWorker::TaskResult {
+            task_id: "t".into(),
+            attempt: None,
+            result: Bytes::from_static(b"{}"),
+            error: None,
+        };
+        // Sent again while the first is not durable: no lookup finds it yet.
+        rig.c.on_v1(rig.at(), 1, result, None, &Look(&known));
+        assert_eq!(rig.drain(false), []);
+    }
+    rig.c.on_persisted(u64::MAX / 2);
+    let acks = rig.drain(false);
+    assert!(matches!(acks[..], [ToWorker::ResultAck { .. }, ToWorker::ResultAck { .. }]));
+    assert_eq!(rig.outcomes(), [1]);
+}
+
+#[test]
+fn checkpoints_and_deeds_have_one_effect_however_often_they_are_said() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |_| {});
+    for id in ["a", "b", "a", "b"] {
+        let (task_id, checkpoint_id) = ("t".into(), id.into());
+        let data = Bytes::from_static(b"{}");
+        rig.hear(1, FromWorker::CheckpointData { task_id, checkpoint_id, data });
+        rig.hear(1, FromWorker::Done { task_id: "t".into(), what: Deed::Paused });
+    }
+    let count = |f: fn(&CoordRecord) -> bool| rig.records.iter().filter(|r| f(r)).count();
+    assert_eq!(count(|r| matches!(r, CoordRecord::Checkpoint { .. })), 2);
+    assert_eq!(count(|r| matches!(r, CoordRecord::Noted { .. })), 1);
+}

@@ -1,0 +1,289 @@
+//! What tasks at v1 workers tell on the way: states, which are merged here, and checkpoints, whose
+//! data is fetched as soon as their worker tells of them.
+
+use super::Unsynced;
+use crate::coord::{ConnId, Coordinator, Lookup};
+use crate::scheduler::WorkerKey;
+use crate::worker::MAX_STATE;
+use crate::{Epoch, Now, TaskId};
+use outlast_wire::Bytes;
+use outlast_wire::v1::{MAX_CHECKPOINT, ToWorker};
+use outlast_wire::v2::{Checkpoint, StateUpdate};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The longest remark of a worker that is kept, in characters.
+const MAX_NOTE: usize = 500;
+
+type Known = BTreeMap<String, (Epoch, u64)>;
+
+impl Coordinator {
+    /// The current attempt of this task, if it is the worker's: it said something of it.
+    fn heard_of(&mut self, now: Now, key: WorkerKey, task: &TaskId) -> Option<Epoch> {
+        let epoch = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch))?.epoch;
+        self.note_start(now, task, epoch, now.wall);
+        self.fleet.get_mut(key).v1.get_or_insert_default().saw(now, task, epoch);
+        Some(epoch)
+    }
+
+    pub(super) fn on_state_v1(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: WorkerKey,
+        task_id: String,
+        patch: Map<String, Value>,
+        look: &dyn Lookup,
+    ) {
+        let task: TaskId = task_id.as_str().into();
+        // What an attempt that is not current says now says nothing of the one that is.
+        if let Some(epoch) = self.heard_of(now, key, &task)
+            && let Err(message) = self.merge(now, &task, epoch, patch, look)
+        {
+            return self.tell_v1(conn, ToWorker::Error { message, task_id: Some(task_id) });
+        }
+        self.tell_v1(conn, ToWorker::StateAck { task_id });
+    }
+
+    fn merge(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        epoch: Epoch,
+        patch: Map<String, Value>,
+        look: &dyn Lookup,
+    ) -> Result<(), String> {
+        let Some(task) = self.tasks.get_mut(id) else { return Ok(()) };
+        let (of, version) = task.state_version;
+        let told = task.v1.get_or_insert_default();
+        let known = match &told.state {
+            Some((at, known)) if *at == epoch => known.clone(),
+            _ if of == epoch => {
+                let stored = look.state(id).filter(|s| s.epoch == epoch);
+                let known = stored.and_then(|s| serde_json::from_slice(&s.state_json).ok());
+                known.unwrap_or_default()
+            }
+            _ => Map::new(),
+        };
+        let mut merged = known.clone();
+        for (name, value) in patch {
+            match value {
+                Value::Null => drop(merged.remove(&name)),
+                value => drop(merged.insert(name, value)),
+            }
+        }
+        let state_json = Value::Object(merged.clone()).to_string().into_bytes();
+        if state_json.len() > MAX_STATE {
+            let size = state_json.len();
+            return Err(format!(
+                "the state of task {id} would take {size} bytes; the limit is {MAX_STATE}"
+            ));
+        }
+        if merged == known && of == epoch {
+            self.counters.repeated += 1;
+            return Ok(());
+        }
+        let progress = merged.get("progress").and_then(Value::as_f64);
+        let progress = progress.filter(|p| (0.0..=1.0).contains(p));
+        told.state = Some((epoch, merged));
+        let update = StateUpdate {
+            task_id: id.to_string(),
+            epoch,
+            version: if of == epoch { version + 1 } else { 1 },
+            state_json: state_json.into(),
+            progress: progress.unwrap_or_default(),
+            has_progress: progress.is_some(),
+            at_ms: now.wall,
+        };
+        self.on_state(update, look);
+        Ok(())
+    }
+
+    /// The worker has one. Its data makes it worth something: it is asked for.
+    pub(super) fn on_checkpoint_v1(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: WorkerKey,
+        task_id: String,
+        checkpoint_id: String,
+        look: &dyn Lookup,
+    ) {
+        let task: TaskId = task_id.as_str().into();
+        if let Some(epoch) = self.heard_of(now, key, &task)
+            && !self.checkpoints_v1(&task, look).contains_key(&checkpoint_id)
+        {
+            if let Some(task) = self.tasks.get_mut(&task) {
+                task.v1.get_or_insert_default().wanted = Some(checkpoint_id.clone());
+            }
+            self.fetch_v1(key, &task, epoch, Some(checkpoint_id.clone()));
+        }
+        self.tell_v1(conn, ToWorker::CheckpointAck { task_id, checkpoint_id });
+    }
+
+    /// Asks for a checkpoint's data, unless one of the task is on its way.
+    pub(super) fn fetch_v1(
+        &mut self,
+        key: WorkerKey,
+        task: &TaskId,
+        epoch: Epoch,
+        name: Option<String>,
+    ) {
+        let member = self.fleet.get_mut(key);
+        let Some(conn) = member.conn else { return };
+        let Some(run) = member.v1.as_mut().and_then(|s| s.run(task, epoch)) else { return };
+        if run.fetching.is_some() {
+            return;
+        }
+        run.fetching.clone_from(&name);
+        let task_id = task.to_string();
+        self.tell_v1(conn, ToWorker::CheckpointRequest { task_id, checkpoint_id: name });
+    }
+
+    /// What is on its way has arrived, or never will: the newest that was told of meanwhile is
+    /// asked for.
+    fn fetched(&mut self, key: WorkerKey, task: &TaskId, name: Option<&str>) {
+        let Some(known) = self.tasks.get_mut(task) else { return };
+        let epoch = known.epoch;
+        let told = known.v1.get_or_insert_default();
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let Some(run) = session.run(task, epoch) else { return };
+        let was = run.fetching.take();
+        let done = name.map(ToOwned::to_owned).or(was);
+        if told.wanted == done {
+            told.wanted = None;
+        }
+        let next = told.wanted.clone();
+        if next.is_some() {
+            self.fetch_v1(key, task, epoch, next);
+        }
+    }
+
+    pub(super) fn on_data_v1(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: WorkerKey,
+        (task_id, checkpoint_id): (String, String),
+        (blob, size): (Option<Bytes>, usize),
+        look: &dyn Lookup,
+    ) {
+        let task: TaskId = task_id.as_str().into();
+        let fail = |message: String| ToWorker::Error { message, task_id: Some(task.to_string()) };
+        let current = self.heard_of(now, key, &task);
+        if size > MAX_CHECKPOINT {
+            let what = format!(
+                "checkpoint {checkpoint_id} takes {size} bytes; the limit of this dialect is \
+                 {MAX_CHECKPOINT}"
+            );
+            if let Some(epoch) = current {
+                self.note(now, &task, epoch, what.clone());
+            }
+            self.fetched(key, &task, Some(&checkpoint_id));
+            return self.tell_v1(conn, fail(what));
+        }
+        let newest = || self.attempts_v1(key, &task, look).last().map(|a| a.epoch);
+        let Some(epoch) = current.or_else(newest).filter(|e| *e > 0) else {
+            let what = format!("task {task} was never given to this worker");
+            return self.tell_v1(conn, fail(what));
+        };
+        let mut known = self.checkpoints_v1(&task, look);
+        if known.contains_key(&checkpoint_id) {
+            self.counters.repeated += 1;
+        } else {
+            let Some(manifest) = blob else {
+                let what = format!("checkpoint {checkpoint_id} was not kept; send it again later");
+                return self.tell_v1(conn, fail(what));
+            };
+            let last = known.values().filter(|(e, _)| *e == epoch).map(|(_, n)| *n).max();
+            let place = (epoch, last.unwrap_or(0) + 1);
+            let user = json!({ "codec": "json", "checkpoint_id": checkpoint_id });
+            let meta = json!({ "kind": "raw", "name": "data", "user": user });
+            let checkpoint = Checkpoint {
+                task_id: task_id.clone(),
+                epoch,
+                number: place.1,
+                manifest,
+                size: size as u64,
+                created_at_ms: now.wall,
+                meta_json: meta.to_string().into_bytes().into(),
+                ..Default::default()
+            };
+            if !self.on_checkpoint(now, conn, key, checkpoint, look) {
+                return;
+            }
+            let name = checkpoint_id.clone();
+            let item = Unsynced::Checkpoint { task: task.clone(), name, place };
+            self.unsynced_v1.push_back((self.batch, item));
+            known.insert(checkpoint_id.clone(), place);
+            if let Some(task) = self.tasks.get_mut(&task) {
+                task.v1.get_or_insert_default().checkpoints = Some(known);
+            }
+        }
+        self.fetched(key, &task, Some(&checkpoint_id));
+        self.tell_v1(conn, ToWorker::CheckpointDataAck { task_id, checkpoint_id });
+    }
+
+    /// The checkpoints of a task that came by this dialect, by their worker's name for them.
+    fn checkpoints_v1(&mut self, id: &TaskId, look: &dyn Lookup) -> Known {
+        if let Some(known) = self.tasks.get(id).and_then(|t| t.v1.as_ref()?.checkpoints.clone()) {
+            return known;
+        }
+        let mut known = Known::new();
+        for checkpoint in look.checkpoints(id) {
+            let meta: Option<Value> = serde_json::from_slice(&checkpoint.meta_json).ok();
+            let name = meta.as_ref().and_then(|m| m["user"]["checkpoint_id"].as_str());
+            // One that did not come by it still takes its number.
+            let name = name.map_or_else(|| checkpoint.id(), ToOwned::to_owned);
+            known.insert(name, (checkpoint.epoch, checkpoint.number));
+        }
+        for (_, item) in &self.unsynced_v1 {
+            if let Unsynced::Checkpoint { task, name, place } = item
+                && task == id
+            {
+                known.insert(name.clone(), *place);
+            }
+        }
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.v1.get_or_insert_default().checkpoints = Some(known.clone());
+        }
+        known
+    }
+
+    pub(super) fn on_checkpoint_error_v1(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        task: &TaskId,
+        error: &str,
+    ) {
+        if let Some(epoch) = self.heard_of(now, key, task) {
+            let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+            let asked = session
+                .run(task, epoch)
+                .is_some_and(|r| std::mem::take(&mut r.asked_checkpoint) || r.fetching.is_some());
+            if asked {
+                self.note_v1(now, key, task, &format!("its worker gave no checkpoint: {error}"));
+            }
+        }
+        self.fetched(key, task, None);
+    }
+
+    pub(super) fn on_paused_v1(&mut self, now: Now, key: WorkerKey, task: &TaskId, on: bool) {
+        let Some(epoch) = self.heard_of(now, key, task) else { return };
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let Some(run) = session.run(task, epoch) else { return };
+        let before = run.paused.replace(on);
+        if before.unwrap_or(false) != on {
+            self.note(now, task, epoch, if on { "paused" } else { "goes on" }.into());
+        }
+    }
+
+    /// Puts a remark into the history of a task that the worker has.
+    pub(super) fn note_v1(&mut self, now: Now, key: WorkerKey, task: &TaskId, what: &str) {
+        if let Some(epoch) = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch)) {
+            let epoch = epoch.epoch;
+            self.note(now, task, epoch, what.chars().take(MAX_NOTE).collect());
+        }
+    }
+}

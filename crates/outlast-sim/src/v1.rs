@@ -1,0 +1,428 @@
+//! Workers of the v1 dialect: what the replaced system's client does, with its memory only. Their
+//! links are cut, swallow, and repeat; their processes forget everything.
+
+use crate::Bug;
+use crate::runs::Look;
+use crate::world::{Event, World};
+use outlast_core::{AttemptId, TaskId};
+use outlast_wire::Bytes;
+use outlast_wire::v1::{FromWorker, ToWorker, parse};
+use outlast_wire::v2::LinkCause;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Between a worker's heartbeats, and until silence makes it dial again, in virtual milliseconds.
+const BEAT: (u64, u64) = (5_000, 15_000);
+
+/// What happens to such workers.
+pub(crate) enum V1Event {
+    /// (link, text)
+    Up(u64, String),
+    Down(u64, Box<ToWorker>),
+    /// (link, the coordinator learns it)
+    Closed(u64, bool),
+    Pong(u64, u64),
+    /// (worker, its life)
+    Dial(usize, u32),
+    /// (worker, link)
+    Beat(usize, u64),
+    /// Of the run with this number.
+    Ends(usize, u32, u64),
+    Tells(usize, u32, u64),
+    Start(usize),
+    Strike,
+}
+
+pub(crate) struct V1Link {
+    peer: usize,
+    life: u32,
+    open: bool,
+    mute_up: bool,
+    mute_down: bool,
+    last_up: u64,
+    last_down: u64,
+}
+
+pub(crate) struct Run {
+    pub number: u64,
+    pub epoch: u64,
+    /// It gives the attempt's number back.
+    pub checkpoints: u64,
+}
+
+pub(crate) struct V1Peer {
+    pub name: String,
+    pub store: Arc<str>,
+    /// Gives `attempt` back with results.
+    pub echoes: bool,
+    pub alive: bool,
+    pub life: u32,
+    pub link: Option<u64>,
+    pub heard: u64,
+    pub refused_until: u64,
+    pub active: BTreeMap<TaskId, Run>,
+    /// Results that were not acknowledged.
+    pub results: BTreeMap<TaskId, Value>,
+    /// The newest checkpoint of each task.
+    pub saved: BTreeMap<TaskId, String>,
+    /// Runs that were cancelled, and whose threads go on.
+    pub zombies: BTreeMap<u64, (TaskId, u64)>,
+}
+
+/// All of them, with randomness of their own: other choices stay as they are without them.
+pub(crate) struct V1World {
+    pub rng: SmallRng,
+    pub peers: Vec<V1Peer>,
+    pub links: BTreeMap<u64, V1Link>,
+    pub numbers: u64,
+}
+
+impl V1World {
+    pub fn new(seed: u64) -> V1World {
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5EED_0001);
+        let count = if seed.is_multiple_of(2) { rng.random_range(1..=2) } else { 0 };
+        let peer = |n: usize, rng: &mut SmallRng| V1Peer {
+            name: format!("v{n}"),
+            store: format!("v1:v{n}").into(),
+            echoes: rng.random_bool(0.3),
+            alive: true,
+            life: 0,
+            link: None,
+            heard: 0,
+            refused_until: 0,
+            active: BTreeMap::new(),
+            results: BTreeMap::new(),
+            saved: BTreeMap::new(),
+            zombies: BTreeMap::new(),
+        };
+        let peers = (0..count).map(|n| peer(n, &mut rng)).collect();
+        V1World { rng, peers, links: BTreeMap::new(), numbers: 0 }
+    }
+    pub fn idle(&self) -> bool {
+        self.peers.iter().all(|p| p.active.is_empty() && p.results.is_empty())
+    }
+}
+
+impl World {
+    pub fn later(&mut self, after: u64, event: V1Event) {
+        self.at(self.now + after, Event::V1(event));
+    }
+
+    pub fn start_v1(&mut self) {
+        for j in 0..self.v1.peers.len() {
+            self.later(10, V1Event::Dial(j, 0));
+        }
+        if !self.v1.peers.is_empty() {
+            self.later(1_000, V1Event::Strike);
+        }
+    }
+
+    pub fn on_v1_event(&mut self, event: V1Event) {
+        match event {
+            V1Event::Up(link, text) => self.v1_arrives(link, &text),
+            V1Event::Pong(link, seq)
+                if self.v1.links.get(&link).is_some_and(|l| l.life == self.coord.life) =>
+            {
+                self.feed_coord(|core, now| core.on_pong(now, link, seq));
+            }
+            V1Event::Down(link, message) => {
+                if let Some(j) = self.v1.peers.iter().position(|p| p.link == Some(link)) {
+                    self.v1.peers[j].heard = self.now;
+                    self.v1_hears(j, *message);
+                }
+            }
+            V1Event::Closed(link, true) => {
+                self.v1.links.remove(&link);
+                let cause = LinkCause::LinkClosed;
+                self.feed_coord(|core, now| core.on_close(now, link, cause, "the link ended"));
+            }
+            V1Event::Closed(link, false) => {
+                if let Some(j) = self.v1.peers.iter().position(|p| p.link == Some(link)) {
+                    self.v1_lost(j);
+                }
+            }
+            V1Event::Dial(j, life) if self.v1_lives(j, life) => self.v1_dials(j),
+            V1Event::Beat(j, link) if self.v1.peers[j].link == Some(link) => {
+                if self.now >= self.v1.peers[j].heard + BEAT.1 {
+                    self.v1_hangs_up(j);
+                } else {
+                    self.v1_beats(j);
+                    self.later(BEAT.0, V1Event::Beat(j, link));
+                }
+            }
+            V1Event::Ends(j, life, run) if self.v1_lives(j, life) => self.v1_ends(j, run),
+            V1Event::Tells(j, life, run) if self.v1_lives(j, life) => self.v1_tells(j, run),
+            V1Event::Start(j) if !self.v1.peers[j].alive => {
+                self.v1.peers[j].alive = true;
+                let life = self.v1.peers[j].life;
+                self.later(1, V1Event::Dial(j, life));
+            }
+            V1Event::Strike if !self.healed => self.v1_strike(),
+            _ => {}
+        }
+    }
+
+    fn v1_lives(&self, j: usize, life: u32) -> bool {
+        self.v1.peers[j].alive && self.v1.peers[j].life == life
+    }
+
+    fn v1_dials(&mut self, j: usize) {
+        let life = self.v1.peers[j].life;
+        if self.v1.peers[j].link.is_some() || !self.v1.peers[j].alive {
+            return;
+        }
+        if self.v1.peers[j].refused_until > self.now || self.coord.machine.is_none() {
+            let after = self.v1.rng.random_range(500..4_000);
+            return self.later(after, V1Event::Dial(j, life));
+        }
+        self.last_link += 1;
+        let link = self.last_link;
+        let now = self.now;
+        let new = V1Link {
+            peer: j,
+            life: self.coord.life,
+            open: false,
+            mute_up: false,
+            mute_down: false,
+            last_up: now,
+            last_down: now,
+        };
+        self.v1.links.insert(link, new);
+        (self.v1.peers[j].link, self.v1.peers[j].heard) = (Some(link), now);
+        self.say(|| format!("v1 worker {j} dials on link {link}"));
+        self.v1_resumes(j);
+        self.later(BEAT.0, V1Event::Beat(j, link));
+    }
+
+    /// Registration, results, states, a heartbeat; in another order, or twice, now and then.
+    fn v1_resumes(&mut self, j: usize) {
+        let mut all = vec![json!({ "type": "registration", "capabilities": { "slots": 2 } })];
+        all.extend(self.v1.peers[j].results.values().cloned());
+        for task in self.v1.peers[j].active.keys() {
+            all.push(json!({ "type": "task_state", "task_id": &**task, "state": { "back": 1 } }));
+        }
+        if self.v1.rng.random_bool(0.3) {
+            all.extend(self.v1.peers[j].results.values().cloned().collect::<Vec<_>>());
+        }
+        if self.v1.rng.random_bool(0.2) {
+            all.shuffle(&mut self.v1.rng);
+        }
+        for message in all {
+            self.v1_says(j, &message);
+        }
+        if self.v1.rng.random_bool(0.7) {
+            self.v1_beats(j);
+        }
+    }
+
+    fn v1_beats(&mut self, j: usize) {
+        let active: Vec<&str> = self.v1.peers[j].active.keys().map(|t| &**t).collect();
+        let beat = json!({ "type": "heartbeat", "sequence": self.now, "active_tasks": active });
+        self.v1_says(j, &beat);
+    }
+
+    pub fn v1_says(&mut self, j: usize, message: &Value) {
+        let Some(link) = self.v1.peers[j].link else { return };
+        let late = self.v1.rng.random_range(0..=self.latency);
+        let now = self.now;
+        let Some(l) = self.v1.links.get_mut(&link).filter(|l| !l.mute_up) else { return };
+        l.last_up = l.last_up.max(now + late);
+        let (at, text) = (l.last_up, message.to_string());
+        self.at(at, Event::V1(V1Event::Up(link, text)));
+    }
+
+    fn v1_arrives(&mut self, link: u64, text: &str) {
+        let life = self.coord.life;
+        let Some(state) = self.v1.links.get_mut(&link).filter(|l| l.life == life) else { return };
+        let name = self.v1.peers[state.peer].name.clone();
+        let peer = state.peer;
+        if !std::mem::replace(&mut state.open, true) {
+            self.feed_coord(|core, now| core.on_open_v1(now, link, &name));
+        }
+        let message = match parse(text, &name) {
+            Ok(message) => message,
+            Err(error) => {
+                self.oracle.wrong.get_or_insert(format!("v1: {text}: {error}"));
+                return;
+            }
+        };
+        if self.bug == Some(Bug::V1AcksAtOnce)
+            && let FromWorker::TaskResult { task_id, .. } = &message
+        {
+            let ack = ToWorker::ResultAck { task_id: task_id.clone() };
+            self.v1_sends(link, ack);
+        }
+        let mut blob = None;
+        if let FromWorker::CheckpointData { task_id, checkpoint_id, .. } = &message {
+            let manifest = format!("{task_id}/{checkpoint_id}/{peer}").into_bytes();
+            self.blobs.insert(manifest.clone(), self.now);
+            blob = Some(Bytes::from(manifest));
+        }
+        let (at, now) = (self.coord.now(self.now), self.now);
+        let forgets = self.bug == Some(Bug::V1ForgetsOutcomes);
+        let Some(core) = &mut self.coord.machine else { return };
+        let blobs = RefCell::new(&mut self.blobs);
+        let look = Look { store: &self.coord.store, blobs, now, forgets };
+        core.on_v1(at, link, message, blob, &look);
+        self.pump_coord();
+    }
+
+    /// The coordinator sends on a link of this dialect; whether it is one.
+    pub fn v1_sends(&mut self, link: u64, message: ToWorker) {
+        let Some(l) = self.v1.links.get(&link) else { return };
+        let store = self.v1.peers[l.peer].store.clone();
+        match &message {
+            ToWorker::ResultAck { task_id } => {
+                let known = self.coord.store.attempts(task_id, &store);
+                // Of a task that was removed meanwhile nothing is left.
+                let removed = self.coord.store.former(task_id) > 0;
+                if known.iter().all(|a| a.outcomes.is_empty()) && !removed {
+                    let text = format!("I2: {store} was told that a result of {task_id} is kept");
+                    self.oracle.wrong.get_or_insert(text);
+                }
+            }
+            ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
+                let (_, kept) = self.coord.store.committed_told(task_id);
+                let named = format!("\"{checkpoint_id}\"");
+                if !kept.iter().any(|c| String::from_utf8_lossy(&c.meta_json).contains(&named)) {
+                    let text = format!("I4: {checkpoint_id} of {task_id} was acknowledged early");
+                    self.oracle.wrong.get_or_insert(text);
+                }
+            }
+            ToWorker::TaskAssignment { task_id, attempt, checkpoint, .. } => {
+                self.say(|| format!("link {link} assigns {task_id}.{attempt} to {store}"));
+                let task = task_id.as_str().into();
+                self.oracle.assignment(AttemptId { task, epoch: *attempt });
+                if let Some(from) = checkpoint {
+                    let c = self.coord.store.checkpoints(task_id);
+                    let c = c.into_iter().map(|(c, _)| c).find(|c| c.manifest == from.manifest);
+                    if let Some(c) = c {
+                        self.oracle.goes_on_from(&c, &self.coord.store, &self.blobs);
+                    }
+                }
+            }
+            _ => {}
+        }
+        let late = self.v1.rng.random_range(0..=self.latency);
+        let now = self.now;
+        let Some(l) = self.v1.links.get_mut(&link).filter(|l| !l.mute_down) else { return };
+        l.last_down = l.last_down.max(now + late);
+        let at = l.last_down;
+        self.at(at, Event::V1(V1Event::Down(link, Box::new(message))));
+    }
+
+    pub fn v1_pings(&mut self, link: u64, seq: u64) {
+        let round = 2 * self.latency;
+        let Some(l) = self.v1.links.get(&link) else { return };
+        if !l.mute_down && !l.mute_up {
+            self.later(round, V1Event::Pong(link, seq));
+        }
+    }
+
+    /// The coordinator closes a link of this dialect; whether it is one.
+    pub fn v1_closes(&mut self, link: u64) -> bool {
+        let Some(l) = self.v1.links.get_mut(&link) else { return false };
+        let (muted, at) = (l.mute_down, l.last_down);
+        l.life = 0;
+        if !muted {
+            self.at(at, Event::V1(V1Event::Closed(link, false)));
+        }
+        true
+    }
+
+    fn v1_breaks(&mut self, link: u64) {
+        let Some(l) = self.v1.links.get_mut(&link) else { return };
+        (l.mute_up, l.mute_down) = (true, true);
+        let after = self.latency;
+        self.later(after, V1Event::Closed(link, false));
+        self.later(after, V1Event::Closed(link, true));
+    }
+
+    /// The coordinator's process is gone: so are its links.
+    pub fn v1_orphaned(&mut self) {
+        for link in self.v1.links.keys().copied().collect::<Vec<_>>() {
+            self.v1_breaks(link);
+        }
+    }
+
+    fn v1_lost(&mut self, j: usize) {
+        let life = self.v1.peers[j].life;
+        self.v1.peers[j].link = None;
+        let after = self.v1.rng.random_range(100..3_000);
+        self.later(after, V1Event::Dial(j, life));
+    }
+
+    fn v1_hangs_up(&mut self, j: usize) {
+        if let Some(link) = self.v1.peers[j].link {
+            let at = self.latency;
+            if self.v1.links.get(&link).is_some_and(|l| !l.mute_up) {
+                self.later(at, V1Event::Closed(link, true));
+            }
+        }
+        self.v1_lost(j);
+    }
+
+    fn v1_strike(&mut self) {
+        let j = self.v1.rng.random_range(0..self.v1.peers.len());
+        let link = self.v1.peers[j].link;
+        let time = self.v1.rng.random_range(500..60_000);
+        let name = match self.v1.rng.random_range(0..8) {
+            0..=2 => {
+                link.into_iter().for_each(|link| self.v1_breaks(link));
+                "v1 cut"
+            }
+            3 => {
+                let (up, down) =
+                    [(true, true), (true, false), (false, true)][self.v1.rng.random_range(0..3)];
+                if let Some(l) = link.and_then(|link| self.v1.links.get_mut(&link)) {
+                    (l.mute_up, l.mute_down) = (l.mute_up || up, l.mute_down || down);
+                }
+                "v1 half-open"
+            }
+            4 => {
+                self.v1.peers[j].refused_until = self.now + time;
+                link.into_iter().for_each(|link| self.v1_breaks(link));
+                "v1 partition"
+            }
+            5 => {
+                // The same worker dials anew while its former link is still there.
+                self.v1.peers[j].link = None;
+                self.v1_dials(j);
+                "v1 second link"
+            }
+            6 => {
+                if let Some(link) = link {
+                    self.v1_resumes(j);
+                    self.say(|| format!("link {link} says everything again"));
+                }
+                "v1 repeats"
+            }
+            _ => {
+                let peer = &mut self.v1.peers[j];
+                (peer.alive, peer.link, peer.life) = (false, None, peer.life + 1);
+                peer.active.clear();
+                peer.results.clear();
+                peer.saved.clear();
+                peer.zombies.clear();
+                link.into_iter().for_each(|link| self.v1_breaks(link));
+                self.later(time, V1Event::Start(j));
+                "v1 worker crash"
+            }
+        };
+        self.say(|| format!("FAULT {name} (v1 worker {j})"));
+        *self.faults.entry(name).or_default() += 1;
+        let next = self.v1.rng.random_range(300..15_000);
+        self.later(next, V1Event::Strike);
+    }
+
+    pub fn v1_heal(&mut self) {
+        for j in 0..self.v1.peers.len() {
+            self.v1.peers[j].refused_until = self.now;
+            self.later(1, V1Event::Start(j));
+        }
+    }
+}

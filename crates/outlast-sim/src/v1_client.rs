@@ -1,0 +1,135 @@
+//! What the replaced system's client does with what it hears, and what its tasks do.
+
+use crate::v1::{Run, V1Event};
+use crate::world::World;
+use outlast_core::TaskId;
+use outlast_wire::v1::{Action, ToWorker};
+use rand::Rng;
+use serde_json::json;
+
+impl World {
+    pub fn v1_hears(&mut self, j: usize, message: ToWorker) {
+        match message {
+            ToWorker::TaskAssignment { task_id, attempt, .. } => {
+                let task: TaskId = task_id.into();
+                self.oracle.executed(&task, attempt);
+                self.v1.numbers += 1;
+                let number = self.v1.numbers;
+                self.say(|| format!("v1 worker {j} runs {task}.{attempt} as run {number}"));
+                let run = Run { number, epoch: attempt, checkpoints: 0 };
+                if let Some(old) = self.v1.peers[j].active.insert(task.clone(), run) {
+                    // Two threads of one task.
+                    self.v1.peers[j].zombies.insert(old.number, (task, old.epoch));
+                }
+                let life = self.v1.peers[j].life;
+                let short = self.v1.rng.random_bool(0.4);
+                let took = self.v1.rng.random_range(0..if short { 500 } else { 30_000 });
+                self.later(took, V1Event::Ends(j, life, number));
+                let first = self.v1.rng.random_range(50..4_000);
+                self.later(first, V1Event::Tells(j, life, number));
+            }
+            ToWorker::ResultAck { task_id } => {
+                self.v1.peers[j].results.remove(&*task_id);
+            }
+            ToWorker::CancelTask { task_id } => self.v1_cancels(j, &task_id),
+            ToWorker::Heartbeat { actions, .. } => {
+                for action in actions {
+                    match action {
+                        Action::CancelTasks(ids) => {
+                            ids.iter().for_each(|id| self.v1_cancels(j, id));
+                        }
+                        Action::ResendTaskResults(ids) => {
+                            for id in ids {
+                                if let Some(result) = self.v1.peers[j].results.get(&*id).cloned() {
+                                    self.v1_says(j, &result);
+                                }
+                            }
+                        }
+                        Action::SyncState | Action::ResetConnectionStats => {}
+                    }
+                }
+            }
+            ToWorker::CheckpointRequest { task_id, checkpoint_id } => {
+                let peer = &self.v1.peers[j];
+                let saved = peer.saved.get(&*task_id).cloned();
+                let answer = match checkpoint_id.or(saved) {
+                    Some(id) => json!({ "type": "checkpoint_data", "task_id": task_id,
+                        "checkpoint_id": id, "data": { "of": id } }),
+                    None => {
+                        json!({ "type": "checkpoint_error", "task_id": task_id, "error": "none" })
+                    }
+                };
+                let times = if self.v1.rng.random_bool(0.2) { 2 } else { 1 };
+                for _ in 0..times {
+                    self.v1_says(j, &answer);
+                }
+            }
+            ToWorker::PauseTask { task_id } => {
+                self.v1_says(j, &json!({ "type": "task_paused", "task_id": task_id }));
+            }
+            ToWorker::ResumeTask { task_id } => {
+                self.v1_says(j, &json!({ "type": "task_resumed", "task_id": task_id }));
+            }
+            _ => {}
+        }
+    }
+
+    /// The task is not its own any more; its thread goes on.
+    fn v1_cancels(&mut self, j: usize, task: &str) {
+        let Some((task, run)) = self.v1.peers[j].active.remove_entry(task) else { return };
+        self.say(|| format!("v1 worker {j} cancels {task}.{}", run.epoch));
+        self.oracle.v1_finished(&task, &self.v1.peers[j].store.clone());
+        self.v1_says(j, &json!({ "type": "task_cancelled", "task_id": &*task }));
+        self.v1.peers[j].zombies.insert(run.number, (task, run.epoch));
+    }
+
+    pub fn v1_ends(&mut self, j: usize, number: u64) {
+        let peer = &mut self.v1.peers[j];
+        let active = peer.active.iter().find(|(_, r)| r.number == number);
+        let found = active.map(|(task, run)| (task.clone(), run.epoch));
+        let (task, epoch) = match found {
+            Some(found) => {
+                peer.active.remove(&found.0);
+                found
+            }
+            // A thread that was cancelled still hands in its result, mostly.
+            None => match peer.zombies.remove(&number) {
+                Some(found) if self.v1.rng.random_bool(0.6) => found,
+                _ => return,
+            },
+        };
+        let mut result = json!({ "type": "task_result", "task_id": &*task, "result": {} });
+        match self.v1.rng.random_range(0..10) {
+            0 => result["error"] = json!({ "message": "always the same", "traceback": "" }),
+            1 => result["error"] = json!({ "message": format!("run {number}"), "traceback": "" }),
+            _ => result["result"] = json!({ "run": number }),
+        }
+        if self.v1.peers[j].echoes {
+            result["attempt"] = epoch.into();
+        }
+        self.say(|| format!("v1 worker {j} has a result of {task}.{epoch}, run {number}"));
+        self.oracle.v1_finished(&task, &self.v1.peers[j].store.clone());
+        self.v1.peers[j].results.insert(task, result.clone());
+        self.v1_says(j, &result);
+    }
+
+    pub fn v1_tells(&mut self, j: usize, number: u64) {
+        let (life, peer) = (self.v1.peers[j].life, &mut self.v1.peers[j]);
+        let Some((task, run)) = peer.active.iter_mut().find(|(_, r)| r.number == number) else {
+            return;
+        };
+        let task = task.clone();
+        run.checkpoints += 1;
+        let id = format!("c{number}-{}", run.checkpoints);
+        if self.v1.rng.random_bool(0.5) {
+            self.v1.peers[j].saved.insert(task.clone(), id.clone());
+            let told = json!({ "type": "checkpoint", "task_id": &*task, "checkpoint_id": id });
+            self.v1_says(j, &told);
+        } else {
+            let state = json!({ "n": id });
+            self.v1_says(j, &json!({ "type": "task_state", "task_id": &*task, "state": state }));
+        }
+        let next = self.v1.rng.random_range(500..10_000);
+        self.later(next, V1Event::Tells(j, life, number));
+    }
+}

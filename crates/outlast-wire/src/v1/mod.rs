@@ -1,0 +1,404 @@
+//! The v1 JSON dialect: text messages of the replaced system's workers, read leniently and written
+//! exactly. What they mean is `outlast-core`'s business.
+
+mod parse;
+
+pub use parse::{Malformed, parse};
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+/// The largest text message that is read, in bytes; a longer one ends the link.
+pub const MAX_TEXT: usize = 24 << 20;
+/// The largest `data` of a checkpoint, in bytes of JSON.
+pub const MAX_CHECKPOINT: usize = 16 << 20;
+/// The largest `result`, in bytes of JSON.
+pub const MAX_RESULT: usize = 1 << 20;
+/// The largest `state` in one message, in bytes of JSON.
+pub const MAX_STATE: usize = 256 << 10;
+/// The longest text that is kept of a `message` or `traceback`, in bytes.
+pub const MAX_WORDS: usize = 64 << 10;
+/// The longest `checkpoint_id`, in bytes.
+pub const MAX_CHECKPOINT_ID: usize = 128;
+/// The most names in `active_tasks`.
+pub const MAX_ACTIVE: usize = 10_000;
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FromWorker {
+    /// What it has. Nested objects were flattened: `{"gpu": {"name": "x"}}` says `gpu` and `gpu.name`.
+    Registration {
+        /// A flat object.
+        capabilities: Map<String, Value>,
+    },
+    /// It lives.
+    Heartbeat {
+        /// Its number, to be given back as it is.
+        sequence: Value,
+        /// The ids of the tasks that it has; none if it does not say.
+        active_tasks: Option<Vec<String>>,
+    },
+    /// A task is over.
+    TaskResult {
+        /// Which.
+        task_id: String,
+        /// The attempt, from workers that give it back.
+        attempt: Option<u64>,
+        /// JSON text.
+        result: Bytes,
+        /// Set if it failed.
+        error: Option<TaskError>,
+    },
+    /// News of a task.
+    TaskState {
+        /// Which.
+        task_id: String,
+        /// To be merged into what is known.
+        state: Map<String, Value>,
+    },
+    /// A checkpoint exists at the worker.
+    Checkpoint {
+        /// Of which task.
+        task_id: String,
+        /// The worker's name for it.
+        checkpoint_id: String,
+    },
+    /// A checkpoint itself.
+    CheckpointData {
+        /// Of which task.
+        task_id: String,
+        /// The worker's name for it.
+        checkpoint_id: String,
+        /// JSON text.
+        data: Bytes,
+    },
+    /// There is no such checkpoint.
+    CheckpointError {
+        /// Of which task.
+        task_id: String,
+        /// Why.
+        error: String,
+    },
+    /// There is no such state.
+    StateError {
+        /// Of which task.
+        task_id: String,
+        /// Why.
+        error: String,
+    },
+    /// What was asked of a task was done.
+    Done {
+        /// Of which task.
+        task_id: String,
+        /// What.
+        what: Deed,
+    },
+}
+
+/// What a worker did because it was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// `task_cancelled`
+    Cancelled,
+    /// `task_paused`
+    Paused,
+    /// `task_resumed`
+    Resumed,
+}
+
+/// Why a task failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskError {
+    /// One line.
+    pub message: String,
+    /// Where; may be empty.
+    pub traceback: String,
+}
+
+/// What a heartbeat's answer asks for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Send results and states again.
+    SyncState,
+    /// Send these results again.
+    ResendTaskResults(Vec<String>),
+    /// Stop these tasks.
+    CancelTasks(Vec<String>),
+    /// Begin the link's statistics anew.
+    ResetConnectionStats,
+}
+
+/// What the coordinator says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToWorker {
+    /// The first message.
+    Welcome {
+        /// The worker's id.
+        worker_id: String,
+    },
+    /// Its registration is durable.
+    RegistrationAck {
+        /// The worker's id.
+        worker_id: String,
+    },
+    /// An answer to a heartbeat.
+    Heartbeat {
+        /// The heartbeat's `sequence`.
+        response_to: Value,
+        /// What is asked.
+        actions: Vec<Action>,
+    },
+    /// `task_result_ack`
+    ResultAck {
+        /// Of which task.
+        task_id: String,
+    },
+    /// `task_state_ack`
+    StateAck {
+        /// Of which task.
+        task_id: String,
+    },
+    /// It was heard of; its data will be asked for.
+    CheckpointAck {
+        /// Of which task.
+        task_id: String,
+        /// Which.
+        checkpoint_id: String,
+    },
+    /// It is kept.
+    CheckpointDataAck {
+        /// Of which task.
+        task_id: String,
+        /// Which.
+        checkpoint_id: String,
+    },
+    /// `task_cancelled_ack` and the like.
+    DoneAck {
+        /// Of which task.
+        task_id: String,
+        /// What.
+        what: Deed,
+    },
+    /// A task to run.
+    TaskAssignment {
+        /// Which.
+        task_id: String,
+        /// Its arguments.
+        config: Value,
+        /// The attempt; a worker that gives it back with the result leaves nothing to be guessed.
+        attempt: u64,
+        /// The function that the task names; empty for a command.
+        function: String,
+        /// To go on from.
+        checkpoint: Option<Restore>,
+    },
+    /// Wants a checkpoint's data.
+    CheckpointRequest {
+        /// Of which task.
+        task_id: String,
+        /// Which; none is the newest.
+        checkpoint_id: Option<String>,
+    },
+    /// Wants states.
+    StateRequest {
+        /// Of which task; none is all.
+        task_id: Option<String>,
+    },
+    /// Wants a task stopped.
+    CancelTask {
+        /// Which.
+        task_id: String,
+    },
+    /// Wants a task paused.
+    PauseTask {
+        /// Which.
+        task_id: String,
+    },
+    /// Wants a task to go on.
+    ResumeTask {
+        /// Which.
+        task_id: String,
+    },
+    /// What was said is not accepted.
+    Error {
+        /// Why, and what to do.
+        message: String,
+        /// Which task it is about, if one.
+        task_id: Option<String>,
+    },
+}
+
+/// A checkpoint that goes with an assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// The name that its worker gave it.
+    pub checkpoint_id: String,
+    /// The blob of its data, which is JSON text.
+    pub manifest: Bytes,
+}
+
+impl Action {
+    fn json(&self) -> Value {
+        match self {
+            Action::SyncState => json!({ "type": "sync_state" }),
+            Action::ResendTaskResults(ids) => {
+                json!({ "type": "resend_task_results", "task_ids": ids })
+            }
+            Action::CancelTasks(ids) => json!({ "type": "cancel_tasks", "task_ids": ids }),
+            Action::ResetConnectionStats => json!({ "type": "reset_connection_stats" }),
+        }
+    }
+}
+
+impl ToWorker {
+    /// The text to send; `timestamp` is ISO 8601, `data` the checkpoint's JSON text where an
+    /// assignment has one.
+    pub fn encode(&self, timestamp: &str, data: Option<&str>) -> String {
+        let mut object = self.object();
+        object.insert("timestamp".into(), timestamp.into());
+        let mut text = Value::Object(object).to_string();
+        if let (ToWorker::TaskAssignment { checkpoint: Some(from), .. }, Some(data)) = (self, data)
+        {
+            let id = Value::from(from.checkpoint_id.as_str());
+            text.pop();
+            text += &format!(r#","checkpoint":{{"checkpoint_id":{id},"data":{data}}}}}"#);
+        }
+        text
+    }
+
+    fn object(&self) -> Map<String, Value> {
+        let of = |value: Value| match value {
+            Value::Object(object) => object,
+            _ => Map::new(),
+        };
+        let task = |kind: &str, task_id: &str| of(json!({ "type": kind, "task_id": task_id }));
+        match self {
+            Self::Welcome { worker_id } => of(json!({ "type": "welcome", "worker_id": worker_id })),
+            Self::RegistrationAck { worker_id } => {
+                of(json!({ "type": "registration_ack", "worker_id": worker_id }))
+            }
+            Self::Heartbeat { response_to, actions } => {
+                let mut beat = of(json!({ "type": "heartbeat", "response_to": response_to }));
+                if !actions.is_empty() {
+                    let actions: Vec<Value> = actions.iter().map(Action::json).collect();
+                    beat.insert("actions".into(), actions.into());
+                }
+                beat
+            }
+            Self::ResultAck { task_id } => task("task_result_ack", task_id),
+            Self::StateAck { task_id } => task("task_state_ack", task_id),
+            Self::DoneAck { task_id, what } => {
+                let kind = match what {
+                    Deed::Cancelled => "task_cancelled_ack",
+                    Deed::Paused => "task_paused_ack",
+                    Deed::Resumed => "task_resumed_ack",
+                };
+                task(kind, task_id)
+            }
+            Self::CheckpointAck { task_id, checkpoint_id } => {
+                let kind = "checkpoint_ack";
+                of(json!({ "type": kind, "task_id": task_id, "checkpoint_id": checkpoint_id }))
+            }
+            Self::CheckpointDataAck { task_id, checkpoint_id } => {
+                let kind = "checkpoint_data_ack";
+                of(json!({ "type": kind, "task_id": task_id, "checkpoint_id": checkpoint_id }))
+            }
+            Self::TaskAssignment { task_id, config, attempt, function, checkpoint: _ } => {
+                let mut given = task("task_assignment", task_id);
+                given.insert("config".into(), config.clone());
+                given.insert("attempt".into(), (*attempt).into());
+                if !function.is_empty() {
+                    given.insert("function".into(), function.as_str().into());
+                }
+                given
+            }
+            Self::CheckpointRequest { task_id, checkpoint_id } => {
+                let mut asked = task("checkpoint_request", task_id);
+                if let Some(id) = checkpoint_id {
+                    asked.insert("checkpoint_id".into(), id.as_str().into());
+                }
+                asked
+            }
+            Self::StateRequest { task_id: Some(task_id) } => task("state_request", task_id),
+            Self::StateRequest { task_id: None } => of(json!({ "type": "state_request" })),
+            Self::CancelTask { task_id } => task("cancel_task", task_id),
+            Self::PauseTask { task_id } => task("pause_task", task_id),
+            Self::ResumeTask { task_id } => task("resume_task", task_id),
+            Self::Error { message, task_id } => {
+                let mut error = of(json!({ "type": "error", "message": message }));
+                if let Some(id) = task_id {
+                    error.insert("task_id".into(), id.as_str().into());
+                }
+                error
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_has_type_and_timestamp() {
+        let t = || "t".to_owned();
+        let c = || "c".to_owned();
+        let all = [
+            (
+                ToWorker::Welcome { worker_id: "w".into() },
+                json!({"type": "welcome", "worker_id": "w"}),
+            ),
+            (
+                ToWorker::Heartbeat {
+                    response_to: 7.into(),
+                    actions: vec![Action::SyncState, Action::CancelTasks(vec![t()])],
+                },
+                json!({"type": "heartbeat", "response_to": 7, "actions": [{"type": "sync_state"},
+                    {"type": "cancel_tasks", "task_ids": ["t"]}]}),
+            ),
+            (
+                ToWorker::ResultAck { task_id: t() },
+                json!({"type": "task_result_ack", "task_id": "t"}),
+            ),
+            (
+                ToWorker::CheckpointDataAck { task_id: t(), checkpoint_id: c() },
+                json!({"type": "checkpoint_data_ack", "task_id": "t", "checkpoint_id": "c"}),
+            ),
+            (
+                ToWorker::DoneAck { task_id: t(), what: Deed::Paused },
+                json!({"type": "task_paused_ack", "task_id": "t"}),
+            ),
+            (ToWorker::StateRequest { task_id: None }, json!({"type": "state_request"})),
+            (
+                ToWorker::Error { message: "no".into(), task_id: None },
+                json!({"type": "error", "message": "no"}),
+            ),
+        ];
+        for (message, mut wanted) in all {
+            wanted["timestamp"] = "2026-01-01T00:00:00Z".into();
+            let text = message.encode("2026-01-01T00:00:00Z", None);
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn an_assignment_carries_the_checkpoint_as_it_was_written() {
+        let checkpoint = Some(Restore { checkpoint_id: "a\"b".into(), manifest: Bytes::new() });
+        let config = json!({"model": "m"});
+        let given = ToWorker::TaskAssignment {
+            task_id: "t".into(),
+            config,
+            attempt: 2,
+            function: "f".into(),
+            checkpoint,
+        };
+        let text = given.encode("now", Some(r#"{"step": 12345678901234567890123}"#));
+        assert!(text.contains("12345678901234567890123"));
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["checkpoint"]["checkpoint_id"], "a\"b");
+        assert_eq!((&value["config"]["model"], &value["attempt"]), (&json!("m"), &json!(2)));
+        // What could not be read is left out.
+        let value: Value = serde_json::from_str(&given.encode("now", None)).unwrap();
+        assert_eq!(value.get("checkpoint"), None);
+    }
+}

@@ -1,0 +1,329 @@
+//! From text to messages. Whatever arrives is either understood or answered with what is wrong.
+
+use super::{Deed, FromWorker, MAX_ACTIVE, MAX_CHECKPOINT_ID, MAX_STATE, MAX_WORDS, TaskError};
+use crate::spec::MAX_TASK_ID;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Levels of nesting that capabilities are flattened over; deeper ones are text.
+const DEPTH: usize = 4;
+
+/// A message that cannot be used. The text says why, and what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not a JSON object.
+    #[error("not a JSON object: {0}")]
+    NotJson(String),
+    /// No `type`.
+    #[error("the message has no \"type\"; see the v1 dialect's documentation")]
+    NoType,
+    /// A `type` that is not known.
+    #[error("unknown message type {0:?}; known are {known}", known = KNOWN.join(", "))]
+    UnknownType(String),
+    /// It says that it comes from somebody else.
+    #[error("the message says worker_id {said:?}, and this link belongs to {here:?}")]
+    OtherWorker {
+        /// What it says.
+        said: String,
+        /// Whose link it is.
+        here: String,
+    },
+    /// A field that is missing, or of another kind.
+    #[error("{kind}: {field}: {problem}")]
+    Field {
+        /// The message's type.
+        kind: String,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+const KNOWN: [&str; 11] = [
+    "registration",
+    "heartbeat",
+    "task_result",
+    "task_state",
+    "checkpoint",
+    "checkpoint_data",
+    "checkpoint_error",
+    "state_error",
+    "task_cancelled",
+    "task_paused",
+    "task_resumed",
+];
+
+type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// Reads a message of the worker `here`.
+///
+/// # Errors
+/// [`Malformed`], to be told to the worker.
+pub fn parse(text: &str, here: &str) -> Result<FromWorker, Malformed> {
+    match message(text, here) {
+        // Python writes numbers that JSON does not have.
+        Err(Malformed::NotJson(why)) => match without_nan(text) {
+            Some(mended) => message(&mended, here),
+            None => Err(Malformed::NotJson(why)),
+        },
+        done => done,
+    }
+}
+
+fn message(text: &str, here: &str) -> Result<FromWorker, Malformed> {
+    let fields: Fields<'_> =
+        serde_json::from_str(text).map_err(|e| Malformed::NotJson(e.to_string()))?;
+    let Some(kind) = fields.get("type") else { return Err(Malformed::NoType) };
+    let Ok(kind) = serde_json::from_str::<String>(kind.get()) else {
+        return Err(Malformed::NoType);
+    };
+    if !KNOWN.contains(&kind.as_str()) {
+        return Err(Malformed::UnknownType(kind.chars().take(60).collect()));
+    }
+    let m = Message { fields, kind };
+    if let Some(said) = m.optional::<String>("worker_id")?
+        && said != here
+    {
+        let said = said.chars().take(200).collect();
+        return Err(Malformed::OtherWorker { said, here: here.into() });
+    }
+    m.read()
+}
+
+struct Message<'a> {
+    fields: Fields<'a>,
+    kind: String,
+}
+
+impl Message<'_> {
+    fn read(&self) -> Result<FromWorker, Malformed> {
+        let done = |what| Ok(FromWorker::Done { task_id: self.task_id()?, what });
+        match self.kind.as_str() {
+            "registration" => Ok(FromWorker::Registration { capabilities: self.capabilities()? }),
+            "heartbeat" => self.heartbeat(),
+            "task_result" => Ok(FromWorker::TaskResult {
+                task_id: self.task_id()?,
+                attempt: self.optional("attempt")?,
+                result: self.raw("result").unwrap_or_default(),
+                error: self.error()?,
+            }),
+            "task_state" => {
+                let state = self.fields.get("state").map_or(0, |s| s.get().len());
+                if state > MAX_STATE {
+                    let problem = format!("{state} bytes, the limit is {MAX_STATE}");
+                    return self.bad("state", problem);
+                }
+                Ok(FromWorker::TaskState {
+                    task_id: self.task_id()?,
+                    state: self.required("state")?,
+                })
+            }
+            "checkpoint" => Ok(FromWorker::Checkpoint {
+                task_id: self.task_id()?,
+                checkpoint_id: self.checkpoint_id()?,
+            }),
+            "checkpoint_data" => {
+                let Some(data) = self.raw("data") else { return self.bad("data", "is missing") };
+                let (task_id, checkpoint_id) = (self.task_id()?, self.checkpoint_id()?);
+                Ok(FromWorker::CheckpointData { task_id, checkpoint_id, data })
+            }
+            "checkpoint_error" => {
+                Ok(FromWorker::CheckpointError { task_id: self.task_id()?, error: self.why()? })
+            }
+            "state_error" => {
+                Ok(FromWorker::StateError { task_id: self.task_id()?, error: self.why()? })
+            }
+            "task_cancelled" => done(Deed::Cancelled),
+            "task_paused" => done(Deed::Paused),
+            _ => done(Deed::Resumed),
+        }
+    }
+
+    fn bad<T>(&self, field: &'static str, problem: impl Into<String>) -> Result<T, Malformed> {
+        Err(Malformed::Field { kind: self.kind.clone(), field, problem: problem.into() })
+    }
+
+    /// Null is the same as nothing.
+    fn optional<T: DeserializeOwned>(&self, field: &'static str) -> Result<Option<T>, Malformed> {
+        match self.fields.get(field) {
+            None => Ok(None),
+            Some(raw) => {
+                serde_json::from_str(raw.get()).or_else(|e| self.bad(field, e.to_string()))
+            }
+        }
+    }
+
+    fn required<T: DeserializeOwned>(&self, field: &'static str) -> Result<T, Malformed> {
+        match self.optional(field)? {
+            Some(value) => Ok(value),
+            None => self.bad(field, "is missing"),
+        }
+    }
+
+    fn raw(&self, field: &str) -> Option<Bytes> {
+        let raw = self.fields.get(field)?.get();
+        (raw != "null").then(|| Bytes::copy_from_slice(raw.as_bytes()))
+    }
+
+    fn short(&self, field: &'static str, limit: usize) -> Result<String, Malformed> {
+        let id: String = self.required(field)?;
+        if id.is_empty() || id.len() > limit {
+            return self.bad(field, format!("must be 1 to {limit} bytes of text"));
+        }
+        Ok(id)
+    }
+
+    fn task_id(&self) -> Result<String, Malformed> {
+        self.short("task_id", MAX_TASK_ID)
+    }
+
+    fn checkpoint_id(&self) -> Result<String, Malformed> {
+        self.short("checkpoint_id", MAX_CHECKPOINT_ID)
+    }
+
+    fn heartbeat(&self) -> Result<FromWorker, Malformed> {
+        let sequence: Value = self.optional("sequence")?.unwrap_or(Value::Null);
+        if sequence.is_array() || sequence.is_object() || sequence.to_string().len() > 64 {
+            return self.bad("sequence", "must be a number");
+        }
+        let Some(active) = self.optional::<Vec<Active>>("active_tasks")? else {
+            return Ok(FromWorker::Heartbeat { sequence, active_tasks: None });
+        };
+        if active.len() > MAX_ACTIVE {
+            return self.bad("active_tasks", format!("more than {MAX_ACTIVE}"));
+        }
+        let names = active.into_iter().map(Active::name).collect();
+        Ok(FromWorker::Heartbeat { sequence, active_tasks: Some(names) })
+    }
+
+    fn capabilities(&self) -> Result<Map<String, Value>, Malformed> {
+        let mut flat = Map::new();
+        match self.optional::<Value>("capabilities")? {
+            None => {}
+            Some(Value::Object(given)) => flatten("", given, DEPTH, &mut flat),
+            Some(Value::Array(names)) => {
+                let names = names.iter().filter_map(Value::as_str);
+                flat.extend(names.map(|n| (n.to_owned(), Value::Bool(true))));
+            }
+            Some(_) => return self.bad("capabilities", "must be an object"),
+        }
+        Ok(flat)
+    }
+
+    /// What Python takes for false is no error.
+    fn error(&self) -> Result<Option<TaskError>, Malformed> {
+        let text = |v: Option<&Value>| match v {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => cut(text),
+            Some(other) => cut(&other.to_string()),
+        };
+        let told = match self.optional::<Value>("error")? {
+            None | Some(Value::Bool(false)) => return Ok(None),
+            Some(Value::String(text)) if text.is_empty() => return Ok(None),
+            Some(Value::Object(object)) if object.is_empty() => return Ok(None),
+            Some(Value::Object(object)) => TaskError {
+                message: text(object.get("message")),
+                traceback: text(object.get("traceback")),
+            },
+            Some(other) => TaskError { message: text(Some(&other)), traceback: String::new() },
+        };
+        let message = match told.message.is_empty() {
+            true => "the task failed, and its worker did not say why".into(),
+            false => told.message,
+        };
+        Ok(Some(TaskError { message, ..told }))
+    }
+
+    fn why(&self) -> Result<String, Malformed> {
+        Ok(self.error()?.map_or_else(|| "it did not say why".into(), |e| e.message))
+    }
+}
+
+/// A task in a heartbeat: its id, or an object that has one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Active {
+    Id(String),
+    Object { task_id: String },
+}
+
+impl Active {
+    fn name(self) -> String {
+        match self {
+            Active::Id(id) | Active::Object { task_id: id } => id,
+        }
+    }
+}
+
+/// Up to a limit, at a boundary of characters.
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_WORDS);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn flatten(prefix: &str, given: Map<String, Value>, depth: usize, into: &mut Map<String, Value>) {
+    for (key, value) in given {
+        let name = format!("{prefix}{key}");
+        match value {
+            Value::Object(inner) if depth > 0 => {
+                into.insert(name.clone(), Value::Bool(!inner.is_empty()));
+                flatten(&format!("{name}."), inner, depth - 1, into);
+            }
+            Value::Object(inner) => {
+                into.insert(name, Value::Object(inner).to_string().into());
+            }
+            plain => {
+                into.insert(name, plain);
+            }
+        }
+    }
+}
+
+/// With null for `NaN`, `Infinity` and `-Infinity`, which Python's `json` writes; none if there is
+/// nothing of the kind.
+fn without_nan(text: &str) -> Option<String> {
+    let (mut out, mut rest, mut found) = (String::with_capacity(text.len()), text, false);
+    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if rest.starts_with('"') {
+            let end = end_of_string(rest);
+            out.push_str(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        }
+        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|w| rest.starts_with(w));
+        let taken = word.map_or(1, str::len);
+        out.push_str(if word.is_some() { "null" } else { &rest[..1] });
+        found |= word.is_some();
+        rest = &rest[taken..];
+    }
+    out.push_str(rest);
+    found.then_some(out)
+}
+
+/// The length of the string that `text` begins with, quotes included.
+fn end_of_string(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests;
