@@ -44,7 +44,7 @@ Examples:
   outlast submit --browser square.js --args '{\"n\": 12}' --wait";
 
 /// Which browser, and how it is started.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Default)]
 pub(crate) struct Which {
     /// The browser's program [default: chromium, or a relative of it, in PATH]
     #[arg(long = "browser", env = PROGRAM, value_name = "PATH")]
