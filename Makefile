@@ -1,5 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help test demo demo-hardware demo-dashboard sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
+.PHONY: help chromium test demo demo-hardware demo-dashboard sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
 .PHONY: dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
@@ -14,19 +14,23 @@ tools: ## install what the other targets need
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
+chromium: ## install a browser, for tasks and tests that need one
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
+
 demo: tools ## live through two outages, in about a minute and a half
 	cargo build --release --locked -p outlast-cli
 	$(BIN)/outlast demo
 
-demo-hardware: tools ## see a task run out of memory and recover, in about twenty seconds
+demo-hardware: tools chromium ## see tasks run out of memory, lose their browser, and recover; half a minute
 	cargo build --release --locked -p outlast-cli
 	$(BIN)/outlast demo --only hardware
+	$(BIN)/outlast demo --only browser
 
 demo-dashboard: tools ## watch a small fleet with faults in a browser, for three minutes: TIME=10m
 	cargo build --release --locked -p outlast-cli
 	$(BIN)/outlast demo --dashboard $(if $(TIME),--time $(TIME))
 
-test: tools fmt lint arrows deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
+test: tools chromium fmt lint arrows deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
 
 fmt:
 	cargo fmt --all --check

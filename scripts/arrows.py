@@ -8,6 +8,7 @@ ALLOWED = {
     "outlast-sqlite": set(),
     "outlast-store": {"outlast-sqlite", "outlast-wire", "outlast-core"},
     "outlast-net": {"outlast-wire"},
+    "outlast-browser": set(),
     "outlast-blob": {"outlast-sqlite"},
     "outlast-chaos": set(),
     "outlast-worker": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},

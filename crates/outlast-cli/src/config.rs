@@ -23,6 +23,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "max_reconnect_attempts",
             "on_term",
             "blob_budget",
+            "browser",
         ],
     ),
     (

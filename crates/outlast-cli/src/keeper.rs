@@ -13,6 +13,8 @@ pub(crate) struct Args {
 
 /// Blocks until there is nothing to keep any more.
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
-    main(KeeperConfig::new(args.root))?;
+    let mut config = KeeperConfig::new(args.root);
+    config.exec.browser = vec![std::env::current_exe()?.into_os_string(), "browser".into()];
+    main(config)?;
     Ok(0)
 }

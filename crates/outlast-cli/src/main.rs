@@ -3,6 +3,7 @@
 mod alerts;
 mod args;
 mod backup;
+mod browser;
 mod chaos;
 mod config;
 mod coordinator;
@@ -119,6 +120,8 @@ enum Command {
     Demo(demo::Args),
     /// Say what is wrong with a set-up
     Doctor(doctor::Args),
+    /// Run a script in a browser, as a browser task does
+    Browser(browser::Args),
     #[command(hide = true)]
     Keeper(keeper::Args),
     /// Print completions for a shell
@@ -202,8 +205,8 @@ fn main() -> ExitCode {
         Command::Task { what: TaskCommand::Inside(what) } if what.outside().is_none() => {
             Ok(config::File::default())
         }
-        // Nor of a keeper, which its worker tells everything.
-        Command::Keeper(_) => Ok(config::File::default()),
+        // Nor of what its worker tells everything.
+        Command::Keeper(_) | Command::Browser(_) => Ok(config::File::default()),
         _ => config::File::load(),
     };
     let config = match config {
@@ -257,6 +260,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Chaos(args) => chaos::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Browser(args) => browser::run(args).await,
         Command::Keeper(args) => keeper::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut std::io::stdout());

@@ -67,12 +67,17 @@ pub(crate) fn short(text: &str, width: usize) -> String {
     cut + "…"
 }
 
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// What a task runs, in one line.
 pub(crate) fn command(spec: &outlast::TaskSpec) -> String {
     match &spec.run {
         outlast::Run::Command(argv) => argv.join(" "),
         outlast::Run::Shell(line) => line.clone(),
         outlast::Run::Call(call) => format!("{}()", call.function),
+        outlast::Run::Browser(browser) => format!("browser: {}", one_line(&browser.script)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `outlast submit`.
 
-use crate::{Context, Usage, args, output, tasks};
+use crate::{Context, Usage, args, browser, output, tasks};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
   outlast submit --shell 'sleep 3 && date' --wait
   outlast submit --array 1-1000 --wait -- ./simulate --seed {}
   outlast submit --file commands.txt --label run=nightly
+  outlast submit --browser square.js --args '{\"n\": 12}' --requires webgpu --wait
   echo '{\"shell\":\"uname -a\",\"requires\":{\"os\":\"linux\"}}' | outlast submit --file -
 
 {} in a command stands for the number of an array task, which also has it as
@@ -37,6 +38,11 @@ pub(crate) struct Args {
     /// A line for /bin/sh instead of a program
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<String>,
+    /// A file of JavaScript that runs in a browser; see `outlast browser --help`
+    #[arg(long, value_name = "SCRIPT", conflicts_with_all = ["command", "shell", "file"])]
+    browser: Option<PathBuf>,
+    #[command(flatten)]
+    given: browser::Given,
     /// One task for each number: 1-1000, 1,3,5-9, 0-100:5
     #[arg(long, value_name = "NUMBERS", conflicts_with = "file")]
     array: Option<String>,
@@ -245,6 +251,14 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
         }
         None => None,
     };
+    // Scripts of different files are tasks of different types, as programs are.
+    let file = args.browser.as_deref().and_then(Path::file_name);
+    let task_type = match (args.task_type.as_str(), file) {
+        ("", Some(name)) if name != "-" && args.labels.iter().all(|(k, _)| k != "type") => {
+            name.to_string_lossy().into_owned()
+        }
+        (name, _) => name.to_owned(),
+    };
     let template = |run| TaskSpec {
         env: args.env.iter().cloned().collect(),
         cwd: args.cwd.clone(),
@@ -276,18 +290,25 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
             every: args.keep_checkpoints_every,
             failed: !args.prune_failed,
         },
-        task_type: args.task_type.clone(),
+        task_type: task_type.clone(),
         knobs: args.knobs.iter().cloned().collect(),
         max_oom_retries: args.max_oom_retries,
         recovery: recovery.clone(),
         ..TaskSpec::new(run)
     };
+    if args.browser.is_none() && args.given.any() {
+        let what = "--args, --page and --on-context-loss go with --browser SCRIPT";
+        return Err(Usage(what.into()).into());
+    }
     let run = match (&args.shell, args.command.is_empty(), &args.file) {
         (_, _, Some(file)) => return from_file(file, &base, template),
         (Some(line), _, None) => Run::Shell(line.clone()),
         (None, false, None) => Run::Command(args.command.clone()),
+        (None, true, None) if args.browser.is_some() => {
+            Run::Browser(args.given.browser(args.browser.as_deref().unwrap_or(Path::new("-")))?)
+        }
         (None, true, None) => {
-            let what = "give a command after --, or --shell, or --file; see --help";
+            let what = "give a command after --, or --shell, --browser or --file; see --help";
             return Err(Usage(what.into()).into());
         }
     };
@@ -307,12 +328,30 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
             Run::Command(argv) => Run::Command(argv.iter().map(put).collect()),
             Run::Shell(line) => Run::Shell(put(line)),
             Run::Call(call) => Run::Call(call.clone()),
+            Run::Browser(browser) => {
+                let mut browser = browser.clone();
+                fill(&mut browser.args, n);
+                Run::Browser(browser)
+            }
         };
         let mut spec = template(run);
         spec.env.insert("OUTLAST_ARRAY_INDEX".into(), n.to_string());
         tasks.push(checked(format!("{base}-{n}"), spec).map_err(usage)?);
     }
     Ok(tasks)
+}
+
+/// Puts an array task's number where the arguments of its script say `{}`; where that is all they
+/// say, as a number.
+fn fill(args: &mut serde_json::Value, n: u64) {
+    use serde_json::Value as V;
+    match args {
+        V::String(text) if text == "{}" => *args = n.into(),
+        V::String(text) => *text = text.replace("{}", &n.to_string()),
+        V::Array(all) => all.iter_mut().for_each(|v| fill(v, n)),
+        V::Object(all) => all.values_mut().for_each(|v| fill(v, n)),
+        _ => {}
+    }
 }
 
 fn from_file(

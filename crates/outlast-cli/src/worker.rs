@@ -1,9 +1,10 @@
 //! `outlast worker`.
 
-use crate::{Context, Usage, args, config};
+use crate::{Context, Usage, args, browser, config};
 use outlast_core::worker::WorkerConfig;
 use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
+use outlast_worker::exec::Config as ExecConfig;
 use outlast_worker::keeper::KeeperLaunch;
 use outlast_worker::shell::{Agent, AgentConfig, Functions};
 use serde_json::{Map, Value};
@@ -39,6 +40,11 @@ pub(crate) struct Args {
     /// Something that it has; the value is JSON, or else text
     #[arg(long = "capability", value_parser = args::pair, value_name = "KEY=VALUE")]
     capabilities: Vec<(String, String)>,
+    /// Look for no browser, and run no browser tasks
+    #[arg(long)]
+    no_browser: bool,
+    #[command(flatten)]
+    which: browser::Which,
     /// Disk that checkpoints may take here, such as 20G [default: as much as there is]
     #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
     blob_budget: Option<u64>,
@@ -85,6 +91,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         Some(home.join("outlast").join(format!("worker-{name}")))
     });
     let state_dir = state_dir.ok_or_else(|| Usage("give a folder with --state-dir".into()))?;
+    let which = args.which.or(file.text("worker", "browser"));
+    let mut found = found;
+    if !args.no_browser {
+        look_for_browser(&which, &mut found).await;
+    }
     let default = WorkerConfig::default();
     let ms = |flag: Option<f64>, key, default: u64| {
         flag.or(file.seconds("worker", key)).map_or(default, |s| (s * 1000.0) as u64)
@@ -132,13 +143,15 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     }
     let ping = args::pings(file, "worker", (args.ws_ping_interval, args.ws_ping_timeout))?;
     let slots = core.slots;
+    let mut exec = ExecConfig::new(state_dir.join("tasks"));
+    exec.extra_env = which.env();
     let config = AgentConfig {
         coordinator: context.url(),
         state_dir: state_dir.clone(),
         api_key: context.api_key(),
         ca_file: context.ca(),
         core,
-        exec: None,
+        exec: Some(exec),
         keeper: keeper(&state_dir)?,
         blob_budget: args.blob_budget.or(file.bytes("worker", "blob_budget")),
         functions: Functions::new(),
@@ -183,6 +196,21 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     }
     tracing::info!("ended: {}", ended.reason);
     Ok(0)
+}
+
+/// Says of itself what its browser can do. A worker without one is as good for all other tasks.
+async fn look_for_browser(which: &browser::Which, found: &mut Map<String, Value>) {
+    match which.probe().await {
+        Ok(browser) => {
+            let able = |name, who: Option<_>| who.map(|who| format!(", {name} in {who:?}"));
+            let able = [able("WebGL", browser.webgl), able("WebGPU", browser.webgpu)];
+            let able = able.into_iter().flatten().collect::<String>().to_lowercase();
+            tracing::info!("browser: {} {}{able}", browser.name, browser.version);
+            browser::capabilities(&browser, found);
+        }
+        Err(why) if which.named() => tracing::warn!("no browser tasks here: {why}"),
+        Err(why) => tracing::info!("no browser tasks here: {why}"),
+    }
 }
 
 /// Commands run under a process of their own, so that they outlive this one.

@@ -50,7 +50,8 @@ pub struct TaskSpec {
     /// Tasks of equal priority are served in turn by queue; default `"default"`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub queue: String,
-    /// How often the task is tried again after its worker was lost or interrupted.
+    /// How often the task is tried again after its worker was lost or interrupted, or the browser
+    /// of a browser task crashed or lost its GPU context.
     #[serde(default = "three", skip_serializing_if = "is_three")]
     pub max_retries: u32,
     /// Whether a failure of the task itself (exit code, signal, timeout) is tried again too.
@@ -85,7 +86,8 @@ pub struct TaskSpec {
     pub task_type: String,
     /// Settings that recovery may change, each with its values from the preferred one on:
     /// `{"batch_size": [64, 32, 16], "precision": ["fp32", "fp16"]}`. A command gets them as
-    /// `OUTLAST_KNOB_BATCH_SIZE` and where it says `{knob.batch_size}`, a call in its argument.
+    /// `OUTLAST_KNOB_BATCH_SIZE` and where it says `{knob.batch_size}`, a call or a browser task in
+    /// its arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub knobs: BTreeMap<String, Vec<Value>>,
     /// How often it is tried again after it ran out of memory, beside `max_retries`; default:
@@ -151,6 +153,39 @@ pub enum Run {
     Shell(String),
     /// A function that the worker's program registered.
     Call(Call),
+    /// JavaScript in a page of a browser; its worker must have one.
+    Browser(Browser),
+}
+
+/// JavaScript in a page of a browser.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Browser {
+    /// JavaScript, as in a console: its value is the result, or if that is a function
+    /// (`async (task) => …`) what it returns for the task.
+    pub script: String,
+    /// `task.args`, any JSON value.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub args: serde_json::Value,
+    /// The page it runs in: a URL, or HTML that begins with `<`; default: an empty page.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub page: String,
+    /// What happens when a WebGL, WebGPU or WebNN context is lost.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_context_loss: OnContextLoss,
+}
+
+/// What happens to a browser task whose GPU context is lost.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnContextLoss {
+    /// The attempt fails, unless the page has its WebGL context restored.
+    #[default]
+    Fail,
+    /// It is noted in the task's output: the script sees to it.
+    Note,
 }
 
 /// A call of a registered function.
@@ -290,6 +325,7 @@ impl TaskSpec {
             Run::Command(argv) => program(argv.iter().map(String::as_str)),
             Run::Shell(line) => program(line.split_whitespace()),
             Run::Call(call) => &call.function,
+            Run::Browser(_) => "browser",
         }
     }
 
@@ -329,6 +365,7 @@ impl TaskSpec {
                 return bad("shell", "contains a NUL character");
             }
             Run::Call(call) if call.function.is_empty() => return bad("call", "names no function"),
+            Run::Browser(browser) => browser.check()?,
             _ => {}
         }
         for (name, value) in &self.env {
@@ -413,8 +450,14 @@ impl TaskSpec {
         match &self.run {
             Run::Command(argv) => argv.iter().try_for_each(|a| self.check_placeholders(a)),
             Run::Shell(line) => self.check_placeholders(line),
-            Run::Call(call) if call.args.is_object() || call.args.is_null() => Ok(()),
-            Run::Call(_) => bad("knobs", "need args to be an object, which they become part of"),
+            Run::Call(Call { args, .. }) | Run::Browser(Browser { args, .. })
+                if args.is_object() || args.is_null() =>
+            {
+                Ok(())
+            }
+            Run::Call(_) | Run::Browser(_) => {
+                bad("knobs", "need args to be an object, which they become part of")
+            }
         }
     }
 
@@ -427,6 +470,28 @@ impl TaskSpec {
         }
         Ok(())
     }
+}
+
+impl Browser {
+    fn check(&self) -> Result<(), SpecError> {
+        if self.script.trim().is_empty() {
+            return bad("browser", "script is empty; give JavaScript such as async (task) => 1");
+        }
+        let page = self.page.trim_start();
+        let schemes = ["http://", "https://", "file://", "about:", "data:"];
+        if !page.is_empty()
+            && !page.starts_with('<')
+            && !schemes.iter().any(|s| page.starts_with(s))
+        {
+            let what = "is neither a URL (http, https, file) nor HTML, which begins with <";
+            return bad("browser", format!("page {:?} {what}", first(page, 60)));
+        }
+        Ok(())
+    }
+}
+
+fn first(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 /// Programs that run another one, which their first argument names.
@@ -494,6 +559,9 @@ mod tests {
             (r#"{"shell":"a","knobs":{"b":[]}}"#, "values"),
             (r#"{"shell":"a","knobs":{"b":[[1]]}}"#, "no number"),
             (r#"{"shell":"a {knob.c}","knobs":{"b":[1]}}"#, "names none"),
+            (r#"{"browser":{"script":" "}}"#, "script is empty"),
+            (r#"{"browser":{"script":"1","page":"index.html"}}"#, "neither a URL"),
+            (r#"{"browser":{"script":"1","args":[1]},"knobs":{"b":[1]}}"#, "object"),
             (r#"{"call":{"function":"f","args":[1]},"knobs":{"b":[1]}}"#, "object"),
             (r#"{"shell":"a","recovery":{"errors":{"device":["reboot"]}}}"#, "delayed_retry"),
             (r#"{"shell":"a","recovery":{"errors":{"device":[]}}}"#, "rungs"),

@@ -26,6 +26,7 @@ pub mod worker;
 
 pub use client::{Builder, Client, Error, NewTask, TaskQuery};
 pub use outlast_wire::api;
-pub use outlast_wire::spec::{Call, KeepCheckpoints, LateResult, OnLeaseExpired, Rerun};
+pub use outlast_wire::spec::{Browser, Call, KeepCheckpoints, LateResult};
+pub use outlast_wire::spec::{OnContextLoss, OnLeaseExpired, Rerun};
 pub use outlast_wire::{Run, TaskSpec};
 pub use steer::DataHead;

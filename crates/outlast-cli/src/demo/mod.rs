@@ -1,7 +1,8 @@
 //! `outlast demo`: outages, lived through by real processes, and the proof that nothing was lost
-//! or run twice. This has the stage; `outage`, `recovery` and `hardware` are played on it, and
-//! `dashboard` for those who want to watch.
+//! or run twice. This has the stage; `outage`, `recovery`, `hardware` and `browser` are played on
+//! it, and `dashboard` is for those who want to watch.
 
+mod browser;
 mod dashboard;
 mod hardware;
 mod outage;
@@ -29,11 +30,13 @@ const LEAVE: Duration = Duration::from_secs(5);
 #[command(
     after_help = "The first play: twenty commands, the link cut for 18 s, the coordinator killed meanwhile.
 The second: one task of 1,000 steps with checkpoints, its link lost at step 875.
-A third, if asked for: a task that runs out of memory, and recovers with smaller batches.
+If asked for: a task that runs out of memory, and recovers with smaller batches; and one that
+computes in a browser, which is killed.
 
 Examples:
   outlast demo
   outlast demo --only hardware                  # needs python3
+  outlast demo --only browser                   # needs chromium
   outlast demo --only recovery --real-time      # the whole 45 s of outage, default timeouts
   outlast demo --dashboard --time 10m           # a fleet with faults, to be watched in a browser"
 )]
@@ -41,8 +44,8 @@ pub(crate) struct Args {
     /// Keep the folder with stores and logs
     #[arg(long)]
     keep: bool,
-    /// One play: outage, recovery or hardware [default: the first two]
-    #[arg(long, value_parser = ["outage", "recovery", "hardware"], value_name = "PLAY")]
+    /// One play: outage, recovery, hardware or browser [default: the first two]
+    #[arg(long, value_parser = ["outage", "recovery", "hardware", "browser"], value_name = "PLAY")]
     only: Option<String>,
     /// Play the second one at full length: an outage of 45 s, with default timeouts
     #[arg(long)]
@@ -214,6 +217,7 @@ async fn stage(context: &Context, args: &Args, play: &str) -> anyhow::Result<Rep
         match play {
             "outage" => outage::play(&stage).await,
             "hardware" => hardware::play(&stage).await,
+            "browser" => browser::play(&stage).await,
             _ => recovery::play(&stage).await,
         }
     };

@@ -14,6 +14,7 @@ use crate::recovery::{
 use crate::requires::Requires;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now, TaskId};
+use outlast_wire::Run;
 use outlast_wire::recovery::PatternRules;
 use outlast_wire::spec::Rerun;
 use outlast_wire::v2::{Cause, TaskOutcome};
@@ -196,8 +197,12 @@ impl Coordinator {
         let spec = task.spec.clone();
         let budget = Budget::of(&spec, &task.recovered(), found.class, task.retries);
         let own = budget.of_memory();
+        // What a browser does is no more the task's own failure than what its worker does.
+        let around = matches!(spec.run, Run::Browser(_))
+            && matches!(found.class, FailureClass::BrowserCrash | FailureClass::ContextLost);
+        let wanted = own || around || spec.retry_failures;
         // At most once means that only a person may have it run again.
-        let may = spec.rerun == Rerun::Allowed && (own || spec.retry_failures) && budget.limit > 0;
+        let may = spec.rerun == Rerun::Allowed && wanted && budget.limit > 0;
         let blame = self.note_failure(now, Some(key), id, &found);
         let reason = outcome.message.clone();
         let next = may.then(|| self.think(Some(key), &id.task, found, budget, own, blame));

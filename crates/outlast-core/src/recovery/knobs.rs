@@ -1,13 +1,15 @@
 //! A task's knobs: where they stand, how a strategy moves them, and the spec that results.
 
 use super::{HardwareClass, Strategy, TaskRecovery};
+use outlast_wire::spec::{Browser, Call};
 use outlast_wire::{Run, TaskSpec};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What a task requires of a GPU; dropped when it falls back to the processor.
-const GPU_DEMANDS: [&str; 5] = ["gpu", "gpus", "gpu_memory_bytes", "hardware", "hardware_class"];
+const GPU_DEMANDS: [&str; 7] =
+    ["gpu", "gpus", "gpu_memory_bytes", "hardware", "hardware_class", "webgpu", "webnn"];
 
 type Ladder = BTreeMap<String, Vec<Value>>;
 
@@ -111,9 +113,13 @@ pub fn hardware(spec: &TaskSpec, state: &TaskRecovery) -> HardwareClass {
     }) {
         return class;
     }
+    let has = |name: &str| spec.requires.contains_key(name);
     let gpu = spec.requires.keys().any(|k| k.starts_with("gpu"));
-    let browser = spec.requires.keys().any(|k| k == "browser" || k == "browsers");
+    let browser = has("browser") || has("browsers") || matches!(spec.run, Run::Browser(_));
     match (gpu, browser) {
+        _ if has("webgpu") => HardwareClass::Webgpu,
+        _ if has("webnn") => HardwareClass::Webnn,
+        (_, true) if matches!(spec.run, Run::Browser(_)) => HardwareClass::Browser,
         (true, _) => HardwareClass::Gpu,
         (_, true) => HardwareClass::Browser,
         _ => HardwareClass::Cpu,
@@ -159,13 +165,13 @@ pub fn effective<'a>(spec: &'a TaskSpec, state: &TaskRecovery) -> Cow<'a, TaskSp
     match &mut made.run {
         Run::Command(argv) => argv.iter_mut().for_each(fill),
         Run::Shell(line) => fill(line),
-        Run::Call(call) if !values.is_empty() => {
-            let args = std::mem::take(&mut call.args);
-            let mut args = if let Value::Object(map) = args { map } else { Map::new() };
-            args.extend(values);
-            call.args = Value::Object(args);
+        Run::Call(Call { args, .. }) | Run::Browser(Browser { args, .. }) if !values.is_empty() => {
+            let before = std::mem::take(args);
+            let mut map = if let Value::Object(map) = before { map } else { Map::new() };
+            map.extend(values);
+            *args = Value::Object(map);
         }
-        Run::Call(_) => {}
+        Run::Call(_) | Run::Browser(_) => {}
     }
     made.requires = requires(spec, state).into_owned();
     Cow::Owned(made)
@@ -173,12 +179,15 @@ pub fn effective<'a>(spec: &'a TaskSpec, state: &TaskRecovery) -> Cow<'a, TaskSp
 
 /// What it requires of a worker now.
 pub fn requires<'a>(spec: &'a TaskSpec, state: &TaskRecovery) -> Cow<'a, BTreeMap<String, String>> {
-    if !fell_back(spec, state) {
-        return Cow::Borrowed(&spec.requires);
+    let mut wanted = Cow::Borrowed(&spec.requires);
+    if fell_back(spec, state) {
+        wanted.to_mut().retain(|key, _| !GPU_DEMANDS.contains(&key.as_str()));
     }
-    let mut left = spec.requires.clone();
-    left.retain(|key, _| !GPU_DEMANDS.contains(&key.as_str()));
-    Cow::Owned(left)
+    // Whether it says so or not.
+    if matches!(spec.run, Run::Browser(_)) && !wanted.contains_key("browser") {
+        wanted.to_mut().insert("browser".into(), "*".into());
+    }
+    wanted
 }
 
 /// Whether it was moved to the processor.
@@ -217,6 +226,24 @@ mod tests {
         let made = effective(&call, &state);
         let Run::Call(call) = &made.run else { unreachable!() };
         assert_eq!(call.args, json!({"n": 1, "batch_size": 32, "device": "cpu", "name": "a b"}));
+    }
+
+    #[test]
+    fn a_browser_task_needs_a_browser_and_gets_its_knobs() {
+        let task = spec(json!({"browser": {"script": "1"}, "requires": {"webgpu": "*"},
+            "knobs": {"device": ["webgpu", "cpu"]}}));
+        let mut state = TaskRecovery::default();
+        assert_eq!(requires(&task, &state).keys().collect::<Vec<_>>(), ["browser", "webgpu"]);
+        assert_eq!(hardware(&task, &state), HardwareClass::Webgpu);
+        state.knobs = [("device".to_owned(), 1)].into();
+        assert_eq!(requires(&task, &state).keys().collect::<Vec<_>>(), ["browser"]);
+        let made = effective(&task, &state);
+        let Run::Browser(browser) = &made.run else { unreachable!() };
+        assert_eq!(browser.args, json!({"device": "cpu"}));
+        let plain = spec(json!({"browser": {"script": "1"}}));
+        assert_eq!(hardware(&plain, &TaskRecovery::default()), HardwareClass::Browser);
+        let named = spec(json!({"browser": {"script": "1"}, "requires": {"browser": "edge"}}));
+        assert_eq!(requires(&named, &TaskRecovery::default())["browser"], "edge");
     }
 
     #[test]

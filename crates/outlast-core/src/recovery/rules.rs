@@ -29,7 +29,7 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
     ),
     (
         F::ContextLost,
-        r"(?i)\b(?:webgpu|gpu ?device|wgpu\w*|dawn)\b.{0,60}\b(?:was |is |has been )?lost\b|\bdevice(?:\.lost| (?:was|is|has been) lost)\b|^\W*(?:Uncaught |Error: )*device lost\b",
+        r"(?i)\b(?:webgpu|webnn|gpu ?device|wgpu\w*|dawn)\b.{0,60}\b(?:was |is |has been )?lost\b|\bdevice(?:\.lost| (?:was|is|has been) lost)\b|^\W*(?:Uncaught |Error: )*device lost\b",
     ),
     (F::ContextLost, r"(?i)\b(?:gpu|webgpu|webgl|dawn|wgpu)\b.{0,40}\bdevice lost\b"),
     (

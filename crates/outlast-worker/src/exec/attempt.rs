@@ -8,9 +8,9 @@ use super::logs::{self, Paths};
 use super::spares::{Folder, Log};
 use super::tree::{self, Main};
 use super::verdict::{self, Ended};
-use super::{Cause, Inner, lock};
-use outlast_wire::TaskSpec;
+use super::{Cause, Inner, lock, result};
 use outlast_wire::v2::OutcomeKind;
+use outlast_wire::{Run, TaskSpec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::fs;
 use std::io;
@@ -180,6 +180,9 @@ impl Attempt {
         let used = verdict::reap(&mut child);
         drop(main);
         let (mut outcome, cause) = self.judge(inner, pid.as_raw_pid(), used, stop);
+        if self.is_browser() {
+            result::take(&self.paths.result, &mut outcome, cause);
+        }
         outcome.finished_at_ms = now_ms();
         let deserted = inner.orphans.none_since(&orphans);
         let [(stdout_bytes, stdout_tail), (stderr_bytes, stderr_tail)] =
@@ -189,6 +192,10 @@ impl Attempt {
         outcome.stderr_bytes = stderr_bytes;
         outcome.stderr_tail = stderr_tail.into();
         (outcome, cause)
+    }
+
+    fn is_browser(&self) -> bool {
+        matches!(self.spec.run, Run::Browser(_))
     }
 
     fn failed_to_start(&self, reason: String, cause: Cause) -> Ended {
@@ -224,6 +231,7 @@ impl Attempt {
             epoch: self.epoch,
             worker: &self.worker,
             mark: &self.mark,
+            result: self.is_browser().then_some(self.paths.result.as_path()),
             env: &self.env,
         };
         let built = command::build(&self.spec, inner, &cwd, &who);

@@ -14,6 +14,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+/// Names the file for what a browser task comes to.
+const RESULT_FILE: &str = "OUTLAST_RESULT_FILE";
 /// Where programs are looked for when there is no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -30,6 +32,8 @@ pub(super) struct Identity<'a> {
     pub epoch: u64,
     pub worker: &'a str,
     pub mark: &'a str,
+    /// Where a browser task's result goes.
+    pub result: Option<&'a Path>,
     pub env: &'a [(String, String)],
 }
 
@@ -40,18 +44,18 @@ pub(super) fn build(
     cwd: &Path,
     who: &Identity,
 ) -> Result<Command, String> {
-    let shell;
-    let argv: &[String] = match &spec.run {
-        Run::Command(argv) => argv,
-        Run::Shell(line) => {
-            shell = ["/bin/sh".to_owned(), "-c".to_owned(), line.clone()];
-            &shell
+    let argv: Vec<&OsStr> = match &spec.run {
+        Run::Command(argv) => argv.iter().map(OsStr::new).collect(),
+        Run::Shell(line) => ["/bin/sh", "-c", line].map(OsStr::new).into(),
+        Run::Browser(_) if inner.config.browser.is_empty() => {
+            return Err("this worker runs no browser tasks; `outlast worker` does".to_owned());
         }
+        Run::Browser(_) => inner.config.browser.iter().map(OsString::as_os_str).collect(),
         Run::Call(call) => {
             return Err(format!("this worker has no function named {:?}", call.function));
         }
     };
-    let [name, arguments @ ..] = argv else { return Err("the command is empty".to_owned()) };
+    let [name, arguments @ ..] = &argv[..] else { return Err("the command is empty".to_owned()) };
     let base = &inner.environment;
     let base_path = || base.iter().find(|(name, _)| name == "PATH").map(|(_, v)| v.as_os_str());
     let path = spec.env.get("PATH").map(OsStr::new).or_else(base_path);
@@ -69,6 +73,7 @@ pub(super) fn build(
         .env("OUTLAST_ATTEMPT", who.epoch.to_string())
         .env("OUTLAST_WORKER_ID", who.worker)
         .env(MARK, who.mark)
+        .envs(who.result.map(|file| (RESULT_FILE, file)))
         .current_dir(cwd)
         .stdin(null)
         .process_group(0);
@@ -76,8 +81,8 @@ pub(super) fn build(
 }
 
 /// Finds a program as a shell would, seen from `cwd`.
-fn resolve(name: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
-    if name.contains('/') {
+fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
+    if name.as_encoded_bytes().contains(&b'/') {
         return Ok(cwd.join(name));
     }
     let mut not_executable = None;
@@ -93,7 +98,9 @@ fn resolve(name: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
     }
     Err(match not_executable {
         Some(candidate) => format!("not executable: {}", candidate.display()),
-        None => format!("command not found: {name} (looked in PATH: {})", path.display()),
+        None => {
+            format!("command not found: {} (looked in PATH: {})", name.display(), path.display())
+        }
     })
 }
 

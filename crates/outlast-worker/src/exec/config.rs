@@ -1,5 +1,6 @@
 //! How an executor runs tasks.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// How an executor runs tasks.
@@ -22,6 +23,10 @@ pub struct Config {
     /// they are found at once and reaped; default yes. A program that starts children of its own
     /// in process groups of their own, and waits for them only much later, should turn it off.
     pub adopt_orphans: bool,
+    /// The program, and its first arguments, that runs browser tasks. It finds its task by the
+    /// variables that every task has, and leaves the result in the file that
+    /// `OUTLAST_RESULT_FILE` names. Default: none, and such tasks cannot be started.
+    pub browser: Vec<OsString>,
     /// Variables of every task, over those of its spec; default none.
     pub extra_env: Vec<(String, String)>,
 }
@@ -47,6 +52,7 @@ impl Config {
             keep_logs_bytes: 2 << 30,
             reserve_bytes: 64 << 20,
             adopt_orphans: true,
+            browser: Vec::new(),
             extra_env: Vec::new(),
         }
     }

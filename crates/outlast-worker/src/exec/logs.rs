@@ -37,6 +37,8 @@ pub(super) struct Paths {
     pub stderr: PathBuf,
     /// A link to what the attempt left in its own working directory.
     pub work: PathBuf,
+    /// What a browser task comes to, from its program's end to its outcome.
+    pub result: PathBuf,
 }
 
 impl Paths {
@@ -47,6 +49,7 @@ impl Paths {
             stdout: folder.join(format!("{task}.{epoch}.out")),
             stderr: folder.join(format!("{task}.{epoch}.err")),
             work: root.join("work").join(format!("{task}.{epoch}")),
+            result: folder.join(format!("{task}.{epoch}.res")),
         }
     }
 }
@@ -214,7 +217,7 @@ pub(super) fn prune(
             break;
         }
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let stem = [".new", ".cut", ".out", ".err"]
+        let stem = [".new", ".cut", ".out", ".err", ".res"]
             .iter()
             .fold(name, |n, end| n.strip_suffix(end).unwrap_or(n));
         if running(stem) {

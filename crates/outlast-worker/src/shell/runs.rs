@@ -56,7 +56,7 @@ impl Runs {
                     Run::Call(call) => {
                         ended.extend(self.call(shared, &task, epoch, &spec, call));
                     }
-                    Run::Command(_) | Run::Shell(_) => {
+                    Run::Command(_) | Run::Shell(_) | Run::Browser(_) => {
                         let (id, worker) = (AttemptId { task, epoch }, self.worker.clone());
                         starts.push(Start { id, spec, worker, env: Vec::new() });
                     }

@@ -1,0 +1,108 @@
+//! What the program of a browser task says of how it went, beside its exit code: a file that it
+//! leaves, and that becomes part of the outcome.
+
+use super::Cause;
+use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// The largest result, in bytes of JSON.
+pub const MAX_VALUE: usize = 1 << 20;
+/// The largest file. Text may take some more than what it says.
+const MAX_FILE: u64 = MAX_VALUE as u64 + (64 << 10);
+/// The longest message, in characters.
+const MAX_MESSAGE: usize = 1000;
+
+/// The content of the file that `OUTLAST_RESULT_FILE` names.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Why it failed, in a line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its result, or more about its failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Box<RawValue>>,
+}
+
+impl Report {
+    /// Leaves it in a file: complete, or not at all.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn leave(&self, path: &Path) -> io::Result<()> {
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        drop(file);
+        fs::rename(new, path)
+    }
+}
+
+/// Takes the file, if there is one, into the outcome of a program that ended by itself: of one that
+/// was stopped, or killed, the executor knows more.
+pub(super) fn take(path: &Path, outcome: &mut TaskOutcome, cause: Cause) {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut text));
+    let _ = fs::remove_file(path);
+    if read.is_err() || cause != Cause::Exit {
+        return;
+    }
+    match serde_json::from_slice::<Report>(&text) {
+        Ok(report) if report.value.as_ref().is_none_or(|v| v.get().len() <= MAX_VALUE) => {
+            if outcome.kind() == OutcomeKind::OutcomeFailed && !report.message.is_empty() {
+                outcome.message = report.message.chars().take(MAX_MESSAGE).collect();
+            }
+            let value = report.value.map(|v| v.get().as_bytes().to_vec());
+            // As of a function: nothing says null.
+            outcome.value_json = value.filter(|v| v != b"null").unwrap_or_default().into();
+        }
+        _ => tracing::warn!(path = %path.display(), "the result cannot be used"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_becomes_part_of_the_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.1.res");
+        let report = |message: &str, value: &str| Report {
+            message: message.into(),
+            value: Some(RawValue::from_string(value.into()).unwrap()),
+        };
+        let end = |kind: OutcomeKind| {
+            let message = "exit code 1".into();
+            TaskOutcome { kind: kind.into(), message, ..TaskOutcome::default() }
+        };
+        let failed = OutcomeKind::OutcomeFailed;
+        report("TypeError: x", r#"{"stack":"at x"}"#).leave(&path).unwrap();
+        let mut outcome = end(failed);
+        take(&path, &mut outcome, Cause::Exit);
+        assert_eq!(outcome.message, "TypeError: x");
+        assert_eq!(&outcome.value_json[..], br#"{"stack":"at x"}"#);
+        assert!(!path.exists());
+        // None, a broken one, one that is too large, and one of an attempt that was stopped.
+        take(&path, &mut outcome, Cause::Exit);
+        assert_eq!(outcome.message, "TypeError: x");
+        for (text, kind, cause) in [
+            ("{".to_owned(), failed, Cause::Exit),
+            (
+                format!(r#"{{"message":"m","value":"{}"}}"#, "x".repeat(MAX_VALUE)),
+                failed,
+                Cause::Exit,
+            ),
+            (r#"{"message":"m","value":1}"#.into(), failed, Cause::OutOfMemory),
+        ] {
+            fs::write(&path, text).unwrap();
+            let mut outcome = end(kind);
+            take(&path, &mut outcome, cause);
+            assert_eq!(outcome, end(kind));
+        }
+    }
+}
