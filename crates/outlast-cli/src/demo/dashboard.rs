@@ -60,7 +60,7 @@ done"
         if self.client.counts().await?.pending > BACKLOG {
             return Ok(());
         }
-        if second % 8 == 0 {
+        if second.is_multiple_of(8) {
             let task = self.training();
             self.client.submit(&task).await?;
         }
