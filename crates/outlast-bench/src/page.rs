@@ -40,7 +40,7 @@ async fn live(addr: String, n: usize, mut link: (Sender, Receiver)) {
     sleep(BEAT.mul_f64((n * 7919 % 1000) as f64 / 1000.0)).await;
     let pause = UNSTEADY.1.mul_f64(0.5 + (n * 104_729 % 1000) as f64 / 1000.0);
     for connection in 2.. {
-        let steady = n % UNSTEADY.0 != 0;
+        let steady = !n.is_multiple_of(UNSTEADY.0);
         let until = if steady { Duration::from_secs(LONGEST) } else { pause };
         let _ = timeout(until, beat(&mut link)).await;
         drop(link);

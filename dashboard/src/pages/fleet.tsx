@@ -35,7 +35,7 @@ export function FleetPage() {
       </div>
       <div class="columns wide-left">
         <Flow />
-        <Alerts />
+        <Alerts totals={fleet.totals} />
       </div>
       <Workers version={version} rows={fleet.rows} ready={loaded.data === true} />
     </>
@@ -184,19 +184,21 @@ function join(old: Throughput, fresh: Throughput, known: number, limit: number):
 
 const WORST: Record<string, number> = { critical: 0, warning: 1, info: 2 };
 
-function Alerts() {
+function Alerts({ totals }: { totals: FleetTotals | null }) {
   const now = useKnown(10_000);
   const { data, error, again } = useLoad<{ alerts: Alert[] }>("alerts", (signal) => get("api/v1/alerts", signal), { every: 30_000, events: ["alert"], pace: 1000 });
   const firing = (data?.alerts ?? []).filter((a) => a.state === "firing").sort((a, b) => (WORST[a.severity] ?? 9) - (WORST[b.severity] ?? 9));
+  // The list has a limit, the totals have none.
+  const standing = totals ? Object.values(totals.alerts).reduce((a, b) => a + b, 0) : firing.length;
   const cleared = (data?.alerts ?? []).filter((a) => a.state !== "firing").slice(0, 5);
   return (
-    <Panel title="Alerts" aside={data && <span class="muted">{firing.length ? `${count(firing.length)} stand` : "none stand"}</span>}>
+    <Panel title="Alerts" aside={data && <span class="muted">{standing ? `${count(standing)} stand` : "none stand"}</span>}>
       {error && !data && <Trouble error={error} again={again} />}
       <ul class="alerts" aria-live="polite" aria-relevant="additions" tabIndex={0} aria-label="Alerts that stand">
         {firing.slice(0, 50).map((a) => (
           <AlertLine key={a.id} alert={a} now={now} />
         ))}
-        {firing.length > 50 && <li class="muted">and {count(firing.length - 50)} more</li>}
+        {firing.length > 50 && <li class="muted">and {count(Math.max(standing, firing.length) - 50)} more</li>}
         {data && firing.length === 0 && <li class="none">All is well.</li>}
         {cleared.map((a) => (
           <AlertLine key={a.id} alert={a} now={now} />
@@ -206,13 +208,19 @@ function Alerts() {
   );
 }
 
+/** The message without the name that stands before it. */
+function unnamed({ message, worker }: Alert): string {
+  const name = `worker ${worker}`;
+  return message.startsWith(name) ? message.slice(name.length).replace(/^[: ]+/, "") : message;
+}
+
 function AlertLine({ alert: a, now }: { alert: Alert; now: number }) {
   const firing = a.state === "firing";
   return (
     <li class={firing ? "" : "past"}>
       <Badge state={firing ? a.severity : "cleared"} />
       <span>
-        {a.worker && <a href={to("worker", a.worker)}>{a.worker}</a>} {a.message.startsWith(`worker ${a.worker}: `) ? a.message.slice(a.worker.length + 9) : a.message}
+        {a.worker && <a href={to("worker", a.worker)}>{a.worker}</a>} {unnamed(a)}
         <span class="muted"> {firing ? ago(a.since, now) : `cleared ${ago(a.cleared_at ?? a.since, now)}`}</span>
       </span>
     </li>
