@@ -87,7 +87,13 @@ async fn scripts_run_fail_end_and_recover() {
     }"#;
     submit(&base, "crash", spec(script, Value::Null)).await;
     half_way(&base, "crash").await;
-    assert_eq!(base.client.artifacts("crash").await.unwrap().artifacts.len(), 1);
+    // It travels beside the state.
+    let arrived = async {
+        while base.client.artifacts("crash").await.unwrap().artifacts.is_empty() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), arrived).await.expect("the artifact arrives");
     let pids = browsers(&base);
     assert_eq!(pids.len(), 1, "{pids:?}");
     assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
