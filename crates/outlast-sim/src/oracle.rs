@@ -145,14 +145,16 @@ impl Oracle {
         match record {
             R::Submitted { task, spec, after, .. } => {
                 let former = self.removed.get(task).copied().unwrap_or(0);
-                let task_ = self.tasks.entry(task.clone()).or_default();
-                (task_.epoch, task_.floor, task_.after) = (task_.epoch.max(former), *after, *after);
-                let (epoch, again) = (task_.epoch, task_.spec.replace(spec.clone()).is_some());
-                if again {
+                let spec = Some(spec.clone());
+                let (floor, after) = (*after, *after);
+                let new = Task { spec, epoch: former, floor, after, ..Task::default() };
+                // What a former task's attempts did after its removal is not this one's.
+                let old = self.tasks.insert(task.clone(), new);
+                if old.is_some_and(|old| old.spec.is_some()) {
                     self.fail(format!("I2: {task} was submitted twice"));
                 }
-                if *after < epoch {
-                    self.fail(format!("I3: {task} begins again at {after}, after {epoch}"));
+                if after < former {
+                    self.fail(format!("I3: {task} begins again at {after}, after {former}"));
                 }
             }
             R::TasksRemoved { tasks, .. } => {
@@ -162,6 +164,8 @@ impl Oracle {
                         self.fail(format!("I1: {id} was removed and is not over"));
                     }
                     self.removed.insert(id.clone(), task.epoch);
+                    // A v1 worker that repeats one then cannot say of which task it was.
+                    self.v1_checkpoints.retain(|(of, _)| of != id);
                     self.accepted.remove(id);
                 }
             }
