@@ -56,6 +56,8 @@ class Runner:
         self._interval = 0.0
         self._agent: Any = None
         self._process = 0
+        # A task that the worker had before may run again before start() knows its agent.
+        self._ready = threading.Event()
         self._stats = "{}"
         self._state = "DISCONNECTED"
         self._lock = threading.RLock()
@@ -73,9 +75,13 @@ class Runner:
                 return
             settings = self._settings()
             self._interval = settings.pop("checkpoint_interval", 0.0)
-            self._agent = Agent(json.dumps(settings), self._call, _told, self._define)
-            self._process = os.getpid()
-            _live.add(self)
+            self._ready.clear()
+            try:
+                self._agent = Agent(json.dumps(settings), self._call, _told, self._define)
+                self._process = os.getpid()
+                _live.add(self)
+            finally:
+                self._ready.set()
 
     @property
     def started(self) -> bool:
@@ -135,6 +141,7 @@ class Runner:
             return (False, *_outcome.failure(e))
 
     def _run(self, raw: Any) -> _outcome.Outcome:
+        self._ready.wait()
         context = TaskContext(raw, self._allow_pickle, self._interval)
         key = (context.task_id, context.attempt)
         with self._contexts_lock:
