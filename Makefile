@@ -98,5 +98,5 @@ demo-python: python ## the guide's worker, as printed, through a cut link and a 
 
 test-python: python ## type-check and test the Python package against real processes
 	cd python && ../$(PYTHON_ENV)/bin/mypy outlast
-	cd python && ../$(PYTHON_ENV)/bin/python -m mypy.stubtest outlast._outlast
+	cd $(PYTHON_ENV) && bin/python -m mypy.stubtest outlast._outlast # away from the sources, which lack the extension
 	cd python && ../$(PYTHON_ENV)/bin/pytest -q
