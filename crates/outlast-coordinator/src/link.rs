@@ -107,6 +107,24 @@ pub(crate) fn broke(error: &axum::Error) -> Why {
     (LinkCause::LinkClosed, format!("the link broke: {error}"))
 }
 
+/// The worker closed it.
+pub(crate) fn closed(frame: Option<CloseFrame>) -> Why {
+    let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
+    (LinkCause::LinkClosed, reason.unwrap_or_else(|| "the worker closed the link".into()))
+}
+
+/// Says why the link ends, and ends it.
+pub(crate) async fn part(sink: &mut SplitSink<WebSocket, Message>, reason: String) -> Why {
+    let short = reason.chars().take(100).collect::<String>();
+    let frame = CloseFrame { code: 1000, reason: short.into() };
+    let bye = async {
+        sink.send(Message::Close(Some(frame))).await?;
+        sink.close().await
+    };
+    let _ = tokio::time::timeout(LINGER, bye).await;
+    (LinkCause::LinkUnspecified, reason)
+}
+
 async fn read(
     mut stream: SplitStream<WebSocket>,
     conn: ConnId,
@@ -134,11 +152,7 @@ async fn read(
                 Input::Malformed(conn, "a text message; this link carries binary ones".into())
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            Some(Ok(Message::Close(frame))) => {
-                let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
-                let reason = reason.unwrap_or_else(|| "the worker closed the link".into());
-                return (LinkCause::LinkClosed, reason);
-            }
+            Some(Ok(Message::Close(frame))) => return closed(frame),
             Some(Err(error)) => return broke(&error),
             None => return (LinkCause::LinkClosed, "the link ended".into()),
         };
@@ -200,16 +214,7 @@ async fn write(
                 }
                 // Of the other dialect.
                 ToLink::V1(_) | ToLink::Ping(_) => {}
-                ToLink::Close(reason) => {
-                    let short = reason.chars().take(100).collect::<String>();
-                    let frame = CloseFrame { code: 1000, reason: short.into() };
-                    let bye = async {
-                        sink.send(Message::Close(Some(frame))).await?;
-                        sink.close().await
-                    };
-                    let _ = tokio::time::timeout(LINGER, bye).await;
-                    return (LinkCause::LinkUnspecified, reason);
-                }
+                ToLink::Close(reason) => return part(&mut sink, reason).await,
             }
             match rx.try_recv() {
                 Ok(more) => next = more,

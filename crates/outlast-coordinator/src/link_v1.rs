@@ -5,9 +5,9 @@ use crate::api::App;
 use crate::blobs::BlobShelf;
 use crate::clock;
 use crate::driver::Input;
-use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke};
+use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke, closed, part};
 use crate::quality::Tap;
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_blob::Hash;
 use outlast_core::coord::{ConnId, V1_PREFIX};
@@ -82,11 +82,7 @@ async fn read(
                 Err(_) => continue,
             },
             Some(Ok(Message::Ping(_))) => continue,
-            Some(Ok(Message::Close(frame))) => {
-                let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
-                let reason = reason.unwrap_or_else(|| "the worker closed the link".into());
-                return (LinkCause::LinkClosed, reason);
-            }
+            Some(Ok(Message::Close(frame))) => return closed(frame),
             Some(Err(error)) if error.to_string().contains("too long") => {
                 let what = format!(
                     "a message of more than {MAX_TEXT} bytes; the link ends. Keep results, states \
@@ -199,16 +195,7 @@ async fn write(
                     }
                     None
                 }
-                ToLink::Close(reason) => {
-                    let short = reason.chars().take(100).collect::<String>();
-                    let frame = CloseFrame { code: 1000, reason: short.into() };
-                    let bye = async {
-                        sink.send(Message::Close(Some(frame))).await?;
-                        sink.close().await
-                    };
-                    let _ = tokio::time::timeout(LINGER, bye).await;
-                    return (LinkCause::LinkUnspecified, reason);
-                }
+                ToLink::Close(reason) => return part(&mut sink, reason).await,
             };
             if let Some(message) = message
                 && let Err(error) = sink.feed(message).await

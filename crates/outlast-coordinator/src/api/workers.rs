@@ -155,14 +155,21 @@ async fn turn(
     }
 }
 
+/// A link whose messages have at most so many bytes.
 fn upgraded(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    limit: usize,
 ) -> Result<WebSocketUpgrade, Refusal> {
-    upgrade.map_err(|e| {
+    let upgrade = upgrade.map_err(|e| {
         let status = StatusCode::UPGRADE_REQUIRED;
         let detail = format!("{}; a proxy in the path may not pass WebSockets", e.body_text());
         Refusal::new(status, "no-upgrade", "this address is for WebSockets", &detail)
-    })
+    })?;
+    Ok(upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(READ_BUFFER)
+        .max_message_size(limit)
+        .max_frame_size(limit))
 }
 
 /// The link of a worker that speaks the v1 JSON dialect.
@@ -175,13 +182,8 @@ pub(crate) async fn link_v1(
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
     check_worker_id(&name).map_err(|e| Refusal::bad(&e))?;
-    let upgrade = upgraded(upgrade)?;
+    let upgrade = upgraded(upgrade, MAX_TEXT)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
-    let upgrade = upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(READ_BUFFER)
-        .max_message_size(MAX_TEXT)
-        .max_frame_size(MAX_TEXT);
     let pulse = Pulse::new(app.ping, arrived);
     Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app, pulse)))
 }
@@ -195,13 +197,8 @@ pub(crate) async fn link(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let upgrade = upgraded(upgrade)?;
+    let upgrade = upgraded(upgrade, MAX_MESSAGE)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
-    let upgrade = upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(READ_BUFFER)
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE);
     let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
     let watched = (Pulse::new(app.ping, arrived), quality);
     Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, watched)))
