@@ -75,6 +75,23 @@ def merged(given: Optional[Mapping[str, Any]], base: Mapping[str, Any] = DEFAULT
     return config
 
 
+_PINS = ("heartbeat", "batch", "compression", "checkpoints", "telemetry", "all")
+
+
+def pins() -> str:
+    """What does not adapt to the link: the words of ``OUTLAST_PIN``, checked.
+
+    :raises ConfigurationError: for an unknown word.
+    """
+    words = [w.strip() for w in os.environ.get("OUTLAST_PIN", "").split(",") if w.strip()]
+    for word in words:
+        if word not in (*_PINS, "none"):
+            raise ConfigurationError(
+                f"OUTLAST_PIN: {word!r} cannot be pinned; {', '.join(_PINS)} can"
+            )
+    return ",".join(words)
+
+
 def _nearest(key: Any) -> str:
     close = difflib.get_close_matches(str(key), DEFAULTS, n=1, cutoff=0.0)
     return f"; did you mean {close[0]!r}?" if close else ""

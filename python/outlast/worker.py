@@ -97,6 +97,7 @@ class Worker:
             },
             "labels": dict(labels or {}),
             "slots": slots,
+            "pin": _config.pins(),
         }
         self._functions: dict[str, tuple[Callable[..., Any], Optional[str]]] = {}
         if isolation not in ("process", "thread"):

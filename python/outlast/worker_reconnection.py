@@ -164,6 +164,7 @@ class WorkerReconnectionManager:
             ca=os.fspath(self._ca) if self._ca is not None else None,
             capabilities=self.capabilities,
             slots=self.slots,
+            pin=_config.pins(),
             checkpoint_interval=config["checkpoint_interval"],
         )
         return settings

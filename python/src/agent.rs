@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::pool::Pool;
 use crate::{LOOK, error, system};
+use outlast_core::adapt::{Pins, Setting};
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::shell::{
@@ -75,14 +76,22 @@ fn config(options: &Value) -> AgentConfig {
     let count = |name: &str, default: u32| {
         options[name].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
     };
+    let beat = (
+        millis(options, "heartbeat_interval", base.heartbeat_interval),
+        millis(options, "heartbeat_timeout", base.heartbeat_timeout),
+    );
+    let pins: Pins = text(options, "pin").and_then(|p| p.parse().ok()).unwrap_or_default();
+    // What somebody chose stays so.
+    let chosen = beat != (base.heartbeat_interval, base.heartbeat_timeout);
     let core = WorkerConfig {
         name,
+        pins: if chosen { pins.with(Setting::Heartbeat) } else { pins },
         slots: count("slots", base.slots).max(1),
         capabilities: Value::Object(found).to_string(),
         labels: labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.into()))).collect(),
         version: env!("CARGO_PKG_VERSION").into(),
-        heartbeat_interval: millis(options, "heartbeat_interval", base.heartbeat_interval),
-        heartbeat_timeout: millis(options, "heartbeat_timeout", base.heartbeat_timeout),
+        heartbeat_interval: beat.0,
+        heartbeat_timeout: beat.1,
         initial_reconnect_delay: millis(
             options,
             "initial_reconnect_delay",

@@ -72,8 +72,16 @@ impl Squeezer {
     /// # Errors
     /// When there is no memory.
     pub fn new() -> Result<Self, BlobError> {
+        Self::with_level(LEVEL)
+    }
+
+    /// The same, at another level of zstd.
+    ///
+    /// # Errors
+    /// Like [`Squeezer::new`].
+    pub fn with_level(level: i32) -> Result<Self, BlobError> {
         let zstd =
-            zstd::bulk::Compressor::new(LEVEL).map_err(|e| BlobError::io("compression", e))?;
+            zstd::bulk::Compressor::new(level).map_err(|e| BlobError::io("compression", e))?;
         let goal = SAMPLE - SAMPLE / 16;
         Ok(Self { zstd, wait: 0, patience: 1, trial: Vec::new(), goal })
     }

@@ -1,6 +1,7 @@
 //! Values as people write them on a command line.
 
 use crate::{Usage, config};
+use outlast_core::adapt::{Pins, Setting};
 use outlast_net::pulse::PingConfig;
 use std::time::Duration;
 
@@ -21,6 +22,25 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
         Ok(n) if n >= 0.0 && n.is_finite() => Ok(n * factor),
         _ => Err(format!("{text:?} is no duration; write 90s, 10m or 2h")),
     }
+}
+
+/// What does not adapt to links: the flag, or else the file's section, and a heartbeat that
+/// either gives (interval, timeout).
+pub(crate) fn pins(
+    file: &config::File,
+    section: &str,
+    pin: Option<Pins>,
+    (interval, timeout): (Option<f64>, Option<f64>),
+) -> Result<Pins, Usage> {
+    let pins = match (pin, file.text(section, "pin")) {
+        (Some(pins), _) => pins,
+        (None, Some(text)) => text.parse().map_err(|e| Usage(format!("[{section}] pin: {e}")))?,
+        (None, None) => Pins::NONE,
+    };
+    let interval = interval.or(file.seconds(section, "heartbeat_interval"));
+    let timeout = timeout.or(file.seconds(section, "heartbeat_timeout"));
+    let given = interval.or(timeout).is_some();
+    Ok(if given { pins.with(Setting::Heartbeat) } else { pins })
 }
 
 /// WebSocket pings as flags, or else the file's section, say.

@@ -4,6 +4,7 @@ use crate::{Context, Usage, alerts, args, config};
 use outlast_coordinator::{
     BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles, WatchConfig,
 };
+use outlast_core::adapt::Pins;
 use outlast_core::coord::CoordConfig;
 use outlast_core::recovery;
 use outlast_wire::recovery::RecoveryFile;
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// Silence after which a worker's link is closed [default: 15s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
+    /// Pin the heartbeat: it does not adapt to links. One that is given is pinned [default: none]
+    #[arg(long, env = "OUTLAST_PIN", value_name = "WHAT,…")]
+    pin: Option<Pins>,
     /// Time between WebSocket pings to each worker; 0 sends none [default: 30s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     ws_ping_interval: Option<f64>,
@@ -118,6 +122,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         _ => return Err(Usage("TLS needs both --tls-cert and --tls-key".into()).into()),
     };
     let default = CoordConfig::default();
+    let given = (args.heartbeat_interval, args.heartbeat_timeout);
+    let pins = args::pins(file, "coordinator", args.pin, given)?;
     let core = CoordConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         heartbeat_interval: ms(args.heartbeat_interval, "heartbeat_interval")
@@ -134,6 +140,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             .unwrap_or(default.admit_per_second),
         recovery: table(args.recovery.or_else(|| path("recovery")))?,
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        pins,
         ..default
     };
     if core.heartbeat_timeout <= core.heartbeat_interval {

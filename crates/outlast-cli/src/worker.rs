@@ -1,6 +1,7 @@
 //! `outlast worker`.
 
 use crate::{Context, Usage, args, browser, config};
+use outlast_core::adapt::Pins;
 use outlast_core::worker::WorkerConfig;
 use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
@@ -57,6 +58,10 @@ pub(crate) struct Args {
     /// Silence after which the link is dialled again [default: 15s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
+    /// Settings that do not adapt to the link, of heartbeat, batch, compression, checkpoints,
+    /// telemetry; or all. A heartbeat that is given is pinned [default: none]
+    #[arg(long, env = "OUTLAST_PIN", value_name = "WHAT,…")]
+    pin: Option<Pins>,
     /// Time between WebSocket pings; 0 sends none [default: 30s]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     ws_ping_interval: Option<f64>,
@@ -101,6 +106,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         flag.or(file.seconds("worker", key)).map_or(default, |s| (s * 1000.0) as u64)
     };
     let cores = found.get("cores").and_then(Value::as_u64).unwrap_or(1);
+    let given = (args.heartbeat_interval, args.heartbeat_timeout);
+    let pins = args::pins(file, "worker", args.pin, given)?;
     let core = WorkerConfig {
         slots: args.slots.or(file.number("worker", "slots")).unwrap_or(cores as u32),
         prefetch: args.prefetch.or(file.number("worker", "prefetch")).unwrap_or(0),
@@ -136,6 +143,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             .unwrap_or(0),
         stage: default.stage,
         stage_below: default.stage_below,
+        pins,
         name: name.clone(),
     };
     if core.heartbeat_timeout <= core.heartbeat_interval {

@@ -283,6 +283,7 @@ impl State {
                         self.send(conn, ToLink::V1(Box::new(message)));
                     }
                     Output::Ping(conn, seq) => self.send(conn, ToLink::Ping(seq)),
+                    Output::Patience(conn, ms) => self.send(conn, ToLink::Patience(ms)),
                     Output::Close(conn, reason) => {
                         self.send(conn, ToLink::Close(reason));
                         self.links.remove(&conn);

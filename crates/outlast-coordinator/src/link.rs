@@ -11,12 +11,13 @@ use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
 use outlast_core::quality::Size;
 use outlast_net::pulse::{self, PingConfig, Progress};
-use outlast_wire::frame::{FrameError, decode_sized, encode_sized};
+use outlast_wire::frame::{FrameError, Packing, decode_sized, encode_sized};
 use outlast_wire::v1::ToWorker;
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
@@ -33,6 +34,8 @@ pub(crate) enum ToLink {
     V1(Box<ToWorker>),
     /// The same: a WebSocket ping with this number.
     Ping(u64),
+    /// Nothing may arrive for so many milliseconds after a ping.
+    Patience(u64),
     /// After what was sent.
     Close(String),
 }
@@ -67,11 +70,14 @@ pub(crate) struct Pulse {
     config: PingConfig,
     progress: Progress,
     pings: Notify,
+    /// Milliseconds that this link may be silent after a ping; 0: what is configured holds.
+    patience: AtomicU64,
 }
 
 impl Pulse {
     pub fn new(config: PingConfig, arrived: Arrived) -> Pulse {
-        Pulse { config, progress: arrived.0, pings: Notify::new() }
+        let patience = AtomicU64::new(0);
+        Pulse { config, progress: arrived.0, pings: Notify::new(), patience }
     }
     /// Waits until a ping is to be sent.
     pub async fn due(&self) {
@@ -80,7 +86,8 @@ impl Pulse {
     /// Waits until nothing arrives any more.
     pub async fn dead(&self) -> Why {
         let ping = || self.pings.notify_one();
-        let why = pulse::watch(self.config, self.progress.clone(), ping).await;
+        let patience = || Duration::from_millis(self.patience.load(Ordering::Relaxed));
+        let why = pulse::watch(self.config, self.progress.clone(), patience, ping).await;
         (LinkCause::LinkSilent, why)
     }
     /// The next message. One that is long in coming is a sign of life before it is there.
@@ -205,13 +212,14 @@ async fn write(
                 ToLink::Frame(kind) => {
                     let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
                     let began = Instant::now();
-                    let (data, raw) = encode_sized(*kind);
+                    let (data, raw) = encode_sized(*kind, Packing::default());
                     let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
                     tap.sent(Size { bytes: data.len(), raw, nanos }, beat, welcome);
                     if let Err(error) = sink.feed(Message::Binary(data)).await {
                         return broke(&error);
                     }
                 }
+                ToLink::Patience(ms) => pulse.patience.store(ms, Ordering::Relaxed),
                 // Of the other dialect.
                 ToLink::V1(_) | ToLink::Ping(_) => {}
                 ToLink::Close(reason) => return part(&mut sink, reason).await,

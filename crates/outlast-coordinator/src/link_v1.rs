@@ -186,6 +186,8 @@ async fn write(
                     tap.sent(plain(data.len()), Beat::Beat(seq), false);
                     Some(Message::Ping(data.into()))
                 }
+                // Of the other dialect.
+                ToLink::Patience(_) => None,
                 ToLink::Frame(kind) => {
                     if let Kind::LogRequest(asked) = *kind {
                         let error = "workers of the v1 dialect keep no logs".into();

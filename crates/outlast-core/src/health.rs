@@ -9,6 +9,8 @@ pub struct Heart {
     interval: Millis,
     timeout: Millis,
     heard: Millis,
+    /// Not before this does silence count: the patience was longer until lately.
+    fair: Millis,
     beat: Millis,
     seq: u64,
     flying: VecDeque<(u64, Millis)>,
@@ -25,14 +27,38 @@ impl Heart {
             interval,
             timeout,
             heard: now,
+            fair: now,
             beat: now + interval,
             seq: 0,
             flying: VecDeque::new(),
         }
     }
-    /// A frame arrived.
-    pub fn heard(&mut self, now: Millis) {
+    /// A frame arrived; the milliseconds of silence before it.
+    pub fn heard(&mut self, now: Millis) -> Millis {
+        let silence = now.saturating_sub(self.heard);
         self.heard = self.heard.max(now);
+        silence
+    }
+    /// Interval and timeout from now on. A silence that was not too long a moment ago gets the
+    /// whole of a shorter timeout.
+    pub fn set(&mut self, (interval, timeout): (Millis, Millis), now: Millis) {
+        let interval = interval.max(1);
+        if (interval, timeout) == (self.interval, self.timeout) {
+            return;
+        }
+        if timeout < self.timeout {
+            self.fair = now + timeout;
+        }
+        self.beat = self.beat.min(now + interval);
+        (self.interval, self.timeout) = (interval, timeout);
+    }
+    /// Interval and timeout in milliseconds.
+    pub fn pace(&self) -> (Millis, Millis) {
+        (self.interval, self.timeout)
+    }
+    /// Whether a silence of so long, which has just ended, is one to learn from.
+    pub fn is_notable(&self, silence: Millis) -> bool {
+        silence / 3 > self.interval / 2
     }
     /// When a frame last arrived.
     pub fn last_heard(&self) -> Millis {
@@ -68,11 +94,11 @@ impl Heart {
     }
     /// Whether the silence has lasted too long.
     pub fn expired(&self, now: Millis) -> bool {
-        now.saturating_sub(self.heard) >= self.timeout
+        now >= self.fair && now.saturating_sub(self.heard) >= self.timeout
     }
     /// When to look again.
     pub fn next_wake(&self) -> Millis {
-        self.beat.min(self.heard + self.timeout)
+        self.beat.min((self.heard + self.timeout).max(self.fair))
     }
 }
 
@@ -92,5 +118,18 @@ mod tests {
         h.heard(112);
         assert!(!h.expired(126) && h.expired(127));
         assert_eq!(h.next_wake(), 110);
+    }
+
+    #[test]
+    fn a_shorter_patience_begins_now() {
+        let mut h = Heart::new(10, 30, 0);
+        h.set((5, 12), 20);
+        assert_eq!(h.next_wake(), 10);
+        assert!(!h.expired(31) && h.expired(32), "silent since 0, and fair until 32");
+        assert_eq!(h.heard(25), 25);
+        assert!(h.is_notable(25) && !h.is_notable(7));
+        assert!(!h.expired(36) && h.expired(37));
+        h.set((5, 40), 36);
+        assert!(!h.expired(64) && h.expired(65));
     }
 }

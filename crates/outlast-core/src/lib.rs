@@ -12,6 +12,7 @@
 //! rests on those facts is held back until the driver reports `on_persisted(batch)`. A driver
 //! that cannot write keeps the batch and tries again; it never skips one.
 
+pub mod adapt;
 pub mod alerts;
 pub mod backoff;
 pub mod coord;

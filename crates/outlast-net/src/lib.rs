@@ -10,9 +10,9 @@ mod tls;
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 pub use http::{Answer, Http};
 pub use outlast_wire::Url;
-use outlast_wire::frame::MAX_MESSAGE;
+use outlast_wire::frame::{MAX_MESSAGE, Packing, encode_sized};
 use outlast_wire::v2::body::Kind;
-use outlast_wire::{api::Problem, decode, encode};
+use outlast_wire::{api::Problem, decode};
 use pulse::{Counted, Progress};
 use std::path::Path;
 use std::time::Duration;
@@ -127,7 +127,8 @@ impl Dialler {
         match client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, _)) => {
                 let (sink, stream) = socket.split();
-                Ok((Sender { sink }, Receiver { stream, progress }))
+                let packing = Packing::default();
+                Ok((Sender { sink, packing }, Receiver { stream, progress }))
             }
             Err(tungstenite::Error::Http(response)) => {
                 let status = response.status().as_u16();
@@ -157,6 +158,8 @@ fn plain(status: u16) -> &'static str {
 /// The half of a link that sends.
 pub struct Sender {
     sink: SplitSink<Socket, Message>,
+    /// How messages are compressed.
+    pub packing: Packing,
 }
 
 impl Sender {
@@ -165,7 +168,8 @@ impl Sender {
     /// # Errors
     /// Why the link is broken.
     pub async fn feed(&mut self, kind: Kind) -> Result<(), String> {
-        self.sink.feed(Message::Binary(encode(kind))).await.map_err(|e| e.to_string())
+        let (data, _) = encode_sized(kind, self.packing);
+        self.sink.feed(Message::Binary(data)).await.map_err(|e| e.to_string())
     }
     /// Sends what is in the buffer.
     ///

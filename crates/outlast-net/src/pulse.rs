@@ -118,8 +118,14 @@ pub async fn attend<T>(
 }
 
 /// Has a ping sent (`ping` must not wait) every interval, and returns why the link is dead once
-/// nothing has arrived for the timeout after one.
-pub async fn watch(config: PingConfig, progress: Progress, mut ping: impl FnMut()) -> String {
+/// nothing has arrived for the timeout after one; or for as long as is known to happen on this
+/// link (`patience`), where that is longer.
+pub async fn watch(
+    config: PingConfig,
+    progress: Progress,
+    patience: impl Fn() -> Duration,
+    mut ping: impl FnMut(),
+) -> String {
     if config.interval.is_zero() {
         return std::future::pending().await;
     }
@@ -129,8 +135,14 @@ pub async fn watch(config: PingConfig, progress: Progress, mut ping: impl FnMut(
         ping();
         sleep(config.timeout).await;
         let stopped = asked.elapsed() > config.timeout + LATE;
+        if progress.bytes() != before || stopped {
+            continue;
+        }
+        let longer = config.timeout.max(patience());
+        sleep(longer.saturating_sub(asked.elapsed())).await;
+        let stopped = asked.elapsed() > longer + LATE;
         if progress.bytes() == before && !stopped {
-            let seconds = config.timeout.as_secs_f64();
+            let seconds = longer.as_secs_f64();
             return format!("nothing arrived within {seconds} s of a WebSocket ping");
         }
     }
@@ -161,7 +173,7 @@ mod tests {
         };
         let (mut pings, began) = (0, Instant::now());
         let why = tokio::select! {
-            why = watch(config(20, 40), progress, || pings += 1) => why,
+            why = watch(config(20, 40), progress, || Duration::ZERO, || pings += 1) => why,
             () = read => panic!("the stream ended"),
             () = trickle => unreachable!(),
         };
@@ -170,8 +182,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_link_that_is_known_to_pause_is_given_longer() {
+        let (began, longer) = (Instant::now(), Duration::from_millis(300));
+        let why = watch(config(10, 20), Progress::default(), || longer, || ()).await;
+        assert!(why.contains("0.3 s of a WebSocket ping"), "{why}");
+        assert!(began.elapsed() >= longer);
+    }
+
+    #[tokio::test]
     async fn none_are_sent_when_turned_off() {
-        let off = watch(config(0, 1), Progress::default(), || panic!("a ping"));
+        let none = || Duration::ZERO;
+        let off = watch(config(0, 1), Progress::default(), none, || panic!("a ping"));
         assert!(tokio::time::timeout(Duration::from_millis(50), off).await.is_err());
     }
 }

@@ -437,6 +437,9 @@ impl Oracle {
                 self.links.get_mut(&worker).is_some_and(|(_, done)| !std::mem::replace(done, true))
             }
             LinkChange::Lost(..) => self.links.remove(&worker).is_some(),
+            LinkChange::Adapted(_) | LinkChange::WorkerAdapted(_) => {
+                self.links.contains_key(&worker)
+            }
             LinkChange::Forgotten => !self.links.contains_key(&worker),
         };
         if !good {

@@ -255,6 +255,7 @@ impl World {
             match output {
                 coord::Output::Send(conn, kind) => self.coord_sends(conn, kind),
                 coord::Output::SendV1(conn, message) => self.v1_sends(conn, message),
+                coord::Output::Patience(..) => {}
                 coord::Output::Ping(conn, seq) => self.v1_pings(conn, seq),
                 coord::Output::Close(conn, _) if self.v1_closes(conn) => {}
                 coord::Output::Close(conn, _) => self.close(conn, true),
@@ -510,6 +511,10 @@ impl World {
             worker::Output::Answer(_, answer) => self.on_answer(i, &answer),
             worker::Output::State(state, why) => {
                 self.say(|| format!("worker {i} is {} {why}", state.as_str()));
+            }
+            worker::Output::Packing(_) => {}
+            worker::Output::Adapted(c) => {
+                self.say(|| format!("worker {i} adapts {}: {}: {}", c.setting.word(), c.to, c.why));
             }
             worker::Output::Exit => {
                 self.say(|| format!("worker {i} has ended cleanly"));

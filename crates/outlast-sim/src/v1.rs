@@ -288,7 +288,11 @@ impl World {
             ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
                 let (_, kept) = self.coord.store.committed_told(task_id);
                 let named = format!("\"{checkpoint_id}\"");
-                if !kept.iter().any(|c| String::from_utf8_lossy(&c.meta_json).contains(&named)) {
+                let removed = self.coord.store.former(task_id) > 0;
+                let here = |c: &Arc<outlast_wire::v2::Checkpoint>| {
+                    String::from_utf8_lossy(&c.meta_json).contains(&named)
+                };
+                if !removed && !kept.iter().any(here) {
                     let text = format!("I4: {checkpoint_id} of {task_id} was acknowledged early");
                     self.oracle.wrong.get_or_insert(text);
                 }

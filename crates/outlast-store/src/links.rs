@@ -20,7 +20,7 @@ use std::time::Duration;
 const KIND: Kind = Kind {
     what: "a history of links",
     application_id: 0x4F4C_4C01,
-    migrations: &[V1],
+    migrations: &[V1, V2],
     busy: Duration::from_secs(5),
     cache_kib: 2 << 10,
     log_pages: 1000,
@@ -51,6 +51,9 @@ CREATE TABLE runs (id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, alive_at
 CREATE TABLE done (one INTEGER PRIMARY KEY CHECK (one = 1), hours_to INTEGER NOT NULL);
 INSERT INTO done VALUES (1, 0);
 ";
+
+// Nothing moves, but versions before do not know `LinkEntryKind::Adapted`.
+const V2: &str = "";
 
 /// Milliseconds of a minute and of an hour.
 pub const STEPS: [i64; 2] = [60_000, 3_600_000];
@@ -89,11 +92,13 @@ pub enum LinkEntryKind {
     Suspect = 3,
     /// It ended, and the worker holds none; or the last one was given up.
     Away = 4,
+    /// A setting was adapted to it; `reason` says which, and why.
+    Adapted = 5,
 }
 
 impl LinkEntryKind {
     fn of(code: i64) -> Result<Self, StoreError> {
-        let all = [Self::Connected, Self::Resynced, Self::Suspect, Self::Away];
+        let all = [Self::Connected, Self::Resynced, Self::Suspect, Self::Away, Self::Adapted];
         let found = all.into_iter().find(|k| *k as i64 == code);
         found.ok_or_else(|| StoreError::damaged("unknown kind of link entry", code))
     }

@@ -36,20 +36,36 @@ pub enum FrameError {
     Empty,
 }
 
+/// How what is sent is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// Of zstd.
+    pub level: i32,
+    /// Messages of no more bytes are sent as they are.
+    pub above: usize,
+}
+
+impl Default for Packing {
+    /// For links that carry more than a core compresses well.
+    fn default() -> Packing {
+        Packing { level: 1, above: COMPRESS_ABOVE }
+    }
+}
+
 /// Encodes one message, compressing it when it is large and zstd makes it smaller.
 pub fn encode(kind: v2::body::Kind) -> Bytes {
-    encode_sized(kind).0
+    encode_sized(kind, Packing::default()).0
 }
 
 /// The same, and how many bytes it was before, if compression was tried.
-pub fn encode_sized(kind: v2::body::Kind) -> (Bytes, Option<usize>) {
+pub fn encode_sized(kind: v2::body::Kind, packing: Packing) -> (Bytes, Option<usize>) {
     let body = v2::Body::from(kind);
     let plain_len = body.encoded_len();
-    if plain_len <= COMPRESS_ABOVE {
+    if plain_len <= packing.above {
         return (envelope(Payload::Plain(body)), None);
     }
     let raw = body.encode_to_vec();
-    if let Ok(packed) = zstd::bulk::compress(&raw, 1)
+    if let Ok(packed) = zstd::bulk::compress(&raw, packing.level)
         && packed.len() < raw.len()
     {
         return (envelope(Payload::Zstd(packed.into())), Some(plain_len));
@@ -118,7 +134,11 @@ mod tests {
             assert!(n < COMPRESS_ABOVE || bytes.len() < n / 2);
             let (kind, raw) = decode_sized(bytes).unwrap();
             assert_eq!((kind, raw.is_some()), (big(n), n > COMPRESS_ABOVE));
-            assert_eq!(raw, encode_sized(big(n)).1, "both sides count the same");
+            let usual = encode_sized(big(n), Packing::default());
+            assert_eq!(raw, usual.1, "both sides count the same");
+            let eager = encode_sized(big(n), Packing { level: 12, above: 4 });
+            assert!(eager.0.len() <= usual.0.len());
+            assert_eq!(decode(eager.0).unwrap(), big(n));
         }
     }
 

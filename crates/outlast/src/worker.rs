@@ -1,5 +1,6 @@
 //! A worker inside a Rust program: its functions run tasks, and outlive the network.
 
+pub use outlast_core::adapt::Setting;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::PingConfig;
@@ -110,10 +111,17 @@ impl WorkerBuilder {
         self.core.labels.insert(key.into(), value.into());
         self
     }
-    /// Between heartbeats, and the silence after which the link is dialled again.
+    /// Between heartbeats, and the silence after which the link is dialled again. They stay so, and
+    /// do not adapt to the link.
     pub fn heartbeat(mut self, interval: Duration, timeout: Duration) -> Self {
         self.core.heartbeat_interval = interval.as_millis() as u64;
         self.core.heartbeat_timeout = timeout.as_millis() as u64;
+        self.core.pins = self.core.pins.with(Setting::Heartbeat);
+        self
+    }
+    /// A setting that is not to adapt to the link.
+    pub fn pin(mut self, setting: Setting) -> Self {
+        self.core.pins = self.core.pins.with(setting);
         self
     }
     /// Between WebSocket pings (0: none), and how long nothing may arrive after one before the link

@@ -9,10 +9,10 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use outlast_core::coord::LinkSample;
 use outlast_core::quality::{Meter, Point, Summary};
-use outlast_store::{Resolution, Role};
+use outlast_store::{LinkEntryKind, Resolution, Role};
 use outlast_wire::api::{
-    AlertList, Disconnect, FleetColumns, FleetPage, LinkQuality, MAX_FLEET, MetricSeries, Problem,
-    RttView, WorkerMetrics, WorkerTimeline,
+    AlertList, Disconnect, FleetColumns, FleetPage, LinkNote, LinkQuality, MAX_FLEET, MetricSeries,
+    Problem, RttView, WorkerMetrics, WorkerTimeline,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -120,6 +120,9 @@ pub(crate) async fn metrics(
         None => Meter::new(now, 1).summary(now),
     };
     let mut view = view(&sample, &summary, series);
+    if let Some(entry) = &entry {
+        view.adaptation = entry.adapted().list();
+    }
     if let (None, Some((at, cause, reason))) = (&view.link.last_disconnect, app.quality.former(&id))
     {
         let at = text(at.unwrap_or(app.started_at));
@@ -247,6 +250,7 @@ fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics
             disconnects: s.causes.iter().map(|(c, n)| (c.word().into(), (*n).into())).collect(),
         },
         series,
+        adaptation: Vec::new(),
     }
 }
 
@@ -281,6 +285,8 @@ pub(crate) async fn timeline(
         .ask(move |store| Ok((store.links(&id, until, 2 * MAX_INTERVALS)?, store.runs()?)));
     let (entries, runs) = asked.await.map_err(|e| Refusal::busy(&e))?.unwrap_or_default();
     let full = entries.len() >= 2 * MAX_INTERVALS && entries[0].at > from;
+    let adapted = entries.iter().filter(|e| e.kind == LinkEntryKind::Adapted && e.at >= from);
+    let notes = adapted.map(|e| LinkNote { at: e.at, text: e.reason.clone() }).collect();
     let mut intervals = line::intervals(&entries, &runs, from, to);
     let truncated = full || intervals.len() > MAX_INTERVALS;
     intervals.drain(..intervals.len().saturating_sub(MAX_INTERVALS));
@@ -291,6 +297,7 @@ pub(crate) async fn timeline(
         to,
         intervals,
         truncated,
+        notes,
     }))
 }
 

@@ -2,6 +2,7 @@
 //! the core once a second (`sampler`); its history (`history`, `timeline`). Decides nothing about
 //! workers or tasks, and nothing waits for it.
 
+mod adapted;
 mod alerts;
 mod history;
 pub(crate) mod prom;
@@ -12,6 +13,7 @@ mod webhook;
 
 use crate::clock;
 use crate::events::Happened;
+use adapted::{Adapted, Side, Told};
 use alerts::Alerts;
 pub use alerts::{AlertConfig, WebhookConfig};
 pub(crate) use history::History;
@@ -41,11 +43,17 @@ pub(crate) struct Entry {
     meter: Mutex<Meter>,
     /// When somebody looked at it last.
     looked: AtomicU64,
+    /// What was adapted to its link.
+    adapted: Mutex<Adapted>,
 }
 
 impl Entry {
     pub fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Settings that differ from the configured ones.
+    pub fn adapted(&self) -> MutexGuard<'_, Adapted> {
+        self.adapted.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn is_looked_at(&self, now: Micros) -> bool {
         let at = self.looked.load(Ordering::Relaxed);
@@ -151,7 +159,8 @@ impl Quality {
             return entry;
         }
         let meter = Mutex::new(Meter::new(clock::micros(), self.interval));
-        let entry = Arc::new(Entry { id: id.clone(), meter, looked: AtomicU64::new(0) });
+        let (looked, adapted) = (AtomicU64::new(0), Mutex::default());
+        let entry = Arc::new(Entry { id: id.clone(), meter, looked, adapted });
         known.former.remove(id);
         known.names.insert(name.clone(), entry.clone());
         known.entries.insert(id.clone(), entry.clone());
@@ -177,6 +186,8 @@ impl Quality {
                     tracing::info!("{mark} worker {name} {what}");
                 }
                 entry.meter().connected(now, conn, report);
+                // It tells anew what it adapted.
+                entry.adapted().doubt(Side::Worker);
                 tell(LinkEntryKind::Connected, none, String::new());
             }
             LinkChange::Resynced(took) => {
@@ -195,6 +206,15 @@ impl Quality {
                 let kind = if holds { LinkEntryKind::Suspect } else { LinkEntryKind::Away };
                 tell(kind, cause, reason);
             }
+            LinkChange::Adapted(c) => {
+                let setting = c.setting.word().to_owned();
+                let told = Told { setting, from: c.from, to: c.to, why: c.why };
+                self.adapt((worker, name, at), Side::Coordinator, told, (c.configured, c.minor));
+            }
+            LinkChange::WorkerAdapted(c) => {
+                let told = Told { setting: c.setting, from: c.from, to: c.to, why: c.why };
+                self.adapt((worker, name, at), Side::Worker, told, (c.configured, c.minor));
+            }
             LinkChange::Forgotten => {
                 let mut known = self.known();
                 let entry = known.entries.remove(&worker);
@@ -208,6 +228,29 @@ impl Quality {
                 self.history.forget(worker);
             }
         }
+    }
+
+    /// A setting was adapted. What comes and goes with the work is not for the history.
+    fn adapt(
+        &self,
+        (worker, name, at): (Arc<str>, Arc<str>, i64),
+        side: Side,
+        told: Told,
+        (configured, minor): (bool, bool),
+    ) {
+        let Some(entry) = self.entry(&worker) else { return };
+        let line = told.line(side);
+        // Told again after a reconnect, it is no news.
+        let known = entry.adapted().has(side, &told);
+        entry.adapted().put(side, at, told, configured);
+        if minor || known {
+            return tracing::debug!("ADAPT worker {name}: {line}");
+        }
+        if self.may_log(at) {
+            tracing::info!("ADAPT worker {name}: {line}");
+        }
+        let (kind, cause) = (LinkEntryKind::Adapted, LinkCause::LinkUnspecified);
+        self.history.link(LinkEntry { worker, at, kind, cause, reason: line });
     }
 
     /// The coordinator ends: what was measured since the last minute is written.

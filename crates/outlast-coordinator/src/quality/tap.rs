@@ -45,6 +45,9 @@ impl Tap {
             self.of(&hello.store_id);
         }
         self.arrived(size, Tap::beat(kind));
+        if let (Kind::Heartbeat(beat), Some(entry)) = (kind, self.entry.get()) {
+            entry.meter().expect(beat.interval_ms);
+        }
     }
 
     /// Whose link it is.

@@ -24,6 +24,7 @@ pub(crate) fn intervals(
             LinkEntryKind::Resynced => all.resynced(e.at, &e.reason),
             LinkEntryKind::Suspect => all.lost("suspect", e),
             LinkEntryKind::Away => all.lost("away", e),
+            LinkEntryKind::Adapted => {}
         }
     }
     for (stopped, began) in stops {

@@ -2,10 +2,11 @@
 
 use super::workers::Member;
 use super::{ConnId, Coordinator, Output, WorkerState};
+use crate::adapt::Change;
 use crate::records::WorkerRow;
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now};
-use outlast_wire::v2::{Lane, LinkCause, LinkReport, OutcomeKind, TaskOutcome};
+use outlast_wire::v2::{Adapted, Lane, LinkCause, LinkReport, OutcomeKind, TaskOutcome};
 use std::sync::Arc;
 
 /// Something happened to a worker's link.
@@ -31,6 +32,10 @@ pub enum LinkChange {
     Resynced(Millis),
     /// Its link ended. Whether it holds tasks.
     Lost(LinkCause, String, bool),
+    /// This side changed how it treats the link.
+    Adapted(Change),
+    /// The worker did.
+    WorkerAdapted(Adapted),
     /// An operator removed it.
     Forgotten,
 }

@@ -9,6 +9,7 @@ mod control;
 mod links;
 mod lookup;
 mod outbox;
+mod pace;
 mod reconcile;
 mod recover;
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub struct CoordConfig {
     pub recovery: Arc<crate::recovery::Config>,
     /// Of the generator of its jitter: another one for each start.
     pub seed: u64,
+    /// What does not adapt to links.
+    pub pins: crate::adapt::Pins,
 }
 
 impl Default for CoordConfig {
@@ -94,6 +97,7 @@ impl Default for CoordConfig {
             admit_burst: 500,
             recovery: Arc::default(),
             seed: 0,
+            pins: crate::adapt::Pins::NONE,
         }
     }
 }
@@ -107,6 +111,9 @@ pub enum Output {
     SendV1(ConnId, dialect::ToWorker),
     /// Send a WebSocket ping with this number on a link of the v1 dialect; answer with `on_pong`.
     Ping(ConnId, u64),
+    /// A silence of so many milliseconds may happen on this link, and is not its end; 0: what is
+    /// configured holds.
+    Patience(ConnId, Millis),
     /// Close a link, after what was sent on it. No `on_close` need follow.
     Close(ConnId, String),
     /// Make durable, then call `on_persisted`.

@@ -38,6 +38,8 @@ pub(super) struct Conn {
     pub v1: Option<Box<v1::Link>>,
     /// What it owed when it came back, until that has been applied.
     pub resync: Option<Resync>,
+    /// As its driver was told last.
+    pub patience: Millis,
 }
 
 impl Coordinator {
@@ -63,6 +65,7 @@ impl Coordinator {
                 blocked: false,
                 v1,
                 resync: None,
+                patience: 0,
             },
         );
     }
@@ -70,7 +73,8 @@ impl Coordinator {
     /// Part of a message arrived.
     pub fn on_heard(&mut self, now: Now, conn: ConnId) {
         if let Some(state) = self.conns.get_mut(&conn) {
-            state.heart.heard(now.mono);
+            let silence = state.heart.heard(now.mono);
+            self.on_silence(now, conn, silence);
         }
     }
 
@@ -90,7 +94,11 @@ impl Coordinator {
     /// A message arrived. `look` finds what is not in memory.
     pub fn on_message(&mut self, now: Now, conn: ConnId, message: Kind, look: &dyn Lookup) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
-        state.heart.heard(now.mono);
+        let silence = state.heart.heard(now.mono);
+        if state.heart.is_notable(silence) {
+            self.on_silence(now, conn, silence);
+        }
+        let Some(state) = self.conns.get_mut(&conn) else { return };
         let (worker, telling) = (state.worker, state.inventory.is_some());
         match (message, worker) {
             (Kind::Hello(hello), None) => self.on_hello(now, conn, hello),
@@ -131,9 +139,10 @@ impl Coordinator {
                     self.fleet.offer(&mut self.scheduler, key);
                 }
             }
-            (Kind::HeartbeatReply(reply), Some(_)) => {
-                state.heart.reply(reply.seq, now.mono);
+            (Kind::HeartbeatReply(reply), Some(key)) => {
+                self.on_answer(now, conn, key, reply.seq);
             }
+            (Kind::Adapted(told), Some(key)) => self.on_adapted(now, key, told),
             (Kind::Bye(bye), Some(_)) => state.bye = Some(bye.reason),
             _ => {}
         }
@@ -208,6 +217,7 @@ impl Coordinator {
             state.resync = Some(Resync::new(now.mono, report.as_deref()));
         }
         self.tell(now, key, LinkChange::Connected(conn, report));
+        self.begin_pace(now, conn, key);
         self.counters.welcomed += 1;
         let welcome = v2::Welcome {
             protocol: PROTOCOL,
@@ -347,6 +357,9 @@ impl Coordinator {
         let Some(state) = self.conns.remove(&conn) else { return };
         let Some(key) = state.worker else { return };
         let member = self.fleet.get_mut(key);
+        if let Some(patience) = member.patience.as_mut() {
+            patience.lost(cause == LinkCause::LinkSilent);
+        }
         (member.conn, member.ready, member.gone) = (None, false, now.mono);
         (member.beat.running, member.beat.queued) = (0, 0);
         let worker = member.row.store_id.clone();
@@ -370,11 +383,16 @@ impl Coordinator {
         }
         if state.heart.expired(now.mono) {
             self.counters.silent += 1;
-            let reason = format!("silent for {} s", self.config.heartbeat_timeout / 1000);
+            let reason = format!("silent for {} s", state.heart.pace().1 as f64 / 1000.0);
             return self.hang_up(now, conn, LinkCause::LinkSilent, &reason);
         }
+        if let Some(key) = state.worker {
+            self.repace(now, conn, key);
+        }
+        let Some(state) = self.conns.get_mut(&conn) else { return };
         if let Some(seq) = state.heart.beat(now.mono) {
-            let beat = v2::Heartbeat { seq, ..Default::default() };
+            let interval_ms = state.heart.pace().0.try_into().unwrap_or(u32::MAX);
+            let beat = v2::Heartbeat { seq, interval_ms, ..Default::default() };
             self.outputs.push_back(match state.v1 {
                 None => Output::Send(conn, Kind::Heartbeat(beat)),
                 // Its dialect has no heartbeat for the coordinator to begin with.

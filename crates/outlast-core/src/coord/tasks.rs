@@ -42,6 +42,7 @@ impl Coordinator {
             return self.assign_v1(now, key, ids);
         }
         let Some(conn) = self.fleet.get(key).conn else { return };
+        self.wake_pace(now, conn, key);
         let (mut tasks, mut size) = (Vec::new(), 0);
         for id in ids {
             let Some(task) = self.tasks.get(id) else { continue };

@@ -2,6 +2,7 @@
 //! holds and how loaded it is. Decides nothing about tasks.
 
 use super::{ConnId, Tally, v1};
+use crate::adapt::Patience;
 use crate::records::WorkerRow;
 use crate::requires::COMMANDS;
 use crate::scheduler::{Scheduler, WorkerKey};
@@ -91,6 +92,8 @@ pub(super) struct Member {
     pub actions: BTreeSet<Action>,
     /// What became of its tasks.
     pub tally: Tally,
+    /// With its silence; from its first link on.
+    pub patience: Option<Box<Patience>>,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -223,6 +226,7 @@ impl Fleet {
             v1: is_v1.then(Box::default),
             actions: BTreeSet::new(),
             tally: Tally::default(),
+            patience: None,
         };
         self.members.insert(key, member);
         key

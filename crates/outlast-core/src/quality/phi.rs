@@ -33,6 +33,12 @@ impl Phi {
     pub fn restart(&mut self) {
         self.beat = 0;
     }
+    /// The next heartbeats are expected so many milliseconds apart, and as evenly as before.
+    pub fn expect(&mut self, interval: f32) {
+        let share = interval / self.mean.max(1.0);
+        self.mean *= share;
+        self.variance *= share * share;
+    }
     /// A heartbeat came.
     pub fn beat(&mut self, now: Micros) {
         if self.beat > 0 {

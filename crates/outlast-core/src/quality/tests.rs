@@ -38,6 +38,19 @@ fn a_quiet_link_is_measured() {
 }
 
 #[test]
+fn a_worker_that_beats_less_often_is_not_suspected_for_it() {
+    let mut m = Meter::new(0, 5_000);
+    m.connected(S, 1, None);
+    let now = run(&mut m, S, 200, 30_000);
+    m.expect(5_000);
+    assert!(m.summary(now + 10 * S).suspicion.unwrap() > 5.0);
+    m.expect(10_000);
+    assert!(m.summary(now + 10 * S).suspicion.unwrap() < 1.0);
+    m.expect(0);
+    assert!(m.summary(now + 30 * S).suspicion.unwrap() > 5.0);
+}
+
+#[test]
 fn what_went_missing_is_counted_once() {
     let mut m = Meter::new(0, 5_000);
     m.connected(S, 1, None);

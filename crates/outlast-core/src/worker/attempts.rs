@@ -1,5 +1,6 @@
 //! The attempts that a worker holds: those that wait, in order, and those that run.
 
+use crate::adapt::Thrift;
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
 use outlast_wire::spec::{OnLeaseExpired, Rerun};
 use outlast_wire::v2::{Checkpoint, StateUpdate};
@@ -74,6 +75,8 @@ pub(super) struct Attempts {
     ahead: usize,
     /// They began to run though they are to be paused: they could not be given back in time.
     to_pause: Vec<AttemptId>,
+    /// They are asked for checkpoints more often than they say.
+    hurry: bool,
 }
 
 fn id(task: &str, epoch: Epoch) -> AttemptId {
@@ -113,6 +116,12 @@ impl Attempt {
     pub fn asked(&mut self, now: Millis) {
         self.ask_at = self.interval().map(|every| now + every);
     }
+    /// When it is to be asked for a checkpoint; sooner in a hurry.
+    fn ask(&self, hurry: bool) -> Option<Millis> {
+        let (at, every) = (self.ask_at?, self.interval()?);
+        let sooner = if hurry { every - Thrift::hurried(every) } else { 0 };
+        (!self.paused).then_some(at.saturating_sub(sooner))
+    }
 }
 
 impl Attempts {
@@ -128,7 +137,13 @@ impl Attempts {
             staged,
             ahead: 0,
             to_pause: Vec::new(),
+            hurry: false,
         }
+    }
+
+    /// Whether tasks are asked for checkpoints more often than they say.
+    pub fn set_hurry(&mut self, hurry: bool) {
+        self.hurry = hurry;
     }
 
     pub fn insert(&mut self, new: Arrival) -> &mut Attempt {
@@ -364,9 +379,11 @@ impl Attempts {
                 a.pause_at = None;
                 found.push((id.clone(), Due::Pause));
             }
-            if a.ask_at.is_some_and(|at| at <= now) && !a.paused {
+            if let (Some(at), Some(every)) = (a.ask(self.hurry), a.interval())
+                && at <= now
+            {
                 a.asked(now);
-                found.push((id.clone(), Due::Checkpoint));
+                found.push((id.clone(), Due::Checkpoint(every)));
             }
         }
         found
@@ -393,7 +410,7 @@ impl Attempts {
     pub fn next_wake(&self, lost: Option<Millis>) -> Millis {
         let mut wake = Millis::MAX;
         for a in self.held.values().filter(|a| a.is_running()) {
-            let ask = a.ask_at.filter(|_| !a.paused);
+            let ask = a.ask(self.hurry);
             let lease =
                 lost.filter(|_| !a.expired && a.spec.on_lease_expired != OnLeaseExpired::Continue);
             let lease = lease.map(|at| at + millis(a.spec.reconnect_window));
@@ -407,6 +424,7 @@ impl Attempts {
 /// What is due for a running attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    Checkpoint,
+    /// With the interval at which it is asked for, in milliseconds.
+    Checkpoint(Millis),
     Pause,
 }

@@ -82,7 +82,8 @@ impl Worker {
     pub(super) fn attend(&mut self, now: Now) {
         for (id, due) in self.attempts.due(now.mono) {
             self.outputs.push_back(match due {
-                Due::Checkpoint => Output::AskCheckpoint(id.task, id.epoch),
+                Due::Checkpoint(every) if self.spares(now, &id.task, id.epoch, every) => continue,
+                Due::Checkpoint(_) => Output::AskCheckpoint(id.task, id.epoch),
                 Due::Pause => Output::Pause(id.task, id.epoch, true),
             });
         }

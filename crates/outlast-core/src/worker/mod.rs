@@ -6,12 +6,14 @@
 mod attempts;
 mod control;
 mod outbox;
+mod pace;
 mod report;
 mod session;
 mod tell;
 #[cfg(test)]
 mod tests;
 
+use crate::adapt::{Change, Packing, Pins};
 use crate::backoff::Backoff;
 use crate::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
 use crate::stats::{ConnectionState, ConnectionStats};
@@ -19,6 +21,7 @@ use crate::{Epoch, Millis, Now, TaskId};
 use attempts::{Arrival, Attempts};
 use outbox::{Lane, States};
 use outlast_wire::{Bytes, TaskSpec, v2};
+use pace::Pace;
 use rand::{SeedableRng, rngs::SmallRng};
 use session::Link;
 use std::collections::{BTreeMap, VecDeque};
@@ -59,6 +62,8 @@ pub struct WorkerConfig {
     pub stage: usize,
     /// Mean duration of tasks below which that is done, in milliseconds.
     pub stage_below: f64,
+    /// What does not adapt to the link.
+    pub pins: Pins,
 }
 
 impl Default for WorkerConfig {
@@ -78,6 +83,7 @@ impl Default for WorkerConfig {
             max_reconnect_attempts: 0,
             stage: 64,
             stage_below: 50.0,
+            pins: Pins::NONE,
         }
     }
 }
@@ -155,6 +161,10 @@ pub enum Output {
     Upload(Option<Bytes>),
     /// Answer a question.
     Answer(Question, Answer),
+    /// How what is sent is compressed from now on.
+    Packing(Packing),
+    /// A setting adapted to the link; nothing rests on it.
+    Adapted(Change),
     /// The link's state changed, and why.
     State(ConnectionState, String),
     /// Nothing is left to do; the process may end.
@@ -213,6 +223,7 @@ pub struct Worker {
     starts: BTreeMap<(u64, u64), (TaskId, Epoch)>,
     start_order: u64,
     last_tick: Millis,
+    pace: Pace,
 }
 
 impl Worker {
@@ -260,6 +271,11 @@ impl Worker {
             starts: BTreeMap::new(),
             start_order: 0,
             last_tick: now.mono,
+            pace: Pace::new(
+                (config.heartbeat_interval, config.heartbeat_timeout),
+                config.pins,
+                now,
+            ),
             config,
         };
         let alive: BTreeMap<(TaskId, Epoch), Alive> =
@@ -332,6 +348,7 @@ impl Worker {
     /// Everything up to this batch is durable.
     pub fn on_persisted(&mut self, now: Now, batch: u64) {
         self.persisted = self.persisted.max(batch);
+        self.pace.clock = self.pace.clock.max(now.mono);
         self.outbox.persisted(batch);
         self.checkpoints.persisted(batch);
         self.states.persisted(batch);

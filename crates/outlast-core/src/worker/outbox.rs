@@ -2,7 +2,6 @@
 //! sent once durable. `Lane` keeps every item; `States` lets a newer state replace an older one.
 
 use crate::{AttemptId, TaskId};
-use outlast_wire::frame::BULK_TARGET;
 use outlast_wire::v2::{self, outbox_item};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -136,15 +135,16 @@ impl<T: Payload> Lane<T> {
         }
         self.items.iter().map(|i| (i.seq, i.payload.clone())).collect()
     }
-    /// The next frame to send: durable, ready, within the credit, of about `BULK_TARGET` bytes.
-    pub fn next_frame(&mut self) -> Option<v2::OutboxBatch> {
+    /// The next frame to send: durable, ready, within the credit, of about `target` bytes; with
+    /// its last sequence and its size.
+    pub fn next_frame(&mut self, target: usize) -> Option<(v2::OutboxBatch, u64, usize)> {
         let first = self.items.front()?.seq;
         let from = (self.sent + 1).max(first);
         let limit = first.saturating_add(self.credit);
         let (mut items, mut size) = (Vec::new(), 0);
         for item in self.items.iter().skip((from - first) as usize) {
             let sendable = item.batch <= self.persisted && item.ready && item.seq < limit;
-            if !sendable || size >= BULK_TARGET {
+            if !sendable || size >= target {
                 break;
             }
             size += item.payload.size();
@@ -156,7 +156,8 @@ impl<T: Payload> Lane<T> {
         }
         self.sent = from + items.len() as u64 - 1;
         let lane = T::LANE.into();
-        Some(v2::OutboxBatch { lane, first_seq: from, items, ..Default::default() })
+        let batch = v2::OutboxBatch { lane, first_seq: from, items, ..Default::default() };
+        Some((batch, self.sent, size))
     }
 }
 
@@ -306,13 +307,14 @@ impl States {
         }
         newest.into_values().map(|u| (self.push(batch, u.clone()).0, u)).collect()
     }
-    pub fn next_frame(&mut self) -> Option<v2::OutboxBatch> {
+    /// The next frame, like that of `Lane`.
+    pub fn next_frame(&mut self, target: usize) -> Option<(v2::OutboxBatch, u64, usize)> {
         let prev_seq = self.sent;
         let (mut items, mut seqs, mut size) = (Vec::new(), Vec::new(), 0);
         let room = self.credit as usize;
         for (seq, state) in self.items.range(self.sent + 1..).take(room) {
             // In order: a later one that is durable already must not let this one be skipped.
-            if state.batch > self.persisted || size >= BULK_TARGET {
+            if state.batch > self.persisted || size >= target {
                 break;
             }
             size += state.update.encoded_len();
@@ -322,6 +324,11 @@ impl States {
         }
         self.sent = *seqs.last()?;
         let (lane, first_seq) = (v2::Lane::State.into(), seqs[0]);
-        Some(v2::OutboxBatch { lane, first_seq, items, seqs, prev_seq })
+        let batch = v2::OutboxBatch { lane, first_seq, items, seqs, prev_seq };
+        Some((batch, self.sent, size))
+    }
+    /// Whether something waits that was not sent on this connection.
+    pub fn has_unsent(&self) -> bool {
+        self.items.range(self.sent + 1..).next().is_some()
     }
 }

@@ -41,7 +41,7 @@ impl Link {
             Link::Shutdown => ConnectionState::Shutdown,
         }
     }
-    fn heart(&mut self) -> Option<&mut Heart> {
+    pub fn heart(&mut self) -> Option<&mut Heart> {
         match self {
             Link::Hello { heart } | Link::Up { heart } => Some(heart),
             _ => None,
@@ -55,8 +55,8 @@ impl Worker {
         if !matches!(self.link, Link::Dialling { .. }) {
             return;
         }
-        let heart =
-            Heart::new(self.config.heartbeat_interval, self.config.heartbeat_timeout, now.mono);
+        let (interval, timeout) = self.pace.patience.current();
+        let heart = Heart::new(interval, timeout, now.mono);
         self.link = Link::Hello { heart };
         let c = &self.config;
         let hello = v2::Hello {
@@ -91,6 +91,8 @@ impl Worker {
                 self.beats = heart.sent();
                 self.stats.connected(now, false);
                 self.lost = Some(now.mono);
+                self.pace.patience.lost(cause == v2::LinkCause::LinkSilent);
+                self.pace.thrift.lost(now.mono);
                 self.lost_why = (cause, reason.to_owned());
                 if self.uploading.take().is_some() {
                     self.outputs.push_back(Output::Upload(None));
@@ -120,8 +122,9 @@ impl Worker {
 
     /// Time has passed.
     pub fn on_tick(&mut self, now: Now) {
-        let late = now.mono.saturating_sub(self.next_wake().max(self.last_tick)) > LATE;
+        let late = self.is_late(now);
         self.last_tick = now.mono;
+        self.pace.clock = self.pace.clock.max(now.mono);
         for (id, at) in self.attempts.unmarked(now.mono.saturating_sub(MARK_AFTER)) {
             let (task, epoch) = (id.task.clone(), id.epoch);
             self.records.push(WorkerRecord::Starting { task, epoch, at: at.wall });
@@ -155,11 +158,18 @@ impl Worker {
                     let reason = "the coordinator has been silent for too long";
                     self.hang_up(now, v2::LinkCause::LinkSilent, reason);
                 } else {
+                    self.repace(now);
                     self.beat(now);
+                    self.send_outbox();
                 }
             }
             _ => {}
         }
+    }
+
+    /// Whether the process was stopped, or the machine slept, until now.
+    pub(super) fn is_late(&self, now: Now) -> bool {
+        now.mono.saturating_sub(self.next_wake().max(self.last_tick)) > LATE
     }
 
     /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
@@ -173,20 +183,21 @@ impl Worker {
         let mark = self.attempts.first_unmarked().map(|at| at.mono + MARK_AFTER);
         // Many at once are told of in bunches.
         let mark = mark.map(|at| at.max(self.last_tick + MARK_EVERY));
-        link.min(mark.unwrap_or(Millis::MAX)).min(self.attempts.next_wake(self.lost))
+        let mark = mark.unwrap_or(Millis::MAX);
+        link.min(mark).min(self.attempts.next_wake(self.lost)).min(self.states_wake())
     }
 
     /// Part of a frame arrived.
     pub fn on_heard(&mut self, now: Now) {
-        if let Some(heart) = self.link.heart() {
-            heart.heard(now.mono);
-        }
+        self.heard(now);
     }
 
     /// A frame arrived.
     pub fn on_message(&mut self, now: Now, message: Kind) {
-        let Some(heart) = self.link.heart() else { return };
-        heart.heard(now.mono);
+        if self.link.heart().is_none() {
+            return;
+        }
+        self.heard(now);
         match (message, matches!(self.link, Link::Up { .. })) {
             (Kind::Welcome(welcome), false) => self.on_welcome(now, welcome),
             (Kind::Refused(refused), _) => self.on_refused(now, &refused),
@@ -194,17 +205,26 @@ impl Worker {
                 let reply = v2::HeartbeatReply { seq: beat.seq };
                 self.outputs.push_back(Output::Send(Kind::HeartbeatReply(reply)));
             }
-            (Kind::HeartbeatReply(reply), true) => {
-                if let Some(rtt) = self.link.heart().and_then(|h| h.reply(reply.seq, now.mono)) {
-                    self.stats.add_latency_sample(rtt as f64);
+            (Kind::HeartbeatReply(reply), true) => self.answered(reply.seq, now),
+            (Kind::Assign(assign), true) => {
+                self.on_assign(now, assign);
+                if self.pace.patience.is_stretched() {
+                    self.repace(now);
                 }
             }
-            (Kind::Assign(assign), true) => self.on_assign(now, assign),
             (Kind::Stop(stop), true) => self.on_stop(now, &stop),
             (Kind::Control(control), true) => self.on_control(now, &control),
             (Kind::ResetStats(_), true) => self.stats.reset(now),
-            (Kind::BlobMissing(missing), true) => self.checkpoints.missing(&missing.manifest),
-            (Kind::Ack(ack), true) => ack.cursors.iter().for_each(|c| self.on_ack(c)),
+            (Kind::BlobMissing(missing), true) => {
+                self.checkpoints.missing(&missing.manifest);
+                self.pace.flow.again(1);
+            }
+            (Kind::Ack(ack), true) => {
+                for cursor in &ack.cursors {
+                    self.arrived(now, cursor);
+                    self.on_ack(cursor);
+                }
+            }
             _ => {}
         }
         self.send_outbox();
@@ -221,13 +241,17 @@ impl Worker {
             self.records.push(WorkerRecord::Joined { coordinator_id: id.clone() });
             self.coordinator_id = Some(id);
         }
-        self.lost = None;
+        let outage = now.mono.saturating_sub(self.lost.take().unwrap_or(now.mono));
+        self.pace.patience.back(outage, now.mono);
+        self.pace.flow.open();
         self.attempts.renew();
         for lane in [v2::Lane::Results, v2::Lane::Checkpoints, v2::Lane::State] {
             let told = welcome.cursors.iter().find(|c| c.lane() == lane);
             self.resume_lane(lane, told.map_or(0, |c| c.seq), welcome.credit.into());
         }
         self.outputs.push_back(Output::State(ConnectionState::Connected, String::new()));
+        self.tell_adapted();
+        self.repace(now);
     }
 
     /// A lane goes on from the coordinator's cursor.
@@ -408,27 +432,6 @@ impl Worker {
         }
     }
 
-    pub(super) fn send_outbox(&mut self) {
-        if !matches!(self.link, Link::Up { .. }) {
-            return;
-        }
-        // Results first, then checkpoints, then states.
-        while let Some(frame) = self.outbox.next_frame() {
-            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
-        }
-        while let Some(frame) = self.checkpoints.next_frame() {
-            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
-        }
-        while let Some(frame) = self.states.next_frame() {
-            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
-        }
-        let next = self.checkpoints.to_upload();
-        if next != self.uploading {
-            self.uploading.clone_from(&next);
-            self.outputs.push_back(Output::Upload(next));
-        }
-    }
-
     /// Tells the coordinator at once that no new work is wanted.
     pub(super) fn announce(&mut self, now: Now) {
         if let Some(heart) = self.link.heart() {
@@ -454,6 +457,7 @@ impl Worker {
                 disk_budget: self.disk.1,
                 refused: self.disk.2,
                 restored: self.restored,
+                interval_ms: heart.pace().0.try_into().unwrap_or(u32::MAX),
             };
             self.outputs.push_back(Output::Send(Kind::Heartbeat(beat)));
         }

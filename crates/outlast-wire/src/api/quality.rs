@@ -68,8 +68,27 @@ documents! {
         pub decompression_time_ms: f64,
         /// More of the link.
         pub link: LinkQuality,
+        /// Settings that were adapted to the link, where they differ from the configured ones.
+        #[serde(default)]
+        pub adaptation: Vec<Adaptation>,
         /// The history that was asked for.
         pub series: MetricSeries,
+    }
+
+    /// A setting that one side adapted to the link.
+    pub struct Adaptation {
+        /// worker or coordinator.
+        pub side: String,
+        /// heartbeat, batch, compression, checkpoints or telemetry: what `--pin` takes.
+        pub setting: String,
+        /// What it was before, for people.
+        pub from: String,
+        /// What it is.
+        pub to: String,
+        /// What it was about the link.
+        pub why: String,
+        /// When.
+        pub at: String,
     }
 
     /// What is measured of a link.
@@ -200,6 +219,17 @@ documents! {
         pub intervals: Vec<Interval>,
         /// There is more before the first.
         pub truncated: bool,
+        /// What was adapted to the link meanwhile, newest last.
+        #[serde(default)]
+        pub notes: Vec<LinkNote>,
+    }
+
+    /// Something that was done about a link.
+    pub struct LinkNote {
+        /// Unix milliseconds.
+        pub at: i64,
+        /// For people: what changed, on which side, and why.
+        pub text: String,
     }
 
     /// A time in which a worker was in one state.

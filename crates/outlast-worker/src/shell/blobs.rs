@@ -1,7 +1,7 @@
 //! Blobs between this worker and its coordinator: uploads one at a time, in the background and
 //! over a connection of their own; downloads when a task asks.
 
-use super::Shared;
+use super::{Shared, now};
 use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed, Squeezer};
 use outlast_net::{Answer, DialError, Dialler, Http};
@@ -89,7 +89,7 @@ pub(super) async fn upload(
             continue;
         };
         let done = tokio::select! {
-            done = upload_one(&dialler, &blobs, &manifest) => done,
+            done = upload_one(&dialler, &blobs, &manifest, &shared) => done,
             changed = wanted.changed() => if changed.is_ok() { continue } else { return },
         };
         let outcome = match done {
@@ -122,7 +122,12 @@ pub(super) async fn upload(
     }
 }
 
-async fn upload_one(dialler: &Dialler, blobs: &Blobs, manifest: &[u8]) -> Result<(), MoveError> {
+async fn upload_one(
+    dialler: &Dialler,
+    blobs: &Blobs,
+    manifest: &[u8],
+    shared: &Arc<Shared>,
+) -> Result<(), MoveError> {
     let hash = hash(manifest)?;
     let mut http = Http::new(dialler);
     let store = blobs.clone();
@@ -134,7 +139,7 @@ async fn upload_one(dialler: &Dialler, blobs: &Blobs, manifest: &[u8]) -> Result
     drop(seen);
     for part in chunks.chunks(MAX_HASHES) {
         let missing = ask_missing(&mut http, part).await?;
-        send_chunks(&mut http, blobs, &missing).await?;
+        send_chunks(&mut http, blobs, &missing, shared).await?;
     }
     let encoded = Bytes::from(known.encode());
     // What was there a moment ago may have been collected since: asked again, it stays.
@@ -144,7 +149,7 @@ async fn upload_one(dialler: &Dialler, blobs: &Blobs, manifest: &[u8]) -> Result
             return ok(answer).map(drop);
         }
         let missing = hashes(&answer.body)?;
-        send_chunks(&mut http, blobs, &missing).await?;
+        send_chunks(&mut http, blobs, &missing, shared).await?;
     }
     Err(MoveError::Strange("the coordinator keeps losing what it was sent".into()))
 }
@@ -172,18 +177,22 @@ async fn send_chunks(
     http: &mut Http<'_>,
     blobs: &Blobs,
     missing: &[Hash],
+    shared: &Arc<Shared>,
 ) -> Result<(), MoveError> {
     let mut pace = Pace(LEAST * 4);
     let mut rest = missing;
-    let squeezer = Arc::new(Mutex::new(Squeezer::new()?));
+    let level = shared.lock().packing().level;
+    let squeezer = Arc::new(Mutex::new(Squeezer::with_level(level)?));
     let mut next = load(blobs, &squeezer, &mut rest, pace.0).await?;
     while let Some(body) = next {
-        let began = std::time::Instant::now();
+        let (began, bytes) = (std::time::Instant::now(), body.len() as u64);
         // The disk works while the link does.
         let send = http.ask("PUT", "/api/v2/blobs/chunks", body.into());
         let (sent, loaded) = tokio::join!(send, load(blobs, &squeezer, &mut rest, pace.0));
         ok(sent?)?;
-        pace.learn(began.elapsed());
+        let took = began.elapsed();
+        pace.learn(took);
+        shared.feed(|core| core.on_carried(now(), bytes, took.as_millis() as u64));
         next = loaded?;
     }
     Ok(())

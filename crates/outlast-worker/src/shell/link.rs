@@ -3,10 +3,12 @@
 use super::{Shared, now};
 use crate::exec::logs::{self, Stream};
 use outlast_net::{Dialler, Receiver, Sender, pulse};
+use outlast_wire::frame::Packing;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LogData, LogRequest};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// Questions for logs that are answered at a time.
@@ -21,6 +23,8 @@ const CHUNK: usize = 64 << 10;
 pub(super) enum ToLink {
     Dial,
     Frame(Kind),
+    /// How frames are compressed from now on.
+    Packing(Packing),
     Close,
     /// The agent ends.
     End,
@@ -34,7 +38,7 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
         match message {
             ToLink::Dial => {}
             // Of a link that has ended.
-            ToLink::Frame(_) | ToLink::Close => continue,
+            ToLink::Frame(_) | ToLink::Packing(_) | ToLink::Close => continue,
             ToLink::End => return,
         }
         let dialled = tokio::select! {
@@ -42,7 +46,8 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
             ended = closed(&mut inbox) => if ended { return } else { continue },
         };
         match dialled {
-            Ok((sender, receiver)) => {
+            Ok((mut sender, receiver)) => {
+                sender.packing = shared.lock().packing();
                 shared.feed(|core| core.on_connected(now()));
                 if serve(sender, receiver, &mut inbox, &shared, &questions).await {
                     return;
@@ -61,7 +66,7 @@ async fn closed(inbox: &mut Inbox) -> bool {
         match inbox.recv().await {
             Some(ToLink::Close) => return false,
             Some(ToLink::End) | None => return true,
-            Some(ToLink::Frame(_) | ToLink::Dial) => {}
+            Some(ToLink::Frame(_) | ToLink::Packing(_) | ToLink::Dial) => {}
         }
     }
 }
@@ -100,7 +105,12 @@ async fn serve(
     let pings = Notify::new();
     let reason = tokio::select! {
         reason = receive => reason,
-        reason = pulse::watch(shared.ping, progress.clone(), || pings.notify_one()) => reason,
+        reason = pulse::watch(
+            shared.ping,
+            progress.clone(),
+            || Duration::from_millis(shared.lock().patience()),
+            || pings.notify_one(),
+        ) => reason,
         sent = send(sender, inbox, &pings) => match sent {
             Sent::Closed => return false,
             Sent::End => return true,
@@ -135,6 +145,10 @@ async fn send(mut sender: Sender, inbox: &mut Inbox, pings: &Notify) -> Sent {
                     Ok(()) => None,
                     Err(reason) => return Sent::Broken(reason),
                 },
+                ToLink::Packing(packing) => {
+                    sender.packing = packing;
+                    None
+                }
                 ToLink::Close => Some(Sent::Closed),
                 ToLink::End => Some(Sent::End),
                 ToLink::Dial => None,

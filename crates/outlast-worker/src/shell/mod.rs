@@ -375,6 +375,13 @@ impl Shared {
                 Output::State(state, reason) => self.tell(core, state, reason),
                 Output::Upload(manifest) => drop(self.uploads.send_replace(manifest)),
                 Output::Answer(question, answer) => self.answer(question, answer),
+                Output::Packing(packing) => drop(self.link.send(ToLink::Packing(packing))),
+                Output::Adapted(c) if c.minor => {
+                    tracing::debug!("ADAPT {}: {} → {}: {}", c.setting.word(), c.from, c.to, c.why);
+                }
+                Output::Adapted(c) => {
+                    tracing::info!("ADAPT {}: {} → {}: {}", c.setting.word(), c.from, c.to, c.why);
+                }
                 Output::Exit => self.end(false, "it was asked to end"),
                 run => todo.push(run),
             }

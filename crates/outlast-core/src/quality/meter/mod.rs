@@ -131,6 +131,8 @@ pub struct Meter {
     end: Option<Box<End>>,
     causes: Vec<(LinkCause, u32)>,
     worker_rtt_ms: u32,
+    /// Between its heartbeats, in milliseconds.
+    interval: u32,
     restored: u64,
     running: u32,
     minute: Mark,
@@ -184,6 +186,7 @@ impl Meter {
             end: None,
             causes: Vec::new(),
             worker_rtt_ms: 0,
+            interval: u32::try_from(interval).unwrap_or(u32::MAX),
             restored: 0,
             running: 0,
             minute: Mark { at: now, ..Mark::default() },
@@ -333,6 +336,14 @@ impl Meter {
             s.mark.suspicion = s.mark.suspicion.max(phi as f32);
         }
         phi
+    }
+
+    /// The worker beats every so many milliseconds from now on; 0: it does not say.
+    pub fn expect(&mut self, interval: u32) {
+        if interval > 0 && interval != self.interval {
+            self.interval = interval;
+            self.phi.expect(interval as f32);
+        }
     }
 
     /// A frame came that could not be understood.

@@ -1,0 +1,133 @@
+//! Adaptation of a link's settings to what the link is like: when silence is too long
+//! ([`Patience`]), how much travels at once ([`Flow`]), how hard it is compressed and how often
+//! states and checkpoints travel ([`Thrift`]). Pure: times and measurements come in, settings and
+//! their reasons come out. Round-trip times alone decide nothing: loss, stability and goodput do.
+//! Settings get worse at once and better slowly, so that they do not flap.
+
+mod flow;
+mod patience;
+mod thrift;
+
+pub use flow::Flow;
+pub use outlast_wire::frame::Packing;
+pub use patience::Patience;
+pub use thrift::{Thrift, Width};
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What adapts, unless a person pins it to what is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// Heartbeat interval and timeout.
+    Heartbeat,
+    /// Bytes that are sent before an acknowledgement, and bytes of a frame.
+    Batch,
+    /// Level of zstd, and the size above which it is tried.
+    Compression,
+    /// How often tasks are asked for checkpoints.
+    Checkpoints,
+    /// How often states of tasks are sent.
+    Telemetry,
+}
+
+impl Setting {
+    /// All of them.
+    pub const ALL: [Setting; 5] =
+        [Self::Heartbeat, Self::Batch, Self::Compression, Self::Checkpoints, Self::Telemetry];
+
+    /// The word that people write.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat",
+            Self::Batch => "batch",
+            Self::Compression => "compression",
+            Self::Checkpoints => "checkpoints",
+            Self::Telemetry => "telemetry",
+        }
+    }
+}
+
+/// Settings that stay as they are configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pins(u8);
+
+impl Pins {
+    /// None of them.
+    pub const NONE: Pins = Pins(0);
+    /// All of them.
+    pub const ALL: Pins = Pins(u8::MAX);
+
+    /// These, and this one too.
+    #[must_use]
+    pub fn with(self, setting: Setting) -> Pins {
+        Pins(self.0 | 1 << setting as u8)
+    }
+    /// Whether it stays as it is.
+    pub fn has(self, setting: Setting) -> bool {
+        self.0 & 1 << setting as u8 != 0
+    }
+}
+
+impl FromStr for Pins {
+    type Err = String;
+    /// Words with commas between them; `all` and `none` too.
+    fn from_str(text: &str) -> Result<Pins, String> {
+        let mut pins = Pins::NONE;
+        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            pins = match word {
+                "all" => Pins::ALL,
+                "none" => pins,
+                word => match Setting::ALL.into_iter().find(|s| s.word() == word) {
+                    Some(setting) => pins.with(setting),
+                    None => {
+                        let known = Setting::ALL.map(Setting::word).join(", ");
+                        return Err(format!("{word:?} cannot be pinned; {known} and all can"));
+                    }
+                },
+            };
+        }
+        Ok(pins)
+    }
+}
+
+impl fmt::Display for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> =
+            Setting::ALL.into_iter().filter(|s| self.has(*s)).map(Setting::word).collect();
+        f.write_str(if words.is_empty() { "none" } else { "" })?;
+        f.write_str(&words.join(","))
+    }
+}
+
+/// A setting changed, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub setting: Setting,
+    /// What it was, for people.
+    pub from: String,
+    /// What it is.
+    pub to: String,
+    /// For people.
+    pub why: String,
+    /// It is what was configured again.
+    pub configured: bool,
+    /// It comes and goes with the work: not worth a line in a log.
+    pub minor: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_words() {
+        let pins: Pins = "heartbeat, batch".parse().unwrap();
+        assert!(pins.has(Setting::Batch) && !pins.has(Setting::Telemetry));
+        assert_eq!(pins.to_string(), "heartbeat,batch");
+        assert_eq!("all".parse::<Pins>().unwrap().to_string().matches(',').count(), 4);
+        assert_eq!(("".parse(), Pins::NONE.to_string()), (Ok(Pins::NONE), "none".to_owned()));
+        assert!("hartbeat".parse::<Pins>().unwrap_err().contains("heartbeat, batch"));
+    }
+}
