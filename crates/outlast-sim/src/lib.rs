@@ -10,6 +10,7 @@
 mod bugs;
 mod chaos;
 mod client;
+pub mod compare;
 mod failures;
 mod oracle;
 mod peers;

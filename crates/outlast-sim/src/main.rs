@@ -1,5 +1,6 @@
 //! Runs seeds: `outlast-sim --seeds 1000`, `--seed 7 --trace`, `--planted`.
 
+use outlast_sim::compare::{Figures, LONG, Scene, play};
 use outlast_sim::{Bug, Outcome, run};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str = "usage: outlast-sim [--seeds N] [--start S] [--seconds T] [--json]
        outlast-sim --seed S [--trace]
-       outlast-sim --planted";
+       outlast-sim --planted
+       outlast-sim --adapt [--seeds N]";
 
 /// Seeds within which a planted bug must be caught.
 const PLANTED: u64 = 500;
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
     }
     if flag("--planted") {
         return planted();
+    }
+    if flag("--adapt") {
+        compare_settings(value("--seeds").unwrap_or(10));
+        return ExitCode::SUCCESS;
     }
     if let Some(seed) = value("--seed") {
         let outcome = run(seed, None, flag("--trace"));
@@ -115,6 +121,39 @@ fn many(start: u64, seeds: u64, seconds: u64, json: bool) -> ExitCode {
         }
     }
     if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A table: adaptation beside fixed settings, from the same seeds.
+fn compare_settings(seeds: u64) {
+    let hours = seeds * LONG / 3_600_000;
+    println!("Each row: {seeds} seeds, {hours} virtual hours; fixed settings → adaptation.\n");
+    println!(
+        "| link | false suspicions | until a dead link is noticed | bytes | slowest heartbeat | results | changes |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for scene in Scene::ALL {
+        let mut sums = [Figures::default(); 2];
+        for seed in 0..seeds {
+            for (sum, adapts) in sums.iter_mut().zip([false, true]) {
+                sum.add(play(scene, seed, adapts));
+            }
+        }
+        let pair = |of: &dyn Fn(&Figures) -> String| format!("{} → {}", of(&sums[0]), of(&sums[1]));
+        let noticed = |f: &Figures| match f.detections {
+            (0, _) => "-".into(),
+            (n, ms) => format!("{:.1} s", ms as f64 / f64::from(n) / 1e3),
+        };
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            scene.title(),
+            pair(&|f| f.false_suspicions.to_string()),
+            pair(&noticed),
+            pair(&|f| format!("{:.2} MB", f.bytes as f64 / 1e6)),
+            pair(&|f| format!("{:.1} s", f.slowest_beat as f64 / 1e3)),
+            pair(&|f| f.results.to_string()),
+            sums[1].changes,
+        );
+    }
 }
 
 fn planted() -> ExitCode {

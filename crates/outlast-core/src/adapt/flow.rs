@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 const HORIZON: f64 = 500.0;
 /// The least, the first and the most bytes on their way in one lane.
 const LEAST: usize = 16 << 10;
-const FIRST: usize = 1 << 20;
+const FIRST: usize = 256 << 10;
 const MOST: usize = 4 << 20;
 /// With this many bytes on their way frames have their usual size.
 const USUAL: usize = 4 * BULK_TARGET;

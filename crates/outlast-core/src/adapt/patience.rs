@@ -7,8 +7,9 @@ use crate::Millis;
 /// The suspicion at which a silence is too long is 8, as in Akka's detector: the answer is that
 /// late once in 10^8 times, 5.612 deviations of a normal distribution.
 const DEVIATIONS: f64 = 5.612;
-/// Share of a new round-trip time in their mean and deviation.
-const WEIGHT: f64 = 0.125;
+/// Share of a new round-trip time in their mean, and in their deviation where it is less: what
+/// was uneven is not even for a few quiet minutes.
+const WEIGHT: (f64, f64) = (0.125, 0.02);
 /// The deviation is taken to be at least this share of the interval.
 const LEAST_DEVIATION: f64 = 0.2;
 /// The timeout is never less, or more, of the configured one.
@@ -23,10 +24,9 @@ const MEMORY: Millis = 1_800_000;
 /// A new link that is there so soon after a silent one was given up may mean that the old one
 /// was only slow, in milliseconds.
 const SOON: Millis = 5_000;
-/// So many times the timeout is raised on that suspicion alone.
-const TRIALS: u8 = 2;
-/// After that did not help, and after it was needed last, in milliseconds.
-const REST: Millis = 3_600_000;
+/// Between two times that the timeout is raised on that suspicion alone, in milliseconds; it
+/// doubles, up to the second, each time that this did not help.
+const REST: (Millis, Millis) = (3_600_000, 86_400_000);
 /// Between two improvements, in milliseconds.
 const SLOWLY: Millis = 60_000;
 /// Without work for so long, beats are half as many.
@@ -35,7 +35,6 @@ const IDLE: Millis = 60_000;
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     timeout: f32,
-    count: u8,
     at: Millis,
 }
 
@@ -55,6 +54,7 @@ pub struct Patience {
     turn: Millis,
     trial: Option<Trial>,
     no_trial_before: Millis,
+    rest: Millis,
     /// The former link was given up for silence, with this patience.
     silent: Option<Millis>,
     eased: Millis,
@@ -77,6 +77,7 @@ impl Patience {
             turn: now + MEMORY,
             trial: None,
             no_trial_before: 0,
+            rest: REST.0,
             silent: None,
             eased: now,
             idle: None,
@@ -106,7 +107,9 @@ impl Patience {
             None => (ms, ms / 2.0),
             Some((mean, dev)) => {
                 let (mean, dev) = (f64::from(mean), f64::from(dev));
-                (mean + WEIGHT * (ms - mean), dev + WEIGHT * ((ms - mean).abs() - dev))
+                let off = (ms - mean).abs();
+                let weight = if off > dev { WEIGHT.0 } else { WEIGHT.1 };
+                (mean + WEIGHT.0 * (ms - mean), dev + weight * (off - dev))
             }
         };
         self.rtt = Some((mean as f32, dev as f32));
@@ -125,7 +128,7 @@ impl Patience {
             self.calm = 0;
         }
         if self.trial.is_some_and(|t| silence * 3 / 2 >= t.timeout as Millis) {
-            self.trial = None;
+            (self.trial, self.rest) = (None, REST.0);
         }
     }
 
@@ -143,20 +146,16 @@ impl Patience {
             self.trial = None;
             return;
         }
-        if patience < self.base.1 {
-            self.enough = (self.enough * 2).min(CALM.1);
-        }
-        if now < self.no_trial_before {
-            return;
-        }
-        let count = self.trial.map_or(0, |t| t.count);
-        if count >= TRIALS {
+        if self.trial.take().is_some() {
             // It is not slow: links that fall silent stay so, and are replaced at once.
-            self.trial = None;
-            self.no_trial_before = now + REST;
-        } else {
+            self.no_trial_before = now + self.rest;
+            (self.rest, self.enough) = ((self.rest * 2).min(REST.1), CALM.0);
+        } else if now >= self.no_trial_before {
+            if patience < self.base.1 {
+                self.enough = (self.enough * 2).min(CALM.1);
+            }
             let timeout = patience.max(self.base.1) as f32 * MARGIN as f32;
-            self.trial = Some(Trial { timeout, count: count + 1, at: now });
+            self.trial = Some(Trial { timeout, at: now });
         }
     }
 
@@ -166,7 +165,7 @@ impl Patience {
             self.survived = [0, if long_ago { 0 } else { self.survived[0] }];
             self.turn = now + MEMORY;
         }
-        if self.trial.is_some_and(|t| now >= t.at + REST) {
+        if self.trial.is_some_and(|t| now >= t.at + REST.0) {
             self.trial = None;
         }
     }
@@ -314,18 +313,16 @@ mod tests {
     #[test]
     fn a_slow_link_is_given_more_time_and_a_dead_one_is_not() {
         let mut p = patience();
-        // It was given up, and the next was there at once: twice it is given more time.
-        for timeout in [22_500, 33_800] {
-            p.lost(true);
-            p.back(900, 100_000);
-            p.decide(true, 100_000);
-            assert_eq!(p.current().1, timeout);
-        }
+        // It was given up, and the next was there at once: it is given more time.
+        p.lost(true);
+        p.back(900, 100_000);
+        p.decide(true, 100_000);
+        assert_eq!(p.current().1, 22_500);
         // The silence ends this time: that is remembered instead.
         let mut slow = p.clone();
-        slow.survived(25_000, 200_000);
+        slow.survived(20_000, 200_000);
         slow.decide(true, 200_000);
-        assert_eq!(slow.current().1, 37_500);
+        assert_eq!(slow.current().1, 30_000);
         // It does not: back to what is configured, and no more trials for an hour.
         for _ in 0..3 {
             p.lost(true);
@@ -342,11 +339,12 @@ mod tests {
 
     #[test]
     fn uneven_answers_are_waited_for_within_bounds() {
-        let mut p = patience();
+        let (mut p, mut changes) = (patience(), 0);
         for n in 0..200u64 {
             p.answered(if n % 2 == 0 { 200 } else { 9_000 });
-            p.decide(true, n * 5_000);
+            changes += u32::from(p.decide(true, n * 5_000).is_some());
         }
+        assert!(changes <= 8, "it flaps: {changes}");
         let (interval, timeout) = p.current();
         assert!(interval == 5_000 && (25_000..45_000).contains(&timeout), "{timeout}");
         p.survived(50_000, 1_000_000);
