@@ -241,7 +241,7 @@ fn whole(
         end_time_unix_nano: proto::nanos(ended_at),
         attributes,
         events,
-        status: Some(status(code, &task.reason)),
+        status: Some(status(code, &task.reason, life.cause)),
         ..Default::default()
     })
 }
@@ -311,14 +311,15 @@ fn one(
         end_time_unix_nano: proto::nanos(end.at),
         attributes,
         events,
-        status: Some(status(code, &end.reason)),
+        status: Some(status(code, &end.reason, end.cause)),
         ..Default::default()
     })
 }
 
-fn status(code: StatusCode, reason: &str) -> Status {
+fn status(code: StatusCode, reason: &str, cause: Cause) -> Status {
+    let why = if reason.is_empty() { cause.word() } else { reason };
     // Only an error has a message.
-    let message = if code == StatusCode::Error { proto::short(reason) } else { String::new() };
+    let message = if code == StatusCode::Error { proto::short(why) } else { String::new() };
     Status { code: code.into(), message }
 }
 
