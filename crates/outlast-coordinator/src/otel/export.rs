@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Tasks read at a time.
 const TASKS: usize = 256;
+/// Entries of histories read at a time, and one task's more.
+const ENTRIES: usize = 10_000;
 /// Spans, and bytes of them, in one request.
 const REQUEST: (usize, usize) = (512, 1 << 20);
 /// Tasks looked at in one go when those that ended in a time are looked for.
@@ -113,15 +115,21 @@ impl Exporter {
     }
 
     /// Exports these, as far as they are over.
-    async fn export(&mut self, ids: Vec<TaskId>) {
-        let lives = loop {
-            let wanted = ids.clone();
-            let tracer = self.tracer.clone();
+    async fn export(&mut self, mut ids: Vec<TaskId>) {
+        while !ids.is_empty() {
+            let (wanted, tracer) = (ids.clone(), self.tracer.clone());
             match self.readers.read(move |r| lives(r, &wanted, &tracer)).await {
-                Ok(lives) => break lives,
+                Ok((lives, read)) => {
+                    ids.drain(..read);
+                    self.tell(lives).await;
+                }
                 Err(why) => self.unread(&why).await,
             }
-        };
+        }
+    }
+
+    /// Makes spans of these, and delivers them.
+    async fn tell(&mut self, lives: Vec<Life>) {
         let workers = self.workers(&lives).await;
         let mut all = Vec::new();
         for life in &lives {
@@ -190,19 +198,30 @@ impl Exporter {
     }
 }
 
-/// What is known of these tasks. Those that are unknown, not over or not sampled are left out.
-fn lives(reader: &CoordReader, ids: &[TaskId], tracer: &Tracer) -> Result<Vec<Life>, StoreError> {
-    let mut tasks = Vec::with_capacity(ids.len());
+/// What is known of the first of these tasks, and of how many: histories may be long. Tasks that
+/// are unknown, not over or not sampled are left out.
+fn lives(
+    reader: &CoordReader,
+    ids: &[TaskId],
+    tracer: &Tracer,
+) -> Result<(Vec<Life>, usize), StoreError> {
+    let (mut all, mut read, mut entries) = (Vec::new(), 0, 0);
     for id in ids {
+        if entries > ENTRIES {
+            break;
+        }
+        read += 1;
         let task = reader.task(id)?.filter(|t| t.state.is_terminal());
-        tasks.extend(task.filter(|t| tracer.place(&t.id, &t.spec).sampled));
+        let task = task.filter(|t| tracer.place(&t.id, &t.spec).sampled);
+        let Some(task) = task else { continue };
+        let (events, checkpoints) = (reader.history(id)?, reader.checkpoints(id)?);
+        entries += events.len() + checkpoints.len();
+        all.push(Life { task, cause: Default::default(), events, checkpoints });
     }
-    let numbers: Vec<u64> = tasks.iter().map(|t| t.number).collect();
+    let numbers: Vec<u64> = all.iter().map(|life| life.task.number).collect();
     let extras = reader.extras(&numbers)?;
-    let life = |task: outlast_store::StoredTask| {
-        let cause = extras.get(&task.number).map_or_else(Default::default, |e| e.cause);
-        let (events, checkpoints) = (reader.history(&task.id)?, reader.checkpoints(&task.id)?);
-        Ok(Life { task, cause, events, checkpoints })
-    };
-    tasks.into_iter().map(life).collect()
+    for life in &mut all {
+        life.cause = extras.get(&life.task.number).map_or_else(Default::default, |e| e.cause);
+    }
+    Ok((all, read))
 }

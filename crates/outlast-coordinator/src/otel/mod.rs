@@ -12,6 +12,8 @@ mod meter;
 mod proto;
 mod send;
 mod spans;
+#[cfg(test)]
+mod tests;
 
 use crate::api::App;
 use crate::clock;
