@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-const COUNT: usize = 30_000;
+const COUNT: usize = 150_000;
 const WARM: usize = 5_000;
 
 pub(crate) async fn run(figures: &mut Figures) -> anyhow::Result<()> {
