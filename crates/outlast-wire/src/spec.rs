@@ -604,6 +604,21 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_is_no_part_of_what_a_task_is() {
+        let plain = TaskSpec::new(Run::Shell("a".into()));
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned();
+        let traced = TaskSpec { traceparent, tracestate: "a=1".into(), ..plain.clone() };
+        assert!(traced.is_same(&plain) && plain.is_same(&traced) && traced != plain);
+        let other = TaskSpec { priority: 1, ..traced.clone() };
+        assert!(!other.is_same(&traced) && !other.is_same(&plain));
+        assert_eq!(TaskSpec::from_json(&traced.to_json()).unwrap(), traced);
+        let wrong = TaskSpec { traceparent: "00-x".into(), ..plain.clone() };
+        assert!(wrong.check().unwrap_err().to_string().starts_with("traceparent: "));
+        let wrong = TaskSpec { tracestate: "é".into(), ..plain };
+        assert!(wrong.check().unwrap_err().to_string().starts_with("tracestate: "));
+    }
+
+    #[test]
     fn types_are_named() {
         let name =
             |json: &str| TaskSpec::from_json(json.as_bytes()).unwrap().type_name().to_owned();
