@@ -111,6 +111,8 @@ class Raw:
         self.task_id: str = job["id"]
         self.attempt: int = job["attempt"]
         self.function: str = job["function"]
+        self.traceparent: Optional[str] = job["traceparent"]
+        self.tracestate: Optional[str] = job["tracestate"]
         self._control: tuple[bool, bool, int] = (False, False, 0)
         self._known_at = time.monotonic()
 
@@ -363,6 +365,7 @@ def _run(link: Link, functions: Functions, boot: dict[str, Any], job: dict[str, 
         return _calls.invoke(*found, context, allow_pickle)
 
     _current.context = context
+    _trace(raw)
     try:
         link.running = True
         try:
@@ -385,6 +388,15 @@ def _run(link: Link, functions: Functions, boot: dict[str, Any], job: dict[str, 
             told = json.dumps({"message": message, "traceback": ""})
         said = {"message": message, "details": json.loads(told or "null"), "stopped": stopped}
         link.send(b"F", json.dumps(said).encode())
+
+
+def _trace(raw: Raw) -> None:
+    """Tells tracing libraries, and what the task starts, whose children their spans are."""
+    for name, value in (("TRACEPARENT", raw.traceparent), ("TRACESTATE", raw.tracestate)):
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _flush() -> None:

@@ -43,6 +43,11 @@ class TaskContext:
         self.attempt: int = raw.attempt
         #: The name that the task was called by.
         self.function: str = raw.function
+        #: The span that those of the task are children of (W3C Trace Context), if there is one: in
+        #: ``os.environ["TRACEPARENT"]`` too where the task has a process of its own.
+        self.traceparent: Optional[str] = raw.traceparent
+        #: What tracing systems add to it.
+        self.tracestate: Optional[str] = raw.tracestate
         #: Its argument.
         self.args: Any = json.loads(raw.args)
 

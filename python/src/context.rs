@@ -56,6 +56,14 @@ impl Context {
         &self.inner.function
     }
     #[getter]
+    fn traceparent(&self) -> Option<&str> {
+        self.inner.traceparent.as_deref()
+    }
+    #[getter]
+    fn tracestate(&self) -> Option<&str> {
+        self.inner.tracestate.as_deref()
+    }
+    #[getter]
     fn args(&self) -> String {
         self.inner.args.to_string()
     }

@@ -65,6 +65,8 @@ struct Job<'a> {
     function: &'a str,
     version: u64,
     args: &'a Value,
+    traceparent: Option<&'a str>,
+    tracestate: Option<&'a str>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -298,6 +300,8 @@ impl Pool {
             function: &context.function,
             version: self.version(&context.function),
             args: &context.args,
+            traceparent: context.traceparent.as_deref(),
+            tracestate: context.tracestate.as_deref(),
         };
         let job = serde_json::to_vec(&job).unwrap_or_default();
         if child.send(b'T', &job).is_err() {

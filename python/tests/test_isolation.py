@@ -107,6 +107,11 @@ def says_when_paused(task: TaskContext, path):
     return "went on"
 
 
+def whose_child(task: TaskContext):
+    seen = subprocess.check_output(["sh", "-c", "echo $TRACEPARENT $TRACESTATE"], text=True)
+    return [task.traceparent, task.tracestate, os.environ.get("TRACEPARENT"), seen.strip()]
+
+
 def forks(task: TaskContext):
     child = os.fork()
     if child == 0:
@@ -146,7 +151,7 @@ def worker(shared, tmp_path_factory):
     for function in (
         kill_me, segfault, exit_now, leave, pid, sleep_on, hold_the_gil, ignore_everything,
         leaves_a_child, use_memory, everything, says_when_paused, keeps_its_context,
-        forks, uses_multiprocessing,
+        forks, uses_multiprocessing, whose_child,
     ):  # fmt: skip
         worker.task(function)
     with worker:
@@ -287,6 +292,15 @@ def test_pausing(shared, worker, tmp_path):
         task.result(0.3)
     client.resume(task)
     assert task.result(20) == "went on"
+
+
+def test_a_task_knows_its_trace(shared, worker):
+    theirs = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    client, traced = shared.client(), {"traceparent": theirs, "tracestate": "a=1"}
+    for _ in range(3):  # the processes are used again
+        task = client.submit_call("whose_child", spec=traced)
+        assert task.result(20) == [theirs, "a=1", theirs, f"{theirs} a=1"]
+        assert client.submit_call("whose_child").result(20) == [None, None, None, ""]
 
 
 def test_a_context_ends_with_its_attempt(shared, worker):

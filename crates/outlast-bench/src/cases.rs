@@ -28,6 +28,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("links", |f| Box::pin(links(f))),
     ("fleet", |f| Box::pin(crate::fleet::run(f))),
     ("checkpoints", |f| Box::pin(crate::checkpoints::run(f))),
+    ("otlp", |f| Box::pin(crate::otlp::run(f))),
     ("storm", |f| Box::pin(crate::storm::run(f))),
 ];
 
@@ -47,7 +48,7 @@ pub(crate) fn put(
 }
 
 /// Submits in batches and waits: tasks per second.
-async fn rate(lab: &Lab, count: usize, before: u64) -> anyhow::Result<f64> {
+pub(crate) async fn rate(lab: &Lab, count: usize, before: u64) -> anyhow::Result<f64> {
     let tasks = noops(count);
     let start = Instant::now();
     lab.client.submit_all(&tasks).await?;

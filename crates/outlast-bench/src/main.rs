@@ -4,6 +4,7 @@
 mod cases;
 mod checkpoints;
 mod fleet;
+mod otlp;
 mod page;
 mod procs;
 mod storm;
@@ -24,7 +25,8 @@ fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[1..] {
-        ["coordinator", addr, dir] => procs::coordinator(addr, dir),
+        ["coordinator", addr, dir] => procs::coordinator(addr, dir, None),
+        ["coordinator", addr, dir, otlp] => procs::coordinator(addr, dir, Some(otlp)),
         ["worker", url, dir, slots] => procs::worker(url, dir, slots),
         ["keeper", root] => procs::keep(root),
         ["fleet", workers, seconds] => page::run(workers.parse()?, seconds.parse()?),

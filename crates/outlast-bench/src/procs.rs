@@ -2,7 +2,9 @@
 
 use anyhow::Context;
 use outlast::Client;
-use outlast_coordinator::{Config, Coordinator, PingConfig, RetentionConfig, WatchConfig};
+use outlast_coordinator::{
+    Config, Coordinator, OtelConfig, PingConfig, RetentionConfig, WatchConfig,
+};
 use outlast_core::coord::CoordConfig;
 use outlast_core::worker::WorkerConfig;
 use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
@@ -15,13 +17,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) fn coordinator(addr: &str, dir: &str) -> anyhow::Result<()> {
+pub(crate) fn coordinator(addr: &str, dir: &str, otlp: Option<&str>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Long, since thousands of the benchmark's idle links answer no heartbeats.
         let core = CoordConfig { heartbeat_timeout: 300_000, ..Default::default() };
         let (listen, data_dir, blobs) = (addr.parse()?, dir.into(), Default::default());
-        let (retention, watch) = (RetentionConfig::default(), WatchConfig::default());
+        let otel = OtelConfig::new(otlp, &|_| None).map_err(anyhow::Error::msg)?;
+        let watch = WatchConfig { otel, ..Default::default() };
+        let retention = RetentionConfig::default();
         let ping = PingConfig { interval: Duration::ZERO, ..Default::default() };
         let config = Config { listen, data_dir, tls: None, core, blobs, retention, watch, ping };
         let mut coordinator = Coordinator::start(config).await?;
@@ -162,11 +166,18 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub async fn new() -> anyhow::Result<Lab> {
+        Lab::with(&[]).await
+    }
+    /// One that exports traces and metrics to this address.
+    pub async fn traced(url: &str) -> anyhow::Result<Lab> {
+        Lab::with(&[url]).await
+    }
+    async fn with(more: &[&str]) -> anyhow::Result<Lab> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let addr = format!("127.0.0.1:{port}");
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("data").display().to_string();
-        let coordinator = Process::spawn(&["coordinator", &addr, &data])?;
+        let coordinator = Process::spawn(&[&["coordinator", &addr, &data], more].concat())?;
         let client = Client::builder(&format!("http://{addr}")).build()?;
         client.info().await?;
         Ok(Lab { coordinator, client, addr, dir })

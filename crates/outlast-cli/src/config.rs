@@ -48,6 +48,7 @@ const KNOWN: &[(&str, &[&str])] = &[
             "admit_per_second",
             "recovery",
             "history_budget",
+            "otlp_endpoint",
         ],
     ),
 ];

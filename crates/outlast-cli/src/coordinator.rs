@@ -2,7 +2,7 @@
 
 use crate::{Context, Usage, alerts, args, config};
 use outlast_coordinator::{
-    BlobConfig, Config, Coordinator, RetentionConfig, TlsFiles, WatchConfig,
+    BlobConfig, Config, Coordinator, OtelConfig, RetentionConfig, TlsFiles, WatchConfig,
 };
 use outlast_core::adapt::Pins;
 use outlast_core::coord::CoordConfig;
@@ -20,7 +20,9 @@ use tokio::signal::unix::{SignalKind, signal};
   outlast keys add --role operate admin && outlast keys add --role worker fleet
   outlast coordinator --listen 0.0.0.0:7117 --tls-cert cert.pem --tls-key key.pem
 To keep checkpoints in a bucket (AWS_ENDPOINT_URL and the other usual variables are read):
-  outlast coordinator --blob-store s3://BUCKET/PREFIX")]
+  outlast coordinator --blob-store s3://BUCKET/PREFIX
+To have tasks as traces and what is counted as metrics (OpenTelemetry's variables are read too):
+  outlast coordinator --otlp-endpoint http://collector:4318")]
 pub(crate) struct Args {
     /// Where to listen [default: 127.0.0.1:7117]
     #[arg(long, env = "OUTLAST_LISTEN", value_name = "ADDRESS")]
@@ -76,6 +78,9 @@ pub(crate) struct Args {
     /// Disk that the history of links may take [default: 256M]
     #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
     history_budget: Option<u64>,
+    /// Send traces of tasks, and metrics, to this OpenTelemetry collector (OTLP, http/protobuf)
+    #[arg(long, env = "OUTLAST_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
     #[arg(long, value_name = "N")]
     admit_per_second: Option<u32>,
@@ -98,6 +103,16 @@ fn table(file: Option<PathBuf>) -> Result<Arc<recovery::Config>, Usage> {
     let file = RecoveryFile::from_value(crate::recovery::file(&path)?);
     let table = file.and_then(|file| recovery::Config::new(&file));
     table.map(Arc::new).map_err(|e| Usage(format!("{}: {e}", path.display())))
+}
+
+/// Where telemetry goes: the file gives way to OpenTelemetry's variables, these to the flag.
+fn otel(flag: Option<&str>, file: Option<String>) -> Result<Option<OtelConfig>, Usage> {
+    let flag = flag.filter(|url| !url.is_empty());
+    let variable = |name: &str| {
+        let set = std::env::var(name).ok().filter(|value| !value.is_empty());
+        set.or_else(|| file.clone().filter(|_| name == "OTEL_EXPORTER_OTLP_ENDPOINT"))
+    };
+    OtelConfig::new(flag, &variable).map_err(Usage)
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
@@ -170,7 +185,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let default = WatchConfig::default();
     let budget = args.history_budget.or(file.bytes("coordinator", "history_budget"));
     let history_budget = budget.unwrap_or(default.history_budget);
-    let watch = WatchConfig { history_budget, alerts: alerts::configured(context)? };
+    let otel = otel(args.otlp_endpoint.as_deref(), file.text("coordinator", "otlp_endpoint"))?;
+    let watch = WatchConfig { history_budget, alerts: alerts::configured(context)?, otel };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     // Before anything may have to be ended cleanly.

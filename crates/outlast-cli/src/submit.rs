@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;
 use outlast::{KeepCheckpoints, LateResult, NewTask, OnLeaseExpired, Rerun, Run, TaskSpec};
+use outlast_wire::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -259,7 +260,10 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
         }
         (name, _) => name.to_owned(),
     };
+    let (traceparent, tracestate) = trace();
     let template = |run| TaskSpec {
+        traceparent: traceparent.clone(),
+        tracestate: tracestate.clone(),
         env: args.env.iter().cloned().collect(),
         cwd: args.cwd.clone(),
         timeout: args.timeout,
@@ -354,6 +358,15 @@ fn fill(args: &mut serde_json::Value, n: u64) {
     }
 }
 
+/// The trace that this process belongs to, by its environment. What is malformed is no trace, as
+/// the recommendation has it.
+fn trace() -> (String, String) {
+    let parent = std::env::var(TRACEPARENT).ok().and_then(|text| TraceParent::parse(&text));
+    let Some(parent) = parent else { return Default::default() };
+    let state = std::env::var(TRACESTATE).ok().filter(|text| is_tracestate(text));
+    (parent.to_string(), state.unwrap_or_default())
+}
+
 fn from_file(
     file: &Path,
     base: &str,
@@ -380,7 +393,11 @@ fn from_file(
                 id = own.as_str().ok_or_else(|| wrong(&"id must be a string"))?.to_owned();
             }
             let json = serde_json::to_vec(&fields)?;
-            TaskSpec::from_json(&json).map_err(|e| wrong(&e))?
+            let mut spec = TaskSpec::from_json(&json).map_err(|e| wrong(&e))?;
+            if spec.traceparent.is_empty() {
+                (spec.traceparent, spec.tracestate) = trace();
+            }
+            spec
         } else {
             template(Run::Shell(line.to_owned()))
         };

@@ -1,5 +1,6 @@
 //! What happened, for those who watch: made from what was committed, so never ahead of the disk.
 
+use crate::otel::Backlog;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRow};
 use outlast_wire::api::Alert;
 use std::collections::HashMap;
@@ -36,12 +37,17 @@ pub(crate) struct Feed {
     watchers: broadcast::Sender<Arc<Happened>>,
     /// Names by store id.
     names: HashMap<Arc<str>, Arc<str>>,
+    /// What is to be exported.
+    backlog: Option<Arc<Backlog>>,
 }
 
 impl Feed {
-    pub fn new<'a>(workers: impl Iterator<Item = &'a WorkerRow>) -> Feed {
+    pub fn new<'a>(
+        workers: impl Iterator<Item = &'a WorkerRow>,
+        backlog: Option<Arc<Backlog>>,
+    ) -> Feed {
         let names = workers.map(|w| (w.store_id.clone(), w.name.clone())).collect();
-        Feed { watchers: broadcast::Sender::new(BACKLOG), names }
+        Feed { watchers: broadcast::Sender::new(BACKLOG), names, backlog }
     }
 
     pub fn watchers(&self) -> broadcast::Sender<Arc<Happened>> {
@@ -53,6 +59,9 @@ impl Feed {
         for record in &batch.records {
             if logged {
                 log(record);
+            }
+            if let Some(backlog) = &self.backlog {
+                backlog.see(record);
             }
             if let CoordRecord::WorkerSeen { worker, .. } = record {
                 self.names.insert(worker.store_id.clone(), worker.name.clone());

@@ -4,6 +4,7 @@
 use crate::driver::{Driver, Input};
 use crate::listen::Arrived;
 use crate::logs::Logs;
+use crate::otel::{self, Tracer};
 use crate::quality::{Quality, Tap};
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -49,6 +50,7 @@ pub(crate) async fn serve(
     driver: Driver,
     logs: Arc<Logs>,
     (pulse, quality): (Pulse, Arc<Quality>),
+    tracer: Option<Arc<Tracer>>,
 ) {
     let tap = Tap::new(quality, conn);
     let (tx, rx) = mpsc::channel(WAITING);
@@ -58,7 +60,7 @@ pub(crate) async fn serve(
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
         why = read(stream, conn, &name, &driver, &logs, (&pulse, &tap)) => why,
-        why = write(sink, rx, &pulse, &tap) => why,
+        why = write(sink, rx, &pulse, &tap, tracer.as_deref()) => why,
         why = pulse.dead() => why,
     };
     logs.link_ended(conn);
@@ -191,6 +193,7 @@ async fn write(
     mut rx: mpsc::Receiver<ToLink>,
     pulse: &Pulse,
     tap: &Tap,
+    tracer: Option<&Tracer>,
 ) -> Why {
     loop {
         let next = tokio::select! {
@@ -209,7 +212,10 @@ async fn write(
         // Everything that waits goes out with one flush.
         loop {
             match next {
-                ToLink::Frame(kind) => {
+                ToLink::Frame(mut kind) => {
+                    if let Kind::Assign(assign) = &mut *kind {
+                        otel::tell(&mut assign.tasks, tracer);
+                    }
                     let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
                     let began = Instant::now();
                     let (data, raw) = encode_sized(*kind, Packing::default());

@@ -1,11 +1,11 @@
-//! `/metrics`, in the Prometheus text format.
+//! What is counted: gathered for `/metrics`, and to be sent to a collector.
 
 use crate::blobs::collect::Totals;
+use crate::families::{Family, Kind, Label, NONE, label};
 use outlast_blob::Usage;
 use outlast_core::coord::{Coordinator, Counters, WorkerState};
 use outlast_store::Counts;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// What the core knows.
 pub(crate) struct Sample {
@@ -36,27 +36,26 @@ impl Sample {
 }
 
 /// A metric of one value per label.
-fn labelled(key: &str, values: &BTreeMap<&'static str, u64>) -> Vec<(String, u64)> {
+fn labelled(key: &'static str, values: &BTreeMap<&'static str, u64>) -> Vec<(Label, u64)> {
     let of = |(word, n): (&&str, &u64)| {
         let word = if word.is_empty() { "unknown" } else { word };
-        (format!("{{{key}=\"{word}\"}}"), *n)
+        (label(key, word), *n)
     };
     values.iter().map(of).collect()
 }
 
-pub(crate) fn render(
+pub(crate) fn families(
     sample: &Sample,
     counts: Counts,
     writable: bool,
     usage: Usage,
     collected: Totals,
-) -> String {
-    let mut out = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, values: &[(&str, u64)]| {
-        let _ = head(&mut out, name, kind, help);
-        for (labels, value) in values {
-            let _ = writeln!(out, "outlast_{name}{labels} {value}");
-        }
+) -> Vec<Family> {
+    let mut out = Vec::new();
+    let mut metric = |name, kind, help, values: &[(Label, u64)]| {
+        let kind = if kind == "counter" { Kind::Counter } else { Kind::Gauge };
+        let values = values.iter().map(|(label, n)| (label.clone(), *n as f64)).collect();
+        out.push(Family { name, kind, help, values });
     };
     let c = &sample.counters;
     metric(
@@ -64,11 +63,11 @@ pub(crate) fn render(
         "gauge",
         "Tasks by state.",
         &[
-            ("{state=\"pending\"}", counts.pending),
-            ("{state=\"assigned\"}", counts.assigned),
-            ("{state=\"succeeded\"}", counts.succeeded),
-            ("{state=\"failed\"}", counts.failed),
-            ("{state=\"cancelled\"}", counts.cancelled),
+            (label("state", "pending"), counts.pending),
+            (label("state", "assigned"), counts.assigned),
+            (label("state", "succeeded"), counts.succeeded),
+            (label("state", "failed"), counts.failed),
+            (label("state", "cancelled"), counts.cancelled),
         ],
     );
     metric(
@@ -76,99 +75,114 @@ pub(crate) fn render(
         "gauge",
         "Workers by state.",
         &[
-            ("{state=\"connected\"}", sample.connected as u64),
-            ("{state=\"suspect\"}", sample.suspect as u64),
-            ("{state=\"away\"}", sample.away as u64),
+            (label("state", "connected"), sample.connected as u64),
+            (label("state", "suspect"), sample.suspect as u64),
+            (label("state", "away"), sample.away as u64),
         ],
     );
     metric(
         "tasks_in_memory",
         "gauge",
         "Unfinished tasks held in memory.",
-        &[("", sample.in_memory as u64)],
+        &[(NONE, sample.in_memory as u64)],
     );
     metric(
         "tasks_waiting",
         "gauge",
         "Tasks that wait for a worker.",
-        &[("", sample.waiting as u64)],
+        &[(NONE, sample.waiting as u64)],
     );
-    metric("store_writable", "gauge", "1 while commits succeed.", &[("", writable.into())]);
-    metric("submitted_total", "counter", "Tasks accepted.", &[("", c.submitted)]);
-    metric("assigned_total", "counter", "Attempts given out.", &[("", c.assigned)]);
+    metric("store_writable", "gauge", "1 while commits succeed.", &[(NONE, writable.into())]);
+    metric("submitted_total", "counter", "Tasks accepted.", &[(NONE, c.submitted)]);
+    metric("assigned_total", "counter", "Attempts given out.", &[(NONE, c.assigned)]);
     metric(
         "ended_total",
         "counter",
         "Tasks ended.",
         &[
-            ("{state=\"succeeded\"}", c.ended[0]),
-            ("{state=\"failed\"}", c.ended[1]),
-            ("{state=\"cancelled\"}", c.ended[2]),
+            (label("state", "succeeded"), c.ended[0]),
+            (label("state", "failed"), c.ended[1]),
+            (label("state", "cancelled"), c.ended[2]),
         ],
     );
-    metric("requeued_total", "counter", "Attempts given up and tried again.", &[("", c.requeued)]);
-    metric("superseded_total", "counter", "Outcomes that did not count.", &[("", c.superseded)]);
-    metric("repeated_total", "counter", "Records received again and skipped.", &[("", c.repeated)]);
-    metric("outbox_gaps_total", "counter", "Times an outbox skipped sequences.", &[("", c.gaps)]);
-    metric("quarantines_total", "counter", "Workers quarantined.", &[("", c.quarantines)]);
+    metric(
+        "requeued_total",
+        "counter",
+        "Attempts given up and tried again.",
+        &[(NONE, c.requeued)],
+    );
+    metric("superseded_total", "counter", "Outcomes that did not count.", &[(NONE, c.superseded)]);
+    metric(
+        "repeated_total",
+        "counter",
+        "Records received again and skipped.",
+        &[(NONE, c.repeated)],
+    );
+    metric("outbox_gaps_total", "counter", "Times an outbox skipped sequences.", &[(NONE, c.gaps)]);
+    metric("quarantines_total", "counter", "Workers quarantined.", &[(NONE, c.quarantines)]);
     let (help, bad) = ("Texts of v1 workers that were no messages.", c.v1_malformed);
-    metric("v1_malformed_total", "counter", help, &[("", bad)]);
-    metric("welcomed_total", "counter", "Worker connections accepted.", &[("", c.welcomed)]);
-    metric("silent_total", "counter", "Links closed for silence.", &[("", c.silent)]);
-    metric("expired_total", "counter", "Attempts given up after their window.", &[("", c.expired)]);
+    metric("v1_malformed_total", "counter", help, &[(NONE, bad)]);
+    metric("welcomed_total", "counter", "Worker connections accepted.", &[(NONE, c.welcomed)]);
+    metric("silent_total", "counter", "Links closed for silence.", &[(NONE, c.silent)]);
+    metric(
+        "expired_total",
+        "counter",
+        "Attempts given up after their window.",
+        &[(NONE, c.expired)],
+    );
     metric(
         "postponed_total",
         "counter",
         "Workers told to come at their turn.",
-        &[("", c.postponed)],
+        &[(NONE, c.postponed)],
     );
     metric(
         "postponed",
         "gauge",
         "Workers that wait for their turn.",
-        &[("", sample.postponed as u64)],
+        &[(NONE, sample.postponed as u64)],
     );
-    metric("checkpoints_total", "counter", "Checkpoints recorded.", &[("", c.checkpoints)]);
+    metric("checkpoints_total", "counter", "Checkpoints recorded.", &[(NONE, c.checkpoints)]);
     metric(
         "blobs_missing_total",
         "counter",
         "Checkpoints that came before their blob.",
-        &[("", c.blobs_missing)],
+        &[(NONE, c.blobs_missing)],
     );
-    metric("removed_total", "counter", "Tasks removed long after their end.", &[("", c.removed)]);
+    metric("removed_total", "counter", "Tasks removed long after their end.", &[(NONE, c.removed)]);
     metric(
         "honoured_total",
         "counter",
         "Late successes accepted of tasks that had failed for loss.",
-        &[("", c.honoured)],
+        &[(NONE, c.honoured)],
     );
-    metric("blob_bytes", "gauge", "Bytes of blobs on disk.", &[("", usage.disk_bytes)]);
+    metric("blob_bytes", "gauge", "Bytes of blobs on disk.", &[(NONE, usage.disk_bytes)]);
     if let Some(budget) = usage.budget {
-        metric("blob_budget_bytes", "gauge", "Bytes that blobs may take.", &[("", budget)]);
+        metric("blob_budget_bytes", "gauge", "Bytes that blobs may take.", &[(NONE, budget)]);
     }
-    metric("blob_chunks", "gauge", "Chunks of blobs.", &[("", usage.chunk_count)]);
-    metric("blob_manifests", "gauge", "Blobs.", &[("", usage.manifest_count)]);
-    metric("blob_damaged", "gauge", "Damaged chunks.", &[("", usage.damaged)]);
+    metric("blob_chunks", "gauge", "Chunks of blobs.", &[(NONE, usage.chunk_count)]);
+    metric("blob_manifests", "gauge", "Blobs.", &[(NONE, usage.manifest_count)]);
+    metric("blob_damaged", "gauge", "Damaged chunks.", &[(NONE, usage.damaged)]);
     metric(
         "blob_refused_total",
         "counter",
         "Uploads refused for want of room.",
-        &[("", usage.refused)],
+        &[(NONE, usage.refused)],
     );
     metric(
         "blob_collections_total",
         "counter",
         "Collections of unreferenced blobs.",
-        &[("{result=\"done\"}", collected.runs), ("{result=\"failed\"}", collected.failed)],
+        &[(label("result", "done"), collected.runs), (label("result", "failed"), collected.failed)],
     );
     metric(
         "blob_collected_total",
         "counter",
         "What collections removed.",
         &[
-            ("{what=\"manifests\"}", collected.manifests),
-            ("{what=\"chunks\"}", collected.chunks),
-            ("{what=\"bytes\"}", collected.bytes),
+            (label("what", "manifests"), collected.manifests),
+            (label("what", "chunks"), collected.chunks),
+            (label("what", "bytes"), collected.bytes),
         ],
     );
     for (name, key, help, values) in [
@@ -177,14 +191,7 @@ pub(crate) fn render(
         ("attempts_ended_total", "cause", "Attempts that ended, by cause.", &c.causes),
         ("recoveries_total", "strategy", "What was done after failures.", &c.recoveries),
     ] {
-        let values = labelled(key, values);
-        let values: Vec<(&str, u64)> = values.iter().map(|(l, n)| (l.as_str(), *n)).collect();
-        metric(name, "counter", help, &values);
+        metric(name, "counter", help, &labelled(key, values));
     }
     out
-}
-
-/// Writing to a string cannot fail.
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
-    writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {kind}")
 }

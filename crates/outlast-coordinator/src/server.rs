@@ -9,6 +9,7 @@ use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
 use crate::listen::{self, Arrived, Plain, Tls};
 use crate::logs::Logs;
+use crate::otel::{Otel, OtelConfig, Running};
 use crate::quality::{self, AlertConfig, Former, History, Quality};
 use crate::readers::Readers;
 use crate::retention::{self, RetentionConfig};
@@ -68,11 +69,13 @@ pub struct WatchConfig {
     pub history_budget: u64,
     /// When people are warned, and where.
     pub alerts: AlertConfig,
+    /// Where traces and metrics go; none: nowhere.
+    pub otel: Option<OtelConfig>,
 }
 
 impl Default for WatchConfig {
     fn default() -> Self {
-        WatchConfig { history_budget: 256_000_000, alerts: AlertConfig::default() }
+        WatchConfig { history_budget: 256_000_000, alerts: AlertConfig::default(), otel: None }
     }
 }
 
@@ -122,6 +125,10 @@ impl Config {
     pub fn history_file(data_dir: &std::path::Path) -> PathBuf {
         data_dir.join("links.db")
     }
+    /// The file that says how far traces are exported, in a data folder.
+    pub fn otlp_file(data_dir: &std::path::Path) -> PathBuf {
+        data_dir.join("otlp-cursor")
+    }
     /// The file of the store in a data folder.
     pub fn store_file(data_dir: &std::path::Path) -> PathBuf {
         data_dir.join("coordinator.db")
@@ -155,6 +162,9 @@ pub enum StartError {
     /// The alerts cannot be configured so.
     #[error("alerts: {0}")]
     Alerts(String),
+    /// Telemetry cannot be exported.
+    #[error("OTLP: {0}")]
+    Otel(String),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -191,6 +201,7 @@ pub struct Coordinator {
     http: tokio::task::JoinHandle<()>,
     collect: tokio::task::JoinHandle<((), ())>,
     sampler: tokio::task::JoinHandle<()>,
+    otel: Option<Running>,
     quality: Arc<Quality>,
     threads: Vec<JoinHandle<()>>,
     health: watch::Receiver<Health>,
@@ -238,7 +249,10 @@ impl Coordinator {
         });
         let opened = opened.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
         let shelf = BlobShelf::new(opened, config.blobs.grace);
-        let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row));
+        let otel = config.watch.otel.clone();
+        let otel = otel.map(|config| Otel::new(config, &snapshot.coordinator_id));
+        let backlog = otel.as_ref().and_then(|otel| otel.backlog.clone());
+        let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row), backlog);
         let watchers = feed.watchers();
         let former = readers.read(|r| r.workers()).await.unwrap_or_default();
         let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
@@ -294,7 +308,10 @@ impl Coordinator {
             ping: config.ping,
             sessions,
             pulse,
+            otel,
         });
+        let otel = shared.otel.as_ref().map(|otel| otel.start(&shared, &Config::otlp_file(dir)));
+        let otel = otel.transpose().map_err(StartError::Otel)?;
         let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();
         let (stop_http, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
@@ -320,6 +337,7 @@ impl Coordinator {
             http,
             collect,
             sampler,
+            otel,
             quality,
             threads,
             health,
@@ -349,6 +367,9 @@ impl Coordinator {
     pub async fn shutdown(mut self) {
         self.collect.abort();
         self.sampler.abort();
+        if let Some(otel) = self.otel.take() {
+            otel.end().await;
+        }
         self.quality.end();
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());

@@ -9,6 +9,7 @@ mod cause;
 pub mod frame;
 pub mod recovery;
 pub mod spec;
+pub mod trace;
 mod url;
 pub mod v1;
 

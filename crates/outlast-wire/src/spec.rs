@@ -1,6 +1,7 @@
 //! The task as a user writes it: one JSON document, used alike by HTTP, files and the wire.
 
 use crate::recovery::Recovery;
+use crate::trace::{MAX_TRACESTATE, TraceParent, is_tracestate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -97,6 +98,13 @@ pub struct TaskSpec {
     /// What is done about its failures, where that differs from `outlast recovery show`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Box<Recovery>>,
+    /// The trace that it belongs to and its parent there (W3C Trace Context); default: a trace of
+    /// its own. Tasks that differ only in this are the same task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub traceparent: String,
+    /// What tracing systems add to it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tracestate: String,
 }
 
 /// Which checkpoints of a task are kept; the others are removed as newer ones arrive.
@@ -302,7 +310,23 @@ impl TaskSpec {
             knobs: BTreeMap::new(),
             max_oom_retries: None,
             recovery: None,
+            traceparent: String::new(),
+            tracestate: String::new(),
         }
+    }
+
+    /// Whether both ask for the same, whatever trace each belongs to: a request that is sent again
+    /// comes from another span.
+    pub fn is_same(&self, other: &TaskSpec) -> bool {
+        let traced = |s: &TaskSpec| !s.traceparent.is_empty() || !s.tracestate.is_empty();
+        if !traced(self) && !traced(other) {
+            return self == other;
+        }
+        let plain = |s: &TaskSpec| {
+            let (traceparent, tracestate) = (String::new(), String::new());
+            TaskSpec { traceparent, tracestate, ..s.clone() }
+        };
+        plain(self) == plain(other)
     }
 
     /// Whether it says nothing that only a coordinator need know: then workers get it as it is.
@@ -412,6 +436,13 @@ impl TaskSpec {
         }
         if self.task_type.len() > MAX_TASK_ID {
             return bad("type", format!("longer than {MAX_TASK_ID} bytes"));
+        }
+        if !self.traceparent.is_empty() && TraceParent::parse(&self.traceparent).is_none() {
+            return bad("traceparent", "must be like 00-TRACE-SPAN-01 (W3C Trace Context)");
+        }
+        if !self.tracestate.is_empty() && !is_tracestate(&self.tracestate) {
+            let problem = format!("must be printable ASCII, {MAX_TRACESTATE} bytes at most");
+            return bad("tracestate", problem);
         }
         if let Some(recovery) = &self.recovery
             && let Err(problem) = recovery.check()
@@ -570,6 +601,21 @@ mod tests {
             let error = TaskSpec::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(names), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_trace_is_no_part_of_what_a_task_is() {
+        let plain = TaskSpec::new(Run::Shell("a".into()));
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned();
+        let traced = TaskSpec { traceparent, tracestate: "a=1".into(), ..plain.clone() };
+        assert!(traced.is_same(&plain) && plain.is_same(&traced) && traced != plain);
+        let other = TaskSpec { priority: 1, ..traced.clone() };
+        assert!(!other.is_same(&traced) && !other.is_same(&plain));
+        assert_eq!(TaskSpec::from_json(&traced.to_json()).unwrap(), traced);
+        let wrong = TaskSpec { traceparent: "00-x".into(), ..plain.clone() };
+        assert!(wrong.check().unwrap_err().to_string().starts_with("traceparent: "));
+        let wrong = TaskSpec { tracestate: "é".into(), ..plain };
+        assert!(wrong.check().unwrap_err().to_string().starts_with("tracestate: "));
     }
 
     #[test]

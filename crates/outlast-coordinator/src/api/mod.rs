@@ -20,6 +20,7 @@ use crate::dash::{self, Pulse, Sessions};
 use crate::driver::{Ask, Driver};
 use crate::events::Happened;
 use crate::logs::Logs;
+use crate::otel::Otel;
 use crate::quality::Quality;
 use crate::readers::Readers;
 use crate::writer::Health;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::{broadcast, watch as watch_channel};
 use utoipa::OpenApi;
+pub(crate) use watch::gathered;
 
 pub(crate) struct Shared {
     pub driver: Driver,
@@ -52,6 +54,7 @@ pub(crate) struct Shared {
     pub ping: PingConfig,
     pub sessions: Sessions,
     pub pulse: Arc<Pulse>,
+    pub otel: Option<Otel>,
 }
 
 pub(crate) type App = Arc<Shared>;

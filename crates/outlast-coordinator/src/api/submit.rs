@@ -13,6 +13,7 @@ use outlast_core::coord::Response as CoreResponse;
 use outlast_store::Role;
 use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
 use outlast_wire::spec::{MAX_SPEC, TaskSpec, check_task_id};
+use outlast_wire::trace::{TraceParent, is_tracestate};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -23,7 +24,8 @@ const LARGE: usize = 64 << 10;
 type Wanted = (TaskId, Arc<TaskSpec>, bool);
 
 /// Submits one task (a JSON object) or a batch of up to 10,000 (an array): all, or none.
-/// With an `id` of your choice the request may be sent again without harm.
+/// With an `id` of your choice the request may be sent again without harm. A `traceparent` header
+/// holds for all tasks that name no trace themselves.
 #[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks",
     request_body(content = TaskSpec, description = "A task, with an optional `id`; or an array of such."),
     responses(
@@ -49,11 +51,12 @@ pub(crate) async fn submit(
         }
         _ => Refusal::bad(&e.body_text()),
     })?;
+    let trace = Trace::of(&headers);
     let (wanted, single) = if body.len() > LARGE {
-        let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
+        let parsed = tokio::task::spawn_blocking(move || parse(&body, trace.as_ref())).await;
         parsed.map_err(|e| Refusal::bad(&e.to_string()))??
     } else {
-        parse(&body)?
+        parse(&body, trace.as_ref())?
     };
     let first = wanted.first().map(|(id, ..)| id.clone());
     match app.ask(Ask::Submit(wanted)).await? {
@@ -86,10 +89,29 @@ pub(crate) async fn submit(
     }
 }
 
-fn parse(body: &[u8]) -> Result<(Vec<Wanted>, bool), Refusal> {
+/// The trace that the request belongs to.
+struct Trace {
+    parent: String,
+    state: String,
+}
+
+impl Trace {
+    /// None unless it is well formed: the recommendation wants anything else to be ignored.
+    fn of(headers: &HeaderMap) -> Option<Trace> {
+        let mut parents = headers.get_all("traceparent").iter();
+        let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
+        let parent = TraceParent::parse(parent.to_str().ok()?)?.to_string();
+        let states = headers.get_all("tracestate").iter().map(|v| v.to_str().ok());
+        let state = states.collect::<Option<Vec<_>>>().unwrap_or_default().join(",");
+        let state = if is_tracestate(&state) { state } else { String::new() };
+        Some(Trace { parent, state })
+    }
+}
+
+fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refusal> {
     let start = body.iter().find(|b| !b.is_ascii_whitespace());
     if start != Some(&b'[') {
-        return Ok((vec![one(body).map_err(|e| Refusal::bad(&e))?], true));
+        return Ok((vec![one(body, trace).map_err(|e| Refusal::bad(&e))?], true));
     }
     let items: Vec<&RawValue> = serde_json::from_slice(body)
         .map_err(|e| Refusal::bad(&format!("not an array of tasks: {e}")))?;
@@ -98,12 +120,13 @@ fn parse(body: &[u8]) -> Result<(Vec<Wanted>, bool), Refusal> {
         return Err(Refusal::bad(&detail));
     }
     let task = |(n, item): (usize, &&RawValue)| {
-        one(item.get().as_bytes()).map_err(|e| Refusal::bad(&format!("task {n} of the array: {e}")))
+        one(item.get().as_bytes(), trace)
+            .map_err(|e| Refusal::bad(&format!("task {n} of the array: {e}")))
     };
     Ok((items.iter().enumerate().map(task).collect::<Result<_, _>>()?, false))
 }
 
-fn one(json: &[u8]) -> Result<Wanted, String> {
+fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
     if json.len() > MAX_SPEC {
         return Err(format!("{} bytes; {MAX_SPEC} is the limit of one task", json.len()));
     }
@@ -114,9 +137,12 @@ fn one(json: &[u8]) -> Result<Wanted, String> {
         Some(Value::String(id)) => Some(id),
         Some(_) => return Err("id: must be a string".into()),
     };
-    let spec: TaskSpec =
+    let mut spec: TaskSpec =
         serde_json::from_value(Value::Object(fields)).map_err(|e| format!("not a task: {e}"))?;
     spec.check().map_err(|e| e.to_string())?;
+    if let Some(trace) = trace.filter(|_| spec.traceparent.is_empty()) {
+        (spec.traceparent, spec.tracestate) = (trace.parent.clone(), trace.state.clone());
+    }
     let chosen = id.is_some();
     let id: TaskId = match id {
         Some(id) => {

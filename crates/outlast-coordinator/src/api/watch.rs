@@ -4,6 +4,7 @@ use super::blobs::blocking;
 use super::{App, Refusal};
 use crate::clock::{self, text};
 use crate::events::Happened;
+use crate::families::{self, Family};
 use crate::metrics::{self, Sample};
 use crate::quality::prom;
 use crate::writer::Health;
@@ -213,12 +214,18 @@ pub(crate) async fn metrics(
 ) -> Result<impl IntoResponse, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
     let Query(series) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let text = families::text(&gathered(&app, series.workers).await?);
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}
+
+/// All metrics; `workers` is how many of them are to have series of their own.
+pub(crate) async fn gathered(app: &App, workers: Option<usize>) -> Result<Vec<Family>, Refusal> {
     let sample = app.driver.look(Sample::of).await.map_err(|_| Refusal::ending())?;
     let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
     let writable = *app.health.borrow() == Health::Good;
-    let usage = blocking(&app, |blobs| Ok(blobs.usage())).await?;
-    let collected = app.shelf.totals();
-    let mut text = metrics::render(&sample, counts, writable, usage, collected);
-    text += &prom::render(&app.quality, series.workers);
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+    let usage = blocking(app, |blobs| Ok(blobs.usage())).await?;
+    let mut all = metrics::families(&sample, counts, writable, usage, app.shelf.totals());
+    all.extend(prom::families(&app.quality, workers));
+    all.extend(app.otel.iter().flat_map(|otel| otel.families()));
+    Ok(all)
 }

@@ -201,5 +201,7 @@ pub(crate) async fn link(
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
     let watched = (Pulse::new(app.ping, arrived), quality);
-    Ok(upgrade.on_upgrade(move |socket| link::serve(socket, conn, name, driver, logs, watched)))
+    let tracer = app.otel.as_ref().and_then(|otel| otel.tracer.clone());
+    let serve = move |socket| link::serve(socket, conn, name, driver, logs, watched, tracer);
+    Ok(upgrade.on_upgrade(serve))
 }

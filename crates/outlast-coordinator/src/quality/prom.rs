@@ -1,9 +1,9 @@
-//! What is measured of links, in the Prometheus text format. Of the fleet by default; of single
+//! What is measured of links, as metrics. Of the fleet by default; of single
 //! workers only while there are few, or as many as were asked for.
 
 use super::{Fleet, Quality, Row};
+use crate::families::{Family, Kind, Label, NONE, label};
 use outlast_core::quality::Totals;
-use std::fmt::Write;
 use std::sync::PoisonError;
 
 /// Workers with series of their own when nobody asks: none if there are more.
@@ -14,24 +14,18 @@ pub(crate) const MOST: usize = 1_000;
 const LIMITS: [f32; 9] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 /// `asked` is how many workers are to have series of their own.
-pub(crate) fn render(quality: &Quality, asked: Option<usize>) -> String {
+pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     let fleet = quality.fleet.borrow().clone();
-    let mut out = String::new();
+    let mut out = Vec::new();
     let sums = quality.sums();
-    let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {kind}");
-        for (labels, value) in values {
-            let _ = writeln!(out, "outlast_{name}{labels} {value}");
-        }
+    let mut family = |name, kind, help, values: &[(Label, f64)]| {
+        let kind = if kind == "counter" { Kind::Counter } else { Kind::Gauge };
+        out.push(Family { name, kind, help, values: values.to_vec() });
     };
     let ways = |up: u64, down: u64| {
-        [
-            ("{direction=\"up\"}".to_owned(), up as f64),
-            ("{direction=\"down\"}".to_owned(), down as f64),
-        ]
+        [(label("direction", "up"), up as f64), (label("direction", "down"), down as f64)]
     };
-    let one = |value: f64| [(String::new(), value)];
+    let one = |value: f64| [(NONE, value)];
     let bytes = ways(sums.bytes_up + sums.bulk, sums.bytes_down);
     family("link_bytes_total", "counter", "Bytes from workers and to them.", &bytes);
     let messages = ways(sums.messages_up, sums.messages_down);
@@ -56,7 +50,7 @@ pub(crate) fn render(quality: &Quality, asked: Option<usize>) -> String {
     family("workers_by_rtt", "gauge", help, &by_rtt(&fleet));
     let alerts = ["critical", "warning", "info"].map(|word| {
         let count = totals.alerts.get(word).copied().unwrap_or(0);
-        (format!("{{severity=\"{word}\"}}"), count as f64)
+        (label("severity", word), count as f64)
     });
     let help = "Workers with an alert that stands, by the worst.";
     family("workers_with_alerts", "gauge", help, &alerts);
@@ -64,7 +58,7 @@ pub(crate) fn render(quality: &Quality, asked: Option<usize>) -> String {
     let count = asked.unwrap_or(if few { FEW } else { 0 }).min(MOST);
     let rows = &fleet.rows[..count.min(fleet.rows.len())];
     type Of = fn(&Row) -> Option<f32>;
-    let columns: [(&str, &str, Of); 5] = [
+    let columns: [(&'static str, &'static str, Of); 5] = [
         ("worker_rtt_ms", "Newest round trip.", |r| r.rtt_ms),
         ("worker_suspicion", "Suspicion (φ) of a worker with a link.", |r| r.suspicion),
         ("worker_stability", "Share of the time with a link.", |r| Some(r.stability)),
@@ -72,17 +66,17 @@ pub(crate) fn render(quality: &Quality, asked: Option<usize>) -> String {
         ("worker_running", "Tasks that run there.", |r| Some(r.running as f32)),
     ];
     for (name, help, of) in columns.iter().filter(|_| !rows.is_empty()) {
-        let value = |r: &Row| Some((format!("{{worker=\"{}\"}}", r.name), f64::from(of(r)?)));
+        let value = |r: &Row| Some((label("worker", &r.name), f64::from(of(r)?)));
         family(name, "gauge", help, &rows.iter().filter_map(value).collect::<Vec<_>>());
     }
     out
 }
 
-fn by_rtt(fleet: &Fleet) -> Vec<(String, f64)> {
+fn by_rtt(fleet: &Fleet) -> Vec<(Label, f64)> {
     let rtts: Vec<f32> = fleet.rows.iter().filter_map(|r| r.rtt_ms).collect();
     let up_to = |limit: f32| rtts.iter().filter(|ms| **ms <= limit).count() as f64;
-    let values = LIMITS.iter().map(|l| (format!("{{le=\"{l}\"}}"), up_to(*l)));
-    values.chain([("{le=\"+Inf\"}".to_owned(), rtts.len() as f64)]).collect()
+    let values = LIMITS.iter().map(|l| (label("le", &l.to_string()), up_to(*l)));
+    values.chain([(label("le", "+Inf"), rtts.len() as f64)]).collect()
 }
 
 impl Quality {

@@ -195,7 +195,7 @@ impl Coordinator {
                 .or(s.known.as_ref().map(|k| (&k.spec, k.state)))
                 .or(fresh.get(&s.id).map(|spec| (spec, TaskState::Pending)));
             if let Some((spec, _)) = found
-                && *spec != s.spec
+                && !spec.is_same(&s.spec)
             {
                 conflicts.push(s.id.clone());
                 continue;

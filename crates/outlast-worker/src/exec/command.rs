@@ -5,6 +5,7 @@
 
 use super::tree::MARK;
 use super::{Cause, Inner};
+use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};
 use std::ffi::{OsStr, OsString};
@@ -19,10 +20,12 @@ const RESULT_FILE: &str = "OUTLAST_RESULT_FILE";
 /// Where programs are looked for when there is no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What all tasks inherit: the worker's environment without any `OUTLAST_*`, which may be secret.
+/// What all tasks inherit: the worker's environment without any `OUTLAST_*`, which may be secret,
+/// and without the trace that whoever started the worker was in.
 pub(super) fn scrubbed_environment() -> Vec<(OsString, OsString)> {
     std::env::vars_os()
         .filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"OUTLAST_"))
+        .filter(|(name, _)| name != TRACEPARENT && name != TRACESTATE)
         .collect()
 }
 

@@ -30,6 +30,11 @@ pub struct TaskContext {
     pub kill_grace: Duration,
     /// How long it may run. Only a function that can be stopped from outside can be held to it.
     pub timeout: Option<Duration>,
+    /// The span that those of the task are children of, and what tracing systems add to it: W3C
+    /// Trace Context, which a command has as `TRACEPARENT` and `TRACESTATE`.
+    pub traceparent: Option<String>,
+    /// See `traceparent`.
+    pub tracestate: Option<String>,
     pub(super) link: Option<Link>,
 }
 

@@ -7,6 +7,7 @@ use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
 use outlast_wire::spec::{Call, Run, TaskSpec};
+use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -126,6 +127,8 @@ impl Runs {
             args: call.args.clone(),
             kill_grace: seconds(spec.kill_grace),
             timeout: spec.timeout.map(seconds),
+            traceparent: spec.env.get(TRACEPARENT).cloned(),
+            tracestate: spec.env.get(TRACESTATE).cloned(),
             link: shared.host.get().cloned(),
         };
         let named = self.functions.get(&call.function);

@@ -1,0 +1,67 @@
+//! Metrics as they are gathered, and as `/metrics` shows them (the Prometheus text format).
+
+use std::fmt::Write;
+
+/// What a value is of, beside its metric's name: a key and a word, or nothing.
+pub(crate) type Label = Option<(&'static str, String)>;
+/// The only value of its metric.
+pub(crate) const NONE: Label = None;
+
+pub(crate) fn label(key: &'static str, word: &str) -> Label {
+    Some((key, word.to_owned()))
+}
+
+/// What a metric's values do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// They only grow while this process lives, and are whole numbers.
+    Counter,
+    Gauge,
+}
+
+/// A metric with its values.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Family {
+    /// Without the prefix that all share; a counter's ends in `_total`.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub values: Vec<(Label, f64)>,
+}
+
+/// The text that Prometheus reads.
+pub(crate) fn text(families: &[Family]) -> String {
+    let mut out = String::new();
+    for Family { name, kind, help, values } in families {
+        let kind = if *kind == Kind::Counter { "counter" } else { "gauge" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {kind}");
+        for (label, value) in values {
+            let _ = match label {
+                Some((key, word)) => writeln!(out, "outlast_{name}{{{key}=\"{word}\"}} {value}"),
+                None => writeln!(out, "outlast_{name} {value}"),
+            };
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_prometheus_reads_them() {
+        let values = vec![(label("state", "pending"), 3.0), (NONE, 0.5)];
+        let family = Family { name: "tasks", kind: Kind::Gauge, help: "Tasks.", values };
+        let values = vec![(NONE, 12_345_678_901.0)];
+        let counter = Family { name: "a_total", kind: Kind::Counter, help: "A.", values };
+        assert_eq!(
+            text(&[family, counter]),
+            "# HELP outlast_tasks Tasks.\n# TYPE outlast_tasks gauge\n\
+             outlast_tasks{state=\"pending\"} 3\noutlast_tasks 0.5\n\
+             # HELP outlast_a_total A.\n# TYPE outlast_a_total counter\n\
+             outlast_a_total 12345678901\n"
+        );
+    }
+}
