@@ -31,11 +31,22 @@ interface Props {
 }
 
 const FONT = "11px system-ui, sans-serif";
+/** Half of a label with seconds, and a little: the last one of an axis ends within the picture. */
+const HALF_LABEL = 30;
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const pad = (n: number) => String(n).padStart(2, "0");
 const hhmmss = (s: number) => {
   const d = new Date(s * 1000);
   return `${pad(d.getHours())}:${pad(d.getMinutes())}:${pad(d.getSeconds())}`;
 };
+
+/** As a label of the axis: a new day by its date. */
+function moment(s: number): string {
+  const text = hhmmss(s);
+  const d = new Date(s * 1000);
+  if (text === "00:00:00") return `${d.getDate()} ${MONTHS[d.getMonth()]}`;
+  return s % 60 === 0 ? text.slice(0, 5) : text;
+}
 
 function options(props: Props, width: number, height: number): uPlot.Options {
   const grid = { stroke: colour("--grid"), width: 1 };
@@ -43,7 +54,7 @@ function options(props: Props, width: number, height: number): uPlot.Options {
   return {
     width,
     height,
-    padding: [8, 20, 0, 0],
+    padding: [8, HALF_LABEL, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
@@ -51,7 +62,7 @@ function options(props: Props, width: number, height: number): uPlot.Options {
       y: { range: (_, __, max) => [0, Math.max(props.least ?? 1, (Number.isFinite(max) ? max : 0) * 1.1)] },
     },
     axes: [
-      { ...axis, space: 70, size: 26, values: (_, splits) => splits.map((s) => (s % 60 === 0 ? hhmmss(s).slice(0, 5) : hhmmss(s))) },
+      { ...axis, space: 70, size: 26, values: (_, splits) => splits.map(moment) },
       { ...axis, ...(props.whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000] } : {}), space: 26, size: 62, gap: 4, values: (_, splits) => splits.map((v) => props.say(v)) },
     ],
     series: [

@@ -62,7 +62,7 @@ export function Timeline({ from, to, lanes, title }: { from: number; to: number;
               .map((b) => (
                 <span key={`${b.kind}${b.from}`} class={`bar ${b.kind}`} style={{ left: x(b.from), width: width(b) }} title={b.title} />
               ))}
-            {(lane.marks ?? []).map((m) => (
+            {(lane.marks ?? []).filter((m) => m.at >= from && m.at <= to).map((m) => (
               <span key={`${m.kind}${m.at}${m.title}`} class={`mark-sign ${m.kind}`} style={{ left: x(m.at) }} title={m.title}>
                 {m.sign}
               </span>
@@ -85,19 +85,28 @@ export function Timeline({ from, to, lanes, title }: { from: number; to: number;
 
 function inWords(lane: Lane): string {
   const parts = lane.bars.slice(-12).map((b) => b.title);
-  const marks = lane.marks?.length ? `${lane.marks.length} marks, the last: ${lane.marks.at(-1)?.title}` : "";
+  const told = lane.marks ?? [];
+  const marks = told.length ? `${told.length} ${told.length === 1 ? "mark" : "marks, the last"}: ${told.at(-1)?.title}` : "";
   return [...parts, marks].filter(Boolean).join("; ") || "nothing";
 }
 
 export const lasting = (from: number, to: number): string => duration(to - from);
 
-/** What the colours mean. */
-export function Legend({ of }: { of: [kind: string, text: string][] }) {
+/** What the colours and the signs mean. */
+export function Legend({ of, marks = [] }: { of: [kind: string, text: string][]; marks?: [kind: string, sign: string, text: string][] }) {
   return (
     <ul class="legend">
       {of.map(([kind, text]) => (
         <li key={kind}>
           <i class={`bar ${kind}`} aria-hidden="true" />
+          {text}
+        </li>
+      ))}
+      {marks.map(([kind, sign, text]) => (
+        <li key={kind}>
+          <span class={`mark-sign ${kind}`} aria-hidden="true">
+            {sign}
+          </span>
           {text}
         </li>
       ))}

@@ -21,6 +21,8 @@ export interface Counts {
   succeeded: number;
   failed: number;
   cancelled: number;
+  /** Of those that wait or are with a worker. */
+  paused: number;
   total: number;
 }
 
@@ -246,6 +248,17 @@ export interface WorkerMetrics {
   compression_ratio: number | null;
   link: LinkQuality;
   series: Series;
+  /** What is otherwise than configured just now; former coordinators say nothing of it. */
+  adaptation?: Adaptation[];
+}
+
+export interface Adaptation {
+  side: string;
+  setting: string;
+  from: string;
+  to: string;
+  why: string;
+  at: string;
 }
 
 export interface Interval {
@@ -261,6 +274,14 @@ export interface WorkerTimeline {
   to: number;
   intervals: Interval[];
   truncated: boolean;
+  /** What was done about the link, newest last; former coordinators say nothing of it. */
+  notes?: LinkNote[];
+}
+
+export interface LinkNote {
+  /** Unix milliseconds. */
+  at: number;
+  text: string;
 }
 
 /** Workers in short, a column each. */

@@ -19,7 +19,7 @@ const SIGNS: Record<string, [tone: string, sign: string]> = {
   pending: ["idle", "○"],
   assigned: ["note", "◔"],
   running: ["note", "▶"],
-  paused: ["hold", "❙❙"],
+  paused: ["hold", "‖"],
   succeeded: ["good", "✓"],
   failed: ["bad", "✕"],
   cancelled: ["idle", "⊘"],
@@ -29,6 +29,7 @@ const SIGNS: Record<string, [tone: string, sign: string]> = {
   warning: ["warn", "▲"],
   info: ["note", "ℹ"],
   cleared: ["idle", "✓"],
+  adapted: ["note", "↕"],
 };
 
 export const tone = (state: string): string => SIGNS[state]?.[0] ?? "idle";
@@ -57,12 +58,56 @@ export function Panel(props: { title: string; children: ComponentChildren; aside
   );
 }
 
-/** A cell of a table; narrow windows name it, and leave it out when there is nothing in it. */
-export function Cell(props: { label: string; class?: string; title?: string; blank?: boolean; children: ComponentChildren }) {
-  const blank = (props.blank ?? props.children === "–") ? " blank" : "";
+/** A column of a table: what stands above it and in it. */
+export interface Column<T> {
+  label: string;
+  of: (row: T) => ComponentChildren;
+  /** How it is set, its head too. */
+  set?: "num" | "when";
+  /** Of its cells only. */
+  class?: string;
+  /** In full, where it is cut. */
+  title?: (row: T) => string;
+  /** Says nothing; a dash is known to. */
+  blank?: (row: T) => boolean;
+}
+
+/** A table that scrolls where it is too wide. Narrow windows show its rows as lists, in which each
+ * cell has its label, and leave out those that say nothing. */
+export function Table<T>(props: { label: string; rows: T[]; id: (row: T, n: number) => string | number; columns: (Column<T> | null)[] }) {
+  const columns = props.columns.filter((c) => c !== null);
   return (
-    <td data-label={props.label} class={`${props.class ?? ""}${blank}`} title={props.title}>
-      {props.children}
+    <div class="scroll" tabIndex={0} role="group" aria-label={props.label}>
+      <table class="rows">
+        <thead>
+          <tr>
+            {columns.map((c) => (
+              <th scope="col" key={c.label} class={c.set}>
+                {c.label}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {props.rows.map((row, n) => (
+            <tr key={props.id(row, n)}>
+              {columns.map((c) => (
+                <TableCell key={c.label} row={row} column={c} />
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function TableCell<T>({ row, column: c }: { row: T; column: Column<T> }) {
+  const inside = c.of(row);
+  const blank = c.blank?.(row) ?? inside === "–";
+  return (
+    <td data-label={c.label} class={[c.set, c.class, blank && "blank"].filter(Boolean).join(" ")} title={c.title?.(row)}>
+      <span>{inside}</span>
     </td>
   );
 }

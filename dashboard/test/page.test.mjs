@@ -100,6 +100,52 @@ test("a worker's link is seen to go, and to come back, with the cause", async ()
   await accessible(page, "worker after the cut");
 });
 
+test("what was done about a link is told", async () => {
+  // Made up: links on one machine give no reason to adapt.
+  const why = `a silence of 16.2 s ended by itself ${EVIL}`;
+  const [from, to] = ["every 5 s, silent after 15 s", "every 5 s, silent after 24.3 s"];
+  const add = async (route, more) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), ...more() } });
+  };
+  const adaptation = [
+    { side: "coordinator", setting: "heartbeat", from, to, why, at: new Date(Date.now() - 90_000).toISOString() },
+    { side: "worker", setting: "compression", from: "level 3", to: "level 9", why: "the link is slow: 12 KiB/s", at: new Date().toISOString() },
+  ];
+  const notes = () => [
+    { at: Date.now() - 90_000, text: `heartbeat (coordinator): ${from} → ${to}: ${why}` },
+    { at: Date.now() - 20_000, text: "compression (worker): level 3 → level 9: the link is slow: 12 KiB/s" },
+  ];
+  const own = [/workers\/remote\/metrics/, /workers\/remote\/timeline/];
+  await page.route(own[0], (route) => add(route, () => ({ adaptation })));
+  await page.route(own[1], (route) => add(route, () => ({ notes: notes(), intervals: [{ state: "connected", from: Date.now() - 300_000, to: null, cause: "", reason: "" }] })));
+  await page.goto(at("fleet"));
+  await page.goto(at("worker/remote"));
+  const panel = page.getByRole("region", { name: "Adapted to the link" });
+  await panel.getByText("the link is slow: 12 KiB/s").waitFor();
+  assert.equal(await panel.locator("tbody tr").count(), 2);
+  assert.match(await panel.innerText(), /heartbeat\s+coordinator\s+every 5 s, silent after 15 s →\s*became\s*every 5 s, silent after 24.3 s\s+a silence of 16.2 s ended by itself/);
+  assert.equal(await page.locator(".track .mark-sign.adapted").count(), 2);
+  const strip = page.getByRole("img", { name: /2 marks, the last: .* compression \(worker\): level 3 → level 9/ });
+  await strip.waitFor();
+  const rows = page.getByRole("group", { name: "States of the link in words" }).locator("tbody tr");
+  await rows.filter({ hasText: "adapted" }).filter({ hasText: "heartbeat (coordinator)" }).waitFor();
+  assert.equal(await page.locator("#app img, #app script").count(), 0, "what it says stays text");
+  for (const [scheme, width] of [["light", 1280], ["dark", 1280], ["light", 375]]) {
+    await page.setViewportSize({ width, height: 900 });
+    await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
+    await sleep(400);
+    await shot(page, `worker-adapted-${scheme}${width === 375 ? "-phone" : ""}`);
+    await fits(page, `an adapted link at ${width} px`);
+    await accessible(page, `an adapted link, ${scheme}, ${width} px`);
+  }
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
+  for (const path of own) await page.unroute(path);
+  // What is as it was configured is not mentioned.
+  await panel.waitFor({ state: "detached" });
+});
+
 test("a task's attempts, checkpoints and story are shown", async () => {
   await until("it ended", async () => (await stage.api("tasks/train")).state === "succeeded");
   await page.goto(at("task/train"));
@@ -121,6 +167,17 @@ test("actions work, and ask before what cannot be undone", async () => {
   await page.locator(".log", { hasText: "begun" }).waitFor();
   await page.getByRole("button", { name: "Pause" }).click();
   await badge.filter({ hasText: "paused" }).waitFor();
+  // The overview counts it, and leads to it.
+  await page.goto(at("fleet"));
+  await page.getByRole("region", { name: "Tasks" }).getByRole("link", { name: "1 paused" }).click();
+  await page.getByRole("button", { name: "paused 1" }).waitFor();
+  const listed = () => page.getByRole("group", { name: "Tasks" }).getByRole("link").allInnerTexts();
+  await until("only it is listed", async () => (await listed()).join() === "long,steady");
+  await shot(page, "tasks-paused");
+  await accessible(page, "paused tasks");
+  await page.getByRole("button", { name: "paused 1" }).click();
+  await until("all are listed", async () => (await listed()).includes("train"));
+  await page.goto(at("task/long"));
   await page.getByRole("button", { name: "Resume" }).click();
   await badge.filter({ hasText: "running" }).waitFor();
   await page.getByRole("button", { name: "Cancel" }).click();

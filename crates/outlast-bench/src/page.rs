@@ -8,6 +8,7 @@ use outlast_net::{Dialler, Receiver, Sender};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{Heartbeat, HeartbeatReply};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 /// Between the heartbeats of a worker: the default.
@@ -17,7 +18,8 @@ const UNSTEADY: (usize, Duration) = (100, Duration::from_secs(20));
 /// No fleet is shown for longer, in seconds.
 const LONGEST: u64 = 600;
 
-/// Starts a coordinator and its fleet, and says where: address and process. Ends by itself.
+/// Starts a coordinator and its fleet, and says where: address and process. Ends by itself, or when
+/// it is told to: the coordinator ends with it either way.
 pub(crate) fn run(workers: usize, seconds: u64) -> anyhow::Result<()> {
     anyhow::ensure!(seconds <= LONGEST, "at most {LONGEST} seconds");
     let runtime =
@@ -29,7 +31,11 @@ pub(crate) fn run(workers: usize, seconds: u64) -> anyhow::Result<()> {
             tokio::spawn(live(lab.addr.clone(), n, link));
         }
         println!("http://{} {}", lab.addr, lab.coordinator.id());
-        sleep(Duration::from_secs(seconds)).await;
+        let mut term = signal(SignalKind::terminate())?;
+        tokio::select! {
+            () = sleep(Duration::from_secs(seconds)) => {}
+            _ = term.recv() => {}
+        }
         Ok(())
     })
 }

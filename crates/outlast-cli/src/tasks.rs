@@ -13,6 +13,9 @@ pub(crate) struct ListArgs {
     /// Only in these states: pending, assigned, succeeded, failed, cancelled
     #[arg(long = "state", value_delimiter = ',', value_name = "STATE")]
     states: Vec<String>,
+    /// Only paused ones
+    #[arg(long)]
+    paused: bool,
     /// Only with this label
     #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
@@ -50,6 +53,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
                 ("failed", c.failed),
                 ("cancelled", c.cancelled),
                 ("total", c.total),
+                ("of these paused", c.paused),
             ];
             let rows: Vec<_> = rows.iter().map(|(s, n)| vec![(*s).into(), n.to_string()]).collect();
             output::table(&["STATE", "TASKS"], &rows)?;
@@ -60,6 +64,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
     let more = loop {
         let query = TaskQuery {
             states: args.states.clone(),
+            paused: args.paused,
             labels: args.labels.clone(),
             queue: args.queue.clone(),
             worker: args.worker.clone(),

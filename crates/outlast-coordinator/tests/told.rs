@@ -175,12 +175,25 @@ async fn people_pause_move_and_drain() {
         (status, &task["paused"], &task["waiting_for"]),
         (200, &json!(true), &json!("it is paused"))
     );
+    let paused = async || {
+        let (_, counts) = get(&c, "/api/v1/counts").await;
+        ["paused", "pending", "assigned", "total"].map(|key| counts[key].as_u64().unwrap())
+    };
+    assert_eq!(paused().await, [1, 1, 0, 1]);
+    let listed = async |query: &str| {
+        let (status, list) = get(&c, &format!("/api/v1/tasks?{query}")).await;
+        (status, list["tasks"].as_array().map_or(0, Vec::len))
+    };
+    assert_eq!(listed("paused=true").await, (200, 1));
+    assert_eq!(listed("paused=true&state=assigned").await, (200, 0));
+    assert_eq!(listed("paused=yes").await.0, 400);
     assert_eq!(act("tasks/t/checkpoint", "").await.0, 409, "nobody has it");
     let mut a = FakeWorker::join(&c, hello("a", "sa", 1), vec![]).await;
     let (_, now, hint) = story(&c).await;
     assert!(now.contains("paused") && hint.contains("outlast task resume t"), "{now} {hint}");
     assert_eq!(act("tasks/t/resume", "").await.0, 200);
     assert_eq!(a.assigned().await.len(), 1);
+    assert_eq!((paused().await, listed("paused=true").await), ([0, 0, 1, 1], (200, 0)));
     // It runs: pause and checkpoint reach its worker.
     act("tasks/t/pause", "").await;
     act("tasks/t/checkpoint", "").await;
@@ -222,8 +235,13 @@ async fn people_pause_move_and_drain() {
         (200, &json!("draining"), &json!(true))
     );
     assert_eq!(act("workers/none/drain", "").await.0, 404);
+    assert_eq!((act("tasks/t/pause", "").await.0, paused().await), (200, [1, 0, 1, 1]));
     b.tell(Lane::Results, outcome("t", 2, OutcomeKind::OutcomeSucceeded)).await;
-    assert_eq!(act("tasks/t/pause", "").await.0, 409, "it is over");
+    assert_eq!(
+        (act("tasks/t/pause", "").await.0, paused().await),
+        (409, [0, 0, 0, 1]),
+        "it is over"
+    );
     drop(b);
     c.shutdown().await;
     let c = Coordinator::start(config(dir.path())).await.unwrap();

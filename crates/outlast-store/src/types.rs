@@ -192,6 +192,8 @@ pub struct TaskFilter {
     pub worker: Option<String>,
     /// With an id that begins so.
     pub id_prefix: Option<String>,
+    /// Paused, and not over.
+    pub paused: bool,
 }
 
 /// A page of a list.
@@ -216,6 +218,8 @@ pub struct Counts {
     pub failed: u64,
     /// Ended on request.
     pub cancelled: u64,
+    /// Of those that are not over, the paused ones.
+    pub paused: u64,
 }
 
 impl Counts {

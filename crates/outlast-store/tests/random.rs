@@ -11,7 +11,7 @@ use outlast_core::recovery::{
     Decision, Failure, FailureClass, HardwareClass, Learned, Quarantine, TaskRecovery, Tried,
 };
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
-use outlast_store::{CoordStorage, Counts, TaskFilter, WorkerStorage};
+use outlast_store::{CoordStorage, Counts, StoredTask, TaskFilter, WorkerStorage};
 use outlast_wire::v2::Cause;
 use outlast_wire::{Run, TaskSpec};
 use proptest::prelude::*;
@@ -218,6 +218,7 @@ fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {
         let row = sql.reader.task_row(id).unwrap();
         assert_eq!(row, sim.task_row(id));
         let row = row.unwrap();
+        counts.paused += u64::from(row.paused && !row.state.is_terminal());
         let worker = row.worker.map(|w| w.to_string());
         let (state, epoch, retries, cancelling) =
             (row.state, row.epoch, row.retries, row.cancelling);
@@ -271,10 +272,17 @@ fn same_lists(sql: &SqlCoord) {
         labels: vec![("k0".into(), "v1".into()), ("k1".into(), "v1".into())],
         ..TaskFilter::default()
     });
+    for states in [vec![], vec![TaskState::Assigned]] {
+        filters.push(TaskFilter { paused: true, states, ..TaskFilter::default() });
+    }
+    let numbers: Vec<u64> = all.iter().map(|t| t.number).collect();
+    let extras = reader.extras(&numbers).unwrap();
+    let paused = |t: &StoredTask| extras[&t.number].paused && !t.state.is_terminal();
     for filter in filters {
         let expected: Vec<_> = all
             .iter()
             .filter(|t| filter.states.is_empty() || filter.states.contains(&t.state))
+            .filter(|t| !filter.paused || paused(t))
             .filter(|t| filter.id_prefix.as_ref().is_none_or(|p| t.id.starts_with(p)))
             .filter(|t| filter.worker.is_none() || filter.worker.as_deref() == t.worker.as_deref())
             .filter(|t| filter.labels.iter().all(|(k, v)| t.spec.labels.get(k) == Some(v)))

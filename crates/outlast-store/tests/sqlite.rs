@@ -325,13 +325,21 @@ fn long_lists_are_the_same_whatever_index_is_walked() {
         if n % 2 == 0 {
             records.push(assigned(&format!("a{n:05}"), 1, if n % 4 == 0 { "x" } else { "y" }, 2));
         }
+        if n % 7 == 0 || n > 11_000 {
+            records.push(CoordRecord::Paused { task: format!("a{n:05}").into(), on: true, at: 3 });
+        }
     }
     s.put(records);
+    let paused = |n: u64| n.is_multiple_of(7) || n > 11_000;
+    assert_eq!(
+        s.reader.counts().unwrap().paused,
+        (1..=12_000).filter(|n| paused(*n)).count() as u64
+    );
     let (third, five) = (|n: u64| n.is_multiple_of(3), |n: u64| n.is_multiple_of(5));
     let label = vec![("third".to_owned(), "0".to_owned())];
     let none = TaskFilter::default;
     type Check<'a> = &'a dyn Fn(u64) -> bool;
-    let cases: [(&str, TaskFilter, Check<'_>); 7] = [
+    let cases: [(&str, TaskFilter, Check<'_>); 9] = [
         ("state", TaskFilter { states: vec![TaskState::Assigned], ..none() }, &|n| n % 2 == 0),
         ("worker", TaskFilter { worker: Some("x".into()), ..none() }, &|n| n % 4 == 0),
         ("default queue", TaskFilter { queue: Some("default".into()), ..none() }, &|n| !five(n)),
@@ -344,6 +352,12 @@ fn long_lists_are_the_same_whatever_index_is_walked() {
             "queue and label",
             TaskFilter { labels: label, queue: Some("five".into()), ..none() },
             &|n| third(n) && five(n),
+        ),
+        ("paused", TaskFilter { paused: true, ..none() }, &paused),
+        (
+            "paused, in one state",
+            TaskFilter { paused: true, states: vec![TaskState::Assigned], ..none() },
+            &|n| paused(n) && n % 2 == 0,
         ),
         ("few ids", TaskFilter { id_prefix: Some("a00".into()), ..none() }, &|n| n < 1_000),
         (

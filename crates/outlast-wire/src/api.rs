@@ -231,6 +231,9 @@ documents! {
         pub failed: u64,
         /// Ended on request.
         pub cancelled: u64,
+        /// Paused: of the waiting and given ones, which keep their states.
+        #[serde(default)]
+        pub paused: u64,
         /// All.
         pub total: u64,
     }

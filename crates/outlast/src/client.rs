@@ -78,6 +78,8 @@ impl NewTask {
 pub struct TaskQuery {
     /// In any of these states; empty: in any.
     pub states: Vec<String>,
+    /// Only those that are paused and not over.
+    pub paused: bool,
     /// With all of these labels.
     pub labels: Vec<(String, String)>,
     /// In this queue.
@@ -225,6 +227,7 @@ impl Client {
         }
         pairs.extend(query.labels.iter().map(|(k, v)| ("label", format!("{k}={v}"))));
         let optional = [
+            ("paused", query.paused.then(|| "true".into())),
             ("queue", query.queue.clone()),
             ("worker", query.worker.clone()),
             ("prefix", query.prefix.clone()),

@@ -28,10 +28,29 @@ function fit(width: number, n: number): Grid {
   }
 }
 
-export function FleetMap({ rows, matching, version }: { rows: Row[]; matching: Set<Row> | null; version: number }) {
+/** What the picture shows. */
+interface Drawn {
+  frame: string;
+  /** Of each cell, in order. */
+  looks: Uint8Array;
+  rows: Row[];
+  version: number;
+  matching: Set<Row> | null;
+}
+
+interface Props {
+  rows: Row[];
+  /** All, if there is none. */
+  matching: Set<Row> | null;
+  version: number;
+  /** Those that cannot be reached. */
+  down: number;
+}
+
+export function FleetMap({ rows, matching, version, down }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const grid = useRef<Grid>({ cell: LARGEST, across: 1, height: LARGEST });
-  const drawn = useRef<{ frame: string; looks: Uint8Array }>({ frame: "", looks: new Uint8Array() });
+  const drawn = useRef<Drawn>({ frame: "", looks: new Uint8Array(), rows: [], version: 0, matching: null });
   const [width, setWidth] = useState(0);
   const [hovered, setHovered] = useState<{ row: Row; x: number; y: number } | null>(null);
   const painted = useStore(paint);
@@ -61,30 +80,33 @@ export function FleetMap({ rows, matching, version }: { rows: Row[]; matching: S
     pen.setTransform(density, 0, 0, density, 0, 0);
     // Only cells that look otherwise than before are drawn.
     const frame = `${w} ${h} ${g.cell} ${rows.length} ${painted}`;
-    const old = drawn.current.frame === frame ? drawn.current.looks : null;
-    if (!old) pen.clearRect(0, 0, width, g.height);
+    const last = drawn.current;
+    const same = last.frame === frame;
+    if (!same) pen.clearRect(0, 0, width, g.height);
+    const looks = same ? last.looks : new Uint8Array(rows.length);
+    const known = same && last.rows === rows && last.matching === matching ? last.version : -1;
     const gap = g.cell > 6 ? 2 : 1;
     const inks = [...new Set(Object.values(INKS)), "--bad-fill"];
     const colours = inks.map(colour);
-    const looks = new Uint8Array(rows.length);
     let ink = -1;
     for (const row of rows) {
+      if (row.changed <= known) continue;
       const name = row.alert === "critical" ? "--bad-fill" : (INKS[row.state] ?? "--idle-fill");
       const which = inks.indexOf(name);
       const faint = matching !== null && !matching.has(row);
       const look = 1 + which * 2 + Number(faint);
+      if (looks[row.rank] === look) continue;
       looks[row.rank] = look;
-      if (old?.[row.rank] === look) continue;
       const x = (row.rank % g.across) * g.cell;
       const y = Math.floor(row.rank / g.across) * g.cell;
-      if (old) pen.clearRect(x, y, g.cell, g.cell);
+      if (same) pen.clearRect(x, y, g.cell, g.cell);
       if (which !== ink) pen.fillStyle = colours[which] as string;
       ink = which;
       pen.globalAlpha = faint ? 0.18 : 1;
       pen.fillRect(x, y, g.cell - gap, g.cell - gap);
     }
     pen.globalAlpha = 1;
-    drawn.current = { frame, looks };
+    drawn.current = { frame, looks, rows, version, matching };
   }, [rows, matching, version, width, painted]);
 
   const at = (event: MouseEvent): Row | undefined => {
@@ -92,7 +114,6 @@ export function FleetMap({ rows, matching, version }: { rows: Row[]; matching: S
     const column = Math.floor(event.offsetX / cell);
     return column < across ? rows[Math.floor(event.offsetY / cell) * across + column] : undefined;
   };
-  const down = rows.filter((r) => r.state === "suspect" || r.state === "away").length;
   return (
     <div class="fleet-map">
       <canvas

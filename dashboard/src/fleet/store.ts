@@ -25,6 +25,8 @@ export interface Row {
   rank: number;
   /** What a filter looks at. */
   text: string;
+  /** The fleet's version since which it is as it is. */
+  changed: number;
 }
 
 const byName = new Intl.Collator("en", { numeric: true });
@@ -105,6 +107,7 @@ export class Fleet {
       row.alert = c.alert[n] as string;
       row.since = c.since[n] ?? null;
       row.cause = c.cause[n] as string;
+      row.changed = this.version.get() + 1;
     }
     return moved;
   }
@@ -133,19 +136,33 @@ const KEYS: Record<Column, (row: Row) => number> = {
   since: (r) => -(r.since ?? 0),
 };
 
-/** Those that match, in order. */
-export function choose(rows: Row[], text: string, states: Set<string>, by: Column, reverse: boolean): Row[] {
-  const wanted = text.trim().toLowerCase();
-  const some =
-    wanted || states.size
-      ? rows.filter((r) => (!states.size || states.has(r.state)) && (!wanted || r.text.includes(wanted) || r.cause.includes(wanted)))
-      : [...rows];
-  // They are by name already.
-  if (by !== "name") {
+/** Of those that do not match. No key is like it. */
+const NONE = Number.POSITIVE_INFINITY;
+
+/** Finds those that match, in order. As long as nothing of that changes, the answer is the same array. */
+export class Chooser {
+  #asked = "";
+  #rows: Row[] = [];
+  #keys = new Float64Array();
+  #shown: Row[] = [];
+
+  /** `rows`: by name, and another array once that order is another. */
+  choose(rows: Row[], text: string, states: Set<string>, by: Column, reverse: boolean): Row[] {
+    const wanted = text.trim().toLowerCase();
+    const matches = (r: Row) => (!states.size || states.has(r.state)) && (!wanted || r.text.includes(wanted) || r.cause.includes(wanted));
     const key = KEYS[by];
-    const keyed = some.map((row) => ({ row, key: key(row) }));
-    keyed.sort((a, b) => a.key - b.key || a.row.rank - b.row.rank);
-    for (const [n, { row }] of keyed.entries()) some[n] = row;
+    const keys = new Float64Array(rows.length);
+    for (const [n, row] of rows.entries()) keys[n] = matches(row) ? key(row) : NONE;
+    const asked = JSON.stringify([wanted, [...states], by, reverse]);
+    if (rows === this.#rows && asked === this.#asked && keys.every((k, n) => k === this.#keys[n])) return this.#shown;
+    const order: number[] = [];
+    for (const [n, k] of keys.entries()) if (k !== NONE) order.push(n);
+    order.sort((a, b) => (keys[a] as number) - (keys[b] as number) || a - b);
+    if (reverse) order.reverse();
+    this.#asked = asked;
+    this.#rows = rows;
+    this.#keys = keys;
+    this.#shown = order.map((n) => rows[n] as Row);
+    return this.#shown;
   }
-  return reverse ? some.reverse() : some;
 }

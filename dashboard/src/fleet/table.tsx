@@ -1,5 +1,6 @@
 // A table of which only the rows in sight exist.
 
+import { Component } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { coarse, ms, percent, rate, words } from "../format";
 import { to } from "../route";
@@ -108,7 +109,7 @@ export function FleetTable({ rows, by, reverse, sort, now }: Props) {
       <div role="rowgroup" class="fleet-body" style={{ height: `${rows.length * view.row}px` }}>
         <div style={{ transform: `translateY(${from * view.row}px)` }} role="presentation">
           {rows.slice(from, till).map((row, n) => (
-            <Line key={row.id} row={row} index={from + n + 2} now={now} />
+            <Line key={row.id} row={row} changed={row.changed} index={from + n + 2} since={row.since === null ? "–" : coarse(now - row.since)} />
           ))}
         </div>
       </div>
@@ -116,7 +117,26 @@ export function FleetTable({ rows, by, reverse, sort, now }: Props) {
   );
 }
 
-function Line({ row, index, now }: { row: Row; index: number; now: number }) {
+interface LineProps {
+  row: Row;
+  changed: number;
+  index: number;
+  /** How long it has been in its state. */
+  since: string;
+}
+
+/** Rows are changed in place: what they were is not known, only when they changed. */
+class Line extends Component<LineProps> {
+  override shouldComponentUpdate(next: LineProps): boolean {
+    const { row, changed, index, since } = this.props;
+    return row !== next.row || changed !== next.changed || index !== next.index || since !== next.since;
+  }
+  override render({ row, index, since }: LineProps) {
+    return <Cells row={row} index={index} since={since} />;
+  }
+}
+
+function Cells({ row, index, since }: { row: Row; index: number; since: string }) {
   const there = row.state === "connected" || row.state === "draining";
   return (
     <div role="row" aria-rowindex={index} class={`fleet-row ${row.state}`}>
@@ -155,7 +175,7 @@ function Line({ row, index, now }: { row: Row; index: number; now: number }) {
       </div>
       <div role="cell" class="num c-since">
         {row.cause && <span class="muted">{words(row.cause)} </span>}
-        {row.since === null ? "–" : coarse(now - row.since)}
+        {since}
       </div>
     </div>
   );

@@ -4,9 +4,10 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { get } from "../api";
 import { Chart } from "../chart";
 import { FleetMap } from "../fleet/map";
-import { type Column, choose, Fleet, type Row } from "../fleet/store";
+import { Chooser, type Column, Fleet, type Row } from "../fleet/store";
 import { FleetTable } from "../fleet/table";
 import { ago, count, ms, rate, short } from "../format";
+import { on } from "../live";
 import { useLoad } from "../load";
 import { to } from "../route";
 import { useStore } from "../store";
@@ -96,6 +97,7 @@ function TasksTile({ totals }: { totals: FleetTotals | null }) {
       <div class="figures">
         <Figure value={say(data?.pending)} label="waiting" href={to("tasks", "", { state: "pending" })} />
         <Figure value={say(totals?.running)} label={totals ? `run on ${short(totals.slots)} slots` : "run"} href={to("tasks", "", { state: "assigned" })} />
+        {data && data.paused > 0 && <Figure value={short(data.paused)} label="paused" href={to("tasks", "", { paused: "true" })} />}
         <Figure value={say(data?.succeeded)} label="succeeded" href={to("tasks", "", { state: "succeeded" })} />
         <Figure value={say(data?.failed)} label="failed" href={to("tasks", "", { state: "failed" })} tone={data?.failed ? "bad-text" : ""} />
       </div>
@@ -182,24 +184,76 @@ function join(old: Throughput, fresh: Throughput, known: number, limit: number):
   };
 }
 
+/** Alerts that events told of since the list was loaded: so many are kept, the newest. */
+const TOLD = 1000;
+
+/** The alerts: loaded, and with what the events of the stream said since. A storm of them is shown
+ * once a second, and is not a reason to load thousands again. */
+function useAlerts() {
+  const [told] = useState(() => new Map<number, Alert>());
+  const load = async (signal: AbortSignal) => {
+    const former = [...told.values()];
+    const { alerts } = await get<{ alerts: Alert[] }>("api/v1/alerts", signal);
+    // What was told before is in the list.
+    for (const alert of former) if (told.get(alert.id) === alert) told.delete(alert.id);
+    return alerts;
+  };
+  const loaded = useLoad<Alert[]>("alerts", load, { every: 300_000 });
+  const [version, setVersion] = useState(0);
+  useEffect(() => {
+    let timer = 0;
+    const off = on("alert", (data) => {
+      const alert = data as Alert;
+      told.delete(alert.id);
+      told.set(alert.id, alert);
+      for (const oldest of told.keys()) {
+        if (told.size <= TOLD) break;
+        told.delete(oldest);
+      }
+      timer ||= window.setTimeout(() => {
+        timer = 0;
+        setVersion((v) => v + 1);
+      }, 1000);
+    });
+    return () => {
+      off();
+      clearTimeout(timer);
+    };
+  }, []);
+  const alerts = useMemo(() => {
+    if (!loaded.data) return undefined;
+    const all = new Map(loaded.data.map((a) => [a.id, a]));
+    for (const [id, alert] of told) {
+      // One that was cleared is not raised again: the list may be newer than an event meanwhile.
+      if (all.get(id)?.state === "cleared" && alert.state === "firing") continue;
+      all.set(id, alert);
+    }
+    return [...all.values()];
+  }, [loaded.data, version]);
+  return { alerts, error: loaded.error, again: loaded.again };
+}
+
 const WORST: Record<string, number> = { critical: 0, warning: 1, info: 2 };
 
 function Alerts({ totals }: { totals: FleetTotals | null }) {
   const now = useKnown(10_000);
-  const { data, error, again } = useLoad<{ alerts: Alert[] }>("alerts", (signal) => get("api/v1/alerts", signal), { every: 30_000, events: ["alert"], pace: 1000 });
-  const firing = (data?.alerts ?? []).filter((a) => a.state === "firing").sort((a, b) => (WORST[a.severity] ?? 9) - (WORST[b.severity] ?? 9));
+  const { alerts, error, again } = useAlerts();
+  const firing = (alerts ?? []).filter((a) => a.state === "firing").sort((a, b) => (WORST[a.severity] ?? 9) - (WORST[b.severity] ?? 9) || b.id - a.id);
   // The list has a limit, the totals have none.
   const standing = totals ? Object.values(totals.alerts).reduce((a, b) => a + b, 0) : firing.length;
-  const cleared = (data?.alerts ?? []).filter((a) => a.state !== "firing").slice(0, 5);
+  const cleared = (alerts ?? [])
+    .filter((a) => a.state !== "firing")
+    .sort((a, b) => Date.parse(b.cleared_at ?? b.since) - Date.parse(a.cleared_at ?? a.since))
+    .slice(0, 5);
   return (
-    <Panel title="Alerts" aside={data && <span class="muted">{standing ? `${count(standing)} stand` : "none stand"}</span>}>
-      {error && !data && <Trouble error={error} again={again} />}
+    <Panel title="Alerts" aside={alerts && <span class="muted">{standing ? `${count(standing)} stand` : "none stand"}</span>}>
+      {error && !alerts && <Trouble error={error} again={again} />}
       <ul class="alerts" aria-live="polite" aria-relevant="additions" tabIndex={0} aria-label="Alerts that stand">
         {firing.slice(0, 50).map((a) => (
           <AlertLine key={a.id} alert={a} now={now} />
         ))}
         {firing.length > 50 && <li class="muted">and {count(Math.max(standing, firing.length) - 50)} more</li>}
-        {data && firing.length === 0 && <li class="none">All is well.</li>}
+        {alerts && firing.length === 0 && <li class="none">All is well.</li>}
         {cleared.map((a) => (
           <AlertLine key={a.id} alert={a} now={now} />
         ))}
@@ -236,7 +290,8 @@ function Workers({ version, rows, ready }: { version: number; rows: Row[]; ready
   const [reverse, setReverse] = useState(filter.reverse);
   Object.assign(filter, { text, states, by, reverse });
   const now = useKnown(5000);
-  const shown = useMemo(() => choose(rows, text, states, by, reverse), [rows, version, text, states, by, reverse]);
+  const [chooser] = useState(() => new Chooser());
+  const shown = useMemo(() => chooser.choose(rows, text, states, by, reverse), [rows, version, text, states, by, reverse]);
   const all = shown.length === rows.length;
   const matching = useMemo(() => (all ? null : new Set(shown)), [shown, all]);
   const toggle = (state: string) => {
@@ -269,7 +324,7 @@ function Workers({ version, rows, ready }: { version: number; rows: Row[]; ready
           ))}
         </div>
       </div>
-      {rows.length > 12 && <FleetMap rows={rows} matching={matching} version={version} />}
+      {rows.length > 12 && <FleetMap rows={rows} matching={matching} version={version} down={(counts["suspect"] ?? 0) + (counts["away"] ?? 0)} />}
       {ready && rows.length === 0 ? (
         <p class="none">
           No worker has come yet. Start one with <code>outlast worker</code>.

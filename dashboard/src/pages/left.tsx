@@ -6,7 +6,7 @@ import { bytes, count, time } from "../format";
 import { useLoad } from "../load";
 import { to } from "../route";
 import type { Checkpoint, Task } from "../types";
-import { Cell, Choice, Panel, Trouble } from "../ui";
+import { Choice, type Column, Panel, Table, Trouble } from "../ui";
 
 /** Characters of a log that are shown: its end. */
 const TAIL = 20_000;
@@ -85,53 +85,29 @@ export function Kept({ title, of, task }: { title: string; of: Checkpoint[]; tas
   if (of.length === 0) return null;
   const at = `api/v1/tasks/${seg(task)}`;
   const data = (c: Checkpoint) => (c.artifact ? `${at}/artifacts/${seg(c.artifact)}/data` : `${at}/checkpoints/${seg(c.id)}/data`);
+  const name = (c: Checkpoint) => c.artifact ?? c.id;
+  const columns: Column<Checkpoint>[] = [
+    { label: title === "Artifacts" ? "Name" : "Checkpoint", of: name },
+    { label: "Size", set: "num", of: (c) => bytes(c.size) },
+    { label: "Worker", of: (c) => (c.worker ? <a href={to("worker", c.worker)}>{c.worker}</a> : "–") },
+    { label: "Made", set: "num", of: (c) => time(c.created_at) },
+    { label: "Said", class: "mono cut", title: (c) => said(c.meta), of: (c) => said(c.meta) },
+    {
+      label: "Data",
+      of: (c) =>
+        c.kept ? (
+          <a href={data(c)} download={`${task}-${name(c)}`}>
+            Download<span class="sr"> {name(c)}</span>
+          </a>
+        ) : (
+          <span class="muted">{c.dropped ? "never came here" : "removed by its rule"}</span>
+        ),
+    },
+  ];
   const newest = [...of].reverse().slice(0, 50);
   return (
     <Panel title={title} class="flush" aside={of.length > 50 ? <span class="muted">the newest 50 of {count(of.length)}</span> : undefined}>
-      <div class="scroll" tabIndex={0} role="group" aria-label={title}>
-        <table class="rows">
-          <thead>
-            <tr>
-              <th scope="col">{title === "Artifacts" ? "Name" : "Checkpoint"}</th>
-              <th scope="col" class="num">
-                Size
-              </th>
-              <th scope="col">Worker</th>
-              <th scope="col" class="num">
-                Made
-              </th>
-              <th scope="col">Said</th>
-              <th scope="col">Data</th>
-            </tr>
-          </thead>
-          <tbody>
-            {newest.map((c) => (
-              <tr key={c.id}>
-                <Cell label={title === "Artifacts" ? "Name" : "Checkpoint"}>{c.artifact ?? c.id}</Cell>
-                <Cell label="Size" class="num">
-                  {bytes(c.size)}
-                </Cell>
-                <Cell label="Worker">{c.worker ? <a href={to("worker", c.worker)}>{c.worker}</a> : "–"}</Cell>
-                <Cell label="Made" class="num">
-                  {time(c.created_at)}
-                </Cell>
-                <Cell label="Said" class="mono cut">
-                  {said(c.meta)}
-                </Cell>
-                <Cell label="Data">
-                  {c.kept ? (
-                    <a href={data(c)} download={`${task}-${c.artifact ?? c.id}`}>
-                      Download<span class="sr"> {c.artifact ?? c.id}</span>
-                    </a>
-                  ) : (
-                    <span class="muted">{c.dropped ? "never came here" : "removed by its rule"}</span>
-                  )}
-                </Cell>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label={title} rows={newest} id={(c) => c.id} columns={columns} />
     </Panel>
   );
 }

@@ -7,8 +7,8 @@ import { useLoad } from "../load";
 import { to } from "../route";
 import { Legend, type Lane, Timeline } from "../timeline";
 import type { Checkpoint, Explanation, HistoryEvent, Interval, Task, TaskResult, TaskState, WorkerTimeline } from "../types";
-import { type Action, Actions, Await, Badge, Cell, Facts, Panel, Progress, Trouble, useKnown } from "../ui";
-import { attempts, lanes, LEGEND } from "./attempts";
+import { type Action, Actions, Await, Badge, type Column, Facts, Panel, Progress, Table, Trouble, useKnown } from "../ui";
+import { type Attempt, attempts, lanes, LEGEND } from "./attempts";
 import { Kept, Log } from "./left";
 import { standing } from "./tasks";
 
@@ -190,6 +190,11 @@ function About({ task, state, result }: { task: Task; state: TaskState; result: 
 /** Causes that say no more than the event itself. */
 const PLAIN = new Set(["", "done", "cancelled", "superseded"]);
 
+/** Neither a reason nor a cause that says more. */
+function silent(of: { reason: string; cause: string } | null): boolean {
+  return !of?.reason && PLAIN.has(of?.cause ?? "");
+}
+
 function Why({ of }: { of: { reason: string; cause: string } | null }) {
   const cause = of && !PLAIN.has(of.cause) ? words(of.cause) : "";
   if (!of?.reason) return <>{cause || "–"}</>;
@@ -223,101 +228,49 @@ function Attempts({ data }: { data: All }) {
   const to_ = over(data.task) && data.task.ended_at ? Date.parse(data.task.ended_at) : now;
   const from = Date.parse(data.task.submitted_at);
   const pad = Math.max(500, (to_ - from) * 0.02);
+  const columns: Column<Attempt>[] = [
+    { label: "Attempt", set: "when", of: (a) => a.epoch },
+    { label: "Worker", of: (a) => (a.worker ? <a href={to("worker", a.worker)}>{a.worker}</a> : "–") },
+    {
+      label: "Ended",
+      of: ({ end }) => (end?.event === "requeued" ? <Badge state="superseded" label="given up" /> : <Badge state={end?.event ?? standing(data.task)} />),
+    },
+    { label: "Why", blank: (a) => silent(a.end), of: (a) => <Why of={a.end} /> },
+    { label: "Given", set: "num", of: (a) => time(a.assigned) },
+    { label: "Lasted", set: "num", of: (a) => duration((a.end?.at ?? now) - a.assigned) },
+    { label: "Checkpoints", set: "num", of: (a) => data.checkpoints.filter((c) => c.attempt === a.epoch).length || "–" },
+  ];
   const drawn: Lane[] = lanes(tries, data, outages.data ?? new Map(), to_);
   return (
     <Panel title="Attempts">
       <Timeline title="Attempts over time" from={from} to={to_ + pad} lanes={drawn} />
       <Legend of={LEGEND} />
-      <div class="scroll" tabIndex={0} role="group" aria-label="Attempts in words">
-        <table class="rows">
-          <thead>
-            <tr>
-              <th scope="col" class="num">
-                Attempt
-              </th>
-              <th scope="col">Worker</th>
-              <th scope="col">Ended</th>
-              <th scope="col">Why</th>
-              <th scope="col" class="num">
-                Given
-              </th>
-              <th scope="col" class="num">
-                Lasted
-              </th>
-              <th scope="col" class="num">
-                Checkpoints
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {tries.map((a) => (
-              <tr key={a.epoch}>
-                <Cell label="Attempt" class="num">
-                  {a.epoch}
-                </Cell>
-                <Cell label="Worker">{a.worker ? <a href={to("worker", a.worker)}>{a.worker}</a> : "–"}</Cell>
-                <Cell label="Ended">
-                  <Badge state={a.end?.event === "requeued" ? "superseded" : (a.end?.event ?? standing(data.task))} label={a.end?.event === "requeued" ? "given up" : undefined} />
-                </Cell>
-                <Cell label="Why" blank={!a.end?.reason && PLAIN.has(a.end?.cause ?? "")}>
-                  <Why of={a.end} />
-                </Cell>
-                <Cell label="Given" class="num">
-                  {time(a.assigned)}
-                </Cell>
-                <Cell label="Lasted" class="num">
-                  {duration((a.end?.at ?? now) - a.assigned)}
-                </Cell>
-                <Cell label="Checkpoints" class="num">
-                  {data.checkpoints.filter((c) => c.attempt === a.epoch).length || "–"}
-                </Cell>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label="Attempts in words" rows={tries} id={(a) => a.epoch} columns={columns} />
     </Panel>
   );
 }
+
+const EVENTS: Column<HistoryEvent>[] = [
+  {
+    label: "At",
+    set: "when",
+    of: (e) => (
+      <time datetime={e.at} title={e.at}>
+        {time(e.at)}
+      </time>
+    ),
+  },
+  { label: "What", of: (e) => words(e.event) },
+  { label: "Attempt", set: "num", of: (e) => e.attempt || "–" },
+  { label: "Worker", of: (e) => (e.worker ? <a href={to("worker", e.worker)}>{e.worker}</a> : "–") },
+  { label: "Why", blank: silent, of: (e) => <Why of={e} /> },
+];
 
 function Events({ of }: { of: HistoryEvent[] }) {
   const shown = [...of].reverse().slice(0, 200);
   return (
     <Panel title="History" class="flush" aside={<span class="muted">newest first</span>}>
-      <div class="scroll" tabIndex={0} role="group" aria-label="History">
-        <table class="rows">
-          <thead>
-            <tr>
-              <th scope="col" class="when">At</th>
-              <th scope="col">What</th>
-              <th scope="col" class="num">
-                Attempt
-              </th>
-              <th scope="col">Worker</th>
-              <th scope="col">Why</th>
-            </tr>
-          </thead>
-          <tbody>
-            {shown.map((e, n) => (
-              <tr key={of.length - n}>
-                <Cell label="At" class="when">
-                  <time datetime={e.at} title={e.at}>
-                    {time(e.at)}
-                  </time>
-                </Cell>
-                <Cell label="What">{words(e.event)}</Cell>
-                <Cell label="Attempt" class="num">
-                  {e.attempt || "–"}
-                </Cell>
-                <Cell label="Worker">{e.worker ? <a href={to("worker", e.worker)}>{e.worker}</a> : "–"}</Cell>
-                <Cell label="Why" blank={!e.reason && PLAIN.has(e.cause)}>
-                  <Why of={e} />
-                </Cell>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label="History" rows={shown} id={(_, n) => of.length - n} columns={EVENTS} />
     </Panel>
   );
 }

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { get } from "../api";
-import { Badge, Cell, Panel, Progress, Trouble } from "../ui";
+import { Badge, type Column, Panel, Progress, Table, Trouble } from "../ui";
 import { ago, count, duration, percent, what, words } from "../format";
 import { type Loaded, useLoad } from "../load";
 import { requery, route, to } from "../route";
@@ -23,7 +23,8 @@ export function TasksPage() {
   const { query } = useStore(route);
   const chosen = new Set((query.get("state") ?? "").split(",").filter(Boolean));
   const filter: Record<string, string> = {};
-  for (const name of ["state", ...FILTERS]) filter[name] = query.get(name) ?? "";
+  for (const name of ["state", "paused", ...FILTERS]) filter[name] = query.get(name) ?? "";
+  const paused = filter["paused"] === "true";
   const [cursors, setCursors] = useState<string[]>([]);
   const cursor = cursors.at(-1) ?? "";
   useEffect(() => {
@@ -54,6 +55,10 @@ export function TasksPage() {
               <b>{counts.data ? count(counts.data[state]) : "–"}</b>
             </button>
           ))}
+          <button type="button" class="chip apart" aria-pressed={paused} title="Of those that wait or are with a worker" onClick={() => change("paused", paused ? "" : "true")}>
+            <Badge state="paused" />
+            <b>{counts.data ? count(counts.data.paused ?? 0) : "–"}</b>
+          </button>
         </div>
         <div class="fields">
           {FILTERS.map((name) => (
@@ -61,7 +66,7 @@ export function TasksPage() {
           ))}
         </div>
       </div>
-      <Panel title={chosen.size === 1 ? `${[...chosen][0]} tasks` : "Newest first"} class="flush">
+      <Panel title={heading(chosen, paused)} class="flush">
         {list.error && <Trouble error={list.error} again={list.again} />}
         <TaskTable of={list} />
         <div class="pager">
@@ -75,6 +80,11 @@ export function TasksPage() {
       </Panel>
     </>
   );
+}
+
+function heading(chosen: Set<string>, paused: boolean): string {
+  if (chosen.size === 1 || (chosen.size === 0 && paused)) return `${[...(paused ? ["paused"] : []), ...chosen].join(" ")} tasks`;
+  return paused ? "Paused, newest first" : "Newest first";
 }
 
 function Field({ label, hint, value, set }: { label: string; hint: string; value: string; set: (v: string) => void }) {
@@ -111,60 +121,36 @@ export function TaskTable({ of, here }: { of: Loaded<TaskList>; here?: string })
   const tasks = of.data?.tasks;
   if (!tasks) return of.error ? null : <p class="loading">Loading…</p>;
   if (tasks.length === 0) return <p class="none">No tasks{here ? "" : " match"}.</p>;
+  const columns: (Column<Task> | null)[] = [
+    { label: "State", of: (t) => <Standing task={t} /> },
+    { label: "Task", class: "id", of: (t) => <a href={to("task", t.id)}>{t.id}</a> },
+    { label: "Runs", class: "cut mono", title: (t) => what(t.spec), of: (t) => what(t.spec) },
+    here ? null : { label: "Worker", of: (t) => (t.worker ? <a href={to("worker", t.worker)}>{t.worker}</a> : "–") },
+    { label: "Attempt", set: "num", of: (t) => t.attempt || "–" },
+    { label: "Took", set: "num", of: (t) => took(t) || "–" },
+    {
+      label: "Submitted",
+      set: "num",
+      of: (t) => (
+        <time datetime={t.submitted_at} title={t.submitted_at}>
+          {ago(t.submitted_at)}
+        </time>
+      ),
+    },
+  ];
+  return <Table label="Tasks" rows={tasks} id={(t) => t.id} columns={columns} />;
+}
+
+function Standing({ task }: { task: Task }) {
   return (
-    <div class="scroll" tabIndex={0} role="group" aria-label="Tasks">
-      <table class="rows tasks">
-        <thead>
-          <tr>
-            <th scope="col">State</th>
-            <th scope="col">Task</th>
-            <th scope="col">Runs</th>
-            {!here && <th scope="col">Worker</th>}
-            <th scope="col" class="num">
-              Attempt
-            </th>
-            <th scope="col" class="num">
-              Took
-            </th>
-            <th scope="col" class="num">
-              Submitted
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {tasks.map((task) => (
-            <tr key={task.id}>
-              <Cell label="State">
-                <Badge state={standing(task)} />
-                {task.state === "failed" && task.cause && <span class="muted cause">{words(task.cause)}</span>}
-                {task.progress !== undefined && task.state === "assigned" && (
-                  <span class="inline-progress">
-                    <Progress share={task.progress} label={`Progress of ${task.id}`} /> {percent(task.progress)}
-                  </span>
-                )}
-              </Cell>
-              <Cell label="Task" class="id">
-                <a href={to("task", task.id)}>{task.id}</a>
-              </Cell>
-              <Cell label="Runs" class="cut mono" title={what(task.spec)}>
-                {what(task.spec)}
-              </Cell>
-              {!here && <Cell label="Worker">{task.worker ? <a href={to("worker", task.worker)}>{task.worker}</a> : <span class="muted">–</span>}</Cell>}
-              <Cell label="Attempt" class="num">
-                {task.attempt || "–"}
-              </Cell>
-              <Cell label="Took" class="num">
-                {took(task) || "–"}
-              </Cell>
-              <Cell label="Submitted" class="num">
-                <time datetime={task.submitted_at} title={task.submitted_at}>
-                  {ago(task.submitted_at)}
-                </time>
-              </Cell>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <>
+      <Badge state={standing(task)} />
+      {task.state === "failed" && task.cause && <span class="muted cause">{words(task.cause)}</span>}
+      {task.progress !== undefined && task.state === "assigned" && (
+        <span class="inline-progress">
+          <Progress share={task.progress} label={`Progress of ${task.id}`} /> {percent(task.progress)}
+        </span>
+      )}
+    </>
   );
 }

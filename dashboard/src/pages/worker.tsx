@@ -7,8 +7,8 @@ import { ago, bytes, count, duration, ms, percent, rate, time, words } from "../
 import { useLoad } from "../load";
 import { to } from "../route";
 import { Legend, Timeline } from "../timeline";
-import type { Interval, TaskList, Worker, WorkerEvent, WorkerMetrics, WorkerTimeline } from "../types";
-import { type Action, Actions, Await, Badge, Cell, Choice, Facts, Panel, Trouble, useKnown } from "../ui";
+import type { Adaptation, Interval, LinkNote, TaskList, Worker, WorkerEvent, WorkerMetrics, WorkerTimeline } from "../types";
+import { type Action, Actions, Await, Badge, Choice, type Column, Facts, Panel, Table, Trouble, useKnown } from "../ui";
 import { TaskTable } from "./tasks";
 
 export function WorkerPage({ name }: { name: string }) {
@@ -108,10 +108,10 @@ function Link({ name }: { name: string }) {
               title="States of the link over time"
               from={begin(timeline.intervals, now, Number(span) * 60_000)}
               to={now}
-              lanes={[{ key: "link", label: null, bars: timeline.intervals.map((i) => bar(i, now)) }]}
+              lanes={[{ key: "link", label: null, bars: timeline.intervals.map((i) => bar(i, now)), marks: (timeline.notes ?? []).map(mark) }]}
             />
-            <Legend of={LEGEND} />
-            <Losses of={timeline.intervals} now={now} />
+            <Legend of={LEGEND} marks={timeline.notes?.length ? [["adapted", "▾", "adapted to the link"]] : []} />
+            <Losses of={timeline} now={now} />
           </>
         )}
       </Await>
@@ -131,6 +131,8 @@ function bar(i: Interval, now: number) {
   return { from: i.from, to: end, kind: i.state, title: `${time(i.from)} ${STATE_WORDS[i.state] ?? i.state} for ${duration(end - i.from)}${why ? ` (${why})` : ""}` };
 }
 
+const mark = (note: LinkNote) => ({ at: note.at, sign: "▾", kind: "adapted", title: `${time(note.at)} ${note.text}` });
+
 /** The reason of a resync is how long it took, which is told beside it. */
 const why = (i: Interval): string => (i.state === "resync" ? `what it owed ${i.to === null ? "is being" : "was"} delivered` : i.reason || (i.cause ? words(i.cause) : "–"));
 
@@ -145,43 +147,33 @@ function held(values: (number | null)[], connected: (number | null)[]): (number 
   });
 }
 
-/** What happened to the link, newest first, in words. */
-function Losses({ of, now }: { of: Interval[]; now: number }) {
-  const shown = [...of].reverse().slice(0, 12);
+/** What happened to the link and what was done about it. */
+type Story = { at: number; state: Interval } | { at: number; note: LinkNote };
+
+/** Newest first; the notes may be many, and leave the states their places. */
+function story({ intervals, notes = [] }: WorkerTimeline): Story[] {
+  const states: Story[] = intervals.slice(-12).map((state) => ({ at: state.from, state }));
+  const told: Story[] = notes.slice(-12).map((note) => ({ at: note.at, note }));
+  return [...states, ...told].sort((a, b) => b.at - a.at);
+}
+
+function Losses({ of, now }: { of: WorkerTimeline; now: number }) {
+  const lasted = (i: Interval) => (i.to === null ? `${duration(now - i.from)} so far` : duration(i.to - i.from));
+  const columns: Column<Story>[] = [
+    { label: "From", set: "when", of: (s) => time(s.at) },
+    { label: "State", of: (s) => <Badge state={"state" in s ? s.state.state : "adapted"} /> },
+    { label: "Lasted", set: "num", of: (s) => ("state" in s ? lasted(s.state) : "–") },
+    { label: "Why", blank: (s) => "state" in s && s.state.state === "connected", of: (s) => ("state" in s ? <Why of={s.state} /> : s.note.text) },
+  ];
+  return <Table label="States of the link in words" rows={story(of)} id={(s, n) => ("state" in s ? `${s.at}${s.state.state}` : `${s.at}${s.note.text}${n}`)} columns={columns} />;
+}
+
+function Why({ of: i }: { of: Interval }) {
   return (
-    <div class="scroll" tabIndex={0} role="group" aria-label="States of the link in words">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col" class="when">From</th>
-            <th scope="col">State</th>
-            <th scope="col" class="num">
-              Lasted
-            </th>
-            <th scope="col">Why</th>
-          </tr>
-        </thead>
-        <tbody>
-          {shown.map((i) => (
-            <tr key={`${i.from}${i.state}`}>
-              <Cell label="From" class="when">
-                {time(i.from)}
-              </Cell>
-              <Cell label="State">
-                <Badge state={i.state} />
-              </Cell>
-              <Cell label="Lasted" class="num">
-                {i.to === null ? `${duration(now - i.from)} so far` : duration(i.to - i.from)}
-              </Cell>
-              <Cell label="Why" blank={i.state === "connected"}>
-                {why(i)}
-                {i.reason && i.cause && <span class="muted cause">{words(i.cause)}</span>}
-              </Cell>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <>
+      {why(i)}
+      {i.reason && i.cause && <span class="muted cause">{words(i.cause)}</span>}
+    </>
   );
 }
 
@@ -207,8 +199,45 @@ function Quality({ worker }: { worker: Worker }) {
     />
   );
   return (
-    <Panel title="Quality" aside={aside}>
-      <Await of={loaded}>{(metrics) => <Measured worker={worker} metrics={metrics} />}</Await>
+    <>
+      <Adapted to={loaded.data?.adaptation ?? []} />
+      <Panel title="Quality" aside={aside}>
+        <Await of={loaded}>{(metrics) => <Measured worker={worker} metrics={metrics} />}</Await>
+      </Panel>
+    </>
+  );
+}
+
+const ADAPTED: Column<Adaptation>[] = [
+  { label: "Setting", set: "when", of: (a) => words(a.setting) },
+  { label: "Of the", set: "when", of: (a) => a.side },
+  {
+    label: "Change",
+    of: (a) => (
+      <>
+        {a.from} <span aria-hidden="true">→</span>
+        <span class="sr">became</span> <b>{a.to}</b>
+      </>
+    ),
+  },
+  { label: "Why", of: (a) => a.why },
+  {
+    label: "Since",
+    set: "num",
+    of: (a) => (
+      <time datetime={a.at} title={a.at}>
+        {ago(a.at)}
+      </time>
+    ),
+  },
+];
+
+/** What is otherwise than configured because the link is as it is. */
+function Adapted({ to: all }: { to: Adaptation[] }) {
+  if (all.length === 0) return null;
+  return (
+    <Panel title="Adapted to the link" class="flush" aside={<span class="muted">otherwise than configured, for now</span>}>
+      <Table label="Settings that were adapted" rows={all} id={(a) => `${a.side} ${a.setting}`} columns={ADAPTED} />
     </Panel>
   );
 }

@@ -194,6 +194,9 @@ impl View {
                 " · {} waiting, {} assigned, {} succeeded, {} failed, {} cancelled",
                 c.pending, c.assigned, c.succeeded, c.failed, c.cancelled
             );
+            if c.paused > 0 {
+                text += &format!(", {} paused", c.paused);
+            }
         }
         for (severity, count) in &f.alerts {
             text += &format!(" · {count} {severity}");

@@ -29,6 +29,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(10);
 /// Lists tasks. `label` may be given several times; `state` takes several, with commas.
 #[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
     params(("state" = Option<String>, Query), ("label" = Option<String>, Query, description = "key=value"),
+        ("paused" = Option<bool>, Query, description = "true: only paused ones that are not over"),
         ("queue" = Option<String>, Query), ("worker" = Option<String>, Query), ("prefix" = Option<String>, Query),
         ("limit" = Option<u32>, Query, description = "1 to 1000; default 100"),
         ("cursor" = Option<String>, Query), ("order" = Option<String>, Query, description = "newest (default) or oldest")),
@@ -60,6 +61,11 @@ pub(crate) async fn list(
                 Some((k, v)) => filter.labels.push((k.into(), v.into())),
                 None => return Err(Refusal::bad("label: must be key=value")),
             },
+            "paused" => match value.as_str() {
+                "true" => filter.paused = true,
+                "false" => filter.paused = false,
+                _ => return Err(Refusal::bad("paused: must be true or false")),
+            },
             "queue" => filter.queue = Some(value),
             "prefix" => filter.id_prefix = Some(value),
             "worker" => {
@@ -83,7 +89,7 @@ pub(crate) async fn list(
                 _ => return Err(Refusal::bad("order: must be newest or oldest")),
             },
             other => {
-                let known = "state, label, queue, worker, prefix, limit, cursor, order";
+                let known = "state, label, paused, queue, worker, prefix, limit, cursor, order";
                 return Err(Refusal::bad(&format!("{other:?} is none of {known}")));
             }
         }

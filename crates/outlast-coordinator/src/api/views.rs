@@ -100,6 +100,7 @@ pub(super) fn counts(c: Counts) -> CountsView {
         succeeded: c.succeeded,
         failed: c.failed,
         cancelled: c.cancelled,
+        paused: c.paused,
         total: c.total(),
     }
 }

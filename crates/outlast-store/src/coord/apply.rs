@@ -18,6 +18,8 @@ pub(super) struct Applier<'a> {
     refs: &'a mut HashMap<Arc<str>, i64>,
     /// Change of the number of tasks per state code.
     pub(super) moved: [i64; 5],
+    /// Change of the number of tasks that are paused and not over.
+    pub(super) paused: i64,
     last_number: i64,
     cursors: BTreeMap<(i64, i32), i64>,
 }
@@ -35,7 +37,8 @@ struct End<'a> {
 
 impl<'a> Applier<'a> {
     pub(super) fn new(tx: &'a Connection, refs: &'a mut HashMap<Arc<str>, i64>) -> Self {
-        Applier { tx, refs, moved: [0; 5], last_number: 0, cursors: BTreeMap::new() }
+        let (moved, cursors) = ([0; 5], BTreeMap::new());
+        Applier { tx, refs, moved, paused: 0, last_number: 0, cursors }
     }
 
     pub(super) fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
@@ -122,15 +125,15 @@ impl<'a> Applier<'a> {
                 params![worker, lane, seq],
             )?;
         }
-        if self.moved == [0; 5] && self.last_number == 0 {
+        if self.moved == [0; 5] && self.paused == 0 && self.last_number == 0 {
             return Ok(());
         }
         let [pending, assigned, succeeded, failed, cancelled] = self.moved;
         self.run(
             "UPDATE totals SET pending = pending + ?1, assigned = assigned + ?2,
                  succeeded = succeeded + ?3, failed = failed + ?4, cancelled = cancelled + ?5,
-                 last_number = max(last_number, ?6)",
-            params![pending, assigned, succeeded, failed, cancelled, self.last_number],
+                 last_number = max(last_number, ?6), paused = paused + ?7",
+            params![pending, assigned, succeeded, failed, cancelled, self.last_number, self.paused],
         )
     }
 
@@ -285,7 +288,8 @@ impl<'a> Applier<'a> {
     fn on_retried(&mut self, task: &str, at: i64) -> Result<(), StoreError> {
         let now = self.known(task)?;
         let round = self.set_aside(&now)?;
-        let next = Current { round, assigned_at: None, started_at: None, ended_at: None, ..now };
+        let (assigned_at, started_at, ended_at, paused) = (None, None, None, false);
+        let next = Current { round, assigned_at, started_at, ended_at, paused, ..now };
         self.tell(&next, EventKind::Retried, now.epoch, None, at, "")?;
         self.run(
             "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, paused = 0, recovery = NULL,
@@ -333,6 +337,9 @@ impl<'a> Applier<'a> {
     fn count(&mut self, from: &Current, to: TaskState) {
         self.moved[from.state as usize] -= 1;
         self.moved[state_code(to) as usize] += 1;
+        if from.paused {
+            self.paused += i64::from(!to.is_terminal()) - i64::from(from.goes_on());
+        }
     }
 
     pub(super) fn known(&self, task: &str) -> Result<Current, StoreError> {
@@ -343,7 +350,7 @@ impl<'a> Applier<'a> {
     pub(super) fn find(&self, task: &str) -> Result<Option<Current>, StoreError> {
         let mut query = self.tx.prepare_cached(
             "SELECT number, state, epoch, worker, assigned_at, started_at, ended_at, ended_epoch,
-                 ended_worker, round FROM tasks WHERE id = ?1",
+                 ended_worker, round, paused FROM tasks WHERE id = ?1",
         )?;
         let found = query
             .query_row([task], |r| {
@@ -358,6 +365,7 @@ impl<'a> Applier<'a> {
                     ended_epoch: r.get(7)?,
                     ended_worker: r.get(8)?,
                     round: r.get(9)?,
+                    paused: r.get(10)?,
                 })
             })
             .optional()?;

@@ -55,6 +55,7 @@ enum Walk {
     Label,
     Worker,
     Queue,
+    Paused,
     All,
 }
 
@@ -94,6 +95,12 @@ fn choose(
     filter: &TaskFilter,
     states: &[TaskState],
 ) -> Result<Walk, StoreError> {
+    if filter.paused {
+        let paused: i64 = conn.query_row("SELECT paused FROM totals", [], |r| r.get(0))?;
+        if paused < FEW {
+            return Ok(Walk::Paused);
+        }
+    }
     if !states.is_empty() {
         let sum: i64 = conn.query_row(
             "SELECT pending * ?1 + assigned * ?2 + succeeded * ?3 + failed * ?4 + cancelled * ?5
@@ -124,6 +131,8 @@ fn choose(
         Walk::Worker
     } else if queue.is_some() {
         Walk::Queue
+    } else if filter.paused {
+        Walk::Paused
     } else if !states.is_empty() {
         Walk::State
     } else {
@@ -183,6 +192,10 @@ impl Page<'_> {
             let codes: Vec<_> = states.iter().map(|s| state_code(*s).to_string()).collect();
             terms.add(format!("{}t.state IN ({})", mark(Walk::State), codes.join(",")), []);
         }
+        if filter.paused {
+            let mark = mark(Walk::Paused);
+            terms.add(format!("{mark}t.paused = 1 AND {mark}t.state < 2"), []);
+        }
         let mut labels = filter.labels.iter();
         if walk == Walk::Label
             && let Some((key, value)) = labels.next()
@@ -227,6 +240,7 @@ impl Page<'_> {
             Walk::Label => "labels l CROSS JOIN tasks t ON t.number = l.number",
             Walk::Worker => "tasks t INDEXED BY tasks_worker",
             Walk::Queue => "tasks t INDEXED BY tasks_queue",
+            Walk::Paused => "tasks t INDEXED BY tasks_paused",
             Walk::All => "tasks t NOT INDEXED",
         };
         let condition = if terms.sql.is_empty() { "1".to_owned() } else { terms.sql.join(" AND ") };
@@ -251,13 +265,14 @@ mod tests {
     #[test]
     fn every_walk_searches_its_index_and_needs_no_sort() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(super::super::schema::KIND.migrations[0]).unwrap();
+        conn.execute_batch(&super::super::schema::KIND.migrations.concat()).unwrap();
         let filter = TaskFilter {
             states: vec![TaskState::Failed],
             labels: vec![("a".into(), "b".into()), ("c".into(), "d".into())],
             queue: Some("q".into()),
             worker: Some("w".into()),
             id_prefix: Some("t".into()),
+            paused: true,
         };
         let page = Page { filter: &filter, cursor: Some(5), limit: 10, newest_first: true };
         for (walk, index) in [
@@ -266,6 +281,7 @@ mod tests {
             (Walk::Label, "SEARCH l USING PRIMARY KEY (key=? AND value=? AND number<?)"),
             (Walk::Worker, "USING INDEX tasks_worker (worker=? AND rowid<?)"),
             (Walk::Queue, "USING INDEX tasks_queue (queue=? AND rowid<?)"),
+            (Walk::Paused, "USING INDEX tasks_paused (paused=? AND rowid<?)"),
             (Walk::All, "SEARCH t USING INTEGER PRIMARY KEY (rowid<?)"),
         ] {
             let (sql, values) = page.sql(walk, &filter.states);

@@ -198,17 +198,20 @@ impl CoordReader {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn counts(&self) -> Result<Counts, StoreError> {
-        let mut query = self
-            .conn
-            .prepare_cached("SELECT pending, assigned, succeeded, failed, cancelled FROM totals")?;
-        let [pending, assigned, succeeded, failed, cancelled]: [i64; 5] =
-            query.query_row([], |r| Ok([r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?]))?;
+        let mut query = self.conn.prepare_cached(
+            "SELECT pending, assigned, succeeded, failed, cancelled, paused FROM totals",
+        )?;
+        let [pending, assigned, succeeded, failed, cancelled, paused]: [i64; 6] = query
+            .query_row([], |r| {
+                Ok([r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?])
+            })?;
         Ok(Counts {
             pending: db::uint(pending)?,
             assigned: db::uint(assigned)?,
             succeeded: db::uint(succeeded)?,
             failed: db::uint(failed)?,
             cancelled: db::uint(cancelled)?,
+            paused: db::uint(paused)?,
         })
     }
 

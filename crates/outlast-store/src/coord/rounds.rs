@@ -23,11 +23,16 @@ pub(super) struct Current {
     pub(super) ended_epoch: Option<i64>,
     pub(super) ended_worker: Option<i64>,
     pub(super) round: i64,
+    pub(super) paused: bool,
 }
 
 impl Current {
     pub(super) fn is(&self, state: TaskState) -> bool {
         self.state == state_code(state)
+    }
+    /// It is not over.
+    pub(super) fn goes_on(&self) -> bool {
+        self.is(TaskState::Pending) || self.is(TaskState::Assigned)
     }
     /// Where an entry that is recorded now belongs.
     pub(super) fn phase(&self) -> i64 {

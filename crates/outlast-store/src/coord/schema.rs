@@ -7,7 +7,14 @@ use outlast_sqlite::Kind;
 
 /// "OLC", 1
 pub(crate) const KIND: Kind =
-    db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY]);
+    db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY, PAUSED]);
+
+// Those that are paused and not over are counted and listed at any number of tasks.
+const PAUSED: &str = "
+ALTER TABLE totals ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+UPDATE totals SET paused = (SELECT count(*) FROM tasks WHERE state IN (0, 1) AND paused = 1);
+CREATE INDEX tasks_paused ON tasks (paused) WHERE paused = 1 AND state < 2;
+";
 
 // The newest attempts of tasks that were removed: a new task of such an id goes on from there.
 const V3: &str = "
@@ -240,4 +247,24 @@ pub(crate) mod phase {
 /// The queue as the table keeps it: none for the default one, so that it needs no index.
 pub(crate) fn queue_column(queue: &str) -> Option<&str> {
     Some(queue).filter(|q| !q.is_empty() && *q != "default")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_former_store_learns_how_many_are_paused() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        let (former, rest) = KIND.migrations.split_at(4);
+        conn.execute_batch(&former.concat()).unwrap();
+        for (number, state, paused) in [(1, 0, 1), (2, 1, 1), (3, 1, 0), (4, 2, 1), (5, 4, 1)] {
+            let sql = "INSERT INTO tasks (number, id, state, epoch, retries, cancelling, round,
+                 submitted_at, priority, spec, paused) VALUES (?1, ?1, ?2, 0, 0, 0, 0, 0, 0, '', ?3)";
+            conn.execute(sql, [number, state, paused]).unwrap();
+        }
+        conn.execute_batch(&rest.concat()).unwrap();
+        let paused: i64 = conn.query_row("SELECT paused FROM totals", [], |r| r.get(0)).unwrap();
+        assert_eq!(paused, 2);
+    }
 }

@@ -70,6 +70,9 @@ impl Applier<'_> {
         let now = self.known(task)?;
         let sql = "UPDATE tasks SET paused = ?2 WHERE number = ?1";
         self.run(sql, params![now.number, on])?;
+        if now.goes_on() {
+            self.paused += i64::from(on) - i64::from(now.paused);
+        }
         let kind = if on { EventKind::PauseRequested } else { EventKind::ResumeRequested };
         self.tell(&now, kind, now.epoch, now.worker, at, "")
     }
