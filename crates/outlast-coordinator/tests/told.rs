@@ -236,6 +236,7 @@ async fn people_pause_move_and_drain() {
     );
     assert_eq!(act("workers/none/drain", "").await.0, 404);
     assert_eq!((act("tasks/t/pause", "").await.0, paused().await), (200, [1, 0, 1, 1]));
+    assert!(matches!(b.heard().await, Kind::Control(_)), "the pause reaches its worker");
     b.tell(Lane::Results, outcome("t", 2, OutcomeKind::OutcomeSucceeded)).await;
     assert_eq!(
         (act("tasks/t/pause", "").await.0, paused().await),

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use outlast_core::records::TaskState;
+use outlast_core::records::{CoordRecord, TaskState};
 use outlast_store::*;
 use rusqlite::Connection;
 use std::fs;
