@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import boto3
@@ -91,7 +92,12 @@ def test_checkpoints_outlive_their_worker_and_the_coordinator(bucket, processes,
     worker("second")
     end = task.wait(60)
     assert end["state"] == "succeeded" and end["attempt"] == 2, end
-    outlast("task", "fetch", task.id, "--artifact", "restored", "-o", tmp_path / "restored")
+    # Its result is visible before what it kept has arrived.
+    fetch = ("task", "fetch", task.id, "--artifact", "restored", "-o", tmp_path / "restored")
+    deadline = time.monotonic() + 60
+    while subprocess.run([binary(), *map(str, fetch)], capture_output=True, timeout=120).returncode:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert (tmp_path / "restored").read_bytes() == (tmp_path / "fetched" / "data").read_bytes()
 
     # A backup has it all; what is restored from it may lie in a bucket again, not the same place.

@@ -136,6 +136,10 @@ impl Page {
             m.checkpoints_restored,
         );
         self.pair(&mut lines, "tasks", &tasks);
+        for (n, a) in m.adaptation.iter().enumerate() {
+            let text = format!("{} ({}): {} · {}", a.setting, a.side, a.to, a.why);
+            self.pair(&mut lines, if n == 0 { "adapted" } else { "" }, &text);
+        }
         lines.push(String::new());
         let span = output::duration((last * 1000.0) as i64);
         lines.push(format!("last {span}"));
@@ -266,7 +270,9 @@ mod tests {
             "connection_attempts": 3, "successful_connections": 3, "connection_stability": 0.987,
             "messages_sent": 1, "messages_received": 1, "message_errors": 0, "tasks_executed": 0,
             "checkpoints_created": 0, "checkpoints_restored": 0, "compression_time_ms": 0.0,
-            "decompression_time_ms": 0.0, "link": link, "series": series});
+            "decompression_time_ms": 0.0, "link": link, "series": series,
+            "adaptation": [{"side": "worker", "setting": "batch", "from": "256 kB", "to": "64 kB",
+                "why": "it carries 128 kB/s", "at": "x"}]});
         let intervals = json!([
             {"state": "connected", "from": 60_000, "to": 120_000},
             {"state": "suspect", "from": 120_000, "to": null, "cause": "silent",
@@ -292,6 +298,7 @@ mod tests {
             assert!(text.contains("▄█") && text.contains("█ max 4.0 ms"), "{text}");
             assert!(text.contains("█▁") && text.contains("▁ max 1.0 kB/s"), "{text}");
             assert!(text.contains("━ connected · ▒ suspect") || width < 40, "{text}");
+            assert!(text.contains("adapted     batch (worker): 64 kB"), "{text}");
             assert!(text.contains("silent: "), "{text}");
             // Only what cannot be broken may be longer than the terminal is wide.
             let long = lines.iter().skip(3).filter(|l| l.chars().count() > width.max(62)).count();
