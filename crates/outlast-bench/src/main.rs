@@ -1,6 +1,7 @@
 //! `make bench`: what durability costs. Coordinator and workers are processes of their own;
 //! everything is synced on both sides, as always. Prints a table, and JSON with `--json FILE`.
 
+mod adapt;
 mod cases;
 mod checkpoints;
 mod fleet;
@@ -30,11 +31,12 @@ fn main() -> anyhow::Result<()> {
         ["worker", url, dir, slots] => procs::worker(url, dir, slots),
         ["keeper", root] => procs::keep(root),
         ["fleet", workers, seconds] => page::run(workers.parse()?, seconds.parse()?),
+        ["adapt"] => adapt::run(),
         [] => bench(None, ""),
         ["--json", file] => bench(Some(file), ""),
         ["--only", case] => bench(None, case),
         _ => anyhow::bail!(
-            "usage: outlast-bench [--json FILE | --only CASE | fleet WORKERS SECONDS]"
+            "usage: outlast-bench [--json FILE | --only CASE | adapt | fleet WORKERS SECONDS]"
         ),
     }
 }

@@ -184,6 +184,40 @@ async fn the_fleet_comes_in_pages_and_forgets_the_forgotten() {
 }
 
 #[tokio::test]
+async fn what_a_worker_adapted_is_shown_while_it_lasts_and_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let mut w = FakeWorker::join(&c, hello("w", "s", 1), Vec::new()).await;
+    let narrow = v2::Adapted {
+        setting: "batch".into(),
+        from: "256 kB".into(),
+        to: "64 kB".into(),
+        why: "it carries 128 kB/s".repeat(100),
+        at_ms: 1,
+        ..Default::default()
+    };
+    let wide = v2::Adapted { to: "256 kB".into(), configured: true, ..narrow.clone() };
+    say(&mut w.sender, Kind::Adapted(narrow)).await;
+    let m = until(&c, "/api/v1/workers/w/metrics", |m| m["adaptation"][0].is_object()).await;
+    let a = &m["adaptation"][0];
+    assert_eq!(
+        (&a["side"], &a["setting"], &a["to"]),
+        (&json!("worker"), &json!("batch"), &json!("64 kB"))
+    );
+    assert!(a["why"].as_str().unwrap().len() <= 200, "what a worker says is cut");
+    say(&mut w.sender, Kind::Adapted(wide)).await;
+    until(&c, "/api/v1/workers/w/metrics", |m| m["adaptation"] == json!([])).await;
+    let line = until(&c, "/api/v1/workers/w/timeline", |t| {
+        t["notes"].as_array().is_some_and(|notes| notes.len() == 2)
+    })
+    .await;
+    let first = line["notes"][0]["text"].as_str().unwrap();
+    assert!(first.starts_with("batch (worker): 256 kB → 64 kB: it carries"), "{first}");
+    assert_eq!(line["intervals"].as_array().unwrap().last().unwrap()["state"], "connected");
+    c.shutdown().await;
+}
+
+#[tokio::test]
 async fn mistakes_in_questions_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let c = Coordinator::start(config(dir.path())).await.unwrap();
