@@ -458,13 +458,14 @@ impl Oracle {
         }
     }
 
+    /// A worker that is connected, and of which nobody was told that it owes nothing.
+    pub fn owing(&self) -> Option<&str> {
+        self.links.iter().find(|(_, (_, done))| !done).map(|(worker, _)| &**worker)
+    }
+
     /// Everything healed long ago.
     pub fn converged(&mut self, store: &SimCoordStore, blobs: &Blobs) {
         self.nothing_told_is_lost(store, blobs);
-        if let Some((worker, _)) = self.links.iter().find(|(_, (_, done))| !done) {
-            let text = format!("{worker} is connected, and nobody was told that it owes nothing");
-            self.fail(text);
-        }
         for id in self.accepted.clone() {
             match store.task_row(&id) {
                 Some(row) if row.state.is_terminal() => {}

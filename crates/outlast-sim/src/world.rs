@@ -506,9 +506,14 @@ impl World {
             && self.coord.writing.is_empty()
             && self.workers.iter().all(idle)
             && self.v1.idle()
+            && self.oracle.owing().is_none()
     }
 
     fn judge(&mut self) {
+        if let Some(worker) = self.oracle.owing() {
+            let text = format!("{worker} is connected, and nobody was told that it owes nothing");
+            self.oracle.wrong.get_or_insert(text);
+        }
         if !self.quiet() {
             let load = self.coord.machine.as_ref().map(Coordinator::load);
             let loads: Vec<_> = self

@@ -10,6 +10,12 @@ fn seeds_converge() {
     }
 }
 
+/// The world is judged only after a worker that is just coming back owes nothing.
+#[test]
+fn a_worker_may_come_back_as_the_last_thing() {
+    assert_eq!(run(27_647, None, false).wrong, None);
+}
+
 #[test]
 fn a_seed_is_one_history() {
     for seed in 0..5 {
