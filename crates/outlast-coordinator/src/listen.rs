@@ -1,4 +1,8 @@
 //! The listening socket: bound again briefly after a crash, with or without TLS.
+//!
+//! Connections are accepted in a thread of their own. Where ten thousand workers return at once a
+//! busy runtime leaves the kernel's queue full, and whoever finds it so hears nothing and asks
+//! again seconds later, long after its turn.
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
@@ -9,14 +13,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+/// Connections that wait in the kernel; it takes its own `net.core.somaxconn` where that is less.
+const BACKLOG: u32 = 16_384;
+/// Accepted connections that wait for the runtime.
+const AHEAD: usize = 16_384;
 /// How long an address that is in use is tried again: a crashed predecessor may be going away.
 const BIND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
@@ -27,11 +37,66 @@ const HANDSHAKES: usize = 256;
 pub(crate) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let deadline = Instant::now() + BIND_PATIENCE;
     loop {
-        match TcpListener::bind(addr).await {
+        match listen(addr) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 sleep(Duration::from_millis(200)).await;
             }
             other => return other,
+        }
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The address may still be in TIME_WAIT.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Connections as they were accepted; its thread ends, and the socket is closed, when this is dropped.
+pub(crate) struct Accepted {
+    ready: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
+    addr: SocketAddr,
+}
+
+impl Accepted {
+    /// Accepts from now on, in a thread.
+    pub fn start(listener: TcpListener) -> io::Result<(Accepted, JoinHandle<()>)> {
+        let addr = listener.local_addr()?;
+        let listener = listener.into_std()?;
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (tx, ready) = mpsc::channel(AHEAD);
+        let run = move || {
+            let accepting = async {
+                let listener = TcpListener::from_std(listener)?;
+                loop {
+                    let (stream, peer) = tokio::select! {
+                        accepted = accept(&listener) => accepted,
+                        () = tx.closed() => return Ok(()),
+                    };
+                    if let Ok(stream) = stream.into_std() {
+                        drop(tx.send((stream, peer)).await);
+                    }
+                }
+            };
+            let done: io::Result<()> = runtime.block_on(accepting);
+            if let Err(error) = done {
+                tracing::error!("no connection can be accepted: {error}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("accept".into()).spawn(run)?;
+        Ok((Accepted { ready, addr }, thread))
+    }
+
+    async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
+        loop {
+            let (stream, peer) = self.ready.recv().await?;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => return Some((stream, peer)),
+                Err(error) => tracing::warn!("a connection could not be watched: {error}"),
+            }
         }
     }
 }
@@ -73,17 +138,19 @@ impl Connected<IncomingStream<'_, Tls>> for Arrived {
 }
 
 /// Plain connections, without the delay of small packets.
-pub(crate) struct Plain(pub TcpListener);
+pub(crate) struct Plain(pub Accepted);
 
 impl Listener for Plain {
     type Io = Counted<TcpStream>;
     type Addr = SocketAddr;
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        let (stream, peer) = accept(&self.0).await;
-        (Counted::new(stream), peer)
+        match self.0.next().await {
+            Some((stream, peer)) => (Counted::new(stream), peer),
+            None => std::future::pending().await,
+        }
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        Ok(self.0.addr)
     }
 }
 
@@ -110,17 +177,18 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub fn new(listener: TcpListener, config: Arc<ServerConfig>) -> io::Result<Tls> {
-        let addr = listener.local_addr()?;
+    pub fn new(mut accepted: Accepted, config: Arc<ServerConfig>) -> Tls {
+        let addr = accepted.addr;
         let acceptor = TlsAcceptor::from(config);
         let (tx, ready) = mpsc::channel(16);
         let permits = Arc::new(Semaphore::new(HANDSHAKES));
         tokio::spawn(async move {
             while let Ok(permit) = permits.clone().acquire_owned().await {
-                let (stream, peer) = tokio::select! {
-                    accepted = accept(&listener) => accepted,
-                    () = tx.closed() => return,
+                let next = tokio::select! {
+                    next = accepted.next() => next,
+                    () = tx.closed() => None,
                 };
+                let Some((stream, peer)) = next else { return };
                 let (acceptor, tx) = (acceptor.clone(), tx.clone());
                 tokio::spawn(async move {
                     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -132,7 +200,7 @@ impl Tls {
                 });
             }
         });
-        Ok(Tls { ready, addr })
+        Tls { ready, addr }
     }
 }
 
@@ -147,5 +215,32 @@ impl Listener for Tls {
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a storm of workers meets: more connections than the kernel keeps, and no runtime free.
+    #[tokio::test]
+    async fn a_busy_runtime_lets_nobody_wait_for_a_connection() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (mut accepted, thread) = Accepted::start(socket.listen(32).unwrap()).unwrap();
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            // This blocks the only thread of the runtime; a SYN that was lost is sent again.
+            let wait = Duration::from_secs(20);
+            held.push(std::net::TcpStream::connect_timeout(&accepted.addr, wait).unwrap());
+        }
+        for stream in &held {
+            let (_, peer) = accepted.next().await.unwrap();
+            assert_eq!(peer, stream.local_addr().unwrap());
+        }
+        let addr = accepted.addr;
+        drop(accepted);
+        thread.join().unwrap();
+        assert!(std::net::TcpStream::connect(addr).is_err(), "it still listens");
     }
 }

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
-use crate::listen::{self, Arrived, Plain, Tls};
+use crate::listen::{self, Accepted, Arrived, Plain, Tls};
 use crate::logs::Logs;
 use crate::otel::{Otel, OtelConfig, Running};
 use crate::quality::{self, AlertConfig, Former, History, Quality};
@@ -315,20 +315,22 @@ impl Coordinator {
         let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();
         let (stop_http, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
+        let (accepted, accepting) =
+            Accepted::start(listener).map_err(|e| StartError::Listen(addr, e))?;
         let http = match tls {
             Some(tls) => {
-                let tls = Tls::new(listener, tls).map_err(|e| StartError::Listen(addr, e))?;
+                let tls = Tls::new(accepted, tls);
                 let serve = axum::serve(tls, app).with_graceful_shutdown(stopped).into_future();
                 tokio::spawn(async move { drop(serve.await) })
             }
             None => {
-                let serve = axum::serve(Plain(listener), app).with_graceful_shutdown(stopped);
+                let serve = axum::serve(Plain(accepted), app).with_graceful_shutdown(stopped);
                 let serve = serve.into_future();
                 tokio::spawn(async move { drop(serve.await) })
             }
         };
         let stop_http = Some(stop_http);
-        let threads = [core, writer].into_iter().chain(keeper).collect();
+        let threads = [core, writer, accepting].into_iter().chain(keeper).collect();
         Ok(Coordinator {
             addr,
             loopback_only,
