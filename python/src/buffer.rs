@@ -6,11 +6,13 @@
 
 #![allow(unsafe_code)]
 
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IoSliceMut, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -189,6 +191,8 @@ impl Held {
 /// Memory of a process that this one may read, as a parent may.
 #[derive(Debug)]
 pub(crate) struct Foreign {
+    process: Pid,
+    /// The same memory: it reads slower, and ends with the process, while a number may be reused.
     memory: File,
     /// (address, bytes) of each part.
     parts: Vec<(u64, u64)>,
@@ -199,11 +203,28 @@ impl Foreign {
     /// If the system does not let us, or there is no such memory.
     pub(crate) fn of(process: u32, parts: Vec<(u64, u64)>) -> io::Result<Foreign> {
         let memory = File::open(format!("/proc/{process}/mem"))?;
-        for (at, bytes) in parts.iter().filter(|(_, bytes)| *bytes > 0) {
-            memory.read_exact_at(&mut [0], *at)?;
-            memory.read_exact_at(&mut [0], at.saturating_add(bytes - 1))?;
+        let process = i32::try_from(process).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let foreign = Foreign { process: Pid::from_raw(process), memory, parts };
+        for (at, bytes) in foreign.parts.iter().filter(|(_, bytes)| *bytes > 0) {
+            foreign.read(*at, &mut [0])?;
+            foreign.read(at.saturating_add(bytes - 1), &mut [0])?;
         }
-        Ok(Foreign { memory, parts })
+        foreign.still_there()?;
+        Ok(foreign)
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let (base, len) = (usize::try_from(at).unwrap_or(usize::MAX), into.len());
+        let from = [RemoteIoVec { base, len }];
+        Ok(process_vm_readv(self.process, &mut [IoSliceMut::new(into)], &from)?)
+    }
+
+    /// Whether what was read so far was this process's, and no other's with its number.
+    fn still_there(&self) -> io::Result<()> {
+        match self.parts.iter().find(|(_, bytes)| *bytes > 0) {
+            Some((at, _)) => self.memory.read_exact_at(&mut [0], *at),
+            None => Ok(()),
+        }
     }
 }
 
@@ -222,13 +243,14 @@ impl Read for ForeignStream {
                 continue;
             }
             let count = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = self.of.memory.read_at(&mut buf[..count], start + self.at)?;
+            let read = self.of.read(start + self.at, &mut buf[..count])?;
             if read == 0 && count > 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             self.at += read as u64;
             return Ok(read);
         }
+        self.of.still_there()?;
         Ok(0)
     }
 }

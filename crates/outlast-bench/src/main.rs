@@ -42,6 +42,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn bench(json: Option<&str>, only: &str) -> anyhow::Result<()> {
+    let names: Vec<&str> = cases::ALL.iter().map(|(name, _)| *name).collect();
+    anyhow::ensure!(
+        only.is_empty() || names.contains(&only),
+        "no case {only:?}; there are: {}",
+        names.join(", ")
+    );
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let figures = runtime.block_on(async {
