@@ -96,6 +96,8 @@ async fn a_killed_worker_takes_its_tasks_back_and_runs_nothing_twice() {
     assert_eq!(rig.lines("runs").len(), 2);
     // The very process that was started went on to its end.
     assert!(rig.lines("runs").contains(&long.stdout.trim().to_owned()));
+    let story = rig.base.client.explain("long").await.unwrap().sentences.join("\n");
+    assert!(story.contains("its process had ended, and was started again"), "{story}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,7 @@ impl Rig {
 
 const JOB: &str = r#"
     set -e
+    echo "try $OUTLAST_ATTEMPT of $OUTLAST_WORKER_ID"
     outlast task restore ckpt || { [ $? = 3 ]; mkdir ckpt; echo 0 > ckpt/n; }
     n=$(cat ckpt/n)
     while [ ! -e "$STOP" ]; do
@@ -140,6 +141,11 @@ fn a_task_is_steered_and_survives_a_restore() {
     let story = rig.said(&["task", "explain", "t"]);
     assert!(story.contains("until a person moved it (moved); it had a checkpoint 1-"), "{story}");
     assert!(story.contains("now: attempt 2 runs on w2, going on from checkpoint 1-"), "{story}");
+    // Each attempt's log is where it ran.
+    let [first, second] = ["1", "2"].map(|n| rig.said(&["task", "logs", "t", "--attempt", n]));
+    assert!(first.starts_with("try 1 of w1\n"), "{first}");
+    assert!(second.starts_with("try 2 of w2\n"), "{second}");
+    assert_eq!(rig.run(&["task", "logs", "t", "--attempt", "9"]).status.code(), Some(3));
     // The coordinator is lost with its disk, and comes back from a backup.
     rig.said(&["backup", "copy", "--data-dir", "data"]);
     drop(coordinator);

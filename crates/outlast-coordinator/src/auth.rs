@@ -1,11 +1,13 @@
 //! Who may do what: API keys, checked against the store and remembered for a second.
 
-use crate::api::Refusal;
+use crate::api::{App, Refusal, Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use outlast_store::{Keys, Role, StoreError};
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long an answer of the store is trusted.
 const FRESH: Duration = Duration::from_secs(1);
@@ -14,6 +16,8 @@ const REMEMBERED: usize = 1024;
 
 pub(crate) struct Auth {
     state: Mutex<State>,
+    /// Wakes when the keys have changed.
+    changed: watch::Sender<()>,
 }
 
 struct State {
@@ -34,19 +38,26 @@ impl Auth {
         let (version, checked, known) = (None, None, HashMap::new());
         let (refused, told) = (0, None);
         let state = State { keys, needed, version, checked, known, refused, told };
-        Ok(Auth { state: Mutex::new(state) })
+        Ok(Auth { state: Mutex::new(state), changed: watch::channel(()).0 })
     }
 
     /// Whether a key is needed.
     pub fn needed(&self) -> bool {
         let mut state = self.lock();
         // When the keys cannot be read nobody is let in.
-        state.refresh().is_err() || state.needed
+        self.refresh(&mut state).is_err() || state.needed
+    }
+
+    fn refresh(&self, state: &mut State) -> Result<(), StoreError> {
+        if state.refresh()? {
+            self.changed.send_replace(());
+        }
+        Ok(())
     }
 
     /// Lets a request pass or says why not.
     pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
-        let checked = self.judge(headers, role);
+        let checked = self.judge(Self::token(headers), role);
         if let Err(refusal) = &checked {
             self.tell(refusal);
         }
@@ -64,14 +75,14 @@ impl Auth {
         }
     }
 
-    fn judge(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
+    fn judge(&self, token: Option<&str>, role: Role) -> Result<(), Refusal> {
         let mut state = self.lock();
         let unreadable = |e: StoreError| Refusal::store(&e.to_string());
-        state.refresh().map_err(unreadable)?;
+        self.refresh(&mut state).map_err(unreadable)?;
         if !state.needed {
             return Ok(());
         }
-        let Some(token) = Self::token(headers) else {
+        let Some(token) = token else {
             return Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
                 "no-key",
@@ -101,7 +112,7 @@ impl Auth {
     /// What a key allows; none when it is not valid.
     pub fn role(&self, token: &str) -> Result<Option<Role>, Refusal> {
         let mut state = self.lock();
-        let role = state.refresh().and_then(|()| state.role(token));
+        let role = self.refresh(&mut state).and_then(|()| state.role(token));
         role.map_err(|e| Refusal::store(&e.to_string()))
     }
 
@@ -111,18 +122,20 @@ impl Auth {
 }
 
 impl State {
-    fn refresh(&mut self) -> Result<(), StoreError> {
+    /// Whether the keys are others than before.
+    fn refresh(&mut self) -> Result<bool, StoreError> {
         if self.checked.is_some_and(|at| at.elapsed() < FRESH) {
-            return Ok(());
+            return Ok(false);
         }
         let version = self.keys.keys_version()?;
-        if self.version != Some(version) {
+        let changed = self.version != Some(version);
+        if changed {
             self.known.clear();
             self.needed = !self.keys.list_keys()?.is_empty();
             self.version = Some(version);
         }
         self.checked = Some(Instant::now());
-        Ok(())
+        Ok(changed)
     }
 
     fn role(&mut self, token: &str) -> Result<Option<Role>, StoreError> {
@@ -135,5 +148,48 @@ impl State {
         }
         self.known.insert(token.to_owned(), role);
         Ok(role)
+    }
+}
+
+/// Looks for changed keys, for those who wait for them.
+pub(crate) async fn watch_keys(app: Weak<Shared>) {
+    while let Some(app) = app.upgrade() {
+        app.auth.needed();
+        drop(app);
+        tokio::time::sleep(FRESH).await;
+    }
+}
+
+/// What let a link in: it ends when that would not let it in any more.
+pub(crate) struct Pass {
+    app: App,
+    token: Option<String>,
+    role: Role,
+    changed: watch::Receiver<()>,
+}
+
+impl Pass {
+    /// Lets a request pass, or says why not.
+    pub fn check(app: &App, headers: &HeaderMap, role: Role) -> Result<Pass, Refusal> {
+        // First: a change after the check must be seen.
+        let changed = app.auth.changed.subscribe();
+        app.auth.check(headers, role)?;
+        let token = Auth::token(headers).map(str::to_owned);
+        Ok(Pass { app: app.clone(), token, role, changed })
+    }
+
+    /// Waits until it does not hold any more, and says why.
+    pub async fn ended(&self) -> String {
+        let mut changed = self.changed.clone();
+        while changed.changed().await.is_ok() {
+            let judged = self.app.auth.judge(self.token.as_deref(), self.role);
+            // That the keys cannot be read is no reason.
+            if let Err(refusal) = judged
+                && matches!(refusal.problem.status, 401 | 403)
+            {
+                return refusal.problem.title;
+            }
+        }
+        std::future::pending().await
     }
 }

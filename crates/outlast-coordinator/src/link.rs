@@ -1,6 +1,7 @@
 //! One worker's WebSocket: frames in and out, in one task. Knows nothing of what they mean,
 //! except that log data goes to whoever asked for it.
 
+use crate::auth::Pass;
 use crate::driver::{Driver, Input};
 use crate::listen::Arrived;
 use crate::logs::Logs;
@@ -67,8 +68,9 @@ pub(crate) async fn serve(
     let _ = driver.put(Input::Close(conn, cause, reason)).await;
 }
 
-/// WebSocket pings of one link, and what arrives on it.
+/// WebSocket pings of one link, and what arrives on it; and whether it may stay.
 pub(crate) struct Pulse {
+    pass: Pass,
     config: PingConfig,
     progress: Progress,
     pings: Notify,
@@ -77,20 +79,24 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    pub fn new(config: PingConfig, arrived: Arrived) -> Pulse {
+    pub fn new(pass: Pass, config: PingConfig, arrived: Arrived) -> Pulse {
         let patience = AtomicU64::new(0);
-        Pulse { config, progress: arrived.0, pings: Notify::new(), patience }
+        Pulse { pass, config, progress: arrived.0, pings: Notify::new(), patience }
     }
     /// Waits until a ping is to be sent.
     pub async fn due(&self) {
         self.pings.notified().await;
     }
-    /// Waits until nothing arrives any more.
+    /// Waits until nothing arrives any more, or its key is not valid any more.
     pub async fn dead(&self) -> Why {
         let ping = || self.pings.notify_one();
         let patience = || Duration::from_millis(self.patience.load(Ordering::Relaxed));
-        let why = pulse::watch(self.config, self.progress.clone(), patience, ping).await;
-        (LinkCause::LinkSilent, why)
+        tokio::select! {
+            why = pulse::watch(self.config, self.progress.clone(), patience, ping) => {
+                (LinkCause::LinkSilent, why)
+            }
+            why = self.pass.ended() => (LinkCause::LinkRefused, why),
+        }
     }
     /// The next message. One that is long in coming is a sign of life before it is there.
     pub async fn next(

@@ -1,7 +1,7 @@
 //! Puts the parts together: store, core, threads, listener.
 
 use crate::api::{self, Shared};
-use crate::auth::Auth;
+use crate::auth::{self, Auth};
 use crate::blobs::{self, BlobShelf};
 use crate::clock;
 use crate::dash;
@@ -310,6 +310,7 @@ impl Coordinator {
             pulse,
             otel,
         });
+        tokio::spawn(auth::watch_keys(Arc::downgrade(&shared)));
         let otel = shared.otel.as_ref().map(|otel| otel.start(&shared, &Config::otlp_file(dir)));
         let otel = otel.transpose().map_err(StartError::Otel)?;
         let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();

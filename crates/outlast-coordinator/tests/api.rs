@@ -120,6 +120,7 @@ async fn keys_decide_who_may_do_what() {
     let everywhere = Config { listen: ([0, 0, 0, 0], 0).into(), ..config(dir.path()) };
     let c = Coordinator::start(everywhere).await.unwrap();
     assert!(c.loopback_only() && c.local_addr().ip().is_loopback());
+    let (_early, mut early_in) = link(&c, "early").await;
     let keys = Keys::open(&Config::store_file(dir.path())).unwrap();
     let worker = keys.add_key("w", Role::Worker).unwrap();
     let submit = keys.add_key("s", Role::Submit).unwrap().token;
@@ -135,14 +136,23 @@ async fn keys_decide_who_may_do_what() {
     let url = format!("http://{}", c.local_addr());
     let dial = async |key: Option<&str>| {
         let dialled = Dialler::new(&url, "w", key, None).unwrap().dial().await;
-        dialled.map(drop).map_err(|e| e.to_string())
+        dialled.map_err(|e| e.to_string())
     };
-    assert!(dial(None).await.unwrap_err().contains("401"));
-    assert!(dial(Some(&submit)).await.unwrap_err().contains("403"));
-    assert_eq!(dial(Some(&worker.token)).await, Ok(()));
+    let refused = async |key: Option<&str>| dial(key).await.map(drop).unwrap_err();
+    assert!(refused(None).await.contains("401"));
+    assert!(refused(Some(&submit)).await.contains("403"));
+    let (_sender, mut receiver) = dial(Some(&worker.token)).await.unwrap();
+    // A link ends with what let it in: that there was no key at all, or one that is revoked.
+    let ended = async |receiver: &mut Receiver| {
+        let next = tokio::time::timeout(Duration::from_secs(4), receiver.next()).await;
+        next.expect("the link goes on").unwrap_err();
+    };
+    ended(&mut early_in).await;
+    let quiet = tokio::time::timeout(Duration::from_millis(1500), receiver.next()).await;
+    assert!(quiet.is_err(), "a good key is enough");
     keys.revoke_key(&worker.id).unwrap();
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-    assert!(dial(Some(&worker.token)).await.unwrap_err().contains("401"));
+    ended(&mut receiver).await;
+    assert!(refused(Some(&worker.token)).await.contains("401"));
     c.shutdown().await;
 }
 

@@ -213,7 +213,7 @@ impl Scheduler {
             return Some("it is next in line".into());
         }
         if self.workers.is_empty() {
-            return Some("no worker is connected".into());
+            return Some("no worker that takes tasks is connected".into());
         }
         let unmet = |w: &Member| demand.requires.unmet(&w.capabilities, &w.labels);
         let fits = self.workers.values().filter(|w| w.satisfies(demand)).count();

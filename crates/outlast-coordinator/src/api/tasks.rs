@@ -234,13 +234,32 @@ pub(crate) async fn logs(
         Some(_) => return Err(Refusal::bad("stream: must be stdout or stderr")),
     };
     let wanted = id.clone();
-    let read = app.readers.read(move |r| Ok((r.task(&wanted)?, r.outcome(&wanted)?))).await;
-    let (task, outcome) = read.map_err(|e| Refusal::store(&e))?;
-    let task = task.ok_or_else(|| Refusal::no_task(&id))?;
-    let shown = if task.ended_epoch > 0 { task.ended_epoch } else { task.epoch };
-    let epoch = query.attempt.unwrap_or(shown);
+    let attempt = query.attempt;
+    let read = app.readers.read(move |r| {
+        let Some(task) = r.task(&wanted)? else { return Ok(None) };
+        let shown = if task.ended_epoch > 0 { task.ended_epoch } else { task.epoch };
+        let epoch = attempt.unwrap_or(shown);
+        // Each attempt's log lies where it ran.
+        let events = r.history(&wanted)?;
+        let of_it = events.iter().filter(|e| e.epoch == epoch && epoch > 0);
+        let worker = of_it.filter_map(|e| e.worker.clone()).next_back();
+        let outcome = match epoch == task.ended_epoch {
+            true => r.outcome(&wanted)?,
+            false => {
+                let past = r.past_outcomes(&wanted)?.into_iter();
+                past.filter(|past| past.event.epoch == epoch).map(|past| past.outcome).next_back()
+            }
+        };
+        Ok(Some((epoch, worker, outcome)))
+    });
+    let read = read.await.map_err(|e| Refusal::store(&e))?;
+    let (epoch, worker, outcome) = read.ok_or_else(|| Refusal::no_task(&id))?;
+    if worker.is_none() && attempt.is_some() {
+        let detail = format!("task {id:?} has no attempt {epoch}; `outlast task history` has all");
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "not-found", "no such attempt", &detail));
+    }
     let mut why = "it has not been given to a worker yet".to_owned();
-    if let Some(worker) = task.worker.clone().filter(|_| epoch > 0) {
+    if let Some(worker) = worker {
         let request =
             LogRequest { request: 0, task_id: id.clone(), epoch, stderr, offset: query.offset };
         match ask_worker(&app, &worker, request).await? {
@@ -248,7 +267,7 @@ pub(crate) async fn logs(
             Err(error) => why = error,
         }
     }
-    match outcome.filter(|_| epoch == task.ended_epoch) {
+    match outcome {
         Some(o) => {
             let (tail, total) = match stderr {
                 false => (&o.stdout_tail, o.stdout_bytes),

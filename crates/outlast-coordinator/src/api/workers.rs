@@ -1,6 +1,7 @@
 //! Workers: list, show, drain, forget, and the link that they dial.
 
 use super::{App, Refusal, views};
+use crate::auth::Pass;
 use crate::driver::Ask;
 use crate::link::Pulse;
 use crate::listen::Arrived;
@@ -180,11 +181,11 @@ pub(crate) async fn link_v1(
     ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let pass = Pass::check(&app, &headers, Role::Worker)?;
     check_worker_id(&name).map_err(|e| Refusal::bad(&e))?;
     let upgrade = upgraded(upgrade, MAX_TEXT)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
-    let pulse = Pulse::new(app.ping, arrived);
+    let pulse = Pulse::new(pass, app.ping, arrived);
     Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app, pulse)))
 }
 
@@ -196,11 +197,11 @@ pub(crate) async fn link(
     ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let pass = Pass::check(&app, &headers, Role::Worker)?;
     let upgrade = upgraded(upgrade, MAX_MESSAGE)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
-    let watched = (Pulse::new(app.ping, arrived), quality);
+    let watched = (Pulse::new(pass, app.ping, arrived), quality);
     let tracer = app.otel.as_ref().and_then(|otel| otel.tracer.clone());
     let serve = move |socket| link::serve(socket, conn, name, driver, logs, watched, tracer);
     Ok(upgrade.on_upgrade(serve))

@@ -84,7 +84,10 @@ impl<'a> Teller<'a> {
                 let (time, long) = (self.clock.time(start), duration(end - start));
                 format!("attempt {n} ran on {worker}{from} from {time} for {long}{how}")
             }
-            (None, Some(at)) if event.kind == EventKind::Succeeded => {
+            // That it began was not told before it had ended.
+            (None, Some(at))
+                if event.kind == EventKind::Succeeded || tells_of_a_run(event.cause) =>
+            {
                 let time = self.clock.time(at);
                 format!("attempt {n}, given to {worker} at {time}, ran there{from}{how}")
             }
@@ -125,6 +128,12 @@ impl<'a> Teller<'a> {
             None => String::new(),
         }
     }
+}
+
+/// Whether only an attempt that had begun can end so.
+fn tells_of_a_run(cause: Cause) -> bool {
+    use Cause::{Disk, Done, Exit, OutOfMemory, Signal, TimedOut};
+    matches!(cause, Done | Exit | Signal | OutOfMemory | TimedOut | Disk)
 }
 
 /// The checkpoint that an attempt went on from, if there was one.

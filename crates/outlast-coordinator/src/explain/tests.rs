@@ -184,6 +184,22 @@ fn failures_say_why_and_what_helps() {
 }
 
 #[test]
+fn who_ended_by_itself_had_begun() {
+    let mut f = facts(TaskState::Pending);
+    for (epoch, cause, reason) in [(1, Cause::Exit, "exit code 4"), (2, Cause::Drained, "drained")]
+    {
+        let at = epoch as i64 * 10_000;
+        f.events.push(event(at, EventKind::Assigned, epoch, Some("s1")));
+        let requeued = event(at + 2000, EventKind::Requeued, epoch, Some("s1"));
+        f.events.push(because(requeued, cause, reason));
+    }
+    let story = explain(&f);
+    let begins = "attempt 1, given to w1 at 10:00:10, ran there until it failed: exit code 4";
+    assert!(story.sentences[1].starts_with(begins), "{}", story.sentences[1]);
+    assert!(story.sentences[2].contains("is not known to have started"), "{}", story.sentences[2]);
+}
+
+#[test]
 fn attempts_whose_end_is_not_recorded_are_told_of() {
     let mut f = facts(TaskState::Succeeded);
     f.events.extend([

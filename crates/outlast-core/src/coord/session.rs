@@ -193,8 +193,10 @@ impl Coordinator {
             version: hello.version.chars().take(64).collect(),
             drained: false,
         };
+        let mut anew = false;
         let key = match self.fleet.by_store(&store_id) {
             Some(key) => {
+                anew = self.fleet.get(key).row.incarnation < row.incarnation;
                 if let Some(old) = self.fleet.get(key).conn {
                     let reason = "a newer connection of this worker took over";
                     self.drop_conn(now, old, LinkCause::LinkTakenOver, reason);
@@ -206,8 +208,9 @@ impl Coordinator {
             }
             None => self.fleet.load(row, &[], now.mono),
         };
-        self.explain_loss(now, key, lost, why);
+        self.explain_return(now, key, anew, lost, &why);
         let member = self.fleet.get_mut(key);
+        member.met = true;
         (member.conn, member.ready, member.draining) = (Some(conn), false, hello.draining);
         member.beat = v2::Heartbeat { draining: hello.draining, ..Default::default() };
         let (worker, cursors) = (member.row.clone(), member.cursors());
@@ -310,19 +313,32 @@ impl Coordinator {
         self.hang_up(now, conn, LinkCause::LinkRefused, &reason);
     }
 
-    /// What the worker says of its former link goes to the history of what it runs.
-    fn explain_loss(&mut self, now: Now, key: WorkerKey, cause: LinkCause, why: String) {
+    /// That the worker was away, and why, goes to the history of what it runs. `anew`: it is another
+    /// process than before.
+    fn explain_return(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        anew: bool,
+        cause: LinkCause,
+        why: &str,
+    ) {
         let member = self.fleet.get(key);
-        if cause == LinkCause::LinkUnspecified || member.conn.is_some() {
+        if member.conn.is_some() || (cause == LinkCause::LinkUnspecified && !anew) {
             return;
         }
         let away = now.mono.saturating_sub(member.gone);
-        let note = format!(
-            "worker {} is back after {}.{} s; its link had ended: {why}",
-            member.row.name,
-            away / 1000,
-            away % 1000 / 100
-        );
+        let why = match anew {
+            true => "its process had ended, and was started again".to_owned(),
+            false => format!("its link had ended: {why}"),
+        };
+        let (name, s, tenth) = (&member.row.name, away / 1000, away % 1000 / 100);
+        let note = match member.met {
+            true => format!("worker {name} is back after {s}.{tenth} s; {why}"),
+            false => format!(
+                "worker {name} is back, {s}.{tenth} s after the coordinator was started again; {why}"
+            ),
+        };
         let held: Vec<_> = member.attempts.keys().cloned().collect();
         for id in held {
             if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {

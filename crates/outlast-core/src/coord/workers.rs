@@ -77,8 +77,10 @@ pub(super) struct Member {
     /// It said what it holds, and was told the difference.
     pub ready: bool,
     pub draining: bool,
-    /// When its link ended.
+    /// When its link ended, or the coordinator started.
     pub gone: Millis,
+    /// It had a link since the coordinator started.
+    pub met: bool,
     pub beat: v2::Heartbeat,
     /// Attempts that take its slots, whether they are current or not.
     pub attempts: BTreeMap<AttemptId, u32>,
@@ -218,6 +220,7 @@ impl Fleet {
             ready: false,
             draining: false,
             gone,
+            met: false,
             beat: v2::Heartbeat::default(),
             attempts: BTreeMap::new(),
             used: 0,
