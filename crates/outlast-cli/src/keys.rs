@@ -25,7 +25,7 @@ enum What {
     Add {
         /// For people
         name: String,
-        /// worker: connect workers; submit: hand in and watch tasks; operate: everything
+        /// worker: connect workers; submit: hand in, watch and steer tasks; operate: everything
         #[arg(long, value_parser = ["worker", "submit", "operate"], default_value = "submit")]
         role: String,
     },

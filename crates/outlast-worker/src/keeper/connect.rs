@@ -102,7 +102,8 @@ impl Wish<'_> {
         let KeeperLaunch { program, args } = self.launch;
         let log = open_log(self.root).map_err(failed)?;
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null());
+        // Tasks can read the environment of their parent; it needs no key.
+        command.args(args).stdin(Stdio::null()).env_remove("OUTLAST_API_KEY");
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
         command.spawn().map_err(|e| KeeperError::Launch(program.clone(), e))
     }
