@@ -13,6 +13,8 @@ use tokio::sync::watch;
 const FRESH: Duration = Duration::from_secs(1);
 /// Tokens remembered.
 const REMEMBERED: usize = 1024;
+/// The longest token that can be one, in bytes; ours have about 60.
+const LONGEST: usize = 256;
 
 pub(crate) struct Auth {
     state: Mutex<State>,
@@ -65,7 +67,7 @@ impl Auth {
     }
 
     /// Refusals go to the log, a line a second at most.
-    fn tell(&self, refusal: &Refusal) {
+    pub fn tell(&self, refusal: &Refusal) {
         let mut state = self.lock();
         state.refused += 1;
         if state.told.is_none_or(|at| at.elapsed() >= FRESH) {
@@ -139,6 +141,9 @@ impl State {
     }
 
     fn role(&mut self, token: &str) -> Result<Option<Role>, StoreError> {
+        if token.len() > LONGEST {
+            return Ok(None);
+        }
         if let Some(role) = self.known.get(token) {
             return Ok(*role);
         }
@@ -160,7 +165,7 @@ pub(crate) async fn watch_keys(app: Weak<Shared>) {
     }
 }
 
-/// What let a link in: it ends when that would not let it in any more.
+/// What let a link or a stream in: it ends when that would not let it in any more.
 pub(crate) struct Pass {
     app: App,
     token: Option<String>,

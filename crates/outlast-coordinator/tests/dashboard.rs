@@ -75,6 +75,8 @@ async fn a_key_gives_a_session_that_ends_with_it() {
     let role = log_in(&c, &worker.token).await;
     assert_eq!(role.status, 403);
     assert!(role.json()["detail"].as_str().unwrap().contains("submit or operate"));
+    assert_eq!(log_in(&c, &"x".repeat(1000)).await.status, 401);
+    assert_eq!(log_in(&c, &"x".repeat(10_000)).await.status, 400);
     let bad = send_with(&c, "POST", "/api/v1/session", OURS, b"{}").await;
     assert!((400..500).contains(&bad.status));
 
@@ -95,12 +97,26 @@ async fn a_key_gives_a_session_that_ends_with_it() {
     let ours = format!("{operate_cookie}{OURS}");
     assert_eq!(status("POST", "/api/v1/workers/w/drain", &ours).await, 404, "allowed, not there");
 
-    // Logged out, the cookie is worth nothing; others are not touched.
-    assert_eq!(status("DELETE", "/api/v1/session", &ours).await, 204);
+    // Logged out, the cookie is worth nothing; others are not touched. What it let in ends.
+    let read = async |lines: &str| {
+        let events = send_with(&c, "GET", "/api/v1/events", lines, b"");
+        let answer = tokio::time::timeout(Duration::from_secs(8), events).await;
+        answer.expect("the stream goes on").status
+    };
+    let log_out = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        status("DELETE", "/api/v1/session", &ours).await
+    };
+    assert_eq!(tokio::join!(read(&operate_cookie), log_out), (200, 204));
     assert_eq!(status("GET", "/api/v1/tasks", &operate_cookie).await, 401);
     assert_eq!(status("GET", "/api/v1/tasks", &submit_cookie).await, 200);
-    keys.revoke_key(&submit.id).unwrap();
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let bearer = format!("authorization: Bearer {}\r\n", submit.token);
+    let revoke = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        keys.revoke_key(&submit.id).unwrap();
+    };
+    let ended = tokio::join!(read(&submit_cookie), read(&bearer), revoke);
+    assert_eq!(ended, (200, 200, ()));
     assert_eq!(status("GET", "/api/v1/tasks", &submit_cookie).await, 401);
     c.shutdown().await;
 }

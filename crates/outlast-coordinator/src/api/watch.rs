@@ -2,7 +2,9 @@
 
 use super::blobs::blocking;
 use super::{App, Refusal};
+use crate::auth::Pass;
 use crate::clock::{self, text};
+use crate::dash;
 use crate::events::Happened;
 use crate::families::{self, Family};
 use crate::metrics::{self, Sample};
@@ -84,7 +86,7 @@ pub(crate) async fn events(
     headers: HeaderMap,
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
+    let pass = Pass::check(&app, &headers, Role::Submit)?;
     let Query(which) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     which.check()?;
     let fleet = which.includes("fleet").then(|| fleet(&app, &which));
@@ -98,7 +100,13 @@ pub(crate) async fn events(
         };
         std::future::ready(event)
     });
-    let stream = futures_util::stream::select(stream, fleet);
+    let over = async move {
+        tokio::select! {
+            _ = pass.ended() => {}
+            () = dash::session_over(&app, &headers) => {}
+        }
+    };
+    let stream = futures_util::stream::select(stream, fleet).take_until(over);
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
 }
 

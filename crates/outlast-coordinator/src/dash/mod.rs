@@ -11,10 +11,10 @@ use crate::auth::Auth;
 use crate::clock::{self, text};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 pub(crate) use guard::guard;
 use outlast_store::Role;
@@ -22,14 +22,21 @@ use outlast_wire::api::{Login, Session, Throughput};
 pub(crate) use pulse::{Pulse, beat};
 use serde::Deserialize;
 pub(crate) use session::Sessions;
+use std::time::Duration;
+
+/// The longest body of a login, in bytes: anybody may send one.
+const LOGIN: usize = 4 << 10;
+/// How often whoever reads on looks whether its session is over.
+const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> Router<App> {
+    let login = post(login).layer(DefaultBodyLimit::max(LOGIN));
     Router::new()
         .route("/", get(async || Redirect::to("dashboard")))
         .route("/dashboard", get(assets::page))
         .route("/dashboard/", get(async || Redirect::permanent("../dashboard")))
         .route("/dashboard/{file}", get(assets::file))
-        .route("/api/v1/session", get(session).post(login).delete(logout))
+        .route("/api/v1/session", login.merge(get(session).delete(logout)))
         .route("/api/v1/throughput", get(throughput))
 }
 
@@ -66,6 +73,16 @@ pub(crate) async fn login(
 ) -> Result<Response, Refusal> {
     let Json(Login { key }) = body.map_err(|e| Refusal::bad(&e.body_text()))?;
     let key = key.trim();
+    let role = admitted(&app, key).inspect_err(|refusal| app.auth.tell(refusal))?;
+    let (cookie, ends) = app.sessions.open(key, clock::wall());
+    let role = Some(role.as_str().into());
+    let needed = app.auth.needed();
+    let view = Session { role, needed, expires_at: Some(text(ends)) };
+    Ok(([(header::SET_COOKIE, cookie)], Json(view)).into_response())
+}
+
+/// What a key allows on the page, if it lets anybody in there.
+fn admitted(app: &App, key: &str) -> Result<Role, Refusal> {
     let role = match app.auth.needed() {
         false => Role::Operate,
         true => app.auth.role(key)?.ok_or_else(Refusal::wrong_key)?,
@@ -79,11 +96,18 @@ pub(crate) async fn login(
         let title = "this API key is for workers";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "wrong-role", title, &detail));
     }
-    let (cookie, ends) = app.sessions.open(key, clock::wall());
-    let role = Some(role.as_str().into());
-    let needed = app.auth.needed();
-    let view = Session { role, needed, expires_at: Some(text(ends)) };
-    Ok(([(header::SET_COOKIE, cookie)], Json(view)).into_response())
+    Ok(role)
+}
+
+/// Waits until the session that a request belongs to is over, if it belongs to one. Whoever waits
+/// uses it.
+pub(crate) async fn session_over(app: &App, headers: &HeaderMap) {
+    let token = session::cookie(headers, &app.sessions.cookie).map(str::to_owned);
+    let open = |token: &str| app.sessions.key(token, clock::wall()).is_some();
+    let Some(token) = token.filter(|t| open(t)) else { return std::future::pending().await };
+    while open(&token) {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Logs out.
