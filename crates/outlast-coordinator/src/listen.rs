@@ -3,9 +3,18 @@
 //! Connections are accepted in a thread of their own. Where ten thousand workers return at once a
 //! busy runtime leaves the kernel's queue full, and whoever finds it so hears nothing and asks
 //! again seconds later, long after its turn.
+//!
+//! Anybody may connect: who says nothing, or half a request, is let go, and there are fewer
+//! connections than descriptors, so that the stores never lack one.
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::extract::ConnectInfo;
+use axum::{Router, http::Request};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use outlast_net::pulse::{Counted, Progress};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,13 +24,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// Connections that wait in the kernel; it takes its own `net.core.somaxconn` where that is less.
 const BACKLOG: u32 = 16_384;
@@ -29,6 +40,15 @@ const BACKLOG: u32 = 16_384;
 const AHEAD: usize = 16_384;
 /// How long an address that is in use is tried again: a crashed predecessor may be going away.
 const BIND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may be there without a word.
+const FIRST: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
+/// How long the head of a request may take, also the wait for it on a connection that was used
+/// before. More than clients keep such ones (90 s, mostly), so that none is closed under a request.
+const HEADER: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 120 });
+/// Descriptors that are not for connections: stores, packs, what is being sent.
+const RESERVED: usize = 256;
+/// Between two complaints.
+const CROWDED: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes at a time.
@@ -58,13 +78,11 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 /// Connections as they were accepted; its thread ends, and the socket is closed, when this is dropped.
 pub(crate) struct Accepted {
     ready: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
-    addr: SocketAddr,
 }
 
 impl Accepted {
     /// Accepts from now on, in a thread.
     pub fn start(listener: TcpListener) -> io::Result<(Accepted, JoinHandle<()>)> {
-        let addr = listener.local_addr()?;
         let listener = listener.into_std()?;
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let (tx, ready) = mpsc::channel(AHEAD);
@@ -87,7 +105,7 @@ impl Accepted {
             }
         };
         let thread = std::thread::Builder::new().name("accept".into()).spawn(run)?;
-        Ok((Accepted { ready, addr }, thread))
+        Ok((Accepted { ready }, thread))
     }
 
     async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
@@ -125,35 +143,6 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> 
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived(pub Progress);
 
-impl Connected<IncomingStream<'_, Plain>> for Arrived {
-    fn connect_info(stream: IncomingStream<'_, Plain>) -> Self {
-        Arrived(stream.io().progress())
-    }
-}
-
-impl Connected<IncomingStream<'_, Tls>> for Arrived {
-    fn connect_info(stream: IncomingStream<'_, Tls>) -> Self {
-        Arrived(stream.io().progress())
-    }
-}
-
-/// Plain connections, without the delay of small packets.
-pub(crate) struct Plain(pub Accepted);
-
-impl Listener for Plain {
-    type Io = Counted<TcpStream>;
-    type Addr = SocketAddr;
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.0.next().await {
-            Some((stream, peer)) => (Counted::new(stream), peer),
-            None => std::future::pending().await,
-        }
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.0.addr)
-    }
-}
-
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
@@ -170,77 +159,157 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Connections after their handshake; a slow one keeps nobody waiting.
-pub(crate) struct Tls {
-    ready: mpsc::Receiver<(Counted<TlsStream<TcpStream>>, SocketAddr)>,
-    addr: SocketAddr,
-}
-
-impl Tls {
-    pub fn new(mut accepted: Accepted, config: Arc<ServerConfig>) -> Tls {
-        let addr = accepted.addr;
-        let acceptor = TlsAcceptor::from(config);
-        let (tx, ready) = mpsc::channel(16);
-        let permits = Arc::new(Semaphore::new(HANDSHAKES));
-        tokio::spawn(async move {
-            while let Ok(permit) = permits.clone().acquire_owned().await {
-                let next = tokio::select! {
-                    next = accepted.next() => next,
-                    () = tx.closed() => None,
-                };
-                let Some((stream, peer)) = next else { return };
-                let (acceptor, tx) = (acceptor.clone(), tx.clone());
-                tokio::spawn(async move {
-                    match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => drop(tx.send((Counted::new(stream), peer)).await),
-                        Ok(Err(error)) => tracing::debug!(%peer, "TLS handshake failed: {error}"),
-                        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                    }
-                    drop(permit);
-                });
+/// Serves every connection until `stopped`; then answers what was asked.
+pub(crate) async fn serve(
+    mut accepted: Accepted,
+    tls: Option<Arc<ServerConfig>>,
+    app: Router,
+    stopped: impl Future<Output = ()>,
+) {
+    let tls = tls.map(TlsAcceptor::from);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let (stop, stopping) = watch::channel(false);
+    let (most, mut crowded) = (most_connections(), None::<Instant>);
+    // Each connection holds one, whatever it becomes.
+    let open = Arc::new(());
+    let mut connections = JoinSet::new();
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = &mut stopped => break,
+            Some(_) = connections.join_next() => continue,
+            next = accepted.next() => match next {
+                Some(next) => next,
+                None => break,
+            },
+        };
+        if Arc::strong_count(&open) > most {
+            if crowded.is_none_or(|at| at.elapsed() > CROWDED) {
+                crowded = Some(Instant::now());
+                tracing::warn!("{most} connections are the limit of open files: more are refused");
+            }
+            continue;
+        }
+        let (app, tls, handshakes) = (app.clone(), tls.clone(), handshakes.clone());
+        let (stopping, held) = (stopping.clone(), open.clone());
+        connections.spawn(async move {
+            // Not to be served yet: neither a permit nor memory is spent on who says nothing.
+            if !matches!(timeout(FIRST, stream.peek(&mut [0])).await, Ok(Ok(1))) {
+                return;
+            }
+            let Some(tls) = tls else {
+                return connection(Counted::holding(stream, held), app, stopping).await;
+            };
+            let Ok(permit) = handshakes.acquire_owned().await else { return };
+            let done = timeout(HANDSHAKE, tls.accept(stream)).await;
+            drop(permit);
+            match done {
+                Ok(Ok(stream)) => {
+                    connection(Counted::holding(stream, held), app, stopping).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%peer, "TLS handshake failed: {error}"),
+                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
             }
         });
-        Tls { ready, addr }
+    }
+    drop(accepted);
+    let _ = stop.send(true);
+    while connections.join_next().await.is_some() {}
+}
+
+/// One connection, until it ends or is asked to.
+async fn connection(
+    stream: Counted<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    app: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let arrived = ConnectInfo(Arrived(stream.progress()));
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(arrived.clone());
+        app.call(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER);
+    let serve = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut serve = std::pin::pin!(serve);
+    let stop = async { drop(stopping.wait_for(|stop| *stop).await) };
+    let done = tokio::select! {
+        done = &mut serve => done,
+        () = stop => {
+            serve.as_mut().graceful_shutdown();
+            serve.await
+        }
+    };
+    if let Err(error) = done {
+        tracing::trace!("a connection broke off: {error}");
     }
 }
 
-impl Listener for Tls {
-    type Io = Counted<TlsStream<TcpStream>>;
-    type Addr = SocketAddr;
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.ready.recv().await {
-            Some(ready) => ready,
-            None => std::future::pending().await,
-        }
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.addr)
-    }
+/// Connections at a time: what is left of the descriptors, with some for everything else. As many
+/// are asked for as the system allows: where it is not asked, 1,024 are all there are, mostly.
+fn most_connections() -> usize {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let soft = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    let soft = usize::try_from(soft).unwrap_or(usize::MAX);
+    soft.saturating_sub(RESERVED).max(soft / 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// What a storm of workers meets: more connections than the kernel keeps, and no runtime free.
     #[tokio::test]
     async fn a_busy_runtime_lets_nobody_wait_for_a_connection() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let (mut accepted, thread) = Accepted::start(socket.listen(32).unwrap()).unwrap();
+        let listener = socket.listen(32).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (mut accepted, thread) = Accepted::start(listener).unwrap();
         let mut held = Vec::new();
         for _ in 0..100 {
             // This blocks the only thread of the runtime; a SYN that was lost is sent again.
             let wait = Duration::from_secs(20);
-            held.push(std::net::TcpStream::connect_timeout(&accepted.addr, wait).unwrap());
+            held.push(std::net::TcpStream::connect_timeout(&addr, wait).unwrap());
         }
         for stream in &held {
             let (_, peer) = accepted.next().await.unwrap();
             assert_eq!(peer, stream.local_addr().unwrap());
         }
-        let addr = accepted.addr;
         drop(accepted);
         thread.join().unwrap();
         assert!(std::net::TcpStream::connect(addr).is_err(), "it still listens");
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_or_half_of_it_is_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (accepted, thread) = Accepted::start(listener).unwrap();
+        let app = Router::new().route("/", axum::routing::get(async || "here"));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(accepted, None, app, async { drop(stopped.await) }));
+        // What comes back until the connection is closed.
+        let said = async |text: &str| {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut all = String::new();
+            let read = timeout(Duration::from_secs(10), stream.read_to_string(&mut all)).await;
+            drop(read.expect("it is still open"));
+            all
+        };
+        let whole = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let (silent, half, kept) = tokio::join!(said(""), said("GET / HT"), said(whole));
+        assert_eq!(silent, "");
+        assert!(!half.contains("200"), "{half}");
+        assert!(kept.ends_with("here"), "{kept}");
+        stop.send(()).unwrap();
+        timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+        thread.join().unwrap();
     }
 }

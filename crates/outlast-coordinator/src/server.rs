@@ -7,7 +7,7 @@ use crate::clock;
 use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
-use crate::listen::{self, Accepted, Arrived, Plain, Tls};
+use crate::listen::{self, Accepted};
 use crate::logs::Logs;
 use crate::otel::{Otel, OtelConfig, Running};
 use crate::quality::{self, AlertConfig, Former, History, Quality};
@@ -19,7 +19,6 @@ use outlast_core::coord::{self, CoordConfig};
 use outlast_net::pulse::PingConfig;
 use outlast_store::{CoordStore, Keys, StoreError, StoredWorker};
 use outlast_wire::v2::LinkCause;
-use std::future::IntoFuture;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -313,23 +312,12 @@ impl Coordinator {
         tokio::spawn(auth::watch_keys(Arc::downgrade(&shared)));
         let otel = shared.otel.as_ref().map(|otel| otel.start(&shared, &Config::otlp_file(dir)));
         let otel = otel.transpose().map_err(StartError::Otel)?;
-        let app = api::router(shared).into_make_service_with_connect_info::<Arrived>();
+        let app = api::router(shared);
         let (stop_http, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         let (accepted, accepting) =
             Accepted::start(listener).map_err(|e| StartError::Listen(addr, e))?;
-        let http = match tls {
-            Some(tls) => {
-                let tls = Tls::new(accepted, tls);
-                let serve = axum::serve(tls, app).with_graceful_shutdown(stopped).into_future();
-                tokio::spawn(async move { drop(serve.await) })
-            }
-            None => {
-                let serve = axum::serve(Plain(accepted), app).with_graceful_shutdown(stopped);
-                let serve = serve.into_future();
-                tokio::spawn(async move { drop(serve.await) })
-            }
-        };
+        let http = tokio::spawn(listen::serve(accepted, tls, app, stopped));
         let stop_http = Some(stop_http);
         let threads = [core, writer, accepting].into_iter().chain(keeper).collect();
         Ok(Coordinator {

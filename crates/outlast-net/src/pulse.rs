@@ -48,12 +48,17 @@ impl Progress {
 pub struct Counted<S> {
     inner: S,
     progress: Progress,
+    _held: Option<Arc<()>>,
 }
 
 impl<S> Counted<S> {
     /// Counts from now on.
     pub fn new(inner: S) -> Counted<S> {
-        Counted { inner, progress: Progress::default() }
+        Counted { inner, progress: Progress::default(), _held: None }
+    }
+    /// The same; `held` is dropped with the stream, for whoever counts streams.
+    pub fn holding(inner: S, held: Arc<()>) -> Counted<S> {
+        Counted { _held: Some(held), ..Counted::new(inner) }
     }
     /// The count.
     pub fn progress(&self) -> Progress {
