@@ -4,6 +4,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod links;
+mod values;
 
 use client::{Memory, dial, join};
 use common::*;
