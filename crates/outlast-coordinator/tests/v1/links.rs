@@ -158,5 +158,9 @@ async fn what_cannot_be_read_is_counted_and_a_checkpoint_too_long_is_not_asked_f
     let (_, metrics) = get(&c, "/api/v1/workers/w/metrics").await;
     let number = |of: &Value| of.as_u64().unwrap();
     let lost = number(&metrics["link"]["heartbeats_lost"]);
-    assert_eq!(number(&metrics["message_errors"]) - lost, 2, "the binary one, and the one too long");
+    assert_eq!(
+        number(&metrics["message_errors"]) - lost,
+        2,
+        "the binary one, and the one too long"
+    );
 }

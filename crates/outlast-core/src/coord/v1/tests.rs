@@ -133,8 +133,9 @@ impl Rig {
         self.records.iter().filter_map(kept).collect()
     }
     fn notes(&self) -> Vec<&str> {
-        let note =
-            |r| if let &CoordRecord::Noted { ref note, .. } = r { Some(&**note) } else { None };
+        fn note(r: &CoordRecord) -> Option<&str> {
+            if let CoordRecord::Noted { note, .. } = r { Some(note) } else { None }
+        }
         self.records.iter().filter_map(note).collect()
     }
     /// What was delayed after a failure is given out.
@@ -275,12 +276,14 @@ fn checkpoints_and_deeds_have_one_effect_however_often_they_are_said() {
 
 /// Checkpoints that were asked for.
 fn asked(said: &[ToWorker]) -> Vec<&str> {
-    let name = |m| match m {
-        &ToWorker::CheckpointRequest { ref checkpoint_id, .. } => {
-            Some(checkpoint_id.as_deref().unwrap_or("newest"))
+    fn name(m: &ToWorker) -> Option<&str> {
+        match m {
+            ToWorker::CheckpointRequest { checkpoint_id, .. } => {
+                Some(checkpoint_id.as_deref().unwrap_or("newest"))
+            }
+            _ => None,
         }
-        _ => None,
-    };
+    }
     said.iter().filter_map(name).collect()
 }
 
