@@ -2,7 +2,7 @@
 // front of both.
 
 import { Store } from "./store";
-import type { Problem, Session } from "./types";
+import type { Problem, Session, TaskResult } from "./types";
 
 /** Longest wait for an answer, in milliseconds. */
 const PATIENCE = 15_000;
@@ -66,14 +66,22 @@ export async function ask(path: string, init: RequestInit = {}): Promise<Respons
   throw await problem(response);
 }
 
-export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+export async function get<T>(path: string, signal?: AbortSignal, read = (text: string) => JSON.parse(text) as T): Promise<T> {
   const response = await ask(path, { signal });
   try {
-    return (await response.json()) as T;
+    return read(await response.text());
   } catch (error) {
     if (signal?.aborted) throw error;
     throw unreachable(error);
   }
+}
+
+/** How a task ended. Its value stays text: parsing would round its numbers. It is the last field, and no text within can look like its name. */
+export function readResult(text: string): TaskResult {
+  const at = text.indexOf(',"value":');
+  if (at < 0) return { ...(JSON.parse(text) as TaskResult), value: null };
+  const value = text.slice(at + ',"value":'.length, text.lastIndexOf("}"));
+  return { ...(JSON.parse(`${text.slice(0, at)}}`) as TaskResult), value: value === "null" ? null : value };
 }
 
 export async function act(method: "POST" | "DELETE", path: string, body?: unknown): Promise<void> {

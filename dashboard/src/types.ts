@@ -77,7 +77,8 @@ export interface TaskResult {
   stderr: string;
   stdout_bytes: number;
   stderr_bytes: number;
-  value: unknown;
+  /** As JSON text. */
+  value: string | null;
 }
 
 export interface HistoryEvent {

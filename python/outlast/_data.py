@@ -146,7 +146,33 @@ def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
         raise SerializationError(f"{why}, and {e}") from e
 
 
+class Unreadable(str):
+    """The JSON text of a value that Python's parser refuses, and why."""
+
+    why: str = ""
+
+
+def read_end(text: str) -> dict[str, Any]:
+    """How a task ended. Workers of other programs may return what Python does not parse, nested too
+    deep or with an integer of too many digits: such a value is its text, :class:`Unreadable`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as e:
+        # It is the last member, and the only one of its name that is not within a text.
+        head, found, value = text.partition(',"value":')
+        if not found:
+            raise
+        end = json.loads(head + "}")
+        end["value"] = Unreadable(value[:-1])
+        end["value"].why = str(e)
+        return end
+
+
 def from_result(value: Any, allow_pickle: bool) -> Any:
+    if isinstance(value, Unreadable):
+        raise SerializationError(
+            f"the result is JSON that cannot be read here: {value.why}; what `wait` gives has its text"
+        )
     if isinstance(value, dict) and value.keys() == {_MARK} and allow_pickle:
         return _unframe(base64.b64decode(value[_MARK]))
     return value

@@ -16,7 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Mapping
 from typing import Optional, Union
 
-from . import _tables
+from . import _data, _tables
 from .client import Client, _head
 from .errors import StoppedError, TaskFailed
 
@@ -301,7 +301,7 @@ class AsyncClient:
                         waiting.extend(line.begin("wait", task_id) for task_id in ids)
                 if at == len(waiting):
                     return
-                end = json.loads(await _within(waiting[at], until, timeout))
+                end = _data.read_end(await _within(waiting[at], until, timeout))
                 at += 1
                 try:
                     value = self._sync._value(end)
@@ -337,7 +337,7 @@ class AsyncClient:
                 getting = asyncio.ensure_future(ended.get())
                 future = await _within(getting, until, timeout)
                 handle = left.pop(future)
-                handle._end = json.loads(future.result())
+                handle._end = _data.read_end(future.result())
                 yield handle
         finally:
             for future in left:
@@ -356,7 +356,7 @@ class AsyncClient:
         :raises TimeoutError: if it has not ended by then.
         """
         future = self._line().begin("wait", _id(task))
-        return json.loads(await _within(future, _until(timeout), timeout, _id(task)))
+        return _data.read_end(await _within(future, _until(timeout), timeout, _id(task)))
 
     async def result(self, task: Union[str, AsyncTask], timeout: Optional[float] = None) -> Any:
         """What the function returned; of a command, the document of :meth:`wait`.

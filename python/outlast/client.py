@@ -283,7 +283,7 @@ class Client:
             seconds = math.ceil(min(30.0, max(0.0, until - time.monotonic())))
             found = self._raw.result(_id(task), seconds)
             if found is not None:
-                return json.loads(found)
+                return _data.read_end(found)
             if until - time.monotonic() <= 0:
                 raise TimeoutError(f"task {_id(task)} has not ended within {timeout:g} s")
 
@@ -397,7 +397,7 @@ def _next(follower: Any, until: float, timeout: Optional[float]) -> list[dict[st
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError(f"not all tasks have ended within {timeout:g} s")
-    return [json.loads(end) for end in follower.next(min(left, 3600.0))]
+    return [_data.read_end(end) for end in follower.next(min(left, 3600.0))]
 
 
 def _length(items: Iterable[Any]) -> Optional[int]:

@@ -6,7 +6,6 @@ import atexit
 import collections
 import concurrent.futures as futures
 import itertools
-import json
 import logging
 import os
 import threading
@@ -14,7 +13,7 @@ import time
 import weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
-from . import _calls, _process
+from . import _calls, _data, _process
 from ._futures import Future, Session
 from .client import Client, _head
 from .errors import (
@@ -265,7 +264,7 @@ class Executor(futures.Executor):
                 continue
             idle = not ended and time.monotonic() - began >= _IDLE
             for end in ended:
-                self._complete(json.loads(end))
+                self._complete(_data.read_end(end))
         follower.close()
 
     def _submit(self, batch: list[tuple[str, str, str]]) -> None:

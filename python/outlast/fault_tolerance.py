@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
-from . import _applying, _failures, _reports
+from . import _applying, _data, _failures, _reports
 from ._recovery import DEFAULTS, FailureContext, FailureType, RecoveryAction, RecoveryStrategy
 from .client import Client
 from .errors import ConfigurationError, NotFound, Refused
@@ -223,7 +223,8 @@ class RecoveryManager:
         attempt = report.attempt or (task["attempt"] if task else own.attempt + 1)
         seen = report.seen
         if task is not None and task["state"] == "failed" and task["attempt"] == attempt:
-            seen = _reports.with_result(seen, json.loads(self.client._raw.result(task_id, 0) or "{}"))
+            end = _data.read_end(self.client._raw.result(task_id, 0) or "{}")
+            seen = _reports.with_result(seen, end)
             seen["cause"] = seen["cause"] or task["cause"]
         with self._lock:
             records = list(self._records)

@@ -39,6 +39,21 @@ def test_a_pickle_is_not_loaded_where_that_is_turned_off():
         _data.from_checkpoint(b"".join(parts), meta, False)
 
 
+def test_a_result_that_cannot_be_parsed_is_its_text():
+    end = '{"id":"t","state":"succeeded","stdout":",\\"value\\":1","value":%s}'
+    assert _data.read_end(end % '{"x":"\\ud800","y":1e400}')["value"] == {"x": "\ud800", "y": math.inf}
+    for text in ["[" * 100_000 + "]" * 100_000, '{"n":' + "7" * 5_000 + "}"]:
+        try:
+            json.loads(text)
+            continue  # this Python reads it
+        except (ValueError, RecursionError):
+            pass
+        read = _data.read_end(end % text)
+        assert (read["id"], read["value"], read["stdout"]) == ("t", text, ',"value":1')
+        with pytest.raises(SerializationError, match="cannot be read here"):
+            _data.from_result(read["value"], True)
+
+
 class Buffer:
     """Something with data out of band, as an array."""
 

@@ -52,7 +52,7 @@ async fn call(lab: &Lab, function: &str, args: Value) -> anyhow::Result<(String,
     lab.client.submit(&task).await?;
     let result = lab.client.wait(&task.id).await?;
     anyhow::ensure!(result.state == "succeeded", "{function}: {}", result.message);
-    Ok((task.id, result.value))
+    Ok((task.id, result.value.parse()?))
 }
 
 /// Takes a checkpoint of a file: seconds until it is durable at the worker, and at the

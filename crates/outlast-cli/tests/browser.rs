@@ -33,6 +33,10 @@ async fn ended(base: &Base, id: &str) -> TaskResult {
     waited.expect("it ends").unwrap()
 }
 
+fn value(result: &TaskResult) -> Value {
+    result.value.parse().unwrap()
+}
+
 /// Waits until the script says that it is half way.
 async fn half_way(base: &Base, id: &str) {
     let seen = async {
@@ -68,7 +72,7 @@ async fn scripts_run_fail_end_and_recover() {
     plain.requires.insert("webgl".into(), "*".into());
     submit(&base, "plain", plain).await;
     let result = ended(&base, "plain").await;
-    assert_eq!((result.state.as_str(), &result.value), ("succeeded", &json!(["plain", 8])));
+    assert_eq!((result.state.as_str(), value(&result)), ("succeeded", json!(["plain", 8])));
 
     submit(&base, "throws", spec("() => { throw new Error('no such luck') }", Value::Null)).await;
     let result = ended(&base, "throws").await;
@@ -98,7 +102,7 @@ async fn scripts_run_fail_end_and_recover() {
     assert_eq!(pids.len(), 1, "{pids:?}");
     assert!(Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
     let result = ended(&base, "crash").await;
-    assert_eq!((result.state.as_str(), &result.value), ("succeeded", &json!(["yes", 2])));
+    assert_eq!((result.state.as_str(), value(&result)), ("succeeded", json!(["yes", 2])));
     let story = base.client.explain("crash").await.unwrap().sentences.join("\n");
     assert!(story.contains("browser_crash") && story.contains("with a new browser"), "{story}");
 
@@ -111,7 +115,7 @@ async fn scripts_run_fail_end_and_recover() {
     }"#;
     submit(&base, "lost", spec(script, Value::Null)).await;
     let result = ended(&base, "lost").await;
-    assert_eq!((result.state.as_str(), &result.value), ("succeeded", &json!(2)));
+    assert_eq!((result.state.as_str(), value(&result)), ("succeeded", json!(2)));
     let story = base.client.explain("lost").await.unwrap().sentences.join("\n");
     assert!(story.contains("context_lost"), "{story}");
 

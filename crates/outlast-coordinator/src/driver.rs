@@ -36,7 +36,10 @@ pub(crate) enum Input {
     OpenV1(ConnId, LinkTx, String),
     /// With the blob of a checkpoint's data.
     V1(ConnId, Box<FromWorker>, Option<Bytes>),
-    MalformedV1(ConnId, String),
+    /// With the task whose checkpoint it was to be.
+    MalformedV1(ConnId, String, Option<TaskId>),
+    /// Too long to be read: the link ends.
+    OversizedV1(ConnId, String),
     Pong(ConnId, u64),
     /// Part of a message arrived.
     Heard(ConnId),
@@ -218,7 +221,13 @@ impl State {
             Input::V1(conn, message, blob) => {
                 self.core.on_v1(now, conn, *message, blob, &self.look);
             }
-            Input::MalformedV1(conn, error) => self.core.on_malformed_v1(now, conn, &error),
+            Input::MalformedV1(conn, error, task) => {
+                self.core.on_malformed_v1(now, conn, &error);
+                if let Some(task) = task {
+                    self.core.on_checkpoint_refused_v1(now, conn, &task);
+                }
+            }
+            Input::OversizedV1(conn, error) => self.core.on_oversized_v1(now, conn, &error),
             Input::Heard(conn) => self.core.on_heard(now, conn),
             Input::Pong(conn, seq) => self.core.on_pong(now, conn, seq),
             Input::Close(conn, cause, reason) => {

@@ -7,7 +7,8 @@ use crate::clock;
 use crate::driver::Input;
 use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke, closed, part};
 use crate::quality::Tap;
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::close_code::{AWAY, NORMAL};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_blob::Hash;
 use outlast_core::coord::{ConnId, V1_PREFIX};
@@ -66,12 +67,14 @@ async fn read(
                 }
                 Err(error) => {
                     tap.malformed();
-                    Input::MalformedV1(conn, error.to_string())
+                    let task = error.checkpoint_of().map(Into::into);
+                    Input::MalformedV1(conn, error.to_string(), task)
                 }
             },
             Some(Ok(Message::Binary(_))) => {
+                tap.malformed();
                 let what = "a binary message; this link carries JSON in text messages";
-                Input::MalformedV1(conn, what.into())
+                Input::MalformedV1(conn, what.into(), None)
             }
             Some(Ok(Message::Pong(data))) => match <[u8; 8]>::try_from(&data[..]) {
                 Ok(seq) => {
@@ -82,13 +85,14 @@ async fn read(
                 Err(_) => continue,
             },
             Some(Ok(Message::Ping(_))) => continue,
-            Some(Ok(Message::Close(frame))) => return closed(frame),
+            Some(Ok(Message::Close(frame))) => return left(frame),
             Some(Err(error)) if error.to_string().contains("too long") => {
+                tap.malformed();
                 let what = format!(
                     "a message of more than {MAX_TEXT} bytes; the link ends. Keep results, states \
                      and checkpoints smaller"
                 );
-                let _ = app.driver.put(Input::MalformedV1(conn, what.clone())).await;
+                let _ = app.driver.put(Input::OversizedV1(conn, what.clone())).await;
                 tokio::time::sleep(LINGER).await;
                 return (LinkCause::LinkRefused, what);
             }
@@ -99,6 +103,14 @@ async fn read(
             return (LinkCause::LinkRestarted, "the coordinator ends".into());
         }
     }
+}
+
+/// The worker closed it. One that says that it goes (1000, 1001) stopped by itself: the dialect has
+/// no other word for it.
+fn left(frame: Option<CloseFrame>) -> Why {
+    let stopped = frame.as_ref().is_some_and(|f| f.code == NORMAL || f.code == AWAY);
+    let (cause, reason) = closed(frame);
+    (if stopped { LinkCause::LinkStopped } else { cause }, reason)
 }
 
 /// Puts a checkpoint's data into the store of blobs; its manifest, once it is durable.

@@ -53,11 +53,13 @@ pub enum Bug {
     V1AcksAtOnce,
     /// What was recorded of a v1 worker's results is not looked at: a repeated one counts again.
     V1ForgetsOutcomes,
+    /// A v1 worker's checkpoint passes for an earlier attempt's of the same name.
+    V1MixesAttempts,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 26] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -83,5 +85,6 @@ impl Bug {
         Bug::OldKnobs,
         Bug::V1AcksAtOnce,
         Bug::V1ForgetsOutcomes,
+        Bug::V1MixesAttempts,
     ];
 }

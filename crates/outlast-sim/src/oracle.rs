@@ -221,7 +221,7 @@ impl Oracle {
             R::Checkpoint { checkpoint: c, worker, .. } if is_v1(worker) => {
                 self.is_own(&c.task_id, c.epoch, "made a checkpoint");
                 let task: TaskId = c.task_id.as_str().into();
-                if !self.v1_checkpoints.insert((task, c.meta_json.to_vec())) {
+                if !self.v1_checkpoints.insert((task, c.manifest.to_vec())) {
                     self.fail(format!(
                         "I2: {}.{} #{} is there twice",
                         c.task_id, c.epoch, c.number

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Between a worker's heartbeats, and until silence makes it dial again, in virtual milliseconds.
@@ -45,6 +45,16 @@ pub(crate) struct V1Link {
     mute_down: bool,
     last_up: u64,
     last_down: u64,
+    /// The blobs that arrived, in order: task, name, blob. Their answers come in that order.
+    data: VecDeque<(String, String, Vec<u8>)>,
+}
+
+impl V1Link {
+    /// What of this task's arrived first and has an answer now.
+    fn answered(&mut self, task: &str) -> Option<(String, Vec<u8>)> {
+        let at = self.data.iter().position(|(of, ..)| of == task)?;
+        self.data.remove(at).map(|(_, name, blob)| (name, blob))
+    }
 }
 
 pub(crate) struct Run {
@@ -67,8 +77,11 @@ pub(crate) struct V1Peer {
     pub active: BTreeMap<TaskId, Run>,
     /// Results that were not acknowledged.
     pub results: BTreeMap<TaskId, Value>,
-    /// The newest checkpoint of each task.
-    pub saved: BTreeMap<TaskId, String>,
+    /// The checkpoints of each task that it still has, oldest first: name, run and attempt. Each run
+    /// begins with the same names.
+    pub saved: BTreeMap<TaskId, Vec<(String, u64, u64)>>,
+    /// The newest data of each task that was not acknowledged.
+    pub unkept: BTreeMap<TaskId, Value>,
     /// Runs that were cancelled, and whose threads go on.
     pub zombies: BTreeMap<u64, (TaskId, u64)>,
 }
@@ -79,6 +92,8 @@ pub(crate) struct V1World {
     pub peers: Vec<V1Peer>,
     pub links: BTreeMap<u64, V1Link>,
     pub numbers: u64,
+    /// The first blob of each name, for a planted bug.
+    named: BTreeMap<String, Vec<u8>>,
 }
 
 impl V1World {
@@ -97,10 +112,11 @@ impl V1World {
             active: BTreeMap::new(),
             results: BTreeMap::new(),
             saved: BTreeMap::new(),
+            unkept: BTreeMap::new(),
             zombies: BTreeMap::new(),
         };
         let peers = (0..count).map(|n| peer(n, &mut rng)).collect();
-        V1World { rng, peers, links: BTreeMap::new(), numbers: 0 }
+        V1World { rng, peers, links: BTreeMap::new(), numbers: 0, named: BTreeMap::new() }
     }
     pub fn idle(&self) -> bool {
         self.peers.iter().all(|p| p.active.is_empty() && p.results.is_empty())
@@ -190,6 +206,7 @@ impl World {
             mute_down: false,
             last_up: now,
             last_down: now,
+            data: VecDeque::new(),
         };
         self.v1.links.insert(link, new);
         (self.v1.peers[j].link, self.v1.peers[j].heard) = (Some(link), now);
@@ -205,6 +222,7 @@ impl World {
         for task in self.v1.peers[j].active.keys() {
             all.push(json!({ "type": "task_state", "task_id": &**task, "state": { "back": 1 } }));
         }
+        all.extend(self.v1.peers[j].unkept.values().cloned());
         if self.v1.rng.random_bool(0.3) {
             all.extend(self.v1.peers[j].results.values().cloned().collect::<Vec<_>>());
         }
@@ -257,8 +275,15 @@ impl World {
             self.v1_sends(link, ack);
         }
         let mut blob = None;
-        if let FromWorker::CheckpointData { task_id, checkpoint_id, .. } = &message {
-            let manifest = format!("{task_id}/{checkpoint_id}/{peer}").into_bytes();
+        if let FromWorker::CheckpointData { task_id, checkpoint_id, data } = &message {
+            let name = format!("{task_id}/{checkpoint_id}/{peer}");
+            let manifest = [name.as_bytes(), b"/", data].concat();
+            if let Some(l) = self.v1.links.get_mut(&link) {
+                l.data.push_back((task_id.clone(), checkpoint_id.clone(), manifest.clone()));
+            }
+            let mixes = self.bug == Some(Bug::V1MixesAttempts);
+            let first = self.v1.named.entry(name).or_insert_with(|| manifest.clone());
+            let manifest = if mixes { first.clone() } else { manifest };
             self.blobs.insert(manifest.clone(), self.now);
             blob = Some(Bytes::from(manifest));
         }
@@ -287,14 +312,22 @@ impl World {
             }
             ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
                 let (_, kept) = self.coord.store.committed_told(task_id);
-                let named = format!("\"{checkpoint_id}\"");
                 let removed = self.coord.store.former(task_id) > 0;
-                let here = |c: &Arc<outlast_wire::v2::Checkpoint>| {
-                    String::from_utf8_lossy(&c.meta_json).contains(&named)
-                };
-                if !removed && !kept.iter().any(here) {
-                    let text = format!("I4: {checkpoint_id} of {task_id} was acknowledged early");
+                let data = self.v1.links.get_mut(&link).and_then(|l| l.answered(task_id));
+                // The data itself, not another attempt's of that name.
+                if let Some((name, blob)) = data
+                    && !removed
+                    && (name != *checkpoint_id || !kept.iter().any(|c| c.manifest == blob))
+                {
+                    let text = format!(
+                        "I4: {checkpoint_id} of {task_id} was acknowledged, and is not kept"
+                    );
                     self.oracle.wrong.get_or_insert(text);
+                }
+            }
+            ToWorker::Error { task_id: Some(task_id), .. } => {
+                if let Some(l) = self.v1.links.get_mut(&link) {
+                    l.answered(task_id);
                 }
             }
             ToWorker::TaskAssignment { task_id, attempt, checkpoint, .. } => {
@@ -411,6 +444,7 @@ impl World {
                 peer.active.clear();
                 peer.results.clear();
                 peer.saved.clear();
+                peer.unkept.clear();
                 peer.zombies.clear();
                 link.into_iter().for_each(|link| self.v1_breaks(link));
                 self.later(time, V1Event::Start(j));

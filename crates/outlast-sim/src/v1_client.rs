@@ -31,6 +31,12 @@ impl World {
             ToWorker::ResultAck { task_id } => {
                 self.v1.peers[j].results.remove(&*task_id);
             }
+            ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
+                let unkept = &mut self.v1.peers[j].unkept;
+                if unkept.get(&*task_id).is_some_and(|d| d["checkpoint_id"] == *checkpoint_id) {
+                    unkept.remove(&*task_id);
+                }
+            }
             ToWorker::CancelTask { task_id } => self.v1_cancels(j, &task_id),
             ToWorker::Heartbeat { actions, .. } => {
                 for action in actions {
@@ -50,15 +56,22 @@ impl World {
                 }
             }
             ToWorker::CheckpointRequest { task_id, checkpoint_id } => {
-                let peer = &self.v1.peers[j];
-                let saved = peer.saved.get(&*task_id).cloned();
-                let answer = match checkpoint_id.or(saved) {
-                    Some(id) => json!({ "type": "checkpoint_data", "task_id": task_id,
-                        "checkpoint_id": id, "data": { "of": id } }),
+                let saved = self.v1.peers[j].saved.get(&*task_id);
+                let found = saved.and_then(|all| match &checkpoint_id {
+                    Some(id) => all.iter().rfind(|(name, ..)| name == id),
+                    None => all.last(),
+                });
+                let answer = match found {
+                    Some((id, run, attempt)) => json!({ "type": "checkpoint_data",
+                        "task_id": task_id, "checkpoint_id": id,
+                        "data": { "of": id, "run": run, "attempt": attempt } }),
                     None => {
                         json!({ "type": "checkpoint_error", "task_id": task_id, "error": "none" })
                     }
                 };
+                if found.is_some() {
+                    self.v1.peers[j].unkept.insert(task_id.into(), answer.clone());
+                }
                 let times = if self.v1.rng.random_bool(0.2) { 2 } else { 1 };
                 for _ in 0..times {
                     self.v1_says(j, &answer);
@@ -120,13 +133,15 @@ impl World {
         };
         let task = task.clone();
         run.checkpoints += 1;
-        let id = format!("c{number}-{}", run.checkpoints);
+        let (id, epoch) = (run.checkpoints.to_string(), run.epoch);
         if self.v1.rng.random_bool(0.5) {
-            self.v1.peers[j].saved.insert(task.clone(), id.clone());
+            let saved = self.v1.peers[j].saved.entry(task.clone()).or_default();
+            saved.retain(|(name, ..)| *name != id);
+            saved.push((id.clone(), number, epoch));
             let told = json!({ "type": "checkpoint", "task_id": &*task, "checkpoint_id": id });
             self.v1_says(j, &told);
         } else {
-            let state = json!({ "n": id });
+            let state = json!({ "n": format!("{number}-{id}") });
             self.v1_says(j, &json!({ "type": "task_state", "task_id": &*task, "state": state }));
         }
         let next = self.v1.rng.random_range(500..10_000);

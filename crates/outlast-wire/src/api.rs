@@ -26,11 +26,13 @@ macro_rules! documents {
     )*};
 }
 
+mod json_text;
 mod page;
 mod quality;
 mod recovery;
 mod told;
 
+pub use json_text::JsonText;
 pub use page::*;
 pub use quality::*;
 pub use recovery::*;
@@ -167,9 +169,11 @@ documents! {
         /// Whether `stderr` is only the end.
         #[serde(default)]
         pub stderr_truncated: bool,
-        /// What a called function returned.
+        /// What a called function returned, as its worker wrote it. The last field, so that those
+        /// who cannot parse it can cut it out.
         #[serde(default)]
-        pub value: Value,
+        #[cfg_attr(feature = "openapi", schema(value_type = Value))]
+        pub value: JsonText,
     }
 
     /// Which tasks somebody follows.

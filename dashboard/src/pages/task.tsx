@@ -1,7 +1,7 @@
 // One task: how it stands, its story, its attempts over time, and what can be done.
 
 import { useEffect } from "preact/hooks";
-import { get, seg } from "../api";
+import { get, readResult, seg } from "../api";
 import { bytes, count, duration, ms, percent, time, what, words } from "../format";
 import { useLoad } from "../load";
 import { to } from "../route";
@@ -33,7 +33,7 @@ async function all(id: string, signal: AbortSignal): Promise<All> {
     get<{ checkpoints: Checkpoint[] }>(`${at}/checkpoints`, signal),
     get<{ artifacts: Checkpoint[] }>(`${at}/artifacts`, signal),
     get<TaskState>(`${at}/state`, signal),
-    over(task) && task.has_result ? get<TaskResult>(`${at}/result`, signal) : null,
+    over(task) && task.has_result ? get(`${at}/result`, signal, readResult) : null,
   ]);
   const { events } = history;
   return { task, story, events, checkpoints: checkpoints.checkpoints, artifacts: artifacts.artifacts, state, result };
@@ -169,7 +169,7 @@ function About({ task, state, result }: { task: Task; state: TaskState; result: 
     if (result.duration_ms !== null) facts.push(["Took", duration(result.duration_ms)]);
     if (result.cpu_ms) facts.push(["Processor time", ms(result.cpu_ms)]);
     if (result.max_rss_bytes) facts.push(["Peak memory", bytes(result.max_rss_bytes)]);
-    if (result.value !== null) facts.push(["Value", <code class="wrap">{JSON.stringify(result.value)}</code>]);
+    if (result.value !== null) facts.push(["Value", <code class="wrap">{result.value}</code>]);
   }
   const told = Object.entries(state.state);
   return (

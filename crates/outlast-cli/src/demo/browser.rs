@@ -99,7 +99,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     claim(result.attempt == 2, format!("attempt {} decided it", result.attempt));
     claim(first % 8 == 1 && first > 8, format!("it went on at part {first}"));
     claim(last == Some(PARTS), format!("it ended at part {last:?}"));
-    let total = result.value["total"].as_u64();
+    let total = result.value.parse().ok().and_then(|v: Value| v["total"].as_u64());
     claim(total == Some(expected()), format!("it counted {total:?}, not {}", expected()));
     let told = |words: &str| story.sentences.iter().any(|s| s.contains(words));
     claim(told("browser_crash"), "its story does not tell of the crash".into());

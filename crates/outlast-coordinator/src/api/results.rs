@@ -66,24 +66,13 @@ fn look(reader: &CoordReader, ids: &HashSet<String>) -> Result<EndedTasks, Store
                 let Some(task) = task else { continue };
                 let result = views::result(&task, reader.outcome(id)?.as_deref());
                 size += result.stdout.len() + result.stderr.len() + result.message.len();
-                size += value_size(&result.value);
+                size += result.value.get().len();
                 found.results.push(result);
             }
             Some(_) => {}
         }
     }
     Ok(found)
-}
-
-/// About how many bytes of JSON it is.
-fn value_size(value: &serde_json::Value) -> usize {
-    use serde_json::Value as V;
-    match value {
-        V::String(text) => text.len() + 2,
-        V::Array(items) => items.iter().map(value_size).sum::<usize>() + 2,
-        V::Object(items) => items.iter().map(|(k, v)| k.len() + 4 + value_size(v)).sum(),
-        _ => 8,
-    }
 }
 
 /// Waits until one of these may have ended.

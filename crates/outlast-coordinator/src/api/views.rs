@@ -6,7 +6,7 @@ use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
 use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
-use outlast_wire::api::{Checkpoint, CountsView, Disk, Task, TaskResult, Worker};
+use outlast_wire::api::{Checkpoint, CountsView, Disk, JsonText, Task, TaskResult, Worker};
 use outlast_wire::v2::{LinkCause, OutcomeKind, TaskOutcome};
 
 pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
@@ -89,7 +89,7 @@ pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResul
         stderr_bytes: o.stderr_bytes,
         stdout_truncated: o.stdout_bytes > o.stdout_tail.len() as u64,
         stderr_truncated: o.stderr_bytes > o.stderr_tail.len() as u64,
-        value: serde_json::from_slice(&o.value_json).unwrap_or_default(),
+        value: JsonText::of(&o.value_json),
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -74,6 +75,12 @@ impl Link {
         };
         let found = tokio::time::timeout(Duration::from_secs(10), found).await;
         found.unwrap_or_else(|_| panic!("no {kind} came"))
+    }
+    /// Ends it as a program does that stops.
+    pub async fn close(&mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.socket.close(Some(frame)).await.expect("sent");
+        self.closed().await;
     }
     pub async fn closed(&mut self) {
         let rest = async { while self.hear().await.is_some() {} };

@@ -95,3 +95,72 @@ async fn a_restarted_coordinator_asks_for_what_it_may_have_missed() {
     assert_eq!((&state["state"], &state["version"]), (&json!({ "a": 1, "b": 2 }), &json!(2)));
     assert_eq!(task(&c, "t").await["attempt"], 1, "its worker keeps it");
 }
+
+async fn gone(c: &Coordinator, name: &str) -> String {
+    for _ in 0..200 {
+        let (_, worker) = get(c, &format!("/api/v1/workers/{name}")).await;
+        // Until the cause is in the store it looks as if the coordinator had been restarted.
+        match worker["gone_cause"].as_str().unwrap() {
+            "" | "coordinator_restarted" => {}
+            cause => return cause.to_owned(),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{name} is there");
+}
+
+#[tokio::test]
+async fn a_worker_that_closes_its_link_stopped_and_finds_its_tasks_again() {
+    let (_dir, c) = start().await;
+    submit(&c, "t", json!({})).await;
+    for (code, cause) in [(1000, "worker_stopped"), (1001, "worker_stopped"), (1011, "network")] {
+        let mut w = join(c.local_addr(), "w", json!({})).await;
+        let beat = json!({ "type": "heartbeat", "sequence": 1, "active_tasks": ["t"] });
+        if code == 1000 {
+            w.expect("task_assignment").await;
+        }
+        w.say(beat).await.unwrap();
+        w.expect_among("heartbeat").await;
+        w.close(code).await;
+        assert_eq!(gone(&c, "w").await, cause, "{code}");
+        let task = task(&c, "t").await;
+        assert_eq!((&task["state"], &task["attempt"]), (&json!("assigned"), &json!(1)));
+    }
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    w.say(json!({ "type": "task_result", "task_id": "t", "result": {} })).await.unwrap();
+    w.expect("task_result_ack").await;
+    assert_eq!(task(&c, "t").await["attempt"], 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_counted_and_a_checkpoint_too_long_is_not_asked_for_again() {
+    let (_dir, c) = start().await;
+    submit(&c, "t", json!({})).await;
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    w.expect("task_assignment").await;
+    w.beat(1, &["t"]).await;
+    w.bytes(vec![1, 2]).await.unwrap();
+    w.expect("error").await;
+    w.say(json!({ "type": "checkpoint", "task_id": "t", "checkpoint_id": "1" })).await.unwrap();
+    assert_eq!(w.expect_among("checkpoint_request").await["checkpoint_id"], "1");
+    // The coordinator may end the link before all of it is written.
+    let _ = w.text("x".repeat((24 << 20) + 1)).await;
+    drop(w);
+    gone(&c, "w").await;
+    let (_, history) = get(&c, "/api/v1/tasks/t/history").await;
+    assert!(history.to_string().contains("checkpoint 1 was on its way"), "{history}");
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    w.say(json!({ "type": "heartbeat", "sequence": 2, "active_tasks": ["t"] })).await.unwrap();
+    w.expect_among("heartbeat").await;
+    // What it would be asked for would have come before this answer.
+    w.say(json!({ "type": "checkpoint", "task_id": "t", "checkpoint_id": "2" })).await.unwrap();
+    assert_eq!(w.expect_among("checkpoint_request").await["checkpoint_id"], "2");
+    let (_, metrics) = get(&c, "/api/v1/workers/w/metrics").await;
+    let number = |of: &Value| of.as_u64().unwrap();
+    let lost = number(&metrics["link"]["heartbeats_lost"]);
+    assert_eq!(
+        number(&metrics["message_errors"]) - lost,
+        2,
+        "the binary one, and the one too long"
+    );
+}

@@ -436,11 +436,6 @@ impl Coordinator {
         if self.records.is_empty() { self.batch - 1 } else { self.batch }
     }
 
-    /// Whether everything decided so far is durable.
-    fn is_synced(&self) -> bool {
-        self.newest_batch() <= self.persisted
-    }
-
     /// Shows something to others as soon as everything decided so far is durable.
     fn effect(&mut self, output: Output) {
         let batch = self.newest_batch();

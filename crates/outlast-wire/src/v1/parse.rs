@@ -42,7 +42,23 @@ pub enum Malformed {
         field: &'static str,
         /// What is wrong with it.
         problem: String,
+        /// The task that the message names.
+        task_id: Option<String>,
     },
+}
+
+impl Malformed {
+    /// The task of whose checkpoint this was to be the data, or the lack of it.
+    pub fn checkpoint_of(&self) -> Option<&str> {
+        match self {
+            Malformed::Field { kind, task_id, .. }
+                if ["checkpoint_data", "checkpoint_error"].contains(&&**kind) =>
+            {
+                task_id.as_deref()
+            }
+            _ => None,
+        }
+    }
 }
 
 const KNOWN: [&str; 11] = [
@@ -146,7 +162,9 @@ impl Message<'_> {
     }
 
     fn bad<T>(&self, field: &'static str, problem: impl Into<String>) -> Result<T, Malformed> {
-        Err(Malformed::Field { kind: self.kind.clone(), field, problem: problem.into() })
+        let task_id = self.fields.get("task_id").and_then(|t| serde_json::from_str(t.get()).ok());
+        let (kind, problem) = (self.kind.clone(), problem.into());
+        Err(Malformed::Field { kind, field, problem, task_id })
     }
 
     /// Null is the same as nothing.
@@ -224,9 +242,8 @@ impl Message<'_> {
             Some(other) => cut(&other.to_string()),
         };
         let told = match self.optional::<Value>("error")? {
-            None | Some(Value::Bool(false)) => return Ok(None),
-            Some(Value::String(text)) if text.is_empty() => return Ok(None),
-            Some(Value::Object(object)) if object.is_empty() => return Ok(None),
+            None => return Ok(None),
+            Some(told) if is_false(&told) => return Ok(None),
             Some(Value::Object(object)) => TaskError {
                 message: text(object.get("message")),
                 traceback: text(object.get("traceback")),
@@ -258,6 +275,18 @@ impl Active {
         match self {
             Active::Id(id) | Active::Object { task_id: id } => id,
         }
+    }
+}
+
+/// Whether Python takes it for false.
+fn is_false(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is) => !is,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Heartbeats of v1 workers: what they name is what the worker has. What it does not name for a
 //! while is asked for, then sent again or lost; what it names and should not have is cancelled.
 
-use super::{AGAIN, Run};
+use super::{AGAIN, FETCH, Run};
 use crate::coord::tasks::End;
 use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::TaskState;
@@ -34,7 +34,7 @@ impl Coordinator {
             let (mut foreign, mut stateless) = (Vec::new(), false);
             for task in &active {
                 if self.is_here(now, key, task, look) {
-                    stateless |= self.steer(key, task, first);
+                    stateless |= self.steer(now, key, task, first);
                 } else {
                     foreign.push(task.to_string());
                 }
@@ -59,13 +59,13 @@ impl Coordinator {
         }
         self.fleet.reload(&mut self.scheduler, key);
         self.settle_resync(now, conn, key);
-        // It tells of life at once; what it asks for rests on what was decided.
-        let beat = |actions| ToWorker::Heartbeat { response_to: response_to.clone(), actions };
-        if actions.is_empty() || self.is_synced() {
-            self.outputs.push_back(Output::SendV1(conn, beat(actions)));
-        } else {
-            self.outputs.push_back(Output::SendV1(conn, beat(Vec::new())));
-            self.tell_v1(conn, beat(actions));
+        // It tells of life at once, unless it asks for something: that rests on what was decided. There
+        // is one answer, and what is asked is not left for the next, which may be far off.
+        let plain = actions.is_empty();
+        let answer = ToWorker::Heartbeat { response_to, actions };
+        match plain {
+            true => self.outputs.push_back(Output::SendV1(conn, answer)),
+            false => self.tell_v1(conn, answer),
         }
     }
 
@@ -100,12 +100,12 @@ impl Coordinator {
     }
 
     /// What should become of a task that is there; whether its state is not known.
-    fn steer(&mut self, key: WorkerKey, name: &TaskId, first: bool) -> bool {
+    fn steer(&mut self, now: Now, key: WorkerKey, name: &TaskId, first: bool) -> bool {
         let Some(task) = self.tasks.get_mut(name) else { return false };
         let (epoch, paused, cancelling) = (task.epoch, task.paused, task.cancelling);
         let stateless = task.state_version.0 != epoch;
         let wants = std::mem::take(&mut task.wants_checkpoint);
-        let wanted = task.v1.as_ref().and_then(|t| t.wanted.clone());
+        let wanted = task.v1.as_ref().and_then(|t| t.wanted_of(epoch));
         let member = self.fleet.get_mut(key);
         let moved = task.is_misplaced(&member.row.name);
         let Some(run) = member.v1.as_mut().and_then(|s| s.run(name, epoch)) else { return false };
@@ -114,6 +114,10 @@ impl Coordinator {
         let lacks = first && run.fetching.is_none();
         // Given by a former process of this coordinator, which may have missed something.
         let inherited = first && run.sent == 0;
+        // What was asked for and never came makes room for what was told of since.
+        let late = run.fetching.take_if(|f| now.mono >= f.since + FETCH);
+        let newer = late.is_some_and(|f| wanted.is_some() && f.name != wanted);
+        let untried = run.oversized == 0;
         if cancelling || moved {
             let reason = if cancelling { StopReason::StopCancelled } else { StopReason::StopMove };
             self.send_stop(key, name, epoch, reason);
@@ -129,8 +133,8 @@ impl Coordinator {
         }
         if wants {
             self.send_control(key, name, epoch, ControlKind::ControlCheckpoint);
-        } else if (lacks && wanted.is_some()) || inherited {
-            self.fetch_v1(key, name, epoch, wanted);
+        } else if ((lacks || newer) && wanted.is_some()) || (inherited && untried) {
+            self.fetch_v1(now, key, name, epoch, wanted);
         }
         stateless
     }

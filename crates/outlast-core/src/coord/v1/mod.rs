@@ -17,6 +17,7 @@ pub use link::check_worker_id;
 pub(super) use link::{Link, translate};
 
 use crate::{Epoch, Millis, Now, TaskId};
+use outlast_wire::Bytes;
 use outlast_wire::v2::TaskOutcome;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -36,6 +37,10 @@ const LOST_BACK: (Millis, Millis) = (3_000, 500);
 const PATIENCE: Millis = 15_000;
 /// How often an assignment is sent again to a worker that never named the task.
 const AGAIN: u32 = 3;
+/// A checkpoint that was asked for is given up after this, in milliseconds.
+const FETCH: Millis = 30_000;
+/// So many links may end by what may be a checkpoint of an attempt; then no more are asked for.
+const OVERSIZED: u32 = 2;
 /// Different outcomes of one attempt that are recorded.
 const OUTCOMES: usize = 8;
 
@@ -63,28 +68,41 @@ struct Run {
     sent: u32,
     /// What the worker said last; none when that is not known.
     paused: Option<bool>,
-    /// The checkpoint whose data is on its way.
-    fetching: Option<String>,
+    /// What was asked for and is not answered.
+    fetching: Option<Fetch>,
+    /// Links that ended with a message that was too long, while a checkpoint was on its way.
+    oversized: u32,
     /// A person asked for a checkpoint.
     asked_checkpoint: bool,
 }
+
+/// A checkpoint whose data is on its way.
+#[derive(Debug)]
+struct Fetch {
+    /// None is the newest.
+    name: Option<String>,
+    since: Millis,
+}
+
+/// The checkpoints of a task that were told of: their numbers by attempt, by the name that their
+/// worker gave them, and by blob. Each attempt may begin with the same names again.
+type Known = BTreeMap<(Epoch, String, Bytes), u64>;
 
 /// What is kept of a task that such a worker has, while the task is in memory.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// The state of this attempt, merged.
     state: Option<(Epoch, Map<String, Value>)>,
-    /// The checkpoints that are known, by the name that their worker gave them.
-    checkpoints: Option<BTreeMap<String, (Epoch, u64)>>,
-    /// One that the worker told of, whose data is not here.
-    wanted: Option<String>,
+    checkpoints: Option<Known>,
+    /// One that the worker told of in this attempt, whose data is not here.
+    wanted: Option<(Epoch, String)>,
 }
 
 /// What was decided and is not durable yet, so that no lookup finds it.
 #[derive(Debug)]
 pub(super) enum Unsynced {
     Outcome { worker: Arc<str>, task: TaskId, epoch: Epoch, outcome: Arc<TaskOutcome> },
-    Checkpoint { task: TaskId, name: String, place: (Epoch, u64) },
+    Checkpoint { task: TaskId, what: (Epoch, String, Bytes), number: u64 },
 }
 
 impl Run {
@@ -99,6 +117,7 @@ impl Run {
             sent: 0,
             paused: None,
             fetching: None,
+            oversized: 0,
             asked_checkpoint: false,
         }
     }

@@ -14,6 +14,8 @@ struct Rig {
     now: Millis,
     records: Vec<CoordRecord>,
     said: Vec<ToWorker>,
+    /// Where a checkpoint's data is put; empty if it cannot be.
+    blob: &'static [u8],
 }
 
 struct Look<'a>(&'a [CoordRecord]);
@@ -49,8 +51,14 @@ impl Lookup for Look<'_> {
     fn state(&self, _: &str) -> Option<StateUpdate> {
         None
     }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
-        Vec::new()
+    fn checkpoints(&self, id: &str) -> Vec<Arc<Checkpoint>> {
+        let of = |r: &CoordRecord| match r {
+            CoordRecord::Checkpoint { checkpoint, .. } if checkpoint.task_id == id => {
+                Some(checkpoint.clone())
+            }
+            _ => None,
+        };
+        self.0.iter().filter_map(of).collect()
     }
 }
 
@@ -58,7 +66,7 @@ impl Rig {
     fn new() -> Rig {
         let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
         let c = Coordinator::new(CoordConfig::default(), snapshot, Now::default());
-        Rig { c, now: 0, records: Vec::new(), said: Vec::new() }
+        Rig { c, now: 0, records: Vec::new(), said: Vec::new(), blob: b"m" }
     }
     fn at(&self) -> Now {
         Now { mono: self.now, wall: self.now as i64 }
@@ -87,7 +95,7 @@ impl Rig {
     }
     fn hear(&mut self, conn: ConnId, message: FromWorker) -> Vec<ToWorker> {
         let known = self.records.clone();
-        let blob = Some(Bytes::from_static(b"m"));
+        let blob = Some(Bytes::from_static(self.blob)).filter(|b| !b.is_empty());
         self.c.on_v1(self.at(), conn, message, blob, &Look(&known));
         self.drain(true)
     }
@@ -103,6 +111,32 @@ impl Rig {
         let error = TaskError { message: "boom".into(), traceback: String::new() };
         let (task_id, result) = ("t".to_owned(), Bytes::new());
         self.hear(conn, FromWorker::TaskResult { task_id, attempt, result, error: Some(error) })
+    }
+    fn checkpoint(&mut self, conn: ConnId, name: &str) -> Vec<ToWorker> {
+        let (task_id, checkpoint_id) = ("t".into(), name.into());
+        self.hear(conn, FromWorker::Checkpoint { task_id, checkpoint_id })
+    }
+    fn data(&mut self, conn: ConnId, name: &str, blob: &'static [u8]) -> Vec<ToWorker> {
+        self.blob = blob;
+        let (task_id, checkpoint_id) = ("t".into(), name.into());
+        let data = Bytes::from_static(b"{}");
+        self.hear(conn, FromWorker::CheckpointData { task_id, checkpoint_id, data })
+    }
+    /// Attempt, number and blob of the checkpoints that were recorded.
+    fn checkpoints(&self) -> Vec<(Epoch, u64, Bytes)> {
+        let kept = |r: &CoordRecord| match r {
+            CoordRecord::Checkpoint { checkpoint: c, .. } => {
+                Some((c.epoch, c.number, c.manifest.clone()))
+            }
+            _ => None,
+        };
+        self.records.iter().filter_map(kept).collect()
+    }
+    fn notes(&self) -> Vec<&str> {
+        fn note(r: &CoordRecord) -> Option<&str> {
+            if let CoordRecord::Noted { note, .. } = r { Some(note) } else { None }
+        }
+        self.records.iter().filter_map(note).collect()
     }
     /// What was delayed after a failure is given out.
     fn retry_is_due(&mut self) -> Vec<ToWorker> {
@@ -238,4 +272,168 @@ fn checkpoints_and_deeds_have_one_effect_however_often_they_are_said() {
     let count = |f: fn(&CoordRecord) -> bool| rig.records.iter().filter(|r| f(r)).count();
     assert_eq!(count(|r| matches!(r, CoordRecord::Checkpoint { .. })), 2);
     assert_eq!(count(|r| matches!(r, CoordRecord::Noted { .. })), 1);
+}
+
+/// Checkpoints that were asked for.
+fn asked(said: &[ToWorker]) -> Vec<&str> {
+    fn name(m: &ToWorker) -> Option<&str> {
+        match m {
+            ToWorker::CheckpointRequest { checkpoint_id, .. } => {
+                Some(checkpoint_id.as_deref().unwrap_or("newest"))
+            }
+            _ => None,
+        }
+    }
+    said.iter().filter_map(name).collect()
+}
+
+fn is_kept(said: &[ToWorker]) -> bool {
+    said.iter().any(|m| matches!(m, ToWorker::CheckpointDataAck { .. }))
+}
+
+/// The first attempt kept a checkpoint "1" and failed; the second is there.
+fn checkpointed_failed_and_given_again() -> Rig {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |s| s.retry_failures = true);
+    assert_eq!(asked(&rig.checkpoint(1, "1")), ["1"]);
+    assert!(is_kept(&rig.data(1, "1", b"first")));
+    rig.fail(1, None);
+    assert_eq!(attempts(&rig.retry_is_due()), [2]);
+    rig
+}
+
+#[test]
+fn a_new_attempts_checkpoint_counts_though_its_name_was_used() {
+    let mut rig = checkpointed_failed_and_given_again();
+    rig.beat(1, &["t"]);
+    assert_eq!(asked(&rig.checkpoint(1, "1")), ["1"]);
+    assert!(is_kept(&rig.data(1, "1", b"second")));
+    assert!(is_kept(&rig.data(1, "1", b"second")));
+    assert!(is_kept(&rig.data(1, "2", b"third")));
+    let kept = |e, n, b: &'static [u8]| (e, n, Bytes::from_static(b));
+    assert_eq!(
+        rig.checkpoints(),
+        [kept(1, 1, b"first"), kept(2, 1, b"second"), kept(2, 2, b"third")]
+    );
+    // It is known by now, and not asked for.
+    assert!(asked(&rig.checkpoint(1, "1")).is_empty());
+    // What differs is something else, whatever its name: it may be the first that arrived late.
+    assert!(is_kept(&rig.data(1, "1", b"fourth")) && is_kept(&rig.data(1, "1", b"second")));
+    assert_eq!(rig.checkpoints().last(), Some(&kept(2, 3, b"fourth")));
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_attempt_sent_again_has_no_effect() {
+    let mut rig = checkpointed_failed_and_given_again();
+    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.drain(true);
+    rig.join(2);
+    assert!(is_kept(&rig.data(2, "1", b"first")));
+    assert_eq!(rig.checkpoints().len(), 1);
+    // Whatever was heard of the second meanwhile, also where it was told of again.
+    rig.beat(2, &["t"]);
+    rig.checkpoint(2, "1");
+    assert!(is_kept(&rig.data(2, "1", b"first")));
+    assert_eq!(rig.checkpoints().len(), 1);
+    // It is not the second's own.
+    assert!(is_kept(&rig.data(2, "1", b"second")));
+    assert_eq!(rig.checkpoints().len(), 2);
+}
+
+#[test]
+fn data_that_is_refused_does_not_stop_the_next_checkpoint() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |_| {});
+    // The blob could not be put, and meanwhile another was told of.
+    assert_eq!(asked(&rig.checkpoint(1, "a")), ["a"]);
+    assert!(asked(&rig.checkpoint(1, "b")).is_empty());
+    let said = rig.data(1, "a", b"");
+    assert_eq!(asked(&said), ["b"]);
+    assert!(said.iter().any(|m| matches!(m, ToWorker::Error { .. })), "{said:?}");
+    // The same again is not asked for at once: it would fail again.
+    assert!(asked(&rig.data(1, "b", b"")).is_empty());
+    assert_eq!(asked(&rig.checkpoint(1, "c")), ["c"]);
+    // The message cannot be understood.
+    rig.c.on_checkpoint_refused_v1(rig.at(), 1, &"t".into());
+    assert!(rig.drain(true).is_empty());
+    assert_eq!(asked(&rig.checkpoint(1, "d")), ["d"]);
+    assert!(is_kept(&rig.data(1, "d", b"d")));
+}
+
+#[test]
+fn a_checkpoint_that_never_comes_is_given_up() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |_| {});
+    rig.beat(1, &["t"]);
+    assert_eq!(asked(&rig.checkpoint(1, "a")), ["a"]);
+    rig.now += FETCH - 1;
+    assert!(asked(&rig.checkpoint(1, "b")).is_empty());
+    assert!(asked(&rig.beat(1, &["t"])).is_empty());
+    rig.now += 1;
+    assert_eq!(asked(&rig.beat(1, &["t"])), ["b"]);
+    rig.now += FETCH;
+    assert!(asked(&rig.beat(1, &["t"])).is_empty(), "it does not answer: it is not asked again");
+    assert_eq!(asked(&rig.checkpoint(1, "c")), ["c"]);
+}
+
+#[test]
+fn a_checkpoint_that_ends_the_link_is_not_asked_for_again() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |_| {});
+    for (conn, name) in [(1, "a"), (2, "b")] {
+        rig.beat(conn, &["t"]);
+        assert_eq!(asked(&rig.checkpoint(conn, name)), [name]);
+        rig.c.on_oversized_v1(rig.at(), conn, "a message of more than 9 bytes");
+        let said = rig.drain(true);
+        assert!(matches!(said[..], [ToWorker::Error { .. }]), "{said:?}");
+        rig.c.on_close(rig.at(), conn, outlast_wire::v2::LinkCause::LinkRefused, "too long");
+        rig.drain(true);
+        rig.join(conn + 1);
+        assert!(asked(&rig.beat(conn + 1, &["t"])).is_empty());
+        let notes = rig.notes();
+        assert!(notes.last().unwrap().contains(&format!("checkpoint {name}")), "{notes:?}");
+    }
+    assert!(rig.notes()[0].contains("not asked for again"), "{:?}", rig.notes());
+    assert!(rig.notes()[1].contains("no more checkpoints"), "{:?}", rig.notes());
+    assert!(asked(&rig.checkpoint(3, "c")).is_empty());
+    // Without one on its way it was something else.
+    rig.c.on_oversized_v1(rig.at(), 3, "a message of more than 9 bytes");
+    rig.drain(true);
+    assert_eq!(rig.notes().len(), 2);
+}
+
+#[test]
+fn a_heartbeat_has_one_answer() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    let known = rig.records.clone();
+    let beat = |active: &[&str]| {
+        let active_tasks = Some(active.iter().map(|t| (*t).to_owned()).collect());
+        FromWorker::Heartbeat { sequence: 7.into(), active_tasks }
+    };
+    // Something is not durable yet: what the answer asks for may rest on it.
+    rig.c.on_v1(
+        rig.at(),
+        1,
+        FromWorker::Registration { capabilities: Map::new() },
+        None,
+        &Look(&known),
+    );
+    rig.c.on_v1(rig.at(), 1, beat(&["foreign"]), None, &Look(&known));
+    assert_eq!(rig.drain(false), []);
+    // One that asks for nothing has its answer at once.
+    rig.c.on_v1(rig.at(), 1, beat(&[]), None, &Look(&known));
+    let said = rig.drain(false);
+    assert!(matches!(&said[..], [ToWorker::Heartbeat { actions, .. }] if actions.is_empty()));
+    rig.c.on_persisted(u64::MAX / 2);
+    let said = rig.drain(false);
+    let beats: Vec<_> = said.iter().filter(|m| matches!(m, ToWorker::Heartbeat { .. })).collect();
+    assert!(
+        matches!(&beats[..], [ToWorker::Heartbeat { actions, .. }] if actions.len() == 1),
+        "{said:?}"
+    );
 }

@@ -1,7 +1,7 @@
 //! What tasks at v1 workers tell on the way: states, which are merged here, and checkpoints, whose
 //! data is fetched as soon as their worker tells of them.
 
-use super::Unsynced;
+use super::{FETCH, Fetch, Known, OVERSIZED, Told, Unsynced};
 use crate::coord::{ConnId, Coordinator, Lookup};
 use crate::scheduler::WorkerKey;
 use crate::worker::MAX_STATE;
@@ -10,12 +10,16 @@ use outlast_wire::Bytes;
 use outlast_wire::v1::{MAX_CHECKPOINT, ToWorker};
 use outlast_wire::v2::{Checkpoint, StateUpdate};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 /// The longest remark of a worker that is kept, in characters.
 const MAX_NOTE: usize = 500;
 
-type Known = BTreeMap<String, (Epoch, u64)>;
+impl Told {
+    /// What its worker told of in this attempt, and is not here.
+    pub(super) fn wanted_of(&self, epoch: Epoch) -> Option<String> {
+        self.wanted.as_ref().filter(|(of, _)| *of == epoch).map(|(_, name)| name.clone())
+    }
+}
 
 impl Coordinator {
     /// The current attempt of this task, if it is the worker's: it said something of it.
@@ -111,12 +115,15 @@ impl Coordinator {
     ) {
         let task: TaskId = task_id.as_str().into();
         if let Some(epoch) = self.heard_of(now, key, &task)
-            && !self.checkpoints_v1(&task, look).contains_key(&checkpoint_id)
+            && !self
+                .checkpoints_v1(&task, look)
+                .keys()
+                .any(|(e, n, _)| (*e, n) == (epoch, &checkpoint_id))
         {
             if let Some(task) = self.tasks.get_mut(&task) {
-                task.v1.get_or_insert_default().wanted = Some(checkpoint_id.clone());
+                task.v1.get_or_insert_default().wanted = Some((epoch, checkpoint_id.clone()));
             }
-            self.fetch_v1(key, &task, epoch, Some(checkpoint_id.clone()));
+            self.fetch_v1(now, key, &task, epoch, Some(checkpoint_id.clone()));
         }
         self.tell_v1(conn, ToWorker::CheckpointAck { task_id, checkpoint_id });
     }
@@ -124,6 +131,7 @@ impl Coordinator {
     /// Asks for a checkpoint's data, unless one of the task is on its way.
     pub(super) fn fetch_v1(
         &mut self,
+        now: Now,
         key: WorkerKey,
         task: &TaskId,
         epoch: Epoch,
@@ -132,30 +140,86 @@ impl Coordinator {
         let member = self.fleet.get_mut(key);
         let Some(conn) = member.conn else { return };
         let Some(run) = member.v1.as_mut().and_then(|s| s.run(task, epoch)) else { return };
-        if run.fetching.is_some() {
+        let waits = run.fetching.as_ref().is_some_and(|f| now.mono < f.since + FETCH);
+        if waits || run.oversized >= OVERSIZED {
             return;
         }
-        run.fetching.clone_from(&name);
+        run.fetching = Some(Fetch { name: name.clone(), since: now.mono });
         let task_id = task.to_string();
         self.tell_v1(conn, ToWorker::CheckpointRequest { task_id, checkpoint_id: name });
     }
 
     /// What is on its way has arrived, or never will: the newest that was told of meanwhile is
     /// asked for.
-    fn fetched(&mut self, key: WorkerKey, task: &TaskId, name: Option<&str>) {
+    fn fetched(&mut self, now: Now, key: WorkerKey, task: &TaskId, name: Option<&str>) {
         let Some(known) = self.tasks.get_mut(task) else { return };
         let epoch = known.epoch;
         let told = known.v1.get_or_insert_default();
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         let Some(run) = session.run(task, epoch) else { return };
-        let was = run.fetching.take();
-        let done = name.map(ToOwned::to_owned).or(was);
-        if told.wanted == done {
-            told.wanted = None;
+        let was = run.fetching.take().and_then(|f| f.name);
+        run.asked_checkpoint = false;
+        if let Some(done) = name.map(ToOwned::to_owned).or(was) {
+            told.wanted.take_if(|(of, wanted)| *of == epoch && *wanted == done);
         }
-        let next = told.wanted.clone();
+        let next = told.wanted_of(epoch);
         if next.is_some() {
-            self.fetch_v1(key, task, epoch, next);
+            self.fetch_v1(now, key, task, epoch, next);
+        }
+    }
+
+    /// What arrived of a checkpoint could not be used now. It is not asked for again until its
+    /// worker tells of it, or comes back; but what it told of since is.
+    fn not_kept(&mut self, now: Now, key: WorkerKey, task: &TaskId) {
+        let Some(known) = self.tasks.get_mut(task) else { return };
+        let epoch = known.epoch;
+        let wanted = known.v1.get_or_insert_default().wanted_of(epoch);
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let Some(run) = session.run(task, epoch) else { return };
+        let was = run.fetching.take().and_then(|f| f.name);
+        if wanted.is_some() && wanted != was {
+            self.fetch_v1(now, key, task, epoch, wanted);
+        }
+    }
+
+    /// A message about a checkpoint of this task could not be understood, and never will be.
+    pub fn on_checkpoint_refused_v1(&mut self, now: Now, conn: ConnId, task: &TaskId) {
+        let key = self.conns.get(&conn).and_then(|c| c.worker);
+        if let Some(key) = key
+            && self.tasks.get(task).is_some_and(|t| t.is_current(key, t.epoch))
+        {
+            self.fetched(now, key, task, None);
+        }
+    }
+
+    /// A message too long to be read ends the link: most likely one of the checkpoints that were on
+    /// their way. Asking for it again would end the next link too.
+    pub fn on_oversized_v1(&mut self, now: Now, conn: ConnId, error: &str) {
+        self.on_malformed_v1(now, conn, error);
+        let Some(key) = self.conns.get(&conn).and_then(|c| c.worker) else { return };
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let mut open = Vec::new();
+        for (task, run) in &mut session.runs {
+            let asked = std::mem::take(&mut run.asked_checkpoint);
+            let fetch = run.fetching.take();
+            if fetch.is_some() || asked {
+                run.oversized += 1;
+                open.push((task.clone(), run.epoch, fetch.and_then(|f| f.name), run.oversized));
+            }
+        }
+        for (task, epoch, name, times) in open {
+            let Some(known) = self.tasks.get_mut(&task).filter(|t| t.is_current(key, epoch)) else {
+                continue;
+            };
+            let told = known.v1.get_or_insert_default();
+            told.wanted.take_if(|(of, wanted)| *of == epoch && name.as_ref() == Some(wanted));
+            let name =
+                name.map_or_else(|| "its newest checkpoint".into(), |n| format!("checkpoint {n}"));
+            let rest = match times < OVERSIZED {
+                true => "it is not asked for again",
+                false => "no more checkpoints of this attempt are asked for",
+            };
+            self.note_v1(now, key, &task, &format!("{name} was on its way as {error}; {rest}"));
         }
     }
 
@@ -179,7 +243,7 @@ impl Coordinator {
             if let Some(epoch) = current {
                 self.note(now, &task, epoch, what.clone());
             }
-            self.fetched(key, &task, Some(&checkpoint_id));
+            self.fetched(now, key, &task, Some(&checkpoint_id));
             return self.tell_v1(conn, fail(what));
         }
         let newest = || self.attempts_v1(key, &task, look).last().map(|a| a.epoch);
@@ -188,21 +252,23 @@ impl Coordinator {
             return self.tell_v1(conn, fail(what));
         };
         let mut known = self.checkpoints_v1(&task, look);
-        if known.contains_key(&checkpoint_id) {
+        let Some(manifest) = blob else {
+            let what = format!("checkpoint {checkpoint_id} was not kept; send it again later");
+            self.not_kept(now, key, &task);
+            return self.tell_v1(conn, fail(what));
+        };
+        let what = (epoch, checkpoint_id.clone(), manifest.clone());
+        if known.contains_key(&what) || self.is_earlier(key, &task, &known, &what) {
             self.counters.repeated += 1;
         } else {
-            let Some(manifest) = blob else {
-                let what = format!("checkpoint {checkpoint_id} was not kept; send it again later");
-                return self.tell_v1(conn, fail(what));
-            };
-            let last = known.values().filter(|(e, _)| *e == epoch).map(|(_, n)| *n).max();
-            let place = (epoch, last.unwrap_or(0) + 1);
+            let last = known.iter().filter(|((e, ..), _)| *e == epoch).map(|(_, n)| *n).max();
+            let number = last.unwrap_or(0) + 1;
             let user = json!({ "codec": "json", "checkpoint_id": checkpoint_id });
             let meta = json!({ "kind": "raw", "name": "data", "user": user });
             let checkpoint = Checkpoint {
                 task_id: task_id.clone(),
                 epoch,
-                number: place.1,
+                number,
                 manifest,
                 size: size as u64,
                 created_at_ms: now.wall,
@@ -210,21 +276,43 @@ impl Coordinator {
                 ..Default::default()
             };
             if !self.on_checkpoint(now, conn, key, checkpoint, look) {
-                return;
+                return self.not_kept(now, key, &task);
             }
-            let name = checkpoint_id.clone();
-            let item = Unsynced::Checkpoint { task: task.clone(), name, place };
+            let item = Unsynced::Checkpoint { task: task.clone(), what: what.clone(), number };
             self.unsynced_v1.push_back((self.batch, item));
-            known.insert(checkpoint_id.clone(), place);
+            known.insert(what, number);
             if let Some(task) = self.tasks.get_mut(&task) {
                 task.v1.get_or_insert_default().checkpoints = Some(known);
             }
         }
-        self.fetched(key, &task, Some(&checkpoint_id));
+        self.fetched(now, key, &task, Some(&checkpoint_id));
         self.tell_v1(conn, ToWorker::CheckpointDataAck { task_id, checkpoint_id });
     }
 
-    /// The checkpoints of a task that came by this dialect, by their worker's name for them.
+    /// Whether this is a checkpoint of an earlier attempt, sent again: one of that name with the
+    /// same data is known. An attempt that made the same again loses nothing while one as new is
+    /// kept; else it counts if it was asked for.
+    fn is_earlier(
+        &mut self,
+        key: WorkerKey,
+        task: &TaskId,
+        known: &Known,
+        (epoch, name, blob): &(Epoch, String, Bytes),
+    ) -> bool {
+        let same = known.iter().rfind(|((e, n, b), _)| e < epoch && n == name && b == blob);
+        let Some(((of, ..), number)) = same else { return false };
+        let kept = self.tasks.get(task).and_then(|t| t.checkpoints.last());
+        if kept.is_some_and(|c| (c.epoch, c.number) >= (*of, *number)) {
+            return true;
+        }
+        let run = self.fleet.get_mut(key).v1.get_or_insert_default().run(task, *epoch);
+        !run.is_some_and(|r| {
+            let asked = r.fetching.as_ref();
+            r.asked_checkpoint || asked.is_some_and(|f| f.name.as_ref().is_none_or(|n| n == name))
+        })
+    }
+
+    /// The checkpoints of a task that were told of.
     fn checkpoints_v1(&mut self, id: &TaskId, look: &dyn Lookup) -> Known {
         if let Some(known) = self.tasks.get(id).and_then(|t| t.v1.as_ref()?.checkpoints.clone()) {
             return known;
@@ -235,13 +323,14 @@ impl Coordinator {
             let name = meta.as_ref().and_then(|m| m["user"]["checkpoint_id"].as_str());
             // One that did not come by it still takes its number.
             let name = name.map_or_else(|| checkpoint.id(), ToOwned::to_owned);
-            known.insert(name, (checkpoint.epoch, checkpoint.number));
+            let what = (checkpoint.epoch, name, checkpoint.manifest.clone());
+            known.insert(what, checkpoint.number);
         }
         for (_, item) in &self.unsynced_v1 {
-            if let Unsynced::Checkpoint { task, name, place } = item
+            if let Unsynced::Checkpoint { task, what, number } = item
                 && task == id
             {
-                known.insert(name.clone(), *place);
+                known.insert(what.clone(), *number);
             }
         }
         if let Some(task) = self.tasks.get_mut(id) {
@@ -266,7 +355,7 @@ impl Coordinator {
                 self.note_v1(now, key, task, &format!("its worker gave no checkpoint: {error}"));
             }
         }
-        self.fetched(key, task, None);
+        self.fetched(now, key, task, None);
     }
 
     pub(super) fn on_paused_v1(&mut self, now: Now, key: WorkerKey, task: &TaskId, on: bool) {

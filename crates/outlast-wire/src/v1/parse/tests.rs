@@ -52,12 +52,15 @@ fn errors_are_what_python_takes_for_true() {
             other => panic!("{other:?}"),
         }
     };
-    for none in [json!(null), json!({}), json!(""), json!(false)] {
+    for none in [json!(null), json!({}), json!([]), json!(""), json!(false), json!(0), json!(-0.0)]
+    {
         assert_eq!(error(none), None);
     }
     let full = json!({"message": "m", "traceback": "tb"});
     assert_eq!(error(full), Some(("m".into(), "tb".into())));
     assert_eq!(error(json!("boom")), Some(("boom".into(), String::new())));
+    assert_eq!(error(json!(1)), Some(("1".into(), String::new())));
+    assert_eq!(error(json!([0])), Some(("[0]".into(), String::new())));
     assert!(error(json!({"traceback": "x"})).unwrap().0.contains("did not say"));
 }
 
@@ -124,4 +127,15 @@ proptest! {
     ) {
         let _ = parse(&format!("{{\"type\":\"{kind}\",\"task_id\":\"t\",\"{field}\":{value}}}"), "w");
     }
+}
+
+#[test]
+fn a_refused_checkpoint_names_its_task_if_it_can() {
+    let of = |m: Value| read(&m).unwrap_err().checkpoint_of().map(ToOwned::to_owned);
+    let long = "x".repeat(200);
+    assert_eq!(of(json!({"type": "checkpoint_data", "task_id": "t"})), Some("t".into()));
+    let m = json!({"type": "checkpoint_data", "task_id": "t", "checkpoint_id": long, "data": {}});
+    assert_eq!(of(m), Some("t".into()));
+    assert_eq!(of(json!({"type": "checkpoint_data", "task_id": 7, "data": {}})), None);
+    assert_eq!(of(json!({"type": "task_state", "task_id": "t", "state": 1})), None);
 }
