@@ -37,31 +37,57 @@ _WHERE = {
     "TaskStopped": "errors",
 }
 
-__all__ = [*_WHERE, "__version__"]
+__all__ = [
+    "AsyncClient",
+    "AsyncTask",
+    "Client",
+    "Executor",
+    "Task",
+    "Worker",
+    "TaskContext",
+    "current_task",
+    "tqdm",
+    "trange",
+    "OutlastError",
+    "ConfigurationError",
+    "StateFolderError",
+    "StoppedError",
+    "TaskNotRunning",
+    "StorageFull",
+    "InvalidData",
+    "SerializationError",
+    "Unreachable",
+    "Refused",
+    "NotFound",
+    "TaskFailed",
+    "TaskCancelled",
+    "TaskStopped",
+    "__version__",
+]
 
 if TYPE_CHECKING:
-    from .aio import AsyncClient, AsyncTask
-    from .client import Client, Task
-    from .context import TaskContext, current_task
-    from .executor import Executor
+    from .aio import AsyncClient as AsyncClient, AsyncTask as AsyncTask
+    from .client import Client as Client, Task as Task
+    from .context import TaskContext as TaskContext, current_task as current_task
+    from .executor import Executor as Executor
     from .errors import (
-        ConfigurationError,
-        InvalidData,
-        NotFound,
-        OutlastError,
-        Refused,
-        SerializationError,
-        StateFolderError,
-        StoppedError,
-        StorageFull,
-        TaskCancelled,
-        TaskFailed,
-        TaskNotRunning,
-        TaskStopped,
-        Unreachable,
+        ConfigurationError as ConfigurationError,
+        InvalidData as InvalidData,
+        NotFound as NotFound,
+        OutlastError as OutlastError,
+        Refused as Refused,
+        SerializationError as SerializationError,
+        StateFolderError as StateFolderError,
+        StoppedError as StoppedError,
+        StorageFull as StorageFull,
+        TaskCancelled as TaskCancelled,
+        TaskFailed as TaskFailed,
+        TaskNotRunning as TaskNotRunning,
+        TaskStopped as TaskStopped,
+        Unreachable as Unreachable,
     )
-    from .progress import tqdm, trange
-    from .worker import Worker
+    from .progress import tqdm as tqdm, trange as trange
+    from .worker import Worker as Worker
 
     __version__: str
 

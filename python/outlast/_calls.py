@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import sys
+import types
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from . import _data
@@ -137,7 +138,10 @@ class Function:
         try:
             # A name may be that of a function in any language; a Python function gets what was
             # given, or a pickle of it.
-            if not self._exact or _data._exact([plain, dict(kwargs)]):
+            if not self._exact:
+                _data.check_plain([plain, dict(kwargs)])
+                return _sized(_dump(document))
+            if _data.travels([plain, dict(kwargs)]):
                 return _sized(_dump(document))
             why = TypeError("the arguments are not exactly JSON")
         except RecursionError as e:
@@ -146,6 +150,7 @@ class Function:
             why = e
         if not self._allow_pickle:
             try:
+                _data.check_plain([plain, dict(kwargs)])
                 return _sized(_dump(document))
             except (TypeError, ValueError) as e:
                 raise SerializationError(
@@ -159,7 +164,11 @@ class Function:
 
         try:
             if self._dumps is None:
-                return pickle.dumps(value, protocol=5)
+                try:
+                    return pickle.dumps(value, protocol=5)
+                except Exception:
+                    # Of a __main__ that no worker has.
+                    return cloudpickle().dumps(value, protocol=5)
             return self._dumps(value, protocol=5)
         except Exception as e:
             raise SerializationError(f"{why}, and they cannot be pickled: {e}") from e
@@ -179,15 +188,70 @@ def _sized(text: str) -> str:
 
 
 def fingerprint(function: Any) -> str:
-    """Something that changes with the function's own code; empty if it has none."""
+    """Something that changes with what the function does: its code, its defaults, what it closes
+    over, what a partial or a method is bound to; empty if all that is in its name."""
     import hashlib
 
-    def parts(code: Any) -> Any:
-        consts = [parts(c) if inspect.iscode(c) else _stable(c) for c in code.co_consts]
-        return [code.co_code.hex(), list(code.co_names), consts]
+    told = _told(function, {})
+    return "" if isinstance(told, str) else hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    return hashlib.sha256(repr(parts(code)).encode()).hexdigest()[:16] if code is not None else ""
+
+def _told(value: Any, seen: dict[int, Any]) -> Any:
+    """What stands for a value: the same whenever it is made in the same way."""
+    if isinstance(value, (type, types.BuiltinFunctionType, types.ModuleType)):
+        owner = getattr(value, "__self__", None)
+        named = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', value.__name__)}"
+        bound = owner is not None and not isinstance(owner, types.ModuleType)
+        return [named, _told(owner, seen)] if bound else named
+    if type(value) not in (list, tuple, dict) and _data.travels(value):
+        return repr(value)
+    if id(value) in seen:
+        return "again"
+    seen[id(value)] = value
+
+    def all_of(values: Any) -> list[Any]:
+        return [_told(item, seen) for item in values]
+
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *all_of(value)]
+    if type(value) is dict:
+        return ["dict", *all_of(value.keys()), *all_of(value.values())]
+    if isinstance(value, functools.partial):
+        return ["partial", *all_of((value.func, value.args, value.keywords))]
+    if isinstance(value, types.MethodType):
+        return ["method", *all_of((value.__func__, value.__self__))]
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
+        more = (value.__defaults__, value.__kwdefaults__, getattr(value, "__wrapped__", None))
+        return ["function", _code(value.__code__), *all_of((*more, cells))]
+    call = getattr(type(value), "__call__", None)
+    return ["object", _told(call, seen) if callable(value) else None, _dumped(value)]
+
+
+def _is_set(cell: Any) -> bool:
+    try:
+        return bool(cell.cell_contents is not cell)
+    except ValueError:
+        return False
+
+
+def _code(code: types.CodeType) -> Any:
+    consts = [_code(c) if inspect.iscode(c) else _stable(c) for c in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), consts]
+
+
+def _dumped(value: Any) -> str:
+    import hashlib
+    import pickle
+    import uuid
+
+    for by in filter(None, (pickle, sys.modules.get("cloudpickle"))):
+        try:
+            return hashlib.sha256(by.dumps(value, protocol=5)).hexdigest()
+        except Exception:
+            continue
+    # Nothing tells it from another: then it is run again rather than taken for it.
+    return uuid.uuid4().hex
 
 
 def _stable(value: Any) -> str:

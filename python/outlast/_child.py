@@ -26,11 +26,11 @@ import sys
 import threading
 import time
 import types
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from . import _calls, _outcome, _process, errors
 from .context import TaskContext, _current
-from .errors import OutlastError, TaskNotRunning, TaskStopped
+from .errors import InvalidData, OutlastError, TaskNotRunning, TaskStopped
 
 # How old what is known of the task's control may be, in seconds.
 _FRESH = 0.02
@@ -72,6 +72,8 @@ class Link:
         """A question of the running task, from any of its threads."""
         if not self.is_mine():
             raise OutlastError("a process that a task forked has no way to the worker of its own")
+        if len(payload) > _LONGEST:
+            raise InvalidData(f"{len(payload)} bytes in one message are more than {_LONGEST}")
         mine = threading.current_thread() is threading.main_thread()
         # An exception in the middle of a frame would leave the rest of it behind.
         self._guarded = self._guarded or mine
@@ -362,7 +364,12 @@ def _run(link: Link, functions: Functions, boot: dict[str, Any], job: dict[str, 
             found = _calls.brought(context.function, context.args, allow_pickle)
         else:
             found = functions.get(context.function, job["version"])
-        return _calls.invoke(*found, context, allow_pickle)
+        try:
+            return _calls.invoke(*found, context, allow_pickle)
+        except SystemExit as e:
+            if not link.is_mine():
+                _leave(e.code)
+            raise
 
     _current.context = context
     _trace(raw)
@@ -372,6 +379,11 @@ def _run(link: Link, functions: Functions, boot: dict[str, Any], job: dict[str, 
             (good, told, message), stopped = _outcome.run(execute, context, allow_pickle, True)
         finally:
             link.running = False
+        if not link.is_mine():
+            # A process that the task forked, and that came back from it: it answers for nothing.
+            if message and sys.stderr is not None:
+                print(message, file=sys.stderr)
+            _leave(None if good else 1)
     except TaskStopped as e:  # it came when the task had just ended
         link.running = False
         good, told, message, stopped = False, "", str(e), True
@@ -397,6 +409,11 @@ def _trace(raw: Raw) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _leave(code: Any) -> NoReturn:
+    _flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _flush() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import urllib.parse
@@ -104,7 +105,7 @@ def _checked(key: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise bad("a number")
     if key in _COUNTS:
-        if value != int(value) or not 0 <= value < 2**32:
+        if not math.isfinite(value) or value != int(value) or not 0 <= value < 2**32:
             raise bad("a whole number from 0 on")
         return int(value)
     if key in _SHARES:

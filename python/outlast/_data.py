@@ -20,6 +20,8 @@ import base64
 import json
 import math
 import struct
+import sys
+from collections.abc import Mapping
 from typing import Any, Union
 
 from .errors import SerializationError
@@ -27,6 +29,10 @@ from .errors import SerializationError
 _MAGIC = b"OLPK1\n\0\0"
 _ALIGN = 64
 _MARK = "$pickle5"
+
+
+# As deep as lists and dicts go in JSON that others read too.
+_DEEPEST = 100
 
 
 def _exact(value: Any) -> bool:
@@ -43,16 +49,80 @@ def _exact(value: Any) -> bool:
     return False
 
 
+def _is_text(value: str) -> bool:
+    """Whether it has no half of a surrogate pair, as names of files may."""
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def travels(value: Any, depth: int = _DEEPEST) -> bool:
+    """Whether JSON gives it back as it is, by way of programs whose integers have 64 bits."""
+    kind = type(value)
+    if kind is str:
+        return _is_text(value)
+    if kind is int:
+        return -(2**63) <= value < 2**64
+    if kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if depth == 0:
+        return False
+    if kind is list:
+        return all(travels(item, depth - 1) for item in value)
+    if kind is dict:
+        # Keys with a dollar are ours.
+        return all(
+            type(key) is str
+            and key[:1] != "$"
+            and _is_text(key)
+            and travels(item, depth - 1)
+            for key, item in value.items()
+        )
+    return False
+
+
+def _bends(value: Any, depth: int = _DEEPEST) -> str:
+    """What JSON cannot carry to other programs of a value that it can carry at all, if anything."""
+    if isinstance(value, str):
+        return "" if _is_text(value) else "half a surrogate pair"
+    if isinstance(value, int):
+        return "" if -(2**63) <= value < 2**64 else "an integer of more than 64 bits"
+    if isinstance(value, (list, tuple, dict)):
+        if depth == 0:
+            return f"more than {_DEEPEST} levels"
+        both = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, (_bends(item, depth - 1) for item in both)), "")
+    return ""
+
+
+def check_plain(value: Any) -> None:
+    """
+    :raises ValueError: if JSON text of it would be refused or rounded on its way.
+    """
+    bends = _bends(value)
+    if bends:
+        raise ValueError(f"it has {bends}, which not every JSON reader gives back")
+
+
 def _frame(value: Any) -> list[Any]:
     """The parts of a frame. The buffers are those of the value itself, not copies."""
     import pickle
 
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        raw = [buffer.raw() for buffer in buffers]
-    except Exception as e:
-        raise SerializationError(f"it cannot be pickled: {e}") from e
+    # Classes and functions of a __main__ that came by value go back by value.
+    ways = [pickle, sys.modules.get("cloudpickle")]
+    for by in filter(None, ways):
+        buffers: list[pickle.PickleBuffer] = []
+        try:
+            head = by.dumps(value, protocol=5, buffer_callback=buffers.append)
+            raw = [buffer.raw() for buffer in buffers]
+            break
+        except Exception as e:
+            why = e
+    else:
+        raise SerializationError(f"it cannot be pickled: {why}") from why
     lengths = [part.nbytes for part in raw]
     table = struct.pack(f"<{2 + len(raw)}Q", len(raw), len(head), *lengths)
     parts: list[Any] = []
@@ -131,8 +201,9 @@ def _foreign(value: Any) -> Any:
 def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
     """The JSON text of a result; with ``exact`` a pickle of whatever JSON would change."""
     try:
-        if exact and allow_pickle and not _exact(value):
+        if exact and allow_pickle and not travels(value):
             raise TypeError("it is not exactly JSON")
+        check_plain(value)
         return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_foreign)
     except RecursionError as e:
         raise _too_deep(e) from e
@@ -178,28 +249,37 @@ def from_result(value: Any, allow_pickle: bool) -> Any:
     return value
 
 
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _shown(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): _shown(item) for key, item in value.items()}
+        return {_clean(str(key)): _shown(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_shown(item) for item in value]
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        return _clean(value)
+    if value is None or isinstance(value, (int, float)):
         return value
     try:
         return _shown(_foreign(value))
     except TypeError:
-        return repr(value)[:1000]
+        return _clean(repr(value)[:1000])
 
 
 def to_state(updates: Any) -> str:
     """The JSON text of a state update. State is for people to look at: what is no JSON is shown
     as text."""
+    if isinstance(updates, Mapping):
+        updates = dict(updates)
     if not isinstance(updates, dict):
         kind = type(updates).__name__
         raise SerializationError(f"a state update must be a dict, not {kind}")
     try:
+        check_plain(updates)
         return json.dumps(updates, allow_nan=False, default=_foreign)
     except RecursionError as e:
         raise _too_deep(e) from e

@@ -25,24 +25,39 @@ Outcome = tuple[bool, str, str]
 def failure(error: BaseException, pickled: bool = False) -> tuple[str, str]:
     """What is told of an exception: JSON of message and traceback, and a line."""
     if isinstance(error, SystemExit):
-        message = f"the task called sys.exit({'' if error.code is None else repr(error.code)})"
+        message = f"the task called sys.exit({'' if error.code is None else _text(repr, error.code)})"
     else:
-        text = str(error)
+        text = _text(str, error)
         name = type(error).__name__
         message = f"{name}: {text}" if text else name
     frames = error.__traceback__
     # The caller's own code begins where this package's ends.
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
         frames = frames.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frames))
+    trace = _text(
+        lambda e: "".join(traceback.format_exception(type(e), e, frames)), error
+    )
+    trace = trace.encode("utf-8", "backslashreplace").decode()
     if len(trace) > _LONGEST:
         trace = trace[: _LONGEST // 2] + "\n[…]\n" + trace[-_LONGEST // 2 :]
-    message = message[:_LONGEST].encode("utf-8", "replace").decode()
+    message = _clean(message)
     told = {"message": message, "traceback": trace}
     data = _pickled(error) if pickled else None
     if data is not None:
         told["exception"] = data
     return json.dumps(told), message
+
+
+def _text(of: Callable[[Any], str], value: Any) -> str:
+    """What a class of the task's own says of itself, which may fail."""
+    try:
+        return of(value)
+    except Exception as e:
+        return f"<its text cannot be had: {type(e).__name__}>"
+
+
+def _clean(text: str) -> str:
+    return text[:_LONGEST].encode("utf-8", "replace").decode()
 
 
 def _pickled(error: BaseException) -> Optional[str]:
@@ -64,9 +79,10 @@ def _explicit(error: Any) -> tuple[str, str]:
     if isinstance(error, BaseException):
         return failure(error)
     if isinstance(error, dict):
-        told = {**error, "message": str(error.get("message", "the task failed"))}
+        told = {**error, "message": _clean(str(error.get("message", "the task failed")))}
         return _data.to_state(told), told["message"]
-    return json.dumps({"message": str(error), "traceback": ""}), str(error)
+    message = _clean(_text(str, error))
+    return json.dumps({"message": message, "traceback": ""}), message
 
 
 def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -62,12 +63,12 @@ class TaskContext:
         :raises StorageFull: if the disk, or its share, is full.
         """
         parts, codec = _data.to_checkpoint(data, self._allow_pickle)
-        made = self._raw.checkpoint(parts, json.dumps({**meta, **codec}))
+        made = self._raw.checkpoint(parts, _data.to_state({**meta, **codec}))
         return self._made(made)
 
     def checkpoint_path(self, path: Union[str, os.PathLike[str]], **meta: Any) -> str:
         """The same of a file or folder, which ``outlast task restore`` puts back."""
-        return self._made(self._raw.checkpoint_path(os.fspath(path), json.dumps(meta)))
+        return self._made(self._raw.checkpoint_path(os.fspath(path), _data.to_state(meta)))
 
     def _made(self, checkpoint: str) -> str:
         self._saved_at = time.monotonic()
@@ -98,7 +99,8 @@ class TaskContext:
 
     def progress(self, done: float, **updates: Any) -> None:
         """Says how far the task is, from 0 to 1, and updates its state."""
-        self._raw.update_state(_data.to_state(updates), float(done))
+        done = float(done)
+        self._raw.update_state(_data.to_state(updates), done if math.isfinite(done) else None)
 
     def artifact(self, name: str, path: Union[str, os.PathLike[str]]) -> None:
         """Keeps a file for the result."""

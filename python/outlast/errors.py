@@ -74,6 +74,9 @@ class TaskFailed(OutlastError):
         self.remote_traceback = remote_traceback
         self.result = result
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.task_id, self.message, self.remote_traceback, self.result)
+
 
 class TaskCancelled(TaskFailed):
     """A task was cancelled."""

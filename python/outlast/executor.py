@@ -192,7 +192,10 @@ class Executor(futures.Executor):
     def _function(
         self, fn: Union[str, Callable[..., Any]], spec: Optional[Mapping[str, Any]]
     ) -> tuple[_calls.Function, dict[str, Any]]:
-        known = self._imported.get(fn)
+        try:
+            known = self._imported.get(fn)
+        except TypeError:  # it cannot be hashed
+            known = None
         called = known or self.client._function(fn)
         # By value it is what it is now; a path stays the same.
         if known is None and called.travels_by_path and len(self._imported) < _KNOWN:
@@ -387,12 +390,16 @@ class Executor(futures.Executor):
         if thread is None or self._process != os.getpid() or not thread.is_alive():
             return
         self._closed = True
-        if not self.flush(seconds):
-            log.warning("%d tasks were not submitted: the program ends", len(self._queue))
-            self._queue.clear()
+        until = time.monotonic() + seconds
+        if not self.flush(min(1.0, seconds)):
+            log.warning("the program ends: waiting up to %g s for tasks to be submitted", seconds)
+            if not self.flush(max(0.0, until - time.monotonic())):
+                left = len(self._queue) + self._sending
+                log.warning("%d or more tasks were not submitted: the program ends", left)
+                self._queue.clear()
         self._leaving = True
         self._follower.wake()
-        thread.join(seconds)
+        thread.join(max(0.5, until - time.monotonic()))
 
 
 __all__ = ["Executor", "Future"]

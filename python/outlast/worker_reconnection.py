@@ -386,7 +386,15 @@ def create_worker_reconnection_plugin(worker: Any) -> WorkerReconnectionPlugin:
     """A started plugin for this worker. ``worker.reconnection_plugin`` is set to it first, if the
     worker has none, since a task may arrive at once."""
     plugin = WorkerReconnectionPlugin(worker)
-    if getattr(worker, "reconnection_plugin", None) is None:
+    former = getattr(worker, "reconnection_plugin", None)
+    ours = isinstance(former, WorkerReconnectionPlugin)
+    # One of ours that was stopped is of no more use to what the worker runs.
+    if former is None or (ours and former.connection_state is ConnectionState.SHUTDOWN):
         worker.reconnection_plugin = plugin
-    plugin.start()
+    try:
+        plugin.start()
+    except BaseException:
+        if getattr(worker, "reconnection_plugin", None) is plugin:
+            worker.reconnection_plugin = former
+        raise
     return plugin

@@ -1,12 +1,23 @@
 """What becomes of values."""
 
+import functools
 import json
 import math
 import pickle
 
 import pytest
-from outlast import _data
-from outlast.errors import SerializationError
+from outlast import _calls, _data
+from outlast.errors import SerializationError, TaskFailed
+
+
+class Point:
+    def __init__(self, at):
+        self.at = at
+
+    def move(self):
+        return self.at
+
+    __call__ = move
 
 
 def there_and_back(value, allow=True):
@@ -31,6 +42,56 @@ def test_what_json_would_change_is_pickled(value):
     assert back == value and type(back) is type(value) and codec == "pickle5"
     with pytest.raises(SerializationError, match="turned off"):
         _data.to_checkpoint(value, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**64, -(2**63) - 1, "caf\udce9", {"caf\udce9": 1}, {"$pickle5": "x"}, eval("[" * 150 + "]" * 150)],
+)
+def test_results_that_others_would_change_are_pickled(value):
+    text = _data.to_result(value, True, exact=True)
+    assert text.isascii() and _data.from_result(json.loads(text), True) == value
+    if value != {"$pickle5": "x"}:
+        with pytest.raises(SerializationError, match="turned off"):
+            _data.to_result([value], False)
+
+
+def test_results_of_64_bits_are_plain():
+    assert _data.to_result([2**64 - 1, -(2**63), "é"], True, exact=True) == (
+        '[18446744073709551615, -9223372036854775808, "\\u00e9"]'
+    )
+
+
+def test_state_is_shown_whatever_it_is():
+    shown = json.loads(_data.to_state({"name": "caf\udce9", "big": 2**70, "nan": math.nan}))
+    assert shown["name"] == "caf\\udce9" and shown["nan"] == "nan"
+
+
+def test_what_a_function_does_is_told_apart():
+    def closure(rate):
+        return lambda: rate
+
+    def again(n):
+        return again(n - 1) if n else 0
+
+    makers = [
+        lambda rate: functools.partial(pow, rate),
+        lambda rate: Point(rate).move,
+        lambda rate: Point(rate),
+        closure,
+        lambda rate: lambda given=rate: given,
+    ]
+    for make in makers:
+        one, same, other = (_calls.fingerprint(make(rate)) for rate in (0.1, 0.1, 0.9))
+        assert one == same != other and one
+    assert _calls.fingerprint(again) == _calls.fingerprint(again)
+    assert _calls.fingerprint(abs) == ""
+
+
+def test_failures_travel():
+    error = pickle.loads(pickle.dumps(TaskFailed("t", "why", "trace", {"a": 1})))
+    assert (error.task_id, error.message, error.remote_traceback) == ("t", "why", "trace")
+    assert str(error) == str(TaskFailed("t", "why", "trace")) and error.result == {"a": 1}
 
 
 def test_a_pickle_is_not_loaded_where_that_is_turned_off():

@@ -124,6 +124,28 @@ def forks(task: TaskContext):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def forks_and_comes_back(how):
+    child = os.fork()
+    if child == 0:
+        if how == "exit":
+            sys.exit(0)
+        if how == "raise":
+            raise ValueError("in the child")
+        return "from the child"
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def fails_strangely(how):
+    if how == "mute":
+        raise Mute
+    raise ValueError("caf\udce9")
+
+
 def uses_multiprocessing():
     import multiprocessing
 
@@ -213,6 +235,20 @@ def test_how_a_process_dies_is_said(shared, worker, function, args, says, number
 def test_what_a_dead_task_had_started_ends_with_it(shared, worker, tmp_path):
     fails(shared.client().submit_call("leaves_a_child", str(tmp_path / "pid")), "SIGABRT")
     until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+@pytest.mark.parametrize("how, code", [("exit", 0), ("raise", 1), ("return", 0)])
+def test_a_forked_child_that_comes_back_answers_for_nothing(shared, worker, how, code):
+    client = shared.client()
+    # More than there are processes: none is left that is not usable.
+    tasks = [client.submit_call("forks_and_comes_back", how) for _ in range(4)]
+    assert [task.result(20) for task in tasks] == [code] * 4
+
+
+@pytest.mark.parametrize("how, says", [("mute", "Mute: <its text"), ("half", "ValueError: caf")])
+def test_exceptions_that_cannot_be_told_well(shared, worker, how, says):
+    error = fails(shared.client().submit_call("fails_strangely", how), says)
+    assert "fails_strangely" in error.remote_traceback
 
 
 def test_an_idle_process_that_died_is_replaced(shared, worker):
