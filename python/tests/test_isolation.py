@@ -173,7 +173,7 @@ def worker(shared, tmp_path_factory):
     for function in (
         kill_me, segfault, exit_now, leave, pid, sleep_on, hold_the_gil, ignore_everything,
         leaves_a_child, use_memory, everything, says_when_paused, keeps_its_context,
-        forks, uses_multiprocessing, whose_child,
+        forks, uses_multiprocessing, whose_child, forks_and_comes_back, fails_strangely,
     ):  # fmt: skip
         worker.task(function)
     with worker:
