@@ -246,7 +246,7 @@ impl Coordinator {
         let mut found = classify::classify(&evidence, []);
         use FailureClass as F;
         if !matches!(found.class, F::WorkerCrash | F::WorkerLost) {
-            found = Classified { class: F::WorkerStopped, text: reason.into() };
+            found = Classified::new(F::WorkerStopped, reason);
         }
         let (limit, spent) = (task.spec.max_retries, task.retries);
         let budget = Budget { name: "max_retries", limit, spent };
@@ -524,6 +524,7 @@ impl Coordinator {
             hardware: knobs::hardware(&task.spec, &state),
             class: found.class,
             text: found.text.chars().take(MAX_TEXT).collect(),
+            weak: found.weak,
         };
         let config: Arc<Config> = self.config.recovery.clone();
         let rules = &config.patterns;
@@ -550,7 +551,7 @@ impl Coordinator {
                 found.class.as_str(),
                 found.text
             ),
-            Isolation::Probe if blames_worker(found.class) => {
+            Isolation::Probe if blames_worker(found.class) && !found.weak => {
                 format!("a probe failed: {} ({})", found.class.as_str(), found.text)
             }
             _ => return,

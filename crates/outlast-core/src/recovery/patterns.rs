@@ -36,6 +36,9 @@ pub struct Failure {
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
+    /// Only standard output says so: it blames no worker.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weak: bool,
 }
 
 /// A worker that is given no work but probes. Stored as JSON.
@@ -184,7 +187,7 @@ impl History {
         let (mut alike, mut workers) = (0, BTreeSet::new());
         let mut killed = BTreeSet::new();
         for f in self.recent(now, rules).filter(|f| f.class == newest.class) {
-            if f.worker == newest.worker {
+            if f.worker == newest.worker && !f.weak {
                 here += 1;
                 tasks.insert(&f.task);
             }
@@ -197,7 +200,8 @@ impl History {
             }
         }
         let (few, several) = (rules.count, |n: usize| n > 1);
-        let bad = here >= few && several(tasks.len()) && blames_worker(newest.class);
+        let bad =
+            here >= few && several(tasks.len()) && !newest.weak && blames_worker(newest.class);
         let kind = alike >= few && several(workers.len());
         let kills = killed.len() >= few;
         Blame {
@@ -280,6 +284,7 @@ mod tests {
             hardware: HardwareClass::Gpu,
             class,
             text: "x".into(),
+            weak: false,
         }
     }
 
@@ -296,6 +301,13 @@ mod tests {
         let other = failure(4, "u", "k", "w", device);
         history.push(other.clone(), &rules);
         assert_eq!(history.blame(&other, 4_000, &rules).worker, 4);
+        // What only their standard output says does not count.
+        let weak = |n| Failure { weak: true, ..failure(n, "v", "k", "x", device) };
+        (1..=3).for_each(|n| history.push(weak(n), &rules));
+        let stronger = failure(4, "u", "k", "x", device);
+        history.push(stronger.clone(), &rules);
+        assert_eq!(history.blame(&stronger, 4_000, &rules).worker, 0);
+        history.forget(Some("x"), None);
         // They age, and what a program does is no worker's fault.
         assert_eq!(history.blame(&other, 3_604_500, &rules).worker, 0);
         let own = failure(5, "u", "k", "w", FailureClass::Software);
