@@ -2,7 +2,7 @@
 //! Delays, workers that a task avoids, quarantines, and knobs that worked.
 
 use super::tasks::{End, Loss};
-use super::workers::Isolation;
+use super::workers::{Isolation, Member};
 use super::{CoordConfig, Coordinator, Response, Task};
 use crate::records::{CoordRecord, TaskState};
 use crate::recovery::patterns::{History, MAX_TEXT, blames_worker};
@@ -25,6 +25,8 @@ use std::sync::Arc;
 /// How long a task waits for a worker that it does not avoid, in milliseconds; then any may have
 /// it, unless one that it does not avoid is there and busy.
 const PATIENCE: Millis = 30_000;
+/// Why a person's quarantine is one.
+const WISH: &str = "a person wants it";
 /// The most types of tasks, times kinds of hardware, whose knobs are remembered.
 const MAX_LEARNED: usize = 4096;
 
@@ -285,8 +287,7 @@ impl Coordinator {
             wanted.add_not("hardware", has);
             self.scheduler.fitting(&wanted, spec.slots).take(4).count()
         });
-        let away =
-            |(k, m): (WorkerKey, &super::workers::Member)| Some(k) != key && m.conn.is_none();
+        let away = |(k, m): (WorkerKey, &Member)| Some(k) != key && m.conn.is_none();
         let away = self.fleet.iter().filter(|pair| away(*pair)).count();
         let jitter = self.recover.rng.random_range(-1.0..=1.0);
         let config = self.config.recovery.clone();
@@ -355,12 +356,18 @@ impl Coordinator {
         }
     }
 
-    /// How many workers are there and given nothing, for people who wonder why a task waits.
-    pub(super) fn explain_quarantine(&self) -> String {
-        let out = |m: &super::workers::Member| m.conn.is_some() && m.isolation == Isolation::Out;
+    /// Why a task waits, for people, with what the scheduler says. Quarantined workers are there,
+    /// but it does not know them.
+    pub(super) fn with_quarantine(&self, why: String) -> String {
+        let out = |m: &Member| m.conn.is_some() && m.isolation == Isolation::Out;
         match self.fleet.iter().filter(|(_, m)| out(m)).count() {
-            0 => String::new(),
-            n => format!("; {n} in quarantine: see `outlast recovery patterns`"),
+            0 => why,
+            n if self.scheduler.is_empty() => {
+                let are =
+                    if n == 1 { "worker that is connected is" } else { "connected workers are" };
+                format!("the {n} {are} in quarantine: see `outlast recovery patterns`")
+            }
+            n => format!("{why}; {n} in quarantine: see `outlast recovery patterns`"),
         }
     }
 
@@ -556,11 +563,11 @@ impl Coordinator {
             }
             _ => return,
         };
-        // The last one that works is better than none.
-        let free = |(k, m): (WorkerKey, &super::workers::Member)| {
-            k != key && m.isolation == Isolation::Free && m.ready && !m.row.drained
+        // The last one that works is better than none; of probes, one at a time is better.
+        let free = |(k, m): (WorkerKey, &Member)| {
+            k != key && m.isolation == Isolation::Free && takes_tasks(m)
         };
-        if member.isolation == Isolation::Free && !self.fleet.iter().any(free) {
+        if !self.fleet.iter().any(free) {
             return;
         }
         self.quarantine(now, key, store, reason);
@@ -599,10 +606,35 @@ impl Coordinator {
                 continue;
             }
             let Some(key) = self.fleet.by_store(&store) else { continue };
-            if self.fleet.get(key).isolation == Isolation::Out {
-                self.fleet.get_mut(key).isolation = Isolation::Probe;
-                self.fleet.offer(&mut self.scheduler, key);
-            }
+            self.probe(key);
+        }
+        self.probe_for_want_of_others(now);
+    }
+
+    fn probe(&mut self, key: WorkerKey) {
+        if self.fleet.get(key).isolation == Isolation::Out {
+            self.fleet.get_mut(key).isolation = Isolation::Probe;
+            self.fleet.offer(&mut self.scheduler, key);
+        }
+    }
+
+    /// Where nobody else is left to take tasks, the quarantined worker whose turn is next is
+    /// probed at once. Those that a person put there wait.
+    fn probe_for_want_of_others(&mut self, now: Now) {
+        if self.recover.quarantine.is_empty() {
+            return;
+        }
+        let takes = |(_, m): (WorkerKey, &Member)| m.isolation != Isolation::Out && takes_tasks(m);
+        if self.fleet.iter().any(takes) {
+            return;
+        }
+        let there = |(key, m): (WorkerKey, &Member)| {
+            let quarantine = self.recover.quarantine.get(&m.row.store_id)?;
+            let may = takes_tasks(m) && quarantine.reason != WISH;
+            may.then(|| (quarantine.left(now.wall), key))
+        };
+        if let Some((_, key)) = self.fleet.iter().filter_map(there).min() {
+            self.probe(key);
         }
     }
 
@@ -649,7 +681,7 @@ impl Coordinator {
                 Some(key) => {
                     let store = self.fleet.get(key).row.store_id.clone();
                     self.recover.quarantine.remove(&store);
-                    self.quarantine(now, key, store, "a person wants it".into());
+                    self.quarantine(now, key, store, WISH.into());
                     Response::Overruled
                 }
                 None => Response::NotFound,
@@ -699,6 +731,11 @@ impl Coordinator {
             failures: self.recover.history.all().rev().cloned().collect(),
         }
     }
+}
+
+/// Whether a worker is there and may be given tasks, but for a quarantine.
+fn takes_tasks(member: &Member) -> bool {
+    member.conn.is_some() && member.ready && !member.draining && !member.row.drained
 }
 
 fn hardware_of(capabilities: &str) -> Option<String> {

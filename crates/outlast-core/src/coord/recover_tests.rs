@@ -86,6 +86,9 @@ impl Rig {
         self.out.clear();
     }
     fn ends(&mut self, conn: u64, id: &str, epoch: u64, stderr: &str) {
+        self.ends_with(conn, id, epoch, stderr, i32::from(!stderr.is_empty()));
+    }
+    fn ends_with(&mut self, conn: u64, id: &str, epoch: u64, stderr: &str, code: i32) {
         let good = stderr.is_empty();
         let kind = if good { OutcomeKind::OutcomeSucceeded } else { OutcomeKind::OutcomeFailed };
         let outcome = TaskOutcome {
@@ -96,7 +99,7 @@ impl Rig {
             finished_at_ms: 60_001,
             message: if good { String::new() } else { "exit code 1".into() },
             has_exit_code: true,
-            exit_code: i32::from(!good),
+            exit_code: code,
             stderr_tail: stderr.as_bytes().to_vec().into(),
             ..Default::default()
         };
@@ -322,6 +325,43 @@ fn a_bad_worker_is_quarantined_probed_and_released() {
     r.submit("new", spec);
     r.pass(70_000);
     assert!(r.out.iter().any(|(conn, _)| *conn == bad), "it is given work again");
+}
+
+#[test]
+fn when_the_last_free_worker_leaves_a_quarantined_one_is_probed_at_once() {
+    let mut r = Rig::new(2);
+    r.fill(2);
+    let spec = json!({"shell": "x"});
+    for id in ["a", "b", "c"] {
+        r.submit(id, spec.clone());
+        r.given();
+        r.ends(1, id, 1, CUDA);
+    }
+    assert_eq!(r.c.recovery(r.at()).quarantined.len(), 1);
+    r.submit("next", spec.clone());
+    assert_eq!(r.given(), None);
+    r.c.on_close(r.at(), 2, v2::LinkCause::LinkClosed, "gone");
+    let why = r.c.explain(&"next".into()).unwrap();
+    assert!(why.starts_with("the 1 worker that is connected is in quarantine"), "{why}");
+    r.pass(1_500);
+    assert_eq!(r.given(), Some((1, 1, "x".into())));
+    // As long as nobody else is there, a probe that fails takes nothing from it.
+    r.ends(1, "next", 1, CUDA);
+    r.submit("more", spec);
+    assert_eq!(r.given(), Some((1, 1, "x".into())));
+}
+
+#[test]
+fn a_mistyped_command_quarantines_nobody() {
+    let mut r = Rig::new(2);
+    r.fill(2);
+    for id in ["a", "b", "c", "d"] {
+        r.submit(id, json!({"shell": "pyhton3 x"}));
+        r.given();
+        r.ends_with(1, id, 1, "sh: 1: pyhton3: not found", 127);
+    }
+    let found = r.c.recovery(r.at());
+    assert_eq!((found.quarantined.len(), found.failures.len()), (0, 4));
 }
 
 #[test]

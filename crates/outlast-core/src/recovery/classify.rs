@@ -17,6 +17,14 @@ const QUOTE: usize = 120;
 /// The largest program of a user's pattern, in bytes.
 const PATTERN: usize = 1 << 18;
 
+/// What a worker says when its machine, not the command, is why an attempt did not start.
+const BY_SYSTEM: [&str; 4] = [
+    "cannot create the task's files",
+    "cannot start ",
+    "the system's limit",
+    "the system refuses another thread",
+];
+
 /// What is known of how an attempt ended.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
@@ -83,7 +91,8 @@ pub struct Classified {
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
-    /// Only its standard output says so, which may quote anything: it blames no worker.
+    /// It blames no worker: only standard output says so, which may quote anything, or it is an
+    /// ordinary mistake, such as a command that does not exist.
     pub weak: bool,
 }
 
@@ -165,7 +174,10 @@ pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) ->
         Cause::OutOfMemory => return seen(F::OutOfMemory, &e.message),
         Cause::TimedOut => return seen(F::Timeout, &e.message),
         Cause::Disk => return seen(F::Disk, &e.message),
-        Cause::NotStarted => return seen(F::NotStarted, &e.message),
+        Cause::NotStarted => {
+            let weak = !BY_SYSTEM.iter().any(|words| e.message.contains(words));
+            return Classified { weak, ..seen(F::NotStarted, &e.message) };
+        }
         Cause::WorkerCrashed => return seen(F::WorkerCrash, &e.message),
         Cause::Network | Cause::Forgotten | Cause::Lost => return seen(F::WorkerLost, &e.message),
         Cause::Stopped | Cause::Drained | Cause::Moved | Cause::AskedBack => {
@@ -263,7 +275,8 @@ fn by_end(e: &Evidence, told: bool) -> Option<Classified> {
         (None, Some(126 | 127)) => F::NotStarted,
         _ => return None,
     };
-    Some(Classified::new(class, e.message.as_str()))
+    let weak = class == F::NotStarted;
+    Some(Classified { weak, ..Classified::new(class, e.message.as_str()) })
 }
 
 fn unknown(e: &Evidence) -> String {
@@ -415,6 +428,25 @@ mod tests {
         assert_eq!(class(&exit(kernel)), F::OutOfMemory);
         assert_ne!(class(&exit("split: write error: File too large")), F::Disk);
         assert_ne!(class(&exit("upload refused: file too large (max 10 MB)")), F::Disk);
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_blames_no_worker() {
+        let mut e = Evidence { cause: Cause::NotStarted, ..Evidence::default() };
+        for (message, weak) in [
+            ("command not found: pyhton3 (looked in PATH: /bin)", true),
+            ("not executable: ./run.sh: permission denied", true),
+            ("working directory /data does not exist", true),
+            ("cannot create the task's files in /var: Input/output error", false),
+            ("the system's limit of processes is reached", false),
+        ] {
+            e.message = message.into();
+            let found = classify(&e, []);
+            assert_eq!((found.class, found.weak), (FailureClass::NotStarted, weak), "{message}");
+        }
+        let shell = Evidence { exit_code: Some(127), ..exit("sh: 1: pyhton3: not found") };
+        let found = classify(&shell, []);
+        assert_eq!((found.class, found.weak), (FailureClass::NotStarted, true));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Failure {
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
-    /// Only standard output says so: it blames no worker.
+    /// It blames no worker: see [`super::Classified::weak`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub weak: bool,
 }
@@ -184,7 +184,7 @@ impl History {
     /// What the newest failure has in common with others.
     pub fn blame(&self, newest: &Failure, now: i64, rules: &PatternRules) -> Blame {
         let (mut here, mut tasks) = (0, BTreeSet::new());
-        let (mut alike, mut workers) = (0, BTreeSet::new());
+        let (mut alike, mut outside, mut workers) = (0, 0, BTreeSet::new());
         let mut killed = BTreeSet::new();
         for f in self.recent(now, rules).filter(|f| f.class == newest.class) {
             if f.worker == newest.worker && !f.weak {
@@ -193,6 +193,7 @@ impl History {
             }
             if f.task_type == newest.task_type {
                 alike += 1;
+                outside += usize::from(f.worker != newest.worker);
                 workers.insert(&f.worker);
             }
             if f.task == newest.task && f.class == FailureClass::WorkerCrash {
@@ -202,7 +203,10 @@ impl History {
         let (few, several) = (rules.count, |n: usize| n > 1);
         let bad =
             here >= few && several(tasks.len()) && !newest.weak && blames_worker(newest.class);
-        let kind = alike >= few && several(workers.len());
+        // One failure elsewhere does not clear a worker: its type is to blame instead only if it
+        // fails often, or about as often, elsewhere too.
+        let cleared = outside >= few || (several(outside) && 2 * outside >= here);
+        let kind = alike >= few && several(workers.len()) && (!bad || cleared);
         let kills = killed.len() >= few;
         Blame {
             worker: if bad { here } else { 0 },
@@ -316,6 +320,28 @@ mod tests {
         assert!(!history.excluded("k", HardwareClass::Cpu, 5_000, &rules));
         history.forget(Some("w"), None);
         assert_eq!(history.all().count(), 0);
+    }
+
+    #[test]
+    fn a_failure_elsewhere_does_not_clear_a_worker_and_as_many_do() {
+        let rules = PatternRules::default();
+        let device = FailureClass::Device;
+        let told = |outside: u64, here: u64| {
+            let mut history = History::default();
+            for n in 0..outside {
+                history.push(failure(n, &format!("o{n}"), "k", "other", device), &rules);
+            }
+            for n in 0..here {
+                history.push(failure(n, &format!("h{n}"), "k", "w", device), &rules);
+            }
+            let blame = history.blame(&failure(9, "h0", "k", "w", device), 9_000, &rules);
+            (blame.worker, blame.task_type)
+        };
+        assert_eq!(told(1, 3), (3, 0));
+        assert_eq!(told(2, 3), (3, 5));
+        assert_eq!(told(2, 5), (5, 0));
+        assert_eq!(told(3, 8), (8, 11));
+        assert_eq!(told(2, 1), (0, 3));
     }
 
     #[test]
