@@ -25,6 +25,8 @@ use std::sync::Arc;
 /// How long a task waits for a worker that it does not avoid, in milliseconds; then any may have
 /// it, unless one that it does not avoid is there and busy.
 const PATIENCE: Millis = 30_000;
+/// The most knobs that are remembered of one type on one kind of hardware.
+const MAX_LEARNED_KNOBS: usize = 2 * outlast_wire::spec::MAX_KNOBS.0;
 /// Why a person's quarantine is one.
 const WISH: &str = "a person wants it";
 /// The most types of tasks, times kinds of hardware, whose knobs are remembered.
@@ -171,7 +173,7 @@ impl Coordinator {
         }
         let hardware = knobs::hardware(&task.spec, state);
         let (kind, wall) = (task.spec.type_name(), self.recover.wall);
-        if self.recover.history.excluded(kind, hardware, wall, self.rules()) {
+        if self.excluded(kind, hardware, wall) {
             let mut without = requires.clone();
             without.add_not("hardware_class", hardware.as_str());
             if self.scheduler.fitting(&without, task.spec.slots).next().is_some() {
@@ -438,25 +440,31 @@ impl Coordinator {
         state.begun = true;
         let mut told = Vec::new();
         let (kind, class) = (spec.type_name(), knobs::hardware(&spec, &state));
-        if self.recover.history.excluded(kind, class, now.wall, self.rules())
+        if self.excluded(kind, class, now.wall)
             && let Some(made) = knobs::moved(&spec.knobs, &state, Strategy::FallbackCpu)
         {
             told.push(format!("{made}, since tasks of type {kind} fail on {}", class.as_str()));
             state.knobs.insert(made.knob, made.place);
         }
-        let hardware = self.profile(key, knobs::hardware(&spec, &state));
-        if let Some(learned) = self.recover.learned.get(&(kind.to_owned(), hardware.clone())) {
+        let class = knobs::hardware(&spec, &state);
+        let known = |hardware: String| self.recover.learned.get(&(kind.to_owned(), hardware));
+        let known = known(self.profile(key, class)).or_else(|| known(class.as_str().into()));
+        if let Some(learned) = known {
             let places = knobs::places(&spec.knobs, &learned.knobs);
             let names: Vec<String> = places
                 .iter()
                 .filter_map(|(name, at)| Some((name, spec.knobs.get(name)?.get(*at)?)))
                 .map(|(name, value)| format!("{name} {}", knobs::text(value)))
                 .collect();
-            if !names.is_empty() {
-                let (names, task) = (names.join(", "), &learned.task);
-                told.push(format!("{names}, which worked for task {task} on {hardware}"));
-            }
+            let (on, task) = (&learned.hardware, &learned.task);
             state.knobs.extend(places);
+            if !names.is_empty() {
+                let on = match knobs::hardware(&spec, &state) == class {
+                    true => format!("on {on}"),
+                    false => format!("where {on} did not"),
+                };
+                told.push(format!("{}, which worked for task {task} {on}", names.join(", ")));
+            }
         }
         if !told.is_empty() {
             let text = format!("it starts with {}", told.join("; "));
@@ -472,11 +480,44 @@ impl Coordinator {
             return;
         }
         let hardware = self.profile(key, knobs::hardware(&spec, &state));
+        let first = self.profile(key, knobs::hardware(&spec, &TaskRecovery::default()));
+        // The next one looks where it would start first, and finds that this one had to leave it.
+        let left = state.tried.iter().any(|t| t.strategy == Strategy::FallbackCpu);
+        if left && first != hardware {
+            self.learn_on(now, id, &spec, &state, first);
+        }
+        self.learn_on(now, id, &spec, &state, hardware);
+    }
+
+    fn learn_on(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        spec: &outlast_wire::TaskSpec,
+        state: &TaskRecovery,
+        hardware: String,
+    ) {
         let place = (spec.type_name().to_owned(), hardware.clone());
-        let knobs = knobs::values(&spec.knobs, &state);
         let known = self.recover.learned.get(&place);
         let moved = state.knobs.values().any(|at| *at > 0);
-        if known.is_some_and(|l| l.knobs == knobs) || (known.is_none() && !moved) {
+        if known.is_none() && !moved {
+            return;
+        }
+        // Tasks of a type may have knobs of their own: what another learned of its own stays.
+        let mut knobs = known.map(|l| l.knobs.clone()).unwrap_or_default();
+        for (name, value) in knobs::values(&spec.knobs, state) {
+            if moved || knobs.contains_key(&name) {
+                knobs.insert(name, value);
+            }
+        }
+        if knobs.len() > MAX_LEARNED_KNOBS {
+            knobs.retain(|name, _| spec.knobs.contains_key(name));
+        }
+        // That it works still counts against failures since.
+        let newer = |l: &Learned| {
+            self.recover.history.all().any(|f| f.at > l.at && f.task_type == l.task_type)
+        };
+        if known.is_some_and(|l| l.knobs == knobs && !newer(l)) {
             return;
         }
         if known.is_none() && self.recover.learned.len() >= MAX_LEARNED {
@@ -493,6 +534,22 @@ impl Coordinator {
         let learned = Arc::new(learned);
         self.recover.learned.insert(place, learned.clone());
         self.records.push(CoordRecord::Learned { learned });
+    }
+
+    /// Whether tasks of this type are kept off this class of hardware. What worked there since
+    /// clears it.
+    fn excluded(&self, kind: &str, class: HardwareClass, wall: i64) -> bool {
+        let failed = |since| self.recover.history.excluded(kind, class, since, wall, self.rules());
+        if !failed(i64::MIN) {
+            return false;
+        }
+        let of_kind = self.recover.learned.range((kind.to_owned(), String::new())..);
+        let here = |l: &&Arc<Learned>| {
+            let on = l.hardware.split(' ').next() == Some(class.as_str());
+            on && knobs::used(&l.knobs).is_none_or(|used| used == class)
+        };
+        let of_kind = of_kind.take_while(|((k, _), _)| k == kind).map(|(_, l)| l);
+        of_kind.filter(here).map(|l| l.at).max().is_none_or(failed)
     }
 
     /// A class of hardware, with the worker's model where it has one.

@@ -365,6 +365,101 @@ fn a_mistyped_command_quarantines_nobody() {
 }
 
 #[test]
+fn after_a_long_ladder_the_next_task_starts_with_what_worked() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
+        "knobs": {"batch_size": [64, 32, 16, 8], "device": ["cuda", "cpu"]}});
+    // One task that fails three times does not keep its type off the GPU.
+    r.submit("a", spec.clone());
+    for (epoch, batch) in [(1, 64), (2, 32), (3, 16)] {
+        assert_eq!(r.given(), Some((1, epoch, format!("t cuda {batch}"))));
+        r.pass(10);
+        r.ends(1, "a", epoch, OOM);
+    }
+    r.pass(10);
+    assert_eq!(r.given(), Some((1, 4, "t cuda 8".into())));
+    r.ends(1, "a", 4, "");
+    r.pass(10);
+    r.submit("b", spec.clone());
+    assert_eq!(r.given(), Some((1, 1, "t cuda 8".into())));
+}
+
+#[test]
+fn several_that_find_their_way_at_the_same_time_keep_no_type_off_its_hardware() {
+    let mut r = Rig::new(3);
+    let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
+        "knobs": {"batch_size": [64, 32], "device": ["cuda", "cpu"]}});
+    let mut at = BTreeMap::new();
+    for id in ["a", "b", "c"] {
+        r.submit(id, spec.clone());
+        at.insert(id, r.given().unwrap().0);
+    }
+    // The first one is through before the others fail.
+    for id in ["a", "b", "c"] {
+        r.pass(10);
+        r.ends(at[id], id, 1, OOM);
+        let (conn, _, line) = r.given().unwrap();
+        assert_eq!(line, "t cuda 32");
+        at.insert(id, conn);
+        if id == "a" {
+            r.pass(10);
+            r.ends(conn, id, 2, "");
+        }
+    }
+    r.pass(10);
+    r.ends(at["b"], "b", 2, "");
+    r.submit("d", spec);
+    assert_eq!(r.given().unwrap().2, "t cuda 32");
+}
+
+#[test]
+fn a_fallback_to_the_processor_is_found_again() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
+        "knobs": {"batch_size": [64, 32], "device": ["cuda", "cpu"]}});
+    r.submit("a", spec.clone());
+    for epoch in 1..=2 {
+        r.given();
+        r.ends(1, "a", epoch, OOM);
+    }
+    assert_eq!(r.given(), Some((1, 3, "t cpu 32".into())));
+    r.ends(1, "a", 3, "");
+    r.submit("b", spec);
+    assert_eq!(r.given(), Some((1, 1, "t cpu 32".into())));
+    let told = &r.decisions("b")[0].text;
+    assert_eq!(
+        told,
+        "it starts with batch_size 32, device cpu, which worked for task a where gpu G did not"
+    );
+}
+
+#[test]
+fn a_task_with_other_knobs_of_the_same_type_erases_nothing() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.batch_size}", "knobs": {"batch_size": [64, 32]}});
+    r.submit("a", spec.clone());
+    r.given();
+    r.ends(1, "a", 1, OOM);
+    r.given();
+    r.ends(1, "a", 2, "");
+    let other = json!({"shell": "t {knob.precision}", "knobs": {"precision": ["fp32", "fp16"]}});
+    r.submit("b", other.clone());
+    r.given();
+    r.ends(1, "b", 1, "");
+    r.submit("c", other);
+    r.given();
+    r.ends(1, "c", 1, OOM);
+    assert_eq!(r.given(), Some((1, 2, "t fp16".into())));
+    r.ends(1, "c", 2, "");
+    let found = r.c.recovery(r.at());
+    assert_eq!(found.learned.len(), 1);
+    let knobs = json!({"batch_size": 32, "precision": "fp16"});
+    assert_eq!(serde_json::to_value(&found.learned[0].knobs).unwrap(), knobs);
+    r.submit("d", spec);
+    assert_eq!(r.given(), Some((1, 1, "t 32".into())));
+}
+
+#[test]
 fn a_person_overrules_a_quarantine() {
     let mut r = Rig::new(2);
     r.c.on_request(r.at(), 2, Request::Recovery(RecoveryRequest::Quarantine("w1".into())));

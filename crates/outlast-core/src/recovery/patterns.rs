@@ -215,24 +215,26 @@ impl History {
         }
     }
 
-    /// Whether tasks of this type are kept off this class of hardware.
+    /// Whether tasks of this type are kept off this class of hardware: several failed there after
+    /// `since`. A task that fails often on its way down a ladder is one.
     pub fn excluded(
         &self,
         task_type: &str,
         hardware: HardwareClass,
+        since: i64,
         now: i64,
         rules: &PatternRules,
     ) -> bool {
         if hardware == HardwareClass::Cpu || self.failures.len() < rules.count {
             return false;
         }
-        let mut counts: BTreeMap<FailureClass, usize> = BTreeMap::new();
-        for f in self.recent(now, rules) {
+        let mut tasks: BTreeMap<FailureClass, BTreeSet<&str>> = BTreeMap::new();
+        for f in self.recent(now, rules).filter(|f| f.at > since) {
             if f.task_type == task_type && f.hardware == hardware && blames_hardware(f.class) {
-                *counts.entry(f.class).or_default() += 1;
+                tasks.entry(f.class).or_default().insert(&f.task);
             }
         }
-        counts.values().any(|n| *n >= rules.count)
+        tasks.values().any(|t| t.len() >= rules.count.max(2))
     }
 
     /// All patterns there are now, the most frequent first.
@@ -316,8 +318,13 @@ mod tests {
         assert_eq!(history.blame(&other, 3_604_500, &rules).worker, 0);
         let own = failure(5, "u", "k", "w", FailureClass::Software);
         assert_eq!(history.blame(&own, 5_000, &rules).worker, 0);
-        assert!(history.excluded("k", HardwareClass::Gpu, 5_000, &rules));
-        assert!(!history.excluded("k", HardwareClass::Cpu, 5_000, &rules));
+        // Four failures of two tasks keep no type off its hardware; three tasks do.
+        let off = |h: &History, on, since| h.excluded("k", on, since, 5_000, &rules);
+        assert!(!off(&history, HardwareClass::Gpu, 0));
+        history.push(failure(5, "v", "k", "w", device), &rules);
+        assert!(off(&history, HardwareClass::Gpu, 0));
+        assert!(!off(&history, HardwareClass::Gpu, 3_500));
+        assert!(!off(&history, HardwareClass::Cpu, 0));
         history.forget(Some("w"), None);
         assert_eq!(history.all().count(), 0);
     }
