@@ -386,16 +386,16 @@ fn after_a_long_ladder_the_next_task_starts_with_what_worked() {
 
 #[test]
 fn several_that_find_their_way_at_the_same_time_keep_no_type_off_its_hardware() {
-    let mut r = Rig::new(3);
+    let mut r = Rig::new(4);
     let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
         "knobs": {"batch_size": [64, 32], "device": ["cuda", "cpu"]}});
     let mut at = BTreeMap::new();
-    for id in ["a", "b", "c"] {
+    for id in ["a", "b", "c", "e"] {
         r.submit(id, spec.clone());
         at.insert(id, r.given().unwrap().0);
     }
     // The first one is through before the others fail.
-    for id in ["a", "b", "c"] {
+    for id in ["a", "b", "c", "e"] {
         r.pass(10);
         r.ends(at[id], id, 1, OOM);
         let (conn, _, line) = r.given().unwrap();
