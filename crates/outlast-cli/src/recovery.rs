@@ -179,5 +179,33 @@ pub(crate) fn file(path: &std::path::Path) -> Result<serde_json::Value, crate::U
     let wrong = |e: &dyn std::fmt::Display| crate::Usage(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
+    // JSON would make them null, which is as if they were left out.
+    if let Some(name) = infinite(&table) {
+        return Err(wrong(&format!("{name} is no finite number")));
+    }
     serde_json::to_value(table).map_err(|e| wrong(&e))
+}
+
+/// The first number that is none, by its name.
+fn infinite(table: &toml::Table) -> Option<String> {
+    table.iter().find_map(|(name, value)| match value {
+        toml::Value::Float(number) if !number.is_finite() => Some(name.clone()),
+        toml::Value::Table(inner) => infinite(inner).map(|of| format!("{name}.{of}")),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_none_are_refused() {
+        let named = |text: &str| infinite(&text.parse().unwrap());
+        assert_eq!(named("base_delay = nan"), Some("base_delay".into()));
+        assert_eq!(named("max_delay = inf"), Some("max_delay".into()));
+        let label = "[labels.\"team=ml\"]\njitter = -inf";
+        assert_eq!(named(label), Some("labels.team=ml.jitter".into()));
+        assert_eq!(named("base_delay = 5.5"), None);
+    }
 }

@@ -205,6 +205,11 @@ impl Scheduler {
         })
     }
 
+    /// Whether there is no worker that takes tasks.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
     /// Why a waiting task is not assigned, for people; `None` if it does not wait.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
         let (class, ..) = self.waiting.get(task)?;

@@ -31,6 +31,7 @@ mod coordinator {
     claims!(SqlCoord, SimCoordStore:
         a_plain_task_tells_its_history
         a_result_tells_of_a_start_that_nobody_heard_of
+        a_failure_that_is_tried_again_tells_of_its_start_too
         earlier_attempts_stay_in_the_history
         a_late_result_of_an_older_attempt_can_decide
         a_retry_clears_the_result_and_keeps_the_history
@@ -87,6 +88,29 @@ mod coordinator {
             [(K::Submitted, 0), (K::Assigned, 1), (K::Started, 1), (K::Succeeded, 1)]
         );
         assert_eq!(s.history("t")[2].at, 25);
+    }
+
+    fn a_failure_that_is_tried_again_tells_of_its_start_too<S: Coord>() {
+        let mut s = S::fresh();
+        s.put(vec![submitted("t", 1, 10), assigned("t", 1, "w", 20)]);
+        let mut back = requeued("t", 1, 1, 40);
+        if let CoordRecord::Requeued { outcome: told, .. } = &mut back {
+            *told = Some(outcome("t", 1, 25));
+        }
+        s.put(vec![back, assigned("t", 2, "w", 50)]);
+        let s = s.reopen();
+        assert_eq!(
+            s.story("t"),
+            [
+                (K::Submitted, 0),
+                (K::Assigned, 1),
+                (K::Started, 1),
+                (K::Requeued, 1),
+                (K::Assigned, 2)
+            ]
+        );
+        assert_eq!(s.history("t")[2].at, 25);
+        assert_eq!(s.task_row("t").unwrap().unwrap().started_at, None);
     }
 
     fn earlier_attempts_stay_in_the_history<S: Coord>() {

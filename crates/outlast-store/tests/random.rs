@@ -161,6 +161,7 @@ fn recovery(what: u8, which: u8, worker: &str, at: i64) -> CoordRecord {
                 hardware: HardwareClass::Gpu,
                 class: FailureClass::ALL[usize::from(which)],
                 text: "é\"x".into(),
+                weak: some,
             }),
             forget: at as u64 % 7,
         },

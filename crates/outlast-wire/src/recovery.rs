@@ -185,6 +185,12 @@ impl Recovery {
                 return Err(format!("{field} is {value}, and must be from 0 to {most}"));
             }
         }
+        // What is left out is known only where the tables come together.
+        if let (Some(base), Some(max)) = (self.base_delay, self.max_delay)
+            && base > max
+        {
+            return Err(format!("base_delay is {base}, and must not be above max_delay, {max}"));
+        }
         let ladders = self.errors.values().chain(self.hardware.values());
         if ladders.into_iter().any(|l| l.is_empty() || l.len() > MAX_RUNGS) {
             return Err(format!(
@@ -257,6 +263,12 @@ impl RecoveryFile {
         let p = &file.patterns;
         if !(1..=10_000).contains(&p.history) || !(2..=1000).contains(&p.count) {
             return Err("patterns: history must be 1 to 10000, count 2 to 1000".into());
+        }
+        if p.count > p.history {
+            let (count, history) = (p.count, p.history);
+            return Err(format!(
+                "patterns: count is {count}, and must not be above history, {history}"
+            ));
         }
         if !(1.0..=1e7).contains(&p.window) || !(0.1..=86_400.0).contains(&p.probation) {
             return Err("patterns: window must be 1 to 1e7 s, probation 0.1 to 86400 s".into());

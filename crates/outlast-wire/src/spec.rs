@@ -12,6 +12,8 @@ pub const MAX_TASK_ID: usize = 128;
 pub const MAX_SPEC: usize = 256 << 10;
 /// The most labels or `requires` entries of one task.
 pub const MAX_LABELS: usize = 64;
+/// The longest name of a type of tasks, in characters.
+pub const MAX_TYPE_NAME: usize = 128;
 /// The most knobs of one task, and the most values of one knob.
 pub const MAX_KNOBS: (usize, usize) = (16, 64);
 
@@ -337,8 +339,13 @@ impl TaskSpec {
             && self.task_type.is_empty()
     }
 
-    /// What it has in common with others: see `task_type`.
+    /// What it has in common with others: see `task_type`. At most [`MAX_TYPE_NAME`] characters.
     pub fn type_name(&self) -> &str {
+        let name = self.full_type_name();
+        name.char_indices().nth(MAX_TYPE_NAME).map_or(name, |(end, _)| &name[..end])
+    }
+
+    fn full_type_name(&self) -> &str {
         if !self.task_type.is_empty() {
             return &self.task_type;
         }
@@ -346,8 +353,11 @@ impl TaskSpec {
             return label;
         }
         match &self.run {
-            Run::Command(argv) => program(argv.iter().map(String::as_str)),
-            Run::Shell(line) => program(line.split_whitespace()),
+            Run::Command(argv) => {
+                let words = || argv.iter().map(String::as_str);
+                script(words()).map_or_else(|| program(words()), line_runs)
+            }
+            Run::Shell(line) => line_runs(line),
             Run::Call(call) => &call.function,
             Run::Browser(_) => "browser",
         }
@@ -474,6 +484,11 @@ impl TaskSpec {
                 let what = "is no number, boolean or string of at most 256 bytes";
                 return bad("knobs", format!("{name}: {value} {what}"));
             }
+            if let Some((_, value)) =
+                values.iter().enumerate().find(|(n, v)| values[..*n].contains(v))
+            {
+                return bad("knobs", format!("{name} has {value} twice; each step must differ"));
+            }
         }
         if self.knobs.is_empty() {
             return Ok(());
@@ -526,17 +541,71 @@ fn first(text: &str, most: usize) -> String {
 }
 
 /// Programs that run another one, which their first argument names.
-const INTERPRETERS: [&str; 12] = [
-    "python", "node", "bash", "sh", "ruby", "perl", "Rscript", "julia", "env", "nice", "time", "uv",
+const INTERPRETERS: [&str; 16] = [
+    "python", "node", "bash", "sh", "dash", "zsh", "ksh", "ruby", "perl", "Rscript", "julia",
+    "env", "nice", "time", "uv", "exec",
 ];
+/// Those of them that are given a line as `-c` has it.
+const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ksh"];
+/// Commands that only prepare for the one that matters.
+const PREPARE: [&str; 10] =
+    ["cd", "export", "set", "[", "[[", "source", ".", "ulimit", "umask", "true"];
+/// How many shells in shells are looked into.
+const MAX_SHELLS: usize = 4;
+
+fn base(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word)
+}
+
+fn is_script_flag(word: &str) -> bool {
+    word.starts_with('-') && !word.starts_with("--") && word.ends_with('c')
+}
+
+/// The script that a shell is given with `-c`.
+fn script<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if !SHELLS.contains(&base(words.next()?)) {
+        return None;
+    }
+    let mut words = words.skip_while(|w| w.starts_with('-') && !is_script_flag(w));
+    words.next().filter(|w| is_script_flag(w)).and_then(|_| words.next())
+}
+
+/// What a shell line runs: its first command that does more than prepare.
+fn line_runs(mut line: &str) -> &str {
+    for _ in 0..MAX_SHELLS {
+        let commands = line.split(['&', '|', ';', '\n']);
+        let commands = commands.map(|c| c.trim_start_matches(|c: char| " \t\r({!".contains(c)));
+        let prepares = |c: &&str| {
+            let first = c.split_whitespace().next();
+            first.is_none_or(|w| w.starts_with('#') || PREPARE.contains(&w))
+        };
+        let Some(command) = commands.clone().find(|c| !prepares(c)) else {
+            return program(line.split_whitespace());
+        };
+        let command = match command.trim_end_matches([')', '}', ' ', '\'', '"']) {
+            "" => line,
+            command => command,
+        };
+        let Some(inner) = script(command.split_whitespace()) else {
+            return program(command.split_whitespace());
+        };
+        // From there on, since that line may have the separators that this one was split at.
+        let at = inner.as_ptr() as usize - line.as_ptr() as usize;
+        line = line[at..].trim_matches(['\'', '"']);
+    }
+    program(line.split_whitespace())
+}
 
 /// What a command runs: its program, or the script that an interpreter is given.
 fn program<'a>(words: impl Iterator<Item = &'a str>) -> &'a str {
-    let base = |word: &'a str| word.rsplit('/').next().unwrap_or(word);
     let mut first = "";
     for word in words {
         let name = base(word);
         let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        // What follows is a program's text, and no name.
+        if matches!(word, "-c" | "-e") && !first.is_empty() {
+            return first;
+        }
         let starts = first.is_empty() && INTERPRETERS.contains(&plain);
         if starts || word.starts_with('-') || (word.contains('=') && !word.starts_with('/')) {
             first = if first.is_empty() && starts { name } else { first };
@@ -589,6 +658,7 @@ mod tests {
             (r#"{"shell":"a","knobs":{"B":[1]}}"#, "a-z"),
             (r#"{"shell":"a","knobs":{"b":[]}}"#, "values"),
             (r#"{"shell":"a","knobs":{"b":[[1]]}}"#, "no number"),
+            (r#"{"shell":"a","knobs":{"b":[4,2,4]}}"#, "b has 4 twice"),
             (r#"{"shell":"a {knob.c}","knobs":{"b":[1]}}"#, "names none"),
             (r#"{"browser":{"script":" "}}"#, "script is empty"),
             (r#"{"browser":{"script":"1","page":"index.html"}}"#, "neither a URL"),
@@ -597,6 +667,7 @@ mod tests {
             (r#"{"shell":"a","recovery":{"errors":{"device":["reboot"]}}}"#, "delayed_retry"),
             (r#"{"shell":"a","recovery":{"errors":{"device":[]}}}"#, "rungs"),
             (r#"{"shell":"a","recovery":{"jitter":2}}"#, "jitter"),
+            (r#"{"shell":"a","recovery":{"base_delay":9,"max_delay":8}}"#, "base_delay is 9"),
         ] {
             let error = TaskSpec::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(names), "{json}: {error}");
@@ -630,6 +701,30 @@ mod tests {
         assert_eq!(name(r#"{"command":["python3"]}"#), "python3");
         assert_eq!(name(r#"{"call":{"function":"f"},"labels":{"type":"t"}}"#), "t");
         assert_eq!(name(r#"{"shell":"make all","type":"build"}"#), "build");
+        // Shells that are given a line, and what only prepares.
+        assert_eq!(name(r#"{"command":["sh","-c","cd /a && python3 /b/train.py x"]}"#), "train.py");
+        assert_eq!(name(r#"{"command":["/bin/bash","-e","-lc","make all; x"]}"#), "make");
+        assert_eq!(name(r#"{"command":["bash","run.sh","-c","x"]}"#), "run.sh");
+        assert_eq!(name(r#"{"shell":"cd /data && export A=1; set -e\n./train.sh"}"#), "train.sh");
+        assert_eq!(name(r#"{"shell":"[ -f x ] || make all"}"#), "make");
+        assert_eq!(name(r#"{"shell":"(cd x && exec python -u y.py)"}"#), "y.py");
+        assert_eq!(name(r#"{"shell":"bash -c 'cd x && sh -c \"convert a b\"'"}"#), "convert");
+        assert_eq!(name(r#"{"shell":"cd /data"}"#), "cd");
+        assert_eq!(name(r#"{"command":["python3","-c","import a/b; run()"]}"#), "python3");
+        assert_eq!(name(r#"{"command":["sh","-c"]}"#), "sh");
+        // No name is long, whatever it is made of.
+        let long = "é".repeat(1000);
+        for spec in [
+            format!(r#"{{"command":["{long}"]}}"#),
+            format!(r#"{{"shell":"{long}"}}"#),
+            format!(r#"{{"call":{{"function":"f"}},"labels":{{"type":"{}"}}}}"#, &long[..200]),
+        ] {
+            let name = name(&spec);
+            assert_eq!(name, long.chars().take(name.chars().count()).collect::<String>());
+            assert!(name.chars().count() <= MAX_TYPE_NAME);
+        }
+        // Shells in shells end somewhere.
+        name(&format!(r#"{{"shell":"{}"}}"#, "sh -c ".repeat(30_000)));
     }
 
     #[test]

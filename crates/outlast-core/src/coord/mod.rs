@@ -427,7 +427,7 @@ impl Coordinator {
 
     /// Why a task waits, for people; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
-        let waits = || Some(self.scheduler.explain(task)? + &self.explain_quarantine());
+        let waits = || Some(self.with_quarantine(self.scheduler.explain(task)?));
         self.explain_due(task).or_else(waits)
     }
 

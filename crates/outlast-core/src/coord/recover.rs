@@ -2,7 +2,7 @@
 //! Delays, workers that a task avoids, quarantines, and knobs that worked.
 
 use super::tasks::{End, Loss};
-use super::workers::Isolation;
+use super::workers::{Isolation, Member};
 use super::{CoordConfig, Coordinator, Response, Task};
 use crate::records::{CoordRecord, TaskState};
 use crate::recovery::patterns::{History, MAX_TEXT, blames_worker};
@@ -25,6 +25,10 @@ use std::sync::Arc;
 /// How long a task waits for a worker that it does not avoid, in milliseconds; then any may have
 /// it, unless one that it does not avoid is there and busy.
 const PATIENCE: Millis = 30_000;
+/// The most knobs that are remembered of one type on one kind of hardware.
+const MAX_LEARNED_KNOBS: usize = 2 * outlast_wire::spec::MAX_KNOBS.0;
+/// Why a person's quarantine is one.
+const WISH: &str = "a person wants it";
 /// The most types of tasks, times kinds of hardware, whose knobs are remembered.
 const MAX_LEARNED: usize = 4096;
 
@@ -169,7 +173,7 @@ impl Coordinator {
         }
         let hardware = knobs::hardware(&task.spec, state);
         let (kind, wall) = (task.spec.type_name(), self.recover.wall);
-        if self.recover.history.excluded(kind, hardware, wall, self.rules()) {
+        if self.excluded(kind, hardware, wall) {
             let mut without = requires.clone();
             without.add_not("hardware_class", hardware.as_str());
             if self.scheduler.fitting(&without, task.spec.slots).next().is_some() {
@@ -246,7 +250,7 @@ impl Coordinator {
         let mut found = classify::classify(&evidence, []);
         use FailureClass as F;
         if !matches!(found.class, F::WorkerCrash | F::WorkerLost) {
-            found = Classified { class: F::WorkerStopped, text: reason.into() };
+            found = Classified::new(F::WorkerStopped, reason);
         }
         let (limit, spent) = (task.spec.max_retries, task.retries);
         let budget = Budget { name: "max_retries", limit, spent };
@@ -285,8 +289,7 @@ impl Coordinator {
             wanted.add_not("hardware", has);
             self.scheduler.fitting(&wanted, spec.slots).take(4).count()
         });
-        let away =
-            |(k, m): (WorkerKey, &super::workers::Member)| Some(k) != key && m.conn.is_none();
+        let away = |(k, m): (WorkerKey, &Member)| Some(k) != key && m.conn.is_none();
         let away = self.fleet.iter().filter(|pair| away(*pair)).count();
         let jitter = self.recover.rng.random_range(-1.0..=1.0);
         let config = self.config.recovery.clone();
@@ -355,12 +358,18 @@ impl Coordinator {
         }
     }
 
-    /// How many workers are there and given nothing, for people who wonder why a task waits.
-    pub(super) fn explain_quarantine(&self) -> String {
-        let out = |m: &super::workers::Member| m.conn.is_some() && m.isolation == Isolation::Out;
+    /// Why a task waits, for people, with what the scheduler says. Quarantined workers are there,
+    /// but it does not know them.
+    pub(super) fn with_quarantine(&self, why: String) -> String {
+        let out = |m: &Member| m.conn.is_some() && m.isolation == Isolation::Out;
         match self.fleet.iter().filter(|(_, m)| out(m)).count() {
-            0 => String::new(),
-            n => format!("; {n} in quarantine: see `outlast recovery patterns`"),
+            0 => why,
+            n if self.scheduler.is_empty() => {
+                let are =
+                    if n == 1 { "worker that is connected is" } else { "connected workers are" };
+                format!("the {n} {are} in quarantine: see `outlast recovery patterns`")
+            }
+            n => format!("{why}; {n} in quarantine: see `outlast recovery patterns`"),
         }
     }
 
@@ -431,25 +440,31 @@ impl Coordinator {
         state.begun = true;
         let mut told = Vec::new();
         let (kind, class) = (spec.type_name(), knobs::hardware(&spec, &state));
-        if self.recover.history.excluded(kind, class, now.wall, self.rules())
+        if self.excluded(kind, class, now.wall)
             && let Some(made) = knobs::moved(&spec.knobs, &state, Strategy::FallbackCpu)
         {
             told.push(format!("{made}, since tasks of type {kind} fail on {}", class.as_str()));
             state.knobs.insert(made.knob, made.place);
         }
-        let hardware = self.profile(key, knobs::hardware(&spec, &state));
-        if let Some(learned) = self.recover.learned.get(&(kind.to_owned(), hardware.clone())) {
+        let class = knobs::hardware(&spec, &state);
+        let known = |hardware: String| self.recover.learned.get(&(kind.to_owned(), hardware));
+        let known = known(self.profile(key, class)).or_else(|| known(class.as_str().into()));
+        if let Some(learned) = known {
             let places = knobs::places(&spec.knobs, &learned.knobs);
             let names: Vec<String> = places
                 .iter()
                 .filter_map(|(name, at)| Some((name, spec.knobs.get(name)?.get(*at)?)))
                 .map(|(name, value)| format!("{name} {}", knobs::text(value)))
                 .collect();
-            if !names.is_empty() {
-                let (names, task) = (names.join(", "), &learned.task);
-                told.push(format!("{names}, which worked for task {task} on {hardware}"));
-            }
+            let (on, task) = (&learned.hardware, &learned.task);
             state.knobs.extend(places);
+            if !names.is_empty() {
+                let on = match knobs::hardware(&spec, &state) == class {
+                    true => format!("on {on}"),
+                    false => format!("where {on} did not"),
+                };
+                told.push(format!("{}, which worked for task {task} {on}", names.join(", ")));
+            }
         }
         if !told.is_empty() {
             let text = format!("it starts with {}", told.join("; "));
@@ -465,11 +480,44 @@ impl Coordinator {
             return;
         }
         let hardware = self.profile(key, knobs::hardware(&spec, &state));
+        let first = self.profile(key, knobs::hardware(&spec, &TaskRecovery::default()));
+        // The next one looks where it would start first, and finds that this one had to leave it.
+        let left = state.tried.iter().any(|t| t.strategy == Strategy::FallbackCpu);
+        if left && first != hardware {
+            self.learn_on(now, id, &spec, &state, first);
+        }
+        self.learn_on(now, id, &spec, &state, hardware);
+    }
+
+    fn learn_on(
+        &mut self,
+        now: Now,
+        id: &TaskId,
+        spec: &outlast_wire::TaskSpec,
+        state: &TaskRecovery,
+        hardware: String,
+    ) {
         let place = (spec.type_name().to_owned(), hardware.clone());
-        let knobs = knobs::values(&spec.knobs, &state);
         let known = self.recover.learned.get(&place);
         let moved = state.knobs.values().any(|at| *at > 0);
-        if known.is_some_and(|l| l.knobs == knobs) || (known.is_none() && !moved) {
+        if known.is_none() && !moved {
+            return;
+        }
+        // Tasks of a type may have knobs of their own: what another learned of its own stays.
+        let mut knobs = known.map(|l| l.knobs.clone()).unwrap_or_default();
+        for (name, value) in knobs::values(&spec.knobs, state) {
+            if moved || knobs.contains_key(&name) {
+                knobs.insert(name, value);
+            }
+        }
+        if knobs.len() > MAX_LEARNED_KNOBS {
+            knobs.retain(|name, _| spec.knobs.contains_key(name));
+        }
+        // That it works still counts against failures since.
+        let newer = |l: &Learned| {
+            self.recover.history.all().any(|f| f.at > l.at && f.task_type == l.task_type)
+        };
+        if known.is_some_and(|l| l.knobs == knobs && !newer(l)) {
             return;
         }
         if known.is_none() && self.recover.learned.len() >= MAX_LEARNED {
@@ -486,6 +534,22 @@ impl Coordinator {
         let learned = Arc::new(learned);
         self.recover.learned.insert(place, learned.clone());
         self.records.push(CoordRecord::Learned { learned });
+    }
+
+    /// Whether tasks of this type are kept off this class of hardware. What worked there since
+    /// clears it.
+    fn excluded(&self, kind: &str, class: HardwareClass, wall: i64) -> bool {
+        let failed = |since| self.recover.history.excluded(kind, class, since, wall, self.rules());
+        if !failed(i64::MIN) {
+            return false;
+        }
+        let of_kind = self.recover.learned.range((kind.to_owned(), String::new())..);
+        let here = |l: &&Arc<Learned>| {
+            let on = l.hardware.split(' ').next() == Some(class.as_str());
+            on && knobs::used(&l.knobs).is_none_or(|used| used == class)
+        };
+        let of_kind = of_kind.take_while(|((k, _), _)| k == kind).map(|(_, l)| l);
+        of_kind.filter(here).map(|l| l.at).max().is_none_or(failed)
     }
 
     /// A class of hardware, with the worker's model where it has one.
@@ -524,6 +588,7 @@ impl Coordinator {
             hardware: knobs::hardware(&task.spec, &state),
             class: found.class,
             text: found.text.chars().take(MAX_TEXT).collect(),
+            weak: found.weak,
         };
         let config: Arc<Config> = self.config.recovery.clone();
         let rules = &config.patterns;
@@ -550,16 +615,16 @@ impl Coordinator {
                 found.class.as_str(),
                 found.text
             ),
-            Isolation::Probe if blames_worker(found.class) => {
+            Isolation::Probe if blames_worker(found.class) && !found.weak => {
                 format!("a probe failed: {} ({})", found.class.as_str(), found.text)
             }
             _ => return,
         };
-        // The last one that works is better than none.
-        let free = |(k, m): (WorkerKey, &super::workers::Member)| {
-            k != key && m.isolation == Isolation::Free && m.ready && !m.row.drained
+        // The last one that works is better than none; of probes, one at a time is better.
+        let free = |(k, m): (WorkerKey, &Member)| {
+            k != key && m.isolation == Isolation::Free && takes_tasks(m)
         };
-        if member.isolation == Isolation::Free && !self.fleet.iter().any(free) {
+        if !self.fleet.iter().any(free) {
             return;
         }
         self.quarantine(now, key, store, reason);
@@ -598,10 +663,35 @@ impl Coordinator {
                 continue;
             }
             let Some(key) = self.fleet.by_store(&store) else { continue };
-            if self.fleet.get(key).isolation == Isolation::Out {
-                self.fleet.get_mut(key).isolation = Isolation::Probe;
-                self.fleet.offer(&mut self.scheduler, key);
-            }
+            self.probe(key);
+        }
+        self.probe_for_want_of_others(now);
+    }
+
+    fn probe(&mut self, key: WorkerKey) {
+        if self.fleet.get(key).isolation == Isolation::Out {
+            self.fleet.get_mut(key).isolation = Isolation::Probe;
+            self.fleet.offer(&mut self.scheduler, key);
+        }
+    }
+
+    /// Where nobody else is left to take tasks, the quarantined worker whose turn is next is
+    /// probed at once. Those that a person put there wait.
+    fn probe_for_want_of_others(&mut self, now: Now) {
+        if self.recover.quarantine.is_empty() {
+            return;
+        }
+        let takes = |(_, m): (WorkerKey, &Member)| m.isolation != Isolation::Out && takes_tasks(m);
+        if self.fleet.iter().any(takes) {
+            return;
+        }
+        let there = |(key, m): (WorkerKey, &Member)| {
+            let quarantine = self.recover.quarantine.get(&m.row.store_id)?;
+            let may = takes_tasks(m) && quarantine.reason != WISH;
+            may.then(|| (quarantine.left(now.wall), key))
+        };
+        if let Some((_, key)) = self.fleet.iter().filter_map(there).min() {
+            self.probe(key);
         }
     }
 
@@ -648,7 +738,7 @@ impl Coordinator {
                 Some(key) => {
                     let store = self.fleet.get(key).row.store_id.clone();
                     self.recover.quarantine.remove(&store);
-                    self.quarantine(now, key, store, "a person wants it".into());
+                    self.quarantine(now, key, store, WISH.into());
                     Response::Overruled
                 }
                 None => Response::NotFound,
@@ -698,6 +788,11 @@ impl Coordinator {
             failures: self.recover.history.all().rev().cloned().collect(),
         }
     }
+}
+
+/// Whether a worker is there and may be given tasks, but for a quarantine.
+fn takes_tasks(member: &Member) -> bool {
+    member.conn.is_some() && member.ready && !member.draining && !member.row.drained
 }
 
 fn hardware_of(capabilities: &str) -> Option<String> {

@@ -86,6 +86,9 @@ impl Rig {
         self.out.clear();
     }
     fn ends(&mut self, conn: u64, id: &str, epoch: u64, stderr: &str) {
+        self.ends_with(conn, id, epoch, stderr, i32::from(!stderr.is_empty()));
+    }
+    fn ends_with(&mut self, conn: u64, id: &str, epoch: u64, stderr: &str, code: i32) {
         let good = stderr.is_empty();
         let kind = if good { OutcomeKind::OutcomeSucceeded } else { OutcomeKind::OutcomeFailed };
         let outcome = TaskOutcome {
@@ -96,7 +99,7 @@ impl Rig {
             finished_at_ms: 60_001,
             message: if good { String::new() } else { "exit code 1".into() },
             has_exit_code: true,
-            exit_code: i32::from(!good),
+            exit_code: code,
             stderr_tail: stderr.as_bytes().to_vec().into(),
             ..Default::default()
         };
@@ -322,6 +325,138 @@ fn a_bad_worker_is_quarantined_probed_and_released() {
     r.submit("new", spec);
     r.pass(70_000);
     assert!(r.out.iter().any(|(conn, _)| *conn == bad), "it is given work again");
+}
+
+#[test]
+fn when_the_last_free_worker_leaves_a_quarantined_one_is_probed_at_once() {
+    let mut r = Rig::new(2);
+    r.fill(2);
+    let spec = json!({"shell": "x"});
+    for id in ["a", "b", "c"] {
+        r.submit(id, spec.clone());
+        r.given();
+        r.ends(1, id, 1, CUDA);
+    }
+    assert_eq!(r.c.recovery(r.at()).quarantined.len(), 1);
+    r.submit("next", spec.clone());
+    assert_eq!(r.given(), None);
+    r.c.on_close(r.at(), 2, v2::LinkCause::LinkClosed, "gone");
+    let why = r.c.explain(&"next".into()).unwrap();
+    assert!(why.starts_with("the 1 worker that is connected is in quarantine"), "{why}");
+    r.pass(1_500);
+    assert_eq!(r.given(), Some((1, 1, "x".into())));
+    // As long as nobody else is there, a probe that fails takes nothing from it.
+    r.ends(1, "next", 1, CUDA);
+    r.submit("more", spec);
+    assert_eq!(r.given(), Some((1, 1, "x".into())));
+}
+
+#[test]
+fn a_mistyped_command_quarantines_nobody() {
+    let mut r = Rig::new(2);
+    r.fill(2);
+    for id in ["a", "b", "c", "d"] {
+        r.submit(id, json!({"shell": "pyhton3 x"}));
+        r.given();
+        r.ends_with(1, id, 1, "sh: 1: pyhton3: not found", 127);
+    }
+    let found = r.c.recovery(r.at());
+    assert_eq!((found.quarantined.len(), found.failures.len()), (0, 4));
+}
+
+#[test]
+fn after_a_long_ladder_the_next_task_starts_with_what_worked() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
+        "knobs": {"batch_size": [64, 32, 16, 8], "device": ["cuda", "cpu"]}});
+    // One task that fails three times does not keep its type off the GPU.
+    r.submit("a", spec.clone());
+    for (epoch, batch) in [(1, 64), (2, 32), (3, 16)] {
+        assert_eq!(r.given(), Some((1, epoch, format!("t cuda {batch}"))));
+        r.pass(10);
+        r.ends(1, "a", epoch, OOM);
+    }
+    r.pass(10);
+    assert_eq!(r.given(), Some((1, 4, "t cuda 8".into())));
+    r.ends(1, "a", 4, "");
+    r.pass(10);
+    r.submit("b", spec.clone());
+    assert_eq!(r.given(), Some((1, 1, "t cuda 8".into())));
+}
+
+#[test]
+fn several_that_find_their_way_at_the_same_time_keep_no_type_off_its_hardware() {
+    let mut r = Rig::new(4);
+    let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
+        "knobs": {"batch_size": [64, 32], "device": ["cuda", "cpu"]}});
+    let mut at = BTreeMap::new();
+    for id in ["a", "b", "c", "e"] {
+        r.submit(id, spec.clone());
+        at.insert(id, r.given().unwrap().0);
+    }
+    // The first one is through before the others fail.
+    for id in ["a", "b", "c", "e"] {
+        r.pass(10);
+        r.ends(at[id], id, 1, OOM);
+        let (conn, _, line) = r.given().unwrap();
+        assert_eq!(line, "t cuda 32");
+        at.insert(id, conn);
+        if id == "a" {
+            r.pass(10);
+            r.ends(conn, id, 2, "");
+        }
+    }
+    r.pass(10);
+    r.ends(at["b"], "b", 2, "");
+    r.submit("d", spec);
+    assert_eq!(r.given().unwrap().2, "t cuda 32");
+}
+
+#[test]
+fn a_fallback_to_the_processor_is_found_again() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.device} {knob.batch_size}",
+        "knobs": {"batch_size": [64, 32], "device": ["cuda", "cpu"]}});
+    r.submit("a", spec.clone());
+    for epoch in 1..=2 {
+        r.given();
+        r.ends(1, "a", epoch, OOM);
+    }
+    assert_eq!(r.given(), Some((1, 3, "t cpu 32".into())));
+    r.ends(1, "a", 3, "");
+    r.submit("b", spec);
+    assert_eq!(r.given(), Some((1, 1, "t cpu 32".into())));
+    let told = &r.decisions("b")[0].text;
+    assert_eq!(
+        told,
+        "it starts with batch_size 32, device cpu, which worked for task a where gpu G did not"
+    );
+}
+
+#[test]
+fn a_task_with_other_knobs_of_the_same_type_erases_nothing() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "t {knob.batch_size}", "knobs": {"batch_size": [64, 32]}});
+    r.submit("a", spec.clone());
+    r.given();
+    r.ends(1, "a", 1, OOM);
+    r.given();
+    r.ends(1, "a", 2, "");
+    let other = json!({"shell": "t {knob.precision}", "knobs": {"precision": ["fp32", "fp16"]}});
+    r.submit("b", other.clone());
+    r.given();
+    r.ends(1, "b", 1, "");
+    r.submit("c", other);
+    r.given();
+    r.ends(1, "c", 1, OOM);
+    assert_eq!(r.given(), Some((1, 2, "t fp16".into())));
+    r.ends(1, "c", 2, "");
+    let found = r.c.recovery(r.at());
+    assert_eq!(found.learned.len(), 1);
+    let knobs = json!({"batch_size": 32, "precision": "fp16"});
+    assert_eq!(serde_json::to_value(&found.learned[0].knobs).unwrap(), knobs);
+    r.submit("d", spec);
+    assert_eq!(r.given(), Some((1, 1, "t 32".into())));
 }
 
 #[test]

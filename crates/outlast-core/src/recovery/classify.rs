@@ -2,11 +2,12 @@
 //! the task wrote, then its exit code. What nothing tells stays unknown.
 
 use super::FailureClass;
-use super::rules::{CHAINED, MUTED, PROGRAM, SOFTWARE, SPECIFIC};
+use super::rules::{ADVICE, CHAINED, MUTED, PROGRAM, REPORTS, SOFTWARE, SPECIFIC};
 use outlast_wire::recovery::Rule;
 use outlast_wire::v2::{Cause, TaskOutcome};
 use regex::{Regex, RegexBuilder, RegexSet};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 /// How much of each stream is looked at, in bytes from its end.
@@ -15,6 +16,14 @@ const TAIL: usize = 4096;
 const QUOTE: usize = 120;
 /// The largest program of a user's pattern, in bytes.
 const PATTERN: usize = 1 << 18;
+
+/// What a worker says when its machine, not the command, is why an attempt did not start.
+const BY_SYSTEM: [&str; 4] = [
+    "cannot create the task's files",
+    "cannot start ",
+    "the system's limit",
+    "the system refuses another thread",
+];
 
 /// What is known of how an attempt ended.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -82,6 +91,16 @@ pub struct Classified {
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
+    /// It blames no worker: only standard output says so, which may quote anything, or it is an
+    /// ordinary mistake, such as a command that does not exist.
+    pub weak: bool,
+}
+
+impl Classified {
+    /// By evidence that counts.
+    pub fn new(class: FailureClass, text: impl Into<String>) -> Classified {
+        Classified { class, text: text.into(), weak: false }
+    }
 }
 
 /// A user's rules, compiled.
@@ -115,7 +134,7 @@ impl Rules {
             for (what, text) in texts {
                 if let Some(line) = text.lines().rev().find(|l| regex.is_match(l)) {
                     let text = format!("{what}: {}, by rule {:?}", quote(line), rule.pattern);
-                    return Some(Classified { class: rule.class, text });
+                    return Some(Classified::new(rule.class, text));
                 }
             }
         }
@@ -127,6 +146,8 @@ struct BuiltIn {
     specific: RegexSet,
     software: RegexSet,
     muted: RegexSet,
+    advice: Regex,
+    reports: Regex,
     program: Regex,
     chained: Regex,
 }
@@ -138,6 +159,8 @@ static BUILT_IN: LazyLock<BuiltIn> = LazyLock::new(|| {
         specific: set(SPECIFIC.iter().map(|(_, p)| *p).collect()),
         software: set(SOFTWARE.to_vec()),
         muted: set(MUTED.to_vec()),
+        advice: one(ADVICE),
+        reports: one(REPORTS),
         program: one(PROGRAM),
         chained: one(CHAINED),
     }
@@ -146,12 +169,15 @@ static BUILT_IN: LazyLock<BuiltIn> = LazyLock::new(|| {
 /// Classifies. `rules` are tried in order before the built-in ones, for what the task itself did.
 pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) -> Classified {
     use FailureClass as F;
-    let seen = |class, text: &str| Classified { class, text: text.to_owned() };
+    let seen = |class, text: &str| Classified::new(class, text);
     match e.cause {
         Cause::OutOfMemory => return seen(F::OutOfMemory, &e.message),
         Cause::TimedOut => return seen(F::Timeout, &e.message),
         Cause::Disk => return seen(F::Disk, &e.message),
-        Cause::NotStarted => return seen(F::NotStarted, &e.message),
+        Cause::NotStarted => {
+            let weak = !BY_SYSTEM.iter().any(|words| e.message.contains(words));
+            return Classified { weak, ..seen(F::NotStarted, &e.message) };
+        }
         Cause::WorkerCrashed => return seen(F::WorkerCrash, &e.message),
         Cause::Network | Cause::Forgotten | Cause::Lost => return seen(F::WorkerLost, &e.message),
         Cause::Stopped | Cause::Drained | Cause::Moved | Cause::AskedBack => {
@@ -170,12 +196,17 @@ pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) ->
     let texts = [("stderr", &e.stderr), ("its message", &e.message), ("stdout", &e.stdout)];
     let mut software = None;
     for (what, text) in texts {
-        match read(text) {
-            Some((F::Software, line)) => {
+        let printed = what == "stdout";
+        match read(text, printed) {
+            Some(Found { class: F::Software, line, last_word }) => {
                 software.get_or_insert((what, line));
+                if last_word {
+                    break;
+                }
             }
-            Some((class, line)) => {
-                return Classified { class, text: format!("{what}: {}", quote(line)) };
+            Some(Found { class, line, .. }) => {
+                let text = format!("{what}: {}", quote(line));
+                return Classified { class, text, weak: printed };
             }
             None => {}
         }
@@ -184,15 +215,23 @@ pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) ->
         return found;
     }
     match software {
-        Some((what, line)) => {
-            Classified { class: F::Software, text: format!("{what}: {}", quote(line)) }
-        }
-        None => Classified { class: F::Unknown, text: unknown(e) },
+        Some((what, line)) => Classified::new(F::Software, format!("{what}: {}", quote(line))),
+        None => Classified::new(F::Unknown, unknown(e)),
     }
 }
 
-/// What a text says, and the line that says it.
-fn read(text: &str) -> Option<(FailureClass, &str)> {
+/// What a text says.
+struct Found<'a> {
+    class: FailureClass,
+    /// The line that says it.
+    line: &'a str,
+    /// Nothing that is said elsewhere counts more.
+    last_word: bool,
+}
+
+/// What a text says. Of what was `printed` to standard output, which tells anything, only lines
+/// that report an error name a cause.
+fn read(text: &str, printed: bool) -> Option<Found<'_>> {
     let built = &*BUILT_IN;
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     let chained = lines.iter().any(|l| built.chained.is_match(l));
@@ -201,19 +240,22 @@ fn read(text: &str) -> Option<(FailureClass, &str)> {
         if built.muted.is_match(line) {
             continue;
         }
-        if let Some(n) = built.specific.matches(line).iter().next() {
-            return Some((SPECIFIC[n].0, line));
+        // An error may end with advice, and the advice names another one.
+        let said: Cow<'_, str> = built.advice.replace_all(line, "");
+        let specific = built.specific.matches(&said).iter().next();
+        if let Some(n) = specific.filter(|_| !printed || built.reports.is_match(&said)) {
+            return Some(Found { class: SPECIFIC[n].0, line, last_word: true });
         }
         if built.program.is_match(line) {
             if !chained {
-                return Some((FailureClass::Software, line));
+                return Some(Found { class: FailureClass::Software, line, last_word: true });
             }
             software.get_or_insert(*line);
         } else if built.software.is_match(line) {
             software.get_or_insert(*line);
         }
     }
-    software.map(|line| (FailureClass::Software, line))
+    software.map(|line| Found { class: FailureClass::Software, line, last_word: false })
 }
 
 /// What the way in which the process ended says by itself.
@@ -233,7 +275,8 @@ fn by_end(e: &Evidence, told: bool) -> Option<Classified> {
         (None, Some(126 | 127)) => F::NotStarted,
         _ => return None,
     };
-    Some(Classified { class, text: e.message.clone() })
+    let weak = class == F::NotStarted;
+    Some(Classified { weak, ..Classified::new(class, e.message.as_str()) })
 }
 
 fn unknown(e: &Evidence) -> String {
@@ -316,6 +359,94 @@ mod tests {
         let mut e = end(6, None);
         e.stderr = "terminate called after throwing an instance of 'std::bad_alloc'".into();
         assert_eq!(class(&e), FailureClass::OutOfMemory);
+    }
+
+    #[test]
+    fn what_is_printed_overrules_no_exception_and_must_report_an_error() {
+        let mut e = exit("Traceback (most recent call last):\nValueError: lr must be positive\n");
+        e.stdout = "config: out of memory guard enabled, CUDA error checks on\n\
+            ERROR: CUDA error: unspecified launch failure\n"
+            .into();
+        let found = classify(&e, []);
+        assert_eq!(found.class, FailureClass::Software);
+        assert!(found.text.contains("ValueError"), "{}", found.text);
+        // Without an exception, what it prints about its settings tells nothing.
+        for printed in [
+            "CUDA error checks enabled",
+            "--guard out of memory guard is enabled",
+            "config: out of memory guard enabled, CUDA error checks on",
+        ] {
+            e = Evidence { stdout: printed.into(), ..exit("") };
+            assert_eq!(class(&e), FailureClass::Unknown, "{printed}");
+        }
+        // An error that it prints does, but its worker is not blamed for what only it says.
+        for printed in [
+            "RuntimeError: CUDA error: unspecified launch failure",
+            "[ERROR] worker 3: CUDA error 700",
+            "2024-01-01 12:00:00 ERROR train - CUDA error 700",
+            "step 7 failed with CUDA error 700",
+        ] {
+            e = Evidence { stdout: printed.into(), ..exit("") };
+            let found = classify(&e, []);
+            assert_eq!((found.class, found.weak), (FailureClass::Device, true), "{printed}");
+            e = exit(printed);
+            assert_eq!(classify(&e, []).class, FailureClass::Device);
+            assert!(!classify(&e, []).weak);
+        }
+    }
+
+    #[test]
+    fn advice_does_not_hide_an_error_and_is_none() {
+        use FailureClass as F;
+        for (line, wanted) in [
+            ("ERROR: could not extend file \"base/1/2\": No space left on device", F::Disk),
+            ("could not connect to server: Connection timed out", F::Network),
+            ("RuntimeError: could not create a primitive, out of memory", F::OutOfMemory),
+            ("Could not allocate memory: out of memory", F::OutOfMemory),
+            ("write would exceed quota: No space left on device", F::Disk),
+            (
+                "MemoryError: Unable to allocate 3 GiB; reduce the batch size if it runs out of memory",
+                F::OutOfMemory,
+            ),
+            ("Could not reserve enough space for 2097152KB object heap", F::OutOfMemory),
+            // What may happen has not.
+            ("a larger batch may cause CUDA out of memory", F::Unknown),
+            ("this could lead to an out of memory condition", F::Unknown),
+            ("if you run out of memory, reduce the batch size", F::Unknown),
+            ("reduce the batch size to avoid out-of-memory", F::Unknown),
+        ] {
+            assert_eq!(class(&exit(line)), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_any_program_may_say_blames_no_machine() {
+        use FailureClass as F;
+        assert_eq!(class(&exit("Bus error (core dumped)")), F::Software);
+        assert_eq!(class(&exit("supervisor: Killed process 4321 at the user's wish")), F::Unknown);
+        let kernel = "Memory cgroup out of memory: Killed process 4321 (py)";
+        assert_eq!(class(&exit(kernel)), F::OutOfMemory);
+        assert_ne!(class(&exit("split: write error: File too large")), F::Disk);
+        assert_ne!(class(&exit("upload refused: file too large (max 10 MB)")), F::Disk);
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_blames_no_worker() {
+        let mut e = Evidence { cause: Cause::NotStarted, ..Evidence::default() };
+        for (message, weak) in [
+            ("command not found: pyhton3 (looked in PATH: /bin)", true),
+            ("not executable: ./run.sh: permission denied", true),
+            ("working directory /data does not exist", true),
+            ("cannot create the task's files in /var: Input/output error", false),
+            ("the system's limit of processes is reached", false),
+        ] {
+            e.message = message.into();
+            let found = classify(&e, []);
+            assert_eq!((found.class, found.weak), (FailureClass::NotStarted, weak), "{message}");
+        }
+        let shell = Evidence { exit_code: Some(127), ..exit("sh: 1: pyhton3: not found") };
+        let found = classify(&shell, []);
+        assert_eq!((found.class, found.weak), (FailureClass::NotStarted, true));
     }
 
     #[test]

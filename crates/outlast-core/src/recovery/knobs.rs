@@ -126,6 +126,11 @@ pub fn hardware(spec: &TaskSpec, state: &TaskRecovery) -> HardwareClass {
     }
 }
 
+/// The class of hardware that knobs with these values use, where they say.
+pub fn used(knobs: &BTreeMap<String, Value>) -> Option<HardwareClass> {
+    knobs.get("device").and_then(Value::as_str).and_then(class_of)
+}
+
 /// The class that a device's name means.
 fn class_of(word: &str) -> Option<HardwareClass> {
     let word = word.trim().split(':').next().unwrap_or_default().to_ascii_lowercase();

@@ -36,6 +36,9 @@ pub struct Failure {
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
+    /// It blames no worker: see [`super::Classified::weak`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weak: bool,
 }
 
 /// A worker that is given no work but probes. Stored as JSON.
@@ -181,15 +184,16 @@ impl History {
     /// What the newest failure has in common with others.
     pub fn blame(&self, newest: &Failure, now: i64, rules: &PatternRules) -> Blame {
         let (mut here, mut tasks) = (0, BTreeSet::new());
-        let (mut alike, mut workers) = (0, BTreeSet::new());
+        let (mut alike, mut outside, mut workers) = (0, 0, BTreeSet::new());
         let mut killed = BTreeSet::new();
         for f in self.recent(now, rules).filter(|f| f.class == newest.class) {
-            if f.worker == newest.worker {
+            if f.worker == newest.worker && !f.weak {
                 here += 1;
                 tasks.insert(&f.task);
             }
             if f.task_type == newest.task_type {
                 alike += 1;
+                outside += usize::from(f.worker != newest.worker);
                 workers.insert(&f.worker);
             }
             if f.task == newest.task && f.class == FailureClass::WorkerCrash {
@@ -197,8 +201,12 @@ impl History {
             }
         }
         let (few, several) = (rules.count, |n: usize| n > 1);
-        let bad = here >= few && several(tasks.len()) && blames_worker(newest.class);
-        let kind = alike >= few && several(workers.len());
+        let bad =
+            here >= few && several(tasks.len()) && !newest.weak && blames_worker(newest.class);
+        // One failure elsewhere does not clear a worker: its type is to blame instead only if it
+        // fails often, or about as often, elsewhere too.
+        let cleared = outside >= few || (several(outside) && 2 * outside >= here);
+        let kind = alike >= few && several(workers.len()) && (!bad || cleared);
         let kills = killed.len() >= few;
         Blame {
             worker: if bad { here } else { 0 },
@@ -207,24 +215,26 @@ impl History {
         }
     }
 
-    /// Whether tasks of this type are kept off this class of hardware.
+    /// Whether tasks of this type are kept off this class of hardware: several failed there after
+    /// `since`. A task that fails often on its way down a ladder is one.
     pub fn excluded(
         &self,
         task_type: &str,
         hardware: HardwareClass,
+        since: i64,
         now: i64,
         rules: &PatternRules,
     ) -> bool {
         if hardware == HardwareClass::Cpu || self.failures.len() < rules.count {
             return false;
         }
-        let mut counts: BTreeMap<FailureClass, usize> = BTreeMap::new();
-        for f in self.recent(now, rules) {
+        let mut tasks: BTreeMap<FailureClass, BTreeSet<&str>> = BTreeMap::new();
+        for f in self.recent(now, rules).filter(|f| f.at > since) {
             if f.task_type == task_type && f.hardware == hardware && blames_hardware(f.class) {
-                *counts.entry(f.class).or_default() += 1;
+                tasks.entry(f.class).or_default().insert(&f.task);
             }
         }
-        counts.values().any(|n| *n >= rules.count)
+        tasks.values().any(|t| t.len() >= rules.count.max(2))
     }
 
     /// All patterns there are now, the most frequent first.
@@ -280,6 +290,7 @@ mod tests {
             hardware: HardwareClass::Gpu,
             class,
             text: "x".into(),
+            weak: false,
         }
     }
 
@@ -296,14 +307,48 @@ mod tests {
         let other = failure(4, "u", "k", "w", device);
         history.push(other.clone(), &rules);
         assert_eq!(history.blame(&other, 4_000, &rules).worker, 4);
+        // What only their standard output says does not count.
+        let weak = |n| Failure { weak: true, ..failure(n, "v", "k", "x", device) };
+        (1..=3).for_each(|n| history.push(weak(n), &rules));
+        let stronger = failure(4, "u", "k", "x", device);
+        history.push(stronger.clone(), &rules);
+        assert_eq!(history.blame(&stronger, 4_000, &rules).worker, 0);
+        history.forget(Some("x"), None);
         // They age, and what a program does is no worker's fault.
         assert_eq!(history.blame(&other, 3_604_500, &rules).worker, 0);
         let own = failure(5, "u", "k", "w", FailureClass::Software);
         assert_eq!(history.blame(&own, 5_000, &rules).worker, 0);
-        assert!(history.excluded("k", HardwareClass::Gpu, 5_000, &rules));
-        assert!(!history.excluded("k", HardwareClass::Cpu, 5_000, &rules));
+        // Four failures of two tasks keep no type off its hardware; three tasks do.
+        let off = |h: &History, on, since| h.excluded("k", on, since, 5_000, &rules);
+        assert!(!off(&history, HardwareClass::Gpu, 0));
+        history.push(failure(5, "v", "k", "w", device), &rules);
+        assert!(off(&history, HardwareClass::Gpu, 0));
+        assert!(!off(&history, HardwareClass::Gpu, 3_500));
+        assert!(!off(&history, HardwareClass::Cpu, 0));
         history.forget(Some("w"), None);
         assert_eq!(history.all().count(), 0);
+    }
+
+    #[test]
+    fn a_failure_elsewhere_does_not_clear_a_worker_and_as_many_do() {
+        let rules = PatternRules::default();
+        let device = FailureClass::Device;
+        let told = |outside: u64, here: u64| {
+            let mut history = History::default();
+            for n in 0..outside {
+                history.push(failure(n, &format!("o{n}"), "k", "other", device), &rules);
+            }
+            for n in 0..here {
+                history.push(failure(n, &format!("h{n}"), "k", "w", device), &rules);
+            }
+            let blame = history.blame(&failure(9, "h0", "k", "w", device), 9_000, &rules);
+            (blame.worker, blame.task_type)
+        };
+        assert_eq!(told(1, 3), (3, 0));
+        assert_eq!(told(2, 3), (3, 5));
+        assert_eq!(told(2, 5), (5, 0));
+        assert_eq!(told(3, 8), (8, 11));
+        assert_eq!(told(2, 1), (0, 3));
     }
 
     #[test]

@@ -139,6 +139,7 @@ pub fn decide(report: &str) -> Result<Value, String> {
         hardware,
         class: found.class,
         text: found.text.chars().take(MAX_TEXT).collect(),
+        weak: found.weak,
     };
     let counts = !matches!(found.class, FailureClass::WorkerLost | FailureClass::WorkerStopped);
     let mut history = History::new(r.failures);

@@ -11,9 +11,15 @@ pub(super) const MUTED: &[&str] = &[
     r"(?i)\[\s*(?:warn(?:ing)?|info|debug|notice)\s*\]",
     r"\d: [WI] [\w/]+",
     r"^[WI]\d{4} ",
-    r"(?i)\b(?:avoid|prevent|protect|in case of|if you|if it|may|might|could|would|risk of|likely to|reduce the|no longer)\b.{0,60}\b(?:out[- ]of[- ]memory|oom|timeout|timed out|crash|context lost|no space left)",
     r"(?i)\b(?:recovered from|handled|retrying after|ignoring)\b",
 ];
+
+/// The part of a line that speaks of what may happen; the rest of it may report what did. It ends
+/// before a colon or semicolon, since errors give their cause after one.
+pub(super) const ADVICE: &str = r"(?i)\b(?:avoid(?:s|ed|ing)?|prevent(?:s|ed|ing)?|protect(?:s|ed|ing)?|in case of|if (?:you|it|this|your \w+)|(?:may|might|could|would) (?:also |still |even )?(?:be|become|cause|crash|fail|get|go|happen|have|hit|lead|make|mean|occur|produce|result|run|see|trigger)|risk of|likely to|reduce the|no longer)\b[^:;]{0,60}?\b(?:out[- ]of[- ]memory|oom|timeout|timed out|crash|context lost|no space left)";
+
+/// A line with which a program reports an error, rather than mentions one.
+pub(super) const REPORTS: &str = r"\b\w*(?:Error|Exception)\b\s*(?:[:\[(\]]|$)|(?i:\b(?:error|fatal|critical|panic)\b\s*[:\]>|])|\b(?:ERROR|FATAL|CRITICAL|FAIL)\b|(?i:\b(?:failed|failure|fails|killed|crash(?:ed)?|aborted|aborting|panicked|uncaught|unhandled)\b|Traceback \(|terminate called)";
 
 /// An exception that a program's own code raises: as the last word it beats what came before.
 pub(super) const PROGRAM: &str = r"^\s*(?:[\w.]+\.)?(?:TypeError|ValueError|KeyError|AttributeError|NameError|IndexError|AssertionError|ModuleNotFoundError|ImportError|SyntaxError|IndentationError|ZeroDivisionError|NotImplementedError|UnboundLocalError|RecursionError|FileNotFoundError|UnicodeDecodeError|ReferenceError|RangeError|JSONDecodeError|NullPointerException|IllegalArgumentException|ClassNotFoundException)\b";
@@ -67,11 +73,11 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
     ),
     (
         F::OutOfMemory,
-        r"(?i)\b(?:unable|failed|could not|can't|cannot) (?:to )?(?:allocate|mmap) .{0,60}(?:\bmemory|bytes|\d ?[KMGT]i?B)\b|memory allocation of \d+ bytes failed|\bOOM when allocating\b|failed to allocate \w*memory",
+        r"(?i)\b(?:unable|failed|could not|can't|cannot) (?:to )?(?:allocate|mmap) .{0,60}(?:\bmemory|bytes|\d ?[KMGT]i?B)\b|could not reserve enough space for .{0,40}\bheap\b|memory allocation of \d+ bytes failed|\bOOM when allocating\b|failed to allocate \w*memory",
     ),
     (
         F::OutOfMemory,
-        r"RESOURCE_EXHAUSTED: .*(?i:memory|alloc|oom)|(?i)\boom[- ]?kill(?:ed|er)\b|memory limit (?:was )?exceeded|exceed(?:s|ed|ing)? .{0,40}memory limit|Killed process \d+|fatal error: Killed signal terminated program|std::length_error.*vector|exhausted the .*memory",
+        r"RESOURCE_EXHAUSTED: .*(?i:memory|alloc|oom)|(?i)\boom[- ]?kill(?:ed|er)\b|memory limit (?:was )?exceeded|exceed(?:s|ed|ing)? .{0,40}memory limit|fatal error: Killed signal terminated program|std::length_error.*vector|exhausted the .*memory",
     ),
     (
         F::Device,
@@ -95,11 +101,11 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
     ),
     (
         F::Device,
-        r"(?i)\bTPU\b.{0,60}(?:fail|unavailable|not found|in use|unhealthy|error)|Unable to initialize backend|backend \w*(?:tpu|cuda|gpu|rocm)\w*.{0,40}failed to initialize|UR_RESULT_ERROR_\w+|ZE_RESULT_ERROR_\w+|\bInput/output error\b|\bEIO\b|\bmachine check\b|\bBus error\b",
+        r"(?i)\bTPU\b.{0,60}(?:fail|unavailable|not found|in use|unhealthy|error)|Unable to initialize backend|backend \w*(?:tpu|cuda|gpu|rocm)\w*.{0,40}failed to initialize|UR_RESULT_ERROR_\w+|ZE_RESULT_ERROR_\w+|\bInput/output error\b|\bEIO\b|\bmachine check\b",
     ),
     (
         F::Disk,
-        r"(?i)no space left on device|\bENOSPC\b|disk quota exceeded|\bEDQUOT\b|disk is full|disk full|not enough (?:free )?(?:disk )?space|insufficient disk space|read-only file system|SQLITE_FULL|file too large",
+        r"(?i)no space left on device|\bENOSPC\b|disk quota exceeded|\bEDQUOT\b|disk is full|disk full|not enough (?:free )?(?:disk )?space|insufficient disk space|read-only file system|SQLITE_FULL",
     ),
     (
         F::Network,
@@ -124,7 +130,7 @@ pub(super) const SOFTWARE: &[&str] = &[
     r"Traceback \(most recent call last\)",
     r"^\s*(?:\w+ ?[:>] )?(?:[\w.$]+\.)?\w*(?:Error|Exception)\b(?::|$| \[)",
     r"panicked at|^panic: |^goroutine \d+ \[running\]",
-    r"(?i)segmentation fault|core dumped|illegal instruction|floating point exception|stack overflow|stack smashing|double free|corrupted size|heap-buffer-overflow|AddressSanitizer",
+    r"(?i)segmentation fault|\bbus error\b|core dumped|illegal instruction|floating point exception|stack overflow|stack smashing|double free|corrupted size|heap-buffer-overflow|AddressSanitizer",
     r"(?i)assert(?:ion)?\b.{0,80}\bfailed|^\s*(?:E\s+)?assert ",
     r"undefined reference|undefined symbol|^error(?:\[E\d+\])?: |(?i): fatal error: |: error: ",
     r"npm ERR!|^make(?:\[\d+\])?: \*\*\*|BUILD FAILED|FAILURE: Build failed|Build FAILED|FAILED \((?:errors|failures)=|=+ .*\b\d+ failed\b",

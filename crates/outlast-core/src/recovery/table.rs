@@ -114,6 +114,19 @@ impl Ladders {
     }
 }
 
+/// With what is left out at its default, too.
+fn check_delays(ladders: &Ladders) -> Result<(), String> {
+    let (base, max) = (ladders.base_delay, ladders.max_delay);
+    if base > max {
+        return Err(format!(
+            "base_delay is {} s, and must not be above max_delay, {} s",
+            base as f64 / 1000.0,
+            max as f64 / 1000.0
+        ));
+    }
+    Ok(())
+}
+
 /// The table with everything that a coordinator's user overrides.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -139,13 +152,17 @@ impl Config {
     pub fn new(file: &RecoveryFile) -> Result<Config, String> {
         let mut ladders = Ladders::default();
         ladders.over(&file.all);
+        check_delays(&ladders)?;
         let rules = Rules::new(&file.all.rules)?;
         let labels = file.labels.iter().map(|(label, with)| {
-            let rules = Rules::new(&with.rules).map_err(|e| format!("labels.{label}: {e}"))?;
+            let mut own = ladders.clone();
+            own.over(with);
+            let rules = check_delays(&own).and_then(|()| Rules::new(&with.rules));
+            let rules = rules.map_err(|e| format!("labels.{label}: {e}"))?;
             Ok((label.clone(), (with.clone(), rules)))
         });
         let labels = labels.collect::<Result<_, String>>()?;
-        Ok(Config { ladders, rules, labels, patterns: file.patterns.clone() })
+        Ok(Config { rules, labels, ladders, patterns: file.patterns.clone() })
     }
 
     /// What holds for all tasks.
@@ -221,11 +238,21 @@ mod tests {
             json!({"labels": {"team": {}}}),
             json!({"patterns": {"count": 1}}),
             json!({"errors": {"disc": []}}),
+            json!({"patterns": {"history": 5, "count": 6}}),
+            json!({"base_delay": 9, "max_delay": 8}),
         ] {
             assert!(RecoveryFile::from_value(wrong.clone()).is_err(), "{wrong}");
         }
         let bad = json!({"rules": [{"pattern": "(", "class": "device"}]});
         let error = Config::new(&RecoveryFile::from_value(bad).unwrap()).unwrap_err();
         assert!(error.contains("\"(\""), "{error}");
+        // Also over what is left out.
+        for (above, said) in [
+            (json!({"base_delay": 90}), "base_delay is 90 s"),
+            (json!({"labels": {"a=b": {"max_delay": 1}}}), "labels.a=b: base_delay is 2 s"),
+        ] {
+            let error = Config::new(&RecoveryFile::from_value(above).unwrap()).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
     }
 }

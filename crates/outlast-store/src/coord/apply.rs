@@ -205,7 +205,12 @@ impl<'a> Applier<'a> {
         retries: u32,
         event: Event<'_>,
     ) -> Result<(), StoreError> {
-        let now = self.known(task)?;
+        let mut now = self.known(task)?;
+        if now.is(TaskState::Assigned) && now.epoch == event.epoch {
+            // Its outcome tells of a start that nobody heard of.
+            let told = event.outcome.map(|o| o.started_at_ms).filter(|ms| *ms > 0);
+            now.started_at = now.started_at.or(told);
+        }
         let round = self.set_aside(&now)?;
         let worker = now.worker.filter(|_| now.epoch == event.epoch);
         self.insert_event(&now, Event { worker, ..event })?;

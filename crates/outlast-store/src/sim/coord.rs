@@ -333,6 +333,11 @@ impl Model for Coord {
                 let task = self.known(task)?;
                 let worker = task.holder(*epoch);
                 task.keep(*epoch, worker.clone(), outcome.as_ref());
+                let told = outcome.as_ref().map(|o| o.started_at_ms).filter(|ms| *ms > 0);
+                if let (true, None, Some(ms)) = (task.is_current(*epoch), task.row.started_at, told)
+                {
+                    task.tell(ms, EventKind::Started, *epoch, worker.clone(), "");
+                }
                 task.tell(*at, EventKind::Requeued, *epoch, worker, reason);
                 task.because(*cause);
                 task.back_to_pending();
