@@ -74,3 +74,36 @@ async fn older_checkpoints_are_found_and_damage_is_mended() {
     std::fs::write(at("alone"), "").unwrap();
     wait_for(&at("done"), &log);
 }
+
+/// The coordinator's store is nearly full: what fits passes by what does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_without_room_holds_no_other_up() {
+    let base = Base::new();
+    let _coordinator = base.coordinator_with(&["--blob-budget", "4MiB"]);
+    let _worker = base.worker("w", &base.url(), &[]);
+    base.connected("w").await;
+    let job = r#"
+        head -c 30000000 /dev/urandom > big; "$OUTLAST" task checkpoint big || exit 11
+        echo small > small; "$OUTLAST" task checkpoint small || exit 12
+        "$OUTLAST" task artifact small || exit 13
+        sleep 60
+    "#;
+    let mut spec = TaskSpec::new(Run::Shell(job.into()));
+    spec.env.insert("OUTLAST".into(), env!("CARGO_BIN_EXE_outlast").into());
+    base.client.submit(&NewTask { id: "t".into(), spec }).await.unwrap();
+    let started = Instant::now();
+    loop {
+        let all = base.client.checkpoints("t").await.unwrap().checkpoints;
+        let ids: Vec<_> = all.iter().map(|c| c.id.clone()).collect();
+        let kept = base.client.artifacts("t").await.unwrap().artifacts.len();
+        let worker = base.client.worker("w").await.unwrap();
+        let refused = worker.disk.as_ref().map_or(0, |d| d.refused);
+        if ids == ["1-2"] && kept == 1 && refused == 1 {
+            return;
+        }
+        let log = || std::fs::read_to_string(base.dir.path().join("w.log")).unwrap_or_default();
+        let late = started.elapsed() > Duration::from_secs(40);
+        assert!(!late, "{ids:?} {kept} {refused} {}", log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

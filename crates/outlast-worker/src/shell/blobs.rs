@@ -1,7 +1,7 @@
 //! Blobs on their way to the coordinator: one at a time, in the background and over a connection
 //! of their own. For the way back see `fetch`.
 
-use super::{Shared, now};
+use super::{Shared, now, room};
 use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Hash, Manifest, Squeezer};
 use outlast_net::{Answer, DialError, Dialler, Http};
@@ -21,6 +21,9 @@ const QUICK: Duration = Duration::from_millis(300);
 const SLOW: Duration = Duration::from_millis(1000);
 /// Between tries while the coordinator cannot take an upload: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// So many refused blobs are remembered, so that each is told of once.
+const MANY: usize = 1000;
 
 /// Why a blob did not get where it should.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +87,8 @@ pub(super) async fn upload(
     shared: Arc<Shared>,
 ) {
     let mut delay = RETRY.0;
+    // Those that the coordinator has no room for, in this round and at all.
+    let (mut tried, mut crowded) = (HashSet::new(), HashSet::new());
     loop {
         let Some(manifest) = wanted.borrow_and_update().clone() else {
             if wanted.changed().await.is_err() {
@@ -91,6 +96,15 @@ pub(super) async fn upload(
             }
             continue;
         };
+        if tried.contains(&manifest) {
+            // Everything that waits was tried.
+            tried.clear();
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                changed = wanted.changed() => if changed.is_ok() { continue } else { return },
+            }
+            delay = (delay * 2).min(RETRY.1);
+        }
         let done = tokio::select! {
             done = upload_one(&dialler, &blobs, &manifest, &shared) => done,
             changed = wanted.changed() => if changed.is_ok() { continue } else { return },
@@ -100,6 +114,20 @@ pub(super) async fn upload(
             Err(error) if error.is_final() => {
                 tracing::error!("a checkpoint cannot be sent, its data is damaged: {error}");
                 Err(error.to_string())
+            }
+            Err(error @ MoveError::Refused(507, _)) => {
+                if crowded.len() >= MANY {
+                    crowded.clear();
+                }
+                if crowded.insert(manifest.clone()) {
+                    tracing::warn!("a checkpoint waits to be sent: {error}");
+                    shared.room.crowded();
+                    room::say(&blobs, &shared);
+                }
+                tried.insert(manifest.clone());
+                settle(&mut wanted, &shared, &manifest);
+                shared.feed(|core| core.on_no_room(&manifest));
+                continue;
             }
             Err(error) => {
                 tracing::warn!("a checkpoint waits to be sent: {error}");
@@ -112,17 +140,22 @@ pub(super) async fn upload(
             }
         };
         delay = RETRY.0;
-        // Cleared first: the core says what comes next.
-        wanted.borrow_and_update();
-        shared.uploads.send_if_modified(|now| {
-            let same = now.as_ref() == Some(&manifest);
-            if same {
-                *now = None;
-            }
-            same
-        });
+        crowded.remove(&manifest);
+        settle(&mut wanted, &shared, &manifest);
         shared.feed(|core| core.on_uploaded(&manifest, outcome));
     }
+}
+
+/// Nothing is wanted now; the core says what comes next.
+fn settle(wanted: &mut watch::Receiver<Option<Bytes>>, shared: &Shared, manifest: &Bytes) {
+    wanted.borrow_and_update();
+    shared.uploads.send_if_modified(|now| {
+        let same = now.as_ref() == Some(manifest);
+        if same {
+            *now = None;
+        }
+        same
+    });
 }
 
 async fn upload_one(
