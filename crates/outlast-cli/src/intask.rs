@@ -6,7 +6,7 @@
 use crate::fetch::{self, Outside};
 use crate::{Usage, args, output};
 use outlast_worker::local::client::{ClientError, PATIENCE};
-use outlast_worker::local::{Client, Control, MAX_WAIT, Progress as Said, StateView};
+use outlast_worker::local::{Client, Control, DAMAGED, MAX_WAIT, Progress as Said, StateView};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,9 +28,11 @@ Exit codes:
   0  restored
   1  something went wrong
   2  wrong usage, or not inside a task
-  3  there is no checkpoint yet, or none of this id
-  5  the worker is away, or the disk is full
+  3  there is no checkpoint yet
+  5  the worker is away, or the coordinator and this needs it; or the disk is full
   6  this attempt is over or superseded, or the folder is not empty
+  7  there is no checkpoint of this id, or it is not kept any more
+  8  its data is damaged on this machine, and the coordinator has no other copy
 
 Examples:
   outlast task restore ckpt || start_fresh
@@ -204,7 +206,9 @@ fn code_of(error: &ClientError) -> u8 {
             (400 | 413, _) => 2,
             // Not 3: that an attempt is unknown must not read as "no checkpoint yet".
             (409, _) | (404, "no-such-attempt") => 6,
-            (404, "no-such-checkpoint") => 3,
+            // Neither is this: there are others.
+            (404, "no-such-checkpoint") => 7,
+            (_, DAMAGED) => 8,
             (408 | 503 | 507, _) => 5,
             _ => 1,
         },

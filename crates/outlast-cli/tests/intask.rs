@@ -101,7 +101,9 @@ async fn errors_have_codes_and_words() {
     is(&["checkpoint", "/dev/null"], 2, "neither file nor folder");
     is(&["checkpoint", "x", "--meta", "3"], 2, "--meta is no JSON object");
     is(&["progress", "7"], 2, "0 to 1");
-    is(&["restore", "x", "--id", "c9"], 3, "no checkpoint \"c9\"");
+    is(&["restore", "x", "--id", "c9"], 7, "no checkpoint \"c9\"");
+    is(&["restore", "x", "--id", "damaged"], 8, "its data is damaged");
+    is(&["restore", "x", "--id", "breaks"], 8, "its data is damaged");
     is(&["restore", "."], 2, "where this script runs");
     is(&["control", "--wait", "0", "--seen", "x"], 2, "--seen");
     let run = |change: &dyn Fn(&mut Command) -> &mut Command| {

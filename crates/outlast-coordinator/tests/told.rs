@@ -6,6 +6,7 @@ use common::*;
 use outlast_coordinator::Coordinator;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{self, ControlKind, Lane, OutcomeKind, StopReason, outbox_item};
+use prost::Message;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -97,6 +98,12 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
     assert_eq!(field("dropped"), [json!(false), json!(true)]);
     assert_eq!(field("worker"), [json!("w"), json!("w")]);
     assert_eq!(list[0]["meta"]["user"]["step"], 7);
+    // Its worker is told of what is kept.
+    let kept = send(&c, "GET", "/api/v2/tasks/t/checkpoints", "", b"").await;
+    let first = v2::Checkpoint::decode_length_delimited(&kept.body[..]).unwrap();
+    assert_eq!(first.encode_length_delimited_to_vec(), kept.body, "no other");
+    assert_eq!((first.id(), &first.manifest[..]), ("1-1".to_owned(), &name[..]));
+    assert_eq!(send(&c, "GET", "/api/v2/tasks/none/checkpoints", "", b"").await.status, 404);
     for which in ["latest", "1-1"] {
         let got =
             send(&c, "GET", &format!("/api/v1/tasks/t/checkpoints/{which}/data"), "", b"").await;

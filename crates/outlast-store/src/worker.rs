@@ -292,8 +292,10 @@ impl Applier<'_> {
         let (key, bytes) = (key(lane, seq)?, checkpoint.encode_to_vec());
         self.run("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
         let newest = !checkpoint.dropped && checkpoint.artifact.is_empty();
+        // An older one may be put elsewhere in its lane: it does not become the newest by that.
         self.run(
-            "UPDATE attempts SET made = max(made, ?3), checkpoint = coalesce(?4, checkpoint)
+            "UPDATE attempts SET made = max(made, ?3),
+             checkpoint = iif(?3 >= made, coalesce(?4, checkpoint), checkpoint)
              WHERE task = ?1 AND epoch = ?2",
             params![
                 checkpoint.task_id,

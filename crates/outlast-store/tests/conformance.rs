@@ -465,6 +465,14 @@ mod worker {
         assert_eq!(sent, [(1, true), (2, false)]);
         assert_eq!((snapshot.next_checkpoint, snapshot.states[0].0), (3, 2));
         assert_eq!((snapshot.states.len(), s.outbox_len()), (1, 3));
+        // An older one that goes behind it in the lane is no newer for that.
+        let mut s = s;
+        s.put(vec![made(1, 2, false), made(2, 1, false)]);
+        let snapshot = s.reopen().snapshot().unwrap();
+        let newest = snapshot.attempts[0].checkpoint.clone();
+        assert_eq!(newest, Some(common::checkpoint("a", 1, 2, false)));
+        let sent: Vec<_> = snapshot.checkpoints.iter().map(|(n, c)| (*n, c.number)).collect();
+        assert_eq!(sent, [(1, 2), (2, 1)]);
     }
 }
 

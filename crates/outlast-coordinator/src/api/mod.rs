@@ -169,6 +169,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v2/blobs/chunks", put(blobs::put_chunks).post(blobs::get_chunks))
         .route("/api/v2/blobs/manifests", put(blobs::put_manifest))
         .route("/api/v2/blobs/manifests/{hash}", get(blobs::get_manifest))
+        .route("/api/v2/tasks/{id}/checkpoints", get(told::kept))
         .route("/healthz", get(watch::healthz))
         .route("/readyz", get(watch::readyz))
         .route("/metrics", get(watch::metrics))

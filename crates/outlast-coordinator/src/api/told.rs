@@ -15,12 +15,15 @@ use outlast_core::coord::WorkerState;
 use outlast_store::{Role, StoredCheckpoint};
 use outlast_wire::api::{ArtifactList, CheckpointList, Explanation, TaskStateView};
 use outlast_wire::v2::Checkpoint;
+use prost::Message;
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 /// Bytes of a checkpoint read at a time.
 const PART: usize = 256 << 10;
+/// Bytes of checkpoints, without their data, that a worker is told at most.
+const MAX_KEPT: usize = 32 << 20;
 /// The longest meta that goes into a header.
 const MAX_HEADER: usize = 8 << 10;
 
@@ -35,6 +38,27 @@ pub(crate) async fn checkpoints(
     app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id, Kind::Checkpoints).await?;
     Ok(Json(CheckpointList { checkpoints: all.iter().map(views::checkpoint).collect() }))
+}
+
+/// The checkpoints of a task that are kept, oldest first, for the worker that runs it: each a
+/// message with its length before it. Of very many the newest.
+pub(crate) async fn kept(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    app.auth.check(&headers, Role::Worker)?;
+    let mut all = stored(&app, id, Kind::Checkpoints).await?;
+    let mut size = 0;
+    let fits = |c: &&StoredCheckpoint| {
+        size += c.checkpoint.encoded_len() + 8;
+        size <= MAX_KEPT
+    };
+    all.retain(|c| c.kept && !c.checkpoint.dropped);
+    let from = all.len() - all.iter().rev().take_while(fits).count();
+    let bytes: Vec<u8> =
+        all[from..].iter().flat_map(|c| c.checkpoint.encode_length_delimited_to_vec()).collect();
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
 /// The files that a task kept for its result.

@@ -195,13 +195,34 @@ impl Lane<v2::Checkpoint> {
             }
         }
     }
+    /// The coordinator has no room for this blob: what waits behind it goes first. What is in
+    /// another place now, with its sequence; nothing of that was sent.
+    pub fn postpone(&mut self, manifest: &[u8], batch: u64) -> Vec<(u64, Arc<v2::Checkpoint>)> {
+        let is = |i: &Item<v2::Checkpoint>| !i.ready && i.payload.manifest == manifest;
+        let Some(from) = self.items.iter().position(is) else { return Vec::new() };
+        if self.items[from].seq <= self.sent || self.items.iter().skip(from).all(is) {
+            return Vec::new();
+        }
+        let mut seq = self.items[from].seq;
+        let (last, first): (Vec<_>, Vec<_>) = self.items.drain(from..).partition(is);
+        let mut moved = Vec::new();
+        for item in first.into_iter().chain(last) {
+            moved.push((seq, item.payload.clone()));
+            // Sent only once this order is durable: else a crash could give a sequence twice.
+            self.items.push_back(Item { seq, batch, ..item });
+            seq += 1;
+        }
+        moved
+    }
     /// Those of an attempt that wait for their upload, oldest first; not its artifacts.
     pub fn waiting(&self, task: &str, epoch: u64) -> Vec<Arc<v2::Checkpoint>> {
         let of = |i: &&Item<v2::Checkpoint>| {
             let p = &i.payload;
             !i.ready && p.task_id == task && p.epoch == epoch && p.artifact.is_empty()
         };
-        self.items.iter().filter(of).map(|i| i.payload.clone()).collect()
+        let mut all: Vec<_> = self.items.iter().filter(of).map(|i| i.payload.clone()).collect();
+        all.sort_by_key(|c| c.number);
+        all
     }
     /// Gives up the uploads of these.
     pub fn give_up(

@@ -236,6 +236,19 @@ impl Worker {
         self.settle();
     }
 
+    /// The coordinator has no room for the blob that was to be uploaded: others that wait are
+    /// tried before it.
+    pub fn on_no_room(&mut self, manifest: &[u8]) {
+        for (seq, checkpoint) in self.checkpoints.postpone(manifest, self.batch) {
+            self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
+        }
+        if self.uploading.as_deref() == Some(manifest) {
+            self.uploading = None;
+        }
+        self.send_outbox();
+        self.settle();
+    }
+
     /// How much room there is for blobs, for the heartbeat: bytes used, the budget (0: none),
     /// and how many were refused.
     pub fn on_disk(&mut self, used: u64, budget: u64, refused: u64) {

@@ -236,6 +236,45 @@ fn of_a_backlog_only_the_newest_are_uploaded_and_the_rest_is_told_of() {
 }
 
 #[test]
+fn a_checkpoint_without_room_lets_others_pass_once_their_order_is_durable() {
+    let mut w = running();
+    for (now, blob) in [(10, "big"), (20, "b"), (30, "c")] {
+        checkpoint(&mut w, now, blob);
+    }
+    assert_eq!(uploads(&sync(&mut w, 31)), [Some("big".into())]);
+    w.on_no_room(b"big");
+    let (out, batches) = drain(&mut w);
+    assert!(uploads(&out).is_empty() && outbox(&out).is_empty());
+    let records = batches.iter().flat_map(|b| &b.records);
+    let order: Vec<_> = records
+        .filter_map(|r| match r {
+            WorkerRecord::Checkpoint { seq, checkpoint } => Some((*seq, checkpoint.number)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(order, [(1, 2), (2, 3), (3, 1)]);
+    w.on_persisted(at(32), batches.last().unwrap().number);
+    assert_eq!(uploads(&drain(&mut w).0), [Some("b".into())]);
+    w.on_uploaded(b"b", Ok(()));
+    let out = drain(&mut w).0;
+    assert_eq!(outbox(&out), [(1, 1)]);
+    assert_eq!(uploads(&out), [Some("c".into())]);
+    w.on_uploaded(b"c", Ok(()));
+    let out = drain(&mut w).0;
+    assert_eq!(outbox(&out), [(2, 1)]);
+    // Alone it is tried again and again; the task goes on from the newest as before.
+    assert_eq!(uploads(&out), [Some("big".into())]);
+    w.on_no_room(b"big");
+    let (out, batches) = drain(&mut w);
+    assert_eq!(uploads(&out), [Some("big".into())]);
+    assert!(batches.iter().all(|b| b.records.is_empty()));
+    let known = w.known_checkpoints("a", 1);
+    assert_eq!(known.last().map(|(c, _)| c.number), Some(3));
+    w.on_uploaded(b"big", Ok(()));
+    assert_eq!(outbox(&drain(&mut w).0), [(3, 1)]);
+}
+
+#[test]
 fn a_dropped_checkpoint_needs_no_upload_after_a_restart() {
     let dropped = v2::Checkpoint { dropped: true, number: 1, ..Default::default() };
     let kept =

@@ -185,8 +185,9 @@ impl Model for Worker {
                 self.checkpoints.insert(*seq, checkpoint.clone());
                 self.used(Lane::Checkpoints as i32, *seq);
                 if let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch) {
+                    let newer = checkpoint.number >= row.made;
                     row.made = row.made.max(checkpoint.number);
-                    if !checkpoint.dropped && checkpoint.artifact.is_empty() {
+                    if newer && !checkpoint.dropped && checkpoint.artifact.is_empty() {
                         row.checkpoint = Some(checkpoint.clone());
                     }
                 }

@@ -25,6 +25,12 @@ pub(super) struct Spool {
     path: PathBuf,
     file: File,
     len: u64,
+    /// Of it, what the disk has for sure.
+    synced: u64,
+    /// Something may lie behind `len` that must go before the next record.
+    torn: bool,
+    #[cfg(test)]
+    sync_fails: bool,
 }
 
 /// Encoded outcomes by task and epoch.
@@ -107,7 +113,7 @@ impl Spool {
         let kept = wanted(found);
         // As it is, if need be: a full disk must not keep a worker from what it has.
         let file = File::options().read(true).write(true).open(path)?;
-        let mut spool = Spool { path: path.to_owned(), file, len: end as u64 };
+        let mut spool = Spool::of(path, file, end);
         if end < bytes.len() {
             tracing::warn!("dropped {} bytes of a torn record", bytes.len() - end);
         }
@@ -128,7 +134,20 @@ impl Spool {
         file.sync_all()?;
         fs::rename(&new, path)?;
         File::open(path.parent().unwrap_or(path))?.sync_all()?;
-        Ok(Spool { path: path.to_owned(), file, len: bytes.len() as u64 })
+        Ok(Spool::of(path, file, bytes.len()))
+    }
+
+    fn of(path: &Path, file: File, len: usize) -> Spool {
+        let (path, len) = (path.to_owned(), len as u64);
+        Spool {
+            path,
+            file,
+            len,
+            synced: len,
+            torn: false,
+            #[cfg(test)]
+            sync_fails: false,
+        }
     }
 
     /// Appends outcomes, and returns once they are on disk.
@@ -138,6 +157,22 @@ impl Spool {
     pub fn append<'a>(&mut self, kept: impl Iterator<Item = &'a Vec<u8>>) -> io::Result<()> {
         let bytes: Vec<u8> = kept.flat_map(|message| record(FINISHED, message)).collect();
         self.add(&bytes)?;
+        if let Err(error) = self.sync() {
+            // The system may take for written what it failed to write: the same bytes are not
+            // tried again, nor any that waited with them. Notes of what is forgotten may go.
+            self.len = self.synced;
+            self.cut();
+            return Err(error);
+        }
+        self.synced = self.len;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.sync_fails {
+            return Err(io::Error::other("a test"));
+        }
         self.file.sync_data()
     }
 
@@ -161,19 +196,32 @@ impl Spool {
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.truncate(self.len)?;
+        }
         if let Err(error) = self.file.write_all(bytes) {
             // Half a record would hide all that follow.
-            self.truncate(self.len)?;
+            self.cut();
             return Err(error);
         }
         self.len += bytes.len() as u64;
         Ok(())
     }
 
+    /// Removes what lies behind `len`: now, or else before the next record.
+    fn cut(&mut self) {
+        self.torn = true;
+        if let Err(error) = self.truncate(self.len) {
+            tracing::warn!("a torn record stays in the spool for now: {error}");
+        }
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.file.set_len(len)?;
         self.file.seek(SeekFrom::Start(len))?;
         self.len = len;
+        self.synced = self.synced.min(len);
+        self.torn = false;
         Ok(())
     }
 }
@@ -214,6 +262,26 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), MAGIC);
         spool.append([finished("d")].iter()).unwrap();
         assert_eq!(tasks(&path), ["d"]);
+    }
+
+    #[test]
+    fn what_a_failed_sync_leaves_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let (mut spool, _) = Spool::open(&path).unwrap();
+        spool.append([finished("a"), finished("b")].iter()).unwrap();
+        let synced = fs::read(&path).unwrap();
+        // Nothing stays that was not on disk for sure, a note without a sync neither.
+        spool.forget(&Id { task: "a".into(), epoch: 1 }).unwrap();
+        spool.sync_fails = true;
+        for _ in 0..2 {
+            spool.append([finished("c")].iter()).unwrap_err();
+            assert_eq!(fs::read(&path).unwrap(), synced);
+        }
+        spool.sync_fails = false;
+        spool.append([finished("c")].iter()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [synced, record(FINISHED, &finished("c"))].concat());
+        assert_eq!(tasks(&path), ["a", "b", "c"]);
     }
 
     #[test]

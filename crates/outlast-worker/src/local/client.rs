@@ -364,7 +364,7 @@ fn fresh() -> String {
 }
 
 /// Percent-encodes all but what is safe anywhere in a URL.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -129,6 +129,9 @@ pub enum HostError {
     /// The task has no checkpoint of this id.
     #[error("there is no checkpoint {0:?}")]
     NoSuchCheckpoint(String),
+    /// The data of a checkpoint is damaged here, and there is no other copy.
+    #[error("{0}")]
+    Damaged(String),
     /// A newer attempt has the task: this one should end.
     #[error("a newer attempt has this task: {0}")]
     Fenced(String),
@@ -171,9 +174,13 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// What went wrong with a file of the *task's*; `what` says what was tried.
+    /// What went wrong with a file of the *task's*; `what` says what was tried. If it was not the
+    /// file but what was to be put there, that is in the error as a [`HostError`].
     pub fn of_file(what: &str, error: &io::Error) -> HostError {
         use io::ErrorKind as K;
+        if let Some(own) = HostError::within(error) {
+            return own;
+        }
         let text = format!("{what}: {error}");
         match error.kind() {
             K::StorageFull | K::QuotaExceeded => HostError::Full {
@@ -192,6 +199,19 @@ impl HostError {
             | K::InvalidFilename => HostError::Invalid(text),
             K::DirectoryNotEmpty | K::AlreadyExists | K::ResourceBusy => HostError::Conflict(text),
             _ => HostError::Internal(text),
+        }
+    }
+    /// Whoever unpacks wraps errors in others.
+    fn within(error: &io::Error) -> Option<HostError> {
+        let mut at: &(dyn std::error::Error + 'static) = error.get_ref()?;
+        loop {
+            if let Some(own) = at.downcast_ref::<HostError>() {
+                return Some(own.clone());
+            }
+            at = match at.downcast_ref::<io::Error>() {
+                Some(inner) => inner.get_ref()?,
+                None => at.source()?,
+            };
         }
     }
 }

@@ -219,6 +219,18 @@ mod tests {
         // A broken body leaves everything as it was.
         let broken = || tar().take(700);
         assert!(put(&c, Kind::Folder, &mut broken(), true).is_err());
+        // What is wrong with it is said as it is: it is no mistake of the task's.
+        struct Damaged;
+        impl Read for Damaged {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other(HostError::Damaged("a test".into())))
+            }
+        }
+        for (path, kind) in [(&c, Kind::Folder), (&b, Kind::File)] {
+            let mut half = tar().take(700).chain(Damaged);
+            let error = places.put(path, kind, &mut half, true);
+            assert_eq!(error, Err(HostError::Damaged("a test".into())));
+        }
         assert!(put(Path::new("/"), Kind::Raw, &mut &b""[..], true).is_err());
         assert!(put(&b.join("x"), Kind::Raw, &mut &b""[..], true).is_err());
         assert_eq!(names(&c), ["x"]);

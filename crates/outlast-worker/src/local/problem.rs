@@ -1,6 +1,7 @@
 //! Errors on the socket: RFC 9457 problem details.
 
 use super::host::HostError;
+use super::types::DAMAGED;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_wire::api::PROBLEM_PREFIX;
@@ -67,6 +68,7 @@ impl From<HostError> for Problem {
             HostError::NoSuchCheckpoint(_) => {
                 (S::NOT_FOUND, "no-such-checkpoint", "no such checkpoint")
             }
+            HostError::Damaged(_) => (S::GONE, DAMAGED, "its data is damaged"),
             HostError::Fenced(_) => (S::CONFLICT, "fenced", "superseded"),
             HostError::Ended(_) => (S::CONFLICT, "ended", "over"),
             HostError::Conflict(_) => (S::CONFLICT, "conflict", "not in this state"),

@@ -194,5 +194,7 @@ pub struct Progress {
 
 /// The word of the problem that says that a task has no checkpoint yet.
 pub const NO_CHECKPOINT: &str = "no-checkpoint";
+/// The word of the problem that says that a checkpoint's data is damaged, and gone elsewhere.
+pub const DAMAGED: &str = "damaged";
 /// The header of `GET …/data` that says which checkpoint it is.
 pub const ID_HEADER: &str = "x-outlast-checkpoint";

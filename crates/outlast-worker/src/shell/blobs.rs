@@ -1,11 +1,11 @@
-//! Blobs between this worker and its coordinator: uploads one at a time, in the background and
-//! over a connection of their own; downloads when a task asks.
+//! Blobs on their way to the coordinator: one at a time, in the background and over a connection
+//! of their own. For the way back see `fetch`.
 
-use super::{Shared, now};
+use super::{Shared, now, room};
 use bytes::Bytes;
-use outlast_blob::{BlobError, Blobs, Hash, Manifest, Packed, Squeezer};
+use outlast_blob::{BlobError, Blobs, Hash, Manifest, Squeezer};
 use outlast_net::{Answer, DialError, Dialler, Http};
-use outlast_wire::blobframe::{self, Decoder, MAX_HASHES, MAX_WANTED};
+use outlast_wire::blobframe::{self, MAX_HASHES};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,9 @@ const SLOW: Duration = Duration::from_millis(1000);
 /// Between tries while the coordinator cannot take an upload: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// So many refused blobs are remembered, so that each is told of once.
+const MANY: usize = 1000;
+
 /// Why a blob did not get where it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MoveError {
@@ -34,6 +37,9 @@ pub(super) enum MoveError {
     /// It has no such blob.
     #[error("the coordinator does not have it any more")]
     Gone,
+    /// What lies here is damaged, and the coordinator cannot replace it.
+    #[error("it is damaged here, and the coordinator has no other copy: {0}")]
+    Lost(String),
     /// This worker's own store.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -57,7 +63,7 @@ impl MoveError {
     }
 }
 
-fn ok(answer: Answer) -> Result<Bytes, MoveError> {
+pub(super) fn ok(answer: Answer) -> Result<Bytes, MoveError> {
     match answer.status {
         200..=299 => Ok(answer.body),
         404 => Err(MoveError::Gone),
@@ -81,6 +87,8 @@ pub(super) async fn upload(
     shared: Arc<Shared>,
 ) {
     let mut delay = RETRY.0;
+    // Those that the coordinator has no room for, in this round and at all.
+    let (mut tried, mut crowded) = (HashSet::new(), HashSet::new());
     loop {
         let Some(manifest) = wanted.borrow_and_update().clone() else {
             if wanted.changed().await.is_err() {
@@ -88,6 +96,15 @@ pub(super) async fn upload(
             }
             continue;
         };
+        if tried.contains(&manifest) {
+            // Everything that waits was tried.
+            tried.clear();
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                changed = wanted.changed() => if changed.is_ok() { continue } else { return },
+            }
+            delay = (delay * 2).min(RETRY.1);
+        }
         let done = tokio::select! {
             done = upload_one(&dialler, &blobs, &manifest, &shared) => done,
             changed = wanted.changed() => if changed.is_ok() { continue } else { return },
@@ -97,6 +114,20 @@ pub(super) async fn upload(
             Err(error) if error.is_final() => {
                 tracing::error!("a checkpoint cannot be sent, its data is damaged: {error}");
                 Err(error.to_string())
+            }
+            Err(error @ MoveError::Refused(507, _)) => {
+                if crowded.len() >= MANY {
+                    crowded.clear();
+                }
+                if crowded.insert(manifest.clone()) {
+                    tracing::warn!("a checkpoint waits to be sent: {error}");
+                    shared.room.crowded();
+                    room::say(&blobs, &shared);
+                }
+                tried.insert(manifest.clone());
+                settle(&mut wanted, &shared, &manifest);
+                shared.feed(|core| core.on_no_room(&manifest));
+                continue;
             }
             Err(error) => {
                 tracing::warn!("a checkpoint waits to be sent: {error}");
@@ -109,17 +140,22 @@ pub(super) async fn upload(
             }
         };
         delay = RETRY.0;
-        // Cleared first: the core says what comes next.
-        wanted.borrow_and_update();
-        shared.uploads.send_if_modified(|now| {
-            let same = now.as_ref() == Some(&manifest);
-            if same {
-                *now = None;
-            }
-            same
-        });
+        crowded.remove(&manifest);
+        settle(&mut wanted, &shared, &manifest);
         shared.feed(|core| core.on_uploaded(&manifest, outcome));
     }
+}
+
+/// Nothing is wanted now; the core says what comes next.
+fn settle(wanted: &mut watch::Receiver<Option<Bytes>>, shared: &Shared, manifest: &Bytes) {
+    wanted.borrow_and_update();
+    shared.uploads.send_if_modified(|now| {
+        let same = now.as_ref() == Some(manifest);
+        if same {
+            *now = None;
+        }
+        same
+    });
 }
 
 async fn upload_one(
@@ -230,7 +266,7 @@ async fn load(
     Ok(Some(body))
 }
 
-fn hash(bytes: &[u8]) -> Result<Hash, MoveError> {
+pub(super) fn hash(bytes: &[u8]) -> Result<Hash, MoveError> {
     let bytes = bytes.try_into().map_err(|_| MoveError::Strange("no BLAKE3 hash".into()))?;
     Ok(Hash::from_bytes(bytes))
 }
@@ -240,53 +276,4 @@ fn hashes(body: &[u8]) -> Result<Vec<Hash>, MoveError> {
         return Err(MoveError::Strange("hashes of an odd length".into()));
     }
     body.chunks(32).map(hash).collect()
-}
-
-/// Brings a blob here, unless it is here; durable when it returns.
-pub(super) async fn download(
-    dialler: &Dialler,
-    blobs: &Blobs,
-    manifest: &[u8],
-) -> Result<Hash, MoveError> {
-    let id = hash(manifest)?;
-    let store = blobs.clone();
-    if block(move || store.has_manifest(&id)).await? {
-        return Ok(id);
-    }
-    let mut http = Http::new(dialler);
-    let path = format!("/api/v2/blobs/manifests/{id}");
-    let encoded = ok(http.ask("GET", &path, Bytes::new()).await?)?;
-    let known = Manifest::decode(&encoded).map_err(MoveError::Blob)?;
-    let mut seen = HashSet::new();
-    let chunks = known.chunks().iter().map(|(h, _)| *h).filter(|h| seen.insert(*h));
-    let chunks: Vec<Hash> = chunks.collect();
-    for part in chunks.chunks(MAX_WANTED / 4) {
-        let (store, part) = (blobs.clone(), part.to_vec());
-        let missing = block(move || store.missing(&part)).await?;
-        if missing.is_empty() {
-            continue;
-        }
-        let body: Vec<u8> = missing.iter().flat_map(|h| h.as_bytes()).copied().collect();
-        let body = ok(http.ask("POST", "/api/v2/blobs/chunks", body.into()).await?)?;
-        let store = blobs.clone();
-        let stored = block(move || Ok(ingest(&store, &body))).await?;
-        stored?;
-    }
-    let store = blobs.clone();
-    block(move || store.accept_manifest(&encoded)).await
-}
-
-fn ingest(blobs: &Blobs, body: &[u8]) -> Result<(), MoveError> {
-    let strange = |e: blobframe::FrameError| MoveError::Strange(e.to_string());
-    let mut decoder = Decoder::default();
-    decoder.push(body);
-    let mut ingest = blobs.ingest();
-    while let Some(frame) = decoder.next().map_err(strange)? {
-        let (raw_len, compressed) = (frame.raw_len, frame.compressed);
-        let packed = Packed { raw_len, compressed, bytes: frame.bytes.to_vec() };
-        ingest.add(Hash::from_bytes(frame.hash), packed)?;
-    }
-    decoder.end().map_err(strange)?;
-    ingest.commit()?;
-    Ok(())
 }

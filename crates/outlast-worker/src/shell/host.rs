@@ -1,22 +1,22 @@
 //! What stands behind a task's own interface: checkpoints into blobs and the outbox, state, what
 //! is asked of the task.
 
-use super::blobs::{self, MoveError};
 use super::controls::Controls;
+use super::fetch::{self, Origin};
 use super::{Shared, now, room};
 use crate::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
     Source, StateView, TaskInfo,
 };
 use bytes::Bytes;
-use outlast_blob::{BlobError, Blobs, Hash, Put};
+use outlast_blob::{BlobError, Blobs, Put};
 use outlast_core::TaskId;
+use outlast_core::stats::ConnectionState;
 use outlast_core::worker::{Answer, Refused, Worker};
 use outlast_net::Dialler;
 use outlast_wire::v2;
 use serde_json::{Map, Value};
-use std::collections::{HashMap, VecDeque};
-use std::io::Read;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -85,7 +85,7 @@ fn refused(why: &Refused) -> HostError {
     }
 }
 
-fn of_blobs(error: BlobError) -> HostError {
+pub(super) fn of_blobs(error: BlobError) -> HostError {
     match error {
         BlobError::Full { used, budget, .. } => {
             let detail = "checkpoints wait to be taken over by the coordinator".into();
@@ -117,6 +117,15 @@ fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
     }
 }
 
+/// A checkpoint, and whether the coordinator has it.
+type Known = (Arc<v2::Checkpoint>, bool);
+
+/// Whether there may be checkpoints that this worker does not know. Not of a first attempt that
+/// made none: it should be told so without a link, too.
+fn may_have_older(at: &Attempt, known: &[Known]) -> bool {
+    at.epoch > 1 || !known.is_empty()
+}
+
 fn state_view(state: Option<&v2::StateUpdate>) -> StateView {
     let Some(s) = state else { return StateView::default() };
     StateView {
@@ -146,6 +155,32 @@ impl TaskHost {
             Some(_) => Ok(at.task.as_str().into()),
             None => Err(HostError::NoSuchAttempt),
         }
+    }
+
+    /// The checkpoints that this worker knows: those on their way, and the newest.
+    fn known(&self, at: &Attempt) -> Vec<Known> {
+        self.shared.lock().known_checkpoints(&at.task, at.epoch)
+    }
+
+    /// With those that the coordinator keeps, oldest first.
+    async fn with_older(&self, at: &Attempt, known: Vec<Known>) -> Result<Vec<Known>, HostError> {
+        let unknown = |why: &dyn std::fmt::Display| {
+            let task = &at.task;
+            HostError::Unavailable(format!(
+                "which older checkpoints {task} has, only the coordinator knows: {why}"
+            ))
+        };
+        let (state, why) = self.shared.status.borrow().clone();
+        if state != ConnectionState::Connected {
+            return Err(unknown(&format!("there is no link to it ({why})")));
+        }
+        let kept = fetch::kept(&self.dialler, &at.task).await.map_err(|e| unknown(&e))?;
+        let of = |c: &v2::Checkpoint| (c.epoch, c.number);
+        let mut all: BTreeMap<_, _> = known.into_iter().map(|k| (of(&k.0), k)).collect();
+        for c in kept {
+            all.entry(of(&c)).or_insert_with(|| (Arc::new(c), true)).1 = true;
+        }
+        Ok(all.into_values().collect())
     }
 
     /// Stores the bytes, durably. When there is no room, what nobody needs is collected first.
@@ -252,8 +287,10 @@ impl Host for TaskHost {
 
     async fn checkpoints(&self, at: &Attempt) -> Result<Vec<CheckpointView>, HostError> {
         self.held(at)?;
-        let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
-        Ok(known.iter().map(|(c, delivered)| view(c, *delivered)).collect())
+        let known = self.known(at);
+        let all =
+            if may_have_older(at, &known) { self.with_older(at, known).await? } else { known };
+        Ok(all.iter().map(|(c, delivered)| view(c, *delivered)).collect())
     }
 
     async fn restore(
@@ -262,22 +299,25 @@ impl Host for TaskHost {
         which: Option<String>,
     ) -> Result<Option<Restore>, HostError> {
         self.held(at)?;
-        let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
-        let found = match &which {
-            None => known.last(),
-            Some(id) => known.iter().find(|(c, _)| c.id() == *id),
-        };
-        let Some((c, delivered)) = found else {
+        let mut known = self.known(at);
+        if let Some(id) = &which {
+            if !known.iter().any(|(c, _)| c.id() == *id) && may_have_older(at, &known) {
+                known = self.with_older(at, known).await?;
+            }
+            known.retain(|(c, _)| c.id() == *id);
+        }
+        let Some((c, delivered)) = known.last() else {
             return which.map_or(Ok(None), |id| Err(HostError::NoSuchCheckpoint(id)));
         };
         let _using = self.shared.room.using();
-        let hash = blobs::download(&self.dialler, &self.blobs, &c.manifest).await;
-        let hash: Hash = hash.map_err(|e| match e {
-            MoveError::Blob(error) => of_blobs(error),
-            error => HostError::Unavailable(format!("checkpoint {}: {error}", c.id())),
-        })?;
-        let body = self.blobs.reader(&hash).map_err(of_blobs)?;
-        let body: Box<dyn Read + Send> = Box::new(body);
+        let origin = Origin {
+            dialler: self.dialler.clone(),
+            blobs: self.blobs.clone(),
+            manifest: c.manifest.clone(),
+            id: c.id(),
+            delivered: *delivered,
+        };
+        let body = origin.open().await?;
         self.shared.lock().on_restored();
         Ok(Some(Restore { view: view(c, *delivered), body }))
     }

@@ -10,6 +10,7 @@
 mod blobs;
 mod causes;
 mod controls;
+mod fetch;
 mod functions;
 mod host;
 mod link;

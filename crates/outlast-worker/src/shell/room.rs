@@ -8,6 +8,7 @@ use outlast_core::records::WorkerSnapshot;
 use outlast_store::{StoreError, WorkerStore};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -26,6 +27,8 @@ const SHORT: Duration = Duration::from_secs(3);
 pub(crate) struct Room {
     short: Notify,
     used: Mutex<Used>,
+    /// Blobs that the coordinator had no room for.
+    crowded: AtomicU64,
 }
 
 /// Since when blobs are made or fetched that nothing refers to yet.
@@ -48,6 +51,10 @@ impl Room {
         let number = used.last;
         used.since.insert(number, Instant::now());
         Using(self, number)
+    }
+    /// The coordinator has no room for a blob.
+    pub fn crowded(&self) {
+        self.crowded.fetch_add(1, Ordering::Relaxed);
     }
     /// Something found no room.
     pub fn is_short(&self) {
@@ -123,7 +130,8 @@ async fn collect(blobs: &Blobs, shared: &Arc<Shared>, grace: Duration) {
 pub(super) fn say(blobs: &Blobs, shared: &Arc<Shared>) {
     let usage = blobs.usage();
     let budget = usage.budget.unwrap_or(0);
-    shared.lock().on_disk(usage.disk_bytes, budget, usage.refused);
+    let refused = usage.refused + shared.room.crowded.load(Ordering::Relaxed);
+    shared.lock().on_disk(usage.disk_bytes, budget, refused);
 }
 
 #[cfg(test)]

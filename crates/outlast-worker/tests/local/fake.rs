@@ -96,6 +96,27 @@ impl Host for Fake {
         which: Option<String>,
     ) -> Result<Option<Restore>, HostError> {
         check(at)?;
+        let damaged = || HostError::Damaged("its data is damaged".into());
+        match which.as_deref() {
+            Some("damaged") => return Err(damaged()),
+            Some("breaks") => {
+                let view = CheckpointView {
+                    id: "breaks".into(),
+                    attempt: 1,
+                    bytes: 1,
+                    created_at_ms: 1,
+                    delivered: true,
+                    meta: CheckpointMeta {
+                        kind: Kind::Raw,
+                        name: "x".into(),
+                        user: Map::new(),
+                        request: None,
+                    },
+                };
+                return Ok(Some(Restore { view, body: Box::new(Breaks(damaged())) }));
+            }
+            _ => {}
+        }
         let all = self.checkpoints.lock().unwrap();
         let found = match &which {
             Some(id) => all.iter().find(|(view, _)| view.id == *id),
@@ -151,6 +172,15 @@ impl Host for Fake {
         let _ = tokio::time::timeout(wait, control.wait_for(|now| *now != seen)).await;
         let now = *control.borrow();
         Ok(now)
+    }
+}
+
+/// Data that turns out to be damaged when it is read.
+struct Breaks(HostError);
+
+impl std::io::Read for Breaks {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other(self.0.clone()))
     }
 }
 
