@@ -2,6 +2,7 @@
 
 use crate::{Context, Usage, args, browser, config};
 use outlast_core::adapt::Pins;
+use outlast_core::stats::ConnectionState;
 use outlast_core::worker::WorkerConfig;
 use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, env = "OUTLAST_WORKER_NAME")]
     name: Option<String>,
     /// Tasks at once [default: processor cores]
-    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(args::MAX_SLOTS)))]
     slots: Option<u32>,
     /// Further tasks that may wait here [default: the coordinator chooses]
     #[arg(long, env = "OUTLAST_WORKER_PREFETCH", value_name = "N")]
@@ -50,13 +51,13 @@ pub(crate) struct Args {
     #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
     blob_budget: Option<u64>,
     /// What SIGTERM and the first Ctrl-C do [default: drain]
-    #[arg(long, value_parser = ["drain", "stop"], value_name = "WHAT")]
+    #[arg(long, value_parser = args::ON_TERM, value_name = "WHAT")]
     on_term: Option<String>,
     /// Time between heartbeats [default: 5s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_interval: Option<f64>,
     /// Silence after which the link is dialled again [default: 15s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
     /// Settings that do not adapt to the link, of heartbeat, batch, compression, checkpoints,
     /// telemetry; or all. A heartbeat that is given is pinned [default: none]
@@ -171,6 +172,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let agent = Agent::start(config)?;
     let state = state_dir.display();
     tracing::info!("worker {name}, {slots} slots, for {}, state in {state}", context.url());
+    let status = agent.status();
     let ended = {
         let mut times = u32::from(stop_first);
         let mut status = agent.ended();
@@ -200,7 +202,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         agent.wait().await
     };
     if ended.failed {
-        anyhow::bail!("{}", ended.reason);
+        if status.borrow().0 != ConnectionState::Failed {
+            anyhow::bail!("{}", ended.reason);
+        }
+        eprintln!("outlast: {}", ended.reason);
+        return Ok(5);
     }
     tracing::info!("ended: {}", ended.reason);
     Ok(0)
