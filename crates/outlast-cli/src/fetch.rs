@@ -198,7 +198,8 @@ async fn to_path(
         Temp(parent.join(hidden))
     };
     let part = hidden("part");
-    let mut file = File::create_new(&part.0)?;
+    let mut file = File::create_new(&part.0)
+        .map_err(|e| Usage(format!("{} cannot be made: {e}", path.display())))?;
     let head = download(client, id, what, &mut file).await?;
     file.sync_all()?;
     let folder = head.meta.get("kind").and_then(|k| k.as_str()) == Some("folder");
