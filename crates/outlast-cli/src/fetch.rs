@@ -154,7 +154,7 @@ pub(crate) async fn run(context: &Context, what: FetchCommand) -> anyhow::Result
                 None => What::Checkpoint(checkpoint),
             };
             let head = if output == Path::new("-") {
-                download(&client, &id, &from, &mut io::stdout().lock()).await?
+                download(&client, &id, &from, &mut output::Raw).await?
             } else {
                 to_path(&client, &id, &from, &output, raw, force).await?
             };

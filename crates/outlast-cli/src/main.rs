@@ -333,6 +333,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
             404 => 3,
             401 | 403 => 4,
             409 => 6,
+            // The coordinator was reached: it is the worker that is away.
+            503 if problem.word() == "no-logs" => 1,
             429 | 503 | 507 => 5,
             _ => 1,
         },

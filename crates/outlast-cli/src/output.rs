@@ -24,6 +24,18 @@ pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Standard output as [`raw`] writes to it.
+pub(crate) struct Raw;
+
+impl Write for Raw {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        raw(bytes).map(|()| bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Prints aligned columns.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();

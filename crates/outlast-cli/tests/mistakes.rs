@@ -172,7 +172,7 @@ fn mistakes_are_told_without_a_coordinator() {
     fails(&base, &["coordinator", "--heartbeat-interval", "0s"], 2, "too short");
     fails(&base, &["worker", "--heartbeat-interval", "0"], 2, "too short");
     let worker = ["worker", "--no-browser", "--state-dir", "w", "--max-reconnect-attempts", "1"];
-    fails(&base, &worker, 5, "outlast: ");
+    fails(&base, &worker, 5, "outlast: gave up after 1 attempts: ");
     fails(&base, &["--ca", "odd", "tasks"], 2, "odd: holds no certificate");
     write(&base, "config", b"[worker]\non_term = \"bogus\"\n");
     let out = command(&base, &["tasks"]).env("OUTLAST_CONFIG", "config").output().unwrap();
