@@ -98,6 +98,8 @@ fn copy_all(
     to: Home<'_>,
     there: &mut HashMap<String, u64>,
 ) -> Result<Copied, BlobError> {
+    let given = from.bucket.and_then(PackStore::place);
+    let mut missing = None;
     for round in 0..TRIES {
         copy_index(&from.index(), &to.index())?;
         let conn = open(&to.index(), true)?;
@@ -112,7 +114,19 @@ fn copy_all(
                 carry(&conn, source, target, there)?
             }
         };
-        let Some(done) = taken else { continue };
+        let done = match taken {
+            Ok(done) => done,
+            // Named by the index before and again: it did not move, it is not there.
+            Err(name) if missing.as_ref() == Some(&name) => {
+                let at = given.map_or(from.packs().display().to_string(), ToOwned::to_owned);
+                let detail = format!("pack {name}, which its index names, is not in {at}");
+                return Err(BlobError::Io { detail, transient: false });
+            }
+            Err(name) => {
+                missing = Some(name);
+                continue;
+            }
+        };
         index::set_packs_place(&conn, to.bucket.and_then(PackStore::place))?;
         if to.bucket.is_none() {
             sweep(&to.packs(), &conn)?;
@@ -212,15 +226,18 @@ fn link_all(from: &Path, to: &Path) -> Result<(), BlobError> {
     Ok(())
 }
 
-/// Links or copies the packs that this index names. None when some are gone.
-fn take(conn: &Connection, from: &Path, to: &Path) -> Result<Option<Copied>, BlobError> {
+/// What was copied, or the name of a pack that is gone.
+type Taken = Result<Copied, String>;
+
+/// Links or copies the packs that this index names.
+fn take(conn: &Connection, from: &Path, to: &Path) -> Result<Taken, BlobError> {
     let mut done = Copied::default();
     for pack in index::packs(conn)? {
         let target = to.join(&pack.name);
         let whole = |path: &Path| fs::metadata(path).is_ok_and(|m| m.len() >= pack.bytes);
         if !whole(&target) {
             match link_or_copy(&from.join(&pack.name), &target) {
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Err(pack.name)),
                 other => other.map_err(|e| BlobError::io(format_args!("pack {}", pack.name), e))?,
             }
             if !whole(&target) {
@@ -230,7 +247,7 @@ fn take(conn: &Connection, from: &Path, to: &Path) -> Result<Option<Copied>, Blo
         done.packs += 1;
         done.bytes += pack.bytes;
     }
-    Ok(Some(done))
+    Ok(Ok(done))
 }
 
 /// Deletes the packs that this index does not name.
@@ -245,19 +262,18 @@ fn sweep(to: &Path, conn: &Connection) -> Result<(), BlobError> {
     Ok(())
 }
 
-/// Carries the packs that this index names, those that are not there already. None when some are
-/// gone.
+/// Carries the packs that this index names, those that are not there already.
 fn carry(
     conn: &Connection,
     from: &dyn PackStore,
     to: &dyn PackStore,
     there: &mut HashMap<String, u64>,
-) -> Result<Option<Copied>, BlobError> {
+) -> Result<Taken, BlobError> {
     let mut done = Copied::default();
     for pack in index::packs(conn)? {
         if there.get(&pack.name) != Some(&pack.bytes) {
             match carry_one(from, to, &pack.name, pack.bytes) {
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Err(pack.name)),
                 other => other.map_err(|e| BlobError::io(format_args!("pack {}", pack.name), e))?,
             }
             there.insert(pack.name, pack.bytes);
@@ -266,7 +282,7 @@ fn carry(
         done.bytes += pack.bytes;
     }
     to.sync_names().map_err(|e| BlobError::io("packs", e))?;
-    Ok(Some(done))
+    Ok(Ok(done))
 }
 
 fn carry_one(from: &dyn PackStore, to: &dyn PackStore, name: &str, bytes: u64) -> io::Result<()> {

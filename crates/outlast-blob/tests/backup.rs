@@ -88,6 +88,12 @@ fn a_check_finds_what_is_missing_or_damaged() {
         check_copy(Home::local(&copy), &all, false),
         Err(BlobError::ChunkDamaged { .. })
     ));
+    // A copy of that copy says what it lacks, and where.
+    let error = copy_store(Home::local(&copy), Home::local(&dir.path().join("again")));
+    let error = error.unwrap_err().to_string();
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let says = format!("pack {name}, which its index names, is not in {}", copy.display());
+    assert!(error.contains(&says), "{error}");
     // The store was not touched by all that.
     assert_eq!(read(&open(&store), &put.manifest), noise(1, 300_000));
 }

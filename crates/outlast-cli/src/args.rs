@@ -24,6 +24,20 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Seconds that are not 0: of an interval, or a timeout.
+pub(crate) fn interval(text: &str) -> Result<f64, String> {
+    match seconds(text)? {
+        // Less would be none when it is rounded to milliseconds.
+        s if s < 0.001 => Err(format!("{text:?} is too short; write 5s or 250ms")),
+        s => Ok(s),
+    }
+}
+
+/// The most slots of a worker.
+pub(crate) const MAX_SLOTS: u32 = 1_000_000;
+/// What a worker may do when it is asked to end.
+pub(crate) const ON_TERM: [&str; 2] = ["drain", "stop"];
+
 /// What does not adapt to links: the flag, or else the file's section, and a heartbeat that
 /// either gives (interval, timeout).
 pub(crate) fn pins(
@@ -157,6 +171,8 @@ mod tests {
     fn values() {
         assert_eq!(seconds("1.5m"), Ok(90.0));
         assert_eq!(seconds("250ms"), Ok(0.25));
+        assert_eq!(interval("1ms"), Ok(0.001));
+        assert!(interval("0s").is_err() && interval("0.1ms").is_err());
         assert_eq!((bytes("1.5k"), bytes("2GiB"), bytes("7")), (Ok(1536), Ok(2 << 30), Ok(7)));
         assert!(bytes("-1").is_err() && bytes("3 x").is_err());
         assert!(seconds("x").is_err() && seconds("-1").is_err() && seconds("3 weeks").is_err());

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "127.0.0.1:7118", value_name = "ADDRESS")]
     listen: String,
     /// Where to forward to
-    #[arg(long, default_value = "127.0.0.1:7117", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:7117", value_name = "ADDRESS", value_parser = host_port)]
     upstream: String,
     /// Faults from the start
     #[arg(long, value_name = "FAULTS")]
@@ -26,6 +26,15 @@ pub(crate) struct Args {
     /// Faults by the clock
     #[arg(long, value_name = "RULES")]
     schedule: Option<Schedule>,
+}
+
+/// Whether it is host and port; whether that answers shows later.
+fn host_port(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(1..)) => Ok(text.into()),
+        _ => Err(format!("{text:?} must be HOST:PORT, as in 127.0.0.1:7117")),
+    }
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {

@@ -1,54 +1,83 @@
 //! The configuration file: what it may hold, and what to say when it holds something else.
 
+use crate::args::{self, MAX_SLOTS, ON_TERM};
+use outlast_core::adapt::Pins;
 use std::path::PathBuf;
 use toml::{Table, Value};
 
+/// What a key holds. A flag of that name takes the same.
+enum Kind {
+    Text,
+    Table,
+    /// The coordinator's address.
+    Url,
+    /// Where to listen.
+    Listen,
+    Pins,
+    Word(&'static [&'static str]),
+    /// A whole number from and up to.
+    Whole(i64, i64),
+    /// A share from 0 to 1.
+    Share,
+    Time,
+    /// A time that is not 0.
+    Interval,
+    Size,
+}
+
+/// Of 32 bits.
+const WHOLE: Kind = Kind::Whole(0, u32::MAX as i64);
+
 /// Sections and their keys.
-const KNOWN: &[(&str, &[&str])] = &[
-    ("client", &["coordinator", "api_key", "ca"]),
+const KNOWN: &[(&str, &[(&str, Kind)])] = &[
+    ("client", &[("coordinator", Kind::Url), ("api_key", Kind::Text), ("ca", Kind::Text)]),
     (
         "worker",
         &[
-            "name",
-            "slots",
-            "prefetch",
-            "state_dir",
-            "labels",
-            "capabilities",
-            "heartbeat_interval",
-            "heartbeat_timeout",
-            "initial_reconnect_delay",
-            "max_reconnect_delay",
-            "reconnect_jitter",
-            "max_reconnect_attempts",
-            "pin",
-            "on_term",
-            "blob_budget",
-            "browser",
+            ("name", Kind::Text),
+            ("slots", Kind::Whole(1, MAX_SLOTS as i64)),
+            ("prefetch", WHOLE),
+            ("state_dir", Kind::Text),
+            ("labels", Kind::Table),
+            ("capabilities", Kind::Table),
+            ("heartbeat_interval", Kind::Interval),
+            ("heartbeat_timeout", Kind::Interval),
+            ("ws_ping_interval", Kind::Time),
+            ("ws_ping_timeout", Kind::Time),
+            ("initial_reconnect_delay", Kind::Time),
+            ("max_reconnect_delay", Kind::Time),
+            ("reconnect_jitter", Kind::Share),
+            ("max_reconnect_attempts", WHOLE),
+            ("pin", Kind::Pins),
+            ("on_term", Kind::Word(&ON_TERM)),
+            ("blob_budget", Kind::Size),
+            ("browser", Kind::Text),
         ],
     ),
     (
         "coordinator",
         &[
-            "listen",
-            "data_dir",
-            "tls_cert",
-            "tls_key",
-            "heartbeat_interval",
-            "heartbeat_timeout",
-            "pin",
-            "max_unfinished",
-            "blob_store",
-            "blob_budget",
-            "blob_grace",
-            "gc_interval",
-            "checkpoint_ttl",
-            "task_ttl",
-            "max_ended",
-            "admit_per_second",
-            "recovery",
-            "history_budget",
-            "otlp_endpoint",
+            ("listen", Kind::Listen),
+            ("data_dir", Kind::Text),
+            ("tls_cert", Kind::Text),
+            ("tls_key", Kind::Text),
+            ("heartbeat_interval", Kind::Interval),
+            ("heartbeat_timeout", Kind::Interval),
+            ("ws_ping_interval", Kind::Time),
+            ("ws_ping_timeout", Kind::Time),
+            ("pin", Kind::Pins),
+            ("max_unfinished", Kind::Whole(0, i64::MAX)),
+            ("blob_store", Kind::Text),
+            ("blob_budget", Kind::Size),
+            ("blob_grace", Kind::Interval),
+            ("gc_interval", Kind::Interval),
+            ("checkpoint_ttl", Kind::Interval),
+            ("task_ttl", Kind::Interval),
+            ("max_ended", Kind::Whole(0, i64::MAX)),
+            ("admit_per_second", WHOLE),
+            ("recovery", Kind::Text),
+            ("history_budget", Kind::Size),
+            ("otlp_endpoint", Kind::Text),
         ],
     ),
 ];
@@ -81,21 +110,22 @@ impl File {
         let sections = KNOWN.iter().map(|(section, _)| *section).chain(["alerts"]);
         let sections: Vec<&str> = sections.collect();
         for (section, content) in &table {
-            if let ("alerts", Value::Table(content)) = (section.as_str(), content) {
-                crate::alerts::check(content)?;
-                continue;
-            }
-            let Some((_, keys)) = KNOWN.iter().find(|(name, _)| name == section) else {
+            if !sections.contains(&section.as_str()) {
                 return Err(unknown("section", section, &sections));
-            };
+            }
             let Value::Table(content) = content else {
                 return Err(format!("{section} must be a section: write [{section}]"));
             };
+            let Some((_, keys)) = KNOWN.iter().find(|(name, _)| name == section) else {
+                crate::alerts::check(content)?;
+                continue;
+            };
             for (key, value) in content {
-                if !keys.contains(&key.as_str()) {
-                    return Err(format!("[{section}]: {}", unknown("key", key, keys)));
-                }
-                check(section, key, value)?;
+                let Some((_, kind)) = keys.iter().find(|(name, _)| name == key) else {
+                    let names: Vec<&str> = keys.iter().map(|(name, _)| *name).collect();
+                    return Err(format!("[{section}]: {}", unknown("key", key, &names)));
+                };
+                check(kind, value).map_err(|e| format!("[{section}] {key}: {e}"))?;
             }
         }
         Ok(File { table })
@@ -123,11 +153,11 @@ impl File {
     }
     /// A duration in seconds.
     pub fn seconds(&self, section: &str, key: &str) -> Option<f64> {
-        crate::args::seconds(&self.text(section, key)?).ok()
+        args::seconds(&self.text(section, key)?).ok()
     }
     /// A size in bytes.
     pub fn bytes(&self, section: &str, key: &str) -> Option<u64> {
-        crate::args::bytes(&self.text(section, key)?).ok()
+        args::bytes(&self.text(section, key)?).ok()
     }
     /// A table.
     pub fn table(&self, section: &str, key: &str) -> Option<&Table> {
@@ -135,39 +165,52 @@ impl File {
     }
 }
 
-/// Whether the value is of the kind that its key needs.
-fn check(section: &str, key: &str, value: &Value) -> Result<(), String> {
-    let wrong = |what: &str| Err(format!("[{section}] {key}: must be {what}"));
-    match key {
-        "labels" | "capabilities" if !value.is_table() => wrong("a table: { key = \"value\" }"),
-        "labels" | "capabilities" => Ok(()),
-        "slots" | "prefetch" | "max_unfinished" | "max_reconnect_attempts" | "admit_per_second" => {
-            match value.as_integer() {
-                Some(n) if (0..=1_000_000_000).contains(&n) => Ok(()),
-                _ => wrong("a whole number"),
+/// Whether the value is of the kind that its key needs; else what it must be.
+fn check(kind: &Kind, value: &Value) -> Result<(), String> {
+    let must = |what: &str| Err(format!("must be {what}"));
+    // A number is as good as its text, as it is on a command line.
+    let text = match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(n) => Some(n.to_string()),
+        Value::Float(n) => Some(n.to_string()),
+        _ => None,
+    };
+    match (kind, value.as_str()) {
+        (Kind::Table, _) if value.is_table() => Ok(()),
+        (Kind::Table, _) => must("a table: { key = \"value\" }"),
+        (Kind::Whole(from, to), _) => match value.as_integer() {
+            Some(n) if (*from..=*to).contains(&n) => Ok(()),
+            _ if *to == i64::MAX => must("a whole number"),
+            _ => must(&format!("a whole number from {from} to {to}")),
+        },
+        (Kind::Share, _) => {
+            let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
+            match number.filter(|n| (0.0..=1.0).contains(n)) {
+                Some(_) => Ok(()),
+                None => must("a number from 0 to 1, such as 0.2"),
             }
         }
-        "reconnect_jitter" if value.as_float().is_none() => wrong("a number such as 0.2"),
-        "reconnect_jitter" => Ok(()),
-        _ if ["interval", "timeout", "delay", "grace", "ttl"].iter().any(|e| key.ends_with(e)) => {
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Integer(n) => n.to_string(),
-                Value::Float(n) => n.to_string(),
-                _ => return wrong("a duration such as \"15s\""),
-            };
-            crate::args::seconds(&text).map(drop).map_err(|e| format!("[{section}] {key}: {e}"))
-        }
-        _ if key.ends_with("budget") => {
-            let text = value.as_str().map(ToOwned::to_owned);
-            let text = text.or_else(|| value.as_integer().map(|n| n.to_string()));
-            match text.as_deref().map(crate::args::bytes) {
-                Some(Ok(_)) => Ok(()),
-                _ => wrong("a size such as \"20G\""),
+        (Kind::Time | Kind::Interval, _) => {
+            let Some(text) = text else { return must("a duration such as \"15s\"") };
+            match kind {
+                Kind::Interval => args::interval(&text).map(drop),
+                _ => args::seconds(&text).map(drop),
             }
         }
-        _ if !value.is_str() => wrong("a string"),
-        _ => Ok(()),
+        (Kind::Size, _) => match text {
+            Some(text) => args::bytes(&text).map(drop),
+            None => must("a size such as \"20G\""),
+        },
+        (_, None) => must("a string"),
+        (Kind::Text, Some(_)) => Ok(()),
+        (Kind::Url, Some(text)) => outlast_net::Url::parse(text).map(drop),
+        (Kind::Listen, Some(text)) => match text.parse::<std::net::SocketAddr>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("{text:?} must be ADDRESS:PORT, as in 127.0.0.1:7117")),
+        },
+        (Kind::Pins, Some(text)) => text.parse::<Pins>().map(drop),
+        (Kind::Word(words), Some(text)) if words.contains(&text) => Ok(()),
+        (Kind::Word(words), Some(text)) => Err(format!("{text:?} must be {}", words.join(" or "))),
     }
 }
 
@@ -191,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_names_the_nearest() {
-        let error = |text| File::parse(text).unwrap_err();
+        let error = |text: &str| File::parse(text).unwrap_err();
         assert!(error("[worker]\nsolts = 3").contains("did you mean `slots`"));
         assert!(error("[wroker]\nslots = 3").contains("did you mean `worker`"));
         assert!(error("[worker]\nslots = \"x\"").contains("whole number"));
@@ -199,6 +242,25 @@ mod tests {
         assert!(error("[coordinator]\nadmit_per_second = \"many\"").contains("whole number"));
         assert!(error("[coordinator]\nblob_grace = \"soon\"").contains("duration"));
         assert!(error("[client]\nzzzzzzzz = 1").contains("known are"));
+        let kept = |text: &str| assert!(File::parse(text).is_ok(), "{text}");
+        let refused = |text: &str, says: &str| {
+            let error = error(text);
+            assert!(error.contains(says), "{text}: {error}");
+        };
+        kept("[coordinator]\nmax_ended = 1000\nws_ping_interval = 0\nlisten = \"[::1]:0\"");
+        refused("[coordinator]\nmax_ended = \"abc\"", "max_ended: must be a whole number");
+        refused("[coordinator]\nmax_ended = -1", "whole number");
+        refused("[coordinator]\nlisten = \"here\"", "ADDRESS:PORT");
+        refused("[coordinator]\nheartbeat_interval = 0", "heartbeat_interval");
+        refused("[coordinator]\npin = \"all,hart\"", "cannot be pinned");
+        refused("[coordinator]\ntls_cert = 3", "must be a string");
+        kept("[worker]\non_term = \"stop\"\nreconnect_jitter = 0\nws_ping_timeout = \"20s\"");
+        refused("[worker]\non_term = \"bogus\"", "on_term: \"bogus\" must be drain or stop");
+        refused("[worker]\nslots = 0", "from 1 to 1000000");
+        refused("[worker]\nreconnect_jitter = 7.5", "from 0 to 1");
+        refused("[worker]\nlabels = \"x\"", "must be a table");
+        refused("[client]\ncoordinator = \"ftp://x\"", "http://host:7117");
+        refused("alerts = 3", "alerts must be a section: write [alerts]");
         let file =
             "[coordinator]\nadmit_per_second = 500\nblob_grace = 3600\ncheckpoint_ttl = \"7d\"";
         let file = File::parse(file).unwrap();

@@ -37,10 +37,10 @@ pub(crate) struct Args {
     #[arg(long, env = "OUTLAST_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// Time between heartbeats [default: 5s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_interval: Option<f64>,
     /// Silence after which a worker's link is closed [default: 15s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
     /// Pin the heartbeat: it does not adapt to links. One that is given is pinned [default: none]
     #[arg(long, env = "OUTLAST_PIN", value_name = "WHAT,…")]

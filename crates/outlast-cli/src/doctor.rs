@@ -29,12 +29,12 @@ struct Check {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
-    let mut checks = Vec::new();
+    let (mut checks, mut printed) = (Vec::new(), Ok(()));
     let mut check = |what, result: Result<String, String>| {
         let ok = result.is_ok();
         let detail = result.unwrap_or_else(|e| e);
-        if !context.json() {
-            println!("{} {what}: {detail}", if ok { "✓" } else { "✗" });
+        if !context.json() && printed.is_ok() {
+            printed = output::line(&format!("{} {what}: {detail}", if ok { "✓" } else { "✗" }));
         }
         checks.push(Check { what, ok, detail });
         ok
@@ -46,11 +46,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         check("folder", writable(&dir));
     }
     check("open files", open_files());
+    printed?;
     let bad = checks.iter().filter(|c| !c.ok).count();
     if context.json() {
         output::json(&checks)?;
     } else if bad == 0 {
-        println!("All is well.");
+        output::line("All is well.")?;
     }
     Ok(u8::from(bad > 0))
 }

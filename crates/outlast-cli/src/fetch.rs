@@ -154,7 +154,7 @@ pub(crate) async fn run(context: &Context, what: FetchCommand) -> anyhow::Result
                 None => What::Checkpoint(checkpoint),
             };
             let head = if output == Path::new("-") {
-                download(&client, &id, &from, &mut io::stdout().lock()).await?
+                download(&client, &id, &from, &mut output::Raw).await?
             } else {
                 to_path(&client, &id, &from, &output, raw, force).await?
             };
@@ -198,7 +198,8 @@ async fn to_path(
         Temp(parent.join(hidden))
     };
     let part = hidden("part");
-    let mut file = File::create_new(&part.0)?;
+    let mut file = File::create_new(&part.0)
+        .map_err(|e| Usage(format!("{} cannot be made: {e}", path.display())))?;
     let head = download(client, id, what, &mut file).await?;
     file.sync_all()?;
     let folder = head.meta.get("kind").and_then(|k| k.as_str()) == Some("folder");

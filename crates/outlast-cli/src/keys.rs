@@ -13,7 +13,7 @@ As soon as there is a key, every request needs one."
 )]
 pub(crate) struct Args {
     /// The coordinator's data folder
-    #[arg(long, env = "OUTLAST_DATA_DIR", value_name = "FOLDER")]
+    #[arg(long, global = true, env = "OUTLAST_DATA_DIR", value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     #[command(subcommand)]
     what: What,
@@ -40,8 +40,17 @@ enum What {
 
 pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let dir = coordinator::data_dir(context, args.data_dir)?;
-    std::fs::create_dir_all(&dir)?;
-    let keys = Keys::open(&Config::store_file(&dir))?;
+    let store = Config::store_file(&dir);
+    if !store.is_file() {
+        if !matches!(args.what, What::Add { .. }) {
+            let what = "holds no coordinator's data; give its folder with --data-dir";
+            return Err(Usage(format!("{}: {what}", dir.display())).into());
+        }
+        let made = std::fs::create_dir_all(&dir);
+        made.map_err(|e| anyhow::anyhow!("{}: {e}", dir.display()))?;
+        eprintln!("{}: a new coordinator's data folder, for there was none", dir.display());
+    }
+    let keys = Keys::open(&store)?;
     match args.what {
         What::Add { name, role } => {
             let parsed = Role::parse(&role).ok_or_else(|| Usage(format!("no role {role}")))?;

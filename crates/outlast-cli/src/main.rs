@@ -1,5 +1,13 @@
 //! The `outlast` command. Each module has one subcommand; this one has what all share.
 
+/// Says it to people. Standard error that is closed or full is no reason to end.
+macro_rules! eprintln {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = std::writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod alerts;
 mod args;
 mod backup;
@@ -27,6 +35,7 @@ mod workers;
 use clap::{CommandFactory, Parser, Subcommand};
 use outlast::{Client, Error};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -167,9 +176,14 @@ impl Context {
     /// A client that is patient with a coordinator that is away, and says so.
     fn client(&self, patience: Duration) -> Result<Client, Error> {
         let client = self.builder().patience(patience);
-        let client = client.on_outage(|why| match why {
-            Some(why) => eprintln!("outlast: {why}; trying again"),
-            None => eprintln!("outlast: the coordinator is back"),
+        // Of one outage each request that is under way tells.
+        let away = AtomicBool::new(false);
+        let client = client.on_outage(move |why| match why {
+            Some(why) if !away.swap(true, Relaxed) => {
+                eprintln!("outlast: {why}; trying again");
+            }
+            None if away.swap(false, Relaxed) => eprintln!("outlast: the coordinator is back"),
+            _ => {}
         });
         client.build()
     }
@@ -263,10 +277,37 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Browser(args) => browser::run(args).await,
         Command::Keeper(args) => keeper::run(args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut text);
+            output::raw(&text)?;
             Ok(0)
         }
     }
+}
+
+/// Does it to each of these, whatever becomes of the others; the worst code of all.
+async fn each(
+    names: &[String],
+    act: impl AsyncFn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<u8> {
+    let mut worst = 0;
+    for (n, name) in names.iter().enumerate() {
+        let Err(error) = act(name).await else { continue };
+        worst = worst.max(code_of(&error));
+        let text = format!("{error:#}");
+        let letter = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+        if text.split(|c| !letter(c)).any(|word| word == name) {
+            eprintln!("outlast: {text}");
+        } else {
+            eprintln!("outlast: {name}: {text}");
+        }
+        let left = names.len() - n - 1;
+        if left > 0 && matches!(error.downcast_ref(), Some(Error::Unreachable { .. })) {
+            eprintln!("outlast: {left} more were not tried");
+            break;
+        }
+    }
+    Ok(worst)
 }
 
 /// A mistake in how the command was used.
@@ -292,6 +333,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
             404 => 3,
             401 | 403 => 4,
             409 => 6,
+            // The coordinator was reached: it is the worker that is away.
+            503 if problem.word() == "no-logs" => 1,
             429 | 503 | 507 => 5,
             _ => 1,
         },

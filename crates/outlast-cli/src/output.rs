@@ -11,9 +11,28 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
 
 /// Prints a line. A reader that went away (`| head`) ends the process quietly.
 pub(crate) fn line(text: &str) -> io::Result<()> {
-    match writeln!(io::stdout().lock(), "{text}") {
+    raw(format!("{text}\n").as_bytes())
+}
+
+/// Prints these bytes, as [`line`] does.
+pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other,
+        Err(e) => Err(io::Error::new(e.kind(), format!("standard output: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Standard output as [`raw`] writes to it.
+pub(crate) struct Raw;
+
+impl Write for Raw {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        raw(bytes).map(|()| bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

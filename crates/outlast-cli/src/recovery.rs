@@ -1,7 +1,8 @@
 //! `outlast recovery`: what is done after failures, what they have in common, and overruling it.
 
-use crate::{Context, SHORT, output};
+use crate::{Context, SHORT, each, output};
 use outlast::api::{FailurePattern, LearnedKnobs, RecoveryPatterns, RecoveryTable};
+use serde_json::json;
 
 #[derive(clap::Subcommand)]
 #[command(after_help = "A coordinator's own table is a TOML file that it is given with --recovery:
@@ -62,24 +63,41 @@ pub(crate) async fn run(context: &Context, what: RecoveryCommand) -> anyhow::Res
             if context.json() { output::json(&found)? } else { patterns(&found, all)? }
         }
         RecoveryCommand::Release { workers } => {
-            for worker in workers {
-                client.release(&worker).await?;
-                eprintln!("{worker}: is given work again");
-            }
+            let release = async |worker: &str| {
+                client.release(worker).await?;
+                match context.json() {
+                    true => output::json(&client.worker(worker).await?)?,
+                    false => eprintln!("{worker}: is given work again"),
+                }
+                Ok(())
+            };
+            return each(&workers, release).await;
         }
         RecoveryCommand::Quarantine { workers } => {
-            for worker in workers {
-                client.quarantine(&worker).await?;
-                eprintln!("{worker}: is given no work but probes");
-            }
+            let quarantine = async |worker: &str| {
+                client.quarantine(worker).await?;
+                match context.json() {
+                    true => output::json(&client.worker(worker).await?)?,
+                    false => eprintln!("{worker}: is given no work but probes"),
+                }
+                Ok(())
+            };
+            return each(&workers, quarantine).await;
         }
         RecoveryCommand::Allow { task_type } => {
             client.allow_type(&task_type).await?;
-            eprintln!("{task_type}: what failed counts no more");
+            match context.json() {
+                true => output::json(&json!({ "type": task_type, "allowed": true }))?,
+                false => eprintln!("{task_type}: what failed counts no more"),
+            }
         }
         RecoveryCommand::Forget { task_type, all: _ } => {
             client.forget_knobs(task_type.as_deref()).await?;
-            eprintln!("{}: starts with its first values", task_type.as_deref().unwrap_or("all"));
+            let which = task_type.as_deref().unwrap_or("all");
+            match context.json() {
+                true => output::json(&json!({ "type": task_type, "forgotten": true }))?,
+                false => eprintln!("{which}: starts with its first values"),
+            }
         }
     }
     Ok(0)

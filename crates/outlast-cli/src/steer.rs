@@ -1,6 +1,6 @@
 //! `outlast task pause|resume|checkpoint-now|move|explain`: steering what runs, and its story.
 
-use crate::{Context, SHORT, output};
+use crate::{Context, SHORT, each, output};
 use outlast::api::{Explanation, Task};
 
 #[derive(clap::Subcommand)]
@@ -50,27 +50,28 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
             }
         }
         SteerCommand::Pause { ids } => {
-            for id in ids {
-                let task = client.pause(&id).await?;
+            let pause = async |id: &str| {
+                let task = client.pause(id).await?;
                 let note = match task.state.as_str() {
                     "assigned" => "is to be paused; its history says when it is",
                     _ => "is paused",
                 };
-                report(context, &task, note)?;
-            }
+                report(context, &task, note)
+            };
+            return each(&ids, pause).await;
         }
         SteerCommand::Resume { ids } => {
-            for id in ids {
-                report(context, &client.resume(&id).await?, "goes on")?;
-            }
+            let resume = async |id: &str| report(context, &client.resume(id).await?, "goes on");
+            return each(&ids, resume).await;
         }
         SteerCommand::CheckpointNow { ids } => {
-            for id in ids {
-                let task = client.ask_checkpoint(&id).await?;
+            let ask = async |id: &str| {
+                let task = client.ask_checkpoint(id).await?;
                 let note =
                     format!("was asked for a checkpoint; see `outlast task checkpoints {id}`");
-                report(context, &task, &note)?;
-            }
+                report(context, &task, &note)
+            };
+            return each(&ids, ask).await;
         }
         SteerCommand::Move { id, to } => {
             let task = client.move_task(&id, to.as_deref()).await?;

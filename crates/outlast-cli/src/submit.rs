@@ -220,12 +220,8 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
     if context.json() {
         output::json(result)?;
     } else {
-        if result.stdout_truncated {
-            tasks::logs(context, &result.id, false, false, None).await?;
-        } else {
-            print!("{}", result.stdout);
-        }
-        eprint!("{}", result.stderr);
+        tasks::written(context, result, false).await?;
+        tasks::written(context, result, true).await?;
         if result.state != "succeeded" {
             eprintln!("outlast: task {} {}: {}", result.id, result.state, result.message);
         }
@@ -372,13 +368,16 @@ fn from_file(
     base: &str,
     template: impl Fn(Run) -> TaskSpec,
 ) -> anyhow::Result<Vec<NewTask>> {
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)?;
-    } else {
-        text =
-            std::fs::read_to_string(file).map_err(|e| Usage(format!("{}: {e}", file.display())))?;
-    }
+    let mut bytes = Vec::new();
+    let read = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_end(&mut bytes).map(drop),
+        _ => std::fs::read(file).map(|all| bytes = all),
+    };
+    read.map_err(|e| Usage(format!("{}: {e}", file.display())))?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| {
+        let n = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        Usage(format!("{}:{n}: is not UTF-8", file.display()))
+    })?;
     let mut tasks = Vec::new();
     for (n, line) in text.lines().enumerate().map(|(n, l)| (n + 1, l.trim())) {
         if line.is_empty() || line.starts_with('#') {

@@ -1,6 +1,6 @@
 //! `outlast tasks` and `outlast task`.
 
-use crate::{Context, SHORT, args, fetch, output};
+use crate::{Context, SHORT, args, each, fetch, output};
 use futures_util::StreamExt;
 use outlast::TaskQuery;
 use outlast::api::{Task, TaskResult};
@@ -29,7 +29,8 @@ pub(crate) struct ListArgs {
     #[arg(long)]
     prefix: Option<String>,
     /// At most so many
-    #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     limit: usize,
     /// Oldest first
     #[arg(long)]
@@ -205,7 +206,7 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
             return Ok(u8::from(result.state != "succeeded"));
         }
         TaskCommand::Logs { id, stderr, follow, attempt } => {
-            logs(context, &id, stderr, follow, attempt).await?;
+            return logs(context, &id, stderr, follow, attempt).await;
         }
         TaskCommand::History { id } => {
             let history = client.history(&id).await?;
@@ -229,16 +230,10 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
             }
         }
         TaskCommand::Cancel { ids } => {
-            for id in ids {
-                let task = client.cancel(&id).await?;
-                report(context, &task)?;
-            }
+            return each(&ids, async |id| report(context, &client.cancel(id).await?)).await;
         }
         TaskCommand::Retry { ids } => {
-            for id in ids {
-                let task = client.retry(&id).await?;
-                report(context, &task)?;
-            }
+            return each(&ids, async |id| report(context, &client.retry(id).await?)).await;
         }
     }
     Ok(0)
@@ -314,27 +309,85 @@ fn show_result(r: &TaskResult) -> anyhow::Result<()> {
     for (key, value) in rows {
         output::line(&format!("{key:12}{value}"))?;
     }
-    for (name, text, cut) in
-        [("stdout", &r.stdout, r.stdout_truncated), ("stderr", &r.stderr, r.stderr_truncated)]
-    {
+    let stdout = ("stdout", "", &r.stdout, r.stdout_truncated, r.stdout_bytes);
+    let stderr = ("stderr", " --stderr", &r.stderr, r.stderr_truncated, r.stderr_bytes);
+    for (name, flag, text, cut, size) in [stdout, stderr] {
         if !text.is_empty() {
-            let note = if cut { " (the end; all of it: outlast task logs)" } else { "" };
+            let note = if cut {
+                let size = output::bytes(size);
+                format!(" (only the end of {size}; all of it: outlast task logs{flag} {})", r.id)
+            } else {
+                String::new()
+            };
             output::line(&format!("--- {name}{note}\n{}", text.trim_end()))?;
         }
     }
     Ok(())
 }
 
-/// Copies a log to standard output (or error).
-pub(crate) async fn logs(
+/// Copies all that a task wrote to where it wrote it, byte by byte. What its result has of it is
+/// text, and may be only the end.
+pub(crate) async fn written(
+    context: &Context,
+    result: &TaskResult,
+    stderr: bool,
+) -> anyhow::Result<()> {
+    let (text, cut) = match stderr {
+        false => (&result.stdout, result.stdout_truncated),
+        true => (&result.stderr, result.stderr_truncated),
+    };
+    let to = if stderr { To::Stderr } else { To::Stdout };
+    if !cut && !text.contains(char::REPLACEMENT_CHARACTER) {
+        return Ok(to.write(text.as_bytes())?);
+    }
+    match context.client(SHORT)?.logs(&result.id, stderr, Some(result.attempt), 0).await {
+        Ok((stream, whole)) => {
+            if !whole && cut {
+                eprintln!("outlast: its worker is away; this is the end of what it wrote");
+            }
+            let mut stream = std::pin::pin!(stream);
+            while let Some(part) = stream.next().await {
+                to.write(&part?)?;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            eprintln!("outlast: only the end of what it wrote can be had: {error}");
+            Ok(to.write(text.as_bytes())?)
+        }
+    }
+}
+
+/// Where a log goes.
+#[derive(Clone, Copy)]
+enum To {
+    Stdout,
+    Stderr,
+}
+
+impl To {
+    fn write(self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            To::Stdout => output::raw(bytes),
+            To::Stderr => std::io::stderr().lock().write_all(bytes),
+        }
+    }
+}
+
+/// Copies a log to standard output.
+async fn logs(
     context: &Context,
     id: &str,
     stderr: bool,
     follow: bool,
     attempt: Option<u64>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u8> {
     let client = context.client(if follow { Duration::MAX } else { SHORT })?;
     let (mut offset, mut idle) = (0, 0);
+    if !follow && client.task(id).await?.attempt == 0 {
+        eprintln!("outlast: task {id} has no log yet: no worker has it; --follow waits for it");
+        return Ok(6);
+    }
     loop {
         // Looked at first, so that nothing written before the end is missed.
         let over = !follow || client.result(id, 0).await?.is_some();
@@ -344,20 +397,18 @@ pub(crate) async fn logs(
                     eprintln!("outlast: its worker is away; this is the end of the log");
                 }
                 let mut stream = std::pin::pin!(stream);
-                let mut out = std::io::stdout().lock();
                 while let Some(part) = stream.next().await {
                     let part = part?;
                     offset += part.len() as u64;
                     idle = 0;
-                    out.write_all(&part)?;
+                    output::raw(&part)?;
                 }
-                out.flush()?;
             }
             Err(error) if follow && !over && matches!(error.status(), Some(503)) => {}
             Err(error) => return Err(error.into()),
         }
         if over {
-            return Ok(());
+            return Ok(0);
         }
         idle = (idle + 1).min(10);
         tokio::time::sleep(Duration::from_millis(100 * idle)).await;

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, env = "OUTLAST_WORKER_NAME")]
     name: Option<String>,
     /// Tasks at once [default: processor cores]
-    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(args::MAX_SLOTS)))]
     slots: Option<u32>,
     /// Further tasks that may wait here [default: the coordinator chooses]
     #[arg(long, env = "OUTLAST_WORKER_PREFETCH", value_name = "N")]
@@ -50,13 +50,13 @@ pub(crate) struct Args {
     #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
     blob_budget: Option<u64>,
     /// What SIGTERM and the first Ctrl-C do [default: drain]
-    #[arg(long, value_parser = ["drain", "stop"], value_name = "WHAT")]
+    #[arg(long, value_parser = args::ON_TERM, value_name = "WHAT")]
     on_term: Option<String>,
     /// Time between heartbeats [default: 5s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_interval: Option<f64>,
     /// Silence after which the link is dialled again [default: 15s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_timeout: Option<f64>,
     /// Settings that do not adapt to the link, of heartbeat, batch, compression, checkpoints,
     /// telemetry; or all. A heartbeat that is given is pinned [default: none]
@@ -200,7 +200,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         agent.wait().await
     };
     if ended.failed {
-        anyhow::bail!("{}", ended.reason);
+        // The other reasons are a broken store, and a coordinator that will not have it.
+        if !ended.reason.starts_with("gave up after") {
+            anyhow::bail!("{}", ended.reason);
+        }
+        eprintln!("outlast: {}", ended.reason);
+        return Ok(5);
     }
     tracing::info!("ended: {}", ended.reason);
     Ok(0)

@@ -1,7 +1,8 @@
 //! `outlast workers`.
 
-use crate::{Context, SHORT, args, output, show};
+use crate::{Context, SHORT, args, each, output, show};
 use outlast::api::{Worker, WorkerAction};
+use serde_json::json;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum WorkersCommand {
@@ -69,19 +70,30 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
                 show::show(&client, &name, last).await?;
             }
         }
-        WorkersCommand::Drain { names } => drain(context, &client, &names, true).await?,
-        WorkersCommand::Undrain { names } => drain(context, &client, &names, false).await?,
+        WorkersCommand::Drain { names } => return drain(context, &client, &names, true).await,
+        WorkersCommand::Undrain { names } => return drain(context, &client, &names, false).await,
         WorkersCommand::ResetStats { name } => {
             client.act(&name, &WorkerAction::ResetConnectionStats).await?;
-            eprintln!("{name}: asked, at once or as soon as it is back");
+            match context.json() {
+                true => {
+                    output::json(&json!({ "worker": name, "asked": "reset_connection_stats" }))?
+                }
+                false => eprintln!("{name}: asked, at once or as soon as it is back"),
+            }
         }
         WorkersCommand::Sync { name } => {
             client.act(&name, &WorkerAction::SyncState).await?;
-            eprintln!("{name}: asked, with its next heartbeat");
+            match context.json() {
+                true => output::json(&json!({ "worker": name, "asked": "sync_state" }))?,
+                false => eprintln!("{name}: asked, with its next heartbeat"),
+            }
         }
         WorkersCommand::Forget { name } => {
             client.forget(&name).await?;
-            eprintln!("forgot {name}");
+            match context.json() {
+                true => output::json(&json!({ "worker": name, "forgotten": true }))?,
+                false => eprintln!("forgot {name}"),
+            }
         }
     }
     Ok(0)
@@ -92,8 +104,8 @@ async fn drain(
     client: &outlast::Client,
     names: &[String],
     on: bool,
-) -> anyhow::Result<()> {
-    for name in names {
+) -> anyhow::Result<u8> {
+    let drain = async |name: &str| {
         let worker = client.drain(name, on).await?;
         if context.json() {
             output::json(&worker)?;
@@ -103,8 +115,9 @@ async fn drain(
         } else {
             eprintln!("{name}: is given work again");
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    each(names, drain).await
 }
 
 /// What blobs take there: `3.1 GB of 20.0 GB`, and what had no room.

@@ -23,7 +23,7 @@ pub const MAX_KNOBS: (usize, usize) = (16, 64);
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     /// What to run.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "run")]
     pub run: Run,
     /// Variables added to the worker's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -129,6 +129,16 @@ impl Default for KeepCheckpoints {
     fn default() -> Self {
         KeepCheckpoints { last: keep_last(), every: None, failed: true }
     }
+}
+
+/// What serde says of a task that has none of the variants is of no use to people.
+fn run<'de, D: serde::Deserializer<'de>>(fields: D) -> Result<Run, D::Error> {
+    Run::deserialize(fields).map_err(|e| match e.to_string() {
+        text if text.starts_with("no variant of enum") => {
+            serde::de::Error::custom("give one of command, shell, call or browser")
+        }
+        _ => e,
+    })
 }
 
 fn keep_last() -> u32 {
@@ -654,7 +664,9 @@ mod tests {
             (r#"{"shell":"a","checkpoint_interval":0.1}"#, "checkpoint_interval"),
             (r#"{"shell":"a","checkpoint_signal":"KILL"}"#, "checkpoint_signal"),
             (r#"{"shell":"a","keep_checkpoints":{"last":0}}"#, "keep_checkpoints"),
-            (r#"{}"#, "not a task"),
+            (r#"{}"#, "not a task: give one of command, shell, call or browser"),
+            (r#"{"comand":["a"],"slots":2}"#, "give one of command, shell, call or browser"),
+            (r#"{"command":"a"}"#, "expected a sequence"),
             (r#"{"shell":"a","knobs":{"B":[1]}}"#, "a-z"),
             (r#"{"shell":"a","knobs":{"b":[]}}"#, "values"),
             (r#"{"shell":"a","knobs":{"b":[[1]]}}"#, "no number"),

@@ -145,6 +145,9 @@ impl Builder {
             let named = |e: &dyn std::fmt::Display| setup(format!("{}: {e}", path.display()));
             let pem = std::fs::read(path).map_err(|e| named(&e))?;
             let certs = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| named(&e))?;
+            if certs.is_empty() {
+                return Err(named(&"holds no certificate"));
+            }
             http = http.tls_certs_merge(certs);
         }
         let http = http.build().map_err(|e| setup(e.to_string()))?;
@@ -416,7 +419,10 @@ impl Client {
                     }
                 }
                 Err(e) if e.is_builder() => return Err(Error::Setup(chain(&e))),
-                Err(e) => (Error::Unreachable { url: self.base.clone(), why: chain(&e) }, None),
+                Err(e) => {
+                    let why = advised(chain(&e));
+                    (Error::Unreachable { url: self.base.clone(), why }, None)
+                }
             };
             if started.elapsed() + pause > self.patience {
                 return Err(error);
@@ -455,6 +461,25 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// With what to do about it, where TLS is the matter.
+fn advised(why: String) -> String {
+    let says = |word: &str| why.contains(word);
+    // The latter two: another authority of the same name is trusted.
+    let unknown = ["UnknownIssuer", "BadSignature", "UnsupportedSignature"];
+    let hint = if unknown.into_iter().any(says) {
+        "; its certificate's authority is not trusted here: give it with --ca"
+    } else if says("not valid for name") {
+        "; its certificate is for another name: use the name in the certificate"
+    } else if says("corrupt message") {
+        "; it may not speak TLS: try http://"
+    } else if says("invalid HTTP version") {
+        "; it may speak TLS: try https://"
+    } else {
+        ""
+    };
+    why + hint
 }
 
 pub(crate) fn escape(id: &str) -> String {

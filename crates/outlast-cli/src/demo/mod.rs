@@ -2,6 +2,14 @@
 //! or run twice. This has the stage; `outage`, `recovery`, `hardware` and `browser` are played on
 //! it, and `dashboard` is for those who want to watch.
 
+/// Shows it to whom it concerns. A play goes on without anybody who looks, and clears up.
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = std::writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod browser;
 mod dashboard;
 mod hardware;
