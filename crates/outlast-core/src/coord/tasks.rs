@@ -98,6 +98,12 @@ impl Coordinator {
             task.started_at = Some(started_at);
             let (task, at) = (id.clone(), now.wall);
             self.records.push(CoordRecord::Started { task, epoch, started_at, at });
+            // It was to be moved before this was heard, and cannot go on elsewhere.
+            let task = self.tasks.get_mut(id).filter(|t| t.spec.rerun == Rerun::Never);
+            if task.and_then(|t| t.place.take()).is_some() {
+                let note = "it had started already, and must not run twice: it is not moved";
+                self.note(now, id, epoch, note.into());
+            }
         }
     }
 

@@ -101,6 +101,10 @@ impl Attempt {
     pub fn is_staged(&self) -> bool {
         self.stage == Stage::Staged
     }
+    /// Whether its start is on record.
+    pub fn is_marked(&self) -> bool {
+        self.marked
+    }
     /// When it began to run.
     pub fn since(&self) -> Option<Now> {
         match self.stage {
@@ -294,6 +298,12 @@ impl Attempts {
     /// Whether the attempt was handed over, and not ended; it may not have started.
     pub fn is_out(&self, task: &str, epoch: Epoch) -> bool {
         self.get(task, epoch).is_some_and(Attempt::is_out)
+    }
+
+    /// Whether the attempt runs, and must not run twice.
+    pub fn runs_once(&self, task: &str, epoch: Epoch) -> bool {
+        let once = |a: &Attempt| a.is_running() && a.spec.rerun == Rerun::Never;
+        self.get(task, epoch).is_some_and(once)
     }
 
     pub fn holds(&self, task: &str, epoch: Epoch) -> bool {

@@ -17,7 +17,7 @@ use crate::adapt::{Change, Packing, Pins};
 use crate::backoff::Backoff;
 use crate::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
 use crate::stats::{ConnectionState, ConnectionStats};
-use crate::{Epoch, Millis, Now, TaskId};
+use crate::{AttemptId, Epoch, Millis, Now, TaskId};
 use attempts::{Arrival, Attempts};
 use outbox::{Lane, States};
 use outlast_wire::{Bytes, TaskSpec, v2};
@@ -222,6 +222,8 @@ pub struct Worker {
     /// Attempts to start once their batch is durable, by batch and order of reservation.
     starts: BTreeMap<(u64, u64), (TaskId, Epoch)>,
     start_order: u64,
+    /// Starts on record of which the open link has heard nothing yet, with their times.
+    untold: Vec<(AttemptId, i64)>,
     last_tick: Millis,
     pace: Pace,
 }
@@ -270,6 +272,7 @@ impl Worker {
             typical: None,
             starts: BTreeMap::new(),
             start_order: 0,
+            untold: Vec::new(),
             last_tick: now.mono,
             pace: Pace::new(
                 (config.heartbeat_interval, config.heartbeat_timeout),
@@ -361,6 +364,7 @@ impl Worker {
             let (task, epoch) = first.remove();
             self.run(now, task, epoch);
         }
+        self.tell_starts();
         self.send_outbox();
         self.settle();
     }
@@ -497,9 +501,13 @@ impl Worker {
     fn run(&mut self, now: Now, task: TaskId, epoch: Epoch) {
         if let Some(attempt) = self.attempts.begin(&task, epoch, now) {
             let (spec, paused) = (attempt.spec.clone(), attempt.paused);
+            let marked = attempt.is_marked() && attempt.is_running();
             self.outputs.push_back(Output::Run(task.clone(), epoch, spec));
             if paused {
-                self.outputs.push_back(Output::Pause(task, epoch, true));
+                self.outputs.push_back(Output::Pause(task.clone(), epoch, true));
+            }
+            if marked {
+                self.is_untold(AttemptId { task, epoch }, now.wall);
             }
         }
     }

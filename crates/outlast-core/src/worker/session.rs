@@ -5,7 +5,7 @@ use super::{Ending, Given, Output, StopKind, Worker};
 use crate::health::Heart;
 use crate::records::WorkerRecord;
 use crate::stats::ConnectionState;
-use crate::{Millis, Now, TaskId};
+use crate::{AttemptId, Millis, Now, TaskId};
 use outlast_wire::{PROTOCOL, TaskSpec, v2};
 use std::sync::Arc;
 use v2::body::Kind;
@@ -128,12 +128,9 @@ impl Worker {
         for (id, at) in self.attempts.unmarked(now.mono.saturating_sub(MARK_AFTER)) {
             let (task, epoch) = (id.task.clone(), id.epoch);
             self.records.push(WorkerRecord::Starting { task, epoch, at: at.wall });
-            if matches!(self.link, Link::Up { .. }) {
-                let attempts = vec![v2::AttemptRef { task_id: id.task.to_string(), epoch }];
-                let started = v2::Started { attempts, at_ms: vec![at.wall] };
-                self.outputs.push_back(Output::Send(Kind::Started(started)));
-            }
+            self.is_untold(id, at.wall);
         }
+        self.tell_starts();
         self.attend(now);
         let dial_limit = self.config.heartbeat_timeout;
         match &mut self.link {
@@ -164,6 +161,31 @@ impl Worker {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The coordinator is to hear of a start. Without a link the next inventory tells it.
+    pub(super) fn is_untold(&mut self, id: AttemptId, at: i64) {
+        if matches!(self.link, Link::Hello { .. } | Link::Up { .. }) {
+            self.untold.push((id, at));
+        }
+    }
+
+    /// Tells of the starts of what still runs; the rest is told by its outcome.
+    pub(super) fn tell_starts(&mut self) {
+        if self.untold.is_empty() || !matches!(self.link, Link::Up { .. }) {
+            return;
+        }
+        let mut started = v2::Started::default();
+        for (id, at) in std::mem::take(&mut self.untold) {
+            if self.attempts.is_running(&id.task, id.epoch) {
+                let attempt = v2::AttemptRef { task_id: id.task.to_string(), epoch: id.epoch };
+                started.attempts.push(attempt);
+                started.at_ms.push(at);
+            }
+        }
+        if !started.attempts.is_empty() {
+            self.outputs.push_back(Output::Send(Kind::Started(started)));
         }
     }
 
@@ -250,6 +272,7 @@ impl Worker {
             self.resume_lane(lane, told.map_or(0, |c| c.seq), welcome.credit.into());
         }
         self.outputs.push_back(Output::State(ConnectionState::Connected, String::new()));
+        self.tell_starts();
         self.tell_adapted();
         self.repace(now);
     }
@@ -367,6 +390,8 @@ impl Worker {
                     return self.outputs.push_back(Output::Recall(task.clone(), epoch));
                 }
                 StopReason::StopReturn => return,
+                // It cannot go on elsewhere: the move came too late.
+                StopReason::StopMove if self.attempts.runs_once(task, epoch) => return,
                 StopReason::StopMove => StopKind::Interrupt,
                 StopReason::StopCancelled | StopReason::StopSuperseded => StopKind::Cancel,
             };
@@ -405,6 +430,7 @@ impl Worker {
     }
 
     fn send_inventory(&mut self) {
+        self.untold.clear();
         let held = self.attempts.all().map(|(id, a, at)| v2::Holding {
             paused: a.paused,
             task_id: id.task.to_string(),

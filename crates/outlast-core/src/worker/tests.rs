@@ -360,3 +360,63 @@ fn a_new_attempt_goes_on_from_what_an_older_one_made_here_though_the_outcome_ove
     assert_eq!(newest.map(|c| (c.epoch, c.number)), Some((1, 2)));
     assert_eq!(w.known_checkpoints("a", 2).last().map(|(c, _)| c.number), Some(2));
 }
+
+/// The starts that the coordinator is told of.
+fn told_starts(out: &[Output]) -> Vec<String> {
+    let told = |o: &Output| match o {
+        Output::Send(Kind::Started(started)) => Some(started.clone()),
+        _ => None,
+    };
+    let each = out.iter().filter_map(told).flat_map(|s| s.attempts);
+    each.map(|a| format!("{}.{}", a.task_id, a.epoch)).collect()
+}
+
+fn assign_once(w: &mut Worker, task: &str) {
+    let mut spec = TaskSpec::new(Run::Shell("true".into()));
+    spec.rerun = outlast_wire::spec::Rerun::Never;
+    let (task_id, spec_json) = (task.into(), spec.to_json().into());
+    let task = v2::Assignment { task_id, epoch: 1, spec_json, ..Default::default() };
+    w.on_message(at(1), Kind::Assign(v2::Assign { tasks: vec![task] }));
+}
+
+#[test]
+fn the_start_of_what_must_not_run_twice_is_told_once_it_is_durable() {
+    let mut w = connected(1);
+    assign_once(&mut w, "a");
+    let (out, batches) = drain(&mut w);
+    assert_eq!((runs(&out).len(), told_starts(&out).len()), (0, 0));
+    w.on_persisted(at(2), batches.last().unwrap().number);
+    let out = drain(&mut w).0;
+    assert_eq!((runs(&out), told_starts(&out)), (vec!["a.1".into()], vec!["a.1".into()]));
+    w.on_tick(at(5_000));
+    assert!(told_starts(&sync(&mut w, 5_000)).is_empty(), "once is enough");
+}
+
+#[test]
+fn a_start_between_inventory_and_welcome_is_told_at_the_welcome() {
+    let mut w = connected(1);
+    assign_once(&mut w, "a");
+    let (_, batches) = drain(&mut w);
+    w.on_disconnected(at(2), "cut");
+    w.on_tick(at(5_000));
+    w.on_connected(at(5_001));
+    drain(&mut w);
+    w.on_persisted(at(5_002), batches.last().unwrap().number);
+    let out = drain(&mut w).0;
+    assert_eq!((runs(&out), told_starts(&out).len()), (vec!["a.1".into()], 0));
+    let m = v2::Welcome { protocol: 2, coordinator_id: "c".into(), ..Default::default() };
+    w.on_message(at(5_003), Kind::Welcome(m));
+    assert_eq!(told_starts(&drain(&mut w).0), ["a.1"]);
+}
+
+#[test]
+fn what_runs_and_must_not_run_twice_does_not_stop_for_a_move() {
+    let mut w = connected(1);
+    assign_once(&mut w, "a");
+    sync(&mut w, 2);
+    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
+    let reason = v2::StopReason::StopMove.into();
+    w.on_message(at(3), Kind::Stop(v2::Stop { attempts, reason }));
+    let out = sync(&mut w, 3);
+    assert!(!out.iter().any(|o| matches!(o, Output::StopRun(..))));
+}
