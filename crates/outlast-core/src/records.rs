@@ -398,6 +398,8 @@ pub enum WorkerRecord {
         checkpoint: Option<Arc<Checkpoint>>,
         /// It must not start yet.
         paused: bool,
+        /// Attempts up to this one are of a former task of the same id; mostly 0.
+        after: Epoch,
     },
     /// The attempt is about to run. Written only for tasks that must not run twice.
     Starting {
@@ -482,6 +484,8 @@ pub struct AttemptRow {
     pub made: u64,
     /// It is paused.
     pub paused: bool,
+    /// Attempts up to this one are of a former task of the same id; mostly 0.
+    pub after: Epoch,
     /// Its newest checkpoint, or the one to go on from.
     pub checkpoint: Option<Arc<Checkpoint>>,
     /// Its newest state.

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// "OLW", 1
-const KIND: outlast_sqlite::Kind = db::kind("a worker's store", 0x4F4C_5701, &[V1, V2]);
+const KIND: outlast_sqlite::Kind = db::kind("a worker's store", 0x4F4C_5701, &[V1, V2, V3]);
 
 // survived: ends of processes that held the attempt, this one not counted.
 // checkpoint, state: the attempt's newest.
@@ -24,6 +24,9 @@ ALTER TABLE attempts ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN checkpoint BLOB;
 ALTER TABLE attempts ADD COLUMN state BLOB;
 ";
+
+// after: attempts up to this one are of a former task of the same id.
+const V3: &str = "ALTER TABLE attempts ADD COLUMN after INTEGER NOT NULL DEFAULT 0;";
 
 // An outbox row's key is its lane and sequence in one number (`key`), so that appending,
 // reading in order and deleting what is acknowledged are all ranges of one tree.
@@ -141,7 +144,8 @@ impl WorkerStore {
             ..WorkerSnapshot::default()
         };
         let mut query = self.conn.prepare_cached(
-            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state, made
+            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state, made,
+                    after
              FROM attempts ORDER BY arrival",
         )?;
         let mut rows = query.query([])?;
@@ -156,6 +160,7 @@ impl WorkerStore {
                 checkpoint: optional(r.get_ref(6)?, "a checkpoint")?,
                 state: optional(r.get_ref(7)?, "a state")?,
                 made: uint(r.get(8)?)?,
+                after: uint(r.get(9)?)?,
             });
         }
         Ok(snapshot)
@@ -228,15 +233,16 @@ impl Applier<'_> {
     fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
-            R::Accepted { task, epoch, spec, checkpoint, paused } => self.run(
-                "INSERT OR REPLACE INTO attempts (task, epoch, spec, checkpoint, paused)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            R::Accepted { task, epoch, spec, checkpoint, paused, after } => self.run(
+                "INSERT OR REPLACE INTO attempts (task, epoch, spec, checkpoint, paused, after)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     task,
                     int(*epoch)?,
                     spec.to_json(),
                     checkpoint.as_ref().map(|c| c.encode_to_vec()),
-                    paused
+                    paused,
+                    int(*after)?
                 ],
             ),
             R::Paused { task, epoch, on } => self.run(

@@ -371,6 +371,9 @@ mod worker {
         s.put(vec![WorkerRecord::Starting { task: "a".into(), epoch: 1, at: 5 }]);
         let mut s = s.reopen();
         assert_eq!(held(&s), [("b".into(), 1, None), ("a".into(), 3, None)]);
+        // As `common::accepted` says.
+        let after: Vec<_> = s.snapshot().unwrap().attempts.iter().map(|a| a.after).collect();
+        assert_eq!(after, [0, 1]);
         s.put(vec![old(3)]);
         assert_eq!(held(&s).len(), 1);
         assert_eq!(s.outbox_len(), 1);

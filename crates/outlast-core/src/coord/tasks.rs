@@ -57,8 +57,8 @@ impl Coordinator {
             size += spec_json.len() + id.len() + 16;
             let (task_id, epoch) = (id.to_string(), task.epoch);
             let checkpoint = task.checkpoints.last().map(|c| (**c).clone());
-            let (spec_json, paused) = (spec_json.into(), task.paused);
-            tasks.push(v2::Assignment { task_id, epoch, spec_json, checkpoint, paused });
+            let (spec_json, paused, after) = (spec_json.into(), task.paused, task.after);
+            tasks.push(v2::Assignment { task_id, epoch, spec_json, checkpoint, paused, after });
             if size >= BULK_TARGET {
                 size = 0;
                 let tasks = std::mem::take(&mut tasks);

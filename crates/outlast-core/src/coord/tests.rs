@@ -482,6 +482,11 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
     let out = r.inventory(2, &[("t", 1, RUNNING)]);
     assert_eq!(stops(&out), [(2, "t.1 STOP_SUPERSEDED".into())]);
     assert_eq!(assigned(&out), [(2, "t.2".into())]);
+    let floor = out.iter().find_map(|o| match o {
+        Output::Send(_, Kind::Assign(a)) => Some(a.tasks[0].after),
+        _ => None,
+    });
+    assert_eq!(floor, Some(1), "its worker may still hold what the former one made");
     r.outcome(2, "t", 1, OK);
     assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));
     r.outcome(2, "t", 2, OK);

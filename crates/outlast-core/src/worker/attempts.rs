@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub listens: bool,
     /// Checkpoints and artifacts that it made: the last number given.
     pub made: u64,
+    /// Attempts up to this one are of a former task of the same id.
+    pub after: Epoch,
     pub state: Option<Arc<StateUpdate>>,
 }
 
@@ -57,6 +59,7 @@ pub(super) struct Arrival {
     /// The batch that makes its arrival durable.
     pub batch: u64,
     pub paused: bool,
+    pub after: Epoch,
     pub made: u64,
     pub checkpoint: Option<Arc<Checkpoint>>,
     pub state: Option<Arc<StateUpdate>>,
@@ -171,6 +174,7 @@ impl Attempts {
             ask_at: None,
             listens: false,
             made: new.made,
+            after: new.after,
             checkpoint: new.checkpoint,
             state: new.state,
         };

@@ -325,6 +325,7 @@ impl Worker {
             spec: row.spec,
             batch: 0,
             paused: row.paused,
+            after: row.after,
             made: row.made,
             checkpoint: row.checkpoint,
             state: row.state,

@@ -347,18 +347,28 @@ impl Worker {
                 Ok(spec) => {
                     let spec = Arc::new(spec);
                     let (paused, checkpoint) = (given.paused, given.checkpoint.map(Arc::new));
-                    let checkpoint = self.newest_checkpoint(&task, epoch, checkpoint);
+                    let after = given.after;
+                    let checkpoint = self.newest_checkpoint(&task, epoch, after, checkpoint);
                     self.records.push(WorkerRecord::Accepted {
                         task: task.clone(),
                         epoch,
                         spec: spec.clone(),
                         checkpoint: checkpoint.clone(),
                         paused,
+                        after,
                     });
                     let (task, batch, state) = (task.clone(), self.batch, None);
-                    let made = 0;
-                    let new = Arrival { task, epoch, spec, batch, paused, made, checkpoint, state };
-                    self.attempts.insert(new);
+                    self.attempts.insert(Arrival {
+                        task,
+                        epoch,
+                        spec,
+                        batch,
+                        paused,
+                        after,
+                        made: 0,
+                        checkpoint,
+                        state,
+                    });
                 }
                 Err(error) => {
                     let message = &format!("this worker cannot read the task: {error}");

@@ -280,6 +280,7 @@ fn what_a_keeper_ran_on_is_taken_over_and_the_rest_was_interrupted() {
         survived: 1,
         made: 0,
         paused: false,
+        after: 0,
         checkpoint: None,
         state: None,
     };
@@ -419,4 +420,38 @@ fn what_runs_and_must_not_run_twice_does_not_stop_for_a_move() {
     w.on_message(at(3), Kind::Stop(v2::Stop { attempts, reason }));
     let out = sync(&mut w, 3);
     assert!(!out.iter().any(|o| matches!(o, Output::StopRun(..))));
+}
+
+#[test]
+fn a_new_task_of_an_old_id_does_not_go_on_from_what_the_former_one_made() {
+    let mut w = running();
+    checkpoint(&mut w, 10, "former");
+    w.on_finished(at(20), done("a", 1));
+    sync(&mut w, 21);
+    // The former task was removed; the checkpoint has not arrived yet.
+    let give = |w: &mut Worker, epoch| {
+        let spec_json = TaskSpec::new(Run::Shell("true".into())).to_json().into();
+        let task_id = "a".into();
+        let new = v2::Assignment { task_id, epoch, spec_json, after: 1, ..Default::default() };
+        w.on_message(at(30), Kind::Assign(v2::Assign { tasks: vec![new] }));
+        drain(w).1
+    };
+    let batches = give(&mut w, 2);
+    let records = batches.iter().flat_map(|b| &b.records);
+    let kept = records.filter_map(|r| match r {
+        WorkerRecord::Accepted { after, checkpoint, .. } => Some((*after, checkpoint.is_some())),
+        _ => None,
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [(1, false)]);
+    assert_eq!(w.told("a", 2).expect("it is held").0, None);
+    assert!(w.known_checkpoints("a", 2).is_empty());
+    batches.iter().for_each(|b| w.on_persisted(at(31), b.number));
+    // What it makes itself counts, also for its next attempt.
+    w.on_checkpoint(at(40), 1, &"a".into(), 2, "own".into(), 1, Vec::new(), "");
+    w.on_finished(at(50), done("a", 2));
+    sync(&mut w, 51);
+    give(&mut w, 3);
+    let known = |(c, _): &(Arc<v2::Checkpoint>, bool)| (c.epoch, c.number);
+    let own: Vec<_> = w.known_checkpoints("a", 3).iter().map(known).collect();
+    assert_eq!(own, [(2, 1)]);
 }

@@ -145,7 +145,7 @@ impl Model for Worker {
     fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
-            R::Accepted { task, epoch, spec, checkpoint, paused } => {
+            R::Accepted { task, epoch, spec, checkpoint, paused, after } => {
                 self.arrivals += 1;
                 if let Some(older) = self.by_task.insert(task.clone(), self.arrivals) {
                     self.attempts.remove(&older);
@@ -159,6 +159,7 @@ impl Model for Worker {
                     survived: 0,
                     made: 0,
                     paused: *paused,
+                    after: *after,
                     checkpoint: checkpoint.clone(),
                     state: None,
                 };
