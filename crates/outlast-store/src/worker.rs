@@ -3,7 +3,8 @@
 use crate::coord::{load_outcome, load_spec};
 use crate::db::{self, int, uint};
 use crate::{StoreError, WorkerStorage};
-use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
+use outlast_core::Now;
+use outlast_core::records::{AttemptRow, Batch, LostLink, WorkerRecord, WorkerSnapshot};
 use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -56,6 +57,9 @@ CREATE TABLE lanes (
 );
 ";
 
+/// Keys of `meta`: when the link was lost by either clock, and in which boot of the machine.
+const LOST: [&str; 3] = ["lost_mono", "lost_wall", "lost_boot"];
+
 const LANE_SHIFT: u32 = 56;
 
 /// A worker's durable state. Whoever has it is alone in using it.
@@ -64,6 +68,7 @@ pub struct WorkerStore {
     conn: Connection,
     store_id: Arc<str>,
     incarnation: u64,
+    boot: String,
     _lock: outlast_sqlite::Lock,
 }
 
@@ -94,7 +99,8 @@ impl WorkerStore {
         tx.commit()?;
 
         let incarnation = uint(incarnation)?;
-        let store = WorkerStore { conn, store_id, incarnation, _lock: lock };
+        let boot = boot_id();
+        let store = WorkerStore { conn, store_id, incarnation, boot, _lock: lock };
         let snapshot = store.snapshot()?;
         Ok((store, snapshot))
     }
@@ -109,7 +115,8 @@ impl WorkerStore {
             self.conn.execute_batch("ROLLBACK")?;
         }
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut applier = Applier { tx: &tx, acked: BTreeMap::new(), next: BTreeMap::new() };
+        let mut applier =
+            Applier { tx: &tx, acked: BTreeMap::new(), next: BTreeMap::new(), boot: &self.boot };
         for record in batches.iter().flat_map(|b| &b.records) {
             applier.apply(record)?;
         }
@@ -141,6 +148,7 @@ impl WorkerStore {
             outbox: self.lane(Lane::Results, load_outcome)?,
             checkpoints: self.lane(Lane::Checkpoints, |b| decode(b, "a checkpoint"))?,
             states: self.lane(Lane::State, |b| decode(b, "a state"))?,
+            lost: self.lost()?,
             ..WorkerSnapshot::default()
         };
         let mut query = self.conn.prepare_cached(
@@ -164,6 +172,13 @@ impl WorkerStore {
             });
         }
         Ok(snapshot)
+    }
+
+    fn lost(&self) -> Result<Option<LostLink>, StoreError> {
+        let Some(mono) = meta::<i64>(&self.conn, LOST[0])? else { return Ok(None) };
+        let wall = meta(&self.conn, LOST[1])?.unwrap_or_default();
+        let same_boot = meta::<String>(&self.conn, LOST[2])?.is_some_and(|b| b == self.boot);
+        Ok(Some(LostLink { at: Now { mono: uint(mono)?, wall }, same_boot }))
     }
 
     fn lane<T>(
@@ -227,6 +242,7 @@ struct Applier<'a> {
     tx: &'a Connection,
     acked: BTreeMap<i32, u64>,
     next: BTreeMap<i32, u64>,
+    boot: &'a str,
 }
 
 impl Applier<'_> {
@@ -266,6 +282,15 @@ impl Applier<'_> {
             R::Joined { coordinator_id } => {
                 set_meta(self.tx, "coordinator_id", coordinator_id.as_ref())
             }
+            R::LinkLost { at: Some(at) } => {
+                set_meta(self.tx, LOST[0], int(at.mono)?)?;
+                set_meta(self.tx, LOST[1], at.wall)?;
+                set_meta(self.tx, LOST[2], self.boot)
+            }
+            R::LinkLost { at: None } => self.run(
+                "DELETE FROM meta WHERE key IN (?1, ?2, ?3)",
+                params![LOST[0], LOST[1], LOST[2]],
+            ),
         }
     }
 
@@ -391,6 +416,12 @@ fn meta<T: rusqlite::types::FromSql>(
 ) -> Result<Option<T>, StoreError> {
     let mut query = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     Ok(query.query_row([name], |r| r.get(0)).optional()?)
+}
+
+/// Tells boots of the machine apart; empty where the system does not say.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn set_meta(conn: &Connection, name: &str, value: impl rusqlite::ToSql) -> Result<(), StoreError> {

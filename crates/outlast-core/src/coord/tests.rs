@@ -506,11 +506,11 @@ fn what_must_not_run_twice_is_not_given_again_to_another_process_of_its_worker()
     // It ran, and its worker's folder was put back to an older copy. One that says no more than
     // hello settles nothing.
     r.hello_of(3, "s", 2, 1);
-    let seen = r.batches.iter().flat_map(|b| &b.records).filter_map(|record| match record {
+    let mut seen = r.batches.iter().flat_map(|b| &b.records).filter_map(|record| match record {
         CoordRecord::WorkerSeen { worker, .. } => Some((worker.incarnation, worker.connection)),
         _ => None,
     });
-    assert_eq!(seen.last(), Some((1, 2)));
+    assert_eq!(seen.next_back(), Some((1, 2)));
     r.hello_of(4, "s", 2, 2);
     assert_eq!(assigned(&r.inventory(4, &[])), []);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);

@@ -420,14 +420,14 @@ impl Attempts {
         self.held.values_mut().for_each(|a| a.expired = false);
     }
 
-    /// When to look again, without a link since `lost`.
-    pub fn next_wake(&self, lost: Option<Millis>) -> Millis {
+    /// When to look again, without a link since `lost`, and for `away` before that.
+    pub fn next_wake(&self, lost: Option<Millis>, away: Millis) -> Millis {
         let mut wake = Millis::MAX;
         for a in self.held.values().filter(|a| a.is_running()) {
             let ask = a.ask(self.hurry);
             let lease =
                 lost.filter(|_| !a.expired && a.spec.on_lease_expired != OnLeaseExpired::Continue);
-            let lease = lease.map(|at| at + millis(a.spec.reconnect_window));
+            let lease = lease.map(|at| at + millis(a.spec.reconnect_window).saturating_sub(away));
             let times = [ask, a.pause_at, lease];
             wake = times.into_iter().flatten().fold(wake, Millis::min);
         }

@@ -202,6 +202,10 @@ pub struct Worker {
     uploading: Option<Bytes>,
     /// Without a link since; none while there is one.
     lost: Option<Millis>,
+    /// For how long there was no link before this process began.
+    away: Millis,
+    /// The store says that the link is lost.
+    lost_noted: bool,
     /// Why the former link ended, for the next hello.
     lost_why: (v2::LinkCause, String),
     ending: Ending,
@@ -259,6 +263,8 @@ impl Worker {
             states: States::new(snapshot.states, snapshot.next_state),
             uploading: None,
             lost: Some(now.mono),
+            away: snapshot.lost.map_or(0, |lost| lost.age(now)),
+            lost_noted: snapshot.lost.is_some(),
             lost_why: (v2::LinkCause::LinkUnspecified, String::new()),
             ending: Ending::No,
             records: Vec::new(),
@@ -281,6 +287,9 @@ impl Worker {
             ),
             config,
         };
+        if !worker.lost_noted && !snapshot.attempts.is_empty() {
+            worker.note_lost(now);
+        }
         let alive: BTreeMap<(TaskId, Epoch), Alive> =
             alive.into_iter().map(|a| ((a.task.clone(), a.epoch), a)).collect();
         for row in snapshot.attempts {
@@ -316,6 +325,12 @@ impl Worker {
         worker.start_queued(now);
         worker.on_tick(now);
         worker
+    }
+
+    /// Leases go on through a restart of this process.
+    fn note_lost(&mut self, now: Now) {
+        self.records.push(WorkerRecord::LinkLost { at: Some(now) });
+        self.lost_noted = true;
     }
 
     fn arrive(&mut self, row: AttemptRow) -> &mut attempts::Attempt {

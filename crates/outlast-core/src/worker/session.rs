@@ -91,6 +91,9 @@ impl Worker {
                 self.beats = heart.sent();
                 self.stats.connected(now, false);
                 self.lost = Some(now.mono);
+                if self.attempts.count() != (0, 0) {
+                    self.note_lost(now);
+                }
                 self.pace.patience.lost(cause == v2::LinkCause::LinkSilent);
                 self.pace.thrift.lost(now.mono);
                 self.lost_why = (cause, reason.to_owned());
@@ -206,7 +209,9 @@ impl Worker {
         // Many at once are told of in bunches.
         let mark = mark.map(|at| at.max(self.last_tick + MARK_EVERY));
         let mark = mark.unwrap_or(Millis::MAX);
-        link.min(mark).min(self.attempts.next_wake(self.lost)).min(self.states_wake())
+        // Leases are not judged between hello and welcome.
+        let lost = self.lost.filter(|_| !matches!(self.link, Link::Hello { .. }));
+        link.min(mark).min(self.attempts.next_wake(lost, self.away)).min(self.states_wake())
     }
 
     /// Part of a frame arrived.
@@ -264,6 +269,10 @@ impl Worker {
             self.coordinator_id = Some(id);
         }
         let outage = now.mono.saturating_sub(self.lost.take().unwrap_or(now.mono));
+        self.away = 0;
+        if std::mem::take(&mut self.lost_noted) {
+            self.records.push(WorkerRecord::LinkLost { at: None });
+        }
         self.pace.patience.back(outage, now.mono);
         self.pace.flow.open();
         self.attempts.renew();

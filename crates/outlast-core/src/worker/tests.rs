@@ -455,3 +455,74 @@ fn a_new_task_of_an_old_id_does_not_go_on_from_what_the_former_one_made() {
     let own: Vec<_> = w.known_checkpoints("a", 3).iter().map(known).collect();
     assert_eq!(own, [(2, 1)]);
 }
+
+#[test]
+fn a_window_goes_on_through_a_restart_of_its_worker() {
+    let mut w = running();
+    w.on_disconnected(at(1_000), "cut");
+    let noted = |w: &mut Worker| {
+        let batches = drain(w).1;
+        let records = batches.into_iter().flat_map(|b| b.records);
+        let lost = records.filter_map(|r| match r {
+            WorkerRecord::LinkLost { at } => Some(at),
+            _ => None,
+        });
+        lost.collect::<Vec<_>>()
+    };
+    assert_eq!(noted(&mut w), [Some(at(1_000))]);
+
+    let mut spec = TaskSpec::new(Run::Shell("true".into()));
+    spec.reconnect_window = 10.0;
+    spec.on_lease_expired = outlast_wire::spec::OnLeaseExpired::Stop;
+    let spec = Arc::new(spec);
+    let restart = |lost, now: Now| {
+        let row = crate::records::AttemptRow {
+            task: "a".into(),
+            epoch: 1,
+            spec: spec.clone(),
+            started_at: Some(5),
+            survived: 0,
+            made: 0,
+            paused: false,
+            after: 0,
+            checkpoint: None,
+            state: None,
+        };
+        let snapshot = WorkerSnapshot {
+            store_id: "s".into(),
+            incarnation: 2,
+            attempts: vec![row],
+            next_seq: 1,
+            lost,
+            ..Default::default()
+        };
+        let alive = vec![Alive { task: "a".into(), epoch: 1, started_at: 5, paused: false }];
+        Worker::new(WorkerConfig::default(), snapshot, alive, 1, now)
+    };
+    let stopped = |w: &mut Worker, now: Now| {
+        w.on_tick(now);
+        sync(w, now.mono).iter().any(|o| matches!(o, Output::StopRun(..)))
+    };
+    let lost = |same_boot| Some(crate::records::LostLink { at: at(1_000), same_boot });
+    let mut w = restart(lost(true), at(9_000));
+    assert!(!stopped(&mut w, at(10_999)));
+    assert_eq!(w.next_wake(), 11_000);
+    assert!(stopped(&mut w, at(11_000)));
+    assert!(stopped(&mut restart(lost(true), at(30_000)), at(30_000)));
+    // The machine started anew: only the clock on the wall goes on.
+    let booted = |wall| Now { mono: 2_000, wall };
+    assert!(!stopped(&mut restart(lost(false), booted(9_000)), booted(9_000)));
+    assert!(stopped(&mut restart(lost(false), booted(12_000)), booted(12_000)));
+
+    // Nobody noted it: it is lost since the start, and that is noted. The next link ends it.
+    let mut w = restart(None, at(9_000));
+    assert_eq!(noted(&mut w), [Some(at(9_000))]);
+    welcome(&mut w, 10_000, 0);
+    assert_eq!(noted(&mut w), [None]);
+    let mut w = restart(lost(true), at(9_000));
+    welcome(&mut w, 9_500, 0);
+    assert_eq!(noted(&mut w), [None]);
+    w.on_disconnected(at(10_000), "cut");
+    assert!(!stopped(&mut w, at(19_000)));
+    assert!(stopped(&mut w, at(20_000)));
+}
