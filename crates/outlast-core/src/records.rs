@@ -1,6 +1,6 @@
 //! The facts that each side makes durable. A store applies a batch in one transaction, in order.
 
-use crate::ids::{Epoch, TaskId};
+use crate::ids::{Epoch, Millis, Now, TaskId};
 use crate::recovery::{Decision, Failure, Learned, Quarantine, TaskRecovery};
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{Cause, Checkpoint, LinkCause, StateUpdate, TaskOutcome};
@@ -398,6 +398,8 @@ pub enum WorkerRecord {
         checkpoint: Option<Arc<Checkpoint>>,
         /// It must not start yet.
         paused: bool,
+        /// Attempts up to this one are of a former task of the same id; mostly 0.
+        after: Epoch,
     },
     /// The attempt is about to run. Written only for tasks that must not run twice.
     Starting {
@@ -463,6 +465,32 @@ pub enum WorkerRecord {
         /// Its UUID.
         coordinator_id: Arc<str>,
     },
+    /// The link was lost while attempts were held; or (none) it is back.
+    LinkLost {
+        /// When.
+        at: Option<Now>,
+    },
+}
+
+/// Since when a worker has no link, as a former process noted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostLink {
+    /// When.
+    pub at: Now,
+    /// The machine has not started anew since: the clock of `Now::mono` goes on.
+    pub same_boot: bool,
+}
+
+impl LostLink {
+    /// For how long by `now`.
+    pub fn age(&self, now: Now) -> Millis {
+        match now.mono.checked_sub(self.at.mono) {
+            Some(age) if self.same_boot => age,
+            // It was lost before this boot. That the clock on the wall was set meanwhile cannot be
+            // known.
+            _ => now.wall.saturating_sub(self.at.wall).max(0).unsigned_abs().max(now.mono),
+        }
+    }
 }
 
 /// An attempt in a worker's store.
@@ -482,6 +510,8 @@ pub struct AttemptRow {
     pub made: u64,
     /// It is paused.
     pub paused: bool,
+    /// Attempts up to this one are of a former task of the same id; mostly 0.
+    pub after: Epoch,
     /// Its newest checkpoint, or the one to go on from.
     pub checkpoint: Option<Arc<Checkpoint>>,
     /// Its newest state.
@@ -511,4 +541,6 @@ pub struct WorkerSnapshot {
     pub states: Vec<(u64, Arc<StateUpdate>)>,
     /// The next sequence of that lane.
     pub next_state: u64,
+    /// Since when there is no link, if attempts were held then.
+    pub lost: Option<LostLink>,
 }

@@ -137,8 +137,9 @@ fn worker(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
             let mut records = Vec::new();
             if n < tasks {
                 let (task, spec, checkpoint) = (id(n), spec(n), None);
-                let (epoch, paused) = (1, false);
-                records.push(WorkerRecord::Accepted { task, epoch, spec, checkpoint, paused });
+                let (epoch, paused, after) = (1, false, 0);
+                let r = WorkerRecord::Accepted { task, epoch, spec, checkpoint, paused, after };
+                records.push(r);
             }
             if let Some(n) = n.checked_sub(lag).filter(|n| *n < tasks) {
                 let outcome = outcome(&id(n));

@@ -3,7 +3,8 @@
 use crate::coord::{load_outcome, load_spec};
 use crate::db::{self, int, uint};
 use crate::{StoreError, WorkerStorage};
-use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
+use outlast_core::Now;
+use outlast_core::records::{AttemptRow, Batch, LostLink, WorkerRecord, WorkerSnapshot};
 use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// "OLW", 1
-const KIND: outlast_sqlite::Kind = db::kind("a worker's store", 0x4F4C_5701, &[V1, V2]);
+const KIND: outlast_sqlite::Kind = db::kind("a worker's store", 0x4F4C_5701, &[V1, V2, V3]);
 
 // survived: ends of processes that held the attempt, this one not counted.
 // checkpoint, state: the attempt's newest.
@@ -24,6 +25,9 @@ ALTER TABLE attempts ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN checkpoint BLOB;
 ALTER TABLE attempts ADD COLUMN state BLOB;
 ";
+
+// after: attempts up to this one are of a former task of the same id.
+const V3: &str = "ALTER TABLE attempts ADD COLUMN after INTEGER NOT NULL DEFAULT 0;";
 
 // An outbox row's key is its lane and sequence in one number (`key`), so that appending,
 // reading in order and deleting what is acknowledged are all ranges of one tree.
@@ -53,6 +57,9 @@ CREATE TABLE lanes (
 );
 ";
 
+/// Keys of `meta`: when the link was lost by either clock, and in which boot of the machine.
+const LOST: [&str; 3] = ["lost_mono", "lost_wall", "lost_boot"];
+
 const LANE_SHIFT: u32 = 56;
 
 /// A worker's durable state. Whoever has it is alone in using it.
@@ -61,6 +68,7 @@ pub struct WorkerStore {
     conn: Connection,
     store_id: Arc<str>,
     incarnation: u64,
+    boot: String,
     _lock: outlast_sqlite::Lock,
 }
 
@@ -91,7 +99,8 @@ impl WorkerStore {
         tx.commit()?;
 
         let incarnation = uint(incarnation)?;
-        let store = WorkerStore { conn, store_id, incarnation, _lock: lock };
+        let boot = boot_id();
+        let store = WorkerStore { conn, store_id, incarnation, boot, _lock: lock };
         let snapshot = store.snapshot()?;
         Ok((store, snapshot))
     }
@@ -106,7 +115,8 @@ impl WorkerStore {
             self.conn.execute_batch("ROLLBACK")?;
         }
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut applier = Applier { tx: &tx, acked: BTreeMap::new(), next: BTreeMap::new() };
+        let mut applier =
+            Applier { tx: &tx, acked: BTreeMap::new(), next: BTreeMap::new(), boot: &self.boot };
         for record in batches.iter().flat_map(|b| &b.records) {
             applier.apply(record)?;
         }
@@ -138,10 +148,12 @@ impl WorkerStore {
             outbox: self.lane(Lane::Results, load_outcome)?,
             checkpoints: self.lane(Lane::Checkpoints, |b| decode(b, "a checkpoint"))?,
             states: self.lane(Lane::State, |b| decode(b, "a state"))?,
+            lost: self.lost()?,
             ..WorkerSnapshot::default()
         };
         let mut query = self.conn.prepare_cached(
-            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state, made
+            "SELECT task, epoch, spec, started_at, survived, paused, checkpoint, state, made,
+                    after
              FROM attempts ORDER BY arrival",
         )?;
         let mut rows = query.query([])?;
@@ -156,9 +168,17 @@ impl WorkerStore {
                 checkpoint: optional(r.get_ref(6)?, "a checkpoint")?,
                 state: optional(r.get_ref(7)?, "a state")?,
                 made: uint(r.get(8)?)?,
+                after: uint(r.get(9)?)?,
             });
         }
         Ok(snapshot)
+    }
+
+    fn lost(&self) -> Result<Option<LostLink>, StoreError> {
+        let Some(mono) = meta::<i64>(&self.conn, LOST[0])? else { return Ok(None) };
+        let wall = meta(&self.conn, LOST[1])?.unwrap_or_default();
+        let same_boot = meta::<String>(&self.conn, LOST[2])?.is_some_and(|b| b == self.boot);
+        Ok(Some(LostLink { at: Now { mono: uint(mono)?, wall }, same_boot }))
     }
 
     fn lane<T>(
@@ -222,21 +242,23 @@ struct Applier<'a> {
     tx: &'a Connection,
     acked: BTreeMap<i32, u64>,
     next: BTreeMap<i32, u64>,
+    boot: &'a str,
 }
 
 impl Applier<'_> {
     fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
-            R::Accepted { task, epoch, spec, checkpoint, paused } => self.run(
-                "INSERT OR REPLACE INTO attempts (task, epoch, spec, checkpoint, paused)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            R::Accepted { task, epoch, spec, checkpoint, paused, after } => self.run(
+                "INSERT OR REPLACE INTO attempts (task, epoch, spec, checkpoint, paused, after)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     task,
                     int(*epoch)?,
                     spec.to_json(),
                     checkpoint.as_ref().map(|c| c.encode_to_vec()),
-                    paused
+                    paused,
+                    int(*after)?
                 ],
             ),
             R::Paused { task, epoch, on } => self.run(
@@ -260,6 +282,15 @@ impl Applier<'_> {
             R::Joined { coordinator_id } => {
                 set_meta(self.tx, "coordinator_id", coordinator_id.as_ref())
             }
+            R::LinkLost { at: Some(at) } => {
+                set_meta(self.tx, LOST[0], int(at.mono)?)?;
+                set_meta(self.tx, LOST[1], at.wall)?;
+                set_meta(self.tx, LOST[2], self.boot)
+            }
+            R::LinkLost { at: None } => self.run(
+                "DELETE FROM meta WHERE key IN (?1, ?2, ?3)",
+                params![LOST[0], LOST[1], LOST[2]],
+            ),
         }
     }
 
@@ -387,6 +418,12 @@ fn meta<T: rusqlite::types::FromSql>(
 ) -> Result<Option<T>, StoreError> {
     let mut query = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     Ok(query.query_row([name], |r| r.get(0)).optional()?)
+}
+
+/// Tells boots of the machine apart; empty where the system does not say.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn set_meta(conn: &Connection, name: &str, value: impl rusqlite::ToSql) -> Result<(), StoreError> {

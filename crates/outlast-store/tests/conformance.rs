@@ -349,6 +349,7 @@ mod worker {
     claims!(SqlWorker, SimWorkerStore:
         an_attempt_becomes_an_outcome_and_goes_when_acknowledged
         a_newer_attempt_replaces_the_older
+        when_the_link_was_lost_is_kept_until_it_is_back
         the_identity_stays_and_the_incarnation_grows
         a_refused_batch_leaves_no_trace
         lanes_do_not_mix
@@ -395,9 +396,24 @@ mod worker {
         s.put(vec![WorkerRecord::Starting { task: "a".into(), epoch: 1, at: 5 }]);
         let mut s = s.reopen();
         assert_eq!(held(&s), [("b".into(), 1, None), ("a".into(), 3, None)]);
+        // As `common::accepted` says.
+        let after: Vec<_> = s.snapshot().unwrap().attempts.iter().map(|a| a.after).collect();
+        assert_eq!(after, [0, 1]);
         s.put(vec![old(3)]);
         assert_eq!(held(&s).len(), 1);
         assert_eq!(s.outbox_len(), 1);
+    }
+
+    fn when_the_link_was_lost_is_kept_until_it_is_back<S: Worker>() {
+        let mut s = S::fresh();
+        assert_eq!(s.snapshot().unwrap().lost, None);
+        let at = outlast_core::Now { mono: 7, wall: -3 };
+        s.put(vec![WorkerRecord::LinkLost { at: Some(at) }]);
+        let mut s = s.reopen();
+        let lost = s.snapshot().unwrap().lost.expect("it is lost");
+        assert_eq!((lost.at, lost.same_boot), (at, true));
+        s.put(vec![WorkerRecord::LinkLost { at: None }]);
+        assert_eq!(s.reopen().snapshot().unwrap().lost, None);
     }
 
     fn the_identity_stays_and_the_incarnation_grows<S: Worker>() {

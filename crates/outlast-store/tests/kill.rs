@@ -44,8 +44,8 @@ fn worker_batch(number: u64) -> Batch<WorkerRecord> {
         let (task, epoch) = (name(number, n), 1);
         let spec = spec(&task);
         let outcome = outcome(&task, 1, 0);
-        let (checkpoint, paused) = (None, false);
-        records.push(WorkerRecord::Accepted { task: task.into(), epoch, spec, checkpoint, paused });
+        let (task, checkpoint, paused, after) = (task.into(), None, false, 0);
+        records.push(WorkerRecord::Accepted { task, epoch, spec, checkpoint, paused, after });
         let seq = (number - 1) * TASKS + n + 1;
         records.push(WorkerRecord::Finished { lane: RESULTS, seq, outcome });
     }

@@ -377,6 +377,10 @@ proptest! {
                         let replaces = Some(seq - 1).filter(|s| at % 2 == 0 && *s > 0);
                         R::State { seq, replaces, update: state(&id, epoch, at as u64) }
                     }
+                    7 if which == 3 => {
+                        let now = outlast_core::Now { mono: epoch, wall: at };
+                        R::LinkLost { at: (at % 2 == 0).then_some(now) }
+                    }
                     7 => R::Dropped { task, epoch },
                     8 => {
                         let lane = 1 + at as usize % 3;

@@ -20,6 +20,12 @@ impl Coordinator {
         let member = self.fleet.get_mut(key);
         let expected = std::mem::take(&mut member.attempts);
         member.used = 0;
+        let told = (member.row.incarnation, member.row.connection);
+        let anew = told.0 != std::mem::replace(&mut member.settled, told).0;
+        if anew {
+            let worker = member.row.clone();
+            self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
+        }
         let mut holds = BTreeMap::new();
         for h in held {
             let id = AttemptId { task: h.task_id.as_str().into(), epoch: h.epoch };
@@ -49,8 +55,13 @@ impl Coordinator {
             if task.cancelling {
                 let end = End::without(TaskState::Cancelled, "cancelled", Cause::Cancelled);
                 self.end(now, &id.task, end);
-            } else if task.spec.rerun == Rerun::Never && task.started_at.is_some() {
-                let reason = "its worker lost it while it ran";
+            } else if task.spec.rerun == Rerun::Never && (anew || task.started_at.is_some()) {
+                // The process that says so is not the one that it was given to: that one may have
+                // run it, and its store may be an older copy.
+                let reason = match task.started_at {
+                    Some(_) => "its worker lost it while it ran",
+                    None => "its worker was started again and does not know of it",
+                };
                 self.lose(now, &id.task, reason, Cause::Lost, None);
             } else {
                 self.fleet.get_mut(key).hold(id.task.clone(), id.epoch, slots);
@@ -93,10 +104,16 @@ impl Coordinator {
         };
         let cancelling = task.cancelling;
         let name = self.fleet.get(key).row.name.clone();
-        let moved = task.is_misplaced(&name);
+        if started == 0 && task.spec.rerun == Rerun::Never && task.started_at.is_some() {
+            // A start becomes durable before it is told: this store is an older copy.
+            let reason = "its worker forgot that it had started";
+            self.lose(now, task_id, reason, Cause::Lost, None);
+            return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
+        }
         if started > 0 {
             self.note_start(now, task_id, epoch, started);
         }
+        let moved = self.tasks.get(task_id).is_some_and(|t| t.is_misplaced(&name));
         if cancelling {
             self.send_stop(key, task_id, epoch, StopReason::StopCancelled);
         } else if moved {

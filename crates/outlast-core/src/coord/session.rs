@@ -193,10 +193,12 @@ impl Coordinator {
             version: hello.version.chars().take(64).collect(),
             drained: false,
         };
-        let mut anew = false;
+        let (mut anew, mut renamed) = (false, false);
         let key = match self.fleet.by_store(&store_id) {
             Some(key) => {
-                anew = self.fleet.get(key).row.incarnation < row.incarnation;
+                let known = &self.fleet.get(key).row;
+                anew = known.incarnation < row.incarnation;
+                renamed = known.name != row.name;
                 if let Some(old) = self.fleet.get(key).conn {
                     let reason = "a newer connection of this worker took over";
                     self.drop_conn(now, old, LinkCause::LinkTakenOver, reason);
@@ -213,8 +215,20 @@ impl Coordinator {
         member.met = true;
         (member.conn, member.ready, member.draining) = (Some(conn), false, hello.draining);
         member.beat = v2::Heartbeat { draining: hello.draining, ..Default::default() };
-        let (worker, cursors) = (member.row.clone(), member.cursors());
-        self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
+        let cursors = member.cursors();
+        let mut worker = member.row.clone();
+        let settled = worker.incarnation == member.settled.0;
+        if settled {
+            member.settled.1 = worker.connection;
+        } else if renamed {
+            // Its name may be taken by another worker as of now.
+            let (incarnation, connection) = member.settled;
+            worker = Arc::new(WorkerRow { incarnation, connection, ..WorkerRow::clone(&worker) });
+        }
+        // Another process is on record once it has said what it holds.
+        if settled || renamed {
+            self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
+        }
         if let Some(state) = self.conns.get_mut(&conn) {
             state.worker = Some(key);
             state.resync = Some(Resync::new(now.mono, report.as_deref()));

@@ -57,8 +57,8 @@ impl Coordinator {
             size += spec_json.len() + id.len() + 16;
             let (task_id, epoch) = (id.to_string(), task.epoch);
             let checkpoint = task.checkpoints.last().map(|c| (**c).clone());
-            let (spec_json, paused) = (spec_json.into(), task.paused);
-            tasks.push(v2::Assignment { task_id, epoch, spec_json, checkpoint, paused });
+            let (spec_json, paused, after) = (spec_json.into(), task.paused, task.after);
+            tasks.push(v2::Assignment { task_id, epoch, spec_json, checkpoint, paused, after });
             if size >= BULK_TARGET {
                 size = 0;
                 let tasks = std::mem::take(&mut tasks);
@@ -98,6 +98,12 @@ impl Coordinator {
             task.started_at = Some(started_at);
             let (task, at) = (id.clone(), now.wall);
             self.records.push(CoordRecord::Started { task, epoch, started_at, at });
+            // It was to be moved before this was heard, and cannot go on elsewhere.
+            let task = self.tasks.get_mut(id).filter(|t| t.spec.rerun == Rerun::Never);
+            if task.and_then(|t| t.place.take()).is_some() {
+                let note = "it had started already, and must not run twice: it is not moved";
+                self.note(now, id, epoch, note.into());
+            }
         }
     }
 

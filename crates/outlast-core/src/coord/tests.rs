@@ -49,12 +49,21 @@ impl Rig {
         self.drain(true)
     }
     fn hello(&mut self, conn: ConnId, store: &str, connection: u64) -> Vec<Output> {
+        self.hello_of(conn, store, 1, connection)
+    }
+    fn hello_of(
+        &mut self,
+        conn: ConnId,
+        store: &str,
+        incarnation: u64,
+        connection: u64,
+    ) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
         let hello = v2::Hello {
             protocol: PROTOCOL,
             worker_id: "w".into(),
             store_id: store.into(),
-            incarnation: 1,
+            incarnation,
             connection,
             slots: 1,
             prefetch: 1,
@@ -76,6 +85,12 @@ impl Rig {
         let part = v2::Inventory { holdings, last: true };
         self.c.on_message(self.now(), conn, Kind::Inventory(part), &());
         self.drain(true)
+    }
+    fn started(&mut self, conn: ConnId, id: &str, epoch: Epoch) {
+        let attempts = vec![v2::AttemptRef { task_id: id.into(), epoch }];
+        let started = v2::Started { attempts, at_ms: vec![1] };
+        self.c.on_message(self.now(), conn, Kind::Started(started), &());
+        self.drain(true);
     }
     fn outcome(&mut self, conn: ConnId, id: &str, epoch: Epoch, kind: OutcomeKind) -> Vec<Output> {
         self.seq += 1;
@@ -467,8 +482,67 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
     let out = r.inventory(2, &[("t", 1, RUNNING)]);
     assert_eq!(stops(&out), [(2, "t.1 STOP_SUPERSEDED".into())]);
     assert_eq!(assigned(&out), [(2, "t.2".into())]);
+    let floor = out.iter().find_map(|o| match o {
+        Output::Send(_, Kind::Assign(a)) => Some(a.tasks[0].after),
+        _ => None,
+    });
+    assert_eq!(floor, Some(1), "its worker may still hold what the former one made");
     r.outcome(2, "t", 1, OK);
     assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));
     r.outcome(2, "t", 2, OK);
     assert_eq!(r.ended("t")[1..], [(TaskState::Succeeded, 2)]);
+}
+
+#[test]
+fn what_must_not_run_twice_is_not_given_again_to_another_process_of_its_worker() {
+    let once = |s: &mut TaskSpec| s.rerun = outlast_wire::spec::Rerun::Never;
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", once);
+    // The assignment was lost with the link: the process that it was given to never had it.
+    r.hello(2, "s", 2);
+    assert_eq!(assigned(&r.inventory(2, &[])), [(2, "t.1".into())]);
+    // It ran, and its worker's folder was put back to an older copy. One that says no more than
+    // hello settles nothing.
+    r.hello_of(3, "s", 2, 1);
+    let mut seen = r.batches.iter().flat_map(|b| &b.records).filter_map(|record| match record {
+        CoordRecord::WorkerSeen { worker, .. } => Some((worker.incarnation, worker.connection)),
+        _ => None,
+    });
+    assert_eq!(seen.next_back(), Some((1, 2)));
+    r.hello_of(4, "s", 2, 2);
+    assert_eq!(assigned(&r.inventory(4, &[])), []);
+    assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
+}
+
+#[test]
+fn a_start_that_its_worker_forgot_is_not_repeated() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |s| s.rerun = outlast_wire::spec::Rerun::Never);
+    r.started(1, "t", 1);
+    r.hello_of(2, "s", 2, 1);
+    let out = r.inventory(2, &[("t", 1, HoldingState::HoldingQueued)]);
+    assert_eq!(stops(&out), [(2, "t.1 STOP_SUPERSEDED".into())]);
+    assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
+}
+
+#[test]
+fn what_must_not_run_twice_is_not_moved_once_it_runs() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |s| s.rerun = outlast_wire::spec::Rerun::Never);
+    let away = || Request::Move { task: "t".into(), to: None, known: None };
+    // Its start was on its way.
+    r.c.on_request(r.now(), 2, away());
+    assert_eq!(stops(&r.drain(true)), [(1, "t.1 STOP_MOVE".into())]);
+    r.started(1, "t", 1);
+    assert_eq!(r.c.tasks["t"].place, None);
+    r.c.on_request(r.now(), 3, away());
+    let out = r.drain(true);
+    assert!(out.iter().any(|o| matches!(o, Output::Reply(3, Response::NotTwice))));
+    assert_eq!(stops(&out), []);
 }

@@ -73,6 +73,9 @@ pub(super) struct Member {
     pub row: Arc<WorkerRow>,
     /// The last sequence that took effect, of each durable lane.
     cursors: [u64; 3],
+    /// (incarnation, connection) on record: of the newest process that said what it holds. What
+    /// is missing from another one's inventory may have run in the one that it was given to.
+    pub settled: (u64, u64),
     pub conn: Option<ConnId>,
     /// It said what it holds, and was told the difference.
     pub ready: bool,
@@ -214,6 +217,7 @@ impl Fleet {
         self.names.insert(row.name.clone(), key);
         let is_v1 = row.store_id.starts_with(v1::PREFIX);
         let member = Member {
+            settled: (row.incarnation, row.connection),
             row: Arc::new(row),
             cursors,
             conn: None,

@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub listens: bool,
     /// Checkpoints and artifacts that it made: the last number given.
     pub made: u64,
+    /// Attempts up to this one are of a former task of the same id.
+    pub after: Epoch,
     pub state: Option<Arc<StateUpdate>>,
 }
 
@@ -57,6 +59,7 @@ pub(super) struct Arrival {
     /// The batch that makes its arrival durable.
     pub batch: u64,
     pub paused: bool,
+    pub after: Epoch,
     pub made: u64,
     pub checkpoint: Option<Arc<Checkpoint>>,
     pub state: Option<Arc<StateUpdate>>,
@@ -100,6 +103,10 @@ impl Attempt {
     }
     pub fn is_staged(&self) -> bool {
         self.stage == Stage::Staged
+    }
+    /// Whether its start is on record.
+    pub fn is_marked(&self) -> bool {
+        self.marked
     }
     /// When it began to run.
     pub fn since(&self) -> Option<Now> {
@@ -167,6 +174,7 @@ impl Attempts {
             ask_at: None,
             listens: false,
             made: new.made,
+            after: new.after,
             checkpoint: new.checkpoint,
             state: new.state,
         };
@@ -296,6 +304,12 @@ impl Attempts {
         self.get(task, epoch).is_some_and(Attempt::is_out)
     }
 
+    /// Whether the attempt runs, and must not run twice.
+    pub fn runs_once(&self, task: &str, epoch: Epoch) -> bool {
+        let once = |a: &Attempt| a.is_running() && a.spec.rerun == Rerun::Never;
+        self.get(task, epoch).is_some_and(once)
+    }
+
     pub fn holds(&self, task: &str, epoch: Epoch) -> bool {
         self.held.contains_key(&id(task, epoch))
     }
@@ -406,14 +420,14 @@ impl Attempts {
         self.held.values_mut().for_each(|a| a.expired = false);
     }
 
-    /// When to look again, without a link since `lost`.
-    pub fn next_wake(&self, lost: Option<Millis>) -> Millis {
+    /// When to look again, without a link since `lost`, and for `away` before that.
+    pub fn next_wake(&self, lost: Option<Millis>, away: Millis) -> Millis {
         let mut wake = Millis::MAX;
         for a in self.held.values().filter(|a| a.is_running()) {
             let ask = a.ask(self.hurry);
             let lease =
                 lost.filter(|_| !a.expired && a.spec.on_lease_expired != OnLeaseExpired::Continue);
-            let lease = lease.map(|at| at + millis(a.spec.reconnect_window));
+            let lease = lease.map(|at| at + millis(a.spec.reconnect_window).saturating_sub(away));
             let times = [ask, a.pause_at, lease];
             wake = times.into_iter().flatten().fold(wake, Millis::min);
         }

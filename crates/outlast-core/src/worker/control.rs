@@ -92,7 +92,8 @@ impl Worker {
             return;
         }
         let Some(lost) = self.lost else { return };
-        for (id, policy) in self.attempts.expire(now.mono.saturating_sub(lost)) {
+        let away = now.mono.saturating_sub(lost).saturating_add(self.away);
+        for (id, policy) in self.attempts.expire(away) {
             let (task, epoch) = (id.task, id.epoch);
             match policy {
                 OnLeaseExpired::Continue => {}

@@ -17,7 +17,7 @@ use crate::adapt::{Change, Packing, Pins};
 use crate::backoff::Backoff;
 use crate::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
 use crate::stats::{ConnectionState, ConnectionStats};
-use crate::{Epoch, Millis, Now, TaskId};
+use crate::{AttemptId, Epoch, Millis, Now, TaskId};
 use attempts::{Arrival, Attempts};
 use outbox::{Lane, States};
 use outlast_wire::{Bytes, TaskSpec, v2};
@@ -202,6 +202,10 @@ pub struct Worker {
     uploading: Option<Bytes>,
     /// Without a link since; none while there is one.
     lost: Option<Millis>,
+    /// For how long there was no link before this process began.
+    away: Millis,
+    /// The store says that the link is lost.
+    lost_noted: bool,
     /// Why the former link ended, for the next hello.
     lost_why: (v2::LinkCause, String),
     ending: Ending,
@@ -222,6 +226,8 @@ pub struct Worker {
     /// Attempts to start once their batch is durable, by batch and order of reservation.
     starts: BTreeMap<(u64, u64), (TaskId, Epoch)>,
     start_order: u64,
+    /// Starts on record of which the open link has heard nothing yet, with their times.
+    untold: Vec<(AttemptId, i64)>,
     last_tick: Millis,
     pace: Pace,
 }
@@ -257,6 +263,8 @@ impl Worker {
             states: States::new(snapshot.states, snapshot.next_state),
             uploading: None,
             lost: Some(now.mono),
+            away: snapshot.lost.map_or(0, |lost| lost.age(now)),
+            lost_noted: snapshot.lost.is_some(),
             lost_why: (v2::LinkCause::LinkUnspecified, String::new()),
             ending: Ending::No,
             records: Vec::new(),
@@ -270,6 +278,7 @@ impl Worker {
             typical: None,
             starts: BTreeMap::new(),
             start_order: 0,
+            untold: Vec::new(),
             last_tick: now.mono,
             pace: Pace::new(
                 (config.heartbeat_interval, config.heartbeat_timeout),
@@ -278,6 +287,9 @@ impl Worker {
             ),
             config,
         };
+        if !worker.lost_noted && !snapshot.attempts.is_empty() {
+            worker.note_lost(now);
+        }
         let alive: BTreeMap<(TaskId, Epoch), Alive> =
             alive.into_iter().map(|a| ((a.task.clone(), a.epoch), a)).collect();
         for row in snapshot.attempts {
@@ -315,6 +327,12 @@ impl Worker {
         worker
     }
 
+    /// Leases go on through a restart of this process.
+    fn note_lost(&mut self, now: Now) {
+        self.records.push(WorkerRecord::LinkLost { at: Some(now) });
+        self.lost_noted = true;
+    }
+
     fn arrive(&mut self, row: AttemptRow) -> &mut attempts::Attempt {
         self.attempts.insert(Arrival {
             task: row.task,
@@ -322,6 +340,7 @@ impl Worker {
             spec: row.spec,
             batch: 0,
             paused: row.paused,
+            after: row.after,
             made: row.made,
             checkpoint: row.checkpoint,
             state: row.state,
@@ -361,6 +380,7 @@ impl Worker {
             let (task, epoch) = first.remove();
             self.run(now, task, epoch);
         }
+        self.tell_starts();
         self.send_outbox();
         self.settle();
     }
@@ -497,9 +517,13 @@ impl Worker {
     fn run(&mut self, now: Now, task: TaskId, epoch: Epoch) {
         if let Some(attempt) = self.attempts.begin(&task, epoch, now) {
             let (spec, paused) = (attempt.spec.clone(), attempt.paused);
+            let marked = attempt.is_marked() && attempt.is_running();
             self.outputs.push_back(Output::Run(task.clone(), epoch, spec));
             if paused {
-                self.outputs.push_back(Output::Pause(task, epoch, true));
+                self.outputs.push_back(Output::Pause(task.clone(), epoch, true));
+            }
+            if marked {
+                self.is_untold(AttemptId { task, epoch }, now.wall);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::{Ending, Given, Output, StopKind, Worker};
 use crate::health::Heart;
 use crate::records::WorkerRecord;
 use crate::stats::ConnectionState;
-use crate::{Millis, Now, TaskId};
+use crate::{AttemptId, Millis, Now, TaskId};
 use outlast_wire::{PROTOCOL, TaskSpec, v2};
 use std::sync::Arc;
 use v2::body::Kind;
@@ -91,6 +91,9 @@ impl Worker {
                 self.beats = heart.sent();
                 self.stats.connected(now, false);
                 self.lost = Some(now.mono);
+                if self.attempts.count() != (0, 0) {
+                    self.note_lost(now);
+                }
                 self.pace.patience.lost(cause == v2::LinkCause::LinkSilent);
                 self.pace.thrift.lost(now.mono);
                 self.lost_why = (cause, reason.to_owned());
@@ -128,12 +131,9 @@ impl Worker {
         for (id, at) in self.attempts.unmarked(now.mono.saturating_sub(MARK_AFTER)) {
             let (task, epoch) = (id.task.clone(), id.epoch);
             self.records.push(WorkerRecord::Starting { task, epoch, at: at.wall });
-            if matches!(self.link, Link::Up { .. }) {
-                let attempts = vec![v2::AttemptRef { task_id: id.task.to_string(), epoch }];
-                let started = v2::Started { attempts, at_ms: vec![at.wall] };
-                self.outputs.push_back(Output::Send(Kind::Started(started)));
-            }
+            self.is_untold(id, at.wall);
         }
+        self.tell_starts();
         self.attend(now);
         let dial_limit = self.config.heartbeat_timeout;
         match &mut self.link {
@@ -167,6 +167,31 @@ impl Worker {
         }
     }
 
+    /// The coordinator is to hear of a start. Without a link the next inventory tells it.
+    pub(super) fn is_untold(&mut self, id: AttemptId, at: i64) {
+        if matches!(self.link, Link::Hello { .. } | Link::Up { .. }) {
+            self.untold.push((id, at));
+        }
+    }
+
+    /// Tells of the starts of what still runs; the rest is told by its outcome.
+    pub(super) fn tell_starts(&mut self) {
+        if self.untold.is_empty() || !matches!(self.link, Link::Up { .. }) {
+            return;
+        }
+        let mut started = v2::Started::default();
+        for (id, at) in std::mem::take(&mut self.untold) {
+            if self.attempts.is_running(&id.task, id.epoch) {
+                let attempt = v2::AttemptRef { task_id: id.task.to_string(), epoch: id.epoch };
+                started.attempts.push(attempt);
+                started.at_ms.push(at);
+            }
+        }
+        if !started.attempts.is_empty() {
+            self.outputs.push_back(Output::Send(Kind::Started(started)));
+        }
+    }
+
     /// Whether the process was stopped, or the machine slept, until now.
     pub(super) fn is_late(&self, now: Now) -> bool {
         now.mono.saturating_sub(self.next_wake().max(self.last_tick)) > LATE
@@ -184,7 +209,9 @@ impl Worker {
         // Many at once are told of in bunches.
         let mark = mark.map(|at| at.max(self.last_tick + MARK_EVERY));
         let mark = mark.unwrap_or(Millis::MAX);
-        link.min(mark).min(self.attempts.next_wake(self.lost)).min(self.states_wake())
+        // Leases are not judged between hello and welcome.
+        let lost = self.lost.filter(|_| !matches!(self.link, Link::Hello { .. }));
+        link.min(mark).min(self.attempts.next_wake(lost, self.away)).min(self.states_wake())
     }
 
     /// Part of a frame arrived.
@@ -242,6 +269,10 @@ impl Worker {
             self.coordinator_id = Some(id);
         }
         let outage = now.mono.saturating_sub(self.lost.take().unwrap_or(now.mono));
+        self.away = 0;
+        if std::mem::take(&mut self.lost_noted) {
+            self.records.push(WorkerRecord::LinkLost { at: None });
+        }
         self.pace.patience.back(outage, now.mono);
         self.pace.flow.open();
         self.attempts.renew();
@@ -250,6 +281,7 @@ impl Worker {
             self.resume_lane(lane, told.map_or(0, |c| c.seq), welcome.credit.into());
         }
         self.outputs.push_back(Output::State(ConnectionState::Connected, String::new()));
+        self.tell_starts();
         self.tell_adapted();
         self.repace(now);
     }
@@ -324,18 +356,28 @@ impl Worker {
                 Ok(spec) => {
                     let spec = Arc::new(spec);
                     let (paused, checkpoint) = (given.paused, given.checkpoint.map(Arc::new));
-                    let checkpoint = self.newest_checkpoint(&task, epoch, checkpoint);
+                    let after = given.after;
+                    let checkpoint = self.newest_checkpoint(&task, epoch, after, checkpoint);
                     self.records.push(WorkerRecord::Accepted {
                         task: task.clone(),
                         epoch,
                         spec: spec.clone(),
                         checkpoint: checkpoint.clone(),
                         paused,
+                        after,
                     });
                     let (task, batch, state) = (task.clone(), self.batch, None);
-                    let made = 0;
-                    let new = Arrival { task, epoch, spec, batch, paused, made, checkpoint, state };
-                    self.attempts.insert(new);
+                    self.attempts.insert(Arrival {
+                        task,
+                        epoch,
+                        spec,
+                        batch,
+                        paused,
+                        after,
+                        made: 0,
+                        checkpoint,
+                        state,
+                    });
                 }
                 Err(error) => {
                     let message = &format!("this worker cannot read the task: {error}");
@@ -367,6 +409,8 @@ impl Worker {
                     return self.outputs.push_back(Output::Recall(task.clone(), epoch));
                 }
                 StopReason::StopReturn => return,
+                // It cannot go on elsewhere: the move came too late.
+                StopReason::StopMove if self.attempts.runs_once(task, epoch) => return,
                 StopReason::StopMove => StopKind::Interrupt,
                 StopReason::StopCancelled | StopReason::StopSuperseded => StopKind::Cancel,
             };
@@ -405,6 +449,7 @@ impl Worker {
     }
 
     fn send_inventory(&mut self) {
+        self.untold.clear();
         let held = self.attempts.all().map(|(id, a, at)| v2::Holding {
             paused: a.paused,
             task_id: id.task.to_string(),

@@ -182,8 +182,10 @@ impl Worker {
     /// coordinator has it.
     pub fn known_checkpoints(&self, task: &str, epoch: Epoch) -> Vec<(Arc<v2::Checkpoint>, bool)> {
         let sending = self.checkpoints.shared();
-        let of =
-            |c: &&Arc<v2::Checkpoint>| c.task_id == task && c.artifact.is_empty() && !c.dropped;
+        let after = self.attempts.get(task, epoch).map_or(0, |a| a.after);
+        let of = |c: &&Arc<v2::Checkpoint>| {
+            c.task_id == task && c.epoch > after && c.artifact.is_empty() && !c.dropped
+        };
         let mut all: Vec<_> = sending.filter(of).map(|c| (c.clone(), false)).collect();
         if let Some(newest) = self.attempts.get(task, epoch).and_then(|a| a.checkpoint.clone())
             && !all.iter().any(|(c, _)| (c.epoch, c.number) == (newest.epoch, newest.number))
@@ -195,15 +197,18 @@ impl Worker {
     }
 
     /// What a new attempt goes on from: what the coordinator gave, or what an older attempt made
-    /// here that has not reached it yet. Outcomes overtake checkpoints.
+    /// here that has not reached it yet. Outcomes overtake checkpoints. Attempts up to `after` are
+    /// of a former task of this id.
     pub(super) fn newest_checkpoint(
         &self,
         task: &str,
         epoch: Epoch,
+        after: Epoch,
         given: Option<Arc<v2::Checkpoint>>,
     ) -> Option<Arc<v2::Checkpoint>> {
         let of = |c: &&Arc<v2::Checkpoint>| {
-            c.task_id == task && c.epoch < epoch && c.artifact.is_empty() && !c.dropped
+            let own = after < c.epoch && c.epoch < epoch;
+            own && c.task_id == task && c.artifact.is_empty() && !c.dropped
         };
         let sending = self.checkpoints.shared().filter(of).cloned();
         sending.chain(given).max_by_key(|c| (c.epoch, c.number))

@@ -319,6 +319,7 @@ fn what_a_keeper_ran_on_is_taken_over_and_the_rest_was_interrupted() {
         survived: 1,
         made: 0,
         paused: false,
+        after: 0,
         checkpoint: None,
         state: None,
     };
@@ -398,4 +399,169 @@ fn a_new_attempt_goes_on_from_what_an_older_one_made_here_though_the_outcome_ove
     let (newest, _) = w.told("a", 2).expect("it is held");
     assert_eq!(newest.map(|c| (c.epoch, c.number)), Some((1, 2)));
     assert_eq!(w.known_checkpoints("a", 2).last().map(|(c, _)| c.number), Some(2));
+}
+
+/// The starts that the coordinator is told of.
+fn told_starts(out: &[Output]) -> Vec<String> {
+    let told = |o: &Output| match o {
+        Output::Send(Kind::Started(started)) => Some(started.clone()),
+        _ => None,
+    };
+    let each = out.iter().filter_map(told).flat_map(|s| s.attempts);
+    each.map(|a| format!("{}.{}", a.task_id, a.epoch)).collect()
+}
+
+fn assign_once(w: &mut Worker, task: &str) {
+    let mut spec = TaskSpec::new(Run::Shell("true".into()));
+    spec.rerun = outlast_wire::spec::Rerun::Never;
+    let (task_id, spec_json) = (task.into(), spec.to_json().into());
+    let task = v2::Assignment { task_id, epoch: 1, spec_json, ..Default::default() };
+    w.on_message(at(1), Kind::Assign(v2::Assign { tasks: vec![task] }));
+}
+
+#[test]
+fn the_start_of_what_must_not_run_twice_is_told_once_it_is_durable() {
+    let mut w = connected(1);
+    assign_once(&mut w, "a");
+    let (out, batches) = drain(&mut w);
+    assert_eq!((runs(&out).len(), told_starts(&out).len()), (0, 0));
+    w.on_persisted(at(2), batches.last().unwrap().number);
+    let out = drain(&mut w).0;
+    assert_eq!((runs(&out), told_starts(&out)), (vec!["a.1".into()], vec!["a.1".into()]));
+    w.on_tick(at(5_000));
+    assert!(told_starts(&sync(&mut w, 5_000)).is_empty(), "once is enough");
+}
+
+#[test]
+fn a_start_between_inventory_and_welcome_is_told_at_the_welcome() {
+    let mut w = connected(1);
+    assign_once(&mut w, "a");
+    let (_, batches) = drain(&mut w);
+    w.on_disconnected(at(2), "cut");
+    w.on_tick(at(5_000));
+    w.on_connected(at(5_001));
+    drain(&mut w);
+    w.on_persisted(at(5_002), batches.last().unwrap().number);
+    let out = drain(&mut w).0;
+    assert_eq!((runs(&out), told_starts(&out).len()), (vec!["a.1".into()], 0));
+    let m = v2::Welcome { protocol: 2, coordinator_id: "c".into(), ..Default::default() };
+    w.on_message(at(5_003), Kind::Welcome(m));
+    assert_eq!(told_starts(&drain(&mut w).0), ["a.1"]);
+}
+
+#[test]
+fn what_runs_and_must_not_run_twice_does_not_stop_for_a_move() {
+    let mut w = connected(1);
+    assign_once(&mut w, "a");
+    sync(&mut w, 2);
+    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
+    let reason = v2::StopReason::StopMove.into();
+    w.on_message(at(3), Kind::Stop(v2::Stop { attempts, reason }));
+    let out = sync(&mut w, 3);
+    assert!(!out.iter().any(|o| matches!(o, Output::StopRun(..))));
+}
+
+#[test]
+fn a_new_task_of_an_old_id_does_not_go_on_from_what_the_former_one_made() {
+    let mut w = running();
+    checkpoint(&mut w, 10, "former");
+    w.on_finished(at(20), done("a", 1));
+    sync(&mut w, 21);
+    // The former task was removed; the checkpoint has not arrived yet.
+    let give = |w: &mut Worker, epoch| {
+        let spec_json = TaskSpec::new(Run::Shell("true".into())).to_json().into();
+        let task_id = "a".into();
+        let new = v2::Assignment { task_id, epoch, spec_json, after: 1, ..Default::default() };
+        w.on_message(at(30), Kind::Assign(v2::Assign { tasks: vec![new] }));
+        drain(w).1
+    };
+    let batches = give(&mut w, 2);
+    let records = batches.iter().flat_map(|b| &b.records);
+    let kept = records.filter_map(|r| match r {
+        WorkerRecord::Accepted { after, checkpoint, .. } => Some((*after, checkpoint.is_some())),
+        _ => None,
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [(1, false)]);
+    assert_eq!(w.told("a", 2).expect("it is held").0, None);
+    assert!(w.known_checkpoints("a", 2).is_empty());
+    batches.iter().for_each(|b| w.on_persisted(at(31), b.number));
+    // What it makes itself counts, also for its next attempt.
+    w.on_checkpoint(at(40), 1, &"a".into(), 2, "own".into(), 1, Vec::new(), "");
+    w.on_finished(at(50), done("a", 2));
+    sync(&mut w, 51);
+    give(&mut w, 3);
+    let known = |(c, _): &(Arc<v2::Checkpoint>, bool)| (c.epoch, c.number);
+    let own: Vec<_> = w.known_checkpoints("a", 3).iter().map(known).collect();
+    assert_eq!(own, [(2, 1)]);
+}
+
+#[test]
+fn a_window_goes_on_through_a_restart_of_its_worker() {
+    let mut w = running();
+    w.on_disconnected(at(1_000), "cut");
+    let noted = |w: &mut Worker| {
+        let batches = drain(w).1;
+        let records = batches.into_iter().flat_map(|b| b.records);
+        let lost = records.filter_map(|r| match r {
+            WorkerRecord::LinkLost { at } => Some(at),
+            _ => None,
+        });
+        lost.collect::<Vec<_>>()
+    };
+    assert_eq!(noted(&mut w), [Some(at(1_000))]);
+
+    let mut spec = TaskSpec::new(Run::Shell("true".into()));
+    spec.reconnect_window = 10.0;
+    spec.on_lease_expired = outlast_wire::spec::OnLeaseExpired::Stop;
+    let spec = Arc::new(spec);
+    let restart = |lost, now: Now| {
+        let row = crate::records::AttemptRow {
+            task: "a".into(),
+            epoch: 1,
+            spec: spec.clone(),
+            started_at: Some(5),
+            survived: 0,
+            made: 0,
+            paused: false,
+            after: 0,
+            checkpoint: None,
+            state: None,
+        };
+        let snapshot = WorkerSnapshot {
+            store_id: "s".into(),
+            incarnation: 2,
+            attempts: vec![row],
+            next_seq: 1,
+            lost,
+            ..Default::default()
+        };
+        let alive = vec![Alive { task: "a".into(), epoch: 1, started_at: 5, paused: false }];
+        Worker::new(WorkerConfig::default(), snapshot, alive, 1, now)
+    };
+    let stopped = |w: &mut Worker, now: Now| {
+        w.on_tick(now);
+        sync(w, now.mono).iter().any(|o| matches!(o, Output::StopRun(..)))
+    };
+    let lost = |same_boot| Some(crate::records::LostLink { at: at(1_000), same_boot });
+    let mut w = restart(lost(true), at(9_000));
+    assert!(!stopped(&mut w, at(10_999)));
+    assert_eq!(w.next_wake(), 11_000);
+    assert!(stopped(&mut w, at(11_000)));
+    assert!(stopped(&mut restart(lost(true), at(30_000)), at(30_000)));
+    // The machine started anew: only the clock on the wall goes on.
+    let booted = |wall| Now { mono: 2_000, wall };
+    assert!(!stopped(&mut restart(lost(false), booted(9_000)), booted(9_000)));
+    assert!(stopped(&mut restart(lost(false), booted(12_000)), booted(12_000)));
+
+    // Nobody noted it: it is lost since the start, and that is noted. The next link ends it.
+    let mut w = restart(None, at(9_000));
+    assert_eq!(noted(&mut w), [Some(at(9_000))]);
+    welcome(&mut w, 10_000, 0);
+    assert_eq!(noted(&mut w), [None]);
+    let mut w = restart(lost(true), at(9_000));
+    welcome(&mut w, 9_500, 0);
+    assert_eq!(noted(&mut w), [None]);
+    w.on_disconnected(at(10_000), "cut");
+    assert!(!stopped(&mut w, at(19_000)));
+    assert!(stopped(&mut w, at(20_000)));
 }

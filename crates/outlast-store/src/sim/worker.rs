@@ -3,7 +3,7 @@
 use super::{Disk, Model};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::ids::TaskId;
-use outlast_core::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
+use outlast_core::records::{AttemptRow, Batch, LostLink, WorkerRecord, WorkerSnapshot};
 use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ struct Worker {
     checkpoints: BTreeMap<u64, Arc<Checkpoint>>,
     states: BTreeMap<u64, Arc<StateUpdate>>,
     next: BTreeMap<i32, u64>,
+    lost: Option<LostLink>,
 }
 
 impl SimWorkerStore {
@@ -97,6 +98,7 @@ impl SimWorkerStore {
             checkpoints: model.checkpoints.iter().map(|(s, c)| (*s, c.clone())).collect(),
             next_checkpoint: model.next.get(&(Lane::Checkpoints as i32)).copied().unwrap_or(1),
             states: model.states.iter().map(|(s, u)| (*s, u.clone())).collect(),
+            lost: model.lost,
             next_state: model.next.get(&(Lane::State as i32)).copied().unwrap_or(1),
         }
     }
@@ -145,7 +147,7 @@ impl Model for Worker {
     fn apply(&mut self, record: &WorkerRecord) -> Result<(), StoreError> {
         use WorkerRecord as R;
         match record {
-            R::Accepted { task, epoch, spec, checkpoint, paused } => {
+            R::Accepted { task, epoch, spec, checkpoint, paused, after } => {
                 self.arrivals += 1;
                 if let Some(older) = self.by_task.insert(task.clone(), self.arrivals) {
                     self.attempts.remove(&older);
@@ -159,6 +161,7 @@ impl Model for Worker {
                     survived: 0,
                     made: 0,
                     paused: *paused,
+                    after: *after,
                     checkpoint: checkpoint.clone(),
                     state: None,
                 };
@@ -212,6 +215,7 @@ impl Model for Worker {
                     self.states.retain(|s, _| *s > *seq);
                 }
             }
+            R::LinkLost { at } => self.lost = at.map(|at| LostLink { at, same_boot: true }),
             R::Joined { coordinator_id } => self.coordinator_id = Some(coordinator_id.clone()),
         }
         Ok(())

@@ -94,7 +94,8 @@ pub fn state(task: &str, epoch: u64, version: u64) -> Arc<StateUpdate> {
 }
 pub fn accepted(task: &str, epoch: u64) -> WorkerRecord {
     let (task, spec) = (task.into(), spec(task));
-    WorkerRecord::Accepted { task, epoch, spec, checkpoint: None, paused: false }
+    let (checkpoint, paused, after) = (None, false, epoch / 2);
+    WorkerRecord::Accepted { task, epoch, spec, checkpoint, paused, after }
 }
 pub fn seen(store_id: &str, name: &str, at: i64) -> CoordRecord {
     CoordRecord::WorkerSeen { worker: worker_row(store_id, name), at }
