@@ -27,9 +27,10 @@ pub(crate) fn class(e: &HostError) -> &'static str {
         HostError::Full { .. } => "StorageFull",
         HostError::Unavailable(_) => "Unreachable",
         HostError::Invalid(_) | HostError::TooLarge { .. } => "InvalidData",
-        HostError::NoSuchCheckpoint(_) | HostError::Conflict(_) | HostError::Internal(_) => {
-            "OutlastError"
-        }
+        HostError::NoSuchCheckpoint(_)
+        | HostError::Damaged(_)
+        | HostError::Conflict(_)
+        | HostError::Internal(_) => "OutlastError",
     }
 }
 

@@ -203,14 +203,13 @@ impl Lane<v2::Checkpoint> {
         if self.items[from].seq <= self.sent || self.items.iter().skip(from).all(is) {
             return Vec::new();
         }
-        let mut seq = self.items[from].seq;
+        let seq = self.items[from].seq;
         let (last, first): (Vec<_>, Vec<_>) = self.items.drain(from..).partition(is);
         let mut moved = Vec::new();
-        for item in first.into_iter().chain(last) {
+        for (seq, item) in (seq..).zip(first.into_iter().chain(last)) {
             moved.push((seq, item.payload.clone()));
             // Sent only once this order is durable: else a crash could give a sequence twice.
             self.items.push_back(Item { seq, batch, ..item });
-            seq += 1;
         }
         moved
     }
