@@ -127,7 +127,7 @@ mod tests {
         let values = vec![(NONE, 0.25)];
         let time = Family { name: "b_seconds_total", kind: Kind::Seconds, help: "B.", values };
         let Some(Data::Sum(sum)) = metric(&time, 1_000, 5_000).data else { panic!("no sum") };
-        let value = sum.data_points[0].value.clone();
+        let value = sum.data_points[0].value;
         assert_eq!(value, Some(number_data_point::Value::AsDouble(0.25)), "not cut to seconds");
         let values = vec![(NONE, 0.5)];
         let gauge = Family { name: "blob_bytes", kind: Kind::Gauge, help: "Bytes.", values };
