@@ -13,8 +13,8 @@ use tokio::sync::watch;
 const FRESH: Duration = Duration::from_secs(1);
 /// Tokens remembered.
 const REMEMBERED: usize = 1024;
-/// The longest token that can be one, in bytes; ours have about 60.
-const LONGEST: usize = 256;
+/// No key is longer, in bytes: strangers must not choose how much is remembered.
+const MAX_TOKEN: usize = 256;
 
 pub(crate) struct Auth {
     state: Mutex<State>,
@@ -61,18 +61,18 @@ impl Auth {
     pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
         let checked = self.judge(Self::token(headers), role);
         if let Err(refusal) = &checked {
-            self.tell(refusal);
+            self.tell("a request", refusal);
         }
         checked
     }
 
     /// Refusals go to the log, a line a second at most.
-    pub fn tell(&self, refusal: &Refusal) {
+    pub fn tell(&self, what: &str, refusal: &Refusal) {
         let mut state = self.lock();
         state.refused += 1;
         if state.told.is_none_or(|at| at.elapsed() >= FRESH) {
             let (title, count) = (&refusal.problem.title, state.refused);
-            tracing::warn!("SECURITY a request was refused: {title} ({count} since the start)");
+            tracing::warn!("SECURITY {what} was refused: {title} ({count} since the start)");
             state.told = Some(Instant::now());
         }
     }
@@ -111,6 +111,11 @@ impl Auth {
         token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim)
     }
 
+    /// Whether this may be a key at all.
+    pub fn plausible(token: &str) -> bool {
+        token.len() <= MAX_TOKEN
+    }
+
     /// What a key allows; none when it is not valid.
     pub fn role(&self, token: &str) -> Result<Option<Role>, Refusal> {
         let mut state = self.lock();
@@ -141,7 +146,7 @@ impl State {
     }
 
     fn role(&mut self, token: &str) -> Result<Option<Role>, StoreError> {
-        if token.len() > LONGEST {
+        if !Auth::plausible(token) {
             return Ok(None);
         }
         if let Some(role) = self.known.get(token) {
@@ -165,7 +170,7 @@ pub(crate) async fn watch_keys(app: Weak<Shared>) {
     }
 }
 
-/// What let a link or a stream in: it ends when that would not let it in any more.
+/// What let a link in: it ends when that would not let it in any more.
 pub(crate) struct Pass {
     app: App,
     token: Option<String>,
@@ -196,5 +201,27 @@ impl Pass {
             }
         }
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_are_too_long_are_refused_and_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(&dir.path().join("coordinator.db")).unwrap();
+        let key = keys.add_key("k", Role::Submit).unwrap();
+        let auth = Auth::new(keys).unwrap();
+        assert_eq!(auth.role(&key.token).unwrap(), Some(Role::Submit));
+        let long = "x".repeat(MAX_TOKEN + 1);
+        assert_eq!(auth.role(&long).unwrap(), None);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, format!("Bearer {long}").parse().unwrap());
+        assert!(auth.check(&headers, Role::Submit).is_err());
+        assert_eq!(auth.role(&long[1..]).unwrap(), None);
+        let known: Vec<usize> = auth.lock().known.keys().map(String::len).collect();
+        assert_eq!((known.len(), known.iter().max()), (2, Some(&MAX_TOKEN)));
     }
 }

@@ -16,7 +16,22 @@ pub(crate) fn label(key: &'static str, word: &str) -> Label {
 pub(crate) enum Kind {
     /// They only grow while this process lives, and are whole numbers.
     Counter,
+    /// The same of times in seconds, which are fractions.
+    Seconds,
     Gauge,
+    /// Two values: the sum of what was observed, in seconds, and how many times.
+    Summary,
+}
+
+impl Kind {
+    /// What Prometheus calls it.
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Counter | Kind::Seconds => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Summary => "summary",
+        }
+    }
 }
 
 /// A metric with its values.
@@ -33,13 +48,16 @@ pub(crate) struct Family {
 pub(crate) fn text(families: &[Family]) -> String {
     let mut out = String::new();
     for Family { name, kind, help, values } in families {
-        let kind = if *kind == Kind::Counter { "counter" } else { "gauge" };
+        let (word, mut parts) = (kind.word(), ["_sum", "_count"].into_iter());
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {kind}");
+        let _ = writeln!(out, "# HELP outlast_{name} {help}\n# TYPE outlast_{name} {word}");
         for (label, value) in values {
+            let part = if *kind == Kind::Summary { parts.next().unwrap_or_default() } else { "" };
             let _ = match label {
-                Some((key, word)) => writeln!(out, "outlast_{name}{{{key}=\"{word}\"}} {value}"),
-                None => writeln!(out, "outlast_{name} {value}"),
+                Some((key, word)) => {
+                    writeln!(out, "outlast_{name}{part}{{{key}=\"{word}\"}} {value}")
+                }
+                None => writeln!(out, "outlast_{name}{part} {value}"),
             };
         }
     }
@@ -56,12 +74,16 @@ mod tests {
         let family = Family { name: "tasks", kind: Kind::Gauge, help: "Tasks.", values };
         let values = vec![(NONE, 12_345_678_901.0)];
         let counter = Family { name: "a_total", kind: Kind::Counter, help: "A.", values };
+        let values = vec![(NONE, 1.5), (NONE, 3.0)];
+        let summary = Family { name: "b_seconds", kind: Kind::Summary, help: "B.", values };
         assert_eq!(
-            text(&[family, counter]),
+            text(&[family, counter, summary]),
             "# HELP outlast_tasks Tasks.\n# TYPE outlast_tasks gauge\n\
              outlast_tasks{state=\"pending\"} 3\noutlast_tasks 0.5\n\
              # HELP outlast_a_total A.\n# TYPE outlast_a_total counter\n\
-             outlast_a_total 12345678901\n"
+             outlast_a_total 12345678901\n\
+             # HELP outlast_b_seconds B.\n# TYPE outlast_b_seconds summary\n\
+             outlast_b_seconds_sum 1.5\noutlast_b_seconds_count 3\n"
         );
     }
 }

@@ -189,7 +189,9 @@ async fn read(
 fn measured(data: Bytes, tap: &Tap) -> Result<Kind, FrameError> {
     let (bytes, began) = (data.len(), Instant::now());
     let (kind, raw) = decode_sized(data)?;
-    let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
+    // What came as it is was not decompressed, though it counts for the ratio.
+    let packed = raw.is_some_and(|raw| raw > bytes);
+    let nanos = if packed { began.elapsed().as_nanos() as u64 } else { 0 };
     tap.received(&kind, Size { bytes, raw, nanos });
     Ok(kind)
 }

@@ -361,7 +361,7 @@ impl Coordinator {
         if let Some(otel) = self.otel.take() {
             otel.end().await;
         }
-        self.quality.end();
+        self.quality.end().await;
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());
         }

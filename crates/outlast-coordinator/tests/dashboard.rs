@@ -8,7 +8,9 @@ use outlast_coordinator::{Config, Coordinator};
 use outlast_store::{Keys, NewKey, Role};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const OURS: &str = "outlast-dashboard: 1\r\n";
 
@@ -215,5 +217,51 @@ async fn throughput_is_counted_by_the_second() {
     let (_, newer) = get(&c, &format!("/api/v1/throughput?since={at}")).await;
     assert!(newer["at"].as_array().unwrap().len() <= 1);
     assert_eq!(get(&c, "/api/v1/throughput?step=1h").await.0, 400);
+    c.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_refused_login_is_small_and_in_the_log() {
+    logged("");
+    let dir = tempfile::tempdir().unwrap();
+    let (c, _keys, _) = with_keys(dir.path()).await;
+    assert_eq!(log_in(&c, "olk_000000000000_no").await.status, 401);
+    assert!(!logged("SECURITY a login was refused").is_empty());
+    assert_eq!(log_in(&c, &"x".repeat(300)).await.status, 401);
+    let large = log_in(&c, &"x".repeat(5_000)).await;
+    assert!((400..500).contains(&large.status) && large.status != 401, "{}", large.head);
+    c.shutdown().await;
+}
+
+#[tokio::test]
+async fn events_end_with_the_key_and_with_the_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (c, keys, [_, submit, operate]) = with_keys(dir.path()).await;
+    let open = async |lines: &str| {
+        let mut stream = TcpStream::connect(c.local_addr()).await.unwrap();
+        let request = format!(
+            "GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n{lines}connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        stream
+    };
+    let ends = async |mut stream: TcpStream| {
+        let mut rest = Vec::new();
+        let all = stream.read_to_end(&mut rest);
+        tokio::time::timeout(Duration::from_secs(8), all).await.is_ok()
+    };
+    let key = format!("authorization: Bearer {}\r\n", submit.token);
+    let session = cookie(&log_in(&c, &operate.token).await);
+    let (by_key, by_session) = (open(&key).await, open(&session).await);
+    let kept = open(&cookie(&log_in(&c, &operate.token).await)).await;
+    let began = Instant::now();
+    keys.revoke_key(&submit.id).unwrap();
+    let out = format!("{session}{OURS}");
+    assert_eq!(send_with(&c, "DELETE", "/api/v1/session", &out, b"").await.status, 204);
+    assert!(ends(by_key).await && ends(by_session).await && began.elapsed().as_secs() < 8);
+    assert!(!ends(kept).await, "another session of the same key goes on");
     c.shutdown().await;
 }

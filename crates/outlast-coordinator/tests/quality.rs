@@ -106,6 +106,23 @@ async fn what_is_measured_survives_a_restart() {
         "outlast_workers_by_rtt{le=\"+Inf\"} 1",
         "outlast_worker_running{worker=\"w\"} 1",
         "outlast_workers_with_alerts{severity=\"critical\"} 0",
+        "outlast_connection_attempts_total 1",
+        "outlast_reconnect_seconds_count 0",
+        "outlast_reconnect_max_seconds 0",
+        "outlast_message_latency_seconds_count 2",
+        "outlast_tasks_executed_total{result=\"succeeded\"} 3",
+        "outlast_tasks_executed_total{result=\"failed\"} 1",
+        "outlast_task_execution_seconds_sum 0.00",
+        "outlast_task_execution_seconds_count 4",
+        "outlast_checkpoints_restored_total 2",
+        "outlast_compression_bytes_total{when=\"before\"}",
+        "# TYPE outlast_compression_ratio gauge",
+        "outlast_compression_seconds_total ",
+        "outlast_decompression_seconds_total ",
+        "outlast_worker_loss_ratio{worker=\"w\"} 0.",
+        "outlast_worker_jitter_seconds{worker=\"w\"} ",
+        "outlast_worker_goodput_up_bytes_per_second{worker=\"w\"} ",
+        "outlast_worker_goodput_down_bytes_per_second{worker=\"w\"} ",
     ] {
         assert!(prom.contains(line), "{line} in {prom}");
     }
@@ -258,6 +275,34 @@ async fn take(State(taken): State<Taken>, body: axum::Json<Value>) -> StatusCode
     }
     taken.1.extend(body.0["alerts"].as_array().unwrap().clone());
     StatusCode::NO_CONTENT
+}
+
+#[tokio::test]
+async fn an_alert_that_stands_is_cleared_when_the_coordinator_ends() {
+    let taken = Taken::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let hook = Router::new().route("/hook", post_route(take)).with_state(taken.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, hook).await });
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    let webhook = WebhookConfig { url, token: None, timeout: Duration::from_secs(5) };
+    config.watch.alerts.webhook = Some(webhook);
+    for rule in &mut config.watch.alerts.rules {
+        rule.enabled = rule.measure == Measure::TaskSuccess;
+        rule.min_samples = 4;
+    }
+    let c = Coordinator::start(config).await.unwrap();
+    let mut w = FakeWorker::join(&c, hello("w", "s", 1), Vec::new()).await;
+    run_tasks(&c, &mut w, 0, 4, OutcomeKind::OutcomeFailed).await;
+    until(&c, "/api/v1/alerts?state=firing", |a| a["alerts"][0].is_object()).await;
+    c.shutdown().await;
+    let (_, sent) = taken.lock().unwrap().clone();
+    let states: Vec<_> = sent.iter().map(|a| a["state"].clone()).collect();
+    assert_eq!(states, [json!("firing"), json!("cleared")], "{sent:#?}");
+    assert_eq!(sent[0]["id"], sent[1]["id"]);
+    assert!(sent[1]["message"].as_str().unwrap().contains("the coordinator ends"));
+    server.abort();
 }
 
 #[tokio::test]

@@ -440,6 +440,7 @@ impl Oracle {
             LinkChange::Adapted(_) | LinkChange::WorkerAdapted(_) => {
                 self.links.contains_key(&worker)
             }
+            LinkChange::Reset => true,
             LinkChange::Forgotten => !self.links.contains_key(&worker),
         };
         if !good {

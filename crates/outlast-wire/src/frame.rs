@@ -85,7 +85,8 @@ pub fn decode(data: Bytes) -> Result<v2::body::Kind, FrameError> {
     decode_sized(data).map(|(kind, _)| kind)
 }
 
-/// The same, and how many bytes it was before, if it was compressed.
+/// The same, and how many bytes it was before, if it was compressed or large enough for that: what
+/// did not get smaller counts on both sides.
 ///
 /// # Errors
 /// Like [`decode`].
@@ -94,7 +95,10 @@ pub fn decode_sized(data: Bytes) -> Result<(v2::body::Kind, Option<usize>), Fram
         return Err(FrameError::TooLarge { size: data.len(), limit: MAX_MESSAGE });
     }
     let (body, raw) = match v2::Envelope::decode(data)?.payload.ok_or(FrameError::Empty)? {
-        Payload::Plain(body) => (body, None),
+        Payload::Plain(body) => {
+            let size = body.encoded_len();
+            (body, (size > COMPRESS_ABOVE).then_some(size))
+        }
         Payload::Zstd(packed) => {
             let raw = unpack(&packed)?;
             let size = raw.len();
@@ -140,6 +144,20 @@ mod tests {
             assert!(eager.0.len() <= usual.0.len());
             assert_eq!(decode(eager.0).unwrap(), big(n));
         }
+    }
+
+    #[test]
+    fn what_compression_does_not_help_counts_on_both_sides() {
+        let mut state = 1u64;
+        let mut noise = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let data: Vec<u8> = (0..COMPRESS_ABOVE * 4).map(&mut noise).collect();
+        let kind = v2::body::Kind::LogData(v2::LogData { data: data.into(), ..Default::default() });
+        let (bytes, raw) = encode_sized(kind, Packing::default());
+        assert!(raw.is_some_and(|raw| raw <= bytes.len()), "it did not get smaller");
+        assert_eq!(decode_sized(bytes).unwrap().1, raw);
     }
 
     #[test]

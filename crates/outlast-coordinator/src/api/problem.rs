@@ -50,6 +50,14 @@ impl Refusal {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, "full", "too many unfinished tasks", &detail).later(5)
     }
+    pub fn too_many_actions(name: &str, limit: usize) -> Refusal {
+        let detail = format!(
+            "{limit} actions wait for worker {name}, which takes them with its next heartbeat, or \
+             when it is back; ask again then"
+        );
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "full", "too many actions wait for this worker", &detail).later(5)
+    }
     pub fn store(why: &str) -> Refusal {
         let detail = format!("{why}; nothing was acknowledged, ask again later");
         let status = StatusCode::INSUFFICIENT_STORAGE;

@@ -2,7 +2,6 @@
 
 use super::blobs::blocking;
 use super::{App, Refusal};
-use crate::auth::Pass;
 use crate::clock::{self, text};
 use crate::dash;
 use crate::events::Happened;
@@ -27,6 +26,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// Something is said at least so often, so that a reader can tell a lost link from a quiet time.
 const ALIVE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a reader may still read.
+const CHECKED: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
 pub(crate) struct Which {
@@ -74,7 +75,8 @@ impl Which {
 
 /// What happens, as server-sent events `task`, `worker` and `alert`, from now on; and `fleet`
 /// (`FleetEvent`), if asked for: what changed of workers. An event `missed` says how many were
-/// dropped because the reader was slow: look at the tasks themselves then.
+/// dropped because the reader was slow: look at the tasks themselves then. The stream ends soon
+/// after its key is revoked, or its session ends.
 #[utoipa::path(get, path = "/api/v1/events", tag = "watch",
     params(("task" = Option<String>, Query), ("prefix" = Option<String>, Query, description = "of task ids"),
         ("include" = Option<String>, Query, description = "of task, worker, alert and fleet, with commas; all but fleet by default"),
@@ -86,7 +88,7 @@ pub(crate) async fn events(
     headers: HeaderMap,
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
-    let pass = Pass::check(&app, &headers, Role::Submit)?;
+    app.auth.check(&headers, Role::Submit)?;
     let Query(which) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     which.check()?;
     let fleet = which.includes("fleet").then(|| fleet(&app, &which));
@@ -100,14 +102,21 @@ pub(crate) async fn events(
         };
         std::future::ready(event)
     });
-    let over = async move {
-        tokio::select! {
-            _ = pass.ended() => {}
-            () = dash::session_over(&app, &headers) => {}
-        }
-    };
-    let stream = futures_util::stream::select(stream, fleet).take_until(over);
+    let stream = futures_util::stream::select(stream, fleet).take_until(barred(app, headers));
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
+}
+
+/// Until who asked may not read any more: the key was revoked, or the session ended.
+async fn barred(app: App, headers: HeaderMap) {
+    let session = dash::session_of(&app, &headers).map(str::to_owned);
+    loop {
+        tokio::time::sleep(CHECKED).await;
+        if !dash::still_in(&app, &headers, session.as_deref())
+            || app.auth.check(&headers, Role::Submit).is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// What changed of the workers, at most once in `every` seconds; a measurement that changed

@@ -108,7 +108,8 @@ pub(crate) async fn undrain(
 #[utoipa::path(post, path = "/api/v1/workers/{name}/actions", tag = "workers", params(("name" = String, Path)),
     request_body = WorkerAction,
     responses((status = 202), (status = 404, body = outlast_wire::api::Problem),
-        (status = 409, body = outlast_wire::api::Problem, description = "Its worker needs no such request")))]
+        (status = 409, body = outlast_wire::api::Problem, description = "Its worker needs no such request"),
+        (status = 429, body = outlast_wire::api::Problem, description = "Too many actions wait for it")))]
 pub(crate) async fn act(
     State(app): State<App>,
     headers: HeaderMap,
@@ -139,6 +140,7 @@ pub(crate) async fn act(
             );
             Err(Refusal::conflict("needless", "this worker needs no such request", &detail))
         }
+        CoreResponse::TooMany { limit } => Err(Refusal::too_many_actions(&name, limit)),
         _ => Err(Refusal::no_worker(&name)),
     }
 }

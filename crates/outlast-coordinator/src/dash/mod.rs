@@ -22,21 +22,18 @@ use outlast_wire::api::{Login, Session, Throughput};
 pub(crate) use pulse::{Pulse, beat};
 use serde::Deserialize;
 pub(crate) use session::Sessions;
-use std::time::Duration;
 
-/// The longest body of a login, in bytes: anybody may send one.
-const LOGIN: usize = 4 << 10;
-/// How often whoever reads on looks whether its session is over.
-const LOOK: Duration = Duration::from_secs(5);
+/// Bytes that a login may have: anybody may send one.
+const MAX_LOGIN: usize = 4096;
 
 pub(crate) fn routes() -> Router<App> {
-    let login = post(login).layer(DefaultBodyLimit::max(LOGIN));
     Router::new()
         .route("/", get(async || Redirect::to("dashboard")))
         .route("/dashboard", get(assets::page))
         .route("/dashboard/", get(async || Redirect::permanent("../dashboard")))
         .route("/dashboard/{file}", get(assets::file))
-        .route("/api/v1/session", login.merge(get(session).delete(logout)))
+        .route("/api/v1/session", post(login).layer(DefaultBodyLimit::max(MAX_LOGIN)))
+        .route("/api/v1/session", get(session).delete(logout))
         .route("/api/v1/throughput", get(throughput))
 }
 
@@ -54,10 +51,15 @@ fn view(app: &App, headers: &HeaderMap) -> Result<Session, Refusal> {
         let role = Some(Role::Operate.as_str().into());
         return Ok(Session { role, needed: false, expires_at: None });
     }
-    let role = match Auth::token(headers) {
+    let token = Auth::token(headers);
+    let role = match token {
         Some(token) => app.auth.role(token)?,
         None => None,
     };
+    // Nothing is refused, but it says as much as a login does of whether a key is good.
+    if token.is_some() && role.is_none() {
+        app.auth.tell("a key", &Refusal::wrong_key());
+    }
     let token = session::cookie(headers, &app.sessions.cookie);
     let expires_at = token.and_then(|t| app.sessions.ends(t)).map(text);
     Ok(Session { role: role.map(|r| r.as_str().into()), needed: true, expires_at })
@@ -73,7 +75,7 @@ pub(crate) async fn login(
 ) -> Result<Response, Refusal> {
     let Json(Login { key }) = body.map_err(|e| Refusal::bad(&e.body_text()))?;
     let key = key.trim();
-    let role = admitted(&app, key).inspect_err(|refusal| app.auth.tell(refusal))?;
+    let role = may_log_in(&app, key).inspect_err(|refusal| app.auth.tell("a login", refusal))?;
     let (cookie, ends) = app.sessions.open(key, clock::wall());
     let role = Some(role.as_str().into());
     let needed = app.auth.needed();
@@ -81,8 +83,12 @@ pub(crate) async fn login(
     Ok(([(header::SET_COOKIE, cookie)], Json(view)).into_response())
 }
 
-/// What a key allows on the page, if it lets anybody in there.
-fn admitted(app: &App, key: &str) -> Result<Role, Refusal> {
+/// What who logs in with this key may do.
+fn may_log_in(app: &App, key: &str) -> Result<Role, Refusal> {
+    // A session remembers its key, also while none is needed.
+    if !Auth::plausible(key) {
+        return Err(Refusal::wrong_key());
+    }
     let role = match app.auth.needed() {
         false => Role::Operate,
         true => app.auth.role(key)?.ok_or_else(Refusal::wrong_key)?,
@@ -99,15 +105,19 @@ fn admitted(app: &App, key: &str) -> Result<Role, Refusal> {
     Ok(role)
 }
 
-/// Waits until the session that a request belongs to is over, if it belongs to one. Whoever waits
-/// uses it.
-pub(crate) async fn session_over(app: &App, headers: &HeaderMap) {
-    let token = session::cookie(headers, &app.sessions.cookie).map(str::to_owned);
-    let open = |token: &str| app.sessions.key(token, clock::wall()).is_some();
-    let Some(token) = token.filter(|t| open(t)) else { return std::future::pending().await };
-    while open(&token) {
-        tokio::time::sleep(LOOK).await;
-    }
+/// Whether the session that a request came by goes on; one with a key of its own has none that
+/// could end. To look is to use it, as an open page does.
+pub(crate) fn still_in(app: &App, headers: &HeaderMap, by: Option<&str>) -> bool {
+    by.is_none_or(|token| {
+        let key = app.sessions.key(token, clock::wall());
+        key.as_deref().is_some_and(|key| Auth::token(headers) == Some(key))
+    })
+}
+
+/// The session that a request came by, once `guard` has let it pass.
+pub(crate) fn session_of<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
+    let token = session::cookie(headers, &app.sessions.cookie)?;
+    still_in(app, headers, Some(token)).then_some(token)
 }
 
 /// Logs out.

@@ -3,7 +3,8 @@
 
 use super::proto::{
     self, AggregationTemporality, Data, ExportMetricsServiceRequest, Gauge, Metric,
-    NumberDataPoint, Resource, ResourceMetrics, ScopeMetrics, Sum, number_data_point,
+    NumberDataPoint, Resource, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+    number_data_point,
 };
 use super::send::{Sender, Tried};
 use crate::api::{App, gathered};
@@ -45,12 +46,12 @@ fn request(
 }
 
 fn metric(family: &Family, started_at: i64, now: i64) -> Metric {
-    let counter = family.kind == Kind::Counter;
+    let counter = matches!(family.kind, Kind::Counter | Kind::Seconds);
     let point = |(label, value): &(crate::families::Label, f64)| NumberDataPoint {
         attributes: label.iter().map(|(key, word)| proto::text(key, word)).collect(),
         start_time_unix_nano: if counter { proto::nanos(started_at) } else { 0 },
         time_unix_nano: proto::nanos(now.max(started_at)),
-        value: Some(match counter {
+        value: Some(match family.kind == Kind::Counter {
             true => number_data_point::Value::AsInt(*value as i64),
             false => number_data_point::Value::AsDouble(*value),
         }),
@@ -58,12 +59,23 @@ fn metric(family: &Family, started_at: i64, now: i64) -> Metric {
     };
     let data_points = family.values.iter().map(point).collect();
     let data = match family.kind {
-        Kind::Counter => Data::Sum(Sum {
+        Kind::Counter | Kind::Seconds => Data::Sum(Sum {
             data_points,
             aggregation_temporality: AggregationTemporality::Cumulative.into(),
             is_monotonic: true,
         }),
         Kind::Gauge => Data::Gauge(Gauge { data_points }),
+        Kind::Summary => {
+            let value = |n: usize| family.values.get(n).map_or(0.0, |(_, value)| *value);
+            let point = SummaryDataPoint {
+                start_time_unix_nano: proto::nanos(started_at),
+                time_unix_nano: proto::nanos(now.max(started_at)),
+                sum: value(0),
+                count: value(1) as u64,
+                ..Default::default()
+            };
+            Data::Summary(Summary { data_points: vec![point] })
+        }
     };
     // As it is called at /metrics once a collector has made it Prometheus' again.
     let name = family.name.strip_suffix("_total").unwrap_or(family.name);
@@ -82,6 +94,7 @@ fn unit(name: &str) -> &'static str {
         _ if name.ends_with("_bytes") => "By",
         _ if name.ends_with("_bytes_per_second") => "By/s",
         _ if name.ends_with("_ms") => "ms",
+        _ if name.ends_with("_seconds") => "s",
         _ => "1",
     }
 }
@@ -105,6 +118,17 @@ mod tests {
         assert_eq!(point.time_unix_nano, 5_000_000_000);
         assert_eq!(point.value, Some(number_data_point::Value::AsInt(3)));
         assert_eq!(point.attributes, [proto::text("state", "failed")]);
+        let values = vec![(NONE, 1.5), (NONE, 3.0)];
+        let summary = Family { name: "a_seconds", kind: Kind::Summary, help: "A.", values };
+        let made = metric(&summary, 1_000, 5_000);
+        assert_eq!((made.name.as_str(), made.unit.as_str()), ("outlast.a_seconds", "s"));
+        let Some(Data::Summary(summary)) = made.data else { panic!("no summary") };
+        assert_eq!((summary.data_points[0].sum, summary.data_points[0].count), (1.5, 3));
+        let values = vec![(NONE, 0.25)];
+        let time = Family { name: "b_seconds_total", kind: Kind::Seconds, help: "B.", values };
+        let Some(Data::Sum(sum)) = metric(&time, 1_000, 5_000).data else { panic!("no sum") };
+        let value = sum.data_points[0].value;
+        assert_eq!(value, Some(number_data_point::Value::AsDouble(0.25)), "not cut to seconds");
         let values = vec![(NONE, 0.5)];
         let gauge = Family { name: "blob_bytes", kind: Kind::Gauge, help: "Bytes.", values };
         let made = metric(&gauge, 1_000, 5_000);

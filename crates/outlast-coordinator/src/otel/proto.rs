@@ -9,7 +9,7 @@ pub(super) use opentelemetry_proto::tonic::common::v1::{
 };
 pub(super) use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
-    metric::Data, number_data_point,
+    Summary, SummaryDataPoint, metric::Data, number_data_point,
 };
 pub(super) use opentelemetry_proto::tonic::resource::v1::Resource;
 pub(super) use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};

@@ -144,6 +144,21 @@ impl Alerts {
         }
     }
 
+    /// The coordinator ends: nobody would tell later that what stands is over. What still is so
+    /// fires again after the next start. The webhook has to be ended.
+    pub fn end(&mut self, wall: i64) -> Option<Webhook> {
+        let webhook = self.webhook.take();
+        for ((_, n), mut alert) in std::mem::take(&mut self.standing) {
+            alert.state = "cleared".into();
+            alert.cleared_at = Some(text(wall));
+            alert.message += "; cleared because the coordinator ends";
+            if let Some(webhook) = webhook.as_ref().filter(|_| self.rules[n].webhook) {
+                webhook.send(alert);
+            }
+        }
+        webhook
+    }
+
     fn change(&mut self, id: &Arc<str>, name: &Arc<str>, n: usize, change: Change, wall: i64) {
         let rule = &self.rules[n];
         let key = (id.clone(), n);

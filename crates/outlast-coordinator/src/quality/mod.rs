@@ -17,7 +17,7 @@ use adapted::{Adapted, Side, Told};
 use alerts::Alerts;
 pub use alerts::{AlertConfig, WebhookConfig};
 pub(crate) use history::History;
-use outlast_core::coord::{LinkChange, LinkNews};
+use outlast_core::coord::{LinkChange, LinkNews, V1_PREFIX};
 use outlast_core::quality::{Meter, Micros, Totals};
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::AlertList;
@@ -158,7 +158,11 @@ impl Quality {
             }
             return entry;
         }
-        let meter = Mutex::new(Meter::new(clock::micros(), self.interval));
+        let mut meter = Meter::new(clock::micros(), self.interval);
+        if id.starts_with(V1_PREFIX) {
+            meter = meter.numbers_go_on();
+        }
+        let meter = Mutex::new(meter);
         let (looked, adapted) = (AtomicU64::new(0), Mutex::default());
         let entry = Arc::new(Entry { id: id.clone(), meter, looked, adapted });
         known.former.remove(id);
@@ -178,8 +182,13 @@ impl Quality {
         let none = LinkCause::LinkUnspecified;
         match what {
             LinkChange::Connected(conn, report) => {
+                let former = self.known().former.contains_key(&worker);
                 let entry = self.entry_of(&worker, &name);
-                let again = report.as_ref().is_some_and(|r| r.outage_ms > 0);
+                // A v1 worker does not tell: it is back if it was here.
+                let again = match &report {
+                    Some(report) => report.outage_ms > 0,
+                    None => former || entry.meter().was_here(),
+                };
                 if self.may_log(at) {
                     let (mark, what) =
                         if again { ("RECONNECT", "is back") } else { ("CONNECT", "is here") };
@@ -193,7 +202,9 @@ impl Quality {
             LinkChange::Resynced(took) => {
                 let entry = self.entry_of(&worker, &name);
                 entry.meter().resynced(took);
-                tracing::debug!("SYNC worker {name} owes nothing, {took} ms after its hello");
+                if self.may_log(at) {
+                    tracing::info!("SYNC worker {name} owes nothing, {took} ms after its hello");
+                }
                 tell(LinkEntryKind::Resynced, none, format!("{took} ms"));
             }
             LinkChange::Lost(cause, reason, holds) => {
@@ -214,6 +225,11 @@ impl Quality {
             LinkChange::WorkerAdapted(c) => {
                 let told = Told { setting: c.setting, from: c.from, to: c.to, why: c.why };
                 self.adapt((worker, name, at), Side::Worker, told, (c.configured, c.minor));
+            }
+            LinkChange::Reset => {
+                if let Some(entry) = self.entry(&worker) {
+                    entry.meter().reset(now);
+                }
             }
             LinkChange::Forgotten => {
                 let mut known = self.known();
@@ -253,12 +269,17 @@ impl Quality {
         self.history.link(LinkEntry { worker, at, kind, cause, reason: line });
     }
 
-    /// The coordinator ends: what was measured since the last minute is written.
-    pub fn end(&self) {
+    /// The coordinator ends: what was measured since the last minute is written, and who was told
+    /// of alerts is told that nobody watches them any more.
+    pub async fn end(&self) {
         let entries: Vec<_> = self.known().entries.values().cloned().map(Some).collect();
         let points = sampler::points(&entries, clock::micros());
         self.history.minute(sampler::minute_of(clock::wall()), points);
         self.history.end();
+        let webhook = self.alerts().end(clock::wall());
+        if let Some(webhook) = webhook {
+            webhook.end().await;
+        }
     }
 
     /// Ten thousand workers that come back are not ten thousand lines.

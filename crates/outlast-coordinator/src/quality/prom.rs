@@ -2,8 +2,9 @@
 //! workers only while there are few, or as many as were asked for.
 
 use super::{Fleet, Quality, Row};
+use crate::clock;
 use crate::families::{Family, Kind, Label, NONE, label};
-use outlast_core::quality::Totals;
+use outlast_core::quality::{Summary, Totals};
 use std::sync::PoisonError;
 
 /// Workers with series of their own when nobody asks: none if there are more.
@@ -19,7 +20,12 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     let mut out = Vec::new();
     let sums = quality.sums();
     let mut family = |name, kind, help, values: &[(Label, f64)]| {
-        let kind = if kind == "counter" { Kind::Counter } else { Kind::Gauge };
+        let kind = match kind {
+            "counter" => Kind::Counter,
+            "seconds" => Kind::Seconds,
+            "summary" => Kind::Summary,
+            _ => Kind::Gauge,
+        };
         out.push(Family { name, kind, help, values: values.to_vec() });
     };
     let ways = |up: u64, down: u64| {
@@ -40,6 +46,37 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     );
     let help = "Heartbeats that never arrived.";
     family("heartbeats_lost_total", "counter", help, &one(sums.lost as f64));
+    let help = "Dials of workers; of those that failed, what workers tell with the next welcome.";
+    family("connection_attempts_total", "counter", help, &one(sums.dials.0 as f64));
+    // A sum and a count, as Prometheus' summaries have them.
+    let timed = |sum: f64, n: u64| [(NONE, sum), (NONE, n as f64)];
+    let (outages, sum, longest) = sums.outages;
+    let help = "Times that workers were without a link until they were back.";
+    family("reconnect_seconds", "summary", help, &timed(sum as f64 / 1e3, outages));
+    let help = "The longest of these times.";
+    family("reconnect_max_seconds", "gauge", help, &one(longest as f64 / 1e3));
+    let help = "Round trips of heartbeats.";
+    family("message_latency_seconds", "summary", help, &timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0));
+    let tally = &sums.tally;
+    let executed = [("succeeded", tally.succeeded), ("failed", tally.failed())];
+    let executed = executed.map(|(word, n)| (label("result", word), n as f64));
+    let help = "Attempts that ran to an end of their own.";
+    family("tasks_executed_total", "counter", help, &executed);
+    let took = timed(tally.duration_ms as f64 / 1e3, tally.executed);
+    family("task_execution_seconds", "summary", "What these took, by workers' clocks.", &took);
+    let help = "Checkpoints that tasks read back.";
+    family("checkpoints_restored_total", "counter", help, &one(sums.restored as f64));
+    let (before, after) = (sums.packed.0 as f64, sums.packed.1 as f64);
+    let packed = [(label("when", "before"), before), (label("when", "after"), after)];
+    let help = "Bytes of messages worth compressing, before and after it.";
+    family("compression_bytes_total", "counter", help, &packed);
+    let ratio: Vec<_> = one(before / after).into_iter().filter(|_| after > 0.0).collect();
+    family("compression_ratio", "gauge", "The ratio of these, since the start.", &ratio);
+    let nanos = |n: u64| one(n as f64 / 1e9);
+    let help = "Time that compressing took.";
+    family("compression_seconds_total", "seconds", help, &nanos(sums.packing.0));
+    let help = "Time that decompressing took.";
+    family("decompression_seconds_total", "seconds", help, &nanos(sums.packing.1));
     let totals = &fleet.totals;
     let goodput = ways(totals.goodput_up as u64, totals.goodput_down as u64);
     let help = "Bytes per second from workers and to them.";
@@ -68,6 +105,24 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     for (name, help, of) in columns.iter().filter(|_| !rows.is_empty()) {
         let value = |r: &Row| Some((label("worker", &r.name), f64::from(of(r)?)));
         family(name, "gauge", help, &rows.iter().filter_map(value).collect::<Vec<_>>());
+    }
+    // Too dear to be in each row each second.
+    let now = clock::micros();
+    let summary =
+        |r: &Row| Some((label("worker", &r.name), quality.entry(&r.id)?.meter().summary(now)));
+    let summaries: Vec<_> = rows.iter().filter_map(summary).collect();
+    type Is = fn(&Summary) -> Option<f64>;
+    let columns: [(&'static str, &'static str, Is); 4] = [
+        ("worker_loss_ratio", "Share of recent heartbeats that never arrived.", |s| s.loss),
+        ("worker_jitter_seconds", "Mean difference of a round trip and the next.", |s| {
+            s.rtt.map(|r| r.jitter / 1e3)
+        }),
+        ("worker_goodput_up_bytes_per_second", "From the worker.", |s| Some(s.goodput_up)),
+        ("worker_goodput_down_bytes_per_second", "To the worker.", |s| Some(s.goodput_down)),
+    ];
+    for (name, help, of) in columns.iter().filter(|_| !summaries.is_empty()) {
+        let values = summaries.iter().filter_map(|(label, s)| Some((label.clone(), of(s)?)));
+        family(name, "gauge", help, &values.collect::<Vec<_>>());
     }
     out
 }

@@ -6,6 +6,7 @@ use outlast_wire::api::Alert;
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Alerts that may wait; more are dropped, and counted in the log.
 const WAITING: usize = 1_024;
@@ -13,9 +14,12 @@ const WAITING: usize = 1_024;
 const TOGETHER: usize = 100;
 /// Deliveries of the same alerts, and the first and the longest pause between two.
 const TRIES: (u32, Duration, Duration) = (10, Duration::from_secs(1), Duration::from_secs(60));
+/// How long the coordinator's end waits for what is still to be delivered.
+const LAST: Duration = Duration::from_secs(5);
 
 pub(super) struct Webhook {
     queue: mpsc::Sender<Alert>,
+    work: JoinHandle<()>,
 }
 
 #[derive(Serialize)]
@@ -46,8 +50,18 @@ impl Webhook {
             .map_err(|e| format!("webhook: {e}"))?;
         let (queue, waiting) = mpsc::channel(WAITING);
         let sender = Sender { client, url, token: config.token.clone() };
-        tokio::spawn(sender.run(waiting));
-        Ok(Webhook { queue })
+        let work = tokio::spawn(sender.run(waiting));
+        Ok(Webhook { queue, work })
+    }
+
+    /// The coordinator ends: what waits is delivered, if the address answers soon.
+    pub async fn end(self) {
+        drop(self.queue);
+        let mut work = self.work;
+        if tokio::time::timeout(LAST, &mut work).await.is_err() {
+            work.abort();
+            tracing::warn!("the webhook is too slow: it may not know that alerts are cleared");
+        }
     }
 
     pub fn send(&self, alert: Alert) {

@@ -10,9 +10,48 @@ use outlast_wire::blobframe;
 use outlast_wire::v2::{self, Lane, OutboxItem, body::Kind, outbox_item};
 use serde_json::Value;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// What was logged since [`logged`] was called first, at info and above.
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        LOGGED.lock().unwrap().push(text.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Begins to keep what is logged; the lines so far that contain this.
+pub fn logged(part: &str) -> Vec<String> {
+    // Another test may have begun.
+    let _ = tracing::subscriber::set_global_default(Log);
+    LOGGED.lock().unwrap().iter().filter(|l| l.contains(part)).cloned().collect()
+}
 
 pub fn config(dir: &Path) -> Config {
     let core = CoordConfig { max_unfinished: 50, ..Default::default() };

@@ -164,3 +164,66 @@ async fn what_cannot_be_read_is_counted_and_a_checkpoint_too_long_is_not_asked_f
         "the binary one, and the one too long"
     );
 }
+
+async fn until(c: &Coordinator, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..200 {
+        last = get(c, path).await.1;
+        if wanted(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{path} never became so: {last:#}");
+}
+
+#[tokio::test]
+async fn its_links_are_counted_and_its_statistics_begin_anew() {
+    logged("");
+    let (_dir, c) = start().await;
+    let metrics = "/api/v1/workers/counted/metrics";
+    let mut w = join(c.local_addr(), "counted", json!({})).await;
+    w.beat(7, &[]).await;
+    drop(w);
+    let m = until(&c, metrics, |m| m["state"] == "away").await;
+    assert_eq!((&m["connection_attempts"], &m["successful_connections"]), (&json!(1), &json!(1)));
+    assert_eq!(m["avg_reconnect_time"], json!(null));
+    // It counts its heartbeats on.
+    let mut w = join(c.local_addr(), "counted", json!({})).await;
+    w.beat(12, &[]).await;
+    let m = until(&c, metrics, |m| m["link"]["resync_ms"].is_u64()).await;
+    assert_eq!((&m["connection_attempts"], &m["successful_connections"]), (&json!(2), &json!(2)));
+    assert!(m["avg_reconnect_time"].is_number() && m["max_reconnect_time"].is_number(), "{m:#}");
+    assert_eq!((&m["link"]["heartbeats_lost"], &m["link"]["reconnects"]), (&json!(0), &json!(1)));
+    assert_eq!(logged("CONNECT worker counted is here").len(), 1);
+    assert_eq!(logged("RECONNECT worker counted is back").len(), 1);
+    assert!(!logged("SYNC worker counted owes nothing").is_empty());
+
+    let reset = json!({ "type": "reset_connection_stats" });
+    assert_eq!(post(&c, "/api/v1/workers/counted/actions", &reset).await.0, 202);
+    let m = until(&c, metrics, |m| m["link"]["reconnects"] == 0).await;
+    assert_eq!((&m["connection_stability"], &m["message_errors"]), (&json!(1.0), &json!(0)));
+    assert_eq!((&m["max_reconnect_time"], &m["connection_attempts"]), (&json!(null), &json!(0)));
+    let (_, _, prom) = ask(&c, "GET", "/metrics", "", "").await;
+    for line in ["outlast_reconnects_total 1", "outlast_reconnect_seconds_count 1"] {
+        assert!(prom.as_str().unwrap().contains(line), "{line} goes on");
+    }
+}
+
+#[tokio::test]
+async fn more_actions_than_may_wait_are_refused() {
+    let (_dir, c) = start().await;
+    let mut w = join(c.local_addr(), "w", json!({})).await;
+    let act = async |n: usize| {
+        let what = json!({ "type": "resend_task_results", "task_ids": [format!("t{n}")] });
+        post(&c, "/api/v1/workers/w/actions", &what).await
+    };
+    for n in 0..16 {
+        assert_eq!(act(n).await.0, 202);
+    }
+    let (status, problem) = act(16).await;
+    assert_eq!((status, &problem["status"]), (429, &json!(429)), "{problem}");
+    assert_eq!(act(3).await.0, 202, "it waits already");
+    w.beat(1, &[]).await;
+    assert_eq!(act(16).await.0, 202, "those were told");
+}

@@ -1,5 +1,6 @@
 //! What people ask of running work: pause, resume, a checkpoint, another place; draining.
 
+use super::links::LinkChange;
 use super::{Coordinator, MOVE_PATIENCE, Response};
 use crate::records::{CoordRecord, TaskRow, TaskState, WorkerRow};
 use crate::{Now, TaskId};
@@ -161,26 +162,33 @@ impl Coordinator {
     }
 
     /// Asked of a worker of v2 at once, or as soon as it is back; of v1 with its next heartbeat.
-    pub(super) fn act(&mut self, name: &str, action: Action) -> Response {
+    pub(super) fn act(&mut self, now: Now, name: &str, action: Action) -> Response {
         let Some(key) = self.fleet.named(name) else { return Response::NotFound };
         let member = self.fleet.get_mut(key);
         if member.v1.is_none() && action != Action::ResetConnectionStats {
             return Response::Needless;
         }
-        if member.actions.len() < ACTIONS {
-            member.actions.insert(action);
+        if member.actions.len() >= ACTIONS && !member.actions.contains(&action) {
+            return Response::TooMany { limit: ACTIONS };
         }
-        self.tell_actions(key);
+        if action == Action::ResetConnectionStats {
+            self.tell(now, key, LinkChange::Reset);
+        }
+        let member = self.fleet.get_mut(key);
+        member.actions.insert(action);
+        self.tell_actions(now, key);
         Response::Asked
     }
 
     /// What was asked of a worker of v2 that is there.
-    pub(super) fn tell_actions(&mut self, key: crate::scheduler::WorkerKey) {
+    pub(super) fn tell_actions(&mut self, now: Now, key: crate::scheduler::WorkerKey) {
         let member = self.fleet.get_mut(key);
         let Some(conn) = member.conn.filter(|_| member.ready && member.v1.is_none()) else {
             return;
         };
         if !std::mem::take(&mut member.actions).is_empty() {
+            // Asked while it was away, it has told of what was before with its hello.
+            self.tell(now, key, LinkChange::Reset);
             self.send(conn, Kind::ResetStats(v2::ResetStats {}));
         }
     }

@@ -36,6 +36,8 @@ pub enum LinkChange {
     Adapted(Change),
     /// The worker did.
     WorkerAdapted(Adapted),
+    /// Its statistics are to begin anew.
+    Reset,
     /// An operator removed it.
     Forgotten,
 }
@@ -73,6 +75,13 @@ impl Tally {
         self.duration_ms += if outcome.started_at_ms > 0 { ms } else { 0 };
         self.recent = self.recent << 1 | u128::from(good);
         self.remembered = (self.remembered + 1).min(RECENT);
+    }
+    /// Adds what was counted of another worker, but for the newest ends.
+    pub fn merge(&mut self, other: &Tally) {
+        self.executed += other.executed;
+        self.succeeded += other.succeeded;
+        self.duration_ms += other.duration_ms;
+        self.checkpoints += other.checkpoints;
     }
     /// Of those that ran to an end, the ones that did not succeed.
     pub fn failed(&self) -> u64 {

@@ -74,7 +74,7 @@ impl Coordinator {
             self.take_back(key);
         }
         self.fleet.offer(&mut self.scheduler, key);
-        self.tell_actions(key);
+        self.tell_actions(now, key);
     }
 
     /// An attempt that the worker has not finished.

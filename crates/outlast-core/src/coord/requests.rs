@@ -145,6 +145,11 @@ pub enum Response {
     Drained,
     /// The worker is asked.
     Asked,
+    /// So many actions wait for the worker already: it is not asked.
+    TooMany {
+        /// How many there may be.
+        limit: usize,
+    },
     /// A worker of v2 needs no such request.
     Needless,
     /// The checkpoints are removed.
@@ -171,7 +176,7 @@ impl Coordinator {
             Request::Remove { known, before } => self.remove(now, known, before),
             Request::Recovery(what) => self.overrule(now, what),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
-            Request::Act { worker, action } => self.act(&worker, action),
+            Request::Act { worker, action } => self.act(now, &worker, action),
             Request::Forget(name) => match self.fleet.named(&name) {
                 None => Response::NotFound,
                 Some(key) if self.fleet.get(key).conn.is_some() => Response::Connected,

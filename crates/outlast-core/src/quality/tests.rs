@@ -130,3 +130,93 @@ fn the_worker_tells_what_only_it_knows() {
     assert_eq!(s.stability, 0.9);
     assert_eq!(m.stability(S * 101), 190.0 / 200.0);
 }
+
+#[test]
+fn of_a_worker_that_tells_nothing_welcomes_and_outages_are_counted() {
+    let mut m = Meter::new(0, 5_000).numbers_go_on();
+    m.connected(0, 1, None);
+    assert!(!m.was_here());
+    m.lost(10 * S, 0, LinkCause::LinkClosed, "");
+    assert!(m.was_here());
+    assert_eq!(m.summary(11 * S).dials, (1, 1, 0), "not fewer once the link is over");
+    m.connected(12 * S, 2, None);
+    m.lost(20 * S, 0, LinkCause::LinkClosed, "");
+    m.connected(26 * S, 3, None);
+    let s = m.summary(26 * S);
+    assert_eq!((s.dials, s.reconnect_ms), ((3, 3, 0), Some((2, 4_000.0, 6_000))));
+}
+
+#[test]
+fn numbers_that_go_on_over_links_are_no_losses() {
+    let mut m = Meter::new(0, 5_000).numbers_go_on();
+    let beat = |m: &mut Meter, conn, seq| m.received(S, conn, size(20), Beat::Beat(seq));
+    m.connected(0, 1, None);
+    beat(&mut m, 1, 7);
+    beat(&mut m, 1, 9);
+    assert_eq!(m.totals().lost, 1, "a gap within a link");
+    m.connected(2 * S, 2, None);
+    beat(&mut m, 2, 500);
+    beat(&mut m, 2, 501);
+    assert_eq!(m.totals().lost, 1, "the first on a link is the base");
+    let mut m = Meter::new(0, 5_000);
+    m.connected(0, 1, None);
+    beat(&mut m, 1, 3);
+    assert_eq!(m.totals().lost, 2, "of protocol 2 each link begins with 1");
+}
+
+#[test]
+fn statistics_begin_anew_and_counters_go_on() {
+    let mut m = Meter::new(0, 5_000);
+    let report = LinkReport {
+        attempts: 9,
+        welcomes: 3,
+        failures: 5,
+        connected_ms: 90_000,
+        disconnected_ms: 10_000,
+        ..LinkReport::default()
+    };
+    m.connected(0, 1, Some(Box::new(report.clone())));
+    let now = run(&mut m, 0, 20, 30_000);
+    m.errored();
+    m.lost(now, 0, LinkCause::LinkSilent, "");
+    let again = LinkReport { attempts: 12, outage_ms: 1_000, ..report };
+    m.connected(now + S, 2, Some(Box::new(again)));
+    let now = now + 5 * S;
+    let totals = *m.totals();
+    assert_eq!((totals.reconnects, totals.errors, totals.dials), (1, 1, (4, 2)));
+    m.reset(now);
+    let s = m.summary(now);
+    assert_eq!((s.totals.reconnects, s.totals.errors, s.totals.bytes_up), (0, 0, 0));
+    assert_eq!((s.dials, s.reconnect_ms, s.stability, s.rtt), ((0, 0, 0), None, 1.0, None));
+    assert_eq!((s.reconnects_per_minute, s.causes.len(), *m.totals() == totals), (0, 0, true));
+    m.lost(now + 3 * S, 0, LinkCause::LinkSilent, "");
+    assert_eq!(m.summary(now + 4 * S).stability, 0.75, "from then on");
+    // In an outage, too.
+    m.reset(now + 4 * S);
+    assert_eq!(m.cut_off_ms(now + 5 * S), Some(2_000), "the outage itself goes on");
+    m.connected(now + 6 * S, 3, None);
+    assert_eq!(m.stability(now + 8 * S), 0.5);
+}
+
+#[test]
+fn sums_of_several_workers_leave_nothing_out() {
+    let mut m = Meter::new(0, 5_000);
+    m.connected(0, 1, None);
+    let now = run(&mut m, 0, 20, 30_000);
+    m.received(now, 1, Size { bytes: 10, raw: Some(40), nanos: 7 }, Beat::None);
+    m.lost(now, 0, LinkCause::LinkSilent, "");
+    m.connected(now + 2 * S, 2, None);
+    // Heartbeats that say nothing yet, and a process that began anew.
+    for restored in [2, 0, 2, 3, 1] {
+        m.told(0, restored);
+    }
+    let mut tally = crate::coord::Tally::default();
+    (tally.executed, tally.succeeded, tally.duration_ms) = (3, 2, 70);
+    m.count(tally, 0);
+    let mut sums = *m.totals();
+    sums.add(m.totals());
+    assert_eq!((sums.rtt, sums.packing, sums.packed), ((8, 240_000), (0, 14), (80, 20)));
+    assert_eq!((sums.dials, sums.outages, sums.restored), ((4, 4), (2, 4_000, 2_000), 8));
+    let tally = (sums.tally.executed, sums.tally.succeeded, sums.tally.duration_ms);
+    assert_eq!(tally, (6, 4, 140));
+}

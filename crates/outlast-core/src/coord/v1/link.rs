@@ -216,7 +216,8 @@ impl Coordinator {
         (member.conn, member.draining) = (Some(conn), false);
         // It may have what was given up meanwhile, and says so first. A new one has nothing.
         member.ready = new;
-        member.beat = v2::Heartbeat::default();
+        // The dialect does not tell what was read back: it is counted here.
+        member.beat = v2::Heartbeat { restored: member.beat.restored, ..Default::default() };
         let held: Vec<_> = member.attempts.keys().cloned().collect();
         let session = member.v1.get_or_insert_default();
         for id in held {
@@ -294,6 +295,10 @@ impl Coordinator {
             (run.since, run.asked, run.back) = (now.mono, None, false);
             run.paused = Some(paused);
             run.sent += 1;
+            // Sent again, it most likely never arrived.
+            let restores = checkpoint.is_some() && run.sent == 1;
+            let member = self.fleet.get_mut(key);
+            member.beat.restored += u64::from(restores);
             let task_id = id.to_string();
             let given =
                 ToWorker::TaskAssignment { task_id, config, attempt: epoch, function, checkpoint };

@@ -437,3 +437,20 @@ fn a_heartbeat_has_one_answer() {
         "{said:?}"
     );
 }
+
+#[test]
+fn a_checkpoint_that_goes_with_an_assignment_counts_as_read_back() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit("t", |s| s.retry_failures = true);
+    let data = Bytes::from_static(b"{}");
+    let (task_id, checkpoint_id) = ("t".into(), "a".into());
+    rig.hear(1, FromWorker::CheckpointData { task_id, checkpoint_id, data });
+    assert_eq!(rig.c.sample("w").unwrap().restored, 0);
+    rig.fail(1, None);
+    assert_eq!(attempts(&rig.retry_is_due()), [2]);
+    assert_eq!(rig.c.sample("w").unwrap().restored, 1);
+    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.join(2);
+    assert_eq!(rig.c.sample("w").unwrap().restored, 1, "also on the next link");
+}

@@ -52,13 +52,32 @@ pub struct Totals {
     connected_ms: u64,
     /// Nanoseconds for compressing, and for decompressing.
     pub packing: (u64, u64),
+    /// Bytes of messages worth compressing, before and after.
+    pub packed: (u64, u64),
+    /// Dials, as far as the worker tells of those that failed; and those that were welcomed.
+    pub dials: (u64, u64),
+    /// Times without a link that ended with a new one: how many, their sum, and the longest, in
+    /// milliseconds.
+    pub outages: (u64, u64, u64),
+    /// Checkpoints that its tasks read back.
+    pub restored: u64,
     /// What became of its tasks.
     pub tally: Tally,
 }
 
 impl Totals {
-    /// Adds what was counted of a link elsewhere; not what became of tasks.
+    /// Adds what was counted of another worker.
     pub fn add(&mut self, other: &Totals) {
+        let plus = |a: &mut (u64, u64), b: (u64, u64)| *a = (a.0 + b.0, a.1 + b.1);
+        plus(&mut self.rtt, other.rtt);
+        plus(&mut self.packing, other.packing);
+        plus(&mut self.packed, other.packed);
+        plus(&mut self.dials, other.dials);
+        let ((n, sum, most), o) = (self.outages, other.outages);
+        self.outages = (n + o.0, sum + o.1, most.max(o.2));
+        self.restored += other.restored;
+        self.connected_ms += other.connected_ms;
+        self.tally.merge(&other.tally);
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
         self.bulk += other.bulk;
@@ -67,6 +86,26 @@ impl Totals {
         self.errors += other.errors;
         self.reconnects += other.reconnects;
         self.lost += other.lost;
+    }
+
+    /// What was counted of the link since `base`; not what became of tasks.
+    fn since(&self, base: &Totals) -> Totals {
+        let less = |a: (u64, u64), b: (u64, u64)| (a.0 - b.0, a.1 - b.1);
+        Totals {
+            bytes_up: self.bytes_up - base.bytes_up,
+            bytes_down: self.bytes_down - base.bytes_down,
+            bulk: self.bulk - base.bulk,
+            messages_up: self.messages_up - base.messages_up,
+            messages_down: self.messages_down - base.messages_down,
+            errors: self.errors - base.errors,
+            rtt: less(self.rtt, base.rtt),
+            reconnects: self.reconnects - base.reconnects,
+            lost: self.lost - base.lost,
+            packing: less(self.packing, base.packing),
+            packed: less(self.packed, base.packed),
+            dials: less(self.dials, base.dials),
+            ..*self
+        }
     }
 }
 
@@ -122,9 +161,19 @@ pub struct Meter {
     /// When the former link ended; none while there is one or was none.
     gone: Option<Micros>,
     returns: VecDeque<u32>,
+    /// Its heartbeats are numbered on from link to link.
+    numbers_go_on: bool,
+    /// What is not shown of the totals any more.
+    base: Option<Box<Totals>>,
+    /// Like those of the totals, and begun anew with the statistics.
+    outages: (u64, u64, u64),
     report: Option<Box<LinkReport>>,
+    /// Dials of which its newest report told.
+    attempts: Option<u64>,
     up_ms: u64,
     down_ms: u64,
+    /// Milliseconds of the link, and of the outage, that goes on, from before a reset.
+    before: (u64, u64),
     /// Heartbeats of the worker that arrived over its former link.
     heard_before: u64,
     resync_ms: Option<u64>,
@@ -134,6 +183,8 @@ pub struct Meter {
     /// Between its heartbeats, in milliseconds.
     interval: u32,
     restored: u64,
+    /// The newest that was not 0.
+    restored_before: u64,
     running: u32,
     minute: Mark,
     seconds: Option<Box<Seconds>>,
@@ -178,9 +229,14 @@ impl Meter {
             link: None,
             gone: None,
             returns: VecDeque::new(),
+            numbers_go_on: false,
+            base: None,
+            outages: (0, 0, 0),
             report: None,
+            attempts: None,
             up_ms: 0,
             down_ms: 0,
+            before: (0, 0),
             heard_before: 0,
             resync_ms: None,
             end: None,
@@ -188,22 +244,44 @@ impl Meter {
             worker_rtt_ms: 0,
             interval: u32::try_from(interval).unwrap_or(u32::MAX),
             restored: 0,
+            restored_before: 0,
             running: 0,
             minute: Mark { at: now, ..Mark::default() },
             seconds: None,
         }
     }
 
+    /// Its heartbeats are numbered on from link to link: the first one on a link is the base.
+    pub fn numbers_go_on(mut self) -> Meter {
+        self.numbers_go_on = true;
+        self
+    }
+
+    /// Whether it had a link before, and has none.
+    pub fn was_here(&self) -> bool {
+        self.gone.is_some()
+    }
+
     /// It said hello over this link.
     pub fn connected(&mut self, now: Micros, conn: ConnId, report: Option<Box<LinkReport>>) {
         self.close(now);
+        self.dialled(report.as_deref());
+        // What the worker measured is nearer to it: a half-open link ends late here.
+        let mut outage = report.as_ref().map(|r| r.outage_ms).filter(|ms| *ms > 0);
         if let Some(gone) = self.gone.take() {
+            let took = now.saturating_sub(gone) / 1000;
+            outage = outage.or(Some(took));
             self.totals.reconnects += 1;
-            self.down_ms += now.saturating_sub(gone) / 1000;
+            self.down_ms += took.saturating_sub(std::mem::take(&mut self.before.1));
             if self.returns.len() == RETURNS {
                 self.returns.pop_front();
             }
             self.returns.push_back((now / 1_000_000) as u32);
+        }
+        if let Some(ms) = outage {
+            for (n, sum, most) in [&mut self.outages, &mut self.totals.outages] {
+                (*n, *sum, *most) = (*n + 1, *sum + ms, ms.max(*most));
+            }
         }
         if let Some(report) = &report {
             (self.up_ms, self.down_ms) = (report.connected_ms, report.disconnected_ms);
@@ -219,6 +297,33 @@ impl Meter {
         let flying = [(0, 0); FLYING];
         self.link =
             Some(Link { conn, since: now, heard: now, flying, sent: 0, answered: 0, beat: 0 });
+    }
+
+    /// It was welcomed. Of what it dialled before this process began nothing is counted.
+    fn dialled(&mut self, report: Option<&LinkReport>) {
+        let told = report.map(|r| r.attempts);
+        // Fewer than before: its process, or its statistics, began anew.
+        let more = match (told, self.attempts) {
+            (Some(now), Some(before)) => now.checked_sub(before).unwrap_or(now),
+            _ => 1,
+        };
+        self.attempts = told;
+        self.totals.dials.0 += more.max(1);
+        self.totals.dials.1 += 1;
+    }
+
+    /// Its statistics begin anew for those who look. Counters and history go on.
+    pub fn reset(&mut self, now: Micros) {
+        let open = |since: Option<Micros>| since.map_or(0, |at| now.saturating_sub(at) / 1000);
+        // What has passed of the link, or of the outage, that goes on does not count.
+        self.before = (open(self.link.as_ref().map(|l| l.since)), open(self.gone));
+        (self.up_ms, self.down_ms) = (0, 0);
+        self.base = Some(Box::new(self.totals));
+        (self.outages, self.report) = ((0, 0, 0), None);
+        self.rtt = RttWindow::default();
+        (self.beats, self.lost) = (Rate::default(), Rate::default());
+        self.returns.clear();
+        self.causes.clear();
     }
 
     /// What it owed has been applied.
@@ -242,7 +347,7 @@ impl Meter {
     fn close(&mut self, now: Micros) {
         let Some(link) = self.link.take() else { return };
         let up = now.saturating_sub(link.since) / 1000;
-        self.up_ms += up;
+        self.up_ms += up.saturating_sub(std::mem::take(&mut self.before.0));
         self.totals.connected_ms += up;
         // A link that the worker never took for open had no heartbeats.
         if link.beat > 0 {
@@ -288,7 +393,9 @@ impl Meter {
         let mut gap = 0;
         match beat {
             Beat::Beat(seq) => {
-                gap = seq.saturating_sub(link.beat.saturating_add(1)).min(MOST_LOST);
+                let first = self.numbers_go_on && link.beat == 0;
+                let before = if first { seq } else { link.beat.saturating_add(1) };
+                gap = seq.saturating_sub(before).min(MOST_LOST);
                 link.beat = link.beat.max(seq);
                 self.beats.add(1.0, now, RECENT);
                 self.suspect(silent);
@@ -313,6 +420,8 @@ impl Meter {
 
     fn pack(&mut self, now: Micros, size: Size) {
         if let Some(raw) = size.raw {
+            self.totals.packed.0 += raw as u64;
+            self.totals.packed.1 += size.bytes as u64;
             self.raw.add(raw as f64, now, RECENT);
             self.packed.add(size.bytes as f64, now, RECENT);
             self.packs.add(1.0, now, RECENT);
@@ -359,6 +468,11 @@ impl Meter {
 
     /// What its newest heartbeat says.
     pub fn told(&mut self, worker_rtt_ms: u32, restored: u64) {
+        // None: it has not said yet. Fewer than before: its process began anew.
+        if restored > 0 {
+            let before = std::mem::replace(&mut self.restored_before, restored);
+            self.totals.restored += restored.checked_sub(before).unwrap_or(restored);
+        }
         (self.worker_rtt_ms, self.restored) = (worker_rtt_ms, restored);
     }
 

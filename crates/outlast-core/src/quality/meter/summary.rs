@@ -53,9 +53,15 @@ impl Meter {
         &self.totals
     }
 
+    /// Counts since the coordinator started, or since the statistics were begun anew.
+    fn shown(&self) -> Totals {
+        self.base.as_ref().map_or(self.totals, |base| self.totals.since(base))
+    }
+
     /// Everything at this moment.
     pub fn summary(&self, now: Micros) -> Summary {
         let silent = self.link.as_ref().map(|l| now.saturating_sub(l.heard));
+        let shown = self.shown();
         let (attempts, welcomes, failures, count, sum, max) = match &self.report {
             Some(r) => {
                 let (sum, max) = (r.reconnect_ms + r.outage_ms, r.reconnect_max_ms);
@@ -63,8 +69,8 @@ impl Meter {
                 (r.attempts, r.welcomes + 1, r.failures, count, sum, max.max(r.outage_ms))
             }
             None => {
-                let seen = self.totals.reconnects + u64::from(self.link.is_some());
-                (seen, seen, 0, 0, 0, 0)
+                let ((dials, welcomes), (count, sum, max)) = (shown.dials, self.outages);
+                (dials, welcomes, dials - welcomes, count, sum, max)
             }
         };
         let (up, down) = self.times(now);
@@ -72,7 +78,7 @@ impl Meter {
         let packed = self.packed.sum(now, RECENT);
         let packs = self.packs.sum(now, RECENT);
         Summary {
-            totals: self.totals,
+            totals: shown,
             rtt: self.rtt.summary(),
             rtt_recent: self.rtt.recent(12),
             worker_rtt_ms: self.worker_rtt_ms,
@@ -97,8 +103,9 @@ impl Meter {
     /// Milliseconds with a link and without.
     fn times(&self, now: Micros) -> (u64, u64) {
         let open = |since: Option<Micros>| since.map_or(0, |at| now.saturating_sub(at) / 1000);
-        let up = self.up_ms + open(self.link.as_ref().map(|l| l.since));
-        (up, self.down_ms + open(self.gone))
+        let up = open(self.link.as_ref().map(|l| l.since)).saturating_sub(self.before.0);
+        let down = open(self.gone).saturating_sub(self.before.1);
+        (self.up_ms + up, self.down_ms + down)
     }
 
     /// Share of the time with a link.
