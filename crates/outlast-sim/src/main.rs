@@ -14,7 +14,7 @@ const USAGE: &str = "usage: outlast-sim [--seeds N] [--start S] [--seconds T] [-
        outlast-sim --adapt [--seeds N]";
 
 /// Seeds within which a planted bug must be caught.
-const PLANTED: u64 = 500;
+const PLANTED: u64 = 3000;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -26,7 +26,7 @@ fn a_seed_is_one_history() {
 #[test]
 fn planted_bugs_are_caught() {
     for bug in Bug::ALL {
-        let caught = (0..500).any(|seed| run(seed, Some(bug), false).wrong.is_some());
+        let caught = (0..3000).any(|seed| run(seed, Some(bug), false).wrong.is_some());
         assert!(caught, "{bug:?}");
     }
 }
