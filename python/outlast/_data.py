@@ -107,13 +107,14 @@ def check_plain(value: Any) -> None:
         raise ValueError(f"it has {bends}, which not every JSON reader gives back")
 
 
-def _frame(value: Any) -> list[Any]:
-    """The parts of a frame. The buffers are those of the value itself, not copies."""
+def _frame(value: Any, by_value: bool = False) -> list[Any]:
+    """The parts of a frame. The buffers are those of the value itself, not copies.
+
+    :param by_value: classes and functions of a ``__main__`` that came by value go so too.
+    """
     import pickle
 
-    # Classes and functions of a __main__ that came by value go back by value.
-    ways = [pickle, sys.modules.get("cloudpickle")]
-    for by in filter(None, ways):
+    for by in filter(None, (pickle, sys.modules.get("cloudpickle") if by_value else None)):
         buffers: list[pickle.PickleBuffer] = []
         try:
             head = by.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -212,7 +213,7 @@ def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
             raise SerializationError(f"{e}, and pickle is turned off (allow_pickle)") from e
         why = e
     try:
-        return json.dumps({_MARK: base64.b64encode(b"".join(_frame(value))).decode("ascii")})
+        return json.dumps({_MARK: base64.b64encode(b"".join(_frame(value, exact))).decode("ascii")})
     except SerializationError as e:
         raise SerializationError(f"{why}, and {e}") from e
 

@@ -173,3 +173,9 @@ def test_what_contains_itself_is_refused():
     loop.append(loop)
     with pytest.raises(SerializationError, match="nested"):
         _data.to_checkpoint(loop, False)
+
+
+def test_what_came_by_value_goes_back_so():
+    pytest.importorskip("cloudpickle")
+    text = _data.to_result(lambda: 7, True, exact=True)
+    assert _data.from_result(json.loads(text), True)() == 7
