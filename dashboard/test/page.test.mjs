@@ -275,6 +275,8 @@ test("a page whose own link is lost says so, and catches up", async () => {
   await far.goto(`${own.url}/dashboard#/worker/steady`);
   await logIn(far, keys.operate);
   await far.getByText("Live", { exact: true }).waitFor();
+  // What it is to show while the link is away must be there first.
+  await far.getByRole("button", { name: /Drain|Give work/ }).waitFor();
   const lost = far.getByText("Connection to the coordinator lost, retrying.");
   for (const fault of ["cut", "half-open"]) {
     own.do(fault);
