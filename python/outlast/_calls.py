@@ -230,9 +230,10 @@ def _told(value: Any, seen: dict[int, Any]) -> Any:
 
 def _is_set(cell: Any) -> bool:
     try:
-        return bool(cell.cell_contents is not cell)
+        cell.cell_contents  # raises where it holds nothing
     except ValueError:
         return False
+    return True
 
 
 def _code(code: types.CodeType) -> Any:
@@ -242,10 +243,9 @@ def _code(code: types.CodeType) -> Any:
 
 def _dumped(value: Any) -> str:
     import hashlib
-    import pickle
     import uuid
 
-    for by in filter(None, (pickle, sys.modules.get("cloudpickle"))):
+    for by in _data.picklers():
         try:
             return hashlib.sha256(by.dumps(value, protocol=5)).hexdigest()
         except Exception:

@@ -35,18 +35,38 @@ _MARK = "$pickle5"
 _DEEPEST = 100
 
 
-def _exact(value: Any) -> bool:
-    """Whether JSON gives it back as it is."""
+def _exact(value: Any, elsewhere: bool = False, depth: int = _DEEPEST) -> bool:
+    """Whether JSON gives it back as it is.
+
+    :param elsewhere: also by way of programs whose integers have 64 bits, whose text has no halves
+        of surrogate pairs, and that stop at some depth; keys with a dollar are ours there.
+    """
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind is str:
+        return not elsewhere or _is_text(value)
+    if kind is int:
+        return not elsewhere or _is_short(value)
+    if kind is bool or value is None:
         return True
     if kind is float:
         return math.isfinite(value)
+    if elsewhere and depth == 0:
+        return False
     if kind is list:
-        return all(map(_exact, value))
+        return all(_exact(item, elsewhere, depth - 1) for item in value)
     if kind is dict:
-        return all(type(key) is str and _exact(item) for key, item in value.items())
+        return all(
+            type(key) is str
+            and (not elsewhere or (key[:1] != "$" and _is_text(key)))
+            and _exact(item, elsewhere, depth - 1)
+            for key, item in value.items()
+        )
     return False
+
+
+def travels(value: Any) -> bool:
+    """Whether JSON gives it back as it is after it went through other programs."""
+    return _exact(value, elsewhere=True)
 
 
 def _is_text(value: str) -> bool:
@@ -57,31 +77,9 @@ def _is_text(value: str) -> bool:
         return False
 
 
-def travels(value: Any, depth: int = _DEEPEST) -> bool:
-    """Whether JSON gives it back as it is, by way of programs whose integers have 64 bits."""
-    kind = type(value)
-    if kind is str:
-        return _is_text(value)
-    if kind is int:
-        return -(2**63) <= value < 2**64
-    if kind is bool or value is None:
-        return True
-    if kind is float:
-        return math.isfinite(value)
-    if depth == 0:
-        return False
-    if kind is list:
-        return all(travels(item, depth - 1) for item in value)
-    if kind is dict:
-        # Keys with a dollar are ours.
-        return all(
-            type(key) is str
-            and key[:1] != "$"
-            and _is_text(key)
-            and travels(item, depth - 1)
-            for key, item in value.items()
-        )
-    return False
+def _is_short(value: int) -> bool:
+    """Whether it has at most 64 bits."""
+    return -(2**63) <= value < 2**64
 
 
 def _bends(value: Any, depth: int = _DEEPEST) -> str:
@@ -89,7 +87,7 @@ def _bends(value: Any, depth: int = _DEEPEST) -> str:
     if isinstance(value, str):
         return "" if _is_text(value) else "half a surrogate pair"
     if isinstance(value, int):
-        return "" if -(2**63) <= value < 2**64 else "an integer of more than 64 bits"
+        return "" if _is_short(value) else "an integer of more than 64 bits"
     if isinstance(value, (list, tuple, dict)):
         if depth == 0:
             return f"more than {_DEEPEST} levels"
@@ -107,6 +105,14 @@ def check_plain(value: Any) -> None:
         raise ValueError(f"it has {bends}, which not every JSON reader gives back")
 
 
+def picklers() -> list[Any]:
+    """What can pickle, the plainest first: cloudpickle only where something else has brought it."""
+    import pickle
+
+    by_value = sys.modules.get("cloudpickle")
+    return [pickle] if by_value is None else [pickle, by_value]
+
+
 def _frame(value: Any, by_value: bool = False) -> list[Any]:
     """The parts of a frame. The buffers are those of the value itself, not copies.
 
@@ -114,7 +120,7 @@ def _frame(value: Any, by_value: bool = False) -> list[Any]:
     """
     import pickle
 
-    for by in filter(None, (pickle, sys.modules.get("cloudpickle") if by_value else None)):
+    for by in picklers() if by_value else [pickle]:
         buffers: list[pickle.PickleBuffer] = []
         try:
             head = by.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -202,9 +208,10 @@ def _foreign(value: Any) -> Any:
 def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
     """The JSON text of a result; with ``exact`` a pickle of whatever JSON would change."""
     try:
-        if exact and allow_pickle and not travels(value):
+        if not (exact and allow_pickle):
+            check_plain(value)
+        elif not travels(value):
             raise TypeError("it is not exactly JSON")
-        check_plain(value)
         return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_foreign)
     except RecursionError as e:
         raise _too_deep(e) from e
@@ -250,7 +257,7 @@ def from_result(value: Any, allow_pickle: bool) -> Any:
     return value
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -258,27 +265,26 @@ def _shown(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {_clean(str(key)): _shown(item) for key, item in value.items()}
+        return {clean(str(key)): _shown(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_shown(item) for item in value]
     if isinstance(value, str):
-        return _clean(value)
+        return clean(value)
     if value is None or isinstance(value, (int, float)):
         return value
     try:
         return _shown(_foreign(value))
     except TypeError:
-        return _clean(repr(value)[:1000])
+        return clean(repr(value)[:1000])
 
 
 def to_state(updates: Any) -> str:
     """The JSON text of a state update. State is for people to look at: what is no JSON is shown
     as text."""
-    if isinstance(updates, Mapping):
-        updates = dict(updates)
-    if not isinstance(updates, dict):
+    if not isinstance(updates, Mapping):
         kind = type(updates).__name__
         raise SerializationError(f"a state update must be a dict, not {kind}")
+    updates = dict(updates)
     try:
         check_plain(updates)
         return json.dumps(updates, allow_nan=False, default=_foreign)

@@ -34,10 +34,8 @@ def failure(error: BaseException, pickled: bool = False) -> tuple[str, str]:
     # The caller's own code begins where this package's ends.
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
         frames = frames.tb_next
-    trace = _text(
-        lambda e: "".join(traceback.format_exception(type(e), e, frames)), error
-    )
-    trace = trace.encode("utf-8", "backslashreplace").decode()
+    trace = _text(lambda e: "".join(traceback.format_exception(type(e), e, frames)), error)
+    trace = _data.clean(trace)
     if len(trace) > _LONGEST:
         trace = trace[: _LONGEST // 2] + "\n[…]\n" + trace[-_LONGEST // 2 :]
     message = _clean(message)
@@ -62,11 +60,9 @@ def _clean(text: str) -> str:
 
 def _pickled(error: BaseException) -> Optional[str]:
     """The exception itself, where it can travel."""
-    import pickle
-
-    for by in (pickle, sys.modules.get("cloudpickle")):
+    for by in _data.picklers():
         try:
-            data = by.dumps(error, protocol=5) if by is not None else b""
+            data = by.dumps(error, protocol=5)
         except Exception:
             continue
         if 0 < len(data) <= _LARGEST:
