@@ -4,8 +4,7 @@ use crate::api::{App, Refusal, Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use outlast_store::{Keys, Role, StoreError};
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::Weak;
+use std::sync::{Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -170,7 +169,7 @@ pub(crate) async fn watch_keys(app: Weak<Shared>) {
     }
 }
 
-/// What let a link in: it ends when that would not let it in any more.
+/// What let a link or a stream in: it ends when that would not let it in any more.
 pub(crate) struct Pass {
     app: App,
     token: Option<String>,

@@ -16,19 +16,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-/// Asks until the answer is as wanted.
-async fn until(c: &Coordinator, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..200 {
-        last = get(c, path).await.1;
-        if wanted(&last) {
-            return last;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{path} never became so: {last:#}");
-}
-
 async fn run_tasks(
     c: &Coordinator,
     w: &mut FakeWorker,
@@ -277,16 +264,21 @@ async fn take(State(taken): State<Taken>, body: axum::Json<Value>) -> StatusCode
     StatusCode::NO_CONTENT
 }
 
-#[tokio::test]
-async fn an_alert_that_stands_is_cleared_when_the_coordinator_ends() {
+/// A webhook that listens, what it takes, and how it is reached.
+async fn hook() -> (Taken, WebhookConfig, tokio::task::JoinHandle<std::io::Result<()>>) {
     let taken = Taken::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let hook = Router::new().route("/hook", post_route(take)).with_state(taken.clone());
     let server = tokio::spawn(async move { axum::serve(listener, hook).await });
+    (taken, WebhookConfig { url, token: None, timeout: Duration::from_secs(5) }, server)
+}
+
+#[tokio::test]
+async fn an_alert_that_stands_is_cleared_when_the_coordinator_ends() {
+    let (taken, webhook, server) = hook().await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    let webhook = WebhookConfig { url, token: None, timeout: Duration::from_secs(5) };
     config.watch.alerts.webhook = Some(webhook);
     for rule in &mut config.watch.alerts.rules {
         rule.enabled = rule.measure == Measure::TaskSuccess;
@@ -307,16 +299,10 @@ async fn an_alert_that_stands_is_cleared_when_the_coordinator_ends() {
 
 #[tokio::test]
 async fn an_alert_fires_and_clears_once_everywhere() {
-    let taken = Taken::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let hook = Router::new().route("/hook", post_route(take)).with_state(taken.clone());
-    let server = tokio::spawn(async move { axum::serve(listener, hook).await });
+    let (taken, webhook, server) = hook().await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    let mut alerts = AlertConfig::default();
-    let webhook = WebhookConfig { url, token: None, timeout: Duration::from_secs(5) };
-    alerts.webhook = Some(webhook);
+    let mut alerts = AlertConfig { webhook: Some(webhook), ..AlertConfig::default() };
     for rule in &mut alerts.rules {
         rule.enabled = rule.measure == Measure::TaskSuccess;
         (rule.min_samples, rule.clear_hold) = (4, 1_500);

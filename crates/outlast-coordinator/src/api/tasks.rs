@@ -239,10 +239,15 @@ pub(crate) async fn logs(
         let Some(task) = r.task(&wanted)? else { return Ok(None) };
         let shown = if task.ended_epoch > 0 { task.ended_epoch } else { task.epoch };
         let epoch = attempt.unwrap_or(shown);
-        // Each attempt's log lies where it ran.
-        let events = r.history(&wanted)?;
-        let of_it = events.iter().filter(|e| e.epoch == epoch && epoch > 0);
-        let worker = of_it.filter_map(|e| e.worker.clone()).next_back();
+        // Each attempt's log lies where it ran. Whoever follows one asks often: the history is
+        // read for an earlier attempt only.
+        let worker = match task.worker.filter(|_| epoch == task.epoch) {
+            None if epoch > 0 => {
+                let of_it = r.history(&wanted)?.into_iter().filter(|e| e.epoch == epoch);
+                of_it.filter_map(|e| e.worker).next_back()
+            }
+            there => there.filter(|_| epoch > 0),
+        };
         let outcome = match epoch == task.ended_epoch {
             true => r.outcome(&wanted)?,
             false => {

@@ -2,6 +2,7 @@
 
 use super::blobs::blocking;
 use super::{App, Refusal};
+use crate::auth::Pass;
 use crate::clock::{self, text};
 use crate::dash;
 use crate::events::Happened;
@@ -26,7 +27,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// Something is said at least so often, so that a reader can tell a lost link from a quiet time.
 const ALIVE: Duration = Duration::from_secs(5);
-/// How often it is looked whether a reader may still read.
+/// How often it is looked whether a reader's session goes on.
 const CHECKED: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
@@ -88,7 +89,7 @@ pub(crate) async fn events(
     headers: HeaderMap,
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
+    let pass = Pass::check(&app, &headers, Role::Submit)?;
     let Query(which) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     which.check()?;
     let fleet = which.includes("fleet").then(|| fleet(&app, &which));
@@ -102,20 +103,21 @@ pub(crate) async fn events(
         };
         std::future::ready(event)
     });
-    let stream = futures_util::stream::select(stream, fleet).take_until(barred(app, headers));
+    let stream = futures_util::stream::select(stream, fleet).take_until(barred(pass, app, headers));
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
 }
 
 /// Until who asked may not read any more: the key was revoked, or the session ended.
-async fn barred(app: App, headers: HeaderMap) {
-    let session = dash::session_of(&app, &headers).map(str::to_owned);
-    loop {
-        tokio::time::sleep(CHECKED).await;
-        if !dash::still_in(&app, &headers, session.as_deref())
-            || app.auth.check(&headers, Role::Submit).is_err()
-        {
-            return;
+async fn barred(pass: Pass, app: App, headers: HeaderMap) {
+    let session = dash::session_of(&app, &headers);
+    let over = async {
+        while dash::still_in(&app, &headers, session) {
+            tokio::time::sleep(CHECKED).await;
         }
+    };
+    tokio::select! {
+        _ = pass.ended() => {}
+        () = over => {}
     }
 }
 

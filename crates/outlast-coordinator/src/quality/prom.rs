@@ -20,12 +20,6 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     let mut out = Vec::new();
     let sums = quality.sums();
     let mut family = |name, kind, help, values: &[(Label, f64)]| {
-        let kind = match kind {
-            "counter" => Kind::Counter,
-            "seconds" => Kind::Seconds,
-            "summary" => Kind::Summary,
-            _ => Kind::Gauge,
-        };
         out.push(Family { name, kind, help, values: values.to_vec() });
     };
     let ways = |up: u64, down: u64| {
@@ -33,64 +27,69 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     };
     let one = |value: f64| [(NONE, value)];
     let bytes = ways(sums.bytes_up + sums.bulk, sums.bytes_down);
-    family("link_bytes_total", "counter", "Bytes from workers and to them.", &bytes);
+    family("link_bytes_total", Kind::Counter, "Bytes from workers and to them.", &bytes);
     let messages = ways(sums.messages_up, sums.messages_down);
-    family("link_messages_total", "counter", "Messages from workers and to them.", &messages);
+    family("link_messages_total", Kind::Counter, "Messages from workers and to them.", &messages);
     let help = "Messages that could not be understood.";
-    family("link_errors_total", "counter", help, &one(sums.errors as f64));
+    family("link_errors_total", Kind::Counter, help, &one(sums.errors as f64));
     family(
         "reconnects_total",
-        "counter",
+        Kind::Counter,
         "Times that workers came back.",
         &one(sums.reconnects as f64),
     );
     let help = "Heartbeats that never arrived.";
-    family("heartbeats_lost_total", "counter", help, &one(sums.lost as f64));
+    family("heartbeats_lost_total", Kind::Counter, help, &one(sums.lost as f64));
     let help = "Dials of workers; of those that failed, what workers tell with the next welcome.";
-    family("connection_attempts_total", "counter", help, &one(sums.dials.0 as f64));
+    family("connection_attempts_total", Kind::Counter, help, &one(sums.dials.0 as f64));
     // A sum and a count, as Prometheus' summaries have them.
     let timed = |sum: f64, n: u64| [(NONE, sum), (NONE, n as f64)];
     let (outages, sum, longest) = sums.outages;
     let help = "Times that workers were without a link until they were back.";
-    family("reconnect_seconds", "summary", help, &timed(sum as f64 / 1e3, outages));
+    family("reconnect_seconds", Kind::Summary, help, &timed(sum as f64 / 1e3, outages));
     let help = "The longest of these times.";
-    family("reconnect_max_seconds", "gauge", help, &one(longest as f64 / 1e3));
+    family("reconnect_max_seconds", Kind::Gauge, help, &one(longest as f64 / 1e3));
     let help = "Round trips of heartbeats.";
-    family("message_latency_seconds", "summary", help, &timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0));
+    family(
+        "message_latency_seconds",
+        Kind::Summary,
+        help,
+        &timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0),
+    );
     let tally = &sums.tally;
     let executed = [("succeeded", tally.succeeded), ("failed", tally.failed())];
     let executed = executed.map(|(word, n)| (label("result", word), n as f64));
     let help = "Attempts that ran to an end of their own.";
-    family("tasks_executed_total", "counter", help, &executed);
+    family("tasks_executed_total", Kind::Counter, help, &executed);
     let took = timed(tally.duration_ms as f64 / 1e3, tally.executed);
-    family("task_execution_seconds", "summary", "What these took, by workers' clocks.", &took);
+    family("task_execution_seconds", Kind::Summary, "What these took, by workers' clocks.", &took);
     let help = "Checkpoints that tasks read back.";
-    family("checkpoints_restored_total", "counter", help, &one(sums.restored as f64));
+    family("checkpoints_restored_total", Kind::Counter, help, &one(sums.restored as f64));
     let (before, after) = (sums.packed.0 as f64, sums.packed.1 as f64);
     let packed = [(label("when", "before"), before), (label("when", "after"), after)];
     let help = "Bytes of messages worth compressing, before and after it.";
-    family("compression_bytes_total", "counter", help, &packed);
+    family("compression_bytes_total", Kind::Counter, help, &packed);
     let ratio: Vec<_> = one(before / after).into_iter().filter(|_| after > 0.0).collect();
-    family("compression_ratio", "gauge", "The ratio of these, since the start.", &ratio);
+    family("compression_ratio", Kind::Gauge, "The ratio of these, since the start.", &ratio);
     let nanos = |n: u64| one(n as f64 / 1e9);
     let help = "Time that compressing took.";
-    family("compression_seconds_total", "seconds", help, &nanos(sums.packing.0));
+    family("compression_seconds_total", Kind::Seconds, help, &nanos(sums.packing.0));
     let help = "Time that decompressing took.";
-    family("decompression_seconds_total", "seconds", help, &nanos(sums.packing.1));
+    family("decompression_seconds_total", Kind::Seconds, help, &nanos(sums.packing.1));
     let totals = &fleet.totals;
     let goodput = ways(totals.goodput_up as u64, totals.goodput_down as u64);
     let help = "Bytes per second from workers and to them.";
-    family("goodput_bytes_per_second", "gauge", help, &goodput);
-    family("slots", "gauge", "Slots of connected workers.", &one(totals.slots as f64));
-    family("running", "gauge", "Tasks that run, as workers say.", &one(totals.running as f64));
+    family("goodput_bytes_per_second", Kind::Gauge, help, &goodput);
+    family("slots", Kind::Gauge, "Slots of connected workers.", &one(totals.slots as f64));
+    family("running", Kind::Gauge, "Tasks that run, as workers say.", &one(totals.running as f64));
     let help = "Connected workers whose newest round trip took no longer, in milliseconds.";
-    family("workers_by_rtt", "gauge", help, &by_rtt(&fleet));
+    family("workers_by_rtt", Kind::Gauge, help, &by_rtt(&fleet));
     let alerts = ["critical", "warning", "info"].map(|word| {
         let count = totals.alerts.get(word).copied().unwrap_or(0);
         (label("severity", word), count as f64)
     });
     let help = "Workers with an alert that stands, by the worst.";
-    family("workers_with_alerts", "gauge", help, &alerts);
+    family("workers_with_alerts", Kind::Gauge, help, &alerts);
     let few = fleet.rows.len() <= FEW;
     let count = asked.unwrap_or(if few { FEW } else { 0 }).min(MOST);
     let rows = &fleet.rows[..count.min(fleet.rows.len())];
@@ -104,7 +103,7 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     ];
     for (name, help, of) in columns.iter().filter(|_| !rows.is_empty()) {
         let value = |r: &Row| Some((label("worker", &r.name), f64::from(of(r)?)));
-        family(name, "gauge", help, &rows.iter().filter_map(value).collect::<Vec<_>>());
+        family(name, Kind::Gauge, help, &rows.iter().filter_map(value).collect::<Vec<_>>());
     }
     // Too dear to be in each row each second.
     let now = clock::micros();
@@ -122,7 +121,7 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     ];
     for (name, help, of) in columns.iter().filter(|_| !summaries.is_empty()) {
         let values = summaries.iter().filter_map(|(label, s)| Some((label.clone(), of(s)?)));
-        family(name, "gauge", help, &values.collect::<Vec<_>>());
+        family(name, Kind::Gauge, help, &values.collect::<Vec<_>>());
     }
     out
 }

@@ -161,6 +161,19 @@ pub async fn get(c: &Coordinator, path: &str) -> (u16, Value) {
     (status, body)
 }
 
+/// Asks until the answer is as wanted.
+pub async fn until(c: &Coordinator, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..200 {
+        last = get(c, path).await.1;
+        if wanted(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{path} never became so: {last:#}");
+}
+
 pub async fn post(c: &Coordinator, path: &str, body: &Value) -> (u16, Value) {
     let (status, _, body) = ask(c, "POST", path, "", &body.to_string()).await;
     (status, body)

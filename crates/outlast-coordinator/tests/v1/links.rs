@@ -165,18 +165,6 @@ async fn what_cannot_be_read_is_counted_and_a_checkpoint_too_long_is_not_asked_f
     );
 }
 
-async fn until(c: &Coordinator, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..200 {
-        last = get(c, path).await.1;
-        if wanted(&last) {
-            return last;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("{path} never became so: {last:#}");
-}
-
 #[tokio::test]
 async fn its_links_are_counted_and_its_statistics_begin_anew() {
     logged("");
