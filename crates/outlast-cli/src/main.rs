@@ -173,6 +173,14 @@ impl Context {
     fn builder(&self) -> outlast::Builder {
         Client::builder(&self.url()).api_key(self.api_key()).ca(self.ca())
     }
+    /// Tells what was done: programs by a document, people by a note.
+    fn done(&self, document: &impl serde::Serialize, note: &str) -> std::io::Result<()> {
+        if self.json() {
+            return output::json(document);
+        }
+        eprintln!("{note}");
+        Ok(())
+    }
     /// A client that is patient with a coordinator that is away, and says so.
     fn client(&self, patience: Duration) -> Result<Client, Error> {
         let client = self.builder().patience(patience);

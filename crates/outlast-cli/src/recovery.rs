@@ -65,39 +65,27 @@ pub(crate) async fn run(context: &Context, what: RecoveryCommand) -> anyhow::Res
         RecoveryCommand::Release { workers } => {
             let release = async |worker: &str| {
                 client.release(worker).await?;
-                match context.json() {
-                    true => output::json(&client.worker(worker).await?)?,
-                    false => eprintln!("{worker}: is given work again"),
-                }
-                Ok(())
+                standing(context, &client, worker, "is given work again").await
             };
             return each(&workers, release).await;
         }
         RecoveryCommand::Quarantine { workers } => {
             let quarantine = async |worker: &str| {
                 client.quarantine(worker).await?;
-                match context.json() {
-                    true => output::json(&client.worker(worker).await?)?,
-                    false => eprintln!("{worker}: is given no work but probes"),
-                }
-                Ok(())
+                standing(context, &client, worker, "is given no work but probes").await
             };
             return each(&workers, quarantine).await;
         }
         RecoveryCommand::Allow { task_type } => {
             client.allow_type(&task_type).await?;
-            match context.json() {
-                true => output::json(&json!({ "type": task_type, "allowed": true }))?,
-                false => eprintln!("{task_type}: what failed counts no more"),
-            }
+            let note = format!("{task_type}: what failed counts no more");
+            context.done(&json!({ "type": task_type, "allowed": true }), &note)?;
         }
         RecoveryCommand::Forget { task_type, all: _ } => {
             client.forget_knobs(task_type.as_deref()).await?;
             let which = task_type.as_deref().unwrap_or("all");
-            match context.json() {
-                true => output::json(&json!({ "type": task_type, "forgotten": true }))?,
-                false => eprintln!("{which}: starts with its first values"),
-            }
+            let note = format!("{which}: starts with its first values");
+            context.done(&json!({ "type": task_type, "forgotten": true }), &note)?;
         }
     }
     Ok(0)
@@ -202,6 +190,20 @@ pub(crate) fn file(path: &std::path::Path) -> Result<serde_json::Value, crate::U
         return Err(wrong(&format!("{name} is no finite number")));
     }
     serde_json::to_value(table).map_err(|e| wrong(&e))
+}
+
+/// How a worker stands now; for people the note is enough.
+async fn standing(
+    context: &Context,
+    client: &outlast::Client,
+    worker: &str,
+    note: &str,
+) -> anyhow::Result<()> {
+    match context.json() {
+        true => output::json(&client.worker(worker).await?)?,
+        false => eprintln!("{worker}: {note}"),
+    }
+    Ok(())
 }
 
 /// The first number that is none, by its name.

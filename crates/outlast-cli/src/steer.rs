@@ -87,12 +87,7 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
 }
 
 fn report(context: &Context, task: &Task, note: &str) -> anyhow::Result<()> {
-    if context.json() {
-        output::json(task)?;
-    } else {
-        eprintln!("{}: {note}", task.id);
-    }
-    Ok(())
+    Ok(context.done(task, &format!("{}: {note}", task.id))?)
 }
 
 fn tell(story: &Explanation) -> std::io::Result<()> {

@@ -74,26 +74,18 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
         WorkersCommand::Undrain { names } => return drain(context, &client, &names, false).await,
         WorkersCommand::ResetStats { name } => {
             client.act(&name, &WorkerAction::ResetConnectionStats).await?;
-            match context.json() {
-                true => {
-                    output::json(&json!({ "worker": name, "asked": "reset_connection_stats" }))?
-                }
-                false => eprintln!("{name}: asked, at once or as soon as it is back"),
-            }
+            let note = format!("{name}: asked, at once or as soon as it is back");
+            context.done(&json!({ "worker": name, "asked": "reset_connection_stats" }), &note)?;
         }
         WorkersCommand::Sync { name } => {
             client.act(&name, &WorkerAction::SyncState).await?;
-            match context.json() {
-                true => output::json(&json!({ "worker": name, "asked": "sync_state" }))?,
-                false => eprintln!("{name}: asked, with its next heartbeat"),
-            }
+            let note = format!("{name}: asked, with its next heartbeat");
+            context.done(&json!({ "worker": name, "asked": "sync_state" }), &note)?;
         }
         WorkersCommand::Forget { name } => {
             client.forget(&name).await?;
-            match context.json() {
-                true => output::json(&json!({ "worker": name, "forgotten": true }))?,
-                false => eprintln!("forgot {name}"),
-            }
+            let note = format!("forgot {name}");
+            context.done(&json!({ "worker": name, "forgotten": true }), &note)?;
         }
     }
     Ok(0)
