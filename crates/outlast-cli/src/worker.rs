@@ -143,6 +143,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             .unwrap_or(0),
         stage: default.stage,
         stage_below: default.stage_below,
+        stage_for: default.stage_for,
         pins,
         name: name.clone(),
     };

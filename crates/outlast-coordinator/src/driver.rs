@@ -6,12 +6,13 @@ use crate::clock;
 use crate::link::{LinkTx, ToLink};
 use crate::look::Look;
 use crate::quality::Quality;
-use crate::writer::Health;
+use crate::writer::{self, Health};
 use outlast_core::TaskId;
 use outlast_core::coord::{
     ConnId, Coordinator, Output, RecoveryRequest, Request, RequestId, Response, Submission,
 };
-use outlast_core::records::{Batch, CoordRecord};
+use outlast_core::records::CoordRecord;
+use outlast_store::group::Decided;
 use outlast_store::{CoordReader, StoreError};
 use outlast_wire::v1::{Action, FromWorker};
 use outlast_wire::v2::LinkCause;
@@ -130,7 +131,7 @@ pub(crate) struct Sources {
 pub(crate) fn start(
     core: Coordinator,
     sources: Sources,
-    batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
+    batches: Decided<CoordRecord>,
     reports: mpsc::UnboundedReceiver<Report>,
 ) -> std::io::Result<(Driver, std::thread::JoinHandle<()>)> {
     let (inputs, rx) = mpsc::channel(INPUTS);
@@ -151,7 +152,7 @@ struct State {
     look: Look,
     health: Arc<watch::Sender<Health>>,
     quality: Arc<Quality>,
-    batches: std::sync::mpsc::Sender<Batch<CoordRecord>>,
+    batches: Decided<CoordRecord>,
     links: HashMap<ConnId, LinkTx>,
     asked: HashMap<RequestId, oneshot::Sender<Answer>>,
     last: RequestId,
@@ -298,7 +299,10 @@ impl State {
                         self.links.remove(&conn);
                     }
                     // The writer outlives this thread.
-                    Output::Persist(batch) => drop(self.batches.send(batch)),
+                    Output::Persist(batch) => {
+                        let pace = writer::pace(&batch, &self.core);
+                        self.batches.push(batch, pace);
+                    }
                     Output::Reply(request, response) => {
                         if let Some(tx) = self.asked.remove(&request) {
                             let _ = tx.send(Ok(response));

@@ -17,7 +17,7 @@ use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
 use outlast_net::pulse::PingConfig;
-use outlast_store::{CoordStore, Keys, StoreError, StoredWorker};
+use outlast_store::{CoordStore, Keys, StoreError, StoredWorker, group};
 use outlast_wire::v2::LinkCause;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -268,7 +268,7 @@ impl Coordinator {
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
         let coordinator_id = core.id().to_string();
         let (reports, reported) = mpsc::unbounded_channel();
-        let (batches, written) = std::sync::mpsc::channel();
+        let (batches, written) = group::group(writer::shares);
         let (health_tx, health) = watch::channel(Health::Good);
         let health_tx = Arc::new(health_tx);
         let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())

@@ -3,36 +3,38 @@
 
 use crate::driver::Report;
 use crate::events::Feed;
+use outlast_core::coord::Coordinator;
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_store::CoordStore;
+use outlast_store::group::{Pace, ToWrite};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Batches in one transaction, at most.
-const GROUP: usize = 4096;
-/// While several tasks share a commit, commits begin at least this far apart, so that more share
-/// the next: syncs take processor time from the tasks. One at a time waits for nobody.
-const PACE: Pace = Pace { apart: Duration::from_millis(25), worth: 1024 };
-/// The same while somebody waits for an answer.
-const ASKED: Pace = Pace { apart: Duration::from_millis(3), worth: 96 };
-/// Records that one task causes in one go; more means that several share the commit.
+/// While work waits for workers nobody waits for a result in order to give more.
+const BUSY: Pace =
+    Pace { each: Duration::from_millis(5), most: Duration::from_millis(100), worth: 2048 };
+const QUICK: Pace =
+    Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
+/// While somebody waits for an answer.
+const ASKED: Pace =
+    Pace { each: Duration::from_millis(3), most: Duration::from_millis(3), worth: 96 };
+/// Records that one task causes in one go.
 const ALONE: usize = 4;
 
-struct Pace {
-    apart: Duration,
-    /// Records that make a commit worth its sync: then nobody waits for more.
-    worth: usize,
+pub(crate) fn shares(group: &[Batch<CoordRecord>]) -> u32 {
+    let records: usize = group.iter().map(|batch| batch.records.len()).sum();
+    if records > ALONE { records.div_ceil(ALONE) as u32 } else { 0 }
 }
 
-impl Pace {
-    fn of(batch: &Batch<CoordRecord>) -> Pace {
-        let asked = |r: &CoordRecord| matches!(r, CoordRecord::Submitted { .. });
-        if batch.records.iter().any(asked) { ASKED } else { PACE }
-    }
-    fn quicker(self, other: Pace) -> Pace {
-        if other.apart < self.apart { other } else { self }
+/// How soon what was decided now is to be durable.
+pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
+    let asked = |r: &CoordRecord| matches!(r, CoordRecord::Submitted { .. });
+    match core.load() {
+        (0, _) => Pace::AT_ONCE,
+        _ if batch.records.iter().any(asked) => ASKED,
+        (_, 0) => QUICK,
+        _ => BUSY,
     }
 }
 
@@ -49,13 +51,13 @@ pub(crate) enum Health {
 /// Starts the thread; it ends when all senders of batches are gone and everything is written.
 pub(crate) fn start(
     store: CoordStore,
-    batches: Receiver<Batch<CoordRecord>>,
+    batches: ToWrite<CoordRecord>,
     reports: mpsc::UnboundedSender<Report>,
     feed: Feed,
     health: Arc<watch::Sender<Health>>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let writer = Writer { store, reports, feed, health };
-    std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&batches))
+    std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(batches))
 }
 
 struct Writer {
@@ -66,39 +68,21 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, batches: &Receiver<Batch<CoordRecord>>) {
-        let mut group = Vec::new();
-        let mut last = (Instant::now(), 0);
-        while let Ok(first) = batches.recv() {
-            let (mut records, mut pace) = (first.records.len(), Pace::of(&first));
-            group.push(first);
-            while group.len() < GROUP && records < pace.worth {
-                let due = if last.1 > ALONE { last.0 + pace.apart } else { last.0 };
-                let wait = due.saturating_duration_since(Instant::now());
-                let Ok(more) = batches.recv_timeout(wait) else { break };
-                records += more.records.len();
-                pace = pace.quicker(Pace::of(&more));
-                group.push(more);
-            }
-            group.extend(batches.try_iter().take(GROUP));
-            last = (Instant::now(), records);
-            if !self.commit(&group, batches) {
+    fn run(mut self, mut batches: ToWrite<CoordRecord>) {
+        while let Some(group) = batches.take() {
+            if !self.commit(&group, &batches) {
                 return;
             }
             let last = group.last().map_or(0, |b| b.number);
             let _ = self.reports.send(Report::Persisted(last));
-            for batch in group.drain(..) {
+            for batch in group {
                 self.feed.publish(&batch);
             }
         }
     }
 
     /// Whether it succeeded in the end.
-    fn commit(
-        &mut self,
-        group: &[Batch<CoordRecord>],
-        batches: &Receiver<Batch<CoordRecord>>,
-    ) -> bool {
+    fn commit(&mut self, group: &[Batch<CoordRecord>], batches: &ToWrite<CoordRecord>) -> bool {
         let mut delay = Duration::from_millis(100);
         loop {
             let error = match self.store.commit(group) {
@@ -124,12 +108,7 @@ impl Writer {
             std::thread::sleep(delay);
             delay = (delay * 2).min(Duration::from_secs(2));
             // While shutting down nobody waits for the disk to have room.
-            if self.reports.is_closed()
-                && matches!(
-                    batches.recv_timeout(Duration::ZERO),
-                    Err(RecvTimeoutError::Disconnected)
-                )
-            {
+            if self.reports.is_closed() && batches.is_closed() {
                 return false;
             }
         }

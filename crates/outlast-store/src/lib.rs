@@ -13,6 +13,7 @@
 mod coord;
 mod db;
 mod error;
+pub mod group;
 mod keys;
 mod links;
 pub mod sim;

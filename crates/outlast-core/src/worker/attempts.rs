@@ -340,6 +340,11 @@ impl Attempts {
     }
 
     /// (running, waiting)
+    /// How many wait for a slot; `None` if none is held, not even one that runs.
+    pub fn backlog(&self) -> Option<usize> {
+        (!self.held.is_empty()).then(|| self.queue.len() + self.staged.len())
+    }
+
     pub fn count(&self) -> (usize, usize) {
         let running = self.held.values().filter(|a| a.is_running()).count();
         (running, self.held.len() - running)

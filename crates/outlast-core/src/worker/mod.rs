@@ -62,6 +62,8 @@ pub struct WorkerConfig {
     pub stage: usize,
     /// Mean duration of tasks below which that is done, in milliseconds.
     pub stage_below: f64,
+    /// And work for how long is handed over, in milliseconds.
+    pub stage_for: f64,
     /// What does not adapt to the link.
     pub pins: Pins,
 }
@@ -81,8 +83,9 @@ impl Default for WorkerConfig {
             max_reconnect_delay: 60_000,
             reconnect_jitter: 0.2,
             max_reconnect_attempts: 0,
-            stage: 64,
+            stage: 1024,
             stage_below: 50.0,
+            stage_for: 300.0,
             pins: Pins::NONE,
         }
     }
@@ -452,6 +455,11 @@ impl Worker {
         (running, waiting, self.outbox.len() + self.checkpoints.len() + self.states.len())
     }
 
+    /// Whether more waits here than its slots would take at once; `None` if nothing is held at all.
+    pub fn backlog(&self) -> Option<bool> {
+        self.attempts.backlog().map(|waiting| waiting >= self.config.slots as usize)
+    }
+
     /// Hands over ahead while tasks are so short that a round trip between two would matter.
     fn learn(&mut self, outcome: &v2::TaskOutcome) {
         if outcome.started_at_ms > 0 {
@@ -459,7 +467,9 @@ impl Worker {
             let mean = self.typical.map_or(ms, |old| old * 0.8 + ms * 0.2);
             self.typical = Some(mean);
             let short = mean < self.config.stage_below;
-            self.attempts.set_ahead(if short { self.config.stage } else { 0 });
+            let enough = f64::from(self.config.slots) * self.config.stage_for / mean.max(0.05);
+            let ahead = (enough as usize).min(self.config.stage);
+            self.attempts.set_ahead(if short { ahead } else { 0 });
         }
     }
 

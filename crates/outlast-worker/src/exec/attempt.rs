@@ -3,21 +3,22 @@
 //! The main process stays a zombie until the supervisor is done with its tree: as long as it is
 //! not reaped, its pid, which is the process group's id too, cannot become another's.
 
-use super::command::{self, Identity};
+use super::command::{self, Command, Identity};
 use super::logs::{self, Paths};
 use super::spares::{Folder, Log};
 use super::tree::{self, Main};
-use super::verdict::{self, Ended};
+use super::verdict::Ended;
 use super::{Cause, Inner, lock, result};
+use outlast_spawn::Process;
 use outlast_wire::v2::OutcomeKind;
 use outlast_wire::{Run, TaskSpec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -151,13 +152,13 @@ impl Attempt {
         if let Some(ended) = self.stopped_before_start() {
             return ended;
         }
-        let (mut command, folder) = match self.prepare(inner) {
+        let (command, folder) = match self.prepare(inner) {
             Ok(ready) => ready,
             Err((reason, cause)) => return self.failed_to_start(reason, cause),
         };
         let orphans = inner.orphans.before();
         let started = now_ms();
-        let (main, mut child) = match Main::spawn(&mut command) {
+        let (main, child) = match Main::start(|| self.start(inner, &command)) {
             Ok(started) => started,
             Err(error) => {
                 let reason = command::why_not_started(&error, &command);
@@ -165,9 +166,8 @@ impl Attempt {
                 return self.failed_to_start(reason, Cause::NotStarted);
             }
         };
-        drop(command); // and with it our descriptors of the output
         self.started.store(started, Ordering::Relaxed);
-        let pid = Pid::from_child(&child);
+        let pid = Pid::from_raw(child.id()).expect("a process has an id");
         self.enter_running(inner, pid);
         let waited = rustix::io::retry_on_intr(|| {
             waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
@@ -177,7 +177,7 @@ impl Attempt {
             // What it left in its group ends with it, as in CI runners; what left the group stays.
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        let used = verdict::reap(&mut child);
+        let used = child.wait();
         drop(main);
         let (mut outcome, cause) = self.judge(inner, pid.as_raw_pid(), used, stop);
         if self.is_browser() {
@@ -235,9 +235,9 @@ impl Attempt {
             env: &self.env,
         };
         let built = command::build(&self.spec, inner, &cwd, &who);
-        let ready = built.map_err(|reason| (reason, Cause::NotStarted)).and_then(|mut command| {
+        let ready = built.map_err(|reason| (reason, Cause::NotStarted)).and_then(|command| {
             let made = folder.as_ref().map_or(Ok(()), Folder::create);
-            made.and_then(|()| self.attach_output(inner, &mut command))
+            made.and_then(|()| self.make_output(inner))
                 .map_err(|error| command::why_no_files(&error, &inner.config.root))?;
             Ok(command)
         });
@@ -250,13 +250,16 @@ impl Attempt {
         }
     }
 
-    fn attach_output(&self, inner: &Inner, command: &mut Command) -> io::Result<()> {
+    fn make_output(&self, inner: &Inner) -> io::Result<()> {
         let mut spares = lock(&inner.spares);
-        let logs = [spares.log()?, spares.log()?];
-        drop(spares);
-        command.stdout(logs[0].for_task()?).stderr(logs[1].for_task()?);
-        *lock(&self.output) = Some(logs);
+        *lock(&self.output) = Some([spares.log()?, spares.log()?]);
         Ok(())
+    }
+
+    fn start(&self, inner: &Inner, command: &Command) -> io::Result<Process> {
+        let output = lock(&self.output);
+        let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        command.start(&inner.inherited, [inner.null.as_fd(), stdout.file(), stderr.file()])
     }
 
     fn enter_running(&self, inner: &Arc<Inner>, pid: Pid) {

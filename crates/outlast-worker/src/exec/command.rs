@@ -1,32 +1,66 @@
-//! From a spec to a `std::process::Command`, and from a failed start to words.
-//!
-//! Everything here keeps to what std can do by `posix_spawn`: no `pre_exec`, and a program that is
-//! a path by the time std sees it, since with an environment of its own std would otherwise fork.
+//! From a spec to a program with all that it is started with, and from a failed start to words.
 
 use super::tree::MARK;
 use super::{Cause, Inner};
+use outlast_spawn::{Process, Program};
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};
-use std::ffi::{OsStr, OsString};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 
 /// Names the file for what a browser task comes to.
 const RESULT_FILE: &str = "OUTLAST_RESULT_FILE";
+/// What the names of the variables that tell a task of itself begin with.
+const OURS: &[u8] = b"OUTLAST_";
 /// Where programs are looked for when there is no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What all tasks inherit: the worker's environment without any `OUTLAST_*`, which may be secret,
 /// and without the trace that whoever started the worker was in.
-pub(super) fn scrubbed_environment() -> Vec<(OsString, OsString)> {
-    std::env::vars_os()
-        .filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"OUTLAST_"))
-        .filter(|(name, _)| name != TRACEPARENT && name != TRACESTATE)
-        .collect()
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// The length of the name, and `NAME=value`.
+    entries: Vec<(usize, CString)>,
+    path: OsString,
+}
+
+impl Inherited {
+    /// From this process's own environment.
+    pub fn take() -> Inherited {
+        let entries = std::env::vars_os()
+            .filter(|(name, _)| !name.as_encoded_bytes().starts_with(OURS))
+            .filter(|(name, _)| name != TRACEPARENT && name != TRACESTATE)
+            .filter_map(|(name, value)| {
+                Some((name.len(), entry(name.as_bytes(), value.as_bytes()).ok()?))
+            });
+        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        Inherited { entries: entries.collect(), path }
+    }
+
+    /// Which of it is in force beside `own`.
+    fn beside(&self, own: &BTreeMap<&[u8], &[u8]>) -> Vec<bool> {
+        // Names that begin like ours are never inherited.
+        let ours = |name: &&[u8]| !name.starts_with(OURS);
+        let clash: Vec<&[u8]> = own.keys().copied().filter(ours).collect();
+        self.entries
+            .iter()
+            .map(|(name, entry)| clash.binary_search(&&entry.as_bytes()[..*name]).is_err())
+            .collect()
+    }
+}
+
+fn entry(name: &[u8], value: &[u8]) -> Result<CString, String> {
+    CString::new([name, b"=", value].concat()).map_err(|_| {
+        format!("the environment variable {:?} contains a NUL", String::from_utf8_lossy(name))
+    })
 }
 
 /// Who an attempt is, as its processes are told.
@@ -40,7 +74,20 @@ pub(super) struct Identity<'a> {
     pub env: &'a [(String, String)],
 }
 
-/// The command of a spec, complete but for its output. The error says why there is none.
+/// A program that is ready to be started, but for its output.
+#[derive(Debug)]
+pub(super) struct Command {
+    program: PathBuf,
+    folder: PathBuf,
+    path: CString,
+    arguments: Vec<CString>,
+    /// Of its own, and what it inherits.
+    environment: Vec<CString>,
+    inherits: Vec<bool>,
+    folder_path: CString,
+}
+
+/// The command of a spec. The error says why there is none.
 pub(super) fn build(
     spec: &TaskSpec,
     inner: &Inner,
@@ -58,29 +105,60 @@ pub(super) fn build(
             return Err(format!("this worker has no function named {:?}", call.function));
         }
     };
-    let [name, arguments @ ..] = &argv[..] else { return Err("the command is empty".to_owned()) };
-    let base = &inner.environment;
-    let base_path = || base.iter().find(|(name, _)| name == "PATH").map(|(_, v)| v.as_os_str());
-    let path = spec.env.get("PATH").map(OsStr::new).or_else(base_path);
-    let program = resolve(name, path.unwrap_or(OsStr::new(DEFAULT_PATH)), cwd)?;
-    let null = inner.null.try_clone().map_err(|e| format!("too many open files: {e}"))?;
-    let mut command = Command::new(program);
-    command
-        .arg0(name)
-        .args(arguments)
-        .env_clear()
-        .envs(base.iter().map(|(name, value)| (name, value)))
-        .envs(&spec.env)
-        .envs(inner.extra_env().iter().chain(who.env).map(|(name, value)| (name, value)))
-        .env("OUTLAST_TASK_ID", who.task)
-        .env("OUTLAST_ATTEMPT", who.epoch.to_string())
-        .env("OUTLAST_WORKER_ID", who.worker)
-        .env(MARK, who.mark)
-        .envs(who.result.map(|file| (RESULT_FILE, file)))
-        .current_dir(cwd)
-        .stdin(null)
-        .process_group(0);
-    Ok(command)
+    let Some(name) = argv.first() else { return Err("the command is empty".to_owned()) };
+    let path = spec.env.get("PATH").map_or(inner.inherited.path.as_os_str(), OsStr::new);
+    let program = resolve(name, path, cwd)?;
+    let (extra, epoch) = (inner.extra_env(), who.epoch.to_string());
+    // What comes later counts.
+    let spec_env = spec.env.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let mut own: BTreeMap<&[u8], &[u8]> = spec_env.collect();
+    own.extend(
+        extra.iter().chain(who.env).map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+    );
+    let identity = [
+        ("OUTLAST_TASK_ID", who.task),
+        ("OUTLAST_ATTEMPT", &epoch),
+        ("OUTLAST_WORKER_ID", who.worker),
+        (MARK, who.mark),
+    ];
+    own.extend(identity.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    own.extend(who.result.map(|file| (RESULT_FILE.as_bytes(), file.as_os_str().as_bytes())));
+    let nul = |_| "an argument contains a NUL".to_owned();
+    Ok(Command {
+        path: CString::new(program.as_os_str().as_bytes()).map_err(nul)?,
+        arguments: argv
+            .iter()
+            .map(|argument| CString::new(argument.as_bytes()).map_err(nul))
+            .collect::<Result<_, _>>()?,
+        inherits: inner.inherited.beside(&own),
+        environment: own
+            .iter()
+            .map(|(name, value)| entry(name, value))
+            .collect::<Result<_, _>>()?,
+        folder_path: CString::new(cwd.as_os_str().as_bytes())
+            .map_err(|_| "the working directory contains a NUL".to_owned())?,
+        program,
+        folder: cwd.to_owned(),
+    })
+}
+
+impl Command {
+    /// Starts it with these as standard input, output and error.
+    pub fn start(&self, inherited: &Inherited, stdio: [BorrowedFd; 3]) -> io::Result<Process> {
+        let kept = inherited.entries.iter().zip(&self.inherits).filter(|(_, kept)| **kept);
+        let environment: Vec<&CStr> = kept
+            .map(|((_, entry), _)| entry.as_c_str())
+            .chain(self.environment.iter().map(CString::as_c_str))
+            .collect();
+        let program = Program {
+            path: &self.path,
+            arguments: &self.arguments,
+            environment: &environment,
+            folder: &self.folder_path,
+            stdio,
+        };
+        program.start()
+    }
 }
 
 /// Finds a program as a shell would, seen from `cwd`.
@@ -109,10 +187,10 @@ fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
 
 /// Why a command could not be started.
 pub(super) fn why_not_started(error: &io::Error, command: &Command) -> String {
-    if let Some(problem) = command.get_current_dir().and_then(problem_with_folder) {
+    if let Some(problem) = problem_with_folder(&command.folder) {
         return problem;
     }
-    let program = Path::new(command.get_program());
+    let program = &command.program;
     let name = program.display();
     match error.kind() {
         io::ErrorKind::NotFound if program.exists() => {

@@ -39,11 +39,11 @@ pub use verdict::Ended;
 pub(crate) use verdict::{Unbegun, never_begun, plain};
 
 use attempt::{Attempt, Job, Phase, State, Why, seconds};
+use command::Inherited;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use pool::Pool;
 use spares::{Orphans, Spares};
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -88,7 +88,7 @@ pub type Watch = Box<dyn Fn(&str, u64, Note) + Send + Sync>;
 struct Inner {
     config: Config,
     root_id: String,
-    environment: Vec<(OsString, OsString)>,
+    inherited: Inherited,
     extra_env: Mutex<Arc<Vec<(String, String)>>>,
     watch: OnceLock<Watch>,
     memory: Memory,
@@ -137,7 +137,7 @@ impl Executor {
         let inner = Arc::new(Inner {
             config,
             root_id,
-            environment: command::scrubbed_environment(),
+            inherited: Inherited::take(),
             extra_env: Mutex::new(extra_env.into()),
             watch: OnceLock::new(),
             memory: Memory::new(),

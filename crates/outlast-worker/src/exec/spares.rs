@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +28,9 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A descriptor for the task.
-    pub fn for_task(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// For the task.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Its length and the disk that it takes.

@@ -6,14 +6,14 @@
 //! Without `/proc` only the process group is known.
 
 use super::lock;
+use outlast_spawn::Process as Child;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::Read;
-use std::process::{Child, Command};
+use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -249,12 +249,11 @@ pub(super) struct Main(i32);
 
 impl Main {
     /// Starts a process and registers it.
-    pub fn spawn(command: &mut Command) -> std::io::Result<(Main, Child)> {
+    pub fn start(start: impl FnOnce() -> io::Result<Child>) -> io::Result<(Main, Child)> {
         let _gate = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
-        let child = command.spawn()?;
-        let pid = child.id() as i32;
-        lock(&MAINS).insert(pid);
-        Ok((Main(pid), child))
+        let child = start()?;
+        lock(&MAINS).insert(child.id());
+        Ok((Main(child.id()), child))
     }
 }
 

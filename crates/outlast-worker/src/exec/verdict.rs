@@ -2,12 +2,12 @@
 
 use super::attempt::{Attempt, Why, now_ms};
 use super::{Cause, Inner, command};
+use outlast_spawn::Usage;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
-use wait4::{ResUse, Wait4};
 
 /// What a shell's exit code is if its last command died of SIGKILL.
 const SHELL_KILLED: i32 = 128 + 9;
@@ -22,7 +22,7 @@ impl Attempt {
         &self,
         inner: &Inner,
         pid: i32,
-        used: io::Result<ResUse>,
+        used: io::Result<Usage>,
         stop: Option<(Why, usize)>,
     ) -> Ended {
         let used = match used {
@@ -52,13 +52,13 @@ impl Attempt {
         outcome.has_exit_code = status.code().is_some();
         outcome.exit_code = status.code().unwrap_or_default();
         outcome.signal = status.signal().unwrap_or_default();
-        outcome.cpu_ms = (used.rusage.utime + used.rusage.stime).as_millis() as u64;
+        outcome.cpu_ms = used.cpu.as_millis() as u64;
         // Linux counts what the worker had resident at the start as the task's own: a peak that is
         // no higher says nothing, and then only what was seen of the process itself does.
         let seen = self.peak.load(Ordering::Relaxed);
         let own = inner.own_peak.load(Ordering::Relaxed) + (1 << 20);
-        let known = used.rusage.maxrss > own || cfg!(not(target_os = "linux"));
-        outcome.max_rss_bytes = if known { used.rusage.maxrss.max(seen) } else { seen };
+        let known = used.max_rss > own || cfg!(not(target_os = "linux"));
+        outcome.max_rss_bytes = if known { used.max_rss.max(seen) } else { seen };
         (outcome, cause)
     }
 
@@ -166,15 +166,5 @@ fn died(inner: &Inner, pid: i32, status: ExitStatus) -> (String, Cause) {
             (command::describe(status), Cause::Signal)
         }
         (None, None) => (command::describe(status), Cause::Unknown),
-    }
-}
-
-/// Takes the process off the table, and what it used with it.
-pub(super) fn reap(child: &mut Child) -> io::Result<ResUse> {
-    loop {
-        match child.wait4() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }

@@ -30,17 +30,18 @@ use host::Questions;
 use link::ToLink;
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::Now;
+use outlast_core::records::WorkerRecord;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::{Alive, Output, Worker, WorkerConfig};
 use outlast_net::pulse::PingConfig;
 use outlast_net::{DialError, Dialler};
 use outlast_store::StoreError;
+use outlast_store::group::{self, Decided};
 use runs::Runs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
-use writer::ToWriter;
 
 /// The timer looks at least this often: what is due earlier than thought is not late by more.
 const LOOK: Duration = Duration::from_millis(250);
@@ -118,7 +119,7 @@ pub struct Agent {
 
 pub(crate) struct Shared {
     core: Mutex<Worker>,
-    writer: std::sync::mpsc::Sender<ToWriter>,
+    writer: Decided<WorkerRecord>,
     link: mpsc::UnboundedSender<ToLink>,
     runs: Runs,
     name: String,
@@ -177,7 +178,7 @@ impl Agent {
         }
         let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
         let core = Worker::new(config.core.clone(), snapshot, alive(&held), seed, now());
-        let (writer, written) = std::sync::mpsc::channel();
+        let (writer, written) = group::group(writer::shares);
         let (link, linked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
@@ -272,7 +273,7 @@ impl Agent {
         for task in &self.tasks {
             task.abort();
         }
-        let _ = self.shared.writer.send(ToWriter::End);
+        self.shared.writer.close();
         let (shared, writer) = (self.shared.clone(), self.writer.take());
         let _ = tokio::task::spawn_blocking(move || {
             shared.runs.shutdown(ExecStop::Interrupt);
@@ -366,7 +367,7 @@ impl Shared {
         while let Some(output) = core.poll_output() {
             match output {
                 // Both ends live as long as the agent does.
-                Output::Persist(batch) => drop(self.writer.send(ToWriter::Batch(batch))),
+                Output::Persist(batch) => self.writer.push(batch, writer::pace(core)),
                 Output::Dial => drop(self.link.send(ToLink::Dial)),
                 Output::Send(kind) => drop(self.link.send(ToLink::Frame(kind))),
                 Output::Close(reason) => {

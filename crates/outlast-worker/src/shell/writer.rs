@@ -3,62 +3,53 @@
 
 use super::{Shared, now};
 use outlast_core::records::{Batch, WorkerRecord};
+use outlast_core::worker::Worker;
+use outlast_store::group::{Pace, ToWrite};
 use outlast_store::{StoreError, WorkerStore};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Batches in one transaction, at most.
-const GROUP: usize = 4096;
-/// While several results share a commit, commits begin at least this far apart, so that more
-/// share the next: syncs take processor time from the tasks. One at a time waits for nobody.
-const PACE: Duration = Duration::from_millis(25);
-/// Records that make a commit worth its sync: then nobody waits for more.
-const WORTH: usize = 1024;
+/// While work waits for slots nobody waits for a result in order to give more.
+const BUSY: Pace =
+    Pace { each: Duration::from_millis(5), most: Duration::from_millis(100), worth: 2048 };
+const QUICK: Pace =
+    Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
-pub(super) enum ToWriter {
-    Batch(Batch<WorkerRecord>),
-    End,
+/// How soon what was decided now is to be durable.
+pub(super) fn pace(core: &Worker) -> Pace {
+    match core.backlog() {
+        None => Pace::AT_ONCE,
+        Some(false) => QUICK,
+        Some(true) => BUSY,
+    }
+}
+
+/// One batch is one task's.
+pub(super) fn shares(group: &[Batch<WorkerRecord>]) -> u32 {
+    if group.len() > 1 { group.len() as u32 } else { 0 }
 }
 
 pub(super) fn start(
     store: WorkerStore,
-    batches: Receiver<ToWriter>,
+    batches: ToWrite<WorkerRecord>,
     shared: Arc<Shared>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("outlast-writer".to_owned())
-        .spawn(move || run(store, &batches, &shared))
+        .spawn(move || run(store, batches, &shared))
 }
 
-fn run(mut store: WorkerStore, batches: &Receiver<ToWriter>, shared: &Arc<Shared>) {
-    let (mut group, mut ending, mut next) = (Vec::new(), false, Instant::now());
-    while !ending {
-        let Ok(first) = batches.recv() else { break };
-        let (mut records, mut message) = (0, Some(first));
-        while let Some(arrived) = message {
-            match arrived {
-                ToWriter::Batch(batch) => {
-                    records += batch.records.len();
-                    group.push(batch);
-                }
-                ToWriter::End => ending = true,
-            }
-            let full = ending || records >= WORTH || group.len() >= GROUP;
-            let wait = next.saturating_duration_since(Instant::now());
-            message = if full { None } else { batches.recv_timeout(wait).ok() };
-        }
-        next = Instant::now() + if group.len() > 1 { PACE } else { Duration::ZERO };
+fn run(mut store: WorkerStore, mut batches: ToWrite<WorkerRecord>, shared: &Arc<Shared>) {
+    while let Some(group) = batches.take() {
         let Some(last) = group.last().map(|b| b.number) else { continue };
         if let Err(error) = commit(&mut store, &group, shared) {
             tracing::error!("the state folder cannot be written, stopping: {error}");
             return shared.end(true, &error.to_string());
         }
-        group.clear();
         shared.feed(|core| core.on_persisted(now(), last));
     }
     // Whatever this process held was not what ended it.

@@ -1,0 +1,109 @@
+//! Starts programs, and waits for their ends, as cheaply as the system can.
+//!
+//! What a worker does for the shortest tasks is mostly this, and `posix_spawn` leaves some of it
+//! on the table: it maps and unmaps a stack for each child, which interrupts the other processors
+//! on which the process runs, and asks for the disposition of every signal there is. [`fast`] has a
+//! stack at hand and lets the kernel reset the handlers; where that is not to be had, std does it.
+//!
+//! All unsafe code of the worker is here. This crate knows nothing of tasks.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod fast;
+mod wait;
+
+pub use wait::Usage;
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program and all that it is started with. It becomes the leader of a process group of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    /// Where it is; nothing is searched for.
+    pub path: &'a CStr,
+    /// The arguments, its own name first.
+    pub arguments: &'a [CString],
+    /// Its whole environment, each as `NAME=value`.
+    pub environment: &'a [&'a CStr],
+    /// Its working directory.
+    pub folder: &'a CStr,
+    /// Standard input, output and error. They are duplicated, and stay the caller's.
+    pub stdio: [BorrowedFd<'a>; 3],
+}
+
+/// A process that was started and whose end was not taken yet. Dropping this leaves it alone.
+#[derive(Debug)]
+pub struct Process(i32);
+
+impl Process {
+    /// The process id, which is its group's too. Its own until [`Process::wait`] returns.
+    pub fn id(&self) -> i32 {
+        self.0
+    }
+
+    /// Waits until it ends, and takes it off the process table.
+    ///
+    /// # Errors
+    /// If somebody else has taken it.
+    pub fn wait(self) -> io::Result<Usage> {
+        wait::wait(self.0)
+    }
+}
+
+impl Program<'_> {
+    /// Starts it; returns once it runs.
+    ///
+    /// Signals are as std leaves them: what this process ignores is ignored, but for SIGPIPE, and
+    /// the calling thread's mask is the program's.
+    ///
+    /// # Errors
+    /// The system's, of the step that failed: the group, the folder, the descriptors, the program.
+    pub fn start(&self) -> io::Result<Process> {
+        // Below 3 one would be overwritten by another on its way to its place.
+        let mut moved: [Option<OwnedFd>; 3] = [None, None, None];
+        for (to, from) in moved.iter_mut().zip(self.stdio) {
+            if from.as_raw_fd() < 3 {
+                *to = Some(rustix::io::fcntl_dupfd_cloexec(from, 3)?);
+            }
+        }
+        let mut program = *self;
+        for (at, fd) in program.stdio.iter_mut().zip(&moved) {
+            if let Some(fd) = fd {
+                *at = fd.as_fd();
+            }
+        }
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        if let Some(started) = fast::start(&program) {
+            return started.map(Process);
+        }
+        program.start_by_std().map(Process)
+    }
+
+    fn start_by_std(&self) -> io::Result<i32> {
+        let os = |bytes: &CStr| OsStr::from_bytes(bytes.to_bytes()).to_owned();
+        let mut command = Command::new(os(self.path));
+        if let [name, arguments @ ..] = self.arguments {
+            command.arg0(os(name)).args(arguments.iter().map(|a| os(a)));
+        }
+        command.env_clear().current_dir(Path::new(&os(self.folder))).process_group(0);
+        for entry in self.environment {
+            let bytes = entry.to_bytes();
+            // A name is not empty, whatever it starts with.
+            let name =
+                bytes.iter().skip(1).position(|&b| b == b'=').map_or(bytes.len(), |at| at + 1);
+            let value = bytes.get(name + 1..).unwrap_or_default();
+            command.env(OsStr::from_bytes(&bytes[..name]), OsStr::from_bytes(value));
+        }
+        let [stdin, stdout, stderr] = self.stdio.map(|fd| fd.try_clone_to_owned().map(Stdio::from));
+        command.stdin(stdin?).stdout(stdout?).stderr(stderr?);
+        Ok(command.spawn()?.id() as i32)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Both ways to start a program, which must do the same.
+
+use super::*;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+
+type Start = fn(&Program) -> io::Result<Process>;
+
+const WAYS: [(&str, Start); 2] =
+    [("start", |p| p.start()), ("std", |p| p.start_by_std().map(Process))];
+
+fn c(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+struct Lab {
+    folder: tempfile::TempDir,
+    null: File,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let folder = tempfile::tempdir().unwrap();
+        Lab { folder, null: File::options().read(true).write(true).open("/dev/null").unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a program and returns how it ended, with what it wrote to both of its outputs.
+    fn try_run(&self, start: Start, path: &str, arguments: &[&str]) -> io::Result<(Usage, String)> {
+        let (out, written) = (self.path("out"), self.path("err"));
+        let files = [File::create(&out)?, File::create(&written)?];
+        let process = self.try_start(start, path, arguments, [&self.null, &files[0], &files[1]])?;
+        let used = process.wait()?;
+        Ok((used, fs::read_to_string(out)? + &fs::read_to_string(written)?))
+    }
+
+    fn try_start(
+        &self,
+        start: Start,
+        path: &str,
+        arguments: &[&str],
+        stdio: [&File; 3],
+    ) -> io::Result<Process> {
+        start(&Program {
+            path: &c(path),
+            arguments: &arguments.iter().map(|a| c(a)).collect::<Vec<_>>(),
+            environment: &[c"A=1", c"B=x=y", c"C=", c"PATH=/usr/bin:/bin"],
+            folder: &c(self.folder.path().to_str().unwrap()),
+            stdio: stdio.map(AsFd::as_fd),
+        })
+    }
+
+    fn shell(&self, start: Start, line: &str) -> (Usage, String) {
+        self.try_run(start, "/bin/sh", &["sh", "-c", line]).unwrap()
+    }
+}
+
+#[test]
+fn a_program_gets_what_it_is_given() {
+    let lab = Lab::new();
+    for (way, start) in WAYS {
+        let (used, text) = lab.try_run(start, "/usr/bin/env", &["env"]).unwrap();
+        assert!(used.status.success(), "{way}");
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["A=1", "B=x=y", "C=", "PATH=/usr/bin:/bin"], "{way}");
+        let line = r#"echo "$0 $# $2"; pwd -P; echo problem >&2; cat; exit 3"#;
+        let (used, text) =
+            lab.try_run(start, "/bin/sh", &["sh", "-c", line, "me", "1", "two words"]).unwrap();
+        let here = lab.folder.path().canonicalize().unwrap();
+        assert_eq!(text, format!("me 2 two words\n{}\nproblem\n", here.display()), "{way}");
+        assert_eq!(used.status.code(), Some(3), "{way}");
+        assert!(used.max_rss > 100 << 10, "{way}: {used:?}");
+    }
+}
+
+#[test]
+fn no_other_descriptor_gets_through() {
+    let lab = Lab::new();
+    let path = lab.path("held");
+    let _held = File::create(&path).unwrap();
+    for (way, start) in WAYS {
+        let (_, text) = lab.shell(start, "ls -l /proc/self/fd");
+        assert!(text.contains("/dev/null"), "{way}: {text}");
+        assert!(!text.contains(path.to_str().unwrap()), "{way}: {text}");
+    }
+}
+
+#[test]
+fn it_leads_a_group_of_its_own_and_ends_by_signals() {
+    let lab = Lab::new();
+    for (way, start) in WAYS {
+        let [a, b, c] = [&lab.null; 3];
+        let process = lab.try_start(start, "/bin/sleep", &["sleep", "60"], [a, b, c]).unwrap();
+        let pid = rustix::process::Pid::from_raw(process.id()).unwrap();
+        assert_eq!(rustix::process::getpgid(Some(pid)).unwrap(), pid, "{way}");
+        rustix::process::kill_process_group(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(process.wait().unwrap().status.signal(), Some(15), "{way}");
+    }
+}
+
+#[test]
+fn handlers_are_put_away_and_the_mask_is_kept() {
+    let lab = Lab::new();
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Default::default()).unwrap();
+    for (way, start) in WAYS {
+        let (_, text) = lab.shell(start, "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status");
+        let sets: Vec<u64> =
+            text.split_whitespace().filter_map(|word| u64::from_str_radix(word, 16).ok()).collect();
+        // Rust ignores SIGPIPE; a program that is started must not.
+        assert_eq!(sets.first(), Some(&0), "{way}: {text}");
+        assert_eq!(sets[1] & 1 << 12, 0, "{way}: {text}");
+        assert_eq!(sets[2] & 1 << 9, 0, "{way}: {text}");
+        // And this process has what it had.
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        let set = |name| own.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+        assert_eq!(u64::from_str_radix(&set("SigBlk:"), 16).unwrap(), 0, "{way}");
+        assert_ne!(u64::from_str_radix(&set("SigCgt:"), 16).unwrap() & 1 << 9, 0, "{way}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_says_why_and_leaves_nothing() {
+    let lab = Lab::new();
+    let text = lab.path("text");
+    fs::write(&text, "no program").unwrap();
+    let plain = text.to_str().unwrap();
+    for (way, start) in WAYS {
+        let why = |path: &str| lab.try_run(start, path, &["x"]).unwrap_err().raw_os_error();
+        assert_eq!(why("/no/such/program"), Some(libc::ENOENT), "{way}");
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(why(plain), Some(libc::EACCES), "{way}");
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(why(plain), Some(libc::ENOEXEC), "{way}");
+        let missing = Program {
+            path: c"/bin/true",
+            arguments: &[c("true")],
+            environment: &[],
+            folder: c"/no/such/folder",
+            stdio: [lab.null.as_fd(); 3],
+        };
+        assert_eq!(start(&missing).unwrap_err().raw_os_error(), Some(libc::ENOENT), "{way}");
+    }
+}
+
+#[test]
+fn threads_start_programs_at_once() {
+    let lab = Lab::new();
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let lab = &lab;
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    let code = n.to_string();
+                    let line = ["sh", "-c", "exit $1", "sh", &code];
+                    let stdio = [&lab.null; 3];
+                    let process = lab.try_start(WAYS[0].1, "/bin/sh", &line, stdio).unwrap();
+                    assert_eq!(process.wait().unwrap().status.code(), Some(n));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn low_descriptors_find_their_places() {
+    let lab = Lab::new();
+    let out = File::create(lab.path("crossed")).unwrap();
+    // This process's own 1 and 2, in each other's place, and a file for input.
+    let input = File::open("/dev/null").unwrap();
+    let error = std::io::stderr();
+    let process = Program {
+        path: c"/bin/sh",
+        arguments: &[c("sh"), c("-c"), c("test -e /proc/self/fd/1 && echo here >&2")],
+        environment: &[],
+        folder: c"/",
+        stdio: [input.as_fd(), error.as_fd(), out.as_fd()],
+    };
+    assert!(process.start().unwrap().wait().unwrap().status.success());
+    assert_eq!(fs::read_to_string(lab.path("crossed")).unwrap(), "here\n");
+}

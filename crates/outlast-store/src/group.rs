@@ -1,0 +1,278 @@
+//! What waits for the next commit: a queue between who decides and the thread that writes.
+//!
+//! A sync costs the same for one record as for a thousand, and takes processor time from the tasks
+//! on the same machine. So while several batches share a commit, commits begin some time apart;
+//! one at a time waits for nobody. The writer sleeps until a commit is due: it is not woken for
+//! each batch that comes meanwhile.
+
+use outlast_core::records::Batch;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Batches in one transaction, at most.
+const GROUP: usize = 4096;
+
+/// How long a batch may wait for others.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// So much for each one that shared the last commit, counted from when that began: where few
+    /// come none waits, and where many come they gather.
+    pub each: Duration,
+    /// And no longer than this.
+    pub most: Duration,
+    /// Records that make a commit worth its sync: then nobody waits for more.
+    pub worth: usize,
+}
+
+impl Pace {
+    /// Nothing else is to come: nobody waits.
+    pub const AT_ONCE: Pace = Pace { each: Duration::ZERO, most: Duration::ZERO, worth: 0 };
+}
+
+/// How many shared a commit; 0 if it was one's alone.
+pub type Shares<R> = fn(&[Batch<R>]) -> u32;
+
+/// The side of who decides; the queue is closed when this is dropped.
+#[derive(Debug)]
+pub struct Decided<R>(Arc<Shared<R>>);
+
+/// The writer's side.
+#[derive(Debug)]
+pub struct ToWrite<R> {
+    shared: Arc<Shared<R>>,
+    shares: Shares<R>,
+    /// When the last group was taken, and how many shared it.
+    last: Option<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+struct Shared<R> {
+    state: Mutex<State<R>>,
+    wake: Condvar,
+}
+
+#[derive(Debug)]
+struct State<R> {
+    batches: Vec<Batch<R>>,
+    records: usize,
+    /// The quickest of those that wait.
+    pace: Option<Pace>,
+    closed: bool,
+    /// The writer sleeps until something comes.
+    idle: bool,
+    /// Nobody writes any more.
+    given_up: bool,
+}
+
+/// A queue.
+pub fn group<R>(shares: Shares<R>) -> (Decided<R>, ToWrite<R>) {
+    let state = State {
+        batches: Vec::new(),
+        records: 0,
+        pace: None,
+        closed: false,
+        idle: false,
+        given_up: false,
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
+    (Decided(Arc::clone(&shared)), ToWrite { shared, shares, last: None })
+}
+
+impl<R> Shared<R> {
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+    }
+}
+
+impl<R> Decided<R> {
+    /// Puts a batch into the next commit. Where nobody writes any more it is dropped.
+    pub fn push(&self, batch: Batch<R>, pace: Pace) {
+        let mut state = self.0.lock();
+        if state.given_up {
+            return;
+        }
+        state.records += batch.records.len();
+        state.batches.push(batch);
+        let quicker = state.pace.is_none_or(|waiting| pace.most < waiting.most);
+        if quicker {
+            state.pace = Some(pace);
+        }
+        // One that sleeps until a commit is due need not hear of what changes nothing about that.
+        if state.idle || quicker || state.is_full() {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Nothing more comes; what has come is still written.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl<R> Drop for Decided<R> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<R> Drop for ToWrite<R> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.given_up = true;
+        state.batches.clear();
+    }
+}
+
+impl<R> State<R> {
+    fn is_full(&self) -> bool {
+        self.batches.len() >= GROUP || self.pace.is_some_and(|pace| self.records >= pace.worth)
+    }
+}
+
+impl<R> ToWrite<R> {
+    /// Waits for the next group, in order; `None` once the queue is closed and empty.
+    pub fn take(&mut self) -> Option<Vec<Batch<R>>> {
+        let mut state = self.shared.lock();
+        loop {
+            let wait = match state.pace {
+                None if state.closed => return None,
+                None => None,
+                Some(_) if state.closed || state.is_full() => break,
+                Some(pace) => match self.wait(pace) {
+                    Duration::ZERO => break,
+                    wait => Some(wait),
+                },
+            };
+            state.idle = wait.is_none();
+            state = match wait {
+                None => self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(wait) => {
+                    let woken = self.shared.wake.wait_timeout(state, wait);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.idle = false;
+        }
+        let fits = state.batches.len().min(GROUP);
+        let rest = state.batches.split_off(fits);
+        let group = std::mem::replace(&mut state.batches, rest);
+        let records: usize = group.iter().map(|batch| batch.records.len()).sum();
+        state.records -= records;
+        if state.batches.is_empty() {
+            state.pace = None;
+        }
+        self.last = Some((Instant::now(), (self.shares)(&group)));
+        Some(group)
+    }
+
+    /// How long those that wait may wait still.
+    fn wait(&self, pace: Pace) -> Duration {
+        let Some((began, shared)) = self.last else { return Duration::ZERO };
+        let apart = pace.each.saturating_mul(shared).min(pace.most);
+        (began + apart).saturating_duration_since(Instant::now())
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOW: Pace =
+        Pace { each: Duration::from_secs(30), most: Duration::from_secs(60), worth: 100 };
+    const QUICK: Pace = Pace { most: Duration::from_millis(1), ..SLOW };
+
+    fn shares(group: &[Batch<u8>]) -> u32 {
+        if group.len() > 1 { group.len() as u32 } else { 0 }
+    }
+
+    fn batch(number: u64, records: usize) -> Batch<u8> {
+        Batch { number, records: vec![0; records] }
+    }
+
+    fn numbers(group: Option<Vec<Batch<u8>>>) -> Vec<u64> {
+        group.into_iter().flatten().map(|batch| batch.number).collect()
+    }
+
+    /// A queue whose last commit was shared.
+    fn busy() -> (Decided<u8>, ToWrite<u8>) {
+        let (decided, mut to_write) = group(shares);
+        decided.push(batch(1, 1), SLOW);
+        decided.push(batch(2, 1), SLOW);
+        assert_eq!(numbers(to_write.take()), [1, 2]);
+        (decided, to_write)
+    }
+
+    #[test]
+    fn one_at_a_time_waits_for_nobody() {
+        let (decided, mut to_write) = group(shares);
+        for number in 1..4 {
+            decided.push(batch(number, 4), SLOW);
+            assert_eq!(numbers(to_write.take()), [number]);
+        }
+    }
+
+    #[test]
+    fn after_a_shared_commit_the_next_waits_until_it_is_worth_it() {
+        let (decided, mut to_write) = busy();
+        decided.push(batch(3, 99), SLOW);
+        let writer = std::thread::spawn(move || (numbers(to_write.take()), to_write));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!writer.is_finished());
+        decided.push(batch(4, 1), SLOW);
+        let (group, mut to_write) = writer.join().unwrap();
+        assert_eq!(group, [3, 4]);
+        // Somebody who is in a hurry hurries all.
+        decided.push(batch(5, 1), SLOW);
+        let writer = std::thread::spawn(move || (numbers(to_write.take()), to_write));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!writer.is_finished());
+        decided.push(batch(6, 1), QUICK);
+        assert_eq!(writer.join().unwrap().0, [5, 6]);
+    }
+
+    #[test]
+    fn the_more_share_the_longer_the_next_waits() {
+        let pace = Pace { each: Duration::from_secs(1), most: Duration::from_secs(5), worth: 100 };
+        let (decided, mut to_write) = group(shares);
+        for (batches, least, most) in [(1, 0, 0), (2, 1, 2), (4, 3, 4), (9, 4, 5)] {
+            (0..batches).for_each(|number| decided.push(batch(number, 1), pace));
+            to_write.last = None;
+            to_write.take();
+            let wait = to_write.wait(pace);
+            let range = Duration::from_secs(least)..=Duration::from_secs(most);
+            assert!(range.contains(&wait), "{batches}: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_come_is_written_before_the_end() {
+        let (decided, mut to_write) = busy();
+        decided.push(batch(3, 1), SLOW);
+        assert!(!to_write.is_closed());
+        drop(decided);
+        assert!(to_write.is_closed());
+        assert_eq!(numbers(to_write.take()), [3]);
+        assert!(to_write.take().is_none());
+    }
+
+    #[test]
+    fn a_group_has_an_end() {
+        let (decided, mut to_write) = group(shares);
+        for number in 1..=GROUP as u64 + 1 {
+            decided.push(batch(number, 0), SLOW);
+        }
+        assert_eq!(to_write.take().unwrap().len(), GROUP);
+        decided.close();
+        assert_eq!(numbers(to_write.take()), [GROUP as u64 + 1]);
+    }
+}
