@@ -208,6 +208,7 @@ async fn idle(figures: &mut Figures) -> anyhow::Result<()> {
     let before = worker.cpu()?;
     sleep(Duration::from_secs(10)).await;
     put(figures, "idle worker, memory", worker.rss()? / 1e6, "MB", "15");
+    put(figures, "  of that, not the program's file", worker.anonymous()? / 1e6, "MB", "");
     put(figures, "idle worker, of one core", (worker.cpu()? - before) * 10.0, "%", "0.2");
     Ok(())
 }

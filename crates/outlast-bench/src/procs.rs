@@ -142,8 +142,16 @@ impl Process {
     }
     /// Resident memory in bytes.
     pub fn rss(&self) -> anyhow::Result<f64> {
+        self.memory("VmRSS:")
+    }
+    /// Of its resident memory that which is no file's, in bytes.
+    pub fn anonymous(&self) -> anyhow::Result<f64> {
+        self.memory("RssAnon:")
+    }
+    fn memory(&self, which: &str) -> anyhow::Result<f64> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status.lines().find_map(|l| l.strip_prefix(which));
+        let line = line.with_context(|| format!("no {which}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
     }
     /// Processor time so far in seconds.

@@ -83,7 +83,7 @@ impl Default for WorkerConfig {
             max_reconnect_delay: 60_000,
             reconnect_jitter: 0.2,
             max_reconnect_attempts: 0,
-            stage: 1024,
+            stage: 512,
             stage_below: 50.0,
             stage_for: 300.0,
             pins: Pins::NONE,
