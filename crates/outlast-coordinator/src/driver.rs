@@ -300,7 +300,9 @@ impl State {
                     }
                     // The writer outlives this thread.
                     Output::Persist(batch) => {
-                        let pace = writer::pace(&batch, &self.core);
+                        let asked = !self.asked.is_empty();
+                        let pace =
+                            if asked { writer::ASKED } else { writer::pace(&batch, &self.core) };
                         self.batches.push(batch, pace);
                     }
                     Output::Reply(request, response) => {
@@ -310,6 +312,10 @@ impl State {
                     }
                     Output::News(news) => self.quality.on_news(news),
                 }
+            }
+            // What is answered once it is durable may rest on what was decided before.
+            if !self.asked.is_empty() {
+                self.batches.hurry(writer::ASKED);
             }
             let Some(conn) = self.slow.pop() else { return };
             let reason = "it does not read what it is sent";

@@ -4,20 +4,21 @@
 use crate::driver::Report;
 use crate::events::Feed;
 use outlast_core::coord::Coordinator;
-use outlast_core::records::{Batch, CoordRecord};
+use outlast_core::records::{Batch, CoordRecord, TaskState};
 use outlast_store::CoordStore;
 use outlast_store::group::{Pace, ToWrite};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// While work waits for workers nobody waits for a result in order to give more.
+/// A worker that has more than its slots take does not wait for what is decided of the rest.
 const BUSY: Pace =
-    Pace { each: Duration::from_millis(5), most: Duration::from_millis(100), worth: 2048 };
+    Pace { each: Duration::from_millis(5), most: Duration::from_millis(50), worth: 2048 };
+/// Somebody may.
 const QUICK: Pace =
     Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
-/// While somebody waits for an answer.
-const ASKED: Pace =
+/// A request waits for its answer.
+pub(crate) const ASKED: Pace =
     Pace { each: Duration::from_millis(3), most: Duration::from_millis(3), worth: 96 };
 /// Records that one task causes in one go.
 const ALONE: usize = 4;
@@ -27,15 +28,18 @@ pub(crate) fn shares(group: &[Batch<CoordRecord>]) -> u32 {
     if records > ALONE { records.div_ceil(ALONE) as u32 } else { 0 }
 }
 
-/// How soon what was decided now is to be durable.
+/// How soon what was decided now is to be durable, if nobody asks.
 pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
-    let asked = |r: &CoordRecord| matches!(r, CoordRecord::Submitted { .. });
-    match core.load() {
-        (0, _) => Pace::AT_ONCE,
-        _ if batch.records.iter().any(asked) => ASKED,
-        (_, 0) => QUICK,
-        _ => BUSY,
-    }
+    let amply = |worker: &str| core.has_work_ahead(worker);
+    let nobody_waits = |record: &CoordRecord| match record {
+        CoordRecord::Assigned { worker, .. } => amply(worker),
+        CoordRecord::Ended { worker: Some(worker), state, .. } => {
+            *state == TaskState::Succeeded && amply(worker)
+        }
+        CoordRecord::Started { .. } => true,
+        _ => false,
+    };
+    if batch.records.iter().all(nobody_waits) { BUSY } else { QUICK }
 }
 
 /// How the store does.

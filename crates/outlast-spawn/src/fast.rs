@@ -114,7 +114,7 @@ unsafe fn clone(child: &mut Child, stack: &mut [MaybeUninit<u128>]) -> Result<i3
     let arguments = CloneArgs {
         flags: (libc::CLONE_VM | libc::CLONE_VFORK) as u64 | CLONE_CLEAR_SIGHAND,
         exit_signal: libc::SIGCHLD as u64,
-        stack: stack.as_mut_ptr().addr() as u64,
+        stack: stack.as_mut_ptr().expose_provenance() as u64,
         stack_size: size_of_val(stack) as u64,
         ..CloneArgs::default()
     };
@@ -126,8 +126,8 @@ unsafe fn clone(child: &mut Child, stack: &mut [MaybeUninit<u128>]) -> Result<i3
         call(
             libc::SYS_rt_sigprocmask,
             how,
-            ptr::from_ref(&all).addr(),
-            (&raw mut child.mask).addr(),
+            ptr::from_ref(&all).expose_provenance(),
+            (&raw mut child.mask).expose_provenance(),
         )
     };
     let result: isize;
@@ -155,7 +155,7 @@ unsafe fn clone(child: &mut Child, stack: &mut [MaybeUninit<u128>]) -> Result<i3
     }
     let how = libc::SIG_SETMASK as usize;
     // SAFETY: as above.
-    unsafe { call(libc::SYS_rt_sigprocmask, how, (&raw const child.mask).addr(), 0) };
+    unsafe { call(libc::SYS_rt_sigprocmask, how, (&raw const child.mask).expose_provenance(), 0) };
     match i32::try_from(result) {
         Ok(pid) if pid > 0 => Ok(pid),
         Ok(errno) => Err(errno),
@@ -174,7 +174,7 @@ unsafe extern "C" fn become_program(child: *mut Child) -> ! {
         let child = &mut *child;
         let mut error = call(libc::SYS_setpgid, 0, 0, 0);
         if error == 0 {
-            error = call(libc::SYS_chdir, child.folder.addr(), 0, 0);
+            error = call(libc::SYS_chdir, child.folder.expose_provenance(), 0, 0);
         }
         let mut to = 0;
         while error == 0 && to < 3 {
@@ -182,12 +182,14 @@ unsafe extern "C" fn become_program(child: *mut Child) -> ! {
             to += 1;
         }
         if error == 0 {
-            let default = (&raw const child.default).addr();
+            let default = (&raw const child.default).expose_provenance();
             call(libc::SYS_rt_sigaction, libc::SIGPIPE as usize, default, 0);
-            let (how, mask) = (libc::SIG_SETMASK as usize, (&raw const child.mask).addr());
+            let (how, mask) =
+                (libc::SIG_SETMASK as usize, (&raw const child.mask).expose_provenance());
             call(libc::SYS_rt_sigprocmask, how, mask, 0);
-            let (path, arguments) = (child.path.addr(), child.arguments.addr());
-            error = call(libc::SYS_execve, path, arguments, child.environment.addr());
+            let (path, arguments) =
+                (child.path.expose_provenance(), child.arguments.expose_provenance());
+            error = call(libc::SYS_execve, path, arguments, child.environment.expose_provenance());
         }
         child.error = -error as i32;
         loop {

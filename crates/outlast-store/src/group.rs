@@ -108,6 +108,15 @@ impl<R> Decided<R> {
         }
     }
 
+    /// Somebody waits for what was put in already.
+    pub fn hurry(&self, pace: Pace) {
+        let mut state = self.0.lock();
+        if state.pace.is_some_and(|waiting| pace.most < waiting.most) {
+            state.pace = Some(pace);
+            self.0.wake.notify_one();
+        }
+    }
+
     /// Nothing more comes; what has come is still written.
     pub fn close(&self) {
         self.0.close();
@@ -237,7 +246,15 @@ mod tests {
         std::thread::sleep(Duration::from_millis(50));
         assert!(!writer.is_finished());
         decided.push(batch(6, 1), QUICK);
-        assert_eq!(writer.join().unwrap().0, [5, 6]);
+        let (group, mut to_write) = writer.join().unwrap();
+        assert_eq!(group, [5, 6]);
+        // Also one who adds nothing.
+        decided.push(batch(7, 1), SLOW);
+        let writer = std::thread::spawn(move || numbers(to_write.take()));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!writer.is_finished());
+        decided.hurry(QUICK);
+        assert_eq!(writer.join().unwrap(), [7]);
     }
 
     #[test]

@@ -415,6 +415,12 @@ impl Coordinator {
         (self.tasks.len(), self.scheduler.waiting())
     }
 
+    /// Whether a worker, by its store id, holds more than its slots take at once.
+    pub fn has_work_ahead(&self, store_id: &str) -> bool {
+        let worker = self.fleet.by_store(store_id);
+        worker.is_some_and(|key| self.fleet.get(key).has_work_ahead())
+    }
+
     /// Workers that were told to come back at their turn, and have not.
     pub fn postponed(&self) -> usize {
         self.admission.waiting()

@@ -147,6 +147,10 @@ impl Member {
             self.used -= u64::from(slots);
         }
     }
+    /// Whether it holds more than its slots take at once.
+    pub fn has_work_ahead(&self) -> bool {
+        self.used > u64::from(self.row.slots)
+    }
     /// Slots' worth of tasks that it may hold.
     fn limit(&self) -> u64 {
         if self.isolation == Isolation::Probe {

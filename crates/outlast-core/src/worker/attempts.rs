@@ -339,12 +339,12 @@ impl Attempts {
         self.pick(Attempt::is_running)
     }
 
-    /// (running, waiting)
     /// How many wait for a slot; `None` if none is held, not even one that runs.
     pub fn backlog(&self) -> Option<usize> {
         (!self.held.is_empty()).then(|| self.queue.len() + self.staged.len())
     }
 
+    /// (running, waiting)
     pub fn count(&self) -> (usize, usize) {
         let running = self.held.values().filter(|a| a.is_running()).count();
         (running, self.held.len() - running)

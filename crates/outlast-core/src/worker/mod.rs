@@ -83,9 +83,9 @@ impl Default for WorkerConfig {
             max_reconnect_delay: 60_000,
             reconnect_jitter: 0.2,
             max_reconnect_attempts: 0,
-            stage: 512,
+            stage: 256,
             stage_below: 50.0,
-            stage_for: 300.0,
+            stage_for: 100.0,
             pins: Pins::NONE,
         }
     }

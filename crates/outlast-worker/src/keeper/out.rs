@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a message waits for others, if nobody is in a hurry.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(30);
 /// A buffer that is fuller waits for nothing.
 const FULL: usize = 32 << 10;
 

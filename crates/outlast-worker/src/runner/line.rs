@@ -6,11 +6,12 @@
 use super::{Event, HeldAttempt, Start};
 use crate::exec::{Ended, Executor, Handle, Note, Signal, StopKind, Unbegun, never_begun};
 use outlast_core::AttemptId;
+use outlast_wire::v2::OutcomeKind;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Who is told of events; the flag says that slots are free, or soon will be, for want of
-/// attempts that wait: whoever can give more should hear of it at once.
+/// Who is told of events; the flag says that it is to be heard of at once: an end that is no
+/// success, or slots that are free, or soon will be, for want of attempts that wait.
 pub(crate) type Told = dyn Fn(Event, bool) + Send + Sync;
 
 /// See the module.
@@ -149,7 +150,9 @@ impl Line {
         let starving = (state.waiting.len() as u64) < state.slots;
         drop(state);
         self.launch(launches);
-        (self.tell)(Event::Finished(ended), starving);
+        // What went wrong, or was asked for, somebody may wait for.
+        let hurry = starving || ended.0.kind() != OutcomeKind::OutcomeSucceeded;
+        (self.tell)(Event::Finished(ended), hurry);
         self.lock().held.remove(id);
     }
 

@@ -367,7 +367,10 @@ impl Shared {
         while let Some(output) = core.poll_output() {
             match output {
                 // Both ends live as long as the agent does.
-                Output::Persist(batch) => self.writer.push(batch, writer::pace(core)),
+                Output::Persist(batch) => {
+                    let pace = writer::pace(&batch, core);
+                    self.writer.push(batch, pace);
+                }
                 Output::Dial => drop(self.link.send(ToLink::Dial)),
                 Output::Send(kind) => drop(self.link.send(ToLink::Frame(kind))),
                 Output::Close(reason) => {

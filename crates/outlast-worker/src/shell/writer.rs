@@ -6,6 +6,7 @@ use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::Worker;
 use outlast_store::group::{Pace, ToWrite};
 use outlast_store::{StoreError, WorkerStore};
+use outlast_wire::v2::OutcomeKind;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,24 +14,38 @@ use std::time::Duration;
 
 /// While work waits for slots nobody waits for a result in order to give more.
 const BUSY: Pace =
-    Pace { each: Duration::from_millis(5), most: Duration::from_millis(100), worth: 2048 };
+    Pace { each: Duration::from_millis(5), most: Duration::from_millis(50), worth: 2048 };
+/// Somebody may.
 const QUICK: Pace =
     Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
 /// How soon what was decided now is to be durable.
-pub(super) fn pace(core: &Worker) -> Pace {
+pub(super) fn pace(batch: &Batch<WorkerRecord>, core: &Worker) -> Pace {
     match core.backlog() {
         None => Pace::AT_ONCE,
-        Some(false) => QUICK,
-        Some(true) => BUSY,
+        Some(true) if batch.records.iter().all(nobody_waits_for) => BUSY,
+        Some(_) => QUICK,
     }
 }
 
-/// One batch is one task's.
+/// Tasks wait for what they tell to be durable, some starts wait for their record, and people wait
+/// for what went wrong.
+fn nobody_waits_for(record: &WorkerRecord) -> bool {
+    match record {
+        WorkerRecord::Accepted { .. } | WorkerRecord::Acked { .. } => true,
+        WorkerRecord::Finished { outcome, .. } => outcome.kind() == OutcomeKind::OutcomeSucceeded,
+        _ => false,
+    }
+}
+
+/// Records that one task causes in one go.
+const ALONE: usize = 2;
+
 pub(super) fn shares(group: &[Batch<WorkerRecord>]) -> u32 {
-    if group.len() > 1 { group.len() as u32 } else { 0 }
+    let records: usize = group.iter().map(|batch| batch.records.len()).sum();
+    if records > ALONE { records.div_ceil(ALONE) as u32 } else { 0 }
 }
 
 pub(super) fn start(
