@@ -129,6 +129,13 @@ pub enum Response {
         /// How many there may be.
         limit: usize,
     },
+    /// More new tasks than there may ever be unfinished ones; nothing was submitted.
+    TooBig {
+        /// New tasks in the request.
+        fresh: usize,
+        /// How many unfinished ones there may be.
+        limit: usize,
+    },
     /// Nothing of that name.
     NotFound,
     /// No worker of that name.
@@ -223,6 +230,10 @@ impl Coordinator {
             return Response::Conflict(conflicts);
         }
         let limit = self.config.max_unfinished;
+        // Waiting would not help.
+        if fresh.len() > limit {
+            return Response::TooBig { fresh: fresh.len(), limit };
+        }
         if self.tasks.len() + fresh.len() > limit && !fresh.is_empty() {
             return Response::Full { limit };
         }
