@@ -3,7 +3,7 @@
 use super::control::absent;
 use super::tasks::End;
 use super::{Coordinator, RequestId};
-use crate::records::{CoordRecord, TaskRow, TaskState};
+use crate::records::{Asked, CoordRecord, TaskRow, TaskState};
 use crate::recovery::Rules;
 use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
@@ -268,6 +268,7 @@ impl Coordinator {
             cancelling: false,
             started_at: None,
             paused: false,
+            asked: Asked::default(),
             lost: false,
             checkpoints: Vec::new(),
             state_version: (0, 0),
@@ -317,7 +318,7 @@ impl Coordinator {
         }
         let Some(task) = self.tasks.get_mut(id) else { return Response::NotFound };
         (task.state, task.retries, task.cancelling) = (TaskState::Pending, 0, false);
-        (task.paused, task.lost, task.place) = (false, false, None);
+        (task.paused, task.lost) = (false, false);
         (task.worker, task.started_at) = (None, None);
         (task.recovery, task.due) = (None, None);
         self.records.push(CoordRecord::Retried { task: id.clone(), at: now.wall });
