@@ -46,12 +46,14 @@ pub(crate) struct RestoreArgs {
 }
 
 pub(crate) fn backup(context: &Context, args: BackupArgs) -> anyhow::Result<u8> {
+    context.no_url("backup")?;
     let data_dir = coordinator::data_dir(context, args.data_dir)?;
     let info = outlast_coordinator::backup(&data_dir, &args.to).map_err(usage)?;
     report(context, &info, &format!("{} holds", args.to.display()))
 }
 
 pub(crate) fn restore(context: &Context, args: RestoreArgs) -> anyhow::Result<u8> {
+    context.no_url("restore")?;
     let bucket = args.blob_store.as_deref();
     let restored = outlast_coordinator::restore(&args.from, &args.data_dir, !args.quick, bucket);
     let info = restored.map_err(usage)?;

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// Manage the coordinator's API keys.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Works on the coordinator's data folder, also while it runs; it notices within a second.
+    after_help = "Works on the coordinator's data folder, not by its address, also while it runs; it notices
+within a second.
 As soon as there is a key, every request needs one."
 )]
 pub(crate) struct Args {
@@ -39,6 +40,7 @@ enum What {
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    context.no_url("keys")?;
     let dir = coordinator::data_dir(context, args.data_dir)?;
     let store = Config::store_file(&dir);
     if !store.is_file() {

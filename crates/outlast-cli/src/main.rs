@@ -32,7 +32,8 @@ mod watch;
 mod worker;
 mod workers;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use outlast::{Client, Error};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -156,6 +157,8 @@ enum TaskCommand {
 /// What a subcommand may use.
 struct Context {
     common: Common,
+    /// Whether `--coordinator` itself was given, and not only the variable.
+    url_flag: bool,
     config: config::File,
 }
 
@@ -163,6 +166,17 @@ impl Context {
     fn url(&self) -> String {
         let url = self.common.coordinator.clone().or(self.config.text("client", "coordinator"));
         url.unwrap_or_else(|| "http://127.0.0.1:7117".into())
+    }
+    /// Refuses `--coordinator` for a command that works on the coordinator's data folder. A variable
+    /// or a file may name one: these hold for all commands.
+    fn no_url(&self, command: &str) -> Result<(), Usage> {
+        if !self.url_flag {
+            return Ok(());
+        }
+        Err(Usage(format!(
+            "`outlast {command}` works on the coordinator's data folder, not by an address: leave \
+             out --coordinator and run it on the coordinator's machine, with --data-dir FOLDER"
+        )))
     }
     fn api_key(&self) -> Option<String> {
         self.common.api_key.clone().or(self.config.text("client", "api_key"))
@@ -207,9 +221,17 @@ impl Context {
 /// Patience of commands that a person waits for.
 const SHORT: Duration = Duration::from_secs(5);
 
+/// The command line, and whether it names a coordinator itself.
+fn parse() -> Result<(Cli, bool), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let url_flag = matches.value_source("coordinator") == Some(ValueSource::CommandLine);
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut Cli::command()))?;
+    Ok((cli, url_flag))
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, url_flag) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
@@ -250,7 +272,7 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let context = Context { common: cli.common, config };
+    let context = Context { common: cli.common, url_flag, config };
     let code = runtime.block_on(run(&context, cli.command)).unwrap_or_else(|error| {
         eprintln!("outlast: {error:#}");
         code_of(&error)

@@ -160,6 +160,19 @@ fn mistakes_are_told_without_a_coordinator() {
     fails(&base, &["keys", "add", "me", "--data-dir", "data"], 0, "data: a new coordinator's");
     let out = run(&base, &["keys", "list", "--data-dir", "data"]);
     assert!(String::from_utf8_lossy(&out.stdout).contains("me"), "{out:?}");
+    // They are in the folder: an address as a flag is a mistake, wherever it stands, and nothing is
+    // made. The variable, which holds for all commands, is none.
+    let url = base.url();
+    for args in [
+        &["keys", "--coordinator", &url, "--data-dir", "far", "add", "me"][..],
+        &["--coordinator", &url, "keys", "--data-dir", "far", "add", "me"],
+        &["keys", "add", "me", "--data-dir", "far", "--coordinator", &url],
+        &["backup", "far", "--data-dir", "data", "--coordinator", &url],
+        &["restore", "data", "--data-dir", "far", "--coordinator", &url],
+    ] {
+        fails(&base, args, 2, "leave out --coordinator and run it on the coordinator's machine");
+    }
+    assert!(!base.dir.path().join("far").exists());
 
     fails(&base, &["tasks", "-n", "0"], 2, "'--limit <N>'");
     write(&base, "odd", b"echo 1\necho \xff\n");
@@ -212,4 +225,26 @@ async fn mistakes_with_tls_are_told_in_words() {
     }
     fails(&base, &["--coordinator", &https, "tasks"], 5, "give it with --ca");
     fails(&base, &["tasks"], 5, "try https://");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_tasks_than_a_coordinator_ever_takes_go_in_parts() {
+    let base = Base::new();
+    let mut coordinator = base.coordinator_with(&["--max-unfinished", "3"]);
+    let _worker = base.worker("w", &base.url(), &["--no-browser", "--slots", "4"]);
+    let submit = ["submit", "--array", "1-20", "--id", "a", "--wait", "--", "true"];
+    let mut submit = command(&base, &submit);
+    let out = tokio::task::spawn_blocking(move || submit.output().unwrap()).await.unwrap();
+    let (code, text) = said(&out);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("20 of 20 tasks succeeded"), "{text}");
+
+    // Where even one is too many, that is an error, and not waited for.
+    coordinator.signal("TERM");
+    coordinator.0.wait().unwrap();
+    let _coordinator = base.coordinator_with(&["--max-unfinished", "0"]);
+    let mut submit = command(&base, &["submit", "--array", "1-2", "--", "true"]);
+    let out = tokio::task::spawn_blocking(move || submit.output().unwrap()).await.unwrap();
+    let (code, text) = said(&out);
+    assert!(code == 2 && text.contains("raise max_unfinished"), "{code}: {text}");
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Base;
+use common::{Base, Process};
 use outlast::api::{WorkerMetrics, WorkerTimeline};
 use outlast::{NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
@@ -124,4 +124,83 @@ async fn data_of_checkpoints_counts_as_goodput_and_restores_are_told() {
     .await;
     assert!(m.link.bytes_up > 2_900_000 && m.link.bytes_up < 4_000_000, "{m:#?}");
     assert_eq!(m.series.checkpoints.iter().flatten().sum::<u64>(), 1);
+}
+
+type Told = std::sync::Arc<std::sync::Mutex<Vec<serde_json::Value>>>;
+
+/// A webhook: its address, and the alerts that it was told.
+async fn hook() -> (String, Told) {
+    let told = Told::default();
+    let keep = told.clone();
+    let take = move |body: String| {
+        let delivery: serde_json::Value = serde_json::from_str(&body).unwrap();
+        keep.lock().unwrap().extend(delivery["alerts"].as_array().unwrap().iter().cloned());
+        async { axum::http::StatusCode::NO_CONTENT }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let app = axum::Router::new().route("/hook", axum::routing::post(take));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, told)
+}
+
+fn with_alerts(base: &Base, alerts: &str) -> Process {
+    let config = base.dir.path().join("config.toml");
+    std::fs::write(&config, alerts).unwrap();
+    let log = base.dir.path().join("coordinator.log");
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
+    command.args(["coordinator", "--listen", &base.at, "--data-dir"]);
+    command.arg(base.dir.path().join("data")).env("OUTLAST_CONFIG", config).stderr(log);
+    Process(command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").spawn().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_that_stand_when_a_coordinator_is_killed_are_cleared_when_they_are_over() {
+    let (url, told) = hook().await;
+    let base = Base::new();
+    let rule = "[alerts.task_success]\nmin_samples = 4\nclear_hold = \"1s\"";
+    let alerts = format!("[alerts]\nwebhook = \"{url}\"\n{rule}\n");
+    let mut coordinator = with_alerts(&base, &alerts);
+    let _worker = base.worker("w", &base.url(), &["--no-browser"]);
+    let tasks = async |name: &str, line: &str| {
+        let spec = |n: usize| NewTask {
+            id: format!("{name}-{n}"),
+            spec: TaskSpec::new(Run::Shell(line.into())),
+        };
+        let all: Vec<_> = (0..6).map(spec).collect();
+        base.client.submit_all(&all).await.unwrap();
+        for task in &all {
+            base.client.wait(&task.id).await.unwrap();
+        }
+    };
+    let told = || async {
+        let told = told.lock().unwrap();
+        told.iter().map(|a| (a["state"].as_str().unwrap().to_owned(), a["id"].clone())).collect()
+    };
+    let count = |n: usize| move |told: &Vec<(String, serde_json::Value)>| told.len() >= n;
+    tasks("bad", "exit 1").await;
+    let fired = until("an alert", told, count(1)).await;
+    // It is told at once, and kept within a moment.
+    sleep(Duration::from_millis(500)).await;
+    coordinator.kill();
+
+    // No news is no good news, and what was told is not told again.
+    let mut coordinator = with_alerts(&base, &alerts);
+    base.connected("w").await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(told().await, fired);
+    tasks("good", "true").await;
+    let cleared = until("its end", told, count(2)).await;
+    let id = fired[0].1.clone();
+    assert_eq!(cleared, [("firing".to_owned(), id.clone()), ("cleared".to_owned(), id)]);
+
+    // One that nobody looks at any more is over.
+    tasks("worse", "exit 1").await;
+    let fired = until("another alert", told, count(3)).await;
+    sleep(Duration::from_millis(500)).await;
+    coordinator.kill();
+    let _coordinator = with_alerts(&base, &format!("{alerts}enabled = false\n"));
+    let cleared = until("its end", told, count(4)).await;
+    assert_eq!(cleared[3], ("cleared".to_owned(), fired[2].1.clone()));
 }

@@ -148,7 +148,8 @@ impl Feed {
             R::Recovered { task: id, epoch, decision, at, .. } => {
                 task(id, "recovery", *epoch, None, *at, &decision.text, None)
             }
-            R::CheckpointsPruned { .. }
+            R::Asked { .. }
+            | R::CheckpointsPruned { .. }
             | R::Cursor { .. }
             | R::TasksRemoved { .. }
             | R::FailureSeen { .. }

@@ -257,11 +257,12 @@ impl Coordinator {
         let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
         let (history, keeper) =
             History::start(&Config::history_file(dir), config.watch.history_budget);
+        let standing = history.standing().await;
         let quality = Quality::new(
             config.core.heartbeat_interval,
             history,
             former,
-            &config.watch.alerts,
+            (&config.watch.alerts, standing),
             watchers.clone(),
         );
         let quality = Arc::new(quality.map_err(StartError::Alerts)?);

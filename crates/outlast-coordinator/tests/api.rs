@@ -80,7 +80,16 @@ async fn submitting_is_idempotent_and_mistakes_are_explained() {
         assert!(problem["detail"].as_str().unwrap().contains(says), "{body}: {problem}");
     }
     let many: Vec<Value> = (0..60).map(|_| json!({ "shell": "x" })).collect();
-    assert_eq!(post(&c, "/api/v1/tasks", &json!(many)).await.0, 429);
+    // Never, however often it is asked; less is refused for now.
+    let (status, problem) = post(&c, "/api/v1/tasks", &json!(many)).await;
+    assert_eq!(
+        (status, &problem["type"]),
+        (413, &json!("urn:outlast:problem:too-many-tasks")),
+        "{problem}"
+    );
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("60 new") && detail.contains("max_unfinished"), "{problem}");
+    assert_eq!(post(&c, "/api/v1/tasks", &json!(many[..50])).await.0, 429);
     let many: Vec<Value> = (0..10_001).map(|_| json!({ "shell": "x" })).collect();
     assert_eq!(post(&c, "/api/v1/tasks", &json!(many)).await.0, 400);
     for (path, status) in [

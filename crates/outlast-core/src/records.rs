@@ -246,6 +246,13 @@ pub enum CoordRecord {
         /// When.
         at: i64,
     },
+    /// What a person asked of a task and was not done yet, in place of what was known of that.
+    Asked {
+        /// Which task.
+        task: TaskId,
+        /// What is still to be done.
+        asked: Asked,
+    },
     /// What was decided after a failure, or where a task's knobs start: it goes to the history,
     /// and `state` takes the place of what was known of the task's recovery.
     Recovered {
@@ -354,6 +361,8 @@ pub struct TaskRow {
     pub started_at: Option<i64>,
     /// Somebody paused it.
     pub paused: bool,
+    /// What a person asked of it and was not done yet.
+    pub asked: Asked,
     /// It failed because attempts were lost, not by what it did.
     pub lost: bool,
     /// Its checkpoints that are kept, by (epoch, number).
@@ -362,6 +371,15 @@ pub struct TaskRow {
     pub state_version: (Epoch, u64),
     /// What was tried for it; none while nothing was.
     pub recovery: Option<Arc<TaskRecovery>>,
+}
+
+/// What a person asked of a task that only its worker can do, or another one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// A checkpoint, of which its worker has not been told.
+    pub checkpoint: bool,
+    /// To run on the worker of this name, or (false) on any other.
+    pub place: Option<(Arc<str>, bool)>,
 }
 
 /// Everything that the coordinator's core needs to go on after a restart.

@@ -24,7 +24,7 @@ mod worker;
 pub use coord::{AgedTask, CoordReader, CoordStore, TaskExtra};
 pub use error::StoreError;
 pub use keys::{KeyInfo, Keys, NewKey, Role};
-pub use links::{LinkEntry, LinkEntryKind, LinkStore, Resolution};
+pub use links::{AlertEntry, LinkEntry, LinkEntryKind, LinkStore, Resolution};
 pub use storage::{CoordStorage, WorkerStorage};
 pub use types::{
     Counts, EventKind, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker,

@@ -1,5 +1,5 @@
-//! The history of links: points of minutes and hours, what happened to links, and when the
-//! coordinator ran. A file of its own, for people to look at: no decision rests on it, and what
+//! The history of links: points of minutes and hours, what happened to links, alerts that stand,
+//! and when the coordinator ran. A file of its own, for people to look at: no decision rests on it, and what
 //! the last minute held may be lost with the machine.
 //!
 //! Points lie in the order of time, so that a minute of the whole fleet is one run of pages; a
@@ -20,7 +20,7 @@ use std::time::Duration;
 const KIND: Kind = Kind {
     what: "a history of links",
     application_id: 0x4F4C_4C01,
-    migrations: &[V1, V2],
+    migrations: &[V1, V2, V3],
     busy: Duration::from_secs(5),
     cache_kib: 2 << 10,
     log_pages: 1000,
@@ -55,6 +55,14 @@ INSERT INTO done VALUES (1, 0);
 // Nothing moves, but versions before do not know `LinkEntryKind::Adapted`.
 const V2: &str = "";
 
+// Alerts that stand, as their watchers were told of them.
+const V3: &str = "
+CREATE TABLE alerts (
+    worker TEXT NOT NULL, rule TEXT NOT NULL, alert TEXT NOT NULL,
+    PRIMARY KEY (worker, rule)
+) WITHOUT ROWID;
+";
+
 /// Milliseconds of a minute and of an hour.
 pub const STEPS: [i64; 2] = [60_000, 3_600_000];
 /// How long minutes, hours and what happened to links are kept at most, in milliseconds.
@@ -79,6 +87,17 @@ pub struct LinkEntry {
     pub cause: LinkCause,
     /// The same for people; of a resynchronisation, how long it took.
     pub reason: String,
+}
+
+/// An alert that stands, or does not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertEntry {
+    /// The worker's store id.
+    pub worker: Arc<str>,
+    /// The rule's name: one alert of it stands at a time.
+    pub rule: String,
+    /// What was told (JSON); none: it is over.
+    pub alert: Option<String>,
 }
 
 /// What happened to a link.
@@ -199,6 +218,33 @@ impl LinkStore {
         }
         work.tx.execute("UPDATE runs SET alive_at = ?1 WHERE id = ?2", [now, run])?;
         work.commit()
+    }
+
+    /// Keeps alerts that stand, and drops those that are over.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing was changed.
+    pub fn put_alerts(&mut self, entries: &[AlertEntry]) -> Result<(), StoreError> {
+        let work = self.begin()?;
+        for AlertEntry { worker, rule, alert } in entries {
+            let drop = "DELETE FROM alerts WHERE worker = ?1 AND rule = ?2";
+            work.tx.prepare_cached(drop)?.execute((worker, rule))?;
+            if let Some(alert) = alert {
+                let put = "INSERT INTO alerts VALUES (?1, ?2, ?3)";
+                work.tx.prepare_cached(put)?.execute((worker, rule, alert))?;
+            }
+        }
+        work.commit()
+    }
+
+    /// Alerts that stand, as they were told (JSON).
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn alerts(&self) -> Result<Vec<String>, StoreError> {
+        let mut query = self.conn.prepare_cached("SELECT alert FROM alerts")?;
+        let rows = query.query_map([], |r| r.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Forgets a worker.

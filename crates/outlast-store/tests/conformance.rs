@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use outlast_core::records::{CoordRecord, TaskState, WorkerRecord};
+use outlast_core::records::{Asked, CoordRecord, TaskState, WorkerRecord};
 use outlast_store::EventKind;
 use outlast_store::EventKind as K;
 use outlast_store::StoreError;
@@ -292,6 +292,8 @@ mod coordinator {
         let (task, which) = ("a".into(), vec![(1, 1), (9, 9)]);
         s.put(vec![CoordRecord::CheckpointsPruned { task, which, at: 4 }]);
         s.put(vec![CoordRecord::Paused { task: "a".into(), on: true, at: 5 }]);
+        let asked = Asked { checkpoint: true, place: Some(("w".into(), false)) };
+        s.put(vec![CoordRecord::Asked { task: "a".into(), asked: asked.clone() }]);
         // Of a task that is not known: nothing, and no error.
         let stray = common::checkpoint("x", 1, 1, false);
         let worker: Arc<str> = "w".into();
@@ -300,7 +302,7 @@ mod coordinator {
         let row = s.task_row("a").unwrap().unwrap();
         let kept: Vec<_> = row.checkpoints.iter().map(|c| (c.epoch, c.number)).collect();
         assert_eq!(kept, [(1, 2), (2, 1)]);
-        assert_eq!((row.state_version, row.paused), ((2, 1), true));
+        assert_eq!((row.state_version, row.paused, row.asked), ((2, 1), true, asked));
         assert_eq!(s.story("a").last(), Some(&(EventKind::PauseRequested, 1)));
     }
 

@@ -101,3 +101,21 @@ fn what_happened_to_links_is_kept_within_bounds() {
     store.put_links(&entries[..1], T0 + 40_000).unwrap();
     assert_eq!(store.links("a", i64::MAX, 10).unwrap(), entries[..1]);
 }
+
+#[test]
+fn alerts_that_stand_survive_a_restart() {
+    use outlast_store::AlertEntry;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("links.db");
+    let entry = |rule: &str, alert: Option<&str>| AlertEntry {
+        worker: "w".into(),
+        rule: rule.into(),
+        alert: alert.map(Into::into),
+    };
+    let mut store = LinkStore::open(&path, 1 << 30, 1).unwrap();
+    store.put_alerts(&[entry("latency", Some("1")), entry("reconnects", Some("2"))]).unwrap();
+    store.put_alerts(&[entry("latency", None), entry("reconnects", Some("3"))]).unwrap();
+    drop(store);
+    let store = LinkStore::open(&path, 1 << 30, 2).unwrap();
+    assert_eq!(store.alerts().unwrap(), ["3"]);
+}

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use outlast_core::coord::PastAttempt;
-use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord};
+use outlast_core::records::{Asked, Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_core::recovery::Strategy as RecoveryStep;
 use outlast_core::recovery::{
     Decision, Failure, FailureClass, HardwareClass, Learned, Quarantine, TaskRecovery, Tried,
@@ -93,6 +93,10 @@ impl Writer {
                 return R::TasksRemoved { tasks: vec![task], before: at - 500, at };
             }
             9 if who == 0 => return R::Paused { task, on: at % 2 == 0, at },
+            9 if who == 1 => {
+                let place = (at % 3 > 0).then(|| ("w".into(), at % 3 == 1));
+                return R::Asked { task, asked: Asked { checkpoint: at % 2 == 0, place } };
+            }
             9 => return R::State { update: state(&id, u64::from(who), at as u64 % 9) },
             10..=12 => return started(&id, old, at),
             13 if !t.state.is_terminal() => {

@@ -191,29 +191,27 @@ impl Client {
     }
 
     /// Submits any number of tasks, in parts of up to 10,000; each part as a whole or not at all.
+    /// A part that the coordinator can never take at once is sent as smaller ones.
     ///
     /// # Errors
     /// See [`Error`]; former parts stay submitted, and submitting all of them again is safe.
     pub async fn submit_all(&self, tasks: &[NewTask]) -> Result<Vec<SubmittedTask>, Error> {
         let mut done = Vec::with_capacity(tasks.len());
-        let (mut part, mut count) = (Vec::from(b"["), 0);
-        for (n, task) in tasks.iter().enumerate() {
-            let json = serde_json::to_vec(task).map_err(|e| Error::Setup(e.to_string()))?;
-            if count > 0 {
-                part.push(b',');
-            }
-            part.extend(json);
-            count += 1;
-            if count == MAX_BATCH || part.len() > MAX_BODY / 4 || n + 1 == tasks.len() {
-                part.push(b']');
-                let send = || {
-                    self.request(Method::POST, "/api/v1/tasks")
-                        .header("content-type", "application/json")
-                        .body(part.clone())
-                };
-                let submitted: Submitted = self.read(self.send(send).await?).await?;
-                done.extend(submitted.tasks);
-                (part, count) = (Vec::from(b"["), 0);
+        let (mut left, mut most) = (tasks, MAX_BATCH);
+        while !left.is_empty() {
+            let (part, count) = part(left, most)?;
+            let send = || {
+                self.request(Method::POST, "/api/v1/tasks")
+                    .header("content-type", "application/json")
+                    .body(part.clone())
+            };
+            match self.send(send).await {
+                Err(e) if e.status() == Some(413) && count > 1 => most = count / 2,
+                Err(e) => return Err(e),
+                Ok(response) => {
+                    done.extend(self.read::<Submitted>(response).await?.tasks);
+                    left = &left[count..];
+                }
             }
         }
         Ok(done)
@@ -451,6 +449,23 @@ impl Client {
         let strange = |e: reqwest::Error| Error::Strange { url: self.base.clone(), why: chain(&e) };
         response.json().await.map_err(strange)
     }
+}
+
+/// The first of these tasks as an array, and how many: no more than `most`, and than one body holds.
+fn part(tasks: &[NewTask], most: usize) -> Result<(Vec<u8>, usize), Error> {
+    let (mut part, mut count) = (Vec::from(b"["), 0);
+    for task in tasks.iter().take(most) {
+        if part.len() > MAX_BODY / 4 {
+            break;
+        }
+        if count > 0 {
+            part.push(b',');
+        }
+        serde_json::to_writer(&mut part, task).map_err(|e| Error::Setup(e.to_string()))?;
+        count += 1;
+    }
+    part.push(b']');
+    Ok((part, count))
 }
 
 /// An error with its causes: reqwest's own text leaves out what matters.

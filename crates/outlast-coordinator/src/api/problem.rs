@@ -50,6 +50,15 @@ impl Refusal {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, "full", "too many unfinished tasks", &detail).later(5)
     }
+    pub fn too_big(fresh: usize, limit: usize) -> Refusal {
+        let detail = format!(
+            "{fresh} new tasks in one request, and max_unfinished lets this coordinator have {limit} \
+             unfinished ones in all; nothing was submitted. Send smaller batches, or raise \
+             max_unfinished"
+        );
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, "too-many-tasks", "too many tasks in one request", &detail)
+    }
     pub fn too_many_actions(name: &str, limit: usize) -> Refusal {
         let detail = format!(
             "{limit} actions wait for worker {name}, which takes them with its next heartbeat, or \

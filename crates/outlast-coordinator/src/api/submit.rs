@@ -32,7 +32,8 @@ type Wanted = (TaskId, Arc<TaskSpec>, bool);
         (status = 201, body = Task, description = "Accepted (one task)"),
         (status = 200, body = Submitted, description = "A batch; or one task that was there before"),
         (status = 409, body = outlast_wire::api::Problem, description = "An id is taken by another spec"),
-        (status = 429, body = outlast_wire::api::Problem, description = "Too many unfinished tasks")))]
+        (status = 413, body = outlast_wire::api::Problem, description = "More than it will ever take at once: send smaller batches"),
+        (status = 429, body = outlast_wire::api::Problem, description = "Too many unfinished tasks: come back later")))]
 pub(crate) async fn submit(
     State(app): State<App>,
     headers: HeaderMap,
@@ -84,6 +85,7 @@ pub(crate) async fn submit(
             Err(refusal)
         }
         CoreResponse::Invalid(id, why) => Err(Refusal::bad(&format!("task {id}: {why}"))),
+        CoreResponse::TooBig { fresh, limit } => Err(Refusal::too_big(fresh, limit)),
         CoreResponse::Full { limit } => Err(Refusal::full(limit)),
         other => Err(Refusal::bad(&format!("unexpected answer: {other:?}"))),
     }

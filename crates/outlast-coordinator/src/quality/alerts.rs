@@ -1,12 +1,14 @@
 //! Alerts: which stand, which were cleared, and who is told. What is an alert is judged by
-//! `outlast_core::alerts`.
+//! `outlast_core::alerts`. Those that stand are kept with the history: after a crash they are not
+//! told again, and are cleared once they are over.
 
 use super::webhook::Webhook;
 use crate::clock::{self, text};
 use crate::events::Happened;
 use outlast_core::alerts::{Change, Measure, Phase, Rule, Severity, judge};
+use outlast_store::AlertEntry;
 use outlast_wire::api::{Alert, AlertList, AlertRule};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -64,12 +66,16 @@ pub(super) struct Alerts {
     watchers: broadcast::Sender<Arc<Happened>>,
     webhook: Option<Webhook>,
     logged: usize,
+    /// What changed of those that stand, since it was taken to be kept.
+    changes: Vec<AlertEntry>,
 }
 
 impl Alerts {
-    /// Needs a tokio runtime for the webhook.
+    /// Needs a tokio runtime for the webhook. `former`: those that stood when the former process
+    /// ended.
     pub fn new(
         config: &AlertConfig,
+        former: Vec<Alert>,
         watchers: broadcast::Sender<Arc<Happened>>,
     ) -> Result<Alerts, String> {
         let rule = |m: Measure| config.rules.iter().find(|r| r.measure == m).cloned();
@@ -78,17 +84,48 @@ impl Alerts {
         for rule in &rules {
             rule.check()?;
         }
+        let mut phases: HashMap<Arc<str>, Phases> = HashMap::new();
+        let mut standing = BTreeMap::new();
+        for alert in former {
+            // Rules do not come and go.
+            let Some(n) = rules.iter().position(|r| r.measure.name() == alert.rule) else {
+                continue;
+            };
+            let id: Arc<str> = alert.worker_id.as_str().into();
+            phases.entry(id.clone()).or_default()[n] =
+                Some(Phase::Firing { worst: alert.value, good_since: None });
+            standing.insert((id, n), alert);
+        }
         Ok(Alerts {
             rules,
-            phases: HashMap::new(),
-            standing: BTreeMap::new(),
+            phases,
+            standing,
             cleared: VecDeque::new(),
             // Grows over restarts too.
             last_id: clock::wall().unsigned_abs(),
             watchers,
             webhook: config.webhook.as_ref().map(Webhook::start).transpose()?,
             logged: 0,
+            changes: Vec::new(),
         })
+    }
+
+    /// What is to be kept since the last time.
+    pub fn changes(&mut self) -> Vec<AlertEntry> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// After the first measurement: what stood before, and nobody looks at any more, is over.
+    pub fn settle(&mut self, here: &HashSet<&Arc<str>>, wall: i64) {
+        let unseen = |id: &Arc<str>, n: usize| !here.contains(id) || !self.rules[n].enabled;
+        let over: Vec<_> = self.standing.iter().filter(|((id, n), _)| unseen(id, *n)).collect();
+        let over = over.into_iter().map(|((id, n), a)| (id.clone(), *n, a.worker.clone(), a.value));
+        for (id, n, name, worst) in over.collect::<Vec<_>>() {
+            if let Some(phases) = self.phases.get_mut(&id) {
+                phases[n] = None;
+            }
+            self.change(&id, &name.into(), n, Change::Cleared(worst), wall);
+        }
     }
 
     /// A measurement begins.
@@ -148,7 +185,8 @@ impl Alerts {
     /// fires again after the next start. The webhook has to be ended.
     pub fn end(&mut self, wall: i64) -> Option<Webhook> {
         let webhook = self.webhook.take();
-        for ((_, n), mut alert) in std::mem::take(&mut self.standing) {
+        for ((id, n), mut alert) in std::mem::take(&mut self.standing) {
+            self.keep(&id, n, None);
             alert.state = "cleared".into();
             alert.cleared_at = Some(text(wall));
             alert.message += "; cleared because the coordinator ends";
@@ -157,6 +195,12 @@ impl Alerts {
             }
         }
         webhook
+    }
+
+    fn keep(&mut self, id: &Arc<str>, n: usize, alert: Option<&Alert>) {
+        let alert = alert.and_then(|alert| serde_json::to_string(alert).ok());
+        let rule = self.rules[n].measure.name().to_owned();
+        self.changes.push(AlertEntry { worker: id.clone(), rule, alert });
     }
 
     fn change(&mut self, id: &Arc<str>, name: &Arc<str>, n: usize, change: Change, wall: i64) {
@@ -197,6 +241,8 @@ impl Alerts {
                 alert
             }
         };
+        self.keep(id, n, (alert.cleared_at.is_none()).then_some(&alert));
+        let rule = &self.rules[n];
         self.logged += usize::from(rule.log);
         if rule.log && self.logged <= LOGGED {
             log(rule, &alert);

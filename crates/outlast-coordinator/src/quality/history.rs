@@ -3,7 +3,8 @@
 
 use crate::clock;
 use outlast_core::quality::Point;
-use outlast_store::{LinkEntry, LinkStore, Resolution, StoreError};
+use outlast_store::{AlertEntry, LinkEntry, LinkStore, Resolution, StoreError};
+use outlast_wire::api::Alert;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ enum Job {
     Link(LinkEntry),
     Minute(i64, Vec<(Arc<str>, Point)>),
     Forget(Arc<str>),
+    Alerts(Vec<AlertEntry>),
     Ask(Box<dyn FnOnce(&LinkStore) + Send>),
     End,
 }
@@ -89,6 +91,11 @@ impl History {
     pub fn forget(&self, worker: Arc<str>) {
         self.put(Job::Forget(worker));
     }
+    pub fn alerts(&self, changes: Vec<AlertEntry>) {
+        if !changes.is_empty() {
+            self.put(Job::Alerts(changes));
+        }
+    }
     /// Writes what waits, and ends.
     pub fn end(&self) {
         self.put(Job::End);
@@ -111,6 +118,18 @@ impl History {
             Ok(answer) => answer.map(Some).map_err(|e| e.to_string()),
             Err(_) => Err("the coordinator ends".into()),
         }
+    }
+
+    /// Alerts that stood when the former process ended; of those that cannot be read, none.
+    pub async fn standing(&self) -> Vec<Alert> {
+        let kept = match self.ask(LinkStore::alerts).await {
+            Ok(kept) => kept.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!("alerts that stood before are not known any more: {error}");
+                Vec::new()
+            }
+        };
+        kept.iter().filter_map(|json| serde_json::from_str(json).ok()).collect()
     }
 
     /// A worker's points of intervals that begin from `from` on and before `to`.
@@ -177,6 +196,7 @@ impl Keeper {
                 self.flush();
                 self.store.forget(&worker)
             }
+            Job::Alerts(changes) => self.store.put_alerts(&changes),
             Job::Ask(ask) => {
                 if !self.waiting.is_empty() {
                     self.flush();

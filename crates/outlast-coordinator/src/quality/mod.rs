@@ -20,7 +20,7 @@ pub(crate) use history::History;
 use outlast_core::coord::{LinkChange, LinkNews, V1_PREFIX};
 use outlast_core::quality::{Meter, Micros, Totals};
 use outlast_store::{LinkEntry, LinkEntryKind};
-use outlast_wire::api::AlertList;
+use outlast_wire::api::{Alert, AlertList};
 use outlast_wire::v2::LinkCause;
 pub(crate) use sampler::{Fleet, Row, run};
 use std::collections::HashMap;
@@ -92,7 +92,8 @@ pub(crate) struct Quality {
 }
 
 impl Quality {
-    /// `interval` is the time between heartbeats in milliseconds.
+    /// `interval` is the time between heartbeats in milliseconds; `standing` are alerts that stood
+    /// when the former process ended.
     ///
     /// # Errors
     /// When the alerts' configuration cannot be used.
@@ -100,11 +101,11 @@ impl Quality {
         interval: u64,
         history: History,
         former: HashMap<Arc<str>, Former>,
-        config: &AlertConfig,
+        (config, standing): (&AlertConfig, Vec<Alert>),
         watchers: broadcast::Sender<Arc<Happened>>,
     ) -> Result<Quality, String> {
         Ok(Quality {
-            alerts: Mutex::new(Alerts::new(config, watchers)?),
+            alerts: Mutex::new(Alerts::new(config, standing, watchers)?),
             known: Mutex::new(Known { former, ..Known::default() }),
             interval,
             history,
@@ -275,8 +276,13 @@ impl Quality {
         let entries: Vec<_> = self.known().entries.values().cloned().map(Some).collect();
         let points = sampler::points(&entries, clock::micros());
         self.history.minute(sampler::minute_of(clock::wall()), points);
+        let webhook = {
+            let mut alerts = self.alerts();
+            let webhook = alerts.end(clock::wall());
+            self.history.alerts(alerts.changes());
+            webhook
+        };
         self.history.end();
-        let webhook = self.alerts().end(clock::wall());
         if let Some(webhook) = webhook {
             webhook.end().await;
         }

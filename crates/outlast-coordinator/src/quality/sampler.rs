@@ -154,6 +154,9 @@ impl Sampler {
             }
             rows.push(row);
         }
+        if self.first {
+            alerts.settle(&rows.iter().map(|r| &r.id).collect(), wall);
+        }
         drop(alerts);
         self.minutes(quality, &entries, now, wall);
         let mut gone = old.gone.clone();
@@ -166,6 +169,9 @@ impl Sampler {
             gone.drain(..gone.len().saturating_sub(GONE));
         }
         self.first = false;
+        let mut alerts = quality.alerts();
+        quality.history.alerts(alerts.changes());
+        drop(alerts);
         let totals = totals(&rows);
         quality.fleet.send_replace(Arc::new(Fleet { tick, at: wall, totals, rows, gone }));
     }

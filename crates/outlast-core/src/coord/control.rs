@@ -2,7 +2,7 @@
 
 use super::links::LinkChange;
 use super::{Coordinator, MOVE_PATIENCE, Response};
-use crate::records::{CoordRecord, TaskRow, TaskState, WorkerRow};
+use crate::records::{Asked, CoordRecord, TaskRow, TaskState, WorkerRow};
 use crate::{Now, TaskId};
 use outlast_wire::spec::Rerun;
 use outlast_wire::v1::Action;
@@ -54,17 +54,17 @@ impl Coordinator {
         id: &TaskId,
         known: Option<TaskRow>,
     ) -> Response {
-        let Some(task) = self.tasks.get_mut(id) else { return absent(known) };
+        let Some(task) = self.tasks.get(id) else { return absent(known) };
         let (state, epoch) = (task.state, task.epoch);
         let (TaskState::Assigned, Some(key)) = (state, task.worker) else {
             return Response::WrongState(state);
         };
         let away = self.fleet.get(key).conn.is_none();
-        task.wants_checkpoint = away;
         let note = match away {
             true => "a checkpoint was asked for; its worker will be told when it is back",
             false => "a checkpoint was asked for",
         };
+        self.change_asked(id, |asked| asked.checkpoint = away);
         self.note(now, id, epoch, note.into());
         self.send_control(key, id, epoch, ControlKind::ControlCheckpoint);
         Response::Done(state)
@@ -117,13 +117,24 @@ impl Coordinator {
 
     /// Where a task may go from now on.
     fn place(&mut self, id: &TaskId, place: Option<(Arc<str>, bool)>) {
-        if let Some(task) = self.tasks.get_mut(id) {
-            task.place = place;
-            if task.state == TaskState::Pending {
-                self.scheduler.remove(id);
-                self.enqueue(id);
-            }
+        self.change_asked(id, |asked| asked.place = place);
+        if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Pending) {
+            self.scheduler.remove(id);
+            self.enqueue(id);
         }
+    }
+
+    /// Changes what a person asked of a task. Whether anything did change.
+    pub(super) fn change_asked(&mut self, id: &TaskId, change: impl FnOnce(&mut Asked)) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else { return false };
+        let before = task.asked.clone();
+        change(&mut task.asked);
+        let changed = task.asked != before;
+        if changed {
+            let (task, asked) = (id.clone(), task.asked.clone());
+            self.records.push(CoordRecord::Asked { task, asked });
+        }
+        changed
     }
 
     /// Tasks that were moved and that nobody took go wherever there is room.
@@ -132,7 +143,9 @@ impl Coordinator {
             && at <= now.mono
         {
             self.placed.pop_first();
-            let Some(task) = self.tasks.get(&id).filter(|t| t.place.is_some()) else { continue };
+            let Some(task) = self.tasks.get(&id).filter(|t| t.asked.place.is_some()) else {
+                continue;
+            };
             let (epoch, state) = (task.epoch, task.state);
             if state == TaskState::Pending {
                 self.note(now, &id, epoch, "no worker took it where it was moved".into());

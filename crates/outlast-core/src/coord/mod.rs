@@ -24,7 +24,7 @@ mod told;
 mod v1;
 mod workers;
 
-use crate::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
+use crate::records::{Asked, Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState};
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
@@ -202,10 +202,8 @@ struct Task {
     /// Those that are kept, by (epoch, number).
     checkpoints: Vec<Arc<v2::Checkpoint>>,
     state_version: (Epoch, u64),
-    /// Somebody asked for one, and its worker has not been told.
-    wants_checkpoint: bool,
-    /// Where a person moves it: to this worker, or (false) away from it.
-    place: Option<(Arc<str>, bool)>,
+    /// What a person asked of it; changed by [`Coordinator::change_asked`].
+    asked: Asked,
     /// What was tried for it.
     recovery: Option<Arc<crate::recovery::TaskRecovery>>,
     /// It is given to nobody before this time.
@@ -220,7 +218,7 @@ impl Task {
     }
     /// Whether somebody moved it away from this worker.
     fn is_misplaced(&self, name: &str) -> bool {
-        self.place.as_ref().is_some_and(|(worker, there)| (**worker == *name) != *there)
+        self.asked.place.as_ref().is_some_and(|(worker, there)| (**worker == *name) != *there)
     }
     fn window(&self) -> Millis {
         (self.spec.reconnect_window * 1000.0) as Millis
@@ -297,11 +295,15 @@ impl Coordinator {
             c.fleet.load(row, &cursors, now.mono);
         }
         c.load_recovery(now, snapshot.failures, snapshot.quarantines, snapshot.learned);
-        let mut orphaned = Vec::new();
+        let (mut orphaned, mut placed) = (Vec::new(), BTreeSet::new());
         for row in snapshot.tasks {
             let id = row.id.clone();
             let holder = row.worker.as_ref().map(|w| c.fleet.by_store(w));
             let task = c.remember(row);
+            if let Some((_, there)) = &task.asked.place {
+                let patience = if *there { MOVE_PATIENCE.1 } else { MOVE_PATIENCE.0 };
+                placed.insert((now.mono + patience, id.clone()));
+            }
             match holder {
                 _ if task.state != TaskState::Assigned => {}
                 Some(Some(key)) => {
@@ -318,6 +320,7 @@ impl Coordinator {
             c.load_due(now, &id);
             c.enqueue(&id);
         }
+        c.placed = placed;
         for id in orphaned {
             c.lose(now, &id, "its worker is not known any more", v2::Cause::Lost, None);
         }
@@ -483,8 +486,7 @@ impl Coordinator {
             lost: row.lost,
             checkpoints: row.checkpoints,
             state_version: row.state_version,
-            wants_checkpoint: false,
-            place: None,
+            asked: row.asked,
             recovery: row.recovery,
             due: None,
             v1: None,
@@ -497,7 +499,7 @@ impl Coordinator {
         let waits = |t: &&Task| !t.paused && t.due.is_none();
         let Some(task) = self.tasks.get(id).filter(waits) else { return };
         let mut requires = self.requires_of(task);
-        if let Some((worker, there)) = &task.place {
+        if let Some((worker, there)) = &task.asked.place {
             requires.add_worker(worker, *there);
         }
         let queue = if task.spec.queue.is_empty() { "default" } else { &task.spec.queue };

@@ -163,7 +163,7 @@ impl Coordinator {
         let mut requires = parse(&knobs::requires(&task.spec, state));
         requires.add_run(&task.spec.run);
         // Where a person wants it to go, it goes.
-        if task.place.as_ref().is_none_or(|(_, there)| !there) {
+        if task.asked.place.as_ref().is_none_or(|(_, there)| !there) {
             for worker in &state.avoid {
                 requires.add_worker(worker, false);
             }

@@ -236,6 +236,7 @@ fn a_delayed_retry_waits_also_over_a_restart() {
         cancelling: false,
         started_at: None,
         paused: false,
+        asked: Asked::default(),
         lost: false,
         checkpoints: Vec::new(),
         state_version: (0, 0),

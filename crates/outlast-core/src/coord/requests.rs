@@ -3,7 +3,7 @@
 use super::control::absent;
 use super::tasks::End;
 use super::{Coordinator, RequestId};
-use crate::records::{CoordRecord, TaskRow, TaskState};
+use crate::records::{Asked, CoordRecord, TaskRow, TaskState};
 use crate::recovery::Rules;
 use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
@@ -129,6 +129,13 @@ pub enum Response {
         /// How many there may be.
         limit: usize,
     },
+    /// More new tasks than there may ever be unfinished ones; nothing was submitted.
+    TooBig {
+        /// New tasks in the request.
+        fresh: usize,
+        /// How many unfinished ones there may be.
+        limit: usize,
+    },
     /// Nothing of that name.
     NotFound,
     /// No worker of that name.
@@ -223,6 +230,10 @@ impl Coordinator {
             return Response::Conflict(conflicts);
         }
         let limit = self.config.max_unfinished;
+        // Waiting would not help.
+        if fresh.len() > limit {
+            return Response::TooBig { fresh: fresh.len(), limit };
+        }
         if self.tasks.len() + fresh.len() > limit && !fresh.is_empty() {
             return Response::Full { limit };
         }
@@ -257,6 +268,7 @@ impl Coordinator {
             cancelling: false,
             started_at: None,
             paused: false,
+            asked: Asked::default(),
             lost: false,
             checkpoints: Vec::new(),
             state_version: (0, 0),
@@ -306,7 +318,7 @@ impl Coordinator {
         }
         let Some(task) = self.tasks.get_mut(id) else { return Response::NotFound };
         (task.state, task.retries, task.cancelling) = (TaskState::Pending, 0, false);
-        (task.paused, task.lost, task.place) = (false, false, None);
+        (task.paused, task.lost) = (false, false);
         (task.worker, task.started_at) = (None, None);
         (task.recovery, task.due) = (None, None);
         self.records.push(CoordRecord::Retried { task: id.clone(), at: now.wall });

@@ -3,7 +3,7 @@
 use super::recover::Next;
 use super::removal::is_own;
 use super::{Coordinator, Lookup, Output};
-use crate::records::{CoordRecord, TaskState};
+use crate::records::{Asked, CoordRecord, TaskState};
 use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
@@ -20,10 +20,11 @@ impl Coordinator {
         let mut given: BTreeMap<WorkerKey, Vec<TaskId>> = BTreeMap::new();
         while let Some((id, key)) = self.scheduler.assign() {
             self.begin_knobs(now, &id, key);
+            self.change_asked(&id, |asked| asked.place = None);
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             task.epoch += 1;
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
-            (task.started_at, task.asked_back, task.place) = (None, false, None);
+            (task.started_at, task.asked_back) = (None, false);
             let (epoch, slots) = (task.epoch, task.spec.slots);
             let member = self.fleet.get_mut(key);
             member.hold(id.clone(), epoch, slots);
@@ -99,8 +100,8 @@ impl Coordinator {
             let (task, at) = (id.clone(), now.wall);
             self.records.push(CoordRecord::Started { task, epoch, started_at, at });
             // It was to be moved before this was heard, and cannot go on elsewhere.
-            let task = self.tasks.get_mut(id).filter(|t| t.spec.rerun == Rerun::Never);
-            if task.and_then(|t| t.place.take()).is_some() {
+            let once = self.tasks.get(id).is_some_and(|t| t.spec.rerun == Rerun::Never);
+            if once && self.change_asked(id, |asked| asked.place = None) {
                 let note = "it had started already, and must not run twice: it is not moved";
                 self.note(now, id, epoch, note.into());
             }
@@ -334,11 +335,11 @@ impl Coordinator {
     }
 
     pub(super) fn end(&mut self, now: Now, id: &TaskId, end: End<'_>) {
+        self.change_asked(id, |asked| *asked = Asked::default());
         let Some(task) = self.tasks.get_mut(id) else { return };
         let End { epoch, state, reason, cause, outcome, worker } = end;
         (task.state, task.worker, task.cancelling) = (state, None, false);
-        (task.lost, task.place, task.wants_checkpoint) = (false, None, false);
-        task.due = None;
+        (task.lost, task.due) = (false, None);
         task.over_in = self.batch;
         self.scheduler.remove(id);
         match state {

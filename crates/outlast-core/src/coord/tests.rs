@@ -241,6 +241,7 @@ fn a_restart_readopts_and_sends_the_difference() {
         cancelling: id == "c",
         started_at: None,
         paused: false,
+        asked: Asked::default(),
         lost: false,
         checkpoints: Vec::new(),
         state_version: (0, 0),
@@ -454,6 +455,7 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
         cancelling: false,
         started_at: None,
         paused: false,
+        asked: Asked::default(),
         lost: true,
         checkpoints: Vec::new(),
         state_version: (0, 0),
@@ -540,9 +542,71 @@ fn what_must_not_run_twice_is_not_moved_once_it_runs() {
     r.c.on_request(r.now(), 2, away());
     assert_eq!(stops(&r.drain(true)), [(1, "t.1 STOP_MOVE".into())]);
     r.started(1, "t", 1);
-    assert_eq!(r.c.tasks["t"].place, None);
+    assert_eq!(r.c.tasks["t"].asked.place, None);
     r.c.on_request(r.now(), 3, away());
     let out = r.drain(true);
     assert!(out.iter().any(|o| matches!(o, Output::Reply(3, Response::NotTwice))));
     assert_eq!(stops(&out), []);
+}
+
+#[test]
+fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| ());
+    r.started(1, "t", 1);
+    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_request(r.now(), 2, Request::Checkpoint { task: "t".into(), known: None });
+    r.c.on_request(r.now(), 3, Request::Move { task: "t".into(), to: None, known: None });
+    r.drain(true);
+    let told = |r: &Rig| {
+        let records = r.batches.iter().flat_map(|b| b.records.clone());
+        let asked = records.filter_map(|record| match record {
+            CoordRecord::Asked { asked, .. } => Some(asked),
+            _ => None,
+        });
+        asked.last()
+    };
+    let asked = Asked { checkpoint: true, place: Some(("w".into(), false)) };
+    assert_eq!(told(&r), Some(asked.clone()));
+
+    let worker = WorkerRow::clone(&r.c.fleet.get(r.c.fleet.named("w").unwrap()).row);
+    let row = TaskRow {
+        id: "t".into(),
+        number: 1,
+        spec: r.c.tasks["t"].spec.clone(),
+        state: TaskState::Assigned,
+        epoch: 1,
+        after: 0,
+        retries: 0,
+        worker: Some("s".into()),
+        cancelling: false,
+        started_at: Some(1),
+        paused: false,
+        asked,
+        lost: false,
+        checkpoints: Vec::new(),
+        state_version: (0, 0),
+        recovery: None,
+    };
+    let mut r = Rig::from(CoordSnapshot {
+        coordinator_id: "c".into(),
+        last_number: 1,
+        tasks: vec![row],
+        workers: vec![(worker, Vec::new())],
+        ..Default::default()
+    });
+    r.hello(1, "s", 2);
+    let out = r.inventory(1, &[("t", 1, HoldingState::HoldingRunning)]);
+    assert_eq!(stops(&out), [(1, "t.1 STOP_MOVE".into())]);
+    let asks = |o: &&Output| matches!(o, Output::Send(_, Kind::Control(c)) if c.kind() == v2::ControlKind::ControlCheckpoint);
+    assert_eq!(out.iter().filter(asks).count(), 1);
+    // The checkpoint was asked for; the place holds until another worker has it.
+    assert_eq!(told(&r), Some(Asked { checkpoint: false, place: Some(("w".into(), false)) }));
+    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
+    assert!(r.c.tasks["t"].is_misplaced("w"));
+    r.c.on_request(r.now(), 4, Request::Cancel { task: "t".into(), known: None });
+    r.drain(true);
+    assert_eq!(told(&r), Some(Asked::default()));
 }

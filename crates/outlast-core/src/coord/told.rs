@@ -142,11 +142,8 @@ impl Coordinator {
             };
             self.send_control(key, &id.task, id.epoch, kind);
         }
-        if self.tasks.get(&id.task).is_some_and(|t| t.wants_checkpoint) {
+        if self.change_asked(&id.task, |asked| asked.checkpoint = false) {
             self.send_control(key, &id.task, id.epoch, v2::ControlKind::ControlCheckpoint);
-            if let Some(task) = self.tasks.get_mut(&id.task) {
-                task.wants_checkpoint = false;
-            }
         }
     }
 

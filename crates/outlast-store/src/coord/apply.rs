@@ -92,6 +92,7 @@ impl<'a> Applier<'a> {
             R::CheckpointsPruned { task, which, at } => self.on_pruned(task, which, *at),
             R::State { update } => self.on_state(update),
             R::Paused { task, on, at } => self.on_paused(task, *on, *at),
+            R::Asked { task, asked } => self.on_asked(task, asked),
             R::Recovered { task, epoch, decision, state, at } => {
                 self.on_recovered(task, int(*epoch)?, decision, state, *at)
             }

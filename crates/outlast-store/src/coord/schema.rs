@@ -7,7 +7,15 @@ use outlast_sqlite::Kind;
 
 /// "OLC", 1
 pub(crate) const KIND: Kind =
-    db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY, PAUSED]);
+    db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY, PAUSED, ASKED]);
+
+// What a person asked of a task and was not done yet: `place` is the worker that it is to run on,
+// or, where `place_there` is 0, to leave.
+const ASKED: &str = "
+ALTER TABLE tasks ADD COLUMN asked_checkpoint INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN place TEXT;
+ALTER TABLE tasks ADD COLUMN place_there INTEGER;
+";
 
 // Those that are paused and not over are counted and listed at any number of tasks.
 const PAUSED: &str = "

@@ -4,6 +4,7 @@ use super::apply::Applier;
 use crate::StoreError;
 use crate::db::{int, uint};
 use crate::types::{EventKind, StoredCheckpoint};
+use outlast_core::records::Asked;
 use outlast_wire::v2::{Checkpoint, StateUpdate};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -63,6 +64,14 @@ impl Applier<'_> {
             "INSERT INTO states VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
              SET epoch = ?2, version = ?3, item = ?4 WHERE (epoch, version) < (?2, ?3)",
             params![now.number, epoch, version, update.encode_to_vec()],
+        )
+    }
+
+    pub(super) fn on_asked(&mut self, task: &str, asked: &Asked) -> Result<(), StoreError> {
+        let (worker, there) = asked.place.as_ref().map(|(w, there)| (w, there)).unzip();
+        self.run(
+            "UPDATE tasks SET asked_checkpoint = ?2, place = ?3, place_there = ?4 WHERE number = ?1",
+            params![self.known(task)?.number, asked.checkpoint, worker, there],
         )
     }
 

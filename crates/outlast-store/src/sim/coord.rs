@@ -5,7 +5,9 @@ use crate::types::{EventKind, PastOutcome, StoredEvent};
 use crate::{CoordStorage, StoreError};
 use outlast_core::coord::{PastAttempt, may_come_again};
 use outlast_core::ids::TaskId;
-use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow};
+use outlast_core::records::{
+    Asked, Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow,
+};
 use outlast_core::recovery::{Failure, Learned, Quarantine};
 use outlast_wire::v2::{Cause, Checkpoint, StateUpdate, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -292,6 +294,7 @@ impl Model for Coord {
                     cancelling: false,
                     started_at: None,
                     paused: false,
+                    asked: Asked::default(),
                     lost: false,
                     checkpoints: Vec::new(),
                     state_version: (0, 0),
@@ -487,6 +490,7 @@ impl Model for Coord {
                 let (epoch, worker) = (task.row.epoch, task.held_by.clone());
                 task.tell(*at, kind, epoch, worker, "");
             }
+            R::Asked { task, asked } => self.known(task)?.row.asked = asked.clone(),
             R::WorkerForgotten { worker, at: _ } => {
                 self.workers.remove(worker);
                 self.cursors.retain(|(id, _), _| id != worker);

@@ -157,6 +157,7 @@ impl Attempt {
             Err((reason, cause)) => return self.failed_to_start(reason, cause),
         };
         let orphans = inner.orphans.before();
+        let before = inner.memory.before();
         let started = now_ms();
         let (main, child) = match Main::start(|| self.start(inner, &command)) {
             Ok(started) => started,
@@ -179,7 +180,7 @@ impl Attempt {
         }
         let used = child.wait();
         drop(main);
-        let (mut outcome, cause) = self.judge(inner, pid.as_raw_pid(), used, stop);
+        let (mut outcome, cause) = self.judge(inner, (pid.as_raw_pid(), before), used, stop);
         if self.is_browser() {
             result::take(&self.paths.result, &mut outcome, cause);
         }

@@ -1,12 +1,17 @@
 //! Whether the kernel killed a process for want of memory: its own log names the process, or the
 //! count of such kills in our control group grew.
 //!
-//! Both are looked at only when a task died of a SIGKILL that was not ours. The log is certain
-//! where it can be read and shows our process ids (not in a container); the count is the group's,
-//! so it is held against one death only.
+//! Both are looked at only when a task died of a SIGKILL that was not ours, or says that a process
+//! of its own did. The log is certain where it can be read and shows our process ids (not in a
+//! container); the count is the group's, so it is held against one death only.
+//!
+//! A process that its parent has waited for is known to nobody any more. A kill is taken for one of
+//! an attempt's only if all that the log tells fits: it came after the attempt began, in our
+//! control group, to no other attempt's main process, and to a process no larger than the attempt's
+//! own have been.
 
-use super::lock;
-use std::collections::VecDeque;
+use super::{lock, tree};
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -24,18 +29,38 @@ const WAIT: (u32, Duration) = (3, Duration::from_millis(10));
 /// one of its processes may lie. Microseconds.
 const SLACK: u64 = 10_000_000;
 
+/// What the kernel counts of a process's memory is so far from exact: a quarter, and bytes.
+const ROUGHLY: (u64, u64) = (4, 16 << 20);
+/// The namespaces that the kernel log speaks of: of process ids, and of control groups.
+const INITIAL: [&str; 2] = ["pid:[4026531836]", "cgroup:[4026531835]"];
+
 /// What is known of such kills.
 #[derive(Debug)]
 pub struct Memory {
     log: Mutex<Option<Log>>,
+    /// The log tells of our processes by the ids that we know.
+    log_is_ours: bool,
     count: Option<PathBuf>,
     counts: Mutex<Counts>,
+}
+
+/// How many such kills were known when an attempt began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    logged: u64,
+    counted: u64,
 }
 
 #[derive(Debug)]
 struct Log {
     file: File,
     kills: VecDeque<Kill>,
+    /// Kills that were read so far.
+    read: u64,
+    /// The process that was chosen last, and its control group.
+    chosen: Option<(i32, String)>,
+    /// Our control group, if the log knows it by the same name.
+    group: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +68,13 @@ struct Kill {
     /// Microseconds since boot.
     at: u64,
     pid: i32,
+    /// What it had resident of its own, in bytes, if the log says so.
+    size: Option<u64>,
     text: String,
+    /// Its control group, if that was told.
+    group: Option<String>,
+    /// Kills that were read before it.
+    after: u64,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +98,24 @@ impl Memory {
         let count = candidates(&groups).into_iter().find(|path| kills_in(path).is_some());
         let now = count.as_deref().and_then(kills_in).unwrap_or_default();
         let counts = Counts { looks: [now; 2], spent: now };
-        Memory { log: Mutex::new(Log::open().ok()), count, counts: Mutex::new(counts) }
+        let initial =
+            |n: usize, name| fs::read_link(name).is_ok_and(|link| link.as_os_str() == INITIAL[n]);
+        let group = own_group(&groups).filter(|_| initial(1, "/proc/self/ns/cgroup"));
+        let log = Log::open(group).ok();
+        let log_is_ours = log.is_some() && initial(0, "/proc/self/ns/pid");
+        Memory { log: Mutex::new(log), log_is_ours, count, counts: Mutex::new(counts) }
+    }
+
+    /// An attempt is about to begin.
+    pub(super) fn before(&self) -> Before {
+        let mut before = Before { logged: 0, counted: 0 };
+        if !self.log_is_ours {
+            before.counted = self.count.as_deref().and_then(kills_in).unwrap_or_default();
+        } else if let Some(log) = &mut *lock(&self.log) {
+            log.read();
+            before.logged = log.read;
+        }
+        before
     }
 
     /// Notes the count; to be called every few seconds while tasks run.
@@ -92,9 +140,28 @@ impl Memory {
         None
     }
 
-    /// The evidence that some process was killed for want of memory in the last seconds.
-    pub fn killed_any(&self) -> Option<String> {
-        self.find(|_| true).or_else(|| self.grown())
+    /// Why a process of an attempt that has ended is taken for killed for want of memory: its main
+    /// process, which was another, says that one died of SIGKILL. None of them was ever larger than
+    /// `largest` bytes.
+    pub(super) fn killed_of(&self, before: Before, largest: u64) -> Option<String> {
+        if !self.log_is_ours {
+            let evidence = self.grown_since(before.counted)?;
+            return Some(format!("out of memory, most likely: exit code 137, and {evidence}"));
+        }
+        let others = tree::mains();
+        let found = (0..WAIT.0).find_map(|again| {
+            if again > 0 {
+                std::thread::sleep(WAIT.1);
+            }
+            self.find_own(before.logged, largest, &others)
+        })?;
+        let what = "exit code 137, one of its processes was killed by the kernel";
+        Some(format!("out of memory: {what} ({found})"))
+    }
+
+    fn find_own(&self, logged: u64, largest: u64, others: &BTreeSet<i32>) -> Option<String> {
+        let own = lock(&self.log).as_ref()?.group.clone();
+        self.find(|kill| kill.fits(logged, own.as_deref(), largest) && !others.contains(&kill.pid))
     }
 
     /// A recent kill, which is not found again.
@@ -113,10 +180,14 @@ impl Memory {
 
     /// The evidence of the count, once for each time that it grew.
     fn grown(&self) -> Option<String> {
+        self.grown_since(0)
+    }
+
+    fn grown_since(&self, start: u64) -> Option<String> {
         let path = self.count.as_deref()?;
         let now = kills_in(path)?;
         let mut counts = lock(&self.counts);
-        let base = counts.spent.max(counts.looks[0]);
+        let base = counts.spent.max(counts.looks[0]).max(start);
         if now <= base {
             return None;
         }
@@ -125,12 +196,30 @@ impl Memory {
     }
 }
 
+impl Kill {
+    /// Whether it may have been of an attempt in the group `own`, that began when `logged` kills
+    /// were known, and whose processes were never larger than `largest` bytes.
+    fn fits(&self, logged: u64, own: Option<&str>, largest: u64) -> bool {
+        let here = match (own, self.group.as_deref()) {
+            // Below the root is everything.
+            (Some("/"), Some(group)) => group == "/",
+            (Some(own), Some(group)) => {
+                let below = group.strip_prefix(own);
+                below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            _ => true,
+        };
+        let most = largest.saturating_add(largest / ROUGHLY.0).saturating_add(ROUGHLY.1);
+        here && self.after >= logged && self.size.is_none_or(|size| size <= most)
+    }
+}
+
 impl Log {
-    fn open() -> io::Result<Log> {
+    fn open(group: Option<String>) -> io::Result<Log> {
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
         let mut file = File::options().read(true).custom_flags(nonblock).open("/dev/kmsg")?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Log { file, kills: VecDeque::new() })
+        Ok(Log { file, kills: VecDeque::new(), read: 0, chosen: None, group })
     }
 
     /// Reads what is new.
@@ -139,17 +228,24 @@ impl Log {
         for _ in 0..RECORDS {
             match self.file.read(&mut record) {
                 Ok(0) => return,
-                Ok(len) => {
-                    let text = String::from_utf8_lossy(&record[..len]);
-                    if let Some(kill) = parse(&text) {
-                        self.kills.truncate(KEEP - 1);
-                        self.kills.push_front(kill);
-                    }
-                }
+                Ok(len) => self.note(&String::from_utf8_lossy(&record[..len])),
                 // Some records were overwritten before they were read.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Takes up a record.
+    fn note(&mut self, record: &str) {
+        if let Some(chosen) = chosen(record) {
+            self.chosen = Some(chosen);
+        } else if let Some(kill) = parse(record) {
+            let chosen = self.chosen.as_ref().filter(|(pid, _)| *pid == kill.pid);
+            let group = chosen.map(|(_, group)| group.clone());
+            self.kills.truncate(KEEP - 1);
+            self.kills.push_front(Kill { group, after: self.read, ..kill });
+            self.read += 1;
         }
     }
 }
@@ -161,9 +257,33 @@ fn parse(record: &str) -> Option<Kill> {
     let (_, rest) = text.split_once("Killed process ")?;
     let pid = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
     let at = head.split(',').nth(2)?.parse().ok()?;
+    let kib = rest.rsplit_once(" anon-rss:").and_then(|(_, size)| size.split_once("kB"));
+    let size = kib.and_then(|(kib, _)| kib.parse::<u64>().ok()).map(|kib| kib << 10);
     // What follows the resident size is of no use to people.
     let end = text.find(", file-rss").unwrap_or(text.len()).min(200);
-    Some(Kill { at, pid, text: text.get(..end).unwrap_or(text).to_owned() })
+    let text = text.get(..end).unwrap_or(text).to_owned();
+    Some(Kill { at, pid, size, text, group: None, after: 0 })
+}
+
+/// What the kernel writes before that: whom it chose, and in which control group.
+fn chosen(record: &str) -> Option<(i32, String)> {
+    let (_, text) = record.lines().next()?.split_once(";oom-kill:")?;
+    let (_, rest) = text.split_once(",task_memcg=")?;
+    let (group, rest) = rest.rsplit_once(",task=")?;
+    let (_, pid) = rest.rsplit_once(",pid=")?;
+    let pid = pid.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    Some((pid, group.to_owned()))
+}
+
+/// Our control group, of those in `/proc/self/cgroup`, that counts memory.
+fn own_group(text: &str) -> Option<String> {
+    let of = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|c| c == wanted).then(|| path.to_owned())
+        })
+    };
+    of("memory").or_else(|| of(""))
 }
 
 /// Microseconds since boot as the kernel log counts them: without suspend.
@@ -215,6 +335,57 @@ mod tests {
         assert_eq!(kill.text, text);
         assert_eq!(parse("6,1,2,-;eth0: link up\n"), None);
         assert_eq!(parse("garbage"), None);
+    }
+
+    #[test]
+    fn a_kill_of_a_neighbour_fits_no_attempt() {
+        let file = File::open("/dev/null").unwrap();
+        let mut log =
+            Log { file, kills: VecDeque::new(), read: 0, chosen: None, group: Some("/a".into()) };
+        let mut kill = |pid: i32, group: &str, mib: u64| {
+            log.note(&format!(
+                "6,1,2,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,\
+                 mems_allowed=0,oom_memcg=/,task_memcg={group},task=py, x,pid={pid},uid=0\n"
+            ));
+            let kib = mib << 10;
+            log.note(&format!("3,2,3,-;Out of memory: Killed process {pid} (py) anon-rss:{kib}kB"));
+            log.kills[0].clone()
+        };
+        let fits = |kill: &Kill| kill.fits(1, Some("/a"), 100 << 20);
+        let early = kill(7, "/a", 90);
+        assert_eq!(
+            (early.group.as_deref(), early.size, early.after),
+            (Some("/a"), Some(90 << 20), 0)
+        );
+        assert!(!fits(&early), "before it began");
+        assert!(fits(&kill(8, "/a", 90)) && fits(&kill(9, "/a/b,c", 110)));
+        assert!(!fits(&kill(10, "/ab", 90)) && !fits(&kill(11, "/", 90)), "another group");
+        assert!(!fits(&kill(12, "/a", 200)), "larger than it ever was");
+        let root = kill(13, "/b", 90);
+        assert!(!root.fits(1, Some("/"), 100 << 20) && root.fits(1, None, 100 << 20));
+        assert_eq!(own_group("4:cpu,memory:/a/b\n0::/c\n").as_deref(), Some("/a/b"));
+        assert_eq!(own_group("0::/c\n").as_deref(), Some("/c"));
+    }
+
+    #[test]
+    fn a_count_that_grew_before_an_attempt_explains_nothing_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory.events");
+        let count = |n: u64| fs::write(&path, format!("oom 0\noom_kill {n}\n")).unwrap();
+        count(1);
+        let memory = Memory {
+            log: Mutex::new(None),
+            log_is_ours: false,
+            count: Some(path.clone()),
+            counts: Mutex::new(Counts { looks: [1; 2], spent: 1 }),
+        };
+        count(2);
+        let before = memory.before();
+        assert_eq!(memory.killed_of(before, 1 << 30), None);
+        count(3);
+        let said = memory.killed_of(before, 1 << 30).unwrap();
+        assert!(said.starts_with("out of memory, most likely: exit code 137, and "), "{said}");
+        assert_eq!(memory.killed_of(before, 1 << 30), None, "once");
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Drop for Main {
 }
 
 /// The main processes of all attempts.
-fn mains() -> BTreeSet<i32> {
+pub(super) fn mains() -> BTreeSet<i32> {
     lock(&MAINS).clone()
 }
 

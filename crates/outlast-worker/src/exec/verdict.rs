@@ -1,12 +1,11 @@
 //! From an ended process to the attempt's outcome, and to why.
 
 use super::attempt::{Attempt, Why, now_ms};
-use super::{Cause, Inner, command};
+use super::{Cause, Inner, command, oom};
 use outlast_spawn::Usage;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
 
 /// What a shell's exit code is if its last command died of SIGKILL.
@@ -16,12 +15,12 @@ const SHELL_KILLED: i32 = 128 + 9;
 pub type Ended = (TaskOutcome, Cause);
 
 impl Attempt {
-    /// The outcome of a process that has ended; `stop` is why it was ended and how many of its
+    /// The outcome of a process that has ended, with the kills before it began; `stop` is why it was ended and how many of its
     /// processes are left, if that was us.
     pub fn judge(
         &self,
         inner: &Inner,
-        pid: i32,
+        (pid, before): (i32, oom::Before),
         used: io::Result<Usage>,
         stop: Option<(Why, usize)>,
     ) -> Ended {
@@ -44,7 +43,7 @@ impl Attempt {
             }
             None if status.success() => (OutcomeKind::OutcomeSucceeded, String::new(), Cause::Exit),
             None => {
-                let (message, cause) = died(inner, pid, status);
+                let (message, cause) = died(inner, pid, before, &used);
                 (OutcomeKind::OutcomeFailed, message, cause)
             }
         };
@@ -144,16 +143,14 @@ pub(crate) fn plain(
 }
 
 /// Why a process that nobody stopped ended badly.
-fn died(inner: &Inner, pid: i32, status: ExitStatus) -> (String, Cause) {
-    let out_of_memory = |what: &str, evidence: String| {
-        (format!("out of memory: {what} killed by the kernel ({evidence})"), Cause::OutOfMemory)
-    };
+fn died(inner: &Inner, pid: i32, before: oom::Before, used: &Usage) -> (String, Cause) {
+    let status = used.status;
     match (status.code(), status.signal()) {
         (Some(code), _) => {
             if code == SHELL_KILLED
-                && let Some(evidence) = inner.memory.killed_any()
+                && let Some(message) = inner.memory.killed_of(before, used.max_rss)
             {
-                return out_of_memory("exit code 137, one of its processes was", evidence);
+                return (message, Cause::OutOfMemory);
             }
             (command::describe(status), Cause::Exit)
         }
@@ -161,7 +158,8 @@ fn died(inner: &Inner, pid: i32, status: ExitStatus) -> (String, Cause) {
             if signal == rustix::process::Signal::KILL.as_raw()
                 && let Some(evidence) = inner.memory.killed(pid)
             {
-                return out_of_memory("it was", evidence);
+                let message = format!("out of memory: it was killed by the kernel ({evidence})");
+                return (message, Cause::OutOfMemory);
             }
             (command::describe(status), Cause::Signal)
         }

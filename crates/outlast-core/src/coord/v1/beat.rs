@@ -101,10 +101,10 @@ impl Coordinator {
 
     /// What should become of a task that is there; whether its state is not known.
     fn steer(&mut self, now: Now, key: WorkerKey, name: &TaskId, first: bool) -> bool {
-        let Some(task) = self.tasks.get_mut(name) else { return false };
+        let wants = self.change_asked(name, |asked| asked.checkpoint = false);
+        let Some(task) = self.tasks.get(name) else { return false };
         let (epoch, paused, cancelling) = (task.epoch, task.paused, task.cancelling);
         let stateless = task.state_version.0 != epoch;
-        let wants = std::mem::take(&mut task.wants_checkpoint);
         let wanted = task.v1.as_ref().and_then(|t| t.wanted_of(epoch));
         let member = self.fleet.get_mut(key);
         let moved = task.is_misplaced(&member.row.name);
