@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import logging
 import os
@@ -134,22 +133,27 @@ class Runner:
         with self._contexts_lock:
             return list(self._contexts.values())
 
-    def _call(self, raw: Any) -> _outcome.Outcome:
+    def _call(self, raw: Any) -> tuple[bool, str, str, bool]:
         try:
-            return self._run(raw)
-        except BaseException as e:  # an exception that stop() sent may come late
-            return (False, *_outcome.failure(e))
+            told, stopped = self._run(raw)
+        except TaskStopped as e:  # it came when the task had just ended
+            told, stopped = (False, "", str(e) or "stopped"), True
+        except BaseException as e:
+            told, stopped = (False, *_outcome.failure(e)), False
+        return (*told, stopped)
 
-    def _run(self, raw: Any) -> _outcome.Outcome:
+    def _run(self, raw: Any) -> tuple[_outcome.Outcome, bool]:
         self._ready.wait()
         context = TaskContext(raw, self._allow_pickle, self._interval)
         key = (context.task_id, context.attempt)
         with self._contexts_lock:
             self._contexts[key] = context
         _current.context = context
+        rest = (self._execute, context, self._allow_pickle, self._exceptions)
         try:
-            told, _ = _outcome.run(self._execute, context, self._allow_pickle, self._exceptions)
-            return told
+            # Nothing is raised here by others but within this.
+            done: tuple[_outcome.Outcome, bool] = raw.run(lambda: _outcome.run(*rest))
+            return done
         finally:
             _current.context = None
             with self._contexts_lock:
@@ -177,7 +181,7 @@ class Runner:
                 agent.hurry(level)
                 level = 2
                 for context in self.running():
-                    _raise_in(context._thread)
+                    context._raw.interrupt()
                 ended = agent.wait_ended(min(1.0, max(0.05, until - time.monotonic())))
             stuck = [context.task_id for context in self.running()] if ended is None else []
             self.stats()
@@ -199,10 +203,14 @@ def _forget_thread() -> None:
         active.pop(threading.get_ident(), None)
 
 
-def _raise_in(thread: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), ctypes.py_object(TaskStopped)
-    )
+def _goes_on(task_id: str, attempt: int, what: str) -> None:
+    log.error(
+        "task %s %s, and attempt %d goes on, although TaskStopped was raised in it: it is in a call"
+        " that does not come back to Python code, or catches everything. It keeps its slot until it"
+        " ends; isolation in processes would have killed it",
+        task_id, what, attempt,
+    )  # fmt: skip
+    _forget_thread()
 
 
 def _told(state: str, reason: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Itera
 from typing import Optional, Union
 
 from . import _data, _tables
-from .client import Client, _head
+from .client import _LEAST, Client, _head
 from .errors import StoppedError, TaskFailed
 
 if TYPE_CHECKING:
@@ -295,7 +295,8 @@ class AsyncClient:
                     more = len(batch) == part
                     if batch:
                         line = self._line()
-                        ids = json.loads(await line.begin("submit_all", f"[{','.join(batch)}]"))
+                        handed = line.begin("submit_all", f"[{','.join(batch)}]")
+                        ids = json.loads(await _within(handed, until, timeout))
                         del waiting[:at]
                         at = 0
                         waiting.extend(line.begin("wait", task_id) for task_id in ids)
@@ -352,11 +353,13 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """How a task ended, well or not; see :meth:`outlast.Client.wait`.
 
-        :param timeout: seconds; None waits for as long as it takes.
-        :raises TimeoutError: if it has not ended by then.
+        :param timeout: seconds; None waits for as long as it takes. 0 tells whether it has ended;
+            the coordinator has a tenth of a second to answer then.
+        :raises TimeoutError: if it is not known to have ended by then.
         """
         future = self._line().begin("wait", _id(task))
-        return _data.read_end(await _within(future, _until(timeout), timeout, _id(task)))
+        until = _until(None if timeout is None else max(timeout, _LEAST))
+        return _data.read_end(await _within(future, until, timeout, _id(task)))
 
     async def result(self, task: Union[str, AsyncTask], timeout: Optional[float] = None) -> Any:
         """What the function returned; of a command, the document of :meth:`wait`.

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 # Tasks of a map that are submitted at a time.
 _PART = 500
+# Seconds that the coordinator has to answer in, however short a timeout is.
+_LEAST = 0.1
 
 
 class Task:
@@ -166,6 +168,7 @@ class Client:
             place of its result, and go on.
         :param progress: True, or a description: show a bar where there is a terminal (needs tqdm).
         :raises TaskFailed: by the iterator, for a task that failed. Tasks that were submitted go on.
+        :raises TimeoutError: if not all have ended by then.
         """
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
@@ -179,7 +182,7 @@ class Client:
         self, texts: Iterator[str], timeout: Optional[float], window: int, exceptions: bool
     ) -> Iterator[Any]:
         _process.leave_import()
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        until = _until(timeout)
         follower = self._raw.follow()
         waiting: collections.deque[str] = collections.deque()
         part = max(1, min(_PART, window // 4))
@@ -189,7 +192,10 @@ class Client:
                 batch = list(itertools.islice(texts, part))
                 if not batch:
                     return
-                ids = self._raw.submit_all(f"[{','.join(batch)}]")
+                limit = None if timeout is None else max(0.0, until - time.monotonic())
+                ids = self._raw.submit_all(f"[{','.join(batch)}]", limit)
+                if ids is None:
+                    raise _not_all(timeout)
                 waiting.extend(ids)
                 follower.add(ids)
 
@@ -230,7 +236,7 @@ class Client:
         :raises TimeoutError: by the iterator, if not all have ended by then.
         """
         _process.leave_import()
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        until = _until(timeout)
         left = {_id(task): task if isinstance(task, Task) else Task(self, task) for task in tasks}
         follower = self._raw.follow()
         follower.add(list(left))
@@ -274,14 +280,16 @@ class Client:
         """How a task ended, well or not: the document of the HTTP API, with ``state``, ``value``,
         ``message``, ``worker``, ``attempt``…
 
-        :param timeout: seconds; None waits for as long as it takes.
-        :raises TimeoutError: if it has not ended by then.
+        :param timeout: seconds; None waits for as long as it takes. 0 tells whether it has ended;
+            the coordinator has a tenth of a second to answer then.
+        :raises TimeoutError: if it is not known to have ended by then.
         """
         _process.leave_import()
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        until = _until(timeout)
         while True:
-            seconds = math.ceil(min(30.0, max(0.0, until - time.monotonic())))
-            found = self._raw.result(_id(task), seconds)
+            left = max(0.0, until - time.monotonic())
+            limit = None if timeout is None else max(left, _LEAST)
+            found = self._raw.result(_id(task), math.ceil(min(30.0, left)), limit)
             if found is not None:
                 return _data.read_end(found)
             if until - time.monotonic() <= 0:
@@ -393,10 +401,18 @@ def _head(called: _calls.Function, spec: Optional[Mapping[str, Any]]) -> str:
     return f'{text}{comma}"call": {{"function": {json.dumps(called.name)}, "args": '
 
 
+def _until(timeout: Optional[float]) -> float:
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _not_all(timeout: Optional[float]) -> TimeoutError:
+    return TimeoutError(f"not all tasks have ended within {timeout:g} s")
+
+
 def _next(follower: Any, until: float, timeout: Optional[float]) -> list[dict[str, Any]]:
     left = until - time.monotonic()
     if left <= 0:
-        raise TimeoutError(f"not all tasks have ended within {timeout:g} s")
+        raise _not_all(timeout)
     return [_data.read_end(end) for end in follower.next(min(left, 3600.0))]
 
 

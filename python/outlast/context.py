@@ -34,7 +34,6 @@ class TaskContext:
         self._raw = raw
         self._allow_pickle = allow_pickle
         self._interval = checkpoint_interval
-        self._thread = threading.get_ident()
         self._saved_at = time.monotonic()
         self._asked = 0
         self._submitted: Optional[tuple[Any, Any]] = None

@@ -83,7 +83,8 @@ class TaskCancelled(TaskFailed):
 
 
 class TaskStopped(BaseException):
-    """Raised inside a task that was cancelled or whose worker stops, when it reports something.
+    """Raised inside a task that was cancelled or whose worker stops, when it reports something; and
+    anywhere in one that does not end in time then, or runs past its time limit.
 
     Not an :class:`Exception`, so that ``except Exception`` does not keep a task running that
     nobody wants. Let it pass; ``finally`` blocks run.

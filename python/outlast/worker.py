@@ -40,7 +40,9 @@ class Worker:
     other functions are sent to them by value.
 
     With ``isolation="thread"`` tasks run in threads of this process: they share what it has in
-    memory, and one that crashes the interpreter takes all with it; they are then run again.
+    memory, and one that crashes the interpreter takes all with it; they are then run again. A
+    thread cannot be killed: a time limit or a cancellation that a task does not look for raises
+    :class:`~outlast.TaskStopped` in it, once, and a task that this does not end keeps its slot.
 
     :param url: of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
     :param name: that people see; default: this machine's.

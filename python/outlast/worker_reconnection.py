@@ -302,6 +302,7 @@ class WorkerReconnectionManager:
 class WorkerReconnectionPlugin:
     """Connects an existing worker object. Its tasks run in threads of this process, where that
     object is; a task that crashes the interpreter ends the others with it, and they are run again.
+    One that does not look when it has to end gets :class:`~outlast.TaskStopped` raised inside.
     ``outlast.Worker`` gives each a process of its own.
 
     Read from it: ``coordinator_url``; optional ``worker_id`` (default: a fresh UUID), ``api_key``,

@@ -1,25 +1,18 @@
 //! The worker that runs tasks by a Python function.
 
-use crate::context::Context;
 use crate::pool::Pool;
-use crate::{LOOK, error, system};
+use crate::{LOOK, error, system, thread};
 use outlast_core::adapt::{Pins, Setting};
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::WorkerConfig;
-use outlast_worker::shell::{
-    self, ANY, AgentConfig, Ended, FailedBy, Failure, Function, StartError, Status,
-};
-use outlast_worker::{PingConfig, capabilities, shell::TaskContext};
+use outlast_worker::shell::{self, ANY, AgentConfig, Ended, Function, StartError, Status};
+use outlast_worker::{PingConfig, capabilities};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-
-/// What `call` answers: whether it went well; the value, or what is told of the failure, as JSON;
-/// the failure's message.
-type Answer = (bool, String, String);
 
 struct Running {
     agent: shell::Agent,
@@ -128,24 +121,6 @@ fn pool(
     Pool::start(command, boot, slots as usize, define).map(Some)
 }
 
-/// Runs one task by the Python function, on the thread that the agent gave it.
-fn run(call: &Py<PyAny>, inner: TaskContext) -> Result<Value, Failure> {
-    let answer = Python::try_attach(|py| {
-        let context = Bound::new(py, Context { inner })?;
-        call.bind(py).call1((context,))?.extract::<Answer>()
-    });
-    let (good, json, message) = match answer {
-        Some(Ok(answer)) => answer,
-        Some(Err(e)) => return Err(format!("the worker's own code failed: {e}").into()),
-        None => return Err("the interpreter ends".to_owned().into()),
-    };
-    let value = match json.as_str() {
-        "" => Value::Null,
-        json => serde_json::from_str(json).map_err(|e| format!("the result is no JSON: {e}"))?,
-    };
-    if good { Ok(value) } else { Err(Failure { message, details: value, by: FailedBy::Itself }) }
-}
-
 /// Tells Python of each change of the link.
 async fn follow(mut status: watch::Receiver<Status>, told: Py<PyAny>) {
     let told = Arc::new(told);
@@ -186,7 +161,7 @@ impl Agent {
 #[pymethods]
 impl Agent {
     /// Starts. `options` is a JSON object; `call(context)` runs a task and answers (went well,
-    /// JSON, message); `told(state, reason)` hears of the link. With the options `command` and
+    /// JSON, message, was stopped); `told(state, reason)` hears of the link. With the options `command` and
     /// `boot` tasks run in processes instead, which learn of a function by `define(name)`.
     #[new]
     #[pyo3(signature = (options, call, told, define=None))]
@@ -200,17 +175,18 @@ impl Agent {
         let options: Value = serde_json::from_str(options)
             .map_err(|e| error(py, "ConfigurationError", e.to_string().as_str()))?;
         let mut config = config(&options);
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).thread_name("outlast").enable_all().build();
+        let runtime = runtime.map_err(|e| start_error(py, &StartError::Thread(e)))?;
+        let handle = runtime.handle().clone();
         let pool = pool(&options, config.core.slots, define)
             .map_err(|e| system("starting processes for tasks", &e))?;
         let body = match pool.clone() {
             Some(pool) => Function::detailed(move |context| pool.run(&context)),
-            None => Function::detailed(move |context| run(&call, context)),
+            None => Function::detailed(move |context| thread::run(&call, context, &handle)),
         };
         config.functions.insert(ANY.into(), body);
         let started = py.detach(|| {
-            let mut builder = Builder::new_multi_thread();
-            let runtime = builder.worker_threads(2).thread_name("outlast").enable_all().build();
-            let runtime = runtime.map_err(StartError::Thread)?;
             let entered = runtime.enter();
             let agent = shell::Agent::start(config)?;
             drop(entered);

@@ -42,6 +42,16 @@ pub(crate) fn client_error(py: Python<'_>, e: &Error) -> PyErr {
     }
 }
 
+/// What is asked gives, or nothing if it takes longer than so many seconds.
+async fn within<T>(
+    limit: Option<f64>,
+    ask: impl Future<Output = Result<T, Error>>,
+) -> Result<Option<T>, Error> {
+    let Some(seconds) = limit else { return ask.await.map(Some) };
+    let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    tokio::time::timeout(limit, ask).await.map_or(Ok(None), |answer| answer.map(Some))
+}
+
 /// Speaks HTTP with a coordinator.
 #[pyclass(frozen, module = "outlast._outlast")]
 pub struct Client {
@@ -151,22 +161,37 @@ impl Client {
         Ok((json(py, &task)?, new))
     }
 
-    /// The ids, in order.
-    fn submit_all(&self, py: Python<'_>, tasks: &str) -> PyResult<Vec<String>> {
+    /// The ids, in order; None if it takes longer than `limit` seconds. They may have arrived then.
+    #[pyo3(signature = (tasks, limit=None))]
+    fn submit_all(
+        &self,
+        py: Python<'_>,
+        tasks: &str,
+        limit: Option<f64>,
+    ) -> PyResult<Option<Vec<String>>> {
         let tasks: Result<Vec<NewTask>, String> = py.detach(|| {
             let documents: Vec<Value> = serde_json::from_str(tasks).map_err(|e| e.to_string())?;
             documents.into_iter().map(spec).collect()
         });
         let tasks = tasks.map_err(|e| error(py, "InvalidData", e.as_str()))?;
         let ids = tasks.iter().map(|t| t.id.clone()).collect();
-        self.block(py, |c| async move { c.submit_all(&tasks).await })?;
-        Ok(ids)
+        let ask =
+            move |c: outlast::Client| async move { within(limit, c.submit_all(&tasks)).await };
+        Ok(self.block(py, ask)?.map(|_| ids))
     }
 
-    /// How a task ended as JSON, if it does within so many seconds (at most 60).
-    fn result(&self, py: Python<'_>, id: String, wait: u64) -> PyResult<Option<String>> {
-        let result = self.block(py, move |c| async move { c.result(&id, wait).await })?;
-        result.map(|r| json(py, &r)).transpose()
+    /// How a task ended as JSON, if it does within so many seconds (at most 60), and the answer
+    /// takes no longer than `limit` seconds.
+    #[pyo3(signature = (id, wait, limit=None))]
+    fn result(
+        &self,
+        py: Python<'_>,
+        id: String,
+        wait: u64,
+        limit: Option<f64>,
+    ) -> PyResult<Option<String>> {
+        let ask = move |c: outlast::Client| async move { within(limit, c.result(&id, wait)).await };
+        self.block(py, ask)?.flatten().map(|r| json(py, &r)).transpose()
     }
 
     /// Follows tasks until they end.

@@ -2,6 +2,8 @@
 
 use crate::buffer::{View, Views};
 use crate::error;
+use crate::thread::Thread;
+use crate::watch::Why;
 use outlast_worker::local::HostError;
 use outlast_worker::shell::{Checkpoint, TaskContext};
 use pyo3::prelude::*;
@@ -18,6 +20,8 @@ const READ: usize = 1 << 20;
 #[pyclass(frozen, module = "outlast._outlast")]
 pub struct Context {
     pub inner: TaskContext,
+    /// Where it runs.
+    pub thread: Arc<Thread>,
 }
 
 /// The class in `outlast.errors`.
@@ -134,6 +138,16 @@ impl Context {
     /// Keeps a file for the result.
     fn artifact(&self, py: Python<'_>, name: &str, path: PathBuf) -> PyResult<()> {
         py.detach(|| self.inner.artifact(name, &path)).map(drop).map_err(|e| host(py, e))
+    }
+
+    /// What `work()` returns; meanwhile this thread may be interrupted, and not afterwards.
+    fn run<'py>(&self, work: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.thread.run(work)
+    }
+
+    /// Raises `TaskStopped` in what `run` runs, if it does.
+    fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
+        self.thread.interrupt(py, Why::Stop)
     }
 
     /// What is asked of it now: cancel, pause, how often a checkpoint.

@@ -11,6 +11,7 @@ mod follow;
 mod pool;
 mod recovery;
 mod requests;
+mod thread;
 mod watch;
 
 use pyo3::exceptions::PyRuntimeError;

@@ -382,7 +382,7 @@ impl Pool {
     }
 }
 
-fn timed_out(context: &TaskContext) -> Failure {
+pub(crate) fn timed_out(context: &TaskContext) -> Failure {
     let limit = context.timeout.unwrap_or_default().as_secs_f64();
     let message = format!("the task ran longer than its time limit of {limit} s");
     Failure { message, details: Value::Null, by: FailedBy::Timeout }

@@ -9,7 +9,7 @@ pub const INTERRUPT: u8 = 1;
 pub const KILL: u8 = 2;
 
 /// Why a process was told to end.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     Stop,
     Timeout,

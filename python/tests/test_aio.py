@@ -291,3 +291,29 @@ def test_after_a_fork_the_child_has_a_line_of_its_own(shared, worker):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert asyncio.run(add(3)) == 13
+
+
+def test_a_timeout_holds_whether_or_not_the_coordinator_is_there(coordinator):
+    async def body(client):
+        task = await client.submit({"command": ["true"]})  # there is no worker
+        ended = await client.submit({"command": ["true"]})
+        await ended.cancel()
+        assert (await client.get(ended.id).wait(0))["state"] == "cancelled"
+
+        async def late(seconds, wait):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError, match=f"ended within {seconds:g} s"):
+                await wait(seconds)
+            assert seconds - 0.01 <= time.monotonic() - began < seconds + 0.3
+
+        async def mapped(seconds):
+            return [v async for v in client.map("add", [1], timeout=seconds)]
+
+        for away in (False, True):
+            if away:
+                coordinator.kill()
+            for seconds in (0, 0.05, 0.4):
+                await late(seconds, task.wait)
+                await late(seconds, mapped)
+
+    run(coordinator, body)

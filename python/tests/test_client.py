@@ -1,5 +1,6 @@
 """outlast.Client and outlast.Worker."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -144,3 +145,29 @@ def test_an_address_means_the_same_to_client_and_worker(given, full):
 def test_what_is_no_address_is_refused(wrong):
     with pytest.raises(outlast.ConfigurationError, match="address"):
         outlast.Client(wrong or " ")  # an empty one means the default
+
+
+def test_a_timeout_holds_whether_or_not_the_coordinator_is_there(coordinator):
+    client = coordinator.client()
+    task = client.submit({"command": ["true"]})  # there is no worker
+
+    def late(seconds, wait):
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match=f"ended within {seconds:g} s"):
+            wait(seconds)
+        assert seconds - 0.01 <= time.monotonic() - began < seconds + 0.3
+
+    def all_late():
+        for seconds in (0, 0.05, 0.4):
+            late(seconds, task.wait)
+            late(seconds, lambda s: task.result(timeout=s))
+            late(seconds, lambda s: client.wait_all([task], s))
+            late(seconds, lambda s: list(client.map("add", [1], timeout=s)))
+
+    all_late()
+    coordinator.process.send_signal(signal.SIGSTOP)  # it takes connections and does not answer
+    all_late()
+    coordinator.kill()
+    all_late()
+    with pytest.raises(outlast.Unreachable):  # patience is over before
+        coordinator.client(patience=0.1).wait(task, 30)

@@ -91,6 +91,20 @@ def test_arguments_and_results_are_what_they_were(shared, worker):
     assert (client.submit_call(numpy.cumsum, array).result(20) == numpy.cumsum(array)).all()
 
 
+def order(*args, **kwargs):
+    return [list(kwargs), list(args[0]), list(args[0]["z"])]
+
+
+def test_the_order_of_names_is_kept(shared, worker):
+    client = shared.client()
+    call = ({"z": {"y": 1, "b": 2}, "a": 3},)
+    assert client.submit_call(order, *call, q=1, c=2).result(20) == [["q", "c"], ["z", "a"], ["y", "b"]]
+    # Another order is no other task.
+    one = {"id": f"ordered-{time.time_ns()}", "call": {"function": "named", "args": {"b": 1, "a": 2}}}
+    other = {**one, "call": {"function": "named", "args": {"a": 2, "b": 1}}}
+    assert client.submit(one).new and not client.submit(other).new
+
+
 def test_a_name_gets_json_where_that_is_possible(shared, worker):
     client = shared.client()
     assert client.submit_call("named", 1, (2, 3), "x").result(20) == ["int", "list", "str"]
@@ -293,8 +307,6 @@ def test_as_completed(shared, worker, tmp_path):
     with pytest.raises(TimeoutError):
         list(client.as_completed([never], timeout=0.2))
     never.cancel()
-    if worker.isolation == "thread":
-        (tmp_path / "never").touch()  # nothing can interrupt it
     assert next(client.as_completed([never], 20)) is never
     with pytest.raises(outlast.NotFound, match="no task nobody"):
         list(client.as_completed(["nobody"], 20))

@@ -408,6 +408,94 @@ def test_isolation_is_a_choice(shared, tmp_path):
         assert processes(worker) == []
 
 
+def loops(path=None):
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        if path:
+            Path(path).touch()
+
+
+def swallows(path):
+    while not Path(path).exists():
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+    return "late"
+
+
+def naps(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.001)
+    return seconds
+
+
+@pytest.fixture
+def threaded(shared, tmp_path):
+    name = f"threaded-{time.monotonic_ns()}"
+    worker = outlast.Worker(
+        shared.url, state_dir=tmp_path / "w", name=name, isolation="thread", capabilities=[name]
+    )
+    for function in (loops, swallows, naps):
+        worker.task(function)
+
+    def submit(function, *args, **spec):
+        spec["requires"] = {name: "*"}
+        return shared.client().submit_call(function, *args, spec=spec)
+
+    with worker:
+        until(lambda: worker.connected)
+        yield worker, submit
+
+
+def test_a_time_limit_in_a_thread(threaded, tmp_path):
+    worker, submit = threaded
+    task = submit("loops", str(tmp_path / "cleaned"), timeout=0.3, kill_grace=60)
+    error = fails(task, "longer than its time limit of 0.3 s")
+    assert error.result["outcome"] == "timed_out" and (tmp_path / "cleaned").exists()
+    assert submit("naps", 0.1, timeout=30).result(20) == 0.1  # its only slot is free
+
+
+def test_a_cancelled_task_in_a_thread_is_interrupted_after_its_grace(threaded):
+    worker, submit = threaded
+    task = submit("loops", kill_grace=0.4)
+    until(worker._runner.running)
+    began = time.monotonic()
+    task.cancel()
+    until(lambda: not worker._runner.running())
+    assert 0.35 < time.monotonic() - began < 5
+    with pytest.raises(outlast.TaskCancelled):
+        task.result(20)
+
+
+def test_a_thread_that_goes_on_past_its_limit_is_told_of(threaded, tmp_path, caplog):
+    worker, submit = threaded
+    task = submit("swallows", str(tmp_path / "end"), timeout=0.2, kill_grace=0.2)
+    said = f"task {task.id} ran longer than its time limit, and attempt 1 goes on"
+    try:
+        until(lambda: said in caplog.text)
+        with pytest.raises(TimeoutError):
+            task.wait(0.5)
+        assert caplog.text.count("goes on") == 1
+    finally:
+        (tmp_path / "end").touch()
+    assert fails(task, "time limit of 0.2 s").result["outcome"] == "timed_out"
+
+
+def test_an_interruption_hits_no_other_task(threaded):
+    """The limit comes about when the function ends; its thread's number is used again."""
+    worker, submit = threaded
+    tasks = [submit("naps", 0.02, timeout=0.02, kill_grace=5) for _ in range(60)]
+    between = [submit("naps", 0.005) for _ in range(60)]
+    assert [t.result(30) for t in between] == [0.005] * 60
+    ends = [t.wait(30) for t in tasks]
+    assert {e["outcome"] for e in ends} <= {"succeeded", "timed_out"}
+    assert not worker._runner.running() and worker.connected
+
+
 def test_a_module_is_not_imported_where_it_is_not_needed(worker):
     code = "import outlast, sys; outlast.Worker; outlast.Client; outlast.Executor; print(*sys.modules)"
     run = [sys.executable, "-c", code]

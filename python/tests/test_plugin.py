@@ -213,6 +213,16 @@ def test_stop_with_a_task_that_never_returns(plugged):
     task.cancel()
 
 
+def test_a_time_limit(plugged, shared):
+    def execute(p, task_id, config):
+        while True:
+            time.sleep(0.01)
+
+    plugged(execute)
+    task = shared.client().submit_call("execute_task", spec={"timeout": 0.3})
+    assert fails(task, "longer than its time limit of 0.3 s").result["outcome"] == "timed_out"
+
+
 def test_a_task_that_hangs_in_c_is_named(shared):
     hang = threading.Event()  # a wait without a timeout
     manager = WorkerReconnectionManager("hangs", shared.url, task_executor=lambda *_: hang.wait())

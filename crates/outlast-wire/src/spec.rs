@@ -387,7 +387,8 @@ impl TaskSpec {
         Ok(spec)
     }
 
-    /// The canonical JSON: equal specs give equal bytes.
+    /// Its JSON, without what is as by default. Equal specs may give different bytes: members of
+    /// arguments stay in the order that they came in, which equality leaves out of account.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a spec has only string keys")
     }
@@ -699,6 +700,16 @@ mod tests {
         assert!(wrong.check().unwrap_err().to_string().starts_with("traceparent: "));
         let wrong = TaskSpec { tracestate: "é".into(), ..plain };
         assert!(wrong.check().unwrap_err().to_string().starts_with("tracestate: "));
+    }
+
+    #[test]
+    fn arguments_keep_their_order_which_makes_no_other_task() {
+        let json = r#"{"call":{"function":"f","args":{"z":{"y":1,"b":[{"d":1,"c":2}]},"a":2}}}"#;
+        let spec = TaskSpec::from_json(json.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(spec.to_json()).unwrap(), json);
+        // As stores have it that were written when members were sorted.
+        let sorted = r#"{"call":{"function":"f","args":{"a":2,"z":{"b":[{"c":2,"d":1}],"y":1}}}}"#;
+        assert!(spec.is_same(&TaskSpec::from_json(sorted.as_bytes()).unwrap()));
     }
 
     #[test]

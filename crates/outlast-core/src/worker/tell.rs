@@ -124,7 +124,7 @@ impl Worker {
             old.and_then(|s| serde_json::from_slice(&s.state_json).ok()).unwrap_or_default();
         for (key, value) in patch {
             match value {
-                Value::Null => drop(state.remove(&key)),
+                Value::Null => drop(state.shift_remove(&key)),
                 value => drop(state.insert(key, value)),
             }
         }

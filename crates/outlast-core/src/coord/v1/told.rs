@@ -72,7 +72,7 @@ impl Coordinator {
         let mut merged = known.clone();
         for (name, value) in patch {
             match value {
-                Value::Null => drop(merged.remove(&name)),
+                Value::Null => drop(merged.shift_remove(&name)),
                 value => drop(merged.insert(name, value)),
             }
         }
