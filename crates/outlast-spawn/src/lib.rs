@@ -2,7 +2,7 @@
 //!
 //! What a worker does for the shortest tasks is mostly this, and `posix_spawn` leaves some of it
 //! on the table: it maps and unmaps a stack for each child, which interrupts the other processors
-//! on which the process runs, and asks for the disposition of every signal there is. [`fast`] has a
+//! on which the process runs, and asks for the disposition of every signal there is. `fast` has a
 //! stack at hand and lets the kernel reset the handlers; where that is not to be had, std does it.
 //!
 //! All unsafe code of the worker is here. This crate knows nothing of tasks.
