@@ -83,7 +83,7 @@ async fn a_script_checkpoints_and_goes_on() {
     let out = rig.command("sh").args(["-c", script]).env("PATH", path).output().unwrap();
     let (code, stdout, stderr) = said(out);
     assert_eq!(code, 0, "{stdout}\n{stderr}");
-    let expected = "c2\nprogress 85.0%\nloss=0.5\nmessage=almost\nn=3\nnote=hello\nbest\n\
+    let expected = "c2\nprogress 85.0%\nloss=0.5\nmessage=almost\nnote=hello\nn=3\nbest\n\
                     ID  TRY  SIZE    DELIVERED  NAME\nc1  2    2 B     not yet    model\n";
     assert!(stdout.starts_with(expected), "{stdout}");
     assert!(stdout.ends_with("step 2"), "{stdout}");
