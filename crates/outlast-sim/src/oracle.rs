@@ -119,6 +119,11 @@ impl Oracle {
         let Some(row) = store.committed_row(&id.task).filter(|row| row.epoch == id.epoch) else {
             return;
         };
+        // A person's retry begins the knobs anew; an attempt from before it that comes back, and
+        // is taken up again, has those that it was given.
+        if self.tasks.get(&id.task).is_some_and(|task| id.epoch <= task.floor) {
+            return;
+        }
         let current = row.state == TaskState::Assigned;
         let state = row.recovery.as_deref().cloned().unwrap_or_default();
         let wanted = knobs::values(&row.spec.knobs, &state);

@@ -16,6 +16,12 @@ fn a_worker_may_come_back_as_the_last_thing() {
     assert_eq!(run(27_647, None, false).wrong, None);
 }
 
+/// An attempt from before a person's retry comes back, with the knobs that it was given.
+#[test]
+fn an_attempt_from_before_a_retry_keeps_its_knobs() {
+    assert_eq!(run(1_425, None, false).wrong, None);
+}
+
 #[test]
 fn a_seed_is_one_history() {
     for seed in 0..5 {
