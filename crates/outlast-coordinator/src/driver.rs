@@ -300,9 +300,7 @@ impl State {
                     }
                     // The writer outlives this thread.
                     Output::Persist(batch) => {
-                        let asked = !self.asked.is_empty();
-                        let pace =
-                            if asked { writer::ASKED } else { writer::pace(&batch, &self.core) };
+                        let pace = writer::pace(&batch, &self.core);
                         self.batches.push(batch, pace);
                     }
                     Output::Reply(request, response) => {

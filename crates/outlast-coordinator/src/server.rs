@@ -269,7 +269,7 @@ impl Coordinator {
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
         let coordinator_id = core.id().to_string();
         let (reports, reported) = mpsc::unbounded_channel();
-        let (batches, written) = group::group(writer::shares);
+        let (batches, written) = group::group(writer::ALONE);
         let (health_tx, health) = watch::channel(Health::Good);
         let health_tx = Arc::new(health_tx);
         let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())

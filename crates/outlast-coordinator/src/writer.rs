@@ -11,24 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// A worker that has more than its slots take does not wait for what is decided of the rest.
-const BUSY: Pace =
-    Pace { each: Duration::from_millis(5), most: Duration::from_millis(50), worth: 2048 };
-/// Somebody may.
-const QUICK: Pace =
-    Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
 /// A request waits for its answer.
 pub(crate) const ASKED: Pace =
     Pace { each: Duration::from_millis(3), most: Duration::from_millis(3), worth: 96 };
 /// Records that one task causes in one go.
-const ALONE: usize = 4;
+pub(crate) const ALONE: usize = 4;
 
-pub(crate) fn shares(group: &[Batch<CoordRecord>]) -> u32 {
-    let records: usize = group.iter().map(|batch| batch.records.len()).sum();
-    if records > ALONE { records.div_ceil(ALONE) as u32 } else { 0 }
-}
-
-/// How soon what was decided now is to be durable, if nobody asks.
+/// How soon what was decided now is to be durable, if nobody asks. A worker that has more than its
+/// slots take does not wait for what is decided of the rest.
 pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
     let amply = |worker: &str| core.has_work_ahead(worker);
     let nobody_waits = |record: &CoordRecord| match record {
@@ -39,7 +29,7 @@ pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
         CoordRecord::Started { .. } => true,
         _ => false,
     };
-    if batch.records.iter().all(nobody_waits) { BUSY } else { QUICK }
+    if batch.records.iter().all(nobody_waits) { Pace::BUSY } else { Pace::QUICK }
 }
 
 /// How the store does.

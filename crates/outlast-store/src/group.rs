@@ -25,12 +25,15 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Nobody waits for what work that is there already makes possible.
+    pub const BUSY: Pace =
+        Pace { each: Duration::from_millis(5), most: Duration::from_millis(50), worth: 2048 };
+    /// Somebody may wait.
+    pub const QUICK: Pace =
+        Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
     /// Nothing else is to come: nobody waits.
     pub const AT_ONCE: Pace = Pace { each: Duration::ZERO, most: Duration::ZERO, worth: 0 };
 }
-
-/// How many shared a commit; 0 if it was one's alone.
-pub type Shares<R> = fn(&[Batch<R>]) -> u32;
 
 /// The side of who decides; the queue is closed when this is dropped.
 #[derive(Debug)]
@@ -40,7 +43,8 @@ pub struct Decided<R>(Arc<Shared<R>>);
 #[derive(Debug)]
 pub struct ToWrite<R> {
     shared: Arc<Shared<R>>,
-    shares: Shares<R>,
+    /// Records that one task causes in one go: a commit of no more was nobody else's.
+    alone: usize,
     /// When the last group was taken, and how many shared it.
     last: Option<(Instant, u32)>,
 }
@@ -58,24 +62,16 @@ struct State<R> {
     /// The quickest of those that wait.
     pace: Option<Pace>,
     closed: bool,
-    /// The writer sleeps until something comes.
-    idle: bool,
     /// Nobody writes any more.
     given_up: bool,
 }
 
-/// A queue.
-pub fn group<R>(shares: Shares<R>) -> (Decided<R>, ToWrite<R>) {
-    let state = State {
-        batches: Vec::new(),
-        records: 0,
-        pace: None,
-        closed: false,
-        idle: false,
-        given_up: false,
-    };
+/// A queue. `alone`: records that one task causes in one go.
+pub fn group<R>(alone: usize) -> (Decided<R>, ToWrite<R>) {
+    let state =
+        State { batches: Vec::new(), records: 0, pace: None, closed: false, given_up: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
-    (Decided(Arc::clone(&shared)), ToWrite { shared, shares, last: None })
+    (Decided(Arc::clone(&shared)), ToWrite { shared, alone, last: None })
 }
 
 impl<R> Shared<R> {
@@ -102,8 +98,9 @@ impl<R> Decided<R> {
         if quicker {
             state.pace = Some(pace);
         }
-        // One that sleeps until a commit is due need not hear of what changes nothing about that.
-        if state.idle || quicker || state.is_full() {
+        // One that sleeps until a commit is due need not hear of what changes nothing about that;
+        // one that sleeps until something comes does, since nothing waits then.
+        if quicker || state.is_full() {
             self.0.wake.notify_one();
         }
     }
@@ -157,7 +154,6 @@ impl<R> ToWrite<R> {
                     wait => Some(wait),
                 },
             };
-            state.idle = wait.is_none();
             state = match wait {
                 None => self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(wait) => {
@@ -165,7 +161,6 @@ impl<R> ToWrite<R> {
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            state.idle = false;
         }
         let fits = state.batches.len().min(GROUP);
         let rest = state.batches.split_off(fits);
@@ -175,7 +170,8 @@ impl<R> ToWrite<R> {
         if state.batches.is_empty() {
             state.pace = None;
         }
-        self.last = Some((Instant::now(), (self.shares)(&group)));
+        let shared = if records > self.alone { records.div_ceil(self.alone) } else { 0 };
+        self.last = Some((Instant::now(), shared as u32));
         Some(group)
     }
 
@@ -200,10 +196,6 @@ mod tests {
         Pace { each: Duration::from_secs(30), most: Duration::from_secs(60), worth: 100 };
     const QUICK: Pace = Pace { most: Duration::from_millis(1), ..SLOW };
 
-    fn shares(group: &[Batch<u8>]) -> u32 {
-        if group.len() > 1 { group.len() as u32 } else { 0 }
-    }
-
     fn batch(number: u64, records: usize) -> Batch<u8> {
         Batch { number, records: vec![0; records] }
     }
@@ -214,16 +206,25 @@ mod tests {
 
     /// A queue whose last commit was shared.
     fn busy() -> (Decided<u8>, ToWrite<u8>) {
-        let (decided, mut to_write) = group(shares);
+        let (decided, mut to_write) = group(1);
         decided.push(batch(1, 1), SLOW);
         decided.push(batch(2, 1), SLOW);
         assert_eq!(numbers(to_write.take()), [1, 2]);
         (decided, to_write)
     }
 
+    /// The next group, which does not begin before this was done.
+    fn waits_for(mut to_write: ToWrite<u8>, done: impl FnOnce()) -> (Vec<u64>, ToWrite<u8>) {
+        let writer = std::thread::spawn(move || (numbers(to_write.take()), to_write));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!writer.is_finished());
+        done();
+        writer.join().unwrap()
+    }
+
     #[test]
     fn one_at_a_time_waits_for_nobody() {
-        let (decided, mut to_write) = group(shares);
+        let (decided, mut to_write) = group(4);
         for number in 1..4 {
             decided.push(batch(number, 4), SLOW);
             assert_eq!(numbers(to_write.take()), [number]);
@@ -232,35 +233,23 @@ mod tests {
 
     #[test]
     fn after_a_shared_commit_the_next_waits_until_it_is_worth_it() {
-        let (decided, mut to_write) = busy();
+        let (decided, to_write) = busy();
         decided.push(batch(3, 99), SLOW);
-        let writer = std::thread::spawn(move || (numbers(to_write.take()), to_write));
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(!writer.is_finished());
-        decided.push(batch(4, 1), SLOW);
-        let (group, mut to_write) = writer.join().unwrap();
+        let (group, to_write) = waits_for(to_write, || decided.push(batch(4, 1), SLOW));
         assert_eq!(group, [3, 4]);
         // Somebody who is in a hurry hurries all.
         decided.push(batch(5, 1), SLOW);
-        let writer = std::thread::spawn(move || (numbers(to_write.take()), to_write));
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(!writer.is_finished());
-        decided.push(batch(6, 1), QUICK);
-        let (group, mut to_write) = writer.join().unwrap();
+        let (group, to_write) = waits_for(to_write, || decided.push(batch(6, 1), QUICK));
         assert_eq!(group, [5, 6]);
         // Also one who adds nothing.
         decided.push(batch(7, 1), SLOW);
-        let writer = std::thread::spawn(move || numbers(to_write.take()));
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(!writer.is_finished());
-        decided.hurry(QUICK);
-        assert_eq!(writer.join().unwrap(), [7]);
+        assert_eq!(waits_for(to_write, || decided.hurry(QUICK)).0, [7]);
     }
 
     #[test]
     fn the_more_share_the_longer_the_next_waits() {
         let pace = Pace { each: Duration::from_secs(1), most: Duration::from_secs(5), worth: 100 };
-        let (decided, mut to_write) = group(shares);
+        let (decided, mut to_write) = group(1);
         for (batches, least, most) in [(1, 0, 0), (2, 1, 2), (4, 3, 4), (9, 4, 5)] {
             (0..batches).for_each(|number| decided.push(batch(number, 1), pace));
             to_write.last = None;
@@ -284,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_group_has_an_end() {
-        let (decided, mut to_write) = group(shares);
+        let (decided, mut to_write) = group(1);
         for number in 1..=GROUP as u64 + 1 {
             decided.push(batch(number, 0), SLOW);
         }

@@ -217,7 +217,10 @@ impl Attempt {
     }
 
     /// Creates what the attempt needs: its command, and the folder of its own if it gets one.
-    fn prepare(&self, inner: &Arc<Inner>) -> Result<(Command, Option<Folder>), (String, Cause)> {
+    fn prepare<'i>(
+        &self,
+        inner: &'i Arc<Inner>,
+    ) -> Result<(Command<'i>, Option<Folder>), (String, Cause)> {
         let folder = self.spec.cwd.is_none().then(|| lock(&inner.spares).folder());
         let cwd = match &folder {
             Some(folder) => folder.path.clone(),
@@ -260,7 +263,7 @@ impl Attempt {
     fn start(&self, inner: &Inner, command: &Command) -> io::Result<Process> {
         let output = lock(&self.output);
         let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        command.start(&inner.inherited, [inner.null.as_fd(), stdout.file(), stderr.file()])
+        command.start([inner.null.as_fd(), stdout.file(), stderr.file()])
     }
 
     fn enter_running(&self, inner: &Arc<Inner>, pid: Pid) {

@@ -6,6 +6,7 @@ use outlast_spawn::{Process, Program};
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
@@ -45,14 +46,17 @@ impl Inherited {
         Inherited { entries: entries.collect(), path }
     }
 
-    /// Which of it is in force beside `own`.
-    fn beside(&self, own: &BTreeMap<&[u8], &[u8]>) -> Vec<bool> {
+    /// All of it but for what `own` has too, which comes after it.
+    fn with(&self, own: &BTreeMap<&[u8], &[u8]>) -> Result<Vec<Cow<'_, CStr>>, String> {
         // Names that begin like ours are never inherited.
         let ours = |name: &&[u8]| !name.starts_with(OURS);
         let clash: Vec<&[u8]> = own.keys().copied().filter(ours).collect();
-        self.entries
+        let kept = self
+            .entries
             .iter()
-            .map(|(name, entry)| clash.binary_search(&&entry.as_bytes()[..*name]).is_err())
+            .filter(|(name, entry)| clash.binary_search(&&entry.as_bytes()[..*name]).is_err());
+        kept.map(|(_, entry)| Ok(Cow::from(entry.as_c_str())))
+            .chain(own.iter().map(|(name, value)| entry(name, value).map(Cow::from)))
             .collect()
     }
 }
@@ -76,24 +80,20 @@ pub(super) struct Identity<'a> {
 
 /// A program that is ready to be started, but for its output.
 #[derive(Debug)]
-pub(super) struct Command {
-    program: PathBuf,
-    folder: PathBuf,
+pub(super) struct Command<'i> {
     path: CString,
     arguments: Vec<CString>,
-    /// Of its own, and what it inherits.
-    environment: Vec<CString>,
-    inherits: Vec<bool>,
-    folder_path: CString,
+    environment: Vec<Cow<'i, CStr>>,
+    folder: CString,
 }
 
 /// The command of a spec. The error says why there is none.
-pub(super) fn build(
+pub(super) fn build<'i>(
     spec: &TaskSpec,
-    inner: &Inner,
+    inner: &'i Inner,
     cwd: &Path,
     who: &Identity,
-) -> Result<Command, String> {
+) -> Result<Command<'i>, String> {
     let argv: Vec<&OsStr> = match &spec.run {
         Run::Command(argv) => argv.iter().map(OsStr::new).collect(),
         Run::Shell(line) => ["/bin/sh", "-c", line].map(OsStr::new).into(),
@@ -130,35 +130,29 @@ pub(super) fn build(
             .iter()
             .map(|argument| CString::new(argument.as_bytes()).map_err(nul))
             .collect::<Result<_, _>>()?,
-        inherits: inner.inherited.beside(&own),
-        environment: own
-            .iter()
-            .map(|(name, value)| entry(name, value))
-            .collect::<Result<_, _>>()?,
-        folder_path: CString::new(cwd.as_os_str().as_bytes())
+        environment: inner.inherited.with(&own)?,
+        folder: CString::new(cwd.as_os_str().as_bytes())
             .map_err(|_| "the working directory contains a NUL".to_owned())?,
-        program,
-        folder: cwd.to_owned(),
     })
 }
 
-impl Command {
+impl Command<'_> {
     /// Starts it with these as standard input, output and error.
-    pub fn start(&self, inherited: &Inherited, stdio: [BorrowedFd; 3]) -> io::Result<Process> {
-        let kept = inherited.entries.iter().zip(&self.inherits).filter(|(_, kept)| **kept);
-        let environment: Vec<&CStr> = kept
-            .map(|((_, entry), _)| entry.as_c_str())
-            .chain(self.environment.iter().map(CString::as_c_str))
-            .collect();
+    pub fn start(&self, stdio: [BorrowedFd; 3]) -> io::Result<Process> {
+        let environment: Vec<&CStr> = self.environment.iter().map(|entry| &**entry).collect();
         let program = Program {
             path: &self.path,
             arguments: &self.arguments,
             environment: &environment,
-            folder: &self.folder_path,
+            folder: &self.folder,
             stdio,
         };
         program.start()
     }
+}
+
+fn as_path(path: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(path.to_bytes()))
 }
 
 /// Finds a program as a shell would, seen from `cwd`.
@@ -187,10 +181,10 @@ fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
 
 /// Why a command could not be started.
 pub(super) fn why_not_started(error: &io::Error, command: &Command) -> String {
-    if let Some(problem) = problem_with_folder(&command.folder) {
+    if let Some(problem) = problem_with_folder(as_path(&command.folder)) {
         return problem;
     }
-    let program = &command.program;
+    let program = as_path(&command.path);
     let name = program.display();
     match error.kind() {
         io::ErrorKind::NotFound if program.exists() => {

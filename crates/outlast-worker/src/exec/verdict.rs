@@ -15,8 +15,8 @@ const SHELL_KILLED: i32 = 128 + 9;
 pub type Ended = (TaskOutcome, Cause);
 
 impl Attempt {
-    /// The outcome of a process that has ended, with the kills before it began; `stop` is why it was ended and how many of its
-    /// processes are left, if that was us.
+    /// The outcome of a process that has ended, with the kills before it began; `stop` is why it was
+    /// ended and how many of its processes are left, if that was us.
     pub fn judge(
         &self,
         inner: &Inner,

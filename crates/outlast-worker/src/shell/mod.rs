@@ -178,7 +178,7 @@ impl Agent {
         }
         let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
         let core = Worker::new(config.core.clone(), snapshot, alive(&held), seed, now());
-        let (writer, written) = group::group(writer::shares);
+        let (writer, written) = group::group(writer::ALONE);
         let (link, linked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             core: Mutex::new(core),

@@ -12,21 +12,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// While work waits for slots nobody waits for a result in order to give more.
-const BUSY: Pace =
-    Pace { each: Duration::from_millis(5), most: Duration::from_millis(50), worth: 2048 };
-/// Somebody may.
-const QUICK: Pace =
-    Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
-/// How soon what was decided now is to be durable.
+/// How soon what was decided now is to be durable. While work waits for slots nobody waits for a
+/// result in order to give more.
 pub(super) fn pace(batch: &Batch<WorkerRecord>, core: &Worker) -> Pace {
     match core.backlog() {
         None => Pace::AT_ONCE,
-        Some(true) if batch.records.iter().all(nobody_waits_for) => BUSY,
-        Some(_) => QUICK,
+        Some(true) if batch.records.iter().all(nobody_waits_for) => Pace::BUSY,
+        Some(_) => Pace::QUICK,
     }
 }
 
@@ -41,12 +36,7 @@ fn nobody_waits_for(record: &WorkerRecord) -> bool {
 }
 
 /// Records that one task causes in one go.
-const ALONE: usize = 2;
-
-pub(super) fn shares(group: &[Batch<WorkerRecord>]) -> u32 {
-    let records: usize = group.iter().map(|batch| batch.records.len()).sum();
-    if records > ALONE { records.div_ceil(ALONE) as u32 } else { 0 }
-}
+pub(super) const ALONE: usize = 2;
 
 pub(super) fn start(
     store: WorkerStore,
