@@ -22,6 +22,7 @@ mod fetch;
 mod intask;
 mod keeper;
 mod keys;
+mod logs;
 mod output;
 mod recovery;
 mod show;

@@ -1,6 +1,6 @@
 //! `outlast submit`.
 
-use crate::{Context, Usage, args, browser, output, tasks};
+use crate::{Context, Usage, args, browser, logs, output};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;
@@ -220,8 +220,8 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
     if context.json() {
         output::json(result)?;
     } else {
-        tasks::written(context, result, false).await?;
-        tasks::written(context, result, true).await?;
+        logs::written(context, result, false).await?;
+        logs::written(context, result, true).await?;
         if result.state != "succeeded" {
             eprintln!("outlast: task {} {}: {}", result.id, result.state, result.message);
         }

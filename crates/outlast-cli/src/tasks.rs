@@ -1,10 +1,8 @@
 //! `outlast tasks` and `outlast task`.
 
-use crate::{Context, SHORT, args, each, fetch, output};
-use futures_util::StreamExt;
+use crate::{Context, SHORT, args, each, fetch, logs, output};
 use outlast::TaskQuery;
 use outlast::api::{Task, TaskResult};
-use std::io::Write;
 use std::time::Duration;
 
 /// List tasks.
@@ -206,7 +204,7 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
             return Ok(u8::from(result.state != "succeeded"));
         }
         TaskCommand::Logs { id, stderr, follow, attempt } => {
-            return logs(context, &id, stderr, follow, attempt).await;
+            return logs::copy(context, &id, stderr, follow, attempt).await;
         }
         TaskCommand::History { id } => {
             let history = client.history(&id).await?;
@@ -323,94 +321,4 @@ fn show_result(r: &TaskResult) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Copies all that a task wrote to where it wrote it, byte by byte. What its result has of it is
-/// text, and may be only the end.
-pub(crate) async fn written(
-    context: &Context,
-    result: &TaskResult,
-    stderr: bool,
-) -> anyhow::Result<()> {
-    let (text, cut) = match stderr {
-        false => (&result.stdout, result.stdout_truncated),
-        true => (&result.stderr, result.stderr_truncated),
-    };
-    let to = if stderr { To::Stderr } else { To::Stdout };
-    if !cut && !text.contains(char::REPLACEMENT_CHARACTER) {
-        return Ok(to.write(text.as_bytes())?);
-    }
-    match context.client(SHORT)?.logs(&result.id, stderr, Some(result.attempt), 0).await {
-        Ok((stream, whole)) => {
-            if !whole && cut {
-                eprintln!("outlast: its worker is away; this is the end of what it wrote");
-            }
-            let mut stream = std::pin::pin!(stream);
-            while let Some(part) = stream.next().await {
-                to.write(&part?)?;
-            }
-            Ok(())
-        }
-        Err(error) => {
-            eprintln!("outlast: only the end of what it wrote can be had: {error}");
-            Ok(to.write(text.as_bytes())?)
-        }
-    }
-}
-
-/// Where a log goes.
-#[derive(Clone, Copy)]
-enum To {
-    Stdout,
-    Stderr,
-}
-
-impl To {
-    fn write(self, bytes: &[u8]) -> std::io::Result<()> {
-        match self {
-            To::Stdout => output::raw(bytes),
-            To::Stderr => std::io::stderr().lock().write_all(bytes),
-        }
-    }
-}
-
-/// Copies a log to standard output.
-async fn logs(
-    context: &Context,
-    id: &str,
-    stderr: bool,
-    follow: bool,
-    attempt: Option<u64>,
-) -> anyhow::Result<u8> {
-    let client = context.client(if follow { Duration::MAX } else { SHORT })?;
-    let (mut offset, mut idle) = (0, 0);
-    if !follow && client.task(id).await?.attempt == 0 {
-        eprintln!("outlast: task {id} has no log yet: no worker has it; --follow waits for it");
-        return Ok(6);
-    }
-    loop {
-        // Looked at first, so that nothing written before the end is missed.
-        let over = !follow || client.result(id, 0).await?.is_some();
-        match client.logs(id, stderr, attempt, offset).await {
-            Ok((stream, whole)) => {
-                if !whole && offset == 0 && !follow {
-                    eprintln!("outlast: its worker is away; this is the end of the log");
-                }
-                let mut stream = std::pin::pin!(stream);
-                while let Some(part) = stream.next().await {
-                    let part = part?;
-                    offset += part.len() as u64;
-                    idle = 0;
-                    output::raw(&part)?;
-                }
-            }
-            Err(error) if follow && !over && matches!(error.status(), Some(503)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if over {
-            return Ok(0);
-        }
-        idle = (idle + 1).min(10);
-        tokio::time::sleep(Duration::from_millis(100 * idle)).await;
-    }
 }

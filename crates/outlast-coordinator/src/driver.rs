@@ -99,6 +99,10 @@ impl Driver {
     pub async fn put(&self, input: Input) -> Result<(), Ended> {
         self.inputs.send(input).await.map_err(|_| Ended)
     }
+    /// Without waiting: it is dropped where too much waits.
+    pub fn put_now(&self, input: Input) {
+        let _ = self.inputs.try_send(input);
+    }
     pub async fn ask(&self, ask: Ask) -> Result<Answer, Ended> {
         let (tx, rx) = oneshot::channel();
         self.put(Input::Ask(ask, tx)).await?;

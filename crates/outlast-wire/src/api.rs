@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub const MAX_BATCH: usize = 10_000;
 /// The most tasks in one page of a list.
 pub const MAX_PAGE: usize = 1000;
+/// The most bytes in one part of a log.
+pub const MAX_LOG_PART: u32 = 1 << 20;
 /// The longest wait for a result in one request, in seconds.
 pub const MAX_WAIT: u64 = 60;
 /// The largest body of a request, in bytes.

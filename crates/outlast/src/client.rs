@@ -1,6 +1,5 @@
 //! The HTTP client.
 
-use futures_util::{Stream, StreamExt};
 use outlast_wire::TaskSpec;
 use outlast_wire::api::{
     CountsView, EndedTasks, History, Info, MAX_BATCH, MAX_BODY, Problem, Submitted, SubmittedTask,
@@ -161,7 +160,7 @@ impl Builder {
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
-    base: String,
+    pub(crate) base: String,
     key: Option<String>,
     patience: Duration,
     notice: Option<Arc<Notice>>,
@@ -290,32 +289,6 @@ impl Client {
     /// See [`Error`].
     pub async fn history(&self, id: &str) -> Result<History, Error> {
         self.get(&format!("/api/v1/tasks/{}/history", escape(id))).await
-    }
-
-    /// What a task wrote, from `offset` on; and whether it is all of it (else only the end).
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn logs(
-        &self,
-        id: &str,
-        stderr: bool,
-        attempt: Option<u64>,
-        offset: u64,
-    ) -> Result<(impl Stream<Item = Result<Vec<u8>, Error>> + use<>, bool), Error> {
-        let stream = if stderr { "stderr" } else { "stdout" };
-        let mut path = format!("/api/v1/tasks/{}/logs?stream={stream}&offset={offset}", escape(id));
-        if let Some(attempt) = attempt {
-            path += &format!("&attempt={attempt}");
-        }
-        let response = self.send(|| self.request(Method::GET, &path)).await?;
-        let whole = response.headers().get("outlast-log-source").is_none_or(|s| s == "worker");
-        let url = self.base.clone();
-        let data = response.bytes_stream().map(move |part| match part {
-            Ok(bytes) => Ok(bytes.to_vec()),
-            Err(e) => Err(Error::Strange { url: url.clone(), why: chain(&e) }),
-        });
-        Ok((data, whole))
     }
 
     /// Cancels a task.

@@ -18,6 +18,7 @@
 #![warn(missing_docs)]
 
 mod client;
+mod logs;
 mod recovery;
 mod steer;
 mod watch;
@@ -25,6 +26,7 @@ mod watch;
 pub mod worker;
 
 pub use client::{Builder, Client, Error, NewTask, TaskQuery};
+pub use logs::LogPart;
 pub use outlast_wire::api;
 pub use outlast_wire::spec::{Browser, Call, KeepCheckpoints, LateResult};
 pub use outlast_wire::spec::{OnContextLoss, OnLeaseExpired, Rerun};

@@ -3,6 +3,7 @@
 
 mod blobs;
 mod control;
+mod logs;
 mod problem;
 mod quality;
 mod recovery;
@@ -68,7 +69,7 @@ pub(crate) type App = Arc<Shared>;
         tasks::show,
         tasks::result,
         tasks::history,
-        tasks::logs,
+        logs::logs,
         tasks::counts,
         results::results,
         control::cancel,
@@ -130,7 +131,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/tasks/{id}", get(tasks::show))
         .route("/api/v1/tasks/{id}/result", get(tasks::result))
         .route("/api/v1/tasks/{id}/history", get(tasks::history))
-        .route("/api/v1/tasks/{id}/logs", get(tasks::logs))
+        .route("/api/v1/tasks/{id}/logs", get(logs::logs))
         .route("/api/v1/tasks/{id}/cancel", post(control::cancel))
         .route("/api/v1/tasks/{id}/retry", post(control::retry))
         .route("/api/v1/tasks/{id}/pause", post(control::pause))

@@ -23,7 +23,7 @@ impl Refusal {
         };
         Refusal { problem: Box::new(problem), retry_after: None }
     }
-    fn later(mut self, seconds: u32) -> Refusal {
+    pub fn later(mut self, seconds: u32) -> Refusal {
         self.retry_after = Some(seconds);
         self
     }

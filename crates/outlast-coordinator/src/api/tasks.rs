@@ -1,30 +1,22 @@
-//! Tasks: list, show, result, history, logs. What changes them is in `control`.
+//! Tasks: list, show, result, history. What changes them is in `control`, what they wrote in `logs`.
 
 use super::{App, Refusal, views};
 use crate::clock::text;
-use crate::driver::Input;
 use crate::events::Happened;
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
 use outlast_core::TaskId;
 use outlast_core::records::TaskState;
 use outlast_store::{Role, TaskFilter};
 use outlast_wire::api::{
     CountsView, History, HistoryEvent, MAX_PAGE, MAX_WAIT, Task, TaskList, TaskResult,
 };
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{LogData, LogRequest};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc};
-
-/// How long a worker may take to begin its answer.
-const LOG_PATIENCE: Duration = Duration::from_secs(10);
+use tokio::sync::broadcast;
 
 /// Lists tasks. `label` may be given several times; `state` takes several, with commas.
 #[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
@@ -202,144 +194,6 @@ pub(crate) async fn history(
         recovery: serde_json::to_value(&e.decision).unwrap_or_default(),
     };
     Ok(Json(History { events: events.iter().map(event).collect() }))
-}
-
-#[derive(Deserialize)]
-pub(crate) struct LogQuery {
-    #[serde(default)]
-    stream: Option<String>,
-    #[serde(default)]
-    offset: u64,
-    #[serde(default)]
-    attempt: Option<u64>,
-}
-
-/// What a task wrote: from the worker that has it, or the end of it from its result.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/logs", tag = "tasks",
-    params(("id" = String, Path), ("stream" = Option<String>, Query, description = "stdout (default) or stderr"),
-        ("offset" = Option<u64>, Query), ("attempt" = Option<u64>, Query)),
-    responses((status = 200, content_type = "text/plain",
-        description = "The header outlast-log-source says worker or tail")))]
-pub(crate) async fn logs(
-    State(app): State<App>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    query: Result<Query<LogQuery>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(query) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
-    let stderr = match query.stream.as_deref() {
-        None | Some("stdout") => false,
-        Some("stderr") => true,
-        Some(_) => return Err(Refusal::bad("stream: must be stdout or stderr")),
-    };
-    let wanted = id.clone();
-    let attempt = query.attempt;
-    let read = app.readers.read(move |r| {
-        let Some(task) = r.task(&wanted)? else { return Ok(None) };
-        let shown = if task.ended_epoch > 0 { task.ended_epoch } else { task.epoch };
-        let epoch = attempt.unwrap_or(shown);
-        // Each attempt's log lies where it ran. Whoever follows one asks often: the history is
-        // read for an earlier attempt only.
-        let worker = match task.worker.filter(|_| epoch == task.epoch) {
-            None if epoch > 0 => {
-                let of_it = r.history(&wanted)?.into_iter().filter(|e| e.epoch == epoch);
-                of_it.filter_map(|e| e.worker).next_back()
-            }
-            there => there.filter(|_| epoch > 0),
-        };
-        let outcome = match epoch == task.ended_epoch {
-            true => r.outcome(&wanted)?,
-            false => {
-                let past = r.past_outcomes(&wanted)?.into_iter();
-                past.filter(|past| past.event.epoch == epoch).map(|past| past.outcome).next_back()
-            }
-        };
-        Ok(Some((epoch, worker, outcome)))
-    });
-    let read = read.await.map_err(|e| Refusal::store(&e))?;
-    let (epoch, worker, outcome) = read.ok_or_else(|| Refusal::no_task(&id))?;
-    if worker.is_none() && attempt.is_some() {
-        let detail = format!("task {id:?} has no attempt {epoch}; `outlast task history` has all");
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "not-found", "no such attempt", &detail));
-    }
-    let mut why = "it has not been given to a worker yet".to_owned();
-    if let Some(worker) = worker {
-        let request =
-            LogRequest { request: 0, task_id: id.clone(), epoch, stderr, offset: query.offset };
-        match ask_worker(&app, &worker, request).await? {
-            Ok(response) => return Ok(response),
-            Err(error) => why = error,
-        }
-    }
-    match outcome {
-        Some(o) => {
-            let (tail, total) = match stderr {
-                false => (&o.stdout_tail, o.stdout_bytes),
-                true => (&o.stderr_tail, o.stderr_bytes),
-            };
-            let begins = total.saturating_sub(tail.len() as u64);
-            let skip = query.offset.saturating_sub(begins).min(tail.len() as u64);
-            Ok(log_response("tail", Body::from(tail.slice(skip as usize..))))
-        }
-        None => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let detail = format!("the logs of attempt {epoch} cannot be had now: {why}");
-            Err(Refusal::new(status, "no-logs", "no logs for now", &detail))
-        }
-    }
-}
-
-fn log_response(source: &'static str, body: Body) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (headers, [("outlast-log-source", source)], body).into_response()
-}
-
-/// The log as the worker has it, or why not.
-async fn ask_worker(
-    app: &App,
-    store_id: &str,
-    mut request: LogRequest,
-) -> Result<Result<Response, String>, Refusal> {
-    let worker = store_id.to_owned();
-    let conn = app.driver.look(move |core| core.link_of_store(&worker)).await;
-    let Some(conn) = conn.map_err(|_| Refusal::ending())? else {
-        return Ok(Err("its worker is not connected".into()));
-    };
-    let (number, mut parts) = app.logs.ask(conn);
-    request.request = number;
-    let sent = app.driver.put(Input::ToLink(conn, Kind::LogRequest(request))).await;
-    sent.map_err(|_| Refusal::ending())?;
-    let first = match tokio::time::timeout(LOG_PATIENCE, parts.recv()).await {
-        Ok(Some(first)) if first.error.is_empty() => first,
-        Ok(Some(failed)) => return Ok(Err(failed.error)),
-        Ok(None) => return Ok(Err("its worker's link ended".into())),
-        Err(_) => {
-            app.logs.forget(number);
-            return Ok(Err("its worker did not answer in time".into()));
-        }
-    };
-    let rest = futures_util::stream::unfold(Some((Some(first), parts)), next_part);
-    Ok(Ok(log_response("worker", Body::from_stream(rest))))
-}
-
-type Parts = (Option<LogData>, mpsc::Receiver<LogData>);
-
-async fn next_part(state: Option<Parts>) -> Option<(Result<Bytes, String>, Option<Parts>)> {
-    let (first, mut parts) = state?;
-    let part = match first {
-        Some(part) => Some(part),
-        None => parts.recv().await,
-    };
-    match part {
-        Some(part) if !part.error.is_empty() => Some((Err(part.error), None)),
-        Some(part) => {
-            let more = (!part.last).then_some((None, parts));
-            Some((Ok(part.data), more))
-        }
-        None => Some((Err("the worker's link ended".into()), None)),
-    }
 }
 
 /// How many tasks are in each state.

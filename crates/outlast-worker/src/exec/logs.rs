@@ -28,6 +28,8 @@ pub struct LogChunk {
     pub next_offset: u64,
     /// Nothing follows as yet; more may if the task still runs.
     pub end: bool,
+    /// The data is a marker line.
+    pub gap: bool,
 }
 
 /// The files of one attempt.
@@ -89,14 +91,8 @@ pub fn read(
     offset: u64,
     max: usize,
 ) -> io::Result<LogChunk> {
-    outlast_wire::spec::check_task_id(task)
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    let paths = Paths::of(root, task, epoch);
-    let path = match stream {
-        Stream::Stdout => &paths.stdout,
-        Stream::Stderr => &paths.stderr,
-    };
-    let nothing = LogChunk { data: Vec::new(), next_offset: offset, end: true };
+    let path = &path_of(root, task, epoch, stream)?;
+    let nothing = LogChunk { data: Vec::new(), next_offset: offset, end: true, gap: false };
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(nothing),
@@ -106,16 +102,40 @@ pub fn read(
     let mut data = read_range(&mut file, offset, max)?;
     let len = file.metadata()?.len();
     let mut next_offset = offset + data.len() as u64;
+    let mut gap = false;
     if let Some(cut) = cut_of(path) {
         if cut.contains(&offset) {
-            data = marker(&cut);
+            data = marker(&(offset..cut.end));
             next_offset = cut.end;
+            gap = true;
         } else if offset < cut.start && next_offset > cut.start {
             data.truncate((cut.start - offset) as usize);
             next_offset = cut.start;
         }
     }
-    Ok(LogChunk { data, next_offset, end: next_offset >= len })
+    Ok(LogChunk { data, next_offset, end: next_offset >= len, gap })
+}
+
+/// Returns the length of a stream, what was cut included; 0 if there is none.
+///
+/// # Errors
+/// As of [`read`].
+pub fn length(root: &Path, task: &str, epoch: u64, stream: Stream) -> io::Result<u64> {
+    match fs::metadata(path_of(root, task, epoch, stream)?) {
+        Ok(meta) => Ok(meta.len()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+fn path_of(root: &Path, task: &str, epoch: u64, stream: Stream) -> io::Result<PathBuf> {
+    outlast_wire::spec::check_task_id(task)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    let paths = Paths::of(root, task, epoch);
+    Ok(match stream {
+        Stream::Stdout => paths.stdout,
+        Stream::Stderr => paths.stderr,
+    })
 }
 
 fn read_range(file: &mut File, offset: u64, max: usize) -> io::Result<Vec<u8>> {

@@ -1,22 +1,15 @@
-//! The task that has the link: dials, sends, receives, and answers questions for logs.
+//! The task that has the link: dials, sends, receives.
 
+use super::logs::LogReaders;
 use super::{Shared, now};
-use crate::exec::logs::{self, Stream};
 use outlast_net::{Dialler, Receiver, Sender, pulse};
 use outlast_wire::frame::Packing;
+use outlast_wire::v2::LogRequest;
 use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{LogData, LogRequest};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc};
-
-/// Questions for logs that are answered at a time.
-const READERS: usize = 4;
-/// Questions for logs that may wait.
-const QUESTIONS: usize = 64;
-/// Bytes of a log in one message.
-const CHUNK: usize = 64 << 10;
+use tokio::sync::{Notify, mpsc};
 
 // Nearly all are frames: boxing them would cost more than the few small ones waste.
 #[allow(clippy::large_enum_variant)]
@@ -33,7 +26,6 @@ pub(super) enum ToLink {
 type Inbox = mpsc::UnboundedReceiver<ToLink>;
 
 pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Shared>) {
-    let questions = Questions::new(shared.clone());
     while let Some(message) = inbox.recv().await {
         match message {
             ToLink::Dial => {}
@@ -49,7 +41,7 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
             Ok((mut sender, receiver)) => {
                 sender.packing = shared.lock().packing();
                 shared.feed(|core| core.on_connected(now()));
-                if serve(sender, receiver, &mut inbox, &shared, &questions).await {
+                if serve(sender, receiver, &mut inbox, &shared).await {
                     return;
                 }
             }
@@ -77,9 +69,12 @@ async fn serve(
     mut receiver: Receiver,
     inbox: &mut Inbox,
     shared: &Arc<Shared>,
-    questions: &Questions,
 ) -> bool {
     let progress = receiver.progress();
+    // One frame of logs at a time, so that whatever else is to be sent goes before the next. What
+    // a link that ended was asked for ends with it.
+    let (bulk, mut logs) = mpsc::channel(1);
+    let readers = LogReaders::new(shared.clone(), bulk);
     let receive = async {
         loop {
             let mut next = pin!(receiver.next());
@@ -91,7 +86,7 @@ async fn serve(
             };
             match next {
                 Ok(Kind::LogRequest(request)) => {
-                    questions.ask(request);
+                    readers.ask(request);
                     // The core counts it as a sign of life.
                     shared.feed(|core| {
                         core.on_message(now(), Kind::LogRequest(LogRequest::default()))
@@ -111,7 +106,7 @@ async fn serve(
             || Duration::from_millis(shared.lock().patience()),
             || pings.notify_one(),
         ) => reason,
-        sent = send(sender, inbox, &pings) => match sent {
+        sent = send(sender, inbox, &mut logs, &pings) => match sent {
             Sent::Closed => return false,
             Sent::End => return true,
             Sent::Broken(reason) => reason,
@@ -127,7 +122,12 @@ enum Sent {
     Broken(String),
 }
 
-async fn send(mut sender: Sender, inbox: &mut Inbox, pings: &Notify) -> Sent {
+async fn send(
+    mut sender: Sender,
+    inbox: &mut Inbox,
+    logs: &mut mpsc::Receiver<Kind>,
+    pings: &Notify,
+) -> Sent {
     loop {
         let next = tokio::select! {
             biased;
@@ -136,6 +136,7 @@ async fn send(mut sender: Sender, inbox: &mut Inbox, pings: &Notify) -> Sent {
                 Err(reason) => return Sent::Broken(reason),
             },
             next = inbox.recv() => next,
+            Some(data) = logs.recv() => Some(ToLink::Frame(data)),
         };
         let Some(mut next) = next else { return Sent::End };
         // Everything that waits goes out with one flush.
@@ -166,57 +167,4 @@ async fn send(mut sender: Sender, inbox: &mut Inbox, pings: &Notify) -> Sent {
             return Sent::Broken(reason);
         }
     }
-}
-
-/// Reads logs away from the link.
-struct Questions {
-    shared: Arc<Shared>,
-    waiting: Arc<Semaphore>,
-    reading: Arc<Semaphore>,
-}
-
-impl Questions {
-    fn new(shared: Arc<Shared>) -> Questions {
-        let (waiting, reading) = (Semaphore::new(QUESTIONS), Semaphore::new(READERS));
-        Questions { shared, waiting: waiting.into(), reading: reading.into() }
-    }
-
-    fn ask(&self, request: LogRequest) {
-        let Ok(waiting) = self.waiting.clone().try_acquire_owned() else {
-            let error = "the worker is asked for too many logs at once".to_owned();
-            return answer(&self.shared, request.request, Vec::new(), true, error);
-        };
-        let (reading, shared) = (self.reading.clone(), self.shared.clone());
-        tokio::spawn(async move {
-            let _permit = reading.acquire().await;
-            let _ = tokio::task::spawn_blocking(move || read(&shared, &request)).await;
-            drop(waiting);
-        });
-    }
-}
-
-fn read(shared: &Shared, request: &LogRequest) {
-    let stream = if request.stderr { Stream::Stderr } else { Stream::Stdout };
-    let mut offset = request.offset;
-    loop {
-        let root = shared.runs.root();
-        match logs::read(root, &request.task_id, request.epoch, stream, offset, CHUNK) {
-            Ok(chunk) => {
-                let last = chunk.end;
-                answer(shared, request.request, chunk.data, last, String::new());
-                if last {
-                    return;
-                }
-                offset = chunk.next_offset;
-            }
-            Err(error) => {
-                return answer(shared, request.request, Vec::new(), true, error.to_string());
-            }
-        }
-    }
-}
-
-fn answer(shared: &Shared, request: u64, data: Vec<u8>, last: bool, error: String) {
-    let data = LogData { request, data: data.into(), last, error };
-    let _ = shared.link.send(ToLink::Frame(Kind::LogData(data)));
 }

@@ -14,6 +14,7 @@ mod fetch;
 mod functions;
 mod host;
 mod link;
+mod logs;
 mod room;
 mod runs;
 mod writer;
