@@ -1,7 +1,8 @@
 //! `outlast doctor`: what is wrong with a set-up, and what to do about it.
 
 use crate::{Context, output};
-use outlast::Error;
+use outlast::api::Worker;
+use outlast::{Client, Error};
 use outlast_net::{DialError, Dialler, Url};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -13,7 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Clocks further apart than this (ms) are worth a word.
 const SKEW: i64 = 2_000;
 
-/// Check the way to the coordinator, the key, the clock and the disk.
+/// Workers with a fault that are named.
+const FAULTS: usize = 5;
+
+/// Check the way to the coordinator, the key, the clock, the disks and the workers.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Also check that this folder can be written
@@ -119,8 +123,43 @@ async fn network(
         Err(Error::Problem(p)) if p.status == 403 => Ok("a worker's key".to_owned()),
         Err(error) => Err(error.to_string()),
     };
-    check("key", key);
+    let may_look = check("key", key);
+    check("coordinator's store", store(&client).await);
+    if may_look {
+        match client.workers().await {
+            Ok(list) => drop(check("workers", workers(&list.workers))),
+            // A worker's key may not list them.
+            Err(Error::Problem(p)) if p.status == 403 => {}
+            Err(error) => drop(check("workers", Err(error.to_string()))),
+        }
+    }
     check("worker link", link(context).await);
+}
+
+/// Whether what tasks and people say can become durable at the coordinator.
+async fn store(client: &Client) -> Result<String, String> {
+    match timeout(PATIENCE, client.ready()).await {
+        Ok(Ok(())) => Ok("can be written".into()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer in time; its disk may be stuck".into()),
+    }
+}
+
+/// Workers that say that something does not work there, by name.
+fn workers(all: &[Worker]) -> Result<String, String> {
+    let ill: Vec<_> = all.iter().filter(|w| w.gone_at.is_none() && !w.unfit.is_empty()).collect();
+    let there = all.iter().filter(|w| w.gone_at.is_none()).count();
+    if ill.is_empty() {
+        return Ok(format!("{there} of {} are connected, and none reports a fault", all.len()));
+    }
+    let says = ill.iter().take(FAULTS).map(|w| {
+        let since = output::time(w.unfit_since.as_deref());
+        format!("{} {} (since {since})", w.name, w.unfit)
+    });
+    let more = ill.len().saturating_sub(FAULTS);
+    let more =
+        if more > 0 { format!("; and {more} more: see `outlast workers`") } else { String::new() };
+    Err(says.collect::<Vec<_>>().join("; ") + &more)
 }
 
 /// Opens a worker's link and says nothing on it: proxies that do not pass WebSockets show here.

@@ -66,7 +66,7 @@ fn colour(state: &str) -> Color {
         "connected" => Color::Green,
         "resync" => Color::Cyan,
         "suspect" | "draining" => Color::Yellow,
-        "away" => Color::Red,
+        "away" | "unfit" => Color::Red,
         _ => Color::DarkGrey,
     }
 }
@@ -160,6 +160,9 @@ impl Page {
         let mut head = format!("{}  {state}", w.name);
         if !w.gone_cause.is_empty() {
             head += &format!("  {}: {}", w.gone_cause, w.gone_reason);
+        }
+        if w.gone_at.is_none() && !w.unfit.is_empty() {
+            head += &format!("  {} since {}", w.unfit, output::time(w.unfit_since.as_deref()));
         }
         let load = format!(
             "{} of {} slots busy · {} held · {} queued · {} unacknowledged",

@@ -127,6 +127,9 @@ fn disk(w: &Worker) -> String {
 
 /// The word, and the sentence where it says more.
 fn why(w: &Worker) -> String {
+    if w.gone_at.is_none() && !w.unfit.is_empty() {
+        return w.unfit.clone();
+    }
     match (w.gone_cause.as_str(), w.gone_reason.as_str()) {
         _ if w.gone_at.is_none() && w.drained => "drained".into(),
         _ if w.gone_at.is_none() => w.quarantine.clone(),

@@ -24,9 +24,9 @@ impl Sample {
         let (mut connected, mut suspect, mut away) = (0, 0, 0);
         for worker in core.workers() {
             match worker.state {
-                WorkerState::Connected | WorkerState::Draining => connected += 1,
+                state if state.is_there() => connected += 1,
                 WorkerState::Suspect => suspect += 1,
-                WorkerState::Away => away += 1,
+                _ => away += 1,
             }
         }
         let counters = core.counters().clone();

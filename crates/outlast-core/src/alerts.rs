@@ -45,16 +45,19 @@ pub enum Measure {
     TaskSuccess,
     /// Compression ratio of recent messages.
     Compression,
+    /// Seconds since a worker said that it cannot work.
+    Unfit,
 }
 
 impl Measure {
     /// All, in order.
-    pub const ALL: [Measure; 5] = [
+    pub const ALL: [Measure; 6] = [
         Self::Reconnects,
         Self::ReconnectFailed,
         Self::Latency,
         Self::TaskSuccess,
         Self::Compression,
+        Self::Unfit,
     ];
     /// The name of its rule.
     pub fn name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Measure {
             Self::Latency => "latency",
             Self::TaskSuccess => "task_success",
             Self::Compression => "compression",
+            Self::Unfit => "unfit",
         }
     }
     /// What it is, with its unit.
@@ -74,6 +78,7 @@ impl Measure {
             Self::Latency => "mean round-trip time in milliseconds",
             Self::TaskSuccess => "share of its newest 100 ended tasks that succeeded",
             Self::Compression => "compression ratio of its messages",
+            Self::Unfit => "seconds since its machine is at fault: its disk, its processes",
         }
     }
     /// How its alerts are marked in the log.
@@ -83,6 +88,7 @@ impl Measure {
             Self::Latency => "CONNECT",
             Self::TaskSuccess => "TASK",
             Self::Compression => "COMPRESS",
+            Self::Unfit => "UNFIT",
         }
     }
 }
@@ -124,6 +130,7 @@ impl Rule {
             Measure::Latency => (true, 200.0, 150.0, 10_000, 30_000, 3, Warning),
             Measure::TaskSuccess => (false, 0.95, 0.97, 0, 10_000, 20, Critical),
             Measure::Compression => (false, 1.5, 1.6, 60_000, 60_000, 20, Info),
+            Measure::Unfit => (true, 0.5, 0.0, 0, 5_000, 1, Critical),
         };
         Rule {
             measure,
@@ -291,6 +298,12 @@ mod tests {
             ),
             (Measure::Compression, &[(1.4, 59), (1.5, 1), (1.4, 60), (none, 9)], &[]),
             (Measure::Compression, &[(1.4, 61)], &[(60, Fired(1.4))]),
+            // At once, and cleared once it has worked for a while. Away it tells nothing.
+            (
+                Measure::Unfit,
+                &[(0.0, 3), (1.0, 1), (2.0, 1), (none, 9), (0.0, 4), (1.0, 1), (0.0, 9)],
+                &[(3, Fired(1.0)), (24, Cleared(2.0))],
+            ),
         ];
         for (measure, parts, want) in cases {
             assert_eq!(run(&Rule::of(*measure), &series(parts)), *want, "{measure:?} {parts:?}");
@@ -318,7 +331,7 @@ mod tests {
         /// sooner than the rule says.
         #[test]
         fn it_never_flaps_faster_than_its_rule(
-            which in 0..5usize,
+            which in 0..6usize,
             values in proptest::collection::vec(proptest::option::weighted(0.9, 0.0..1.5f64), 1..400),
             hold in 0..20u64,
             clear_hold in 0..20u64,

@@ -113,6 +113,13 @@ impl World {
             w.peer.disk_slow = false;
             w.bad_until = self.now;
         }
+        // Now and then one disk is broken for good: the others do its work. Not that of the only
+        // worker, nor of the first one, which some tasks require.
+        if self.workers.len() > 2 && self.heal_seed.is_multiple_of(3) {
+            let last = self.workers.len() - 1;
+            self.workers[last].peer.disk_full_until = u64::MAX;
+            *self.faults.entry("disk broken for good").or_default() += 1;
+        }
         if self.coord.machine.is_none() {
             self.start_coord();
         }

@@ -46,8 +46,14 @@ pub(crate) struct Oracle {
     removed: BTreeMap<TaskId, u64>,
     /// Acknowledged to the client.
     accepted: BTreeSet<TaskId>,
-    /// Durable at a worker.
+    /// Durable at a worker, or sent to the coordinator since it could not be.
     finished: BTreeSet<AttemptId>,
+    /// Sent without being durable at the worker.
+    offered: BTreeSet<AttemptId>,
+    /// Attempts whose outcome the coordinator has made durable, by worker.
+    kept: BTreeSet<(Arc<str>, AttemptId)>,
+    /// How often each outcome took effect: by worker, attempt, kind and end.
+    effects: BTreeMap<(Arc<str>, AttemptId, i32, i64), u32>,
     /// Tasks that a worker of the v1 dialect ended, in one way or another.
     v1_finished: BTreeSet<(Arc<str>, TaskId)>,
     /// How often each of its outcomes took effect: by attempt and what it says.
@@ -171,6 +177,8 @@ impl Oracle {
                     self.removed.insert(id.clone(), task.epoch);
                     // A v1 worker that repeats one then cannot say of which task it was.
                     self.v1_checkpoints.retain(|(of, _)| of != id);
+                    // Nothing is known of its attempts any more: one that comes again is recorded.
+                    self.effects.retain(|(_, attempt, ..), _| attempt.task != *id);
                     self.accepted.remove(id);
                 }
             }
@@ -195,7 +203,7 @@ impl Oracle {
                 let attempt = AttemptId { task: id.clone(), epoch: *epoch };
                 let worker = self.assigned.get(&attempt).cloned();
                 if let (Some(worker), Some(outcome)) = (worker, outcome) {
-                    self.v1_outcome(attempt, &worker, outcome);
+                    self.outcome(attempt, &worker, outcome);
                 }
                 let Some(task) = self.tasks.get_mut(id) else { return };
                 task.open = false;
@@ -211,7 +219,7 @@ impl Oracle {
             }
             R::Superseded { task, epoch, outcome, worker, .. } => {
                 let attempt = AttemptId { task: task.clone(), epoch: *epoch };
-                self.v1_outcome(attempt, worker, outcome);
+                self.outcome(attempt, worker, outcome);
             }
             // Merged at the coordinator: this is what was told.
             R::State { update: u } => {
@@ -237,12 +245,12 @@ impl Oracle {
                 let attempt = AttemptId { task: id.clone(), epoch: *epoch };
                 self.is_own(id, *epoch, "decided");
                 if let (Some(worker), Some(outcome)) = (worker, outcome) {
-                    self.v1_outcome(attempt.clone(), worker, outcome);
+                    self.outcome(attempt.clone(), worker, outcome);
                 }
                 // A worker of the v1 dialect does not say which of its attempts it was.
                 let ran = |worker: &Arc<str>| match is_v1(worker) {
                     true => self.v1_finished.contains(&(worker.clone(), id.clone())),
-                    false => self.finished.contains(&attempt),
+                    false => self.finished.contains(&attempt) || self.offered.contains(&attempt),
                 };
                 if let Some(worker) = worker
                     && (self.assigned.get(&attempt) != Some(worker) || !ran(worker))
@@ -314,8 +322,16 @@ impl Oracle {
     }
 
     /// The same outcome of an attempt takes effect once, however often it is sent.
-    fn v1_outcome(&mut self, id: AttemptId, worker: &Arc<str>, o: &TaskOutcome) {
+    fn outcome(&mut self, id: AttemptId, worker: &Arc<str>, o: &TaskOutcome) {
         if !is_v1(worker) {
+            let key = (worker.clone(), id.clone(), o.kind, o.finished_at_ms);
+            let times = self.effects.entry(key).or_default();
+            *times += 1;
+            self.kept.insert((worker.clone(), id.clone()));
+            if *times > 1 {
+                let (task, epoch) = (id.task, id.epoch);
+                self.fail(format!("I2: one outcome of {task}.{epoch} took effect twice"));
+            }
             return;
         }
         let (task, epoch) = (id.task.clone(), id.epoch);
@@ -425,6 +441,19 @@ impl Oracle {
         }
     }
 
+    /// A worker sent an outcome that is not durable there.
+    pub fn offered(&mut self, task: &str, epoch: u64) {
+        self.offered.insert(AttemptId { task: task.into(), epoch });
+    }
+
+    /// The coordinator said that it keeps this outcome.
+    pub fn saved(&mut self, worker: &Arc<str>, id: AttemptId) {
+        let (task, epoch) = (id.task.clone(), id.epoch);
+        if !self.kept.contains(&(worker.clone(), id)) && !self.is_removed(&task, epoch) {
+            self.fail(format!("I1: the outcome of {task}.{epoch} was taken before it was synced"));
+        }
+    }
+
     /// An executor finished an attempt, and its worker sent the outcome.
     pub fn sent(&mut self, task: &str, epoch: u64) {
         let id = AttemptId { task: task.into(), epoch };
@@ -445,7 +474,7 @@ impl Oracle {
             LinkChange::Adapted(_) | LinkChange::WorkerAdapted(_) => {
                 self.links.contains_key(&worker)
             }
-            LinkChange::Reset => true,
+            LinkChange::Reset | LinkChange::Unfit(_) => true,
             LinkChange::Forgotten => !self.links.contains_key(&worker),
         };
         if !good {

@@ -70,6 +70,8 @@ pub(crate) struct WorkerPeer {
     pub blobs: BTreeSet<Vec<u8>>,
     /// The number of the upload that is going on.
     pub upload: u64,
+    /// Its driver has said that its disk is full.
+    pub says_full: bool,
     /// Its devices fail until then.
     pub bad_until: u64,
     pub exited: bool,
@@ -169,7 +171,7 @@ impl World {
         let w = &mut self.workers[i];
         w.peer.life += 1;
         w.peer.armed = u64::MAX;
-        w.exited = false;
+        (w.exited, w.says_full) = (false, false);
         let said = std::mem::take(&mut w.said);
         if said.hello.is_some() {
             // Soon after its successor's start, or late; no draw, so that other choices stay.
@@ -386,6 +388,12 @@ impl World {
                 let told = w.cursors.iter();
                 told.for_each(|c| self.oracle.acked(&store, c.lane, c.seq, "welcome"));
             }
+            Kind::Saved(saved) => {
+                for a in &saved.attempts {
+                    let task = a.task_id.as_str().into();
+                    self.oracle.saved(&store, AttemptId { task, epoch: a.epoch });
+                }
+            }
             Kind::Assign(assign) => {
                 for t in &assign.tasks {
                     self.say(|| {
@@ -448,6 +456,13 @@ impl World {
             worker::Output::Send(kind) => {
                 match &kind {
                     Kind::Hello(hello) => self.workers[i].said.hello = Some(hello.clone()),
+                    Kind::Unsaved(unsaved) => {
+                        *self.faults.entry("outcomes beside their lane").or_default() +=
+                            unsaved.outcomes.len() as u64;
+                        for o in &unsaved.outcomes {
+                            self.oracle.offered(&o.task_id, o.epoch);
+                        }
+                    }
                     Kind::Outbox(batch) => {
                         for item in &batch.items {
                             if let Some(outbox_item::Kind::Outcome(o)) = &item.kind {
@@ -534,9 +549,20 @@ impl World {
         }
         if w.disk_full_until > self.now {
             let at = w.disk_full_until;
-            self.at(at, Event::WorkerDisk(i, life));
+            if at != u64::MAX {
+                self.at(at, Event::WorkerDisk(i, life));
+            }
+            // Every other worker's writer is stuck, and says nothing of it.
+            if i.is_multiple_of(2) && !self.workers[i].says_full {
+                self.workers[i].says_full = true;
+                self.feed_worker(i, |core, now| {
+                    core.set_unfit(now, worker::Unfit::Store, Some("it is full".into()));
+                });
+            }
             return;
         }
+        self.workers[i].says_full = false;
+        let w = &mut self.workers[i].peer;
         w.writing = std::mem::take(&mut w.queue);
         if let Err(error) = w.store.write(&w.writing) {
             self.oracle.wrong.get_or_insert(format!("the store of worker {i} refused: {error}"));

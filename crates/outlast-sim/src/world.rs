@@ -109,6 +109,8 @@ pub(crate) struct World {
     pub requests: u64,
     pub faults: BTreeMap<&'static str, u64>,
     pub heal_at: u64,
+    /// Of the choices at healing: no draw, so that others stay.
+    pub heal_seed: u64,
     pub healed: bool,
     trace: bool,
     hash: DefaultHasher,
@@ -165,6 +167,7 @@ impl World {
                 blobs: BTreeSet::new(),
                 upload: 0,
                 bad_until: 0,
+                says_full: false,
                 exited: false,
                 said: Former::default(),
             }
@@ -194,6 +197,7 @@ impl World {
             requests: 0,
             faults: BTreeMap::new(),
             heal_at: FAULTS,
+            heal_seed: seed,
             healed: false,
             trace,
             hash: DefaultHasher::new(),
@@ -496,6 +500,11 @@ impl World {
 
     fn quiet(&self) -> bool {
         let idle = |w: &WorkerPeer| {
+            // Its disk never works again: it holds nothing, and everybody knows what it owes.
+            if w.peer.disk_full_until == u64::MAX {
+                let held = w.peer.machine.as_ref().map(|m| (m.load().0, m.load().1, m.owes()));
+                return held == Some((0, 0, 0));
+            }
             let load = w.peer.machine.as_ref().map(outlast_core::worker::Worker::load);
             load == Some((0, 0, 0)) && w.peer.queue.is_empty() && w.peer.writing.is_empty()
         };

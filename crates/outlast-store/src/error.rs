@@ -118,9 +118,11 @@ impl From<rusqlite::Error> for StoreError {
                 C::DatabaseCorrupt | C::NotADatabase => Self::Damaged { detail: error.to_string() },
                 C::ConstraintViolation => Self::Contradiction(error.to_string()),
                 // SQLite rewrites in the next commit whatever a failed one had left unsynced.
-                C::SystemIoFailure | C::OutOfMemory => {
-                    Self::Io { detail: error.to_string(), transient: true }
-                }
+                C::SystemIoFailure
+                | C::OutOfMemory
+                | C::ReadOnly
+                | C::CannotOpen
+                | C::PermissionDenied => Self::Io { detail: error.to_string(), transient: true },
                 _ => Self::Io { detail: error.to_string(), transient: false },
             },
             rusqlite::Error::FromSqlConversionFailure(..)

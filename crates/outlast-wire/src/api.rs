@@ -250,7 +250,8 @@ documents! {
         pub name: String,
         /// Its identity.
         pub store_id: String,
-        /// connected, draining, suspect (away, and holding tasks) or away.
+        /// connected, draining, unfit (connected, and it cannot work), suspect (away, and holding
+        /// tasks) or away.
         pub state: String,
         /// How often its store was opened.
         pub incarnation: u64,
@@ -296,6 +297,13 @@ documents! {
         /// `quarantined` or `on probation`, because tasks fail there; empty otherwise.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         pub quarantine: String,
+        /// What does not work there, as it says itself: `cannot write its store: No space left on
+        /// device`; empty otherwise. One whose state is not `unfit` takes work nonetheless.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub unfit: String,
+        /// Since when it says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unfit_since: Option<String>,
     }
 
     /// All workers.

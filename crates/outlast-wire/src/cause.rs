@@ -1,6 +1,6 @@
 //! The words for causes: what people and programs read, and what the stores keep as numbers.
 
-use crate::v2::{Cause, LinkCause};
+use crate::v2::{Cause, LinkCause, Unfit, Unfitness};
 
 impl Cause {
     /// The word that users see; empty when nothing is known.
@@ -24,6 +24,7 @@ impl Cause {
             Cause::Moved => "moved",
             Cause::AskedBack => "asked_back",
             Cause::Lost => "lost",
+            Cause::Machine => "machine",
         }
     }
 
@@ -37,6 +38,7 @@ impl Cause {
                 | Cause::Forgotten
                 | Cause::Lost
                 | Cause::Drained
+                | Cause::Machine
         )
     }
 
@@ -65,5 +67,43 @@ impl LinkCause {
     /// The cause with this number; one that a newer version knows is unspecified.
     pub fn of(number: i64) -> LinkCause {
         i32::try_from(number).ok().and_then(|n| LinkCause::try_from(n).ok()).unwrap_or_default()
+    }
+}
+
+impl Unfit {
+    /// The word that programs see; empty when nothing is known.
+    pub fn word(self) -> &'static str {
+        match self {
+            Unfit::Unspecified => "",
+            Unfit::Store => "store",
+            Unfit::Machine => "machine",
+            Unfit::Blobs => "blobs",
+        }
+    }
+
+    /// Says what does not work, after the worker's name.
+    pub fn says(self) -> &'static str {
+        match self {
+            Unfit::Unspecified => "cannot work",
+            Unfit::Store => "cannot write its store",
+            Unfit::Machine => "cannot start tasks",
+            Unfit::Blobs => "cannot keep checkpoints",
+        }
+    }
+
+    /// Whether a worker with this fault takes no work.
+    pub fn stops_work(self) -> bool {
+        self != Unfit::Blobs
+    }
+}
+
+impl Unfitness {
+    /// What does not work and why, after the worker's name: "cannot write its store: No space
+    /// left on device".
+    pub fn says(&self) -> String {
+        match self.reason.as_str() {
+            "" => self.source().says().to_owned(),
+            reason => format!("{}: {reason}", self.source().says()),
+        }
     }
 }

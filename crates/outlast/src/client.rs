@@ -348,6 +348,18 @@ impl Client {
         self.get("/api/v1/info").await
     }
 
+    /// Checks that the coordinator can accept tasks: its store can be written.
+    ///
+    /// # Errors
+    /// See [`Error`]; a problem of status 507 says why its store cannot be written.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let answer = self.request(Method::GET, "/readyz").send().await;
+        let unreachable =
+            |e| Error::Unreachable { url: self.base.clone(), why: advised(chain(&e)) };
+        let answer = answer.map_err(unreachable)?;
+        if answer.status().is_success() { Ok(()) } else { Err(self.problem(answer).await) }
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(self.send(|| self.request(Method::GET, path)).await?).await
     }

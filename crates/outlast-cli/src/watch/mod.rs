@@ -170,7 +170,7 @@ impl View {
         let w = &self.workers;
         self.order.sort_by_key(|n| {
             let alert = ["critical", "warning", "info"].iter().position(|a| *a == w.alert[*n]);
-            let state = ["suspect", "away", "draining", "connected"];
+            let state = ["unfit", "suspect", "away", "draining", "connected"];
             let state = state.iter().position(|s| *s == w.state[*n]);
             // One that was stopped on purpose is no trouble.
             let stopped = w.state[*n] == "away" && w.cause[*n] == "worker_stopped";
@@ -183,7 +183,9 @@ impl View {
     fn summary(&self) -> String {
         let f = &self.fleet;
         let mut text = format!("{} workers: {} connected", f.workers, f.connected);
-        for (count, word) in [(f.draining, "draining"), (f.suspect, "suspect"), (f.away, "away")] {
+        for (count, word) in
+            [(f.unfit, "unfit"), (f.draining, "draining"), (f.suspect, "suspect"), (f.away, "away")]
+        {
             if count > 0 {
                 text += &format!(", {count} {word}");
             }

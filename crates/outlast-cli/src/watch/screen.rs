@@ -73,7 +73,7 @@ pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>, url: &str, colour: bo
 fn state_style(state: &str, paint: &dyn Fn(Color) -> Style) -> Style {
     match state {
         "connected" | "succeeded" => paint(Color::Green),
-        "suspect" | "cancelled" | "draining" => paint(Color::Yellow),
+        "suspect" | "cancelled" | "draining" | "unfit" => paint(Color::Yellow),
         "away" | "failed" => paint(Color::Red),
         "assigned" => paint(Color::Cyan),
         _ => Style::new(),

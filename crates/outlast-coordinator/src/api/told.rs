@@ -284,11 +284,14 @@ pub(crate) async fn explain(
         views.iter().map(|v| (&*v.row.store_id, v.state)).collect();
     let whereabouts = |w: outlast_store::StoredWorker| {
         let state = states.get(&*w.row.store_id).copied();
-        let there = matches!(state, Some(WorkerState::Connected | WorkerState::Draining));
+        let there = state.is_some_and(WorkerState::is_there);
+        let view = views.iter().find(|v| v.row.store_id == w.row.store_id);
+        let unfit = view.and_then(|v| v.faults.clone()).filter(|_| there);
         let (at, gone_cause, _) = views::gone(&w, app.started_at);
         let gone_at = (!there).then_some(at);
         let who: Arc<str> = w.row.store_id;
-        (who, Whereabouts { name: w.row.name, there, drained: w.row.drained, gone_at, gone_cause })
+        let (name, drained) = (w.row.name, w.row.drained);
+        (who, Whereabouts { name, there, drained, unfit, gone_at, gone_cause })
     };
     let workers = stored.into_iter().map(whereabouts).collect();
     let now = clock::wall();

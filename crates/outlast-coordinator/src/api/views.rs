@@ -141,6 +141,8 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: 
             let (used, budget, refused) = w.disk;
             Disk { used, budget, refused }
         }),
+        unfit: w.faults.as_ref().map_or_else(String::new, |f| f.says.clone()),
+        unfit_since: w.faults.as_ref().map(|f| text(f.since)),
     }
 }
 

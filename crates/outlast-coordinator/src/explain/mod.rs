@@ -8,6 +8,7 @@ mod present;
 mod tests;
 mod words;
 
+use outlast_core::coord::Faults;
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent, StoredTask, TaskExtra};
 use outlast_wire::api::Explanation;
 use outlast_wire::v2::LinkCause;
@@ -26,9 +27,18 @@ pub(crate) struct Whereabouts {
     pub there: bool,
     /// An operator lets it have no new work.
     pub drained: bool,
+    /// What does not work there, as it says itself.
+    pub unfit: Option<Arc<Faults>>,
     /// When its link ended, in Unix milliseconds.
     pub gone_at: Option<i64>,
     pub gone_cause: LinkCause,
+}
+
+impl Whereabouts {
+    /// Whether it takes no work because its machine is at fault.
+    pub fn is_unfit(&self) -> bool {
+        self.unfit.as_ref().is_some_and(|f| f.unfit)
+    }
 }
 
 /// Everything that is known. Times are Unix milliseconds.

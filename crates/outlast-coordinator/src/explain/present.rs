@@ -40,7 +40,12 @@ fn pending(facts: &Facts, clock: Clock) -> (String, Option<String>) {
     let why = facts.waiting_for.as_deref().unwrap_or("its turn comes next");
     let now = format!("it waits since {}: {why}", clock.time(since));
     let drained = facts.workers.values().filter(|w| w.there && w.drained).count();
-    let hint = match (facts.workers.values().any(|w| w.there && !w.drained), drained) {
+    let works = |w: &&super::Whereabouts| w.there && !w.drained && !w.is_unfit();
+    let unfit = facts.workers.values().find(|w| w.is_unfit());
+    let hint = match (facts.workers.values().any(|w| works(&w)), drained) {
+        (false, _) if unfit.is_some() => {
+            unfit.map(|w| format!("mend the machine of {}; it gets work again by itself", w.name))
+        }
         (false, 0) => Some("start a worker with `outlast worker`".to_owned()),
         (false, _) => {
             Some("all workers are drained; `outlast workers undrain NAME` gives one work".into())
@@ -96,6 +101,13 @@ fn assigned(facts: &Facts, clock: Clock) -> (String, Option<String>) {
         hint = Some(format!(
             "if {id} is gone for good, `outlast workers forget {id}` gives it to others at once"
         ));
+    }
+    if let Some((name, faults)) = place.and_then(|w| Some((&w.name, w.unfit.as_ref()?))) {
+        now += &format!("; {name} {} (since {})", faults.says, clock.time(faults.since));
+        if faults.unfit && task.started_at.is_none() {
+            now += ", and gives back what it has not started";
+        }
+        hint = Some(format!("mend the machine of {name}; it gets work again by itself"));
     }
     if task.cancelling {
         now += "; it is being cancelled, and is over once its worker says that it has stopped";

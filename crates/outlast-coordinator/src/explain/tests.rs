@@ -32,6 +32,7 @@ fn facts(state: TaskState) -> Facts {
         name: name.into(),
         there: true,
         drained: false,
+        unfit: None,
         gone_at: None,
         gone_cause: LinkCause::LinkUnspecified,
     };

@@ -66,6 +66,7 @@ pub(super) fn until(cause: Cause, worker: &str, window: f64, reason: &str) -> St
         Cause::OutOfMemory => "it ran out of memory".into(),
         Cause::TimedOut => "its time was up".into(),
         Cause::Disk => "it took too much of the disk".into(),
+        Cause::Machine => format!("the machine of {worker} was at fault: {reason}"),
         Cause::NotStarted => format!("it could not be started: {reason}"),
         Cause::Exit | Cause::Signal => format!("it failed: {reason}"),
         Cause::Done | Cause::Cancelled | Cause::Unspecified if reason.is_empty() => {

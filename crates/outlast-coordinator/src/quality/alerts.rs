@@ -124,7 +124,7 @@ impl Alerts {
             if let Some(phases) = self.phases.get_mut(&id) {
                 phases[n] = None;
             }
-            self.change(&id, &name.into(), n, Change::Cleared(worst), wall);
+            self.change(&id, &name.into(), n, (Change::Cleared(worst), ""), wall);
         }
     }
 
@@ -139,8 +139,7 @@ impl Alerts {
     /// Judges a worker. The word of the worst alert that stands; empty: none.
     pub fn judge(
         &mut self,
-        id: &Arc<str>,
-        name: &Arc<str>,
+        (id, name, why): (&Arc<str>, &Arc<str>, &str),
         samples: &Samples,
         now: u64,
         wall: i64,
@@ -160,7 +159,7 @@ impl Alerts {
             self.phases.remove(id);
         }
         for (n, change) in changes {
-            self.change(id, name, n, change, wall);
+            self.change(id, name, n, (change, why), wall);
         }
         if quiet { "" } else { self.worst(&phases) }
     }
@@ -176,7 +175,7 @@ impl Alerts {
         let Some(phases) = self.phases.remove(id) else { return };
         for (n, phase) in phases.iter().enumerate() {
             if let Some(Phase::Firing { worst, .. }) = phase {
-                self.change(id, name, n, Change::Cleared(*worst), wall);
+                self.change(id, name, n, (Change::Cleared(*worst), ""), wall);
             }
         }
     }
@@ -203,7 +202,15 @@ impl Alerts {
         self.changes.push(AlertEntry { worker: id.clone(), rule, alert });
     }
 
-    fn change(&mut self, id: &Arc<str>, name: &Arc<str>, n: usize, change: Change, wall: i64) {
+    /// `why`: what a worker said of itself that does not work.
+    fn change(
+        &mut self,
+        id: &Arc<str>,
+        name: &Arc<str>,
+        n: usize,
+        (change, why): (Change, &str),
+        wall: i64,
+    ) {
         let rule = &self.rules[n];
         let key = (id.clone(), n);
         let alert = match change {
@@ -220,7 +227,7 @@ impl Alerts {
                     state: "firing".into(),
                     worker: name.to_string(),
                     worker_id: id.to_string(),
-                    message: message(rule, name, value),
+                    message: message(rule, name, value, why),
                     value: fine(value),
                     threshold: rule.threshold,
                     since: text(wall),
@@ -289,7 +296,7 @@ fn fine(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-fn message(rule: &Rule, name: &str, value: f64) -> String {
+fn message(rule: &Rule, name: &str, value: f64, why: &str) -> String {
     let limit = rule.threshold;
     match rule.measure {
         Measure::Reconnects => {
@@ -309,6 +316,7 @@ fn message(rule: &Rule, name: &str, value: f64) -> String {
         Measure::Compression => {
             format!("worker {name}: its messages are compressed {value:.2} to 1 (limit {limit})")
         }
+        Measure::Unfit => format!("worker {name} {why}"),
     }
 }
 

@@ -227,6 +227,16 @@ impl Quality {
                 let told = Told { setting: c.setting, from: c.from, to: c.to, why: c.why };
                 self.adapt((worker, name, at), Side::Worker, told, (c.configured, c.minor));
             }
+            LinkChange::Unfit(Some(faults)) => {
+                if self.may_log(at) {
+                    tracing::warn!("UNFIT worker {name} {}", faults.says);
+                }
+            }
+            LinkChange::Unfit(None) => {
+                if self.may_log(at) {
+                    tracing::info!("UNFIT worker {name} can work again");
+                }
+            }
             LinkChange::Reset => {
                 if let Some(entry) = self.entry(&worker) {
                     entry.meter().reset(now);

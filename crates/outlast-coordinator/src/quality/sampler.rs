@@ -130,7 +130,9 @@ impl Sampler {
                 let away = wall.saturating_sub(quality.started_at).max(0) as f64 / 1000.0;
                 values[1] = at.is_none().then_some((away, 1));
             }
-            row.alert = alerts.judge(&row.id, &row.name, &values, now / 1000, wall);
+            let why = sample.faults.as_ref().map_or("", |f| &f.says);
+            let who = (&row.id, &row.name, why);
+            row.alert = alerts.judge(who, &values, now / 1000, wall);
             if self.first {
                 after_restart(quality, &row);
             }
@@ -240,7 +242,7 @@ fn measure(
     let Some(entry) = entry else { return (row, Samples::default()) };
     let mut meter = entry.meter();
     meter.count(sample.tally, sample.running);
-    if matches!(sample.state, WorkerState::Connected | WorkerState::Draining) {
+    if sample.state.is_there() {
         meter.told(sample.rtt_ms, sample.restored);
         row.since = Some(wall);
     } else {
@@ -266,8 +268,18 @@ fn measure(
         row.suspicion.map(|_| meter.recent_rtt()),
         Some(sample.tally.recent()),
         Some(meter.compression(now)),
+        unfit(sample, wall),
     ];
     (row, values)
+}
+
+/// For how many seconds something does not work there; away it does not say.
+fn unfit(sample: &LinkSample, wall: i64) -> Option<(f64, u32)> {
+    let ill = sample.faults.as_ref().map(|f| wall.saturating_sub(f.since).max(1));
+    match ill {
+        None => Some((0.0, 1)),
+        Some(ms) => sample.state.is_there().then_some((ms as f64 / 1000.0, 1)),
+    }
 }
 
 /// A worker that was there when the coordinator's former process ended, and is not now.
@@ -275,7 +287,7 @@ fn after_restart(quality: &Quality, row: &Row) {
     let kind = match row.state {
         WorkerState::Suspect => LinkEntryKind::Suspect,
         WorkerState::Away => LinkEntryKind::Away,
-        WorkerState::Connected | WorkerState::Draining => return,
+        WorkerState::Connected | WorkerState::Draining | WorkerState::Unfit => return,
     };
     let Some((None, cause, reason)) = quality.former(&row.id) else { return };
     let (worker, at) = (row.id.clone(), quality.started_at);
@@ -297,10 +309,13 @@ fn totals(rows: &[Row]) -> FleetTotals {
             WorkerState::Draining => {
                 (totals.connected, totals.draining) = (totals.connected + 1, totals.draining + 1);
             }
+            WorkerState::Unfit => {
+                (totals.connected, totals.unfit) = (totals.connected + 1, totals.unfit + 1);
+            }
             WorkerState::Suspect => totals.suspect += 1,
             WorkerState::Away => totals.away += 1,
         }
-        if matches!(row.state, WorkerState::Connected | WorkerState::Draining) {
+        if row.state.is_there() {
             totals.slots += u64::from(row.slots);
             rtts.extend(row.rtt_ms);
         }

@@ -116,7 +116,7 @@ impl Coordinator {
     }
 
     /// Where a task may go from now on.
-    fn place(&mut self, id: &TaskId, place: Option<(Arc<str>, bool)>) {
+    pub(super) fn place(&mut self, id: &TaskId, place: Option<(Arc<str>, bool)>) {
         self.change_asked(id, |asked| asked.place = place);
         if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Pending) {
             self.scheduler.remove(id);

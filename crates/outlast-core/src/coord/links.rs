@@ -1,7 +1,7 @@
 //! News of workers' links and tasks for those who measure and watch. Nothing is decided by it.
 
 use super::workers::Member;
-use super::{ConnId, Coordinator, Output, WorkerState};
+use super::{ConnId, Coordinator, Faults, Output, WorkerState};
 use crate::adapt::Change;
 use crate::records::WorkerRow;
 use crate::scheduler::WorkerKey;
@@ -38,6 +38,8 @@ pub enum LinkChange {
     WorkerAdapted(Adapted),
     /// Its statistics are to begin anew.
     Reset,
+    /// It says that it cannot work, or (none) that it can again.
+    Unfit(Option<Arc<Faults>>),
     /// An operator removed it.
     Forgotten,
 }
@@ -113,6 +115,8 @@ pub struct LinkSample {
     pub restored: u64,
     /// What became of its tasks.
     pub tally: Tally,
+    /// What does not work there, as it says itself.
+    pub faults: Option<Arc<Faults>>,
 }
 
 impl Member {
@@ -125,6 +129,7 @@ impl Member {
             rtt_ms: self.beat.rtt_ms,
             restored: self.beat.restored,
             tally: self.tally,
+            faults: self.unable.as_ref().map(|u| u.faults.clone()),
         }
     }
 }

@@ -21,6 +21,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod told;
+mod unfit;
 mod v1;
 mod workers;
 
@@ -37,6 +38,7 @@ pub use requests::{Request, Response, Submission, Submitted};
 use session::Conn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+pub use unfit::Faults;
 pub use v1::{PREFIX as V1_PREFIX, check_worker_id};
 use v2::body::Kind;
 use workers::Fleet;
@@ -169,6 +171,8 @@ pub struct Counters {
     pub recoveries: BTreeMap<&'static str, u64>,
     /// Times that a worker was quarantined.
     pub quarantines: u64,
+    /// Outcomes that were kept here since their worker could not write its store.
+    pub unsaved: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,6 +220,10 @@ impl Task {
     fn is_current(&self, key: WorkerKey, epoch: Epoch) -> bool {
         self.state == TaskState::Assigned && self.epoch == epoch && self.worker == Some(key)
     }
+    /// Whether this attempt was given up, and nobody has another one yet.
+    fn is_given_up(&self, epoch: Epoch) -> bool {
+        self.state == TaskState::Pending && self.epoch == epoch && epoch > self.after
+    }
     /// Whether somebody moved it away from this worker.
     fn is_misplaced(&self, name: &str) -> bool {
         self.asked.place.as_ref().is_some_and(|(worker, there)| (**worker == *name) != *there)
@@ -259,6 +267,8 @@ pub struct Coordinator {
     recover: recover::State,
     /// What came by the v1 dialect and is not durable yet, by batch.
     unsynced_v1: VecDeque<(u64, v1::Unsynced)>,
+    /// Outcomes that came beside their lane and are not durable yet.
+    beside: VecDeque<unfit::Beside>,
 }
 
 impl Coordinator {
@@ -274,6 +284,7 @@ impl Coordinator {
             removing: VecDeque::new(),
             recover: recover::State::new(&config, now),
             unsynced_v1: VecDeque::new(),
+            beside: VecDeque::new(),
             config,
             id: snapshot.coordinator_id,
             last_number: snapshot.last_number,
@@ -351,6 +362,7 @@ impl Coordinator {
                 Timer::Balance => {
                     self.balance();
                     self.unplace(now);
+                    self.relieve(now);
                     self.end_patience(now);
                     self.end_probation(now);
                     self.timers.insert((now.mono + BALANCE_EVERY, Timer::Balance));
@@ -378,6 +390,7 @@ impl Coordinator {
             self.unsynced.pop_front();
         }
         self.on_removal_persisted();
+        self.forget_beside();
         while self.unsynced_v1.front().is_some_and(|(b, _)| *b <= self.persisted) {
             self.unsynced_v1.pop_front();
         }
@@ -436,7 +449,7 @@ impl Coordinator {
 
     /// Why a task waits, for people; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
-        let waits = || Some(self.with_quarantine(self.scheduler.explain(task)?));
+        let waits = || Some(self.with_unfit(self.with_quarantine(self.scheduler.explain(task)?)));
         self.explain_due(task).or_else(waits)
     }
 

@@ -3,7 +3,7 @@
 
 use super::links::LinkChange;
 use super::tasks::End;
-use super::{Coordinator, Timer};
+use super::{Coordinator, Lookup, Timer};
 use crate::records::{CoordRecord, TaskState};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
@@ -16,7 +16,13 @@ const BALANCE_TRIES: u32 = 20_000;
 
 impl Coordinator {
     /// The worker has said everything that it holds.
-    pub(super) fn reconcile(&mut self, now: Now, key: WorkerKey, held: Vec<v2::Holding>) {
+    pub(super) fn reconcile(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        held: Vec<v2::Holding>,
+        look: &dyn Lookup,
+    ) {
         let member = self.fleet.get_mut(key);
         let expected = std::mem::take(&mut member.attempts);
         member.used = 0;
@@ -45,6 +51,13 @@ impl Coordinator {
         }
         for (id, (state, started, paused)) in holds {
             if state != HoldingState::HoldingFinished {
+                let given_up = |t: &super::Task| t.is_given_up(id.epoch);
+                if self.tasks.get(&id.task).is_some_and(given_up) && self.has_ended(key, &id, look)
+                {
+                    // Its end came beside the lane, and the worker's store has forgotten it.
+                    self.send_stop(key, &id.task, id.epoch, StopReason::StopSuperseded);
+                    continue;
+                }
                 self.reconcile_one(now, key, &id, started);
                 self.settle_pause(key, &id, paused);
             }
@@ -86,7 +99,7 @@ impl Coordinator {
             return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
         };
         // Given up, but nobody else has it yet: it goes on where it is.
-        if task.state == TaskState::Pending && task.epoch == epoch && epoch > task.after {
+        if task.is_given_up(epoch) {
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
             (task.started_at, task.asked_back) = (None, false);
             let waited = task.due.take().is_some();
@@ -188,7 +201,7 @@ impl Coordinator {
         let mut full: Vec<WorkerKey> = Vec::new();
         for (key, m) in self.fleet.iter().filter(|(_, m)| m.ready) {
             let slots = u64::from(m.row.slots);
-            if m.used < slots && !m.draining && !m.row.drained {
+            if m.used < slots && !m.draining && !m.row.drained && !m.is_unfit() {
                 idle.push((key, slots - m.used));
             } else if m.used > slots {
                 full.push(key);

@@ -792,7 +792,8 @@ impl Coordinator {
 
 /// Whether a worker is there and may be given tasks, but for a quarantine.
 fn takes_tasks(member: &Member) -> bool {
-    member.conn.is_some() && member.ready && !member.draining && !member.row.drained
+    let willing = !member.draining && !member.row.drained && !member.is_unfit();
+    member.conn.is_some() && member.ready && willing
 }
 
 fn hardware_of(capabilities: &str) -> Option<String> {

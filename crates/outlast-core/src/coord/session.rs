@@ -3,7 +3,7 @@
 use super::links::{LinkChange, Resync};
 use super::outbox::MAX_NUMBER;
 use super::workers::WorkerView;
-use super::{ConnId, Coordinator, Lookup, Output, Timer, v1};
+use super::{ConnId, Coordinator, Lookup, Output, Timer, unfit, v1};
 use crate::health::Heart;
 use crate::records::{CoordRecord, WorkerRow};
 use crate::scheduler::WorkerKey;
@@ -32,6 +32,8 @@ pub(super) struct Conn {
     bye: Option<String>,
     /// An outbox batch has arrived, by lane.
     pub outbox: [bool; 8],
+    /// It waits for an answer to its inventory.
+    takes_settled: bool,
     /// The lane of checkpoints waits for a blob.
     pub blocked: bool,
     /// It speaks the v1 dialect.
@@ -62,6 +64,7 @@ impl Coordinator {
                 inventory,
                 bye: None,
                 outbox: [false; 8],
+                takes_settled: false,
                 blocked: false,
                 v1,
                 resync: None,
@@ -116,7 +119,11 @@ impl Coordinator {
                     if part.last {
                         let held = state.inventory.take().unwrap_or_default();
                         self.timers.insert((state.heart.next_wake(), Timer::Conn(conn)));
-                        self.reconcile(now, key, held);
+                        let takes_settled = state.takes_settled;
+                        self.reconcile(now, key, held, look);
+                        if takes_settled {
+                            self.send(conn, unfit::settled());
+                        }
                         self.settle_resync(now, conn, key);
                     }
                 }
@@ -127,18 +134,21 @@ impl Coordinator {
             }
             (Kind::Happened(happened), Some(key)) => self.on_happened(now, key, happened),
             (Kind::Started(started), Some(key)) => self.on_started(now, key, &started),
-            (Kind::Heartbeat(beat), Some(key)) => {
+            (Kind::Heartbeat(mut beat), Some(key)) => {
                 let reply = v2::HeartbeatReply { seq: beat.seq };
                 // Not an effect: it tells of life, and of nothing durable.
                 self.outputs.push_back(Output::Send(conn, Kind::HeartbeatReply(reply)));
                 let member = self.fleet.get_mut(key);
                 let drains = beat.draining;
+                let faults = std::mem::take(&mut beat.unfit);
                 member.beat = beat;
                 if member.draining != drains {
                     member.draining = drains;
                     self.fleet.offer(&mut self.scheduler, key);
                 }
+                self.set_unfit(now, key, &faults);
             }
+            (Kind::Unsaved(unsaved), Some(key)) => self.on_unsaved(now, conn, key, unsaved, look),
             (Kind::HeartbeatReply(reply), Some(key)) => {
                 self.on_answer(now, conn, key, reply.seq);
             }
@@ -215,6 +225,8 @@ impl Coordinator {
         member.met = true;
         (member.conn, member.ready, member.draining) = (Some(conn), false, hello.draining);
         member.beat = v2::Heartbeat { draining: hello.draining, ..Default::default() };
+        self.set_unfit(now, key, &hello.unfit);
+        let member = self.fleet.get_mut(key);
         let cursors = member.cursors();
         let mut worker = member.row.clone();
         let settled = worker.incarnation == member.settled.0;
@@ -231,6 +243,7 @@ impl Coordinator {
         }
         if let Some(state) = self.conns.get_mut(&conn) {
             state.worker = Some(key);
+            state.takes_settled = hello.takes_settled;
             state.resync = Some(Resync::new(now.mono, report.as_deref()));
         }
         self.tell(now, key, LinkChange::Connected(conn, report));
@@ -245,6 +258,7 @@ impl Coordinator {
             max_message_bytes: frame::MAX_MESSAGE as u64,
             heartbeat_interval_ms: self.config.heartbeat_interval.try_into().unwrap_or(u32::MAX),
             now_ms: now.wall,
+            takes_unsaved: true,
         };
         // The cursor tells the worker what it may forget: it must be durable first.
         self.send(conn, Kind::Welcome(welcome));

@@ -119,6 +119,11 @@ impl Coordinator {
         let (task_id, epoch) = (&id.task, id.epoch);
         let member = self.fleet.get_mut(key);
         member.drop_attempt(&id);
+        if member.v1.is_none() && self.is_recorded(key, &id, &outcome, look) {
+            self.counters.repeated += 1;
+            return;
+        }
+        let member = self.fleet.get_mut(key);
         member.learn_duration(&outcome);
         let name = member.row.name.clone();
         let (kind, cause) = (outcome.kind(), cause_of(&outcome));
@@ -150,7 +155,11 @@ impl Coordinator {
             OutcomeKind::OutcomeCancelled
             | OutcomeKind::OutcomeInterrupted
             | OutcomeKind::OutcomeReturned => {
-                return self.lose(now, task_id, &reason, cause, Some(outcome));
+                self.lose(now, task_id, &reason, cause, Some(outcome));
+                if cause == Cause::Machine {
+                    self.prefer_another(now, task_id, key);
+                }
+                return;
             }
             _ if !task.cancelling => return self.fail_or_retry(now, key, &id, outcome, cause),
             _ => TaskState::Failed,

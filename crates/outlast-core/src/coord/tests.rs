@@ -3,6 +3,8 @@ use crate::records::WorkerRow;
 use outlast_wire::{PROTOCOL, Run};
 use v2::{HoldingState, OutcomeKind};
 
+mod unfit;
+
 struct Rig {
     c: Coordinator,
     now: Millis,

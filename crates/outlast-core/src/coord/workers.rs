@@ -1,6 +1,7 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
+use super::unfit::{Faults, Unable};
 use super::{ConnId, Tally, v1};
 use crate::adapt::Patience;
 use crate::records::WorkerRow;
@@ -25,6 +26,8 @@ pub enum WorkerState {
     Connected,
     /// Its link is up, and it takes no new work.
     Draining,
+    /// Its link is up, and it cannot work, as it says itself.
+    Unfit,
     /// Its link is down, and it holds tasks.
     Suspect,
     /// Its link is down, and it holds nothing.
@@ -32,11 +35,16 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
+    /// Whether its link is up.
+    pub fn is_there(self) -> bool {
+        matches!(self, Self::Connected | Self::Draining | Self::Unfit)
+    }
     /// The word that users see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connected => "connected",
             Self::Draining => "draining",
+            Self::Unfit => "unfit",
             Self::Suspect => "suspect",
             Self::Away => "away",
         }
@@ -66,6 +74,8 @@ pub struct WorkerView {
     pub disk: (u64, u64, u64),
     /// Whether it is kept from work because tasks fail there.
     pub isolation: Isolation,
+    /// What does not work there, as it says itself.
+    pub faults: Option<Arc<Faults>>,
 }
 
 #[derive(Debug)]
@@ -99,6 +109,8 @@ pub(super) struct Member {
     pub tally: Tally,
     /// With its silence; from its first link on.
     pub patience: Option<Box<Patience>>,
+    /// What does not work there; of the open link, or of the last one.
+    pub unable: Option<Unable>,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -172,6 +184,7 @@ impl Member {
     }
     pub fn state(&self) -> WorkerState {
         match (self.conn, self.draining || self.row.drained, self.attempts.is_empty()) {
+            (Some(_), ..) if self.is_unfit() => WorkerState::Unfit,
             (Some(_), true, _) => WorkerState::Draining,
             (Some(_), false, _) => WorkerState::Connected,
             (None, _, false) => WorkerState::Suspect,
@@ -190,6 +203,7 @@ impl Member {
             rtt_ms: self.beat.rtt_ms,
             disk: (self.beat.disk_used, self.beat.disk_budget, self.beat.refused),
             isolation: self.isolation,
+            faults: self.unable.as_ref().map(|u| u.faults.clone()),
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
@@ -238,6 +252,7 @@ impl Fleet {
             actions: BTreeSet::new(),
             tally: Tally::default(),
             patience: None,
+            unable: None,
         };
         self.members.insert(key, member);
         key
@@ -303,7 +318,7 @@ impl Fleet {
     /// Tells the scheduler that the worker may be given tasks, or not.
     pub fn offer(&self, scheduler: &mut Scheduler, key: WorkerKey) {
         let Some(m) = self.members.get(&key) else { return };
-        let out = m.isolation == Isolation::Out;
+        let out = m.isolation == Isolation::Out || m.is_unfit();
         if m.conn.is_none() || !m.ready || m.draining || m.row.drained || out {
             return scheduler.leave(key);
         }

@@ -180,7 +180,7 @@ pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) ->
         }
         Cause::WorkerCrashed => return seen(F::WorkerCrash, &e.message),
         Cause::Network | Cause::Forgotten | Cause::Lost => return seen(F::WorkerLost, &e.message),
-        Cause::Stopped | Cause::Drained | Cause::Moved | Cause::AskedBack => {
+        Cause::Stopped | Cause::Drained | Cause::Moved | Cause::AskedBack | Cause::Machine => {
             return seen(F::WorkerStopped, &e.message);
         }
         Cause::Unspecified

@@ -20,6 +20,9 @@ pub(super) struct Attempt {
     marked: bool,
     /// The batch that makes its arrival durable.
     batch: u64,
+    /// A former process took it, and may have given it back: it starts once the coordinator has
+    /// confirmed that it is this worker's.
+    doubtful: bool,
     /// It is, or is to be, paused.
     pub paused: bool,
     /// Paused by this worker itself, since its window passed.
@@ -167,6 +170,7 @@ impl Attempts {
             ahead: false,
             marked: false,
             batch: new.batch,
+            doubtful: false,
             paused: new.paused,
             lease_paused: false,
             expired: false,
@@ -205,9 +209,29 @@ impl Attempts {
         let Some(attempt) = self.held.get_mut(&id) else { return };
         attempt.paused = paused;
         if attempt.stage == Stage::Waiting {
-            match paused {
+            match paused || attempt.doubtful {
                 true => drop(self.queue.remove(&attempt.order)),
                 false => drop(self.queue.insert(attempt.order, id)),
+            }
+        }
+    }
+
+    /// A former process took this waiting attempt. What must not run twice is not started before
+    /// the coordinator confirms it: that process may have given it back without a durable record.
+    pub fn doubt(&mut self, task: &TaskId, epoch: Epoch) {
+        let Some(attempt) = self.held.get_mut(&id(task, epoch)) else { return };
+        if attempt.spec.rerun == Rerun::Never {
+            attempt.doubtful = true;
+            self.queue.remove(&attempt.order);
+        }
+    }
+
+    /// What is held is this worker's: nothing is doubtful any more.
+    pub fn confirm(&mut self) {
+        for (id, a) in self.held.iter_mut().filter(|(_, a)| a.doubtful) {
+            a.doubtful = false;
+            if !a.paused && a.stage == Stage::Waiting {
+                self.queue.insert(a.order, id.clone());
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod control;
+mod fit;
 mod outbox;
 mod pace;
 mod report;
@@ -19,6 +20,7 @@ use crate::records::{AttemptRow, Batch, WorkerRecord, WorkerSnapshot};
 use crate::stats::{ConnectionState, ConnectionStats};
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
 use attempts::{Arrival, Attempts};
+use fit::Fitness;
 use outbox::{Lane, States};
 use outlast_wire::{Bytes, TaskSpec, v2};
 use pace::Pace;
@@ -27,6 +29,7 @@ use session::Link;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 pub use tell::{Answer, MAX_STATE, Refused};
+pub use v2::Unfit;
 use v2::body::Kind;
 
 /// What a worker is told at start. Times in milliseconds; the defaults are those of the
@@ -233,6 +236,7 @@ pub struct Worker {
     untold: Vec<(AttemptId, i64)>,
     last_tick: Millis,
     pace: Pace,
+    fitness: Fitness,
 }
 
 impl Worker {
@@ -282,6 +286,7 @@ impl Worker {
             starts: BTreeMap::new(),
             start_order: 0,
             untold: Vec::new(),
+            fitness: Fitness::default(),
             last_tick: now.mono,
             pace: Pace::new(
                 (config.heartbeat_interval, config.heartbeat_timeout),
@@ -305,7 +310,11 @@ impl Worker {
                     worker.arrive(row).paused = paused;
                     worker.attempts.adopt(&task, epoch, since, started.is_some());
                 }
-                (None, None) if row.survived < SURVIVED => drop(worker.arrive(row)),
+                (None, None) if row.survived < SURVIVED => {
+                    let (task, epoch) = (row.task.clone(), row.epoch);
+                    worker.arrive(row);
+                    worker.attempts.doubt(&task, epoch);
+                }
                 (None, started) => worker.finish(
                     now,
                     v2::TaskOutcome {
@@ -377,15 +386,22 @@ impl Worker {
         while self.after.front().is_some_and(|(b, _)| *b <= self.persisted) {
             self.outputs.extend(self.after.pop_front().map(|(_, output)| output));
         }
-        while let Some(first) = self.starts.first_entry()
+        self.store_works(now);
+        self.start_reserved(now);
+        self.tell_starts();
+        self.send_outbox();
+        self.settle();
+    }
+
+    /// Starts what has its slots and rests on nothing that is not durable.
+    fn start_reserved(&mut self, now: Now) {
+        while !self.fitness.stops_work()
+            && let Some(first) = self.starts.first_entry()
             && first.key().0 <= self.persisted
         {
             let (task, epoch) = first.remove();
             self.run(now, task, epoch);
         }
-        self.tell_starts();
-        self.send_outbox();
-        self.settle();
     }
 
     /// Takes no new work, gives back what has not started, finishes and delivers the rest.
@@ -504,7 +520,7 @@ impl Worker {
     /// Lets waiting attempts start, as far as there are slots. Each starts once its arrival is
     /// durable (and, if it must not run twice, its start); it need not wait for other facts.
     fn start_queued(&mut self, now: Now) {
-        if self.ending >= Ending::Stop {
+        if self.ending >= Ending::Stop || self.fitness.stops_work() {
             return;
         }
         while let Some((task, epoch, arrived, once)) = self.attempts.reserve() {
@@ -545,15 +561,17 @@ impl Worker {
 
     /// Ends the process once there is nothing left to do.
     fn settle(&mut self) {
+        self.send_unsaved();
         if matches!(self.ending, Ending::No | Ending::Over) {
             return;
         }
-        let durable = self.open_batch() <= self.persisted;
+        let kept_elsewhere = self.is_kept_elsewhere();
+        let durable = self.open_batch() <= self.persisted || kept_elsewhere;
         let out = self.attempts.running().len() + self.attempts.staged().len();
         let idle = out == 0 && durable;
         let over = match self.ending {
             Ending::No | Ending::Over => false,
-            Ending::Drain => idle && self.load().2 == 0,
+            Ending::Drain => idle && (self.load().2 == 0 || (kept_elsewhere && self.owes() == 0)),
             Ending::Stop => idle,
         };
         if over {

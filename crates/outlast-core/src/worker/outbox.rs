@@ -57,6 +57,10 @@ struct Item<T> {
     batch: u64,
     /// Nothing beside the disk keeps it from being sent.
     ready: bool,
+    /// It was sent beside the lane on this connection, while it was not durable here.
+    offered: bool,
+    /// The coordinator has it that way, durably: in the lane only its sequence is needed.
+    saved: bool,
     payload: Arc<T>,
 }
 
@@ -77,7 +81,7 @@ impl<T: Payload> Lane<T> {
         let held = durable.iter().filter_map(|(_, p)| p.attempt()).collect();
         let item = |(seq, payload): (u64, Arc<T>)| {
             let ready = payload.is_ready();
-            Item { seq, batch: 0, ready, payload }
+            Item { seq, batch: 0, ready, offered: false, saved: false, payload }
         };
         Lane {
             items: durable.into_iter().map(item).collect(),
@@ -94,12 +98,22 @@ impl<T: Payload> Lane<T> {
     pub fn last_seq(&self) -> u64 {
         self.next_seq - 1
     }
+    /// The newest sequence that is durable, with all before it.
+    pub fn durable_seq(&self) -> u64 {
+        let waits = self.items.iter().find(|i| i.batch > self.persisted);
+        waits.map_or(self.last_seq(), |i| i.seq - 1)
+    }
+    /// How many are durable and not acknowledged.
+    pub fn owes(&self) -> usize {
+        self.items.iter().filter(|i| i.batch <= self.persisted).count()
+    }
     /// Appends what becomes durable with `batch`; its sequence.
     pub fn push(&mut self, batch: u64, payload: Arc<T>) -> u64 {
         let (seq, ready) = (self.next_seq, payload.is_ready());
         self.next_seq += 1;
         self.held.extend(payload.attempt());
-        self.items.push_back(Item { seq, batch, ready, payload });
+        let (offered, saved) = (false, false);
+        self.items.push_back(Item { seq, batch, ready, offered, saved, payload });
         seq
     }
     pub fn persisted(&mut self, batch: u64) {
@@ -114,6 +128,7 @@ impl<T: Payload> Lane<T> {
     /// A connection begins, from the coordinator's cursor.
     pub fn open(&mut self, cursor: u64, credit: u64) {
         (self.sent, self.credit) = (cursor, credit.max(1));
+        self.items.iter_mut().for_each(|i| i.offered = false);
     }
     /// Drops what is acknowledged; whether that was anything.
     pub fn acked(&mut self, seq: u64) -> bool {
@@ -147,6 +162,10 @@ impl<T: Payload> Lane<T> {
             if !sendable || size >= target {
                 break;
             }
+            if item.saved {
+                items.push(v2::OutboxItem { kind: None });
+                continue;
+            }
             size += item.payload.size();
             let kind = T::clone(&item.payload).kind();
             items.push(v2::OutboxItem { kind: Some(kind) });
@@ -165,6 +184,35 @@ impl Lane<v2::TaskOutcome> {
     /// Whether the outcome of this attempt waits here.
     pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
         self.held.contains(&AttemptId { task: task.clone(), epoch })
+    }
+    /// The next outcomes, of about `target` bytes, that are not durable here and were not sent
+    /// beside the lane on this connection.
+    pub fn next_unsaved(&mut self, target: usize) -> Option<Vec<v2::TaskOutcome>> {
+        // What is not durable lies at the end.
+        let first = self.items.partition_point(|i| i.batch <= self.persisted);
+        let (mut chosen, mut size) = (Vec::new(), 0);
+        for item in self.items.range_mut(first..).filter(|i| !i.offered && !i.saved) {
+            if size >= target {
+                break;
+            }
+            size += item.payload.size();
+            item.offered = true;
+            chosen.push((*item.payload).clone());
+        }
+        (!chosen.is_empty()).then_some(chosen)
+    }
+    /// The coordinator has made the outcome of this attempt durable, beside the lane.
+    pub fn saved(&mut self, task: &TaskId, epoch: u64) {
+        let is = |i: &&mut Item<v2::TaskOutcome>| {
+            i.offered && i.payload.epoch == epoch && *i.payload.task_id == **task
+        };
+        if let Some(item) = self.items.iter_mut().find(is) {
+            item.saved = true;
+        }
+    }
+    /// Whether everything is durable, here or at the coordinator.
+    pub fn is_saved(&self) -> bool {
+        self.items.iter().all(|i| i.saved || i.batch <= self.persisted)
     }
 }
 
@@ -284,6 +332,15 @@ impl States {
     }
     pub fn last_seq(&self) -> u64 {
         self.next_seq - 1
+    }
+    /// The newest sequence that is durable, with all before it.
+    pub fn durable_seq(&self) -> u64 {
+        let waits = self.items.iter().find(|(_, s)| s.batch > self.persisted);
+        waits.map_or(self.last_seq(), |(seq, _)| seq - 1)
+    }
+    /// How many are durable and not acknowledged.
+    pub fn owes(&self) -> usize {
+        self.items.values().filter(|s| s.batch <= self.persisted).count()
     }
     /// Appends an update; its sequence, and that of the update that it replaces.
     pub fn push(&mut self, batch: u64, update: Arc<v2::StateUpdate>) -> (u64, Option<u64>) {

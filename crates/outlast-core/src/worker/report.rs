@@ -14,10 +14,11 @@ impl Worker {
     pub(super) fn report(&self, now: Now) -> LinkReport {
         let s = &self.stats;
         let (reconnects, reconnect_ms, reconnect_max_ms) = s.reconnects;
+        // What is not durable cannot be delivered in its lane.
         let owed = [
-            (Lane::Results, self.outbox.last_seq()),
-            (Lane::Checkpoints, self.checkpoints.last_seq()),
-            (Lane::State, self.states.last_seq()),
+            (Lane::Results, self.outbox.durable_seq()),
+            (Lane::Checkpoints, self.checkpoints.durable_seq()),
+            (Lane::State, self.states.durable_seq()),
         ];
         LinkReport {
             attempts: s.connection_attempts,

@@ -71,7 +71,9 @@ impl Worker {
             capabilities_json: c.capabilities.clone(),
             labels: c.labels.clone().into_iter().collect(),
             version: c.version.clone(),
-            draining: self.ending != Ending::No,
+            draining: self.seems_to_drain(),
+            unfit: self.unfit(),
+            takes_settled: true,
             lost_reason: self.lost_why.1.clone(),
             lost_cause: self.lost_why.0.into(),
             link: Some(Box::new(self.report(now))),
@@ -134,6 +136,7 @@ impl Worker {
             self.is_untold(id, at.wall);
         }
         self.tell_starts();
+        self.watch_store(now, late);
         self.attend(now);
         let dial_limit = self.config.heartbeat_timeout;
         match &mut self.link {
@@ -211,7 +214,8 @@ impl Worker {
         let mark = mark.unwrap_or(Millis::MAX);
         // Leases are not judged between hello and welcome.
         let lost = self.lost.filter(|_| !matches!(self.link, Link::Hello { .. }));
-        link.min(mark).min(self.attempts.next_wake(lost, self.away)).min(self.states_wake())
+        let attempts = self.attempts.next_wake(lost, self.away);
+        link.min(mark).min(attempts).min(self.states_wake()).min(self.fitness.next_wake())
     }
 
     /// Part of a frame arrived.
@@ -242,6 +246,8 @@ impl Worker {
             (Kind::Stop(stop), true) => self.on_stop(now, &stop),
             (Kind::Control(control), true) => self.on_control(now, &control),
             (Kind::ResetStats(_), true) => self.stats.reset(now),
+            (Kind::Saved(saved), true) => self.on_saved(&saved),
+            (Kind::Settled(_), true) => self.on_settled(now),
             (Kind::BlobMissing(missing), true) => {
                 self.checkpoints.missing(&missing.manifest);
                 self.pace.flow.again(1);
@@ -284,6 +290,7 @@ impl Worker {
         self.tell_starts();
         self.tell_adapted();
         self.repace(now);
+        self.welcomed(now, welcome.takes_unsaved);
     }
 
     /// A lane goes on from the coordinator's cursor.
@@ -390,6 +397,9 @@ impl Worker {
                 self.end_waiting(now, &task, epoch, Given::BACK_DRAINED);
             }
         }
+        if self.fitness.stops_work() {
+            self.give_back(now);
+        }
         self.start_queued(now);
     }
 
@@ -487,7 +497,7 @@ impl Worker {
 
     fn beat(&mut self, now: Now) {
         let (running, queued, unacked) = self.load();
-        let draining = self.ending != Ending::No;
+        let (draining, unfit) = (self.seems_to_drain(), self.unfit());
         let rtt_ms = self.stats.latency_samples().last().unwrap_or(0.0) as u32;
         let Link::Up { heart } = &mut self.link else { return };
         if let Some(seq) = heart.beat(now.mono) {
@@ -498,6 +508,7 @@ impl Worker {
                 unacked: unacked as u64,
                 rtt_ms,
                 draining,
+                unfit,
                 disk_used: self.disk.0,
                 disk_budget: self.disk.1,
                 refused: self.disk.2,

@@ -1,6 +1,8 @@
 use super::*;
 use outlast_wire::Run;
 
+mod fit;
+
 fn at(mono: Millis) -> Now {
     Now { mono, wall: mono as i64 }
 }

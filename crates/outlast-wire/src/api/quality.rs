@@ -307,6 +307,9 @@ documents! {
         pub connected: u64,
         /// With a link, taking no new work.
         pub draining: u64,
+        /// With a link, and not able to work, as they say themselves.
+        #[serde(default)]
+        pub unfit: u64,
         /// Without one, holding tasks.
         pub suspect: u64,
         /// Without one, holding none.
@@ -358,7 +361,8 @@ documents! {
     pub struct Alert {
         /// Grows with each; the same when it is told that it was cleared.
         pub id: u64,
-        /// Which rule: reconnects, reconnect_failed, latency, task_success or compression.
+        /// Which rule: reconnects, reconnect_failed, latency, task_success, compression or
+        /// unfit.
         pub rule: String,
         /// critical, warning or info.
         pub severity: String,

@@ -202,7 +202,9 @@ impl Agent {
             let Some(shared) = told.upgrade() else { return };
             shared.on_events(events);
         }));
-        let thread = writer::start(store, written, shared.clone()).map_err(StartError::Thread)?;
+        let folder = config.state_dir.clone();
+        let thread = writer::start(store, written, shared.clone(), folder);
+        let thread = thread.map_err(StartError::Thread)?;
         let dialler = Arc::new(dialler);
         let wanted = shared.uploads.subscribe();
         let tasks = vec![

@@ -1,13 +1,15 @@
 //! The thread that commits: everything that waits goes into one transaction, and only once that
-//! is synced is it reported. What cannot be written is kept and tried again.
+//! is synced is it reported. What cannot be written is kept and tried again, and the core is
+//! informed at once: others can run what waits here.
 
 use super::{Shared, now};
 use outlast_core::records::{Batch, WorkerRecord};
-use outlast_core::worker::Worker;
+use outlast_core::worker::{Unfit, Worker};
 use outlast_store::group::{Pace, ToWrite};
 use outlast_store::{StoreError, WorkerStore};
 use outlast_wire::v2::OutcomeKind;
-use std::io;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,16 +44,22 @@ pub(super) fn start(
     store: WorkerStore,
     batches: ToWrite<WorkerRecord>,
     shared: Arc<Shared>,
+    folder: PathBuf,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("outlast-writer".to_owned())
-        .spawn(move || run(store, batches, &shared))
+        .spawn(move || run(store, batches, &shared, &folder))
 }
 
-fn run(mut store: WorkerStore, mut batches: ToWrite<WorkerRecord>, shared: &Arc<Shared>) {
+fn run(
+    mut store: WorkerStore,
+    mut batches: ToWrite<WorkerRecord>,
+    shared: &Arc<Shared>,
+    folder: &Path,
+) {
     while let Some(group) = batches.take() {
         let Some(last) = group.last().map(|b| b.number) else { continue };
-        if let Err(error) = commit(&mut store, &group, shared) {
+        if let Err(error) = commit(&mut store, &group, shared, folder) {
             tracing::error!("the state folder cannot be written, stopping: {error}");
             return shared.end(true, &error.to_string());
         }
@@ -66,7 +74,8 @@ fn run(mut store: WorkerStore, mut batches: ToWrite<WorkerRecord>, shared: &Arc<
 fn commit(
     store: &mut WorkerStore,
     group: &[Batch<WorkerRecord>],
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    folder: &Path,
 ) -> Result<(), StoreError> {
     let (mut delay, mut told, mut tries) = (Duration::from_millis(100), false, 0);
     loop {
@@ -79,8 +88,13 @@ fn commit(
             }
             Err(error) if error.is_retryable() => {
                 if !told {
-                    tracing::error!("nothing starts or is sent until this is mended: {error}");
+                    let why = reason(folder, &error);
+                    tracing::error!(
+                        "the state folder cannot be written, so nothing starts here until that is \
+                         mended: {why}"
+                    );
                     told = true;
+                    shared.feed(|core| core.set_unfit(now(), Unfit::Store, Some(why)));
                 }
                 // What fills the disk may be this worker's own, and needless.
                 if matches!(error, StoreError::Full) {
@@ -96,4 +110,27 @@ fn commit(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The system's own words where it has any: SQLite says little more than "disk I/O error".
+fn reason(folder: &Path, error: &StoreError) -> String {
+    match probe(folder) {
+        _ if matches!(error, StoreError::Full) => {
+            io::Error::from(io::ErrorKind::StorageFull).to_string()
+        }
+        Err(system) => system.to_string(),
+        Ok(()) => error.to_string(),
+    }
+}
+
+/// Writes a small file into the folder, syncs it, and removes it.
+pub(super) fn probe(folder: &Path) -> io::Result<()> {
+    let path = folder.join(".probe");
+    let written = (|| {
+        let mut file = std::fs::File::create(&path)?;
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    })();
+    let _ = std::fs::remove_file(&path);
+    written
 }

@@ -1,0 +1,290 @@
+//! Workers that say that they cannot work.
+
+use super::*;
+use outlast_wire::spec::Rerun;
+use v2::{Cause, LinkCause, StopReason, TaskOutcome, Unfit, Unfitness};
+
+/// The disk of a worker is full.
+fn full() -> Vec<Unfitness> {
+    let reason = "No space left on device".into();
+    vec![Unfitness { source: Unfit::Store.into(), reason }]
+}
+
+/// Past outcomes of attempts, as a store would have them.
+#[derive(Default)]
+struct Past(Vec<PastAttempt>);
+
+impl Lookup for Past {
+    fn task(&self, _: &str) -> Option<TaskRow> {
+        None
+    }
+    fn has_blob(&self, _: &[u8]) -> bool {
+        false
+    }
+    fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
+        self.0.clone()
+    }
+    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+        None
+    }
+    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+        Vec::new()
+    }
+}
+
+impl Rig {
+    /// Another worker, with its own name, that holds nothing.
+    fn join(&mut self, conn: ConnId, name: &str) -> Vec<Output> {
+        self.c.on_open(self.now(), conn);
+        let hello = v2::Hello {
+            protocol: PROTOCOL,
+            worker_id: name.into(),
+            store_id: format!("store of {name}"),
+            incarnation: 1,
+            connection: 1,
+            slots: 1,
+            prefetch: 1,
+            capabilities_json: "{}".into(),
+            takes_settled: true,
+            ..Default::default()
+        };
+        self.c.on_message(self.now(), conn, Kind::Hello(hello), &());
+        self.drain(true);
+        self.inventory(conn, &[])
+    }
+    fn beat(&mut self, conn: ConnId, unfit: Vec<Unfitness>) -> Vec<Output> {
+        let beat = v2::Heartbeat { seq: 1, unfit, ..Default::default() };
+        self.c.on_message(self.now(), conn, Kind::Heartbeat(beat), &());
+        self.drain(true)
+    }
+    fn unsaved(&mut self, conn: ConnId, outcome: TaskOutcome, past: &Past) -> Vec<Output> {
+        let unsaved = v2::Unsaved { outcomes: vec![outcome] };
+        self.c.on_message(self.now(), conn, Kind::Unsaved(unsaved), past);
+        self.drain(true)
+    }
+    fn lane(&mut self, conn: ConnId, seq: u64, outcome: TaskOutcome) {
+        let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
+        let (lane, items) = (v2::Lane::Results.into(), vec![v2::OutboxItem { kind }]);
+        let batch = v2::OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
+        self.c.on_message(self.now(), conn, Kind::Outbox(batch), &());
+        self.drain(true);
+    }
+}
+
+fn outcome(id: &str, epoch: Epoch, kind: OutcomeKind, cause: Cause) -> TaskOutcome {
+    let (kind, cause) = (kind.into(), cause.into());
+    TaskOutcome { task_id: id.into(), epoch, kind, cause, finished_at_ms: 7, ..Default::default() }
+}
+
+fn given(out: &[Output]) -> Vec<(ConnId, String)> {
+    let mut found = Vec::new();
+    for o in out {
+        let Output::Send(conn, Kind::Assign(a)) = o else { continue };
+        found.extend(a.tasks.iter().map(|t| (*conn, format!("{}.{}", t.task_id, t.epoch))));
+    }
+    found
+}
+
+fn kept(out: &[Output]) -> usize {
+    let saved = |o: &Output| match o {
+        Output::Send(_, Kind::Saved(s)) => s.attempts.len(),
+        _ => 0,
+    };
+    out.iter().map(saved).sum()
+}
+
+#[test]
+fn an_unfit_worker_is_given_nothing_and_what_it_gives_back_goes_elsewhere_at_once() {
+    let mut r = Rig::new();
+    r.join(1, "a");
+    assert_eq!(given(&r.submit("t", |_| ())), [(1, "t.1".into())]);
+    r.beat(1, full());
+    let view = r.c.worker("a").unwrap();
+    let says = "cannot write its store: No space left on device";
+    assert_eq!((view.state, &*view.faults.unwrap().says), (WorkerState::Unfit, says));
+    // Nobody else is there: what comes waits, and says why.
+    assert!(given(&r.submit("u", |_| ())).is_empty());
+    let why = r.c.explain(&"u".into()).unwrap();
+    assert!(why.contains(&format!("a {says}")), "{why}");
+    let back = outcome("t", 1, OutcomeKind::OutcomeReturned, Cause::Machine);
+    let out = r.unsaved(1, back, &Past::default());
+    assert_eq!((kept(&out), given(&out).len()), (1, 0));
+    assert_eq!(r.c.tasks["t"].retries, 0, "it did not start: that is no loss");
+    assert_eq!(given(&r.join(2, "b")), [(2, "t.2".into()), (2, "u.1".into())]);
+    assert!(given(&r.submit("v", |_| ())).is_empty(), "b is full, and a gets nothing");
+    assert_eq!(given(&r.beat(1, Vec::new())), [(1, "v.1".into())]);
+    assert_eq!(r.c.worker("a").unwrap().state, WorkerState::Connected);
+}
+
+#[test]
+fn the_answer_waits_for_this_disk_and_an_outcome_counts_once() {
+    let mut r = Rig::new();
+    r.join(1, "a");
+    r.submit("t", |_| ());
+    r.beat(1, full());
+    let done = outcome("t", 1, OutcomeKind::OutcomeSucceeded, Cause::Done);
+    let unsaved = v2::Unsaved { outcomes: vec![done.clone()] };
+    r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
+    assert_eq!(kept(&r.drain(false)), 0);
+    // It comes again in its lane before the first is durable: known all the same.
+    let lane = v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(done.clone())) };
+    let batch = v2::OutboxBatch {
+        lane: v2::Lane::Results.into(),
+        first_seq: 1,
+        items: vec![lane],
+        ..Default::default()
+    };
+    r.c.on_message(r.now(), 1, Kind::Outbox(batch), &());
+    let newest = r.batches.last().map_or(0, |b| b.number) + 2;
+    r.drain(false);
+    r.c.on_persisted(newest);
+    assert_eq!(kept(&r.drain(true)), 1);
+    assert_eq!((r.c.counters().repeated, r.superseded()), (1, 0));
+    // And again later, when only the store knows of it, from a store that has forgotten.
+    let past = Past(vec![PastAttempt { epoch: 1, outcomes: vec![Arc::new(done.clone())] }]);
+    r.unsaved(1, done, &past);
+    assert_eq!((r.c.counters().repeated, r.superseded()), (2, 0));
+    // Something else is news of it.
+    let other = outcome("t", 1, OutcomeKind::OutcomeInterrupted, Cause::WorkerCrashed);
+    r.unsaved(1, other, &past);
+    assert_eq!(r.superseded(), 1);
+}
+
+#[test]
+fn an_attempt_whose_end_its_store_forgot_is_not_taken_up_again() {
+    let mut r = Rig::new();
+    r.join(1, "a");
+    r.submit("t", |s| s.rerun = Rerun::Never);
+    r.beat(1, full());
+    let back = outcome("t", 1, OutcomeKind::OutcomeReturned, Cause::Machine);
+    r.unsaved(1, back.clone(), &Past::default());
+    r.c.on_close(r.now(), 1, LinkCause::LinkClosed, "crash");
+    r.drain(true);
+    // It is back, with a store in which the attempt waits still.
+    r.c.on_open(r.now(), 2);
+    let hello = v2::Hello {
+        protocol: PROTOCOL,
+        worker_id: "a".into(),
+        store_id: "store of a".into(),
+        incarnation: 2,
+        connection: 1,
+        slots: 1,
+        capabilities_json: "{}".into(),
+        takes_settled: true,
+        ..Default::default()
+    };
+    let past = Past(vec![PastAttempt { epoch: 1, outcomes: vec![Arc::new(back)] }]);
+    r.c.on_message(r.now(), 2, Kind::Hello(hello), &past);
+    r.drain(true);
+    let holdings =
+        vec![v2::Holding { task_id: "t".into(), epoch: 1, state: 0, ..Default::default() }];
+    let part = v2::Inventory { holdings, last: true };
+    r.c.on_message(r.now(), 2, Kind::Inventory(part), &past);
+    let out = r.drain(true);
+    let order: Vec<&str> = out
+        .iter()
+        .filter_map(|o| match o {
+            Output::Send(2, Kind::Stop(s)) if s.reason() == StopReason::StopSuperseded => {
+                Some("stop")
+            }
+            Output::Send(2, Kind::Settled(_)) => Some("settled"),
+            Output::Send(2, Kind::Assign(_)) => Some("assign"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(order, ["stop", "settled", "assign"], "the old attempt never starts");
+    assert_eq!(r.c.tasks["t"].epoch, 2);
+}
+
+#[test]
+fn what_runs_there_goes_elsewhere_after_its_window_unless_it_must_not_run_twice() {
+    let mut r = Rig::new();
+    r.join(1, "a");
+    r.join(2, "b");
+    r.submit("t", |s| s.reconnect_window = 30.0);
+    r.submit("o", |s| (s.reconnect_window, s.rerun) = (30.0, Rerun::Never));
+    let at = |r: &Rig, id: &str| r.c.tasks[id].worker.unwrap();
+    let (t, o) = (at(&r, "t"), at(&r, "o"));
+    assert_ne!(t, o);
+    let conn = |key| if key == 0 { 1 } else { 2 };
+    r.started(conn(t), "t", 1);
+    r.started(conn(o), "o", 1);
+    // Nobody else could run it: it stays where it is.
+    r.beat(1, full());
+    r.beat(2, full());
+    let stops = |out: &[Output]| {
+        let is = |o: &&Output| matches!(o, Output::Send(_, Kind::Stop(_)));
+        out.iter().filter(is).count()
+    };
+    let tick = |r: &mut Rig, unfit: [bool; 2]| {
+        let mut out = Vec::new();
+        for (conn, ill) in [1, 2].into_iter().zip(unfit) {
+            out.extend(r.beat(conn, if ill { full() } else { Vec::new() }));
+        }
+        out.extend(r.pass(5_000));
+        out
+    };
+    for _ in 0..8 {
+        assert_eq!(stops(&tick(&mut r, [true, true])), 0);
+    }
+    // A third is there: after the window the one goes, once, and the other stays.
+    r.join(3, "c");
+    let out: Vec<Output> = (0..3)
+        .flat_map(|_| {
+            let mut out = tick(&mut r, [true, true]);
+            out.extend(r.beat(3, Vec::new()));
+            out
+        })
+        .collect();
+    let moved: Vec<_> = out
+        .iter()
+        .filter_map(|o| match o {
+            Output::Send(c, Kind::Stop(s)) => Some((*c, s.reason(), s.attempts[0].task_id.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(moved, [(conn(t), StopReason::StopMove, "t".to_owned())]);
+    let back = outcome("t", 1, OutcomeKind::OutcomeInterrupted, Cause::Stopped);
+    let out = r.unsaved(conn(t), back, &Past::default());
+    assert_eq!(given(&out), [(3, "t.2".into())]);
+    assert_eq!(r.c.tasks["t"].retries, 0);
+}
+
+#[test]
+fn a_fault_of_the_machine_is_a_loss_and_goes_round_only_so_often() {
+    let mut r = Rig::new();
+    r.join(1, "a");
+    r.join(2, "b");
+    r.submit("t", |s| (s.max_retries, s.retry_failures) = (3, false));
+    let (mut places, mut seqs) = (Vec::new(), [0, 0, 0]);
+    while !r.c.tasks.get("t").is_none_or(|t| t.state.is_terminal()) {
+        let (task, conn) = (&r.c.tasks["t"], r.c.tasks["t"].worker.unwrap() + 1);
+        let epoch = task.epoch;
+        places.push(conn);
+        let kind = OutcomeKind::OutcomeInterrupted;
+        let lost = outcome("t", epoch, kind, Cause::Machine);
+        let seq = &mut seqs[conn as usize];
+        *seq += 1;
+        r.lane(conn.into(), *seq, lost);
+        r.pass(1_000);
+        assert!(places.len() < 10);
+    }
+    assert_eq!(places, [1, 2, 1, 2], "each time the other one is tried");
+    let end =
+        r.batches.iter().flat_map(|b| &b.records).rfind(|r| matches!(r, CoordRecord::Ended { .. }));
+    let Some(CoordRecord::Ended { state, reason, cause, .. }) = end else { panic!("no end") };
+    assert_eq!((*state, *cause), (TaskState::Failed, Cause::Machine));
+    assert!(reason.contains("lost 4 times"), "{reason}");
+}
+
+#[test]
+fn a_fault_that_stops_no_work_is_shown_and_no_more() {
+    let mut r = Rig::new();
+    r.join(1, "a");
+    let blobs = Unfitness { source: Unfit::Blobs.into(), reason: "read-only\u{1b}[31m".into() };
+    r.beat(1, vec![blobs]);
+    let view = r.c.worker("a").unwrap();
+    assert_eq!(view.state, WorkerState::Connected);
+    assert_eq!(view.faults.unwrap().says, "cannot keep checkpoints: read-only [31m");
+    assert_eq!(given(&r.submit("t", |_| ())).len(), 1);
+}

@@ -1,0 +1,179 @@
+//! Whether the worker can work: faults of its machine, what it gives back while one lasts, and
+//! outcomes that cannot become durable here.
+//!
+//! An unfit worker starts nothing. What has not started is given back, so that others can run it.
+//! While the store cannot be written, outcomes go to the coordinator beside their lane, marked as
+//! not durable here: its disk keeps them, and a sequence that this store may forget is not used.
+
+use super::session::Link;
+use super::{Ending, Given, Output, Worker};
+use crate::{Millis, Now};
+use outlast_wire::frame::BULK_TARGET;
+use outlast_wire::v2::{self, Unfit, Unfitness};
+use std::collections::BTreeMap;
+use v2::body::Kind;
+
+/// A commit that takes longer than this is stuck, in milliseconds.
+const STUCK: Millis = 10_000;
+/// The longest reason that is reported, in characters.
+const MAX_REASON: usize = 300;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Fitness {
+    faults: BTreeMap<Unfit, String>,
+    /// The newest batch that was out at some time, and that time.
+    watched: Option<(u64, Millis)>,
+    /// The coordinator of the open link takes outcomes that are not durable here.
+    takes_unsaved: bool,
+}
+
+impl Fitness {
+    /// Every fault.
+    pub fn list(&self) -> Vec<Unfitness> {
+        let one = |(source, reason): (&Unfit, &String)| Unfitness {
+            source: (*source).into(),
+            reason: reason.clone(),
+        };
+        self.faults.iter().map(one).collect()
+    }
+    /// Whether nothing may start.
+    pub fn stops_work(&self) -> bool {
+        self.faults.keys().any(|f| f.stops_work())
+    }
+    pub fn store_fails(&self) -> bool {
+        self.faults.contains_key(&Unfit::Store)
+    }
+    /// When a commit that is out must be done, in milliseconds of `Now::mono`.
+    pub fn next_wake(&self) -> Millis {
+        match self.watched {
+            Some((_, since)) if !self.store_fails() => since + STUCK,
+            _ => Millis::MAX,
+        }
+    }
+}
+
+impl Worker {
+    /// Part of the machine does not work, for this reason; or (none) works again. A success of a
+    /// commit clears a fault of the store by itself.
+    pub fn set_unfit(&mut self, now: Now, source: Unfit, reason: Option<String>) {
+        let reason = reason.map(|r| r.chars().take(MAX_REASON).collect::<String>());
+        let changed = match reason {
+            Some(reason) => self.fitness.faults.insert(source, reason.clone()) != Some(reason),
+            None => self.fitness.faults.remove(&source).is_some(),
+        };
+        if changed {
+            self.fitness_changed(now);
+        }
+        self.settle();
+    }
+
+    /// What does not work here.
+    pub fn unfit(&self) -> Vec<Unfitness> {
+        self.fitness.list()
+    }
+
+    fn fitness_changed(&mut self, now: Now) {
+        if self.fitness.stops_work() {
+            self.give_back(now);
+        } else {
+            self.start_reserved(now);
+            self.start_queued(now);
+        }
+        self.announce(now);
+    }
+
+    /// A commit succeeded.
+    pub(super) fn store_works(&mut self, now: Now) {
+        if self.fitness.watched.is_some_and(|(batch, _)| batch <= self.persisted) {
+            self.fitness.watched = None;
+        }
+        if self.fitness.faults.remove(&Unfit::Store).is_some() {
+            self.fitness_changed(now);
+        }
+    }
+
+    /// Notices a commit that does not return. The process may have been stopped meanwhile (`late`):
+    /// that is no fault of the disk.
+    pub(super) fn watch_store(&mut self, now: Now, late: bool) {
+        let out = self.batch - 1;
+        let watched = self.fitness.watched.filter(|(batch, _)| *batch > self.persisted && !late);
+        self.fitness.watched = watched.or((out > self.persisted).then_some((out, now.mono)));
+        let Some((_, since)) = watched else { return };
+        if now.mono >= since + STUCK && !self.fitness.store_fails() {
+            let reason = format!("a write has not returned for {} s", (now.mono - since) / 1000);
+            self.set_unfit(now, Unfit::Store, Some(reason));
+        }
+    }
+
+    /// The coordinator accepted this link; whether it knows of unfit workers.
+    pub(super) fn welcomed(&mut self, now: Now, takes_unsaved: bool) {
+        self.fitness.takes_unsaved = takes_unsaved;
+        if !takes_unsaved {
+            self.on_settled(now);
+        }
+        if self.fitness.stops_work() {
+            self.give_back(now);
+            self.announce(now);
+        }
+    }
+
+    /// The coordinator has answered the inventory: what is still held is this worker's.
+    pub(super) fn on_settled(&mut self, now: Now) {
+        self.attempts.confirm();
+        self.start_queued(now);
+    }
+
+    /// Whether the coordinator is to take this worker for one that drains: an older one knows
+    /// nothing of unfit workers.
+    pub(super) fn seems_to_drain(&self) -> bool {
+        let older = !self.fitness.takes_unsaved || !matches!(self.link, Link::Up { .. });
+        self.ending != Ending::No || (self.fitness.stops_work() && older)
+    }
+
+    /// Gives back what has not started, where the coordinator can be informed. Without a link it
+    /// waits: it may be over before the link is back.
+    pub(super) fn give_back(&mut self, now: Now) {
+        let can = !self.fitness.store_fails() || self.fitness.takes_unsaved;
+        if !can || !matches!(self.link, Link::Up { .. }) {
+            return;
+        }
+        let message = self.fitness.list().iter().map(Unfitness::says).collect::<Vec<_>>();
+        let message = format!("its worker {}", message.join("; it "));
+        let (kind, cause) = (v2::OutcomeKind::OutcomeReturned, v2::Cause::Machine);
+        for (task, epoch) in self.attempts.waiting() {
+            self.end_waiting(now, &task, epoch, Given { kind, cause, message: &message });
+        }
+        for (task, epoch) in self.attempts.staged() {
+            self.outputs.push_back(Output::Recall(task, epoch));
+        }
+    }
+
+    /// Sends outcomes that cannot become durable here, beside their lane.
+    pub(super) fn send_unsaved(&mut self) {
+        let up = matches!(self.link, Link::Up { .. });
+        if !up || !self.fitness.store_fails() || !self.fitness.takes_unsaved {
+            return;
+        }
+        while let Some(outcomes) = self.outbox.next_unsaved(BULK_TARGET) {
+            let unsaved = v2::Unsaved { outcomes };
+            self.outputs.push_back(Output::Send(Kind::Unsaved(unsaved)));
+        }
+    }
+
+    pub(super) fn on_saved(&mut self, saved: &v2::Saved) {
+        for attempt in &saved.attempts {
+            self.outbox.saved(&attempt.task_id.as_str().into(), attempt.epoch);
+        }
+    }
+
+    /// Records that are durable here, and that the coordinator has not acknowledged.
+    pub fn owes(&self) -> usize {
+        self.outbox.owes() + self.checkpoints.owes() + self.states.owes()
+    }
+
+    /// Whether nothing is lost when this process ends now, though its store cannot be written.
+    pub(super) fn is_kept_elsewhere(&self) -> bool {
+        self.fitness.store_fails() && self.outbox.is_saved()
+    }
+}
