@@ -34,6 +34,7 @@ pub(crate) fn class(e: &HostError) -> &'static str {
         HostError::NoSuchCheckpoint(_)
         | HostError::Conflict(_)
         | HostError::Damaged(_)
+        | HostError::Denied(_)
         | HostError::Internal(_) => "OutlastError",
     }
 }

@@ -30,7 +30,15 @@ const WHOLE: Kind = Kind::Whole(0, u32::MAX as i64);
 
 /// Sections and their keys.
 const KNOWN: &[(&str, &[(&str, Kind)])] = &[
-    ("client", &[("coordinator", Kind::Url), ("api_key", Kind::Text), ("ca", Kind::Text)]),
+    (
+        "client",
+        &[
+            ("coordinator", Kind::Url),
+            ("api_key", Kind::Text),
+            ("api_key_file", Kind::Text),
+            ("ca", Kind::Text),
+        ],
+    ),
     (
         "worker",
         &[

@@ -15,6 +15,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  something went wrong
   2  wrong usage, or not inside a task
+  4  OUTLAST_TASK_TOKEN is not this attempt's
   5  the worker is away, or has no room
   6  this attempt is over or superseded
 
@@ -29,6 +30,7 @@ Exit codes:
   1  something went wrong
   2  wrong usage, or not inside a task
   3  there is no checkpoint yet
+  4  OUTLAST_TASK_TOKEN is not this attempt's
   5  the worker is away, or the coordinator and this needs it; or the disk is full
   6  this attempt is over or superseded, or the folder is not empty
   7  there is no checkpoint of this id, or it is not kept any more
@@ -204,6 +206,7 @@ fn code_of(error: &ClientError) -> u8 {
         ClientError::Away { .. } => 5,
         ClientError::Problem(problem) => match (problem.status, problem.word()) {
             (400 | 413, _) => 2,
+            (401 | 403, _) => 4,
             // Not 3: that an attempt is unknown must not read as "no checkpoint yet".
             (409, _) | (404, "no-such-attempt") => 6,
             // Neither is this: there are others.

@@ -25,6 +25,7 @@ mod keys;
 mod logs;
 mod output;
 mod recovery;
+mod secrets;
 mod show;
 mod steer;
 mod submit;
@@ -84,6 +85,9 @@ struct Common {
         value_name = "KEY"
     )]
     api_key: Option<String>,
+    /// File that holds the API key: others see the arguments and the environment of a process
+    #[arg(long, global = true, env = "OUTLAST_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<std::path::PathBuf>,
     /// PEM file of authorities to trust
     #[arg(long, global = true, env = "OUTLAST_CA", value_name = "FILE")]
     ca: Option<std::path::PathBuf>,
@@ -161,6 +165,8 @@ struct Context {
     /// Whether `--coordinator` itself was given, and not only the variable.
     url_flag: bool,
     config: config::File,
+    /// The API key, wherever it is from.
+    key: Option<String>,
 }
 
 impl Context {
@@ -180,7 +186,7 @@ impl Context {
         )))
     }
     fn api_key(&self) -> Option<String> {
-        self.common.api_key.clone().or(self.config.text("client", "api_key"))
+        self.key.clone()
     }
     fn ca(&self) -> Option<std::path::PathBuf> {
         self.common.ca.clone().or(self.config.text("client", "ca").map(Into::into))
@@ -238,6 +244,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    secrets::harden(&cli.command, cli.common.api_key.as_deref());
     let filter = tracing_subscriber::EnvFilter::try_from_env("OUTLAST_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
@@ -245,16 +252,22 @@ fn main() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
-    let config = match &cli.command {
+    let alone = match &cli.command {
         // A mistake in the file is no concern of a task that reports to its worker.
-        Command::Task { what: TaskCommand::Inside(what) } if what.outside().is_none() => {
-            Ok(config::File::default())
-        }
+        Command::Task { what: TaskCommand::Inside(what) } => what.outside().is_none(),
         // Nor of what its worker tells everything.
-        Command::Keeper(_) | Command::Browser(_) => Ok(config::File::default()),
-        _ => config::File::load(),
+        Command::Keeper(_) | Command::Browser(_) => true,
+        _ => false,
     };
-    let config = match config {
+    let config = if alone { Ok(config::File::default()) } else { config::File::load() };
+    let config = config.and_then(|config| {
+        let key = match alone {
+            true => None,
+            false => secrets::api_key(&cli.common, &config)?,
+        };
+        Ok((config, key))
+    });
+    let (config, key) = match config {
         Ok(config) => config,
         Err(error) => {
             eprintln!("outlast: {error}");
@@ -273,7 +286,7 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let context = Context { common: cli.common, url_flag, config };
+    let context = Context { common: cli.common, url_flag, config, key };
     let code = runtime.block_on(run(&context, cli.command)).unwrap_or_else(|error| {
         eprintln!("outlast: {error:#}");
         code_of(&error)

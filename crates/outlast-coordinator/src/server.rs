@@ -17,6 +17,7 @@ use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
 use outlast_net::pulse::PingConfig;
+use outlast_store::folder::{PRIVATE, close_folder};
 use outlast_store::{CoordStore, Keys, StoreError, StoredWorker, group};
 use outlast_wire::v2::LinkCause;
 use std::io;
@@ -213,7 +214,8 @@ impl Coordinator {
     /// [`StartError`] says what to mend.
     pub async fn start(config: Config) -> Result<Coordinator, StartError> {
         let dir = &config.data_dir;
-        std::fs::create_dir_all(dir).map_err(|e| StartError::Folder(dir.clone(), e))?;
+        close_folder(dir, PRIVATE, |dir| Config::store_file(dir).exists())
+            .map_err(|e| StartError::Folder(dir.clone(), e))?;
         let tls = match &config.tls {
             Some(files) => Some(listen::tls(&files.cert, &files.key).map_err(StartError::Tls)?),
             None => None,

@@ -56,6 +56,11 @@ struct Child {
     environment: *const *const c_char,
     folder: *const c_char,
     stdio: [i32; 3],
+    /// -1: as it is.
+    umask: i64,
+    /// Who it becomes; null: nobody else. The groups follow by number and place.
+    user: *const (u32, u32),
+    groups: (usize, *const u32),
     /// The signal mask of the program to be.
     mask: u64,
     default: SigAction,
@@ -70,12 +75,16 @@ pub(crate) fn start(program: &Program) -> Option<io::Result<i32>> {
     }
     let arguments = pointers(program.arguments.iter().map(CString::as_c_str));
     let environment = pointers(program.environment.iter().copied());
+    let ids = program.user.map(|user| (user.uid, user.gid));
     let mut child = Child {
         path: program.path.as_ptr(),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
         folder: program.folder.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        umask: crate::former_umask().map_or(-1, i64::from),
+        user: ids.as_ref().map_or(ptr::null(), ptr::from_ref),
+        groups: program.user.map_or((0, ptr::null()), |u| (u.groups.len(), u.groups.as_ptr())),
         mask: 0,
         default: SigAction::default(),
         error: 0,
@@ -173,6 +182,21 @@ unsafe extern "C" fn become_program(child: *mut Child) -> ! {
     unsafe {
         let child = &mut *child;
         let mut error = call(libc::SYS_setpgid, 0, 0, 0);
+        if child.umask >= 0 {
+            call(libc::SYS_umask, child.umask as usize, 0, 0);
+        }
+        if error == 0 && !child.user.is_null() {
+            // Of this process only: that threads share who they are is libc's doing.
+            let (uid, gid) = ((*child.user).0 as usize, (*child.user).1 as usize);
+            let (count, groups) = (child.groups.0, child.groups.1.expose_provenance());
+            error = call(libc::SYS_setgroups, count, groups, 0);
+            if error == 0 {
+                error = call(libc::SYS_setresgid, gid, gid, gid);
+            }
+            if error == 0 {
+                error = call(libc::SYS_setresuid, uid, uid, uid);
+            }
+        }
         if error == 0 {
             error = call(libc::SYS_chdir, child.folder.expose_provenance(), 0, 0);
         }
@@ -182,6 +206,12 @@ unsafe extern "C" fn become_program(child: *mut Child) -> ! {
             to += 1;
         }
         if error == 0 {
+            // Marking them is cheaper than closing them, which exec does. An older kernel does not
+            // know the flag; one that does not know the call is left with what was marked anyhow.
+            let flag = libc::CLOSE_RANGE_CLOEXEC as usize;
+            if call(libc::SYS_close_range, 3, u32::MAX as usize, flag) == -(libc::EINVAL as isize) {
+                call(libc::SYS_close_range, 3, u32::MAX as usize, 0);
+            }
             let default = (&raw const child.default).expose_provenance();
             call(libc::SYS_rt_sigaction, libc::SIGPIPE as usize, default, 0);
             let (how, mask) =

@@ -5,12 +5,22 @@
 //! on which the process runs, and asks for the disposition of every signal there is. `fast` has a
 //! stack at hand and lets the kernel reset the handlers; where that is not to be had, std does it.
 //!
+//! No descriptor but the three of its own reaches a program, whoever left it open in this process.
+//!
+//! `secret` keeps a process's secrets from other processes, `user` finds other users.
+//!
 //! All unsafe code of the worker is here. This crate knows nothing of tasks.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod fast;
+mod own;
+mod secret;
+mod user;
 mod wait;
 
+pub use own::{former_umask, private_files, tidy, tidy_at_exec};
+pub use secret::{conceal, take_variable, undumpable};
+pub use user::User;
 pub use wait::Usage;
 
 use std::ffi::{CStr, CString, OsStr};
@@ -18,7 +28,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A program and all that it is started with. It becomes the leader of a process group of its own.
@@ -34,6 +43,8 @@ pub struct Program<'a> {
     pub folder: &'a CStr,
     /// Standard input, output and error. They are duplicated, and stay the caller's.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Whom it runs as, if not as this process does. The folder is entered with that user's rights.
+    pub user: Option<&'a User>,
 }
 
 /// A process that was started and whose end was not taken yet. Dropping this leaves it alone.
@@ -57,6 +68,8 @@ impl Process {
 
 impl Program<'_> {
     /// Starts it; returns once it runs.
+    ///
+    /// The mask of permissions is the one from before [`private_files`].
     ///
     /// Signals are as std leaves them: what this process ignores is ignored, but for SIGPIPE, and
     /// the calling thread's mask is the program's.
@@ -85,22 +98,12 @@ impl Program<'_> {
     }
 
     fn start_by_std(&self) -> io::Result<i32> {
-        let os = |bytes: &CStr| OsStr::from_bytes(bytes.to_bytes()).to_owned();
-        let mut command = Command::new(os(self.path));
-        if let [name, arguments @ ..] = self.arguments {
-            command.arg0(os(name)).args(arguments.iter().map(|a| os(a)));
-        }
-        command.env_clear().current_dir(Path::new(&os(self.folder))).process_group(0);
-        for entry in self.environment {
-            let bytes = entry.to_bytes();
-            // A name is not empty, whatever it starts with.
-            let name =
-                bytes.iter().skip(1).position(|&b| b == b'=').map_or(bytes.len(), |at| at + 1);
-            let value = bytes.get(name + 1..).unwrap_or_default();
-            command.env(OsStr::from_bytes(&bytes[..name]), OsStr::from_bytes(value));
-        }
+        // The last steps are our own: std would run what is no program as a shell's script.
+        let mut command = Command::new(OsStr::from_bytes(self.path.to_bytes()));
+        command.process_group(0);
         let [stdin, stdout, stderr] = self.stdio.map(|fd| fd.try_clone_to_owned().map(Stdio::from));
         command.stdin(stdin?).stdout(stdout?).stderr(stderr?);
+        own::become_program(&mut command, self);
         Ok(command.spawn()?.id() as i32)
     }
 }

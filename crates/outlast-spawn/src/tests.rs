@@ -18,12 +18,14 @@ fn c(text: &str) -> CString {
 struct Lab {
     folder: tempfile::TempDir,
     null: File,
+    user: Option<User>,
 }
 
 impl Lab {
     fn new() -> Lab {
         let folder = tempfile::tempdir().unwrap();
-        Lab { folder, null: File::options().read(true).write(true).open("/dev/null").unwrap() }
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        Lab { folder, null, user: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -52,6 +54,7 @@ impl Lab {
             environment: &[c"A=1", c"B=x=y", c"C=", c"PATH=/usr/bin:/bin"],
             folder: &c(self.folder.path().to_str().unwrap()),
             stdio: stdio.map(AsFd::as_fd),
+            user: self.user.as_ref(),
         })
     }
 
@@ -89,6 +92,122 @@ fn no_other_descriptor_gets_through() {
         assert!(text.contains("/dev/null"), "{way}: {text}");
         assert!(!text.contains(path.to_str().unwrap()), "{way}: {text}");
     }
+    // What this process inherited, or a library opened without a thought: no flag closes it.
+    let stray = File::create(lab.path("stray")).unwrap();
+    let stray = rustix::io::fcntl_dupfd_cloexec(stray, 200).unwrap();
+    rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
+    for (way, start) in WAYS {
+        let (_, text) = lab.shell(start, "ls -l /proc/self/fd");
+        assert!(!text.contains(lab.path("stray").to_str().unwrap()), "{way}: {text}");
+    }
+    let mut command = Command::new("/bin/ls");
+    tidy_at_exec(command.args(["-l", "/proc/self/fd"]));
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(text.contains("pipe") && !text.contains("stray"), "{text}");
+}
+
+/// Runs a test in a process of its own, since it changes what threads share. True inside of it.
+fn alone(test: &str, more: &[&str]) -> bool {
+    if std::env::var_os("OUTLAST_TEST_ALONE").is_some() {
+        return true;
+    }
+    let inner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("tests::{test}"), "--nocapture", "--test-threads", "1"])
+        .args(more)
+        .env("OUTLAST_TEST_ALONE", "1")
+        .env("OUTLAST_TEST_SECRET", "hush3")
+        .output()
+        .unwrap();
+    let text = [inner.stdout, inner.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(inner.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
+#[test]
+fn programs_have_the_mask_from_before() {
+    if !alone("programs_have_the_mask_from_before", &[]) {
+        return;
+    }
+    let lab = Lab::new();
+    rustix::process::umask(rustix::fs::Mode::from_bits_retain(0o027));
+    for _ in 0..2 {
+        private_files();
+        assert_eq!(former_umask(), Some(0o027));
+        for (way, start) in WAYS {
+            assert_eq!(lab.shell(start, "umask").1, "0027\n", "{way}");
+        }
+    }
+    let mut command = Command::new("/bin/sh");
+    tidy_at_exec(command.args(["-c", "umask"]));
+    assert_eq!(command.output().unwrap().stdout, b"0027\n");
+    fs::write(lab.path("own"), "").unwrap();
+    assert_eq!(fs::metadata(lab.path("own")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_program_runs_as_another_user_with_that_users_rights_only() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start programs as another user");
+        return;
+    }
+    let mut lab = Lab::new();
+    let nobody = User::find("nobody").unwrap();
+    assert_eq!(User::find(&nobody.uid.to_string()).unwrap(), nobody);
+    assert_eq!(User::find("no such user").unwrap_err().kind(), io::ErrorKind::NotFound);
+    fs::set_permissions(lab.folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::write(lab.path("secret"), "").unwrap();
+    fs::set_permissions(lab.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    lab.user = Some(nobody.clone());
+    for (way, start) in WAYS {
+        let line = "id -u; id -g; id -G; cat secret; grep CapEff /proc/self/status";
+        let (_, text) = lab.shell(start, line);
+        let lines: Vec<_> = text.lines().collect();
+        let groups: Vec<_> = nobody.groups.iter().map(u32::to_string).collect();
+        let ids = [nobody.uid.to_string(), nobody.gid.to_string(), groups.join(" ")];
+        assert_eq!(lines[..3], ids, "{way}: {text}");
+        assert!(lines[3].ends_with("0000000000000000"), "{way}: {text}");
+        assert!(lines[4].contains("ermission denied"), "{way}: {text}");
+        // Of the process that started it nothing has changed.
+        assert!(rustix::process::geteuid().is_root(), "{way}");
+        // A folder that only root may enter is refused.
+        fs::set_permissions(lab.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let refused = lab.try_run(start, "/bin/true", &["true"]).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EACCES), "{way}");
+        fs::set_permissions(lab.folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    }
+}
+
+#[test]
+fn secrets_do_not_show_in_proc() {
+    const NAME: &str = "OUTLAST_TEST_SECRET";
+    let more = ["--skip", "hush1", "--skip=hush2"];
+    if !alone("secrets_do_not_show_in_proc", &more) {
+        return;
+    }
+    let shown = |file: &str| {
+        String::from_utf8_lossy(&fs::read(format!("/proc/self/{file}")).unwrap()).into_owned()
+    };
+    let before = shown("cmdline") + &shown("environ");
+    for secret in ["hush1", "hush2", "hush3"] {
+        assert!(before.contains(secret), "{before}");
+    }
+    // SAFETY: the other threads of this process sleep.
+    #[allow(unsafe_code)]
+    let taken = unsafe {
+        conceal(OsStr::new("hush1"));
+        conceal(OsStr::new("hush2"));
+        take_variable(NAME)
+    };
+    assert_eq!(taken.as_deref(), Some(OsStr::new("hush3")));
+    assert_eq!(std::env::var_os(NAME), None);
+    let after = shown("cmdline") + &shown("environ");
+    assert!(!after.contains("hush"), "{after}");
+    assert!(after.contains("--skip\0*****\0--skip=*****"), "{after}");
+    assert!(after.contains("OUTLAST_TEST_ALONE=1"), "{after}");
+    undumpable();
+    let meta = fs::metadata("/proc/self/environ").unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&meta), 0);
 }
 
 #[test]
@@ -143,6 +262,7 @@ fn what_cannot_be_started_says_why_and_leaves_nothing() {
             environment: &[],
             folder: c"/no/such/folder",
             stdio: [lab.null.as_fd(); 3],
+            user: None,
         };
         assert_eq!(start(&missing).unwrap_err().raw_os_error(), Some(libc::ENOENT), "{way}");
     }
@@ -180,6 +300,7 @@ fn low_descriptors_find_their_places() {
         environment: &[],
         folder: c"/",
         stdio: [input.as_fd(), error.as_fd(), out.as_fd()],
+        user: None,
     };
     assert!(process.start().unwrap().wait().unwrap().status.success());
     assert_eq!(fs::read_to_string(lab.path("crossed")).unwrap(), "here\n");

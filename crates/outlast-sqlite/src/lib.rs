@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod error;
+pub mod folder;
 
 pub use error::Error;
 use error::file;

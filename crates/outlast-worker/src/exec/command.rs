@@ -146,6 +146,7 @@ impl Command<'_> {
             environment: &environment,
             folder: &self.folder,
             stdio,
+            user: None,
         };
         program.start()
     }

@@ -8,6 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// One of the two output streams.
@@ -73,9 +74,9 @@ pub(super) fn create_folders(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a stream for a task to append to.
+/// Opens a stream for a task to append to. No other user may read it.
 pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 /// Reads at most `max` bytes of a stream from `offset`.

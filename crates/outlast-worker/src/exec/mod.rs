@@ -33,7 +33,7 @@ pub use config::{Config, OnOutputLimit};
 pub use handle::Handle;
 pub use oom::Memory;
 pub use result::{MAX_VALUE, Report};
-pub(crate) use root::sweep;
+pub(crate) use root::{make as make_root, sweep};
 pub use signals::{NoSignal, Signal};
 pub use verdict::Ended;
 pub(crate) use verdict::{Unbegun, never_begun, plain};
@@ -44,7 +44,7 @@ use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use pool::Pool;
 use spares::{Orphans, Spares};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -125,7 +125,7 @@ impl Executor {
     /// # Errors
     /// If the folder cannot be used, or another executor uses it (`WouldBlock`).
     pub fn new(mut config: Config) -> io::Result<Executor> {
-        fs::create_dir_all(&config.root)?;
+        root::make(&config.root)?;
         config.root = config.root.canonicalize()?;
         let lock = root::take_lock(&config.root)?;
         let root_id = root::id(&config.root)?;

@@ -1,15 +1,27 @@
 //! Whose a root folder is: one executor's at a time, and for ever the same id's.
 
+use outlast_store::folder::{PRIVATE, close_folder};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::hash::BuildHasher;
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// The file that an executor holds locked.
+const LOCK: &str = "lock";
+
+/// Makes the folder, which no other user may look into.
+pub(crate) fn make(root: &Path) -> io::Result<()> {
+    close_folder(root, PRIVATE, |root| root.join(LOCK).exists())
+}
 
 /// Keeps other executors out; they get `WouldBlock`.
 pub(super) fn take_lock(root: &Path) -> io::Result<File> {
-    let file = File::options().create(true).append(true).open(root.join("lock"))?;
+    // For this user only: who can open it can lock it.
+    let file = File::options().create(true).append(true).mode(0o600).open(root.join(LOCK))?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
         let text = format!("another worker runs tasks in {}: {error}", root.display());
         io::Error::new(io::Error::from(error).kind(), text)

@@ -7,7 +7,7 @@ use super::proto::{
     self, Ask, Forget, Frames, Say, SignalMsg, StartMsg, StopMsg, ToAgent, ToKeeper,
 };
 use super::{KeeperError, KeeperLaunch, folder};
-use crate::exec::{Cause, Ended, Signal, StopKind};
+use crate::exec::{self, Cause, Ended, Signal, StopKind};
 use crate::runner::{Event, Held, Start, Tell};
 use outlast_core::AttemptId;
 use std::collections::HashMap;
@@ -83,7 +83,7 @@ impl Keeper {
         env: Vec<(String, String)>,
     ) -> Result<(Keeper, Held), KeeperError> {
         let failed = |e| KeeperError::Folder(folder(root), e);
-        std::fs::create_dir_all(root).map_err(failed)?;
+        exec::make_root(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
         let out = Out::start().map_err(failed)?;
         let wish = Wish { root: &root, launch: &launch, slots, env: &env, fresh: true };

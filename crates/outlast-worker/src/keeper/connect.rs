@@ -105,6 +105,8 @@ impl Wish<'_> {
         // Tasks can read the environment of their parent; it needs no key.
         command.args(args).stdin(Stdio::null()).env_remove("OUTLAST_API_KEY");
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
+        // It outlives this process, which may have anything open.
+        outlast_spawn::tidy_at_exec(&mut command);
         command.spawn().map_err(|e| KeeperError::Launch(program.clone(), e))
     }
 

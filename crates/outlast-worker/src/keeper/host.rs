@@ -50,7 +50,8 @@ impl KeeperConfig {
 
 /// Is the keeper: returns when it has nothing to do any more, or was told to end.
 ///
-/// Gives the process a session of its own, so that no terminal's signals reach it. SIGTERM,
+/// Gives the process a session of its own, so that no terminal's signals reach it. Its files are private
+/// from here on, and other processes of the user's cannot look into it. SIGTERM,
 /// SIGINT and SIGHUP are ignored while an agent is connected (that one decides); without one, or
 /// if the agent goes in the same second, SIGTERM stops all tasks, keeps their outcomes on disk,
 /// and ends the process.
@@ -60,6 +61,9 @@ impl KeeperConfig {
 pub fn main(config: KeeperConfig) -> Result<(), KeeperError> {
     // It fails for who leads a group already, and has the same effect then.
     let _ = rustix::process::setsid();
+    // It knows what lets each task report. Its tasks are as open as any.
+    outlast_spawn::undumpable();
+    outlast_spawn::private_files();
     let terminate = Arc::new(AtomicBool::new(false));
     // Handlers, since what is ignored would be ignored by the tasks too.
     for signal in [SIGHUP, SIGINT] {

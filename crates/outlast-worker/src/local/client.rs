@@ -68,6 +68,7 @@ pub enum ClientError {
 pub struct Client {
     socket: PathBuf,
     attempt: Attempt,
+    token: Option<String>,
     patience: Duration,
     on_outage: Option<fn(&str)>,
 }
@@ -88,12 +89,18 @@ impl Client {
         let strange = |name, value: &str| ClientError::Environment(name, value.to_owned());
         check_task_id(&task).map_err(|_| strange(TASK_VARIABLE, &task))?;
         let epoch = epoch.parse().map_err(|_| strange(ATTEMPT_VARIABLE, &epoch))?;
-        Ok(Client::new(socket, Attempt { task, epoch }))
+        let client = Client::new(socket, Attempt { task, epoch });
+        // A worker of a former version gives none.
+        Ok(client.token(std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())))
     }
 
     /// For another attempt.
     pub fn new(socket: PathBuf, attempt: Attempt) -> Client {
-        Client { socket, attempt, patience: PATIENCE, on_outage: None }
+        Client { socket, attempt, token: None, patience: PATIENCE, on_outage: None }
+    }
+    /// What shows that this is the attempt, if there is something.
+    pub fn token(self, token: Option<String>) -> Client {
+        Client { token, ..self }
     }
     /// How long the worker may be away before a request fails; zero asks once.
     pub fn patience(self, patience: Duration) -> Client {
@@ -303,6 +310,10 @@ impl Client {
             .uri(format!("/v1/tasks/{}/{epoch}{at}", escape(task)))
             .header(header::HOST, "outlast")
             .header(header::CONNECTION, "close");
+        let request = match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        };
         let request = match kind {
             "" => request,
             kind => request.header(header::CONTENT_TYPE, kind),

@@ -151,6 +151,9 @@ pub enum HostError {
         /// When to ask again, in seconds.
         retry_after: Option<u32>,
     },
+    /// Whoever asks is not that attempt.
+    #[error("{0}")]
+    Denied(String),
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),

@@ -1,13 +1,14 @@
 //! A task's own interface: HTTP/1.1 and JSON on one Unix socket per worker, for any language.
 //!
 //! A task finds the socket in `OUTLAST_SOCKET` and names itself in the path
-//! (`/v1/tasks/$OUTLAST_TASK_ID/$OUTLAST_ATTEMPT/…`). This module owns the socket, its limits, the
+//! (`/v1/tasks/$OUTLAST_TASK_ID/$OUTLAST_ATTEMPT/…`); `OUTLAST_TASK_TOKEN`, sent as a bearer token,
+//! shows that it is that attempt. This module owns the socket, its limits, the
 //! spool of uploads, the packing of folders, and putting files back. What a request *means* is the
 //! [`Host`]'s: nothing here knows the core, the store or the executor.
 //!
-//! Whoever may connect (the worker's own user, by the socket's mode) is trusted as far as that user
-//! is: a task can name another task of the same worker, and paths are read and written with the
-//! worker's rights.
+//! Whoever may connect is the user that tasks run as, by the socket's mode. Paths are read and written
+//! with that user's rights. Processes of one user can look at each other's environment, so a token
+//! keeps a task from another's by mistake, not by malice.
 
 mod body;
 pub mod client;
@@ -19,6 +20,7 @@ mod routes;
 mod server;
 mod socket;
 mod spool;
+mod token;
 mod types;
 mod unpack;
 
@@ -27,5 +29,6 @@ pub use host::{Host, HostError, Memory, Restore, Source};
 pub use problem::Problem;
 pub use server::{Config, LocalServer, serve};
 pub use socket::socket_path;
+pub use token::{KEY_FILE, Tokens};
 pub use types::*;
 pub use unpack::unpack;

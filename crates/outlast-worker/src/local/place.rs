@@ -60,7 +60,7 @@ impl Places {
         temp.push(format!(".outlast-{}", self.tag));
         let temp = parent.join(temp);
         let result = check(path, kind, force).and_then(|()| {
-            fs::create_dir_all(parent)?;
+            make_folders(parent)?;
             remove(&temp)?;
             match kind {
                 Kind::Folder => put_folder(body, &temp, path),
@@ -73,6 +73,20 @@ impl Places {
         }
         result.map_err(|e| HostError::of_file(&path.display().to_string(), &e))
     }
+}
+
+/// Makes a folder and those above it as the task would: with the mask that it has.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    let Some(mask) = outlast_spawn::former_umask() else { return fs::create_dir_all(folder) };
+    let missing: Vec<&Path> = folder.ancestors().take_while(|f| !f.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        match fs::create_dir(folder) {
+            Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o777 & !mask))?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Refuses early what would be refused late.
@@ -103,6 +117,8 @@ fn put_file(body: &mut dyn Read, temp: &Path, path: &Path) -> io::Result<()> {
     // A file that is replaced keeps its permissions.
     if let Ok(meta) = fs::metadata(path) {
         file.set_permissions(Permissions::from_mode(meta.permissions().mode() & 0o777))?;
+    } else if let Some(mask) = outlast_spawn::former_umask() {
+        file.set_permissions(Permissions::from_mode(0o666 & !mask))?;
     }
     file.sync_all()?;
     fs::rename(temp, path)

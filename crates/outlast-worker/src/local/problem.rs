@@ -73,6 +73,7 @@ impl From<HostError> for Problem {
             HostError::Ended(_) => (S::CONFLICT, "ended", "over"),
             HostError::Conflict(_) => (S::CONFLICT, "conflict", "not in this state"),
             HostError::Full { .. } => (S::INSUFFICIENT_STORAGE, "full", "no room"),
+            HostError::Denied(_) => (S::FORBIDDEN, "not-yours", "another attempt's"),
             HostError::Invalid(_) => (S::BAD_REQUEST, "bad-request", "this request cannot be used"),
             HostError::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "too-large", "too large"),
             HostError::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable", "not now"),

@@ -6,6 +6,7 @@ use super::pack::Notes;
 use super::place::Places;
 use super::problem::{Problem, Refusal};
 use super::spool::Spool;
+use super::token::Tokens;
 use super::types::*;
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +29,8 @@ pub(super) struct App<H> {
     pub host: Arc<H>,
     pub spool: Spool,
     pub places: Places,
+    /// None: whoever may connect may speak for all.
+    pub tokens: Option<Arc<Tokens>>,
     pub body_patience: Duration,
     /// Of those who wait for control: they must leave connections to others.
     pub polls: Semaphore,
@@ -64,13 +67,19 @@ struct Names {
     id: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for At {
+impl<H: Host> FromRequestParts<Arc<App<H>>> for At {
     type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<At, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<App<H>>) -> Result<At, Refusal> {
         let names = UrlPath::<Names>::from_request_parts(parts, state).await;
         let UrlPath(names) = names.map_err(|e| invalid(e.body_text()))?;
         match names.attempt.parse() {
-            Ok(epoch) if epoch > 0 => Ok(At(Attempt { task: names.task, epoch }, names.id)),
+            Ok(epoch) if epoch > 0 => {
+                let at = Attempt { task: names.task, epoch };
+                if let Some(tokens) = &state.tokens {
+                    tokens.check(&at, &parts.headers)?;
+                }
+                Ok(At(at, names.id))
+            }
             _ => Err(invalid(format!(
                 "{:?} is no attempt; write /v1/tasks/$OUTLAST_TASK_ID/$OUTLAST_ATTEMPT/…",
                 names.attempt

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::routes::{self, App};
 use super::socket::{self, identity, socket_path};
 use super::spool::Spool;
+use super::token::Tokens;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -46,6 +47,8 @@ pub struct Config {
     pub body_patience: Duration,
     /// Connections at once; further ones are told to come back. Half of them may wait for control.
     pub max_connections: usize,
+    /// What attempts show themselves by; none: whoever may connect may speak for all.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 impl Config {
@@ -58,6 +61,7 @@ impl Config {
             spool_budget: 32 << 30,
             body_patience: Duration::from_secs(30),
             max_connections: 1024,
+            tokens: None,
         }
     }
 }
@@ -83,6 +87,7 @@ pub fn serve<H: Host>(config: Config, host: Arc<H>) -> io::Result<LocalServer> {
         spool,
         // Of the place, not of this process: the next one clears away what this one leaves.
         places: Places::new(socket::tag(&config.socket)),
+        tokens: config.tokens,
         body_patience: config.body_patience,
         polls: Semaphore::new(config.max_connections.div_ceil(2)),
     };

@@ -10,6 +10,8 @@ pub const SOCKET_VARIABLE: &str = "OUTLAST_SOCKET";
 pub const TASK_VARIABLE: &str = "OUTLAST_TASK_ID";
 /// Environment variable: the attempt's number.
 pub const ATTEMPT_VARIABLE: &str = "OUTLAST_ATTEMPT";
+/// Environment variable: what shows that a request is this attempt's.
+pub const TOKEN_VARIABLE: &str = "OUTLAST_TASK_TOKEN";
 
 /// The longest `GET …/control?wait=`, in seconds.
 pub const MAX_WAIT: u64 = 60;

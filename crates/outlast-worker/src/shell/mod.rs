@@ -23,7 +23,7 @@ pub use functions::{ANY, Checkpoint, FailedBy, Failure, Function, Functions, Tas
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;
-use crate::local::{self, LocalServer};
+use crate::local::{self, LocalServer, Tokens};
 use crate::runner::{Event, Held, Runner, RunnerError};
 use bytes::Bytes;
 use controls::Controls;
@@ -37,6 +37,7 @@ use outlast_core::worker::{Alive, Output, Worker, WorkerConfig};
 use outlast_net::pulse::PingConfig;
 use outlast_net::{DialError, Dialler};
 use outlast_store::StoreError;
+use outlast_store::folder::{PRIVATE, close_folder};
 use outlast_store::group::{self, Decided};
 use runs::Runs;
 use std::path::PathBuf;
@@ -163,12 +164,12 @@ impl Agent {
         let name = &config.core.name;
         let (key, ca) = (config.api_key.as_deref(), config.ca_file.as_deref());
         let dialler = Dialler::new(&config.coordinator, name, key, ca)?;
-        std::fs::create_dir_all(&config.state_dir).map_err(folder)?;
+        close_folder(&config.state_dir, PRIVATE, room::is_state_folder).map_err(folder)?;
         // The store first: it says clearly when another process has the folder.
         let (store, snapshot, short) = room::open_store(&config.state_dir)?;
         let exec = config.exec.clone();
         let mut exec = exec.unwrap_or_else(|| ExecConfig::new(config.state_dir.join("tasks")));
-        let socket = local::Config::new(&config.state_dir);
+        let mut socket = local::Config::new(&config.state_dir);
         let place = std::path::absolute(&socket.socket).map_err(folder)?;
         exec.extra_env.push((local::SOCKET_VARIABLE.into(), place.display().to_string()));
         let budget = outlast_blob::Config { budget: config.blob_budget, ..Default::default() };
@@ -177,6 +178,13 @@ impl Agent {
         if held.swept > 0 {
             tracing::warn!("ended {} processes of a former worker", held.swept);
         }
+        let key = config.state_dir.join(local::KEY_FILE);
+        let running = held
+            .running
+            .iter()
+            .map(|one| local::Attempt { task: one.id.task.to_string(), epoch: one.id.epoch });
+        let tokens = Arc::new(Tokens::open(&key, running).map_err(StartError::Local)?);
+        socket.tokens = Some(tokens.clone());
         let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
         let core = Worker::new(config.core.clone(), snapshot, alive(&held), seed, now());
         let (writer, written) = group::group(writer::ALONE);
@@ -185,7 +193,7 @@ impl Agent {
             core: Mutex::new(core),
             writer,
             link,
-            runs: Runs::new(runner, config.functions, name.clone()),
+            runs: Runs::new(runner, config.functions, name.clone(), tokens),
             name: name.clone(),
             ping: config.ping,
             controls: Controls::default(),

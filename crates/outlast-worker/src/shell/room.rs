@@ -74,12 +74,20 @@ impl Drop for Using<'_> {
     }
 }
 
+/// The file of the worker's store in the state folder.
+const STORE: &str = "worker.db";
+
+/// Whether a worker has used the folder.
+pub(super) fn is_state_folder(folder: &Path) -> bool {
+    folder.join(STORE).exists()
+}
+
 /// Opens the worker's store. On a disk that is full of what could be collected, it gets the room
 /// that the blobs have in reserve; then the flag is set.
 pub(super) fn open_store(
     state_dir: &Path,
 ) -> Result<(WorkerStore, WorkerSnapshot, bool), StoreError> {
-    let file = state_dir.join("worker.db");
+    let file = state_dir.join(STORE);
     match WorkerStore::open(&file) {
         Err(StoreError::Full) if outlast_blob::free_reserve(state_dir.join(BLOBS)) => {
             WorkerStore::open(&file).map(|(store, snapshot)| (store, snapshot, true))

@@ -3,6 +3,7 @@
 use super::functions::{ANY, FailedBy, Failure, Function, Functions, TaskContext};
 use super::{Shared, now};
 use crate::exec::{Signal, StopKind as ExecStop};
+use crate::local::{TOKEN_VARIABLE, Tokens};
 use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
@@ -25,6 +26,8 @@ pub(super) struct Runs {
     runner: Runner,
     functions: Functions,
     worker: Arc<str>,
+    /// Of the commands that it starts.
+    tokens: Arc<Tokens>,
 }
 
 fn stop_of(kind: StopKind) -> ExecStop {
@@ -35,8 +38,8 @@ fn stop_of(kind: StopKind) -> ExecStop {
 }
 
 impl Runs {
-    pub fn new(runner: Runner, functions: Functions, worker: String) -> Runs {
-        Runs { runner, functions, worker: worker.into() }
+    pub fn new(runner: Runner, functions: Functions, worker: String, tokens: Arc<Tokens>) -> Runs {
+        Runs { runner, functions, worker: worker.into(), tokens }
     }
     pub fn runner(&self) -> &Runner {
         &self.runner
@@ -58,8 +61,9 @@ impl Runs {
                         ended.extend(self.call(shared, &task, epoch, &spec, call));
                     }
                     Run::Command(_) | Run::Shell(_) | Run::Browser(_) => {
+                        let env = vec![(TOKEN_VARIABLE.into(), self.tokens.of(&task, epoch))];
                         let (id, worker) = (AttemptId { task, epoch }, self.worker.clone());
-                        starts.push(Start { id, spec, worker, env: Vec::new() });
+                        starts.push(Start { id, spec, worker, env });
                     }
                 },
                 Output::StopRun(task, epoch, kind) => {

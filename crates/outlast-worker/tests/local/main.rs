@@ -2,6 +2,7 @@
 
 mod fake;
 mod limits;
+mod tokens;
 
 use fake::{Fake, start};
 use outlast_worker::local::{client::ClientError, *};

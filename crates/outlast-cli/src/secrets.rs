@@ -1,0 +1,92 @@
+//! What other processes must not see of this one: the API key, and what it works with.
+
+use crate::{Command, Common, config};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The variable that holds the API key.
+const KEY: &str = "OUTLAST_API_KEY";
+/// The longest file of a key, in bytes.
+const MAX_FILE: u64 = 4096;
+
+/// Hides the key, and closes off the processes that run on: other processes of the user, a worker's
+/// tasks among them, cannot look into their memory, and their files are private. To be called first.
+pub(crate) fn harden(command: &Command, key: Option<&str>) {
+    if let Some(key) = key {
+        hide(key);
+    }
+    let runs_on =
+        matches!(command, Command::Coordinator(_) | Command::Worker(_) | Command::Keeper(_));
+    if runs_on {
+        // Nothing that this process starts gets what whoever started it had open.
+        outlast_spawn::tidy();
+        outlast_spawn::undumpable();
+    }
+    // The keeper does so itself: it needs the mask that its tasks shall have.
+    let writes = matches!(command, Command::Keys(_) | Command::Backup(_) | Command::Restore(_));
+    if writes || (runs_on && !matches!(command, Command::Keeper(_))) {
+        outlast_spawn::private_files();
+    }
+}
+
+/// Takes the key from where the system shows it: the arguments, the environment.
+#[allow(unsafe_code)]
+fn hide(key: &str) {
+    // SAFETY: this process has one thread so far.
+    unsafe {
+        outlast_spawn::conceal(key.as_ref());
+        let _ = outlast_spawn::take_variable(KEY);
+    }
+}
+
+/// The API key: given itself, in a file, in the configuration.
+pub(crate) fn api_key(common: &Common, config: &config::File) -> Result<Option<String>, String> {
+    if let Some(key) = common.api_key.clone().filter(|key| !key.is_empty()) {
+        return Ok(Some(key));
+    }
+    if let Some(file) = common.api_key_file.as_deref().filter(|f| !f.as_os_str().is_empty()) {
+        return read(file).map(Some);
+    }
+    if let Some(key) = config.text("client", "api_key") {
+        return Ok(Some(key));
+    }
+    config.text("client", "api_key_file").map(|file| read(file.as_ref())).transpose()
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let named =
+        |why: &dyn std::fmt::Display| format!("the API key's file {}: {why}", path.display());
+    let file = File::open(path).map_err(|e| named(&e))?;
+    let mut text = String::new();
+    if file.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o077 != 0) {
+        eprintln!("outlast: {}", named(&"other users may read it; chmod 600 closes it"));
+    }
+    file.take(MAX_FILE).read_to_string(&mut text).map_err(|e| named(&e))?;
+    let key = text.trim();
+    if key.is_empty() || key.contains(char::is_whitespace) {
+        return Err(named(&"it must hold one key and nothing else"));
+    }
+    Ok(key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let holds = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read(&path)
+        };
+        assert_eq!(holds("olk_1_2\n").as_deref(), Ok("olk_1_2"));
+        assert!(holds("\n").unwrap_err().contains("one key and nothing else"));
+        assert!(holds("two keys").unwrap_err().contains("one key and nothing else"));
+        let error = read(&dir.path().join("none")).unwrap_err();
+        assert!(error.contains("none: No such file"), "{error}");
+    }
+}
