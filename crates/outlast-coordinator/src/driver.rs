@@ -6,6 +6,7 @@ use crate::clock;
 use crate::link::{LinkTx, ToLink};
 use crate::look::Look;
 use crate::quality::Quality;
+use crate::share::Held;
 use crate::writer::{self, Health};
 use outlast_core::TaskId;
 use outlast_core::coord::{
@@ -18,7 +19,7 @@ use outlast_wire::v1::{Action, FromWorker};
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{Bytes, TaskSpec};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,12 +32,13 @@ const BUNCH: usize = 1024;
 /// What happens to the core.
 pub(crate) enum Input {
     Open(ConnId, LinkTx),
-    Message(ConnId, Kind),
+    /// With its part of the link's share.
+    Message(ConnId, Kind, Held),
     Malformed(ConnId, String),
     /// A link of the v1 dialect, with its worker's id.
     OpenV1(ConnId, LinkTx, String),
-    /// With the blob of a checkpoint's data.
-    V1(ConnId, Box<FromWorker>, Option<Bytes>),
+    /// With the blob of a checkpoint's data, and its part of the link's share.
+    V1(ConnId, Box<FromWorker>, Option<Bytes>, Held),
     /// With the task whose checkpoint it was to be.
     MalformedV1(ConnId, String, Option<TaskId>),
     /// Too long to be read: the link ends.
@@ -143,8 +145,9 @@ pub(crate) fn start(
     let (links, asked) = (HashMap::new(), HashMap::new());
     let Sources { reader, blobs, health, quality } = sources;
     let look = Look::new(reader, blobs);
-    let slow = Vec::new();
-    let state = State { core, look, health, quality, batches, links, asked, last: 0, slow };
+    let (slow, resting) = (Vec::new(), VecDeque::new());
+    let state =
+        State { core, look, health, quality, batches, links, asked, last: 0, slow, resting };
     let thread = std::thread::Builder::new()
         .name("core".into())
         .spawn(move || runtime.block_on(state.run(rx, reports)))?;
@@ -162,6 +165,8 @@ struct State {
     last: RequestId,
     /// Links that do not read what they are sent.
     slow: Vec<ConnId>,
+    /// Parts of links' shares, each with the batch that what it was taken for goes into.
+    resting: VecDeque<(u64, Held)>,
 }
 
 impl State {
@@ -176,7 +181,7 @@ impl State {
             tokio::select! {
                 biased;
                 report = reports.recv() => match report {
-                    Some(Report::Persisted(batch)) => self.core.on_persisted(batch),
+                    Some(Report::Persisted(batch)) => self.persisted(batch),
                     Some(Report::Stop) | None => return,
                 },
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
@@ -193,7 +198,7 @@ impl State {
             }
             while let Ok(report) = reports.try_recv() {
                 match report {
-                    Report::Persisted(batch) => self.core.on_persisted(batch),
+                    Report::Persisted(batch) => self.persisted(batch),
                     Report::Stop => return,
                 }
             }
@@ -210,6 +215,20 @@ impl State {
         }
     }
 
+    fn persisted(&mut self, batch: u64) {
+        self.core.on_persisted(batch);
+        while self.resting.front().is_some_and(|(rests_on, _)| *rests_on <= batch) {
+            self.resting.pop_front();
+        }
+    }
+
+    /// What a message brought stays in memory until its batch is durable.
+    fn rest(&mut self, held: Held) {
+        if let Some(batch) = self.core.open_batch() {
+            self.resting.push_back((batch, held));
+        }
+    }
+
     fn take(&mut self, input: Input) {
         let now = clock::now();
         match input {
@@ -217,14 +236,18 @@ impl State {
                 self.links.insert(conn, link);
                 self.core.on_open(now, conn);
             }
-            Input::Message(conn, kind) => self.core.on_message(now, conn, kind, &self.look),
+            Input::Message(conn, kind, held) => {
+                self.core.on_message(now, conn, kind, &self.look);
+                self.rest(held);
+            }
             Input::Malformed(conn, error) => self.core.on_malformed(now, conn, &error),
             Input::OpenV1(conn, link, name) => {
                 self.links.insert(conn, link);
                 self.core.on_open_v1(now, conn, &name);
             }
-            Input::V1(conn, message, blob) => {
+            Input::V1(conn, message, blob, held) => {
                 self.core.on_v1(now, conn, *message, blob, &self.look);
+                self.rest(held);
             }
             Input::MalformedV1(conn, error, task) => {
                 self.core.on_malformed_v1(now, conn, &error);

@@ -27,6 +27,7 @@ mod quality;
 mod readers;
 mod retention;
 mod server;
+mod share;
 mod writer;
 
 pub use api::openapi;

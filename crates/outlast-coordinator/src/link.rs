@@ -7,13 +7,14 @@ use crate::listen::Arrived;
 use crate::logs::Logs;
 use crate::otel::{self, Tracer};
 use crate::quality::{Quality, Tap};
+use crate::share::{Held, SHARE, Share};
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use outlast_core::coord::ConnId;
 use outlast_core::quality::Size;
 use outlast_net::pulse::{self, PingConfig, Progress};
-use outlast_wire::frame::{FrameError, Packing, decode_sized, encode_sized};
+use outlast_wire::frame::{FrameError, Packing, encode_sized, open};
 use outlast_wire::v1::ToWorker;
 use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
@@ -83,6 +84,14 @@ impl Pulse {
         let patience = AtomicU64::new(0);
         Pulse { pass, config, progress: arrived.0, pings: Notify::new(), patience }
     }
+    /// For whoever makes the link wait.
+    pub fn to<'a>(
+        &'a self,
+        conn: ConnId,
+        driver: &'a Driver,
+    ) -> (ConnId, &'a Driver, &'a Progress) {
+        (conn, driver, &self.progress)
+    }
     /// Waits until a ping is to be sent.
     pub async fn due(&self) {
         self.pings.notified().await;
@@ -148,21 +157,25 @@ async fn read(
     logs: &Logs,
     (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
+    let share = Share::new(SHARE);
     loop {
         let input = match pulse.next(&mut stream, conn, driver).await {
-            Some(Ok(Message::Binary(data))) => match measured(data, tap) {
-                Ok(Kind::LogData(data)) => {
-                    logs.deliver(conn, data);
-                    // A sign of life all the same.
-                    Input::Message(conn, Kind::LogData(Default::default()))
+            Some(Ok(Message::Binary(data))) => {
+                match measured(data, tap, &share, pulse.to(conn, driver)).await {
+                    Ok((Kind::LogData(data), _)) => {
+                        logs.deliver(conn, data);
+                        // A sign of life all the same.
+                        Input::Message(conn, Kind::LogData(Default::default()), Held::NONE)
+                    }
+                    Ok((Kind::Hello(hello), _)) if hello.worker_id != name => {
+                        let what =
+                            format!("hello of {:?} at the address of {name:?}", hello.worker_id);
+                        Input::Malformed(conn, what)
+                    }
+                    Ok((kind, held)) => Input::Message(conn, kind, held),
+                    Err(error) => Input::Malformed(conn, error.to_string()),
                 }
-                Ok(Kind::Hello(hello)) if hello.worker_id != name => {
-                    let what = format!("hello of {:?} at the address of {name:?}", hello.worker_id);
-                    Input::Malformed(conn, what)
-                }
-                Ok(kind) => Input::Message(conn, kind),
-                Err(error) => Input::Malformed(conn, error.to_string()),
-            },
+            }
             Some(Ok(Message::Text(_))) => {
                 Input::Malformed(conn, "a text message; this link carries binary ones".into())
             }
@@ -186,14 +199,24 @@ async fn read(
     }
 }
 
-fn measured(data: Bytes, tap: &Tap) -> Result<Kind, FrameError> {
+/// A message, once there is room for it.
+async fn measured(
+    data: Bytes,
+    tap: &Tap,
+    share: &Share,
+    link: (ConnId, &Driver, &Progress),
+) -> Result<(Kind, Held), FrameError> {
     let (bytes, began) = (data.len(), Instant::now());
-    let (kind, raw) = decode_sized(data)?;
+    let opened = open(data)?;
+    let unpacked = began.elapsed();
+    let held = share.take(opened.weight(), link).await;
+    let (raw, began) = (opened.raw, Instant::now());
+    let kind = opened.decode()?;
     // What came as it is was not decompressed, though it counts for the ratio.
     let packed = raw.is_some_and(|raw| raw > bytes);
-    let nanos = if packed { began.elapsed().as_nanos() as u64 } else { 0 };
+    let nanos = if packed { (unpacked + began.elapsed()).as_nanos() as u64 } else { 0 };
     tap.received(&kind, Size { bytes, raw, nanos });
-    Ok(kind)
+    Ok((kind, held))
 }
 
 async fn write(

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::driver::Input;
 use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke, closed, part};
 use crate::quality::Tap;
+use crate::share::{SHARE_V1, Share};
 use axum::extract::ws::close_code::{AWAY, NORMAL};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
@@ -57,13 +58,16 @@ async fn read(
     app: &App,
     (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
+    let share = Share::new(SHARE_V1);
     loop {
         let input = match pulse.next(&mut stream, conn, &app.driver).await {
             Some(Ok(Message::Text(text))) => match parse(&text, name) {
                 Ok(message) => {
                     tap.arrived(plain(text.len()), beat(&message));
                     let blob = keep(&app.shelf, &message).await;
-                    Input::V1(conn, Box::new(message), blob)
+                    let bytes = size_of::<FromWorker>() + text.len();
+                    let held = share.take(bytes, pulse.to(conn, &app.driver)).await;
+                    Input::V1(conn, Box::new(message), blob, held)
                 }
                 Err(error) => {
                     tap.malformed();

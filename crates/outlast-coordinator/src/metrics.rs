@@ -113,6 +113,18 @@ pub(crate) fn families(
     );
     metric("superseded_total", "counter", "Outcomes that did not count.", &[(NONE, c.superseded)]);
     metric(
+        "dropped_total",
+        "counter",
+        "Records of workers that were not kept, by why.",
+        &[
+            (label("why", "unknown_task"), c.unknown),
+            (label("why", "surplus"), c.surplus),
+            (label("why", "unusable"), c.unusable),
+        ],
+    );
+    let (help, made) = ("Workers forgotten to make room for others.", c.made_room);
+    metric("workers_forgotten_for_room_total", "counter", help, &[(NONE, made)]);
+    metric(
         "repeated_total",
         "counter",
         "Records received again and skipped.",

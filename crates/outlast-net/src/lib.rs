@@ -27,6 +27,9 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// Bytes held for reading and for writing by a link that is idle.
 const BUFFER: usize = 16 << 10;
+/// What may wait to be written, in bytes, beside the message that is being written: answers to pings of
+/// a coordinator that reads none.
+const WRITE_SLACK: usize = 1 << 20;
 
 /// Why there is no link. The text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +125,7 @@ impl Dialler {
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
+            .max_write_buffer_size(MAX_MESSAGE + WRITE_SLACK)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         match client_async_with_config(request, stream, Some(config)).await {

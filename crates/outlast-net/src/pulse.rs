@@ -41,6 +41,10 @@ impl Progress {
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+    /// Bytes may wait that this side does not read for now: that is no silence.
+    pub fn touch(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A stream whose arriving bytes are counted.

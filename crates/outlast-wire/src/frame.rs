@@ -1,15 +1,29 @@
 //! Envelope framing: one message, compressed above a threshold, never larger than its limits.
+//!
+//! A message is counted before it is decoded: first its bytes, then what they decompress to, then what
+//! that takes as values (`weight`). Whoever reads a link waits with what is over its peer's share.
 
 use crate::v2::{self, envelope::Payload};
+use crate::weight::{self, Damaged};
 use bytes::Bytes;
 use prost::Message;
+use std::cell::RefCell;
+use std::io::Read;
+use zstd::bulk::Decompressor;
 
 /// Messages smaller than this (bytes) are sent as they are; zstd would cost more than it saves.
 pub const COMPRESS_ABOVE: usize = 1024;
 /// The largest message accepted from the link, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;
 /// The largest message after decompression, in bytes. Bounds what a small frame can make us hold.
-pub const MAX_DECOMPRESSED: usize = 16 << 20;
+pub const MAX_DECOMPRESSED: usize = 8 << 20;
+/// The most memory that one message takes once it is decoded, in bytes, those that it came in
+/// included.
+pub const MAX_WEIGHT: usize = 16 << 20;
+/// Powers of two of bytes that a compressed message may look back.
+const WINDOW_LOG: u32 = 23;
+/// A message that claims to be no larger, in bytes, is given that much room at once.
+const TRUSTED: usize = 512 << 10;
 /// Senders split batches so that a frame stays near this size, in bytes: a heartbeat never waits
 /// behind more than this.
 pub const BULK_TARGET: usize = 64 << 10;
@@ -28,6 +42,19 @@ pub enum FrameError {
     /// Not a protobuf `Envelope`.
     #[error("malformed message: {0}")]
     Malformed(#[from] prost::DecodeError),
+    /// Bytes that are no message at all.
+    #[error("malformed message: it is damaged")]
+    Damaged,
+    /// It would take more memory than one message may.
+    #[error(
+        "a message of {size} bytes has so many parts that it takes more than {limit} bytes of memory"
+    )]
+    TooHeavy {
+        /// Its size in bytes, before compression.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The compressed part is damaged or decompresses to too much.
     #[error("compressed message cannot be read: {0}")]
     Compression(std::io::Error),
@@ -80,7 +107,7 @@ fn envelope(payload: Payload) -> Bytes {
 /// Decodes one message.
 ///
 /// # Errors
-/// See [`FrameError`]. Nothing larger than [`MAX_DECOMPRESSED`] is ever allocated.
+/// See [`FrameError`]. Never takes more than [`MAX_WEIGHT`] bytes beside what it is given.
 pub fn decode(data: Bytes) -> Result<v2::body::Kind, FrameError> {
     decode_sized(data).map(|(kind, _)| kind)
 }
@@ -91,27 +118,96 @@ pub fn decode(data: Bytes) -> Result<v2::body::Kind, FrameError> {
 /// # Errors
 /// Like [`decode`].
 pub fn decode_sized(data: Bytes) -> Result<(v2::body::Kind, Option<usize>), FrameError> {
+    let opened = open(data)?;
+    let raw = opened.raw;
+    Ok((opened.decode()?, raw))
+}
+
+/// A message that was counted and is not decoded yet.
+#[derive(Debug)]
+pub struct Opened {
+    body: Bytes,
+    weight: usize,
+    /// How many bytes it was before compression, as [`decode_sized`] says it.
+    pub raw: Option<usize>,
+}
+
+impl Opened {
+    /// The most bytes of memory that it takes once it is decoded.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// [`FrameError::Malformed`] and [`FrameError::Empty`].
+    pub fn decode(self) -> Result<v2::body::Kind, FrameError> {
+        v2::Body::decode(self.body)?.kind.ok_or(FrameError::Empty)
+    }
+}
+
+/// Decompresses one message and counts what it takes.
+///
+/// # Errors
+/// See [`FrameError`].
+pub fn open(data: Bytes) -> Result<Opened, FrameError> {
     if data.len() > MAX_MESSAGE {
         return Err(FrameError::TooLarge { size: data.len(), limit: MAX_MESSAGE });
     }
-    let (body, raw) = match v2::Envelope::decode(data)?.payload.ok_or(FrameError::Empty)? {
-        Payload::Plain(body) => {
-            let size = body.encoded_len();
+    let (packed, range) = weight::payload(&data)?.ok_or(FrameError::Empty)?;
+    let body = data.slice(range);
+    let (body, raw) = match packed {
+        true => {
+            let raw = Bytes::from(unpack(&body)?);
+            let size = raw.len();
+            (raw, Some(size))
+        }
+        false => {
+            let size = body.len();
             (body, (size > COMPRESS_ABOVE).then_some(size))
         }
-        Payload::Zstd(packed) => {
-            let raw = unpack(&packed)?;
-            let size = raw.len();
-            (v2::Body::decode(Bytes::from(raw))?, Some(size))
-        }
     };
-    Ok((body.kind.ok_or(FrameError::Empty)?, raw))
+    let weight = body.len() + weight::of_body(&body, MAX_WEIGHT)?;
+    if weight > MAX_WEIGHT {
+        return Err(FrameError::TooHeavy { size: body.len(), limit: MAX_WEIGHT });
+    }
+    Ok(Opened { body, weight, raw })
 }
 
-/// Streams, so that what is held grows with what is there and not with what the header claims.
+impl From<Damaged> for FrameError {
+    fn from(Damaged: Damaged) -> FrameError {
+        FrameError::Damaged
+    }
+}
+
+thread_local! {
+    /// Its tables take longer to set up than most messages to decompress.
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// What is held grows with what is there, not with what the header claims.
 fn unpack(packed: &[u8]) -> Result<Vec<u8>, FrameError> {
-    use std::io::Read;
-    let decoder = zstd::Decoder::new(packed).map_err(FrameError::Compression)?;
+    let claimed = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
+    let claimed = claimed.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+    match claimed {
+        Some(size) if size > MAX_DECOMPRESSED => {
+            Err(FrameError::TooLarge { size, limit: MAX_DECOMPRESSED })
+        }
+        Some(size) if size <= TRUSTED => UNPACKER.with_borrow_mut(|unpacker| {
+            let unpacker = match unpacker {
+                Some(unpacker) => unpacker,
+                None => unpacker.insert(Decompressor::new().map_err(FrameError::Compression)?),
+            };
+            unpacker.decompress(packed, size).map_err(FrameError::Compression)
+        }),
+        _ => unpack_slowly(packed),
+    }
+}
+
+fn unpack_slowly(packed: &[u8]) -> Result<Vec<u8>, FrameError> {
+    let mut decoder = zstd::Decoder::new(packed).map_err(FrameError::Compression)?;
+    decoder.window_log_max(WINDOW_LOG).map_err(FrameError::Compression)?;
     let mut raw = Vec::new();
     decoder
         .take(MAX_DECOMPRESSED as u64 + 1)
@@ -165,6 +261,49 @@ mod tests {
         let bomb = encode(big(MAX_DECOMPRESSED + 10));
         assert!(bomb.len() < 100_000);
         assert!(matches!(decode(bomb), Err(FrameError::TooLarge { .. })));
+    }
+
+    /// Empty items take two bytes each on the wire, and almost none compressed.
+    #[test]
+    fn many_empty_parts_are_refused_before_they_are_decoded() {
+        let items = vec![v2::OutboxItem::default(); 100_000];
+        let batch = v2::OutboxBatch { items, ..Default::default() };
+        let bomb = encode(v2::body::Kind::Outbox(batch));
+        assert!(bomb.len() < 1_000);
+        let refused = decode(bomb).unwrap_err();
+        assert!(matches!(refused, FrameError::TooHeavy { size: 200_000.., .. }), "{refused}");
+        // As many as one batch has, with what they have.
+        let outcome = v2::TaskOutcome {
+            task_id: "a".repeat(36),
+            stdout_tail: vec![b'x'; 2_000].into(),
+            ..Default::default()
+        };
+        let item = v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(outcome)) };
+        let batch = v2::OutboxBatch { items: vec![item; 1_000], ..Default::default() };
+        let kind = v2::body::Kind::Outbox(batch);
+        let bytes = encode(kind.clone());
+        let opened = open(bytes).unwrap();
+        assert!((2_000_000..4_000_000).contains(&opened.weight()), "{}", opened.weight());
+        assert_eq!(opened.decode().unwrap(), kind);
+    }
+
+    #[test]
+    fn what_claims_no_size_is_unpacked_as_far_as_it_goes() {
+        let raw = v2::Body::from(big(TRUSTED * 2)).encode_to_vec();
+        let packed = zstd::stream::encode_all(&raw[..], 3).unwrap();
+        assert!(matches!(zstd::zstd_safe::get_frame_content_size(&packed), Ok(None)));
+        let frame = envelope(Payload::Zstd(packed.into()));
+        assert_eq!(decode(frame).unwrap(), big(TRUSTED * 2));
+        let zeros = zstd::stream::encode_all(&vec![0; MAX_DECOMPRESSED + 1][..], 3).unwrap();
+        let refused = decode(envelope(Payload::Zstd(zeros.into()))).unwrap_err();
+        assert!(matches!(refused, FrameError::TooLarge { .. }), "{refused}");
+    }
+
+    #[test]
+    fn an_envelope_has_one_payload() {
+        let one = encode(big(3));
+        let two = [&one[..], &one[..]].concat();
+        assert!(matches!(decode(two.into()), Err(FrameError::Damaged)));
     }
 
     #[test]

@@ -7,11 +7,14 @@ pub mod api;
 pub mod blobframe;
 mod cause;
 pub mod frame;
+pub mod json;
+pub mod limits;
 pub mod recovery;
 pub mod spec;
 pub mod trace;
 mod url;
 pub mod v1;
+mod weight;
 
 /// Generated from `proto/outlast/v2/session.proto`, which is the contract.
 #[allow(missing_docs, clippy::all)]
@@ -23,6 +26,7 @@ pub use bytes::Bytes;
 pub use frame::{FrameError, decode, encode};
 pub use spec::{Run, SpecError, TaskSpec};
 pub use url::Url;
+pub use weight::has_few_fields;
 
 /// The protocol version that this build speaks.
 pub const PROTOCOL: u32 = 2;

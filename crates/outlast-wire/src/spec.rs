@@ -1,5 +1,6 @@
 //! The task as a user writes it: one JSON document, used alike by HTTP, files and the wire.
 
+use crate::json::Limit;
 use crate::recovery::Recovery;
 use crate::trace::{MAX_TRACESTATE, TraceParent, is_tracestate};
 use serde::{Deserialize, Serialize};
@@ -10,12 +11,23 @@ use std::collections::BTreeMap;
 pub const MAX_TASK_ID: usize = 128;
 /// The largest spec, in bytes of JSON.
 pub const MAX_SPEC: usize = 256 << 10;
+/// The most memory that a spec takes as values while it is read, in bytes, beside its JSON.
+pub const MAX_SPEC_WEIGHT: usize = 16 << 20;
 /// The most labels or `requires` entries of one task.
 pub const MAX_LABELS: usize = 64;
+/// The longest name or value of a label, in bytes.
+pub const MAX_LABEL: usize = 1024;
+/// The most variables of one task, and the most arguments of its command.
+pub const MAX_WORDS: usize = 4096;
+/// The largest capabilities of a worker, in bytes of JSON.
+pub const MAX_CAPABILITIES: usize = 64 << 10;
 /// The longest name of a type of tasks, in characters.
 pub const MAX_TYPE_NAME: usize = 128;
 /// The most knobs of one task, and the most values of one knob.
 pub const MAX_KNOBS: (usize, usize) = (16, 64);
+
+/// What a spec may be before it is read.
+pub const SPEC: Limit = Limit { bytes: MAX_SPEC, weight: MAX_SPEC_WEIGHT };
 
 /// What to run and how. Unset fields take the defaults that each names.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -381,6 +393,9 @@ impl TaskSpec {
         if json.len() > MAX_SPEC {
             return bad("spec", format!("{} bytes, the limit is {MAX_SPEC}", json.len()));
         }
+        if let Err(problem) = SPEC.check(json) {
+            return bad("spec", problem);
+        }
         let spec: TaskSpec =
             serde_json::from_slice(json).map_err(|e| SpecError::Json(e.to_string()))?;
         spec.check()?;
@@ -402,6 +417,9 @@ impl TaskSpec {
             Run::Command(argv) if argv.is_empty() || argv[0].is_empty() => {
                 return bad("command", "is empty; give a program and its arguments");
             }
+            Run::Command(argv) if argv.len() > MAX_WORDS => {
+                return bad("command", format!("more than {MAX_WORDS} arguments"));
+            }
             Run::Command(argv) if argv.iter().any(|a| a.contains('\0')) => {
                 return bad("command", "contains a NUL character");
             }
@@ -412,6 +430,9 @@ impl TaskSpec {
             Run::Call(call) if call.function.is_empty() => return bad("call", "names no function"),
             Run::Browser(browser) => browser.check()?,
             _ => {}
+        }
+        if self.env.len() > MAX_WORDS {
+            return bad("env", format!("more than {MAX_WORDS} variables"));
         }
         for (name, value) in &self.env {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
@@ -451,6 +472,10 @@ impl TaskSpec {
         }
         if self.labels.len() > MAX_LABELS || self.requires.len() > MAX_LABELS {
             return bad("labels", format!("more than {MAX_LABELS} entries"));
+        }
+        let long = |(name, value): (&String, &String)| name.len().max(value.len()) > MAX_LABEL;
+        if self.labels.iter().any(long) || self.requires.iter().any(long) {
+            return bad("labels", format!("a name or value of more than {MAX_LABEL} bytes"));
         }
         if self.queue.len() > MAX_TASK_ID {
             return bad("queue", format!("longer than {MAX_TASK_ID} bytes"));

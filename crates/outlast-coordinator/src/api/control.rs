@@ -1,6 +1,6 @@
 //! What changes tasks: cancel, retry, pause, resume, checkpoint, move.
 
-use super::{App, Refusal, views};
+use super::{App, DOCUMENT, Refusal, views};
 use crate::driver::Ask;
 use axum::Json;
 use axum::body::Bytes;
@@ -86,7 +86,8 @@ pub(crate) async fn move_to(
     app.auth.check(&headers, Role::Submit)?;
     let MoveTo { to } = match body.is_empty() {
         true => MoveTo { to: None },
-        false => serde_json::from_slice(&body)
+        false => DOCUMENT
+            .read(&body)
             .map_err(|e| Refusal::bad(&format!("not {{\"to\": \"WORKER\"}}: {e}")))?,
     };
     let named = to.clone().unwrap_or_default();

@@ -31,6 +31,7 @@ use axum::routing::{get, post, put};
 use outlast_core::coord::Response as CoreResponse;
 use outlast_net::pulse::PingConfig;
 use outlast_wire::api as dto;
+use outlast_wire::json::Limit;
 pub(crate) use problem::Refusal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -124,6 +125,9 @@ struct Document;
 pub fn openapi() -> String {
     Document::openapi().to_pretty_json().unwrap_or_default()
 }
+
+/// What a document of a request may be, where it holds no tasks.
+pub(crate) const DOCUMENT: Limit = Limit { bytes: 1 << 20, weight: 4 << 20 };
 
 pub(crate) fn router(app: App) -> Router {
     Router::new()

@@ -1,7 +1,7 @@
 //! How many tasks ended, in one request: for those who follow more tasks than they could ask for
 //! one by one.
 
-use super::{App, Refusal, views};
+use super::{App, DOCUMENT, Refusal, views};
 use crate::events::Happened;
 use axum::Json;
 use axum::body::Bytes;
@@ -33,7 +33,7 @@ pub(crate) async fn results(
 ) -> Result<Json<EndedTasks>, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
     let body = body.map_err(|e| Refusal::bad(&e.body_text()))?;
-    let asked = serde_json::from_slice(&body).map_err(|e| Refusal::bad(&e.to_string()))?;
+    let asked = DOCUMENT.read(&body).map_err(|e| Refusal::bad(&e))?;
     let WhichEnded { ids, wait } = asked;
     if ids.len() > MAX_PAGE {
         let detail = format!("ids: {}; {MAX_PAGE} is the limit of one request", ids.len());

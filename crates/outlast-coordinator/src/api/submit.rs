@@ -12,7 +12,8 @@ use outlast_core::TaskId;
 use outlast_core::coord::Response as CoreResponse;
 use outlast_store::Role;
 use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
-use outlast_wire::spec::{MAX_SPEC, TaskSpec, check_task_id};
+use outlast_wire::json::Parts;
+use outlast_wire::spec::{MAX_SPEC, SPEC, TaskSpec, check_task_id};
 use outlast_wire::trace::{TraceParent, is_tracestate};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -20,6 +21,10 @@ use std::sync::Arc;
 
 /// Bodies larger than this (bytes) are parsed away from the runtime's threads.
 const LARGE: usize = 64 << 10;
+/// The most memory that the tasks of a request take as values, in bytes, beside their JSON.
+const MAX_WEIGHT: usize = 256 << 20;
+/// The longest text of a parser's that is given back, in characters.
+const MAX_QUOTE: usize = 500;
 
 type Wanted = (TaskId, Arc<TaskSpec>, bool);
 
@@ -115,12 +120,21 @@ fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refu
     if start != Some(&b'[') {
         return Ok((vec![one(body, trace).map_err(|e| Refusal::bad(&e))?], true));
     }
-    let items: Vec<&RawValue> = serde_json::from_slice(body)
-        .map_err(|e| Refusal::bad(&format!("not an array of tasks: {e}")))?;
-    if items.len() > MAX_BATCH {
-        let detail = format!("{} tasks; {MAX_BATCH} is the limit of one request", items.len());
+    let parts = Parts::of(body);
+    let (count, weight) = (parts.outer, parts.weight());
+    if weight > MAX_WEIGHT {
+        let detail = format!(
+            "the values of its tasks take {weight} bytes of memory, the limit is {MAX_WEIGHT}; send \
+             smaller batches"
+        );
         return Err(Refusal::bad(&detail));
     }
+    if count > MAX_BATCH {
+        let detail = format!("{count} tasks; {MAX_BATCH} is the limit of one request");
+        return Err(Refusal::bad(&detail));
+    }
+    let items: Vec<&RawValue> = serde_json::from_slice(body)
+        .map_err(|e| Refusal::bad(&format!("not an array of tasks: {}", short(&e))))?;
     let task = |(n, item): (usize, &&RawValue)| {
         one(item.get().as_bytes(), trace)
             .map_err(|e| Refusal::bad(&format!("task {n} of the array: {e}")))
@@ -128,19 +142,25 @@ fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refu
     Ok((items.iter().enumerate().map(task).collect::<Result<_, _>>()?, false))
 }
 
+/// What a parser says, which may quote all that it was given.
+fn short(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(MAX_QUOTE).collect()
+}
+
 fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
     if json.len() > MAX_SPEC {
         return Err(format!("{} bytes; {MAX_SPEC} is the limit of one task", json.len()));
     }
+    SPEC.check(json).map_err(|e| format!("not a task: {e}"))?;
     let mut fields: Map<String, Value> =
-        serde_json::from_slice(json).map_err(|e| format!("not a task: {e}"))?;
+        serde_json::from_slice(json).map_err(|e| format!("not a task: {}", short(&e)))?;
     let id = match fields.remove("id") {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(id),
         Some(_) => return Err("id: must be a string".into()),
     };
-    let mut spec: TaskSpec =
-        serde_json::from_value(Value::Object(fields)).map_err(|e| format!("not a task: {e}"))?;
+    let mut spec: TaskSpec = serde_json::from_value(Value::Object(fields))
+        .map_err(|e| format!("not a task: {}", short(&e)))?;
     spec.check().map_err(|e| e.to_string())?;
     if let Some(trace) = trace.filter(|_| spec.traceparent.is_empty()) {
         (spec.traceparent, spec.tracestate) = (trace.parent.clone(), trace.state.clone());

@@ -1,7 +1,7 @@
 //! What tasks told on their way: checkpoints, their data, states; and the story of all of it.
 
 use super::blobs::blocking;
-use super::{App, Refusal, views};
+use super::{App, DOCUMENT, Refusal, views};
 use crate::clock::{self, text};
 use crate::explain::{self, Facts, Whereabouts};
 use axum::Json;
@@ -246,7 +246,7 @@ pub(crate) async fn state(
     });
     let state = read.await.map_err(|e| Refusal::store(&e))?.ok_or_else(|| Refusal::no_task(&id))?;
     let state = state.unwrap_or_default();
-    let object = serde_json::from_slice(&state.state_json);
+    let object = DOCUMENT.read(&state.state_json);
     Ok(Json(TaskStateView {
         id,
         attempt: state.epoch,

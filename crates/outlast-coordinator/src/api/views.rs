@@ -1,6 +1,6 @@
 //! From what the store and the core have to what the API says.
 
-use super::{App, Refusal};
+use super::{App, DOCUMENT, Refusal};
 use crate::clock::text;
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
@@ -161,7 +161,7 @@ pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {
         recorded_at: text(c.at),
         gone_at: c.gone_at.map(text),
         worker: c.worker_name.as_ref().or(c.worker.as_ref()).map(ToString::to_string),
-        meta: serde_json::from_slice(&of.meta_json).unwrap_or_default(),
+        meta: DOCUMENT.read(&of.meta_json).unwrap_or_default(),
     }
 }
 

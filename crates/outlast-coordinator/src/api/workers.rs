@@ -1,6 +1,6 @@
 //! Workers: list, show, drain, forget, and the link that they dial.
 
-use super::{App, Refusal, views};
+use super::{App, DOCUMENT, Refusal, views};
 use crate::auth::Pass;
 use crate::driver::Ask;
 use crate::link::Pulse;
@@ -25,6 +25,9 @@ use std::sync::atomic::Ordering;
 
 /// axum's default of 128 KiB would be held by every idle link.
 const READ_BUFFER: usize = 4 << 10;
+/// What may wait to be written to a link, in bytes, beside the message that is being written: answers to
+/// pings of a peer that reads none.
+const WRITE_SLACK: usize = 1 << 20;
 /// Tasks named in one action.
 const NAMED: usize = 1_000;
 
@@ -117,8 +120,8 @@ pub(crate) async fn act(
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
     app.auth.check(&headers, Role::Operate)?;
-    let action = serde_json::from_slice(&body);
-    let action: WorkerAction = action.map_err(|e| Refusal::bad(&format!("not an action: {e}")))?;
+    let action: WorkerAction =
+        DOCUMENT.read(&body).map_err(|e| Refusal::bad(&format!("not an action: {e}")))?;
     if let WorkerAction::ResendTaskResults { task_ids } | WorkerAction::CancelTasks { task_ids } =
         &action
         && (task_ids.len() > NAMED || task_ids.iter().any(|id| check_task_id(id).is_err()))
@@ -171,6 +174,7 @@ fn upgraded(
     Ok(upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(READ_BUFFER)
+        .max_write_buffer_size(limit + WRITE_SLACK)
         .max_message_size(limit)
         .max_frame_size(limit))
 }

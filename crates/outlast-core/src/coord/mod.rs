@@ -73,6 +73,9 @@ pub struct CoordConfig {
     pub max_unfinished: usize,
     /// Outbox records that a worker may send without acknowledgement.
     pub credit: u32,
+    /// Workers that are known, there or not, and the bytes of what they said of themselves. Room for
+    /// others is made by forgetting who is gone and has nothing.
+    pub max_workers: (usize, usize),
     /// Workers let in per second when many come at once; 0: no limit. The others are told when
     /// their turn is.
     pub admit_per_second: u32,
@@ -95,6 +98,7 @@ impl Default for CoordConfig {
             hello_timeout: 15_000,
             max_unfinished: 1_000_000,
             credit: 4096,
+            max_workers: (50_000, 256 << 20),
             admit_per_second: 1000,
             admit_burst: 500,
             recovery: Arc::default(),
@@ -173,6 +177,14 @@ pub struct Counters {
     pub quarantines: u64,
     /// Outcomes that were kept here since their worker could not write its store.
     pub unsaved: u64,
+    /// Outcomes of tasks that are not known here, which are not kept.
+    pub unknown: u64,
+    /// Outcomes beyond those that are kept of one attempt.
+    pub surplus: u64,
+    /// Outbox records that nothing can be made of.
+    pub unusable: u64,
+    /// Workers that were forgotten to make room for others.
+    pub made_room: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -456,6 +468,11 @@ impl Coordinator {
     /// The batch that what was decided so far goes into.
     fn newest_batch(&self) -> u64 {
         if self.records.is_empty() { self.batch - 1 } else { self.batch }
+    }
+
+    /// The batch of what was decided and not handed out yet, if there is any.
+    pub fn open_batch(&self) -> Option<u64> {
+        (!self.records.is_empty()).then_some(self.batch)
     }
 
     /// Shows something to others as soon as everything decided so far is durable.

@@ -4,6 +4,7 @@ use super::{ConnId, Coordinator, Lookup};
 use crate::Now;
 use crate::records::CoordRecord;
 use crate::scheduler::WorkerKey;
+use outlast_wire::limits::trim;
 use outlast_wire::v2::{self, Lane, OutboxItem, RefusedCode, outbox_item};
 use v2::body::Kind;
 
@@ -115,9 +116,13 @@ impl Coordinator {
         now: Now,
         conn: ConnId,
         key: WorkerKey,
-        item: OutboxItem,
+        mut item: OutboxItem,
         look: &dyn Lookup,
     ) -> bool {
+        if !trim(&mut item) {
+            self.counters.unusable += 1;
+            return true;
+        }
         match item.kind {
             Some(outbox_item::Kind::Outcome(outcome)) => self.on_outcome(now, key, outcome, look),
             Some(outbox_item::Kind::Checkpoint(checkpoint)) => {

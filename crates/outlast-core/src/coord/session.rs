@@ -7,18 +7,24 @@ use super::{ConnId, Coordinator, Lookup, Output, Timer, unfit, v1};
 use crate::health::Heart;
 use crate::records::{CoordRecord, WorkerRow};
 use crate::scheduler::WorkerKey;
-use crate::{Millis, Now};
-use outlast_wire::spec::{MAX_LABELS, check_task_id};
+use crate::{AttemptId, Millis, Now};
+use outlast_wire::json::Limit;
+use outlast_wire::limits::cut;
+use outlast_wire::spec::{MAX_CAPABILITIES, MAX_LABEL, MAX_LABELS, MAX_TASK_ID, check_task_id};
 use outlast_wire::{PROTOCOL, frame, v2};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use v2::body::Kind;
-use v2::{LinkCause, RefusedCode};
+use v2::{HoldingState, LinkCause, RefusedCode};
 
-/// The largest `capabilities_json`, in bytes.
-pub(super) const MAX_CAPABILITIES: usize = 64 << 10;
-/// The most attempts that one inventory may name.
-const MAX_INVENTORY: usize = 1 << 20;
+/// What `capabilities_json` may be: memory as of its values.
+const CAPABILITIES: Limit = Limit { bytes: MAX_CAPABILITIES, weight: 1 << 20 };
+/// The longest text of a worker's that is given back to it, in bytes.
+const MAX_QUOTE: usize = 100;
+/// Lanes that a worker may say of what it owes.
+const MAX_OWED: usize = 16;
+/// Attempts that an inventory may name and that nobody here gave out.
+const MAX_STRANGE: usize = 65_536;
 /// The most slots, and the most prefetch, that a worker may claim.
 const MAX_SLOTS: u32 = 1_000_000;
 
@@ -110,12 +116,21 @@ impl Coordinator {
                 self.refuse(now, conn, RefusedCode::RefusedMalformed, false, reason);
             }
             (Kind::Inventory(part), Some(key)) if telling => {
+                // Of what has ended, only what is waited for matters.
+                let expected = &self.fleet.get(key).attempts;
+                let matters = |h: &v2::Holding| {
+                    let id = || AttemptId { task: h.task_id.as_str().into(), epoch: h.epoch };
+                    h.state() != HoldingState::HoldingFinished || expected.contains_key(&id())
+                };
+                let mut parts = part.holdings;
+                parts.retain(|h| h.task_id.len() <= MAX_TASK_ID && matters(h));
+                let most = expected.len() + MAX_STRANGE;
                 let held = state.inventory.get_or_insert_default();
-                if held.len() + part.holdings.len() > MAX_INVENTORY {
-                    let reason = format!("an inventory of more than {MAX_INVENTORY} attempts");
+                if held.len() + parts.len() > most {
+                    let reason = format!("an inventory of more than {most} attempts");
                     self.refuse(now, conn, RefusedCode::RefusedMalformed, false, &reason);
                 } else {
-                    held.extend(part.holdings);
+                    held.extend(parts);
                     if part.last {
                         let held = state.inventory.take().unwrap_or_default();
                         self.timers.insert((state.heart.next_wake(), Timer::Conn(conn)));
@@ -179,13 +194,19 @@ impl Coordinator {
             return self.refuse(now, conn, code, retry, &reason);
         }
         let store_id: Arc<str> = hello.store_id.as_str().into();
+        if let Err(reason) = self.make_room(now, &store_id) {
+            return self.refuse(now, conn, RefusedCode::RefusedBusy, true, &reason);
+        }
         if let Err(after) = self.admission.ask(&store_id, now.mono) {
             self.counters.postponed += 1;
             return self.postpone(now, conn, after);
         }
         let lost = hello.lost_cause();
         let why: String = hello.lost_reason.chars().take(200).collect();
-        let report = hello.link;
+        let mut report = hello.link;
+        if let Some(report) = &mut report {
+            report.owed.truncate(MAX_OWED);
+        }
         if let Some(other) = self.fleet.by_name(&hello.worker_id)
             && self.fleet.get(other).row.store_id != store_id
         {
@@ -278,13 +299,14 @@ impl Coordinator {
             let reason = format!(
                 "this worker's state belongs to coordinator {}, but this is {}; point it there, \
                  or give it a new state folder",
-                hello.coordinator_id, self.id
+                cut(&hello.coordinator_id, MAX_QUOTE),
+                self.id
             );
             return refuse(RefusedCode::RefusedCoordinator, false, reason);
         }
         let malformed = |what: String| refuse(RefusedCode::RefusedMalformed, false, what);
         if check_task_id(&hello.worker_id).is_err() {
-            let name = &hello.worker_id;
+            let name = cut(&hello.worker_id, MAX_QUOTE);
             return malformed(format!("worker name {name:?} is not 1-128 of A-Z a-z 0-9 . _ : -"));
         }
         if hello.incarnation >= MAX_NUMBER || hello.connection >= MAX_NUMBER {
@@ -294,12 +316,17 @@ impl Coordinator {
         if hello.store_id.is_empty() || hello.store_id.len() > 64 || other_dialect {
             return malformed("the hello names no store".into());
         }
-        if hello.capabilities_json.len() > MAX_CAPABILITIES || hello.labels.len() > MAX_LABELS {
+        let long = hello.labels.iter().any(|(name, value)| name.len().max(value.len()) > MAX_LABEL);
+        if hello.labels.len() > MAX_LABELS || long {
             return malformed(format!(
-                "more than {MAX_CAPABILITIES} bytes of capabilities or {MAX_LABELS} labels"
+                "more than {MAX_LABELS} labels, or more than {MAX_LABEL} bytes in one"
             ));
         }
-        let flat: Result<Map<String, Value>, _> = serde_json::from_str(&hello.capabilities_json);
+        let json = hello.capabilities_json.as_bytes();
+        if let Err(why) = CAPABILITIES.check(json) {
+            return malformed(format!("its capabilities: {why}"));
+        }
+        let flat: Result<Map<String, Value>, _> = serde_json::from_slice(json);
         if !flat.is_ok_and(|map| map.values().all(|v| !v.is_object())) {
             return malformed("capabilities are not a flat JSON object".into());
         }
@@ -324,6 +351,26 @@ impl Coordinator {
                 );
                 return refuse(RefusedCode::RefusedIdentity, false, reason);
             }
+        }
+        Ok(())
+    }
+
+    /// A worker that is not known yet takes the place of one that is gone, where there are as many as
+    /// there may be.
+    pub(super) fn make_room(&mut self, now: Now, store_id: &str) -> Result<(), String> {
+        if self.fleet.by_store(store_id).is_some() {
+            return Ok(());
+        }
+        while self.fleet.is_full(self.config.max_workers) {
+            let Some(gone) = self.fleet.most_forgettable() else {
+                let (most, bytes) = self.config.max_workers;
+                return Err(format!(
+                    "as many workers are known here as may be ({most}, or {bytes} bytes of what \
+                     they say of themselves), and all are connected or hold tasks"
+                ));
+            };
+            self.counters.made_room += 1;
+            self.forget(now, gone);
         }
         Ok(())
     }

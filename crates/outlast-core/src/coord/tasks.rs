@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use v2::body::Kind;
 
+/// Outcomes that are kept of one attempt, whether they count or not.
+const MAX_OUTCOMES: usize = 16;
+
 impl Coordinator {
     /// Gives waiting tasks to workers with room.
     pub(super) fn schedule(&mut self, now: Now) {
@@ -134,7 +137,7 @@ impl Coordinator {
             return self.on_outcome_of_over(now, key, id, outcome, look);
         };
         if !task.is_current(key, epoch) {
-            return self.on_late(now, key, id, kind, outcome);
+            return self.on_late(now, key, id, kind, outcome, look);
         }
         let moved = task.is_misplaced(&name);
         let state = match kind {
@@ -185,11 +188,16 @@ impl Coordinator {
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let good = outcome.kind() == OutcomeKind::OutcomeSucceeded;
-        if good
-            && !self.tasks.contains_key(&id.task)
-            && let Some(row) = self.look_up(look, &id.task)
-        {
-            self.remember(row);
+        if !self.tasks.contains_key(&id.task) {
+            match self.look_up(look, &id.task) {
+                Some(row) => drop(self.remember(row)),
+                // Anybody could fill the disk with these.
+                None if look.attempts(&id.task, &worker).is_empty() => {
+                    self.counters.unknown += 1;
+                    return;
+                }
+                None => {}
+            }
         }
         let lost = |t: &super::Task| {
             t.state == TaskState::Failed
@@ -210,7 +218,10 @@ impl Coordinator {
         if known.is_some_and(|t| t.state.is_terminal() && t.over_in == 0) {
             self.tasks.remove(&id.task);
         }
-        let reason = "the task was already over, or is not known";
+        if self.is_surplus(&worker, &id, look) {
+            return;
+        }
+        let reason = "the task was already over";
         self.supersede(now, &id.task, id.epoch, reason, outcome, worker);
     }
 
@@ -222,6 +233,7 @@ impl Coordinator {
         id: AttemptId,
         kind: OutcomeKind,
         outcome: Arc<TaskOutcome>,
+        look: &dyn Lookup,
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let task = &self.tasks[&id.task];
@@ -234,6 +246,9 @@ impl Coordinator {
                 TaskState::Assigned => "a newer attempt is current",
                 _ => "the attempt had been given up",
             };
+            if self.is_surplus(&worker, &id, look) {
+                return;
+            }
             return self.supersede(now, &id.task, id.epoch, reason, outcome, worker);
         }
         let newer = task.worker.filter(|_| task.state == TaskState::Assigned);
@@ -245,6 +260,17 @@ impl Coordinator {
         let reason = "it came late, and was accepted";
         let (outcome, worker) = (Some(outcome), Some(worker));
         self.end(now, &id.task, End { epoch, state, reason, cause, outcome, worker });
+    }
+
+    /// Whether so many outcomes of this attempt are on record already that no more are kept.
+    fn is_surplus(&mut self, worker: &str, id: &AttemptId, look: &dyn Lookup) -> bool {
+        let past = look.attempts(&id.task, worker);
+        let known = past.iter().find(|a| a.epoch == id.epoch).map_or(0, |a| a.outcomes.len());
+        // What belongs to no attempt of the worker's is gathered under 0.
+        let stray = past.iter().find(|a| a.epoch == 0).map_or(0, |a| a.outcomes.len());
+        let surplus = known.max(stray) >= MAX_OUTCOMES;
+        self.counters.surplus += u64::from(surplus);
+        surplus
     }
 
     pub(super) fn supersede(

@@ -221,6 +221,14 @@ pub(super) struct Fleet {
     stores: BTreeMap<Arc<str>, WorkerKey>,
     names: BTreeMap<Arc<str>, WorkerKey>,
     next: WorkerKey,
+    /// Bytes of what all of them said of themselves.
+    bytes: usize,
+}
+
+/// Bytes of what a worker said of itself.
+fn bytes_of(row: &WorkerRow) -> usize {
+    let labels: usize = row.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+    row.capabilities.len() + labels + row.name.len() + row.store_id.len() + row.version.len()
 }
 
 impl Fleet {
@@ -233,6 +241,7 @@ impl Fleet {
         self.next += 1;
         self.stores.insert(row.store_id.clone(), key);
         self.names.insert(row.name.clone(), key);
+        self.bytes += bytes_of(&row);
         let is_v1 = row.store_id.starts_with(v1::PREFIX);
         let member = Member {
             settled: (row.incarnation, row.connection),
@@ -287,10 +296,23 @@ impl Fleet {
             self.names.remove(&member.row.name);
             self.names.insert(row.name.clone(), key);
         }
+        self.bytes = self.bytes + bytes_of(&row) - bytes_of(&member.row);
         member.row = Arc::new(row);
+    }
+    /// Whether no other worker may be known.
+    pub fn is_full(&self, (members, bytes): (usize, usize)) -> bool {
+        self.members.len() >= members || self.bytes >= bytes
+    }
+    /// One that is gone and holds nothing: rather one that never delivered anything, then the one that
+    /// is gone for the longest.
+    pub fn most_forgettable(&self) -> Option<WorkerKey> {
+        let gone = |m: &Member| m.conn.is_none() && m.attempts.is_empty() && !m.row.drained;
+        let members = self.members.iter().filter(|(_, m)| gone(m));
+        members.min_by_key(|(_, m)| (m.cursors != [0; 3], m.gone)).map(|(key, _)| *key)
     }
     pub fn forget(&mut self, key: WorkerKey) {
         if let Some(member) = self.members.remove(&key) {
+            self.bytes -= bytes_of(&member.row);
             self.stores.remove(&member.row.store_id);
             if self.names.get(&member.row.name) == Some(&key) {
                 self.names.remove(&member.row.name);

@@ -3,6 +3,7 @@
 
 use super::FailureClass;
 use super::rules::{ADVICE, CHAINED, MUTED, PROGRAM, REPORTS, SOFTWARE, SPECIFIC};
+use outlast_wire::json::Limit;
 use outlast_wire::recovery::Rule;
 use outlast_wire::v2::{Cause, TaskOutcome};
 use regex::{Regex, RegexBuilder, RegexSet};
@@ -12,6 +13,8 @@ use std::sync::LazyLock;
 
 /// How much of each stream is looked at, in bytes from its end.
 const TAIL: usize = 4096;
+/// What is looked at of a failure's details.
+const DETAILS: Limit = Limit { bytes: 2 << 20, weight: 4 << 20 };
 /// The longest quote, in characters.
 const QUOTE: usize = 120;
 /// The largest program of a user's pattern, in bytes.
@@ -49,7 +52,7 @@ impl Evidence {
             String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL)..]).into_owned()
         };
         let mut stderr = tail(&outcome.stderr_tail);
-        if let Ok(value) = serde_json::from_slice::<Value>(&outcome.value_json) {
+        if let Ok(value) = DETAILS.read::<Value>(&outcome.value_json) {
             strings(&value, &mut stderr);
         }
         Evidence {

@@ -362,7 +362,9 @@ impl Worker {
             match TaskSpec::from_json(&given.spec_json) {
                 Ok(spec) => {
                     let spec = Arc::new(spec);
-                    let (paused, checkpoint) = (given.paused, given.checkpoint.map(Arc::new));
+                    let mut checkpoint = given.checkpoint;
+                    checkpoint.iter_mut().for_each(v2::Checkpoint::detach);
+                    let (paused, checkpoint) = (given.paused, checkpoint.map(Arc::new));
                     let after = given.after;
                     let checkpoint = self.newest_checkpoint(&task, epoch, after, checkpoint);
                     self.records.push(WorkerRecord::Accepted {

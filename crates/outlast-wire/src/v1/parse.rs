@@ -1,7 +1,10 @@
 //! From text to messages. Whatever arrives is either understood or answered with what is wrong.
 
-use super::{Deed, FromWorker, MAX_ACTIVE, MAX_CHECKPOINT_ID, MAX_STATE, MAX_WORDS, TaskError};
-use crate::spec::MAX_TASK_ID;
+use super::{
+    Deed, FromWorker, MAX_ACTIVE, MAX_CHECKPOINT_ID, MAX_STATE, MAX_TEXT, MAX_WORDS, TaskError,
+};
+use crate::json::{Limit, Parts};
+use crate::spec::{MAX_CAPABILITIES, MAX_TASK_ID};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +15,19 @@ use std::collections::BTreeMap;
 
 /// Levels of nesting that capabilities are flattened over; deeper ones are text.
 const DEPTH: usize = 4;
+/// The most fields of a message.
+const MAX_FIELDS: usize = 256;
+/// The most capabilities once they are flattened, and the longest name of one, in bytes.
+const MAX_FLAT: (usize, usize) = (2048, 256);
+/// The longest text that is given back of what was wrong, in characters.
+const MAX_PROBLEM: usize = 500;
+
+/// The most memory that the values of a field take, in bytes.
+const FIELD: Limit = Limit { bytes: MAX_TEXT, weight: 4 << 20 };
+const CAPABILITIES: Limit = Limit { bytes: MAX_CAPABILITIES, weight: 1 << 20 };
+const STATE: Limit = Limit { bytes: MAX_STATE, ..FIELD };
+/// Each an object, at worst.
+const ACTIVE: Limit = Limit { bytes: 4 << 20, weight: 16 << 20 };
 
 /// A message that cannot be used. The text says why, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +109,9 @@ pub fn parse(text: &str, here: &str) -> Result<FromWorker, Malformed> {
 }
 
 fn message(text: &str, here: &str) -> Result<FromWorker, Malformed> {
+    if Parts::of(text.as_bytes()).outer > MAX_FIELDS {
+        return Err(Malformed::NotJson(format!("more than {MAX_FIELDS} fields")));
+    }
     let fields: Fields<'_> =
         serde_json::from_str(text).map_err(|e| Malformed::NotJson(e.to_string()))?;
     let Some(kind) = fields.get("type") else { return Err(Malformed::NoType) };
@@ -130,15 +149,10 @@ impl Message<'_> {
                 error: self.error()?,
             }),
             "task_state" => {
-                let state = self.fields.get("state").map_or(0, |s| s.get().len());
-                if state > MAX_STATE {
-                    let problem = format!("{state} bytes, the limit is {MAX_STATE}");
-                    return self.bad("state", problem);
-                }
-                Ok(FromWorker::TaskState {
-                    task_id: self.task_id()?,
-                    state: self.required("state")?,
-                })
+                let Some(state) = self.within("state", STATE)? else {
+                    return self.bad("state", "is missing");
+                };
+                Ok(FromWorker::TaskState { task_id: self.task_id()?, state })
             }
             "checkpoint" => Ok(FromWorker::Checkpoint {
                 task_id: self.task_id()?,
@@ -163,17 +177,25 @@ impl Message<'_> {
 
     fn bad<T>(&self, field: &'static str, problem: impl Into<String>) -> Result<T, Malformed> {
         let task_id = self.fields.get("task_id").and_then(|t| serde_json::from_str(t.get()).ok());
-        let (kind, problem) = (self.kind.clone(), problem.into());
+        // What a parser says may quote all that it was given.
+        let problem = problem.into().chars().take(MAX_PROBLEM).collect();
+        let kind = self.kind.clone();
         Err(Malformed::Field { kind, field, problem, task_id })
     }
 
     /// Null is the same as nothing.
     fn optional<T: DeserializeOwned>(&self, field: &'static str) -> Result<Option<T>, Malformed> {
+        self.within(field, FIELD)
+    }
+
+    fn within<T: DeserializeOwned>(
+        &self,
+        field: &'static str,
+        limit: Limit,
+    ) -> Result<Option<T>, Malformed> {
         match self.fields.get(field) {
             None => Ok(None),
-            Some(raw) => {
-                serde_json::from_str(raw.get()).or_else(|e| self.bad(field, e.to_string()))
-            }
+            Some(raw) => limit.read(raw.get().as_bytes()).or_else(|why| self.bad(field, why)),
         }
     }
 
@@ -210,21 +232,26 @@ impl Message<'_> {
         if sequence.is_array() || sequence.is_object() || sequence.to_string().len() > 64 {
             return self.bad("sequence", "must be a number");
         }
-        let Some(active) = self.optional::<Vec<Active>>("active_tasks")? else {
-            return Ok(FromWorker::Heartbeat { sequence, active_tasks: None });
-        };
-        if active.len() > MAX_ACTIVE {
+        let given = self.fields.get("active_tasks").map_or("", |raw| raw.get());
+        if Parts::of(given.as_bytes()).outer > MAX_ACTIVE {
             return self.bad("active_tasks", format!("more than {MAX_ACTIVE}"));
         }
+        let Some(active) = self.within::<Vec<Active>>("active_tasks", ACTIVE)? else {
+            return Ok(FromWorker::Heartbeat { sequence, active_tasks: None });
+        };
         let names = active.into_iter().map(Active::name).collect();
         Ok(FromWorker::Heartbeat { sequence, active_tasks: Some(names) })
     }
 
     fn capabilities(&self) -> Result<Map<String, Value>, Malformed> {
         let mut flat = Map::new();
-        match self.optional::<Value>("capabilities")? {
+        match self.within::<Value>("capabilities", CAPABILITIES)? {
             None => {}
-            Some(Value::Object(given)) => flatten("", given, DEPTH, &mut flat),
+            Some(Value::Object(given)) => {
+                if let Err(problem) = flatten("", given, DEPTH, &mut flat) {
+                    return self.bad("capabilities", problem);
+                }
+            }
             Some(Value::Array(names)) => {
                 let names = names.iter().filter_map(Value::as_str);
                 flat.extend(names.map(|n| (n.to_owned(), Value::Bool(true))));
@@ -299,13 +326,26 @@ fn cut(text: &str) -> String {
     text[..end].to_owned()
 }
 
-fn flatten(prefix: &str, given: Map<String, Value>, depth: usize, into: &mut Map<String, Value>) {
+fn flatten(
+    prefix: &str,
+    given: Map<String, Value>,
+    depth: usize,
+    into: &mut Map<String, Value>,
+) -> Result<(), String> {
+    let (most, longest) = MAX_FLAT;
     for (key, value) in given {
+        // Each name has those of all objects around it.
+        if prefix.len() + key.len() > longest {
+            return Err(format!("a name of more than {longest} bytes, with those around it"));
+        }
+        if into.len() >= most {
+            return Err(format!("more than {most}, counted over all levels"));
+        }
         let name = format!("{prefix}{key}");
         match value {
             Value::Object(inner) if depth > 0 => {
                 into.insert(name.clone(), Value::Bool(!inner.is_empty()));
-                flatten(&format!("{name}."), inner, depth - 1, into);
+                flatten(&format!("{name}."), inner, depth - 1, into)?;
             }
             Value::Object(inner) => {
                 into.insert(name, Value::Object(inner).to_string().into());
@@ -315,6 +355,7 @@ fn flatten(prefix: &str, given: Map<String, Value>, depth: usize, into: &mut Map
             }
         }
     }
+    Ok(())
 }
 
 /// With null for `NaN`, `Infinity` and `-Infinity`, which Python's `json` writes; none if there is

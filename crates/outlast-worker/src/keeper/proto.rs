@@ -6,6 +6,7 @@
 //! versions can at least part. After `Attach` the keeper tells what it holds, then `Ready`.
 //! Unknown messages are skipped.
 
+use outlast_wire::has_few_fields;
 use outlast_wire::v2::TaskOutcome;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -17,6 +18,10 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const OLDEST: u32 = 1;
 /// No message is longer.
 const MAX_FRAME: usize = 16 << 20;
+/// Levels of messages in messages, and fields on all of them: each may become a value of some fifty
+/// bytes, in a list that doubles.
+const LEVELS: u32 = 4;
+const MAX_FIELDS: usize = 1 << 18;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Hello {
@@ -299,6 +304,9 @@ impl Frames {
             return Err(bad(format!("a message of {len} bytes; the limit is {MAX_FRAME}")));
         }
         let Some(body) = rest.get(..len) else { return Ok(None) };
+        if !has_few_fields(body, LEVELS, MAX_FIELDS) {
+            return Err(bad(format!("a message of more than {MAX_FIELDS} fields")));
+        }
         let message = M::decode(body).map_err(|e| bad(e.to_string()))?;
         self.from += 4 + len;
         Ok(Some(message))

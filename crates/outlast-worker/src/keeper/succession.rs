@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// The system takes this long, at most, to say how a process ended whose socket is closed.
 const STATUS: Duration = Duration::from_millis(300);
+/// Attempts that are forgotten in one message.
+const FORGOTTEN: usize = 10_000;
 
 impl Client {
     /// The connection is broken: comes by another. If the keeper died, what it ran is ended and
@@ -94,8 +96,9 @@ impl Client {
         let stream = Arc::new(stream);
         state.stream = Some(Arc::clone(&stream));
         drop(state);
-        if !unknown.is_empty() {
-            self.out.push(&ToKeeper::from(Ask::Forget(Forget { ids: unknown })), false);
+        for ids in unknown.chunks(FORGOTTEN) {
+            let forget = Forget { ids: ids.to_vec() };
+            self.out.push(&ToKeeper::from(Ask::Forget(forget)), false);
         }
         self.out.open(stream);
         self.tell(events);

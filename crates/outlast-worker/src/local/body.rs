@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use outlast_wire::json::Limit;
 use serde::de::DeserializeOwned;
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -18,6 +19,8 @@ use tokio::time::timeout;
 
 /// Bytes of an answer that are read at once.
 const CHUNK: usize = 256 << 10;
+/// What a document may be; as much as a task's state, twice.
+const DOCUMENT: Limit = Limit { bytes: MAX_JSON, weight: 8 << 20 };
 
 /// A request's body, piece by piece. One that stops coming is given up.
 pub(super) struct Chunks {
@@ -64,7 +67,8 @@ impl Chunks {
             }
             all.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&all)
+        DOCUMENT
+            .read(&all)
             .map_err(|e| HostError::Invalid(format!("the body is not what is wanted: {e}")).into())
     }
 }

@@ -2,13 +2,12 @@
 
 use super::{PATIENCE, PREFIX, Run};
 use crate::coord::links::{LinkChange, Resync};
-use crate::coord::session::MAX_CAPABILITIES;
 use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, WorkerRow};
 use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now, TaskId};
-use outlast_wire::spec::{MAX_TASK_ID, Run as What, check_task_id};
+use outlast_wire::spec::{MAX_CAPABILITIES, MAX_TASK_ID, Run as What, check_task_id};
 use outlast_wire::v1::{Deed, FromWorker, MAX_CHECKPOINT, Restore, ToWorker};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{self, ControlKind, LinkCause, StopReason};
@@ -163,6 +162,10 @@ impl Coordinator {
                 conn,
                 format!("more than {MAX_CAPABILITIES} bytes of capabilities"),
             );
+            return None;
+        }
+        if let Err(reason) = self.make_room(now, &store_id) {
+            self.hang_up_v1(now, conn, reason);
             return None;
         }
         if mine.is_none() {
