@@ -1,10 +1,12 @@
 //! The `outlast` command. Each module has one subcommand; this one has what all share.
 
-/// Says it to people. Standard error that is closed or full is no reason to end.
+/// Says it to people, with what others wrote safe to show. Standard error that is closed or full is no
+/// reason to end.
 macro_rules! eprintln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = std::writeln!(std::io::stderr(), $($text)*);
+        let text = std::format!($($text)*);
+        let _ = std::writeln!(std::io::stderr(), "{}", outlast_wire::text::visible_lines(&text));
     }};
 }
 
@@ -20,6 +22,7 @@ mod doctor;
 mod draw;
 mod fetch;
 mod intask;
+mod journal;
 mod keeper;
 mod keys;
 mod logs;
@@ -251,6 +254,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
+        .fmt_fields(journal::fields())
         .init();
     let alone = match &cli.command {
         // A mistake in the file is no concern of a task that reports to its worker.

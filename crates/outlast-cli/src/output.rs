@@ -1,20 +1,34 @@
 //! Tables for people, JSON for programs.
+//!
+//! What others wrote is shown with its control characters written out, in one place: here. JSON, and
+//! what tasks wrote to their streams, stay byte by byte as they are.
 
+use outlast_wire::text::{visible, visible_lines};
 use serde::Serialize;
 use std::io::{self, Write};
 
 /// Prints a document as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string(value).map_err(io::Error::other)?;
-    line(&text)
+    exactly(&text)
 }
 
-/// Prints a line. A reader that went away (`| head`) ends the process quietly.
+/// Prints a line.
 pub(crate) fn line(text: &str) -> io::Result<()> {
+    exactly(&visible(text))
+}
+
+/// Prints a text that may have several lines.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    exactly(&visible_lines(text))
+}
+
+/// Prints a line as it is: JSON, or what was painted of texts that are safe to show.
+pub(crate) fn exactly(text: &str) -> io::Result<()> {
     raw(format!("{text}\n").as_bytes())
 }
 
-/// Prints these bytes, as [`line()`] does.
+/// Prints these bytes. A reader that went away (`| head`) ends the process quietly.
 pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -39,7 +53,9 @@ impl Write for Raw {
 /// Prints aligned columns.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
-    for row in rows {
+    let shown = |row: &Vec<String>| row.iter().map(|cell| visible(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -52,7 +68,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         text.trim_end().to_owned()
     };
     line(&format(&mut head.iter().copied()))?;
-    for row in rows {
+    for row in &rows {
         line(&format(&mut row.iter().map(String::as_str)))?;
     }
     Ok(())
@@ -76,11 +92,12 @@ pub(crate) fn clock(unix_ms: i64) -> String {
     format!("{m:02}-{d:02} {:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
 }
 
-/// Cuts a text for a column.
+/// Cuts a text for a column, safe to show.
 pub(crate) fn short(text: &str, width: usize) -> String {
     let text = text.replace(['\n', '\t'], " ");
+    let text = visible(&text);
     if text.chars().count() <= width {
-        return text;
+        return text.into_owned();
     }
     let cut: String = text.chars().take(width.saturating_sub(1)).collect();
     cut + "…"

@@ -3,6 +3,7 @@
 use crate::{draw, output};
 use outlast::Client;
 use outlast::api::{Interval, Worker, WorkerMetrics, WorkerTimeline};
+use outlast_wire::text::visible;
 use ratatui::crossterm::style::{Color, Stylize};
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -24,7 +25,7 @@ pub(crate) async fn show(client: &Client, name: &str, last: f64) -> anyhow::Resu
     let width = size.map_or(80, |(w, _)| usize::from(w)).clamp(WIDTH.0, WIDTH.1);
     let page = Page { width, colour: terminal && draw::colours() };
     for text in page.lines(&worker, &metrics, &line.intervals, (line.from, line.to), last) {
-        output::line(&text)?;
+        output::exactly(&text)?;
     }
     Ok(())
 }
@@ -73,7 +74,8 @@ fn colour(state: &str) -> Color {
 
 impl Page {
     fn paint(&self, text: &str, colour: Color) -> String {
-        if self.colour { text.with(colour).to_string() } else { text.to_owned() }
+        let text = visible(text);
+        if self.colour { text.with(colour).to_string() } else { text.into_owned() }
     }
 
     fn lines(
@@ -157,9 +159,9 @@ impl Page {
 
     fn head(&self, w: &Worker) -> Vec<String> {
         let state = self.paint(&w.state, colour(&w.state));
-        let mut head = format!("{}  {state}", w.name);
+        let mut head = format!("{}  {state}", visible(&w.name));
         if !w.gone_cause.is_empty() {
-            head += &format!("  {}: {}", w.gone_cause, w.gone_reason);
+            head += &visible(&format!("  {}: {}", w.gone_cause, w.gone_reason));
         }
         if w.gone_at.is_none() && !w.unfit.is_empty() {
             head += &format!("  {} since {}", w.unfit, output::time(w.unfit_since.as_deref()));
@@ -168,12 +170,13 @@ impl Page {
             "{} of {} slots busy · {} held · {} queued · {} unacknowledged",
             w.running, w.slots, w.held, w.queued, w.unacked
         );
-        vec![head, load, format!("store {} · version {}", w.store_id, w.version)]
+        let store = format!("store {} · version {}", w.store_id, w.version);
+        vec![head, load, visible(&store).into_owned()]
     }
 
     /// A name and what there is to say, over as many lines as it takes.
     fn pair(&self, lines: &mut Vec<String>, name: &str, text: &str) {
-        let room = self.width.saturating_sub(12).max(16);
+        let (room, text) = (self.width.saturating_sub(12).max(16), visible(text));
         let (mut line, mut first) = (String::new(), true);
         for part in text.split(" · ") {
             if !line.is_empty() && line.chars().count() + part.chars().count() + 3 > room {

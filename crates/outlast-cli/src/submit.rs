@@ -226,7 +226,7 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
             eprintln!("outlast: task {} {}: {}", result.id, result.state, result.message);
         }
         if !result.value.is_null() {
-            output::line(&result.value.to_string())?;
+            output::exactly(result.value.get())?;
         }
     }
     Ok(match (result.state.as_str(), result.exit_code) {

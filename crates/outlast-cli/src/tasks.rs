@@ -317,7 +317,7 @@ fn show_result(r: &TaskResult) -> anyhow::Result<()> {
             } else {
                 String::new()
             };
-            output::line(&format!("--- {name}{note}\n{}", text.trim_end()))?;
+            output::text(&format!("--- {name}{note}\n{}", text.trim_end()))?;
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ pub mod json;
 pub mod limits;
 pub mod recovery;
 pub mod spec;
+pub mod text;
 pub mod trace;
 mod url;
 pub mod v1;

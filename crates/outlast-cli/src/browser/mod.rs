@@ -276,7 +276,7 @@ fn finish(verdict: Verdict) -> anyhow::Result<u8> {
     match std::env::var_os("OUTLAST_RESULT_FILE") {
         Some(path) => verdict.report.leave(Path::new(&path))?,
         None if verdict.code == 0 => {
-            output::line(verdict.report.value.as_ref().map_or("null", |v| v.get()))?;
+            output::exactly(verdict.report.value.as_ref().map_or("null", |v| v.get()))?;
         }
         None => {}
     }

@@ -5,6 +5,7 @@ mod screen;
 use crate::{Context, draw, output};
 use outlast::api::{Alert, CountsView, FleetColumns, FleetTotals, Task};
 use outlast::{Client, Error, TaskQuery};
+use outlast_wire::text::visible;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use serde::Serialize;
@@ -230,7 +231,7 @@ impl View {
             why = format!("{why} back {back}× in a minute").trim().to_owned();
         }
         vec![
-            w.name[n].clone(),
+            visible(&w.name[n]).into_owned(),
             w.state[n].clone(),
             format!("{}/{}", w.running[n], w.slots[n]),
             w.held[n].to_string(),
@@ -238,7 +239,7 @@ impl View {
             format!("{:.0}%", w.stability[n] * 100.0),
             output::bytes(w.goodput[n].into()) + "/s",
             w.alert[n].clone(),
-            why,
+            visible(&why).into_owned(),
         ]
     }
 }

@@ -4,6 +4,7 @@
 use super::View;
 use crate::{draw as drawing, output};
 use outlast::api::Task;
+use outlast_wire::text::visible;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -31,6 +32,7 @@ pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>, url: &str, colour: bo
     let area = frame.area();
     let alerts = view.alerts.len().min(ALERTS) as u16;
     let told = view.trouble.clone().unwrap_or_else(|| view.summary());
+    let told = visible(&told).into_owned();
     // In full, even on a narrow screen.
     let width = usize::from(area.width.max(1));
     let head =
@@ -60,7 +62,8 @@ pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>, url: &str, colour: bo
                 "warning" => Color::Yellow,
                 _ => Color::Cyan,
             };
-            let text = Line::from(format!("{}: {}", a.severity, a.message)).style(paint(color));
+            let told = visible(&format!("{}: {}", a.severity, a.message)).into_owned();
+            let text = Line::from(told).style(paint(color));
             if a.severity == "critical" { text.add_modifier(Modifier::BOLD) } else { text }
         })
         .collect();
@@ -159,7 +162,7 @@ fn tasks_table(tasks: &[Task], frame: &mut Frame<'_>, area: Rect, paint: &dyn Fn
             let id = if skip > 0 { format!("…{end}") } else { end };
             vec![id, t.state.clone(), command]
         } else {
-            let worker = t.worker.clone().unwrap_or_default();
+            let worker = visible(t.worker.as_deref().unwrap_or_default()).into_owned();
             vec![
                 t.id.clone(),
                 t.state.clone(),
