@@ -94,6 +94,7 @@ async fn play(scene: Scene, adapts: bool) -> anyhow::Result<Figures> {
         retention: Default::default(),
         watch: Default::default(),
         ping: Default::default(),
+        connections: Default::default(),
     };
     let coordinator = Coordinator::start(config).await?;
     let upstream = coordinator.local_addr().to_string();

@@ -27,7 +27,18 @@ pub(crate) fn coordinator(addr: &str, dir: &str, otlp: Option<&str>) -> anyhow::
         let watch = WatchConfig { otel, ..Default::default() };
         let retention = RetentionConfig::default();
         let ping = PingConfig { interval: Duration::ZERO, ..Default::default() };
-        let config = Config { listen, data_dir, tls: None, core, blobs, retention, watch, ping };
+        let connections = Default::default();
+        let config = Config {
+            listen,
+            data_dir,
+            tls: None,
+            core,
+            blobs,
+            retention,
+            watch,
+            ping,
+            connections,
+        };
         let mut coordinator = Coordinator::start(config).await?;
         anyhow::bail!(coordinator.broken().await)
     })

@@ -13,6 +13,8 @@ enum Kind {
     Url,
     /// Where to listen.
     Listen,
+    /// IP addresses, with commas between them.
+    Addresses,
     Pins,
     Word(&'static [&'static str]),
     /// A whole number from and up to.
@@ -83,6 +85,8 @@ const KNOWN: &[(&str, &[(&str, Kind)])] = &[
             ("task_ttl", Kind::Interval),
             ("max_ended", Kind::Whole(0, i64::MAX)),
             ("admit_per_second", WHOLE),
+            ("max_connections_per_address", WHOLE),
+            ("trusted_proxies", Kind::Addresses),
             ("recovery", Kind::Text),
             ("history_budget", Kind::Size),
             ("otlp_endpoint", Kind::Text),
@@ -216,6 +220,7 @@ fn check(kind: &Kind, value: &Value) -> Result<(), String> {
             Ok(_) => Ok(()),
             Err(_) => Err(format!("{text:?} must be ADDRESS:PORT, as in 127.0.0.1:7117")),
         },
+        (Kind::Addresses, Some(text)) => crate::coordinator::proxies(text).map(drop),
         (Kind::Pins, Some(text)) => text.parse::<Pins>().map(drop),
         (Kind::Word(words), Some(text)) if words.contains(&text) => Ok(()),
         (Kind::Word(words), Some(text)) => Err(format!("{text:?} must be {}", words.join(" or "))),
@@ -262,6 +267,8 @@ mod tests {
         refused("[coordinator]\nheartbeat_interval = 0", "heartbeat_interval");
         refused("[coordinator]\npin = \"all,hart\"", "cannot be pinned");
         refused("[coordinator]\ntls_cert = 3", "must be a string");
+        kept("[coordinator]\ntrusted_proxies = \"10.0.0.1, ::1\"");
+        refused("[coordinator]\ntrusted_proxies = \"10.0.0\"", "is no IP address");
         kept("[worker]\non_term = \"stop\"\nreconnect_jitter = 0\nws_ping_timeout = \"20s\"");
         refused("[worker]\non_term = \"bogus\"", "on_term: \"bogus\" must be drain or stop");
         refused("[worker]\nslots = 0", "from 1 to 1000000");

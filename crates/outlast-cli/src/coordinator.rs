@@ -2,13 +2,14 @@
 
 use crate::{Context, Usage, alerts, args, config};
 use outlast_coordinator::{
-    BlobConfig, Config, Coordinator, OtelConfig, RetentionConfig, TlsFiles, WatchConfig,
+    BlobConfig, Config, ConnectionConfig, Coordinator, OtelConfig, RetentionConfig, TlsFiles,
+    WatchConfig,
 };
 use outlast_core::adapt::Pins;
 use outlast_core::coord::CoordConfig;
 use outlast_core::recovery;
 use outlast_wire::recovery::RecoveryFile;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,13 @@ pub(crate) struct Args {
     /// Workers let in per second when many come at once; 0 is no limit [default: 1000]
     #[arg(long, value_name = "N")]
     admit_per_second: Option<u32>,
+    /// Connections of one address other than loopback at most; 0 is no limit [default: half of all
+    /// that the limit of open files allows]
+    #[arg(long, value_name = "N")]
+    max_connections_per_address: Option<usize>,
+    /// Addresses of proxies that many peers come through: that limit does not hold for them
+    #[arg(long, env = "OUTLAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "IP,…")]
+    trusted_proxies: Vec<IpAddr>,
     /// What is done after failures, where it differs (TOML); see `outlast recovery --help`
     #[arg(long, env = "OUTLAST_RECOVERY_TABLE", value_name = "FILE")]
     recovery: Option<PathBuf>,
@@ -113,6 +121,13 @@ fn otel(flag: Option<&str>, file: Option<String>) -> Result<Option<OtelConfig>, 
         set.or_else(|| file.clone().filter(|_| name == "OTEL_EXPORTER_OTLP_ENDPOINT"))
     };
     OtelConfig::new(flag, &variable).map_err(Usage)
+}
+
+/// Addresses, with commas between them.
+pub(crate) fn proxies(text: &str) -> Result<Vec<IpAddr>, String> {
+    let all = text.split(',').map(str::trim).filter(|ip| !ip.is_empty());
+    all.map(|ip| ip.parse().map_err(|_| format!("trusted_proxies: {ip:?} is no IP address")))
+        .collect()
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
@@ -187,14 +202,30 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let history_budget = budget.unwrap_or(default.history_budget);
     let otel = otel(args.otlp_endpoint.as_deref(), file.text("coordinator", "otlp_endpoint"))?;
     let watch = WatchConfig { history_budget, alerts: alerts::configured(context)?, otel };
+    let per_address = args.max_connections_per_address;
+    let proxies = match file.text("coordinator", "trusted_proxies") {
+        Some(text) if args.trusted_proxies.is_empty() => proxies(&text).map_err(Usage)?,
+        _ => args.trusted_proxies,
+    };
+    let connections = ConnectionConfig {
+        per_address: per_address.or(file.number("coordinator", "max_connections_per_address")),
+        proxies,
+    };
     let data_dir = data_dir(context, args.data_dir)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     // Before anything may have to be ended cleanly.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let data = data_dir.clone();
-    let config = Config { listen, data_dir: data, tls, blobs, retention, core, watch, ping };
-    let mut coordinator = Coordinator::start(config).await?;
+    let config =
+        Config { listen, data_dir: data, tls, blobs, retention, core, watch, ping, connections };
+    let mut coordinator = tokio::select! {
+        started = Coordinator::start(config) => started?,
+        // It may be waiting for its address. What it has begun is undone by the next start, as
+        // after a crash.
+        _ = term.recv() => return Ok(143),
+        _ = int.recv() => return Ok(130),
+    };
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());
     tracing::info!("dashboard at {scheme}://{addr}/dashboard");

@@ -104,10 +104,11 @@ impl Auth {
         }
     }
 
-    /// The key that a request carries.
+    /// The key that a request carries. The scheme's name may be in any case (RFC 9110, 11.1).
     pub fn token(headers: &HeaderMap) -> Option<&str> {
-        let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        token.and_then(|t| t.strip_prefix("Bearer ")).map(str::trim)
+        let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = text.trim_start().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
     }
 
     /// Whether this may be a key at all.
@@ -206,6 +207,21 @@ impl Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scheme_may_be_in_any_case() {
+        let token = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, text.parse().unwrap());
+            Auth::token(&headers).map(str::to_owned)
+        };
+        for good in ["Bearer k", "bearer k", "BEARER  k "] {
+            assert_eq!(token(good).as_deref(), Some("k"), "{good:?}");
+        }
+        for bad in ["Basic k", "k", "Bearerk", ""] {
+            assert_eq!(token(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn tokens_that_are_too_long_are_refused_and_not_remembered() {

@@ -82,7 +82,7 @@ pub(crate) struct Pulse {
 impl Pulse {
     pub fn new(pass: Pass, config: PingConfig, arrived: Arrived) -> Pulse {
         let patience = AtomicU64::new(0);
-        Pulse { pass, config, progress: arrived.0, pings: Notify::new(), patience }
+        Pulse { pass, config, progress: arrived.progress, pings: Notify::new(), patience }
     }
     /// For whoever makes the link wait.
     pub fn to<'a>(

@@ -3,6 +3,7 @@
 
 use crate::api::App;
 use crate::blobs::BlobShelf;
+use crate::blobs::uploads::Uploader;
 use crate::clock;
 use crate::driver::Input;
 use crate::link::{LINGER, Pulse, ToLink, WAITING, Why, broke, closed, part};
@@ -64,7 +65,7 @@ async fn read(
             Some(Ok(Message::Text(text))) => match parse(&text, name) {
                 Ok(message) => {
                     tap.arrived(plain(text.len()), beat(&message));
-                    let blob = keep(&app.shelf, &message).await;
+                    let blob = keep(&app.shelf, name, &message).await;
                     let bytes = size_of::<FromWorker>() + text.len();
                     let held = share.take(bytes, pulse.to(conn, &app.driver)).await;
                     Input::V1(conn, Box::new(message), blob, held)
@@ -118,12 +119,13 @@ fn left(frame: Option<CloseFrame>) -> Why {
 }
 
 /// Puts a checkpoint's data into the store of blobs; its manifest, once it is durable.
-async fn keep(shelf: &BlobShelf, message: &FromWorker) -> Option<Bytes> {
+async fn keep(shelf: &BlobShelf, name: &str, message: &FromWorker) -> Option<Bytes> {
     let FromWorker::CheckpointData { data, task_id, .. } = message else { return None };
     if data.len() > MAX_CHECKPOINT {
         return None;
     }
-    let _turn = shelf.uploads.clone().acquire_owned().await.ok()?;
+    let who = Uploader { from: None, worker: format!("{V1_PREFIX}{name}") };
+    let _turn = shelf.uploads.take(who).await?;
     let (blobs, data) = (shelf.blobs.clone(), data.clone());
     let put = tokio::task::spawn_blocking(move || blobs.put(&data[..])).await;
     match put.map_err(|e| e.to_string()).and_then(|put| put.map_err(|e| e.to_string())) {

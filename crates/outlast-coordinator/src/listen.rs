@@ -1,12 +1,16 @@
-//! The listening socket: bound again briefly after a crash, with or without TLS.
+//! Connections: accepted, shared out among addresses, with or without TLS.
 //!
 //! Connections are accepted in a thread of their own. Where ten thousand workers return at once a
 //! busy runtime leaves the kernel's queue full, and whoever finds it so hears nothing and asks
 //! again seconds later, long after its turn.
 //!
-//! Anybody may connect: who says nothing, or half a request, is let go, and there are fewer
-//! connections than descriptors, so that the stores never lack one.
+//! Anybody may connect: who says nothing, or half a request, is let go, there are fewer
+//! connections than descriptors, so that the stores never lack one, and no address has all of them
+//! (`peers`). The costly part of a TLS handshake is done in turns, in rotation over addresses, once
+//! the whole ClientHello is here; no turn waits for anybody's network.
 
+use crate::fair::{Limits, Turns};
+use crate::peers::{ConnectionConfig, Crowded, Group, Peers, Seat};
 use axum::extract::ConnectInfo;
 use axum::{Router, http::Request};
 use hyper::body::Incoming;
@@ -22,24 +26,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::server::TlsStream;
 
-/// Connections that wait in the kernel; it takes its own `net.core.somaxconn` where that is less.
-const BACKLOG: u32 = 16_384;
 /// Accepted connections that wait for the runtime.
 const AHEAD: usize = 16_384;
-/// How long an address that is in use is tried again: a crashed predecessor may be going away.
-const BIND_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be there without a word.
 const FIRST: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 /// How long the head of a request may take, also the wait for it on a connection that was used
@@ -49,31 +53,16 @@ const HEADER: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 120 });
 const RESERVED: usize = 256;
 /// Between two complaints.
 const CROWDED: Duration = Duration::from_secs(60);
-/// How long a TLS handshake may take.
+/// How long the head of a request may take from its first byte on.
+const HEAD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// How often it is looked whether a head is on its way.
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 2000 });
+/// Bytes of a head at most; also of what is read of a body in one go.
+const MAX_HEAD: usize = 64 << 10;
+/// How long the first message of TLS may take.
+const HELLO: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+/// How long the rest of a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at a time.
-const HANDSHAKES: usize = 256;
-
-pub(crate) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let deadline = Instant::now() + BIND_PATIENCE;
-    loop {
-        match listen(addr) {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                sleep(Duration::from_millis(200)).await;
-            }
-            other => return other,
-        }
-    }
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // The address may still be in TIME_WAIT.
-    #[cfg(not(windows))]
-    socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
-}
 
 /// Connections as they were accepted; its thread ends, and the socket is closed, when this is dropped.
 pub(crate) struct Accepted {
@@ -139,9 +128,12 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> 
     Ok(Arc::new(config))
 }
 
-/// What arrives on the connection of a request.
+/// The connection of a request: what arrives on it, and its place among others.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrived(pub Progress);
+pub(crate) struct Arrived {
+    pub progress: Progress,
+    pub seat: Arc<Seat>,
+}
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
@@ -163,15 +155,14 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 pub(crate) async fn serve(
     mut accepted: Accepted,
     tls: Option<Arc<ServerConfig>>,
+    config: ConnectionConfig,
     app: Router,
     stopped: impl Future<Output = ()>,
 ) {
-    let tls = tls.map(TlsAcceptor::from);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let tls = tls.map(Tls::new);
     let (stop, stopping) = watch::channel(false);
-    let (most, mut crowded) = (most_connections(), None::<Instant>);
-    // Each connection holds one, whatever it becomes.
-    let open = Arc::new(());
+    let peers = Peers::new(most_connections(), &config);
+    let mut complaints = Complaints::default();
     let mut connections = JoinSet::new();
     let mut stopped = std::pin::pin!(stopped);
     loop {
@@ -183,32 +174,19 @@ pub(crate) async fn serve(
                 None => break,
             },
         };
-        if Arc::strong_count(&open) > most {
-            if crowded.is_none_or(|at| at.elapsed() > CROWDED) {
-                crowded = Some(Instant::now());
-                tracing::warn!("{most} connections are the limit of open files: more are refused");
+        let seat = match peers.enter(peer.ip()) {
+            Ok(seat) => Arc::new(seat),
+            Err(crowded) => {
+                complaints.refused(peer, &crowded);
+                continue;
             }
-            continue;
-        }
-        let (app, tls, handshakes) = (app.clone(), tls.clone(), handshakes.clone());
-        let (stopping, held) = (stopping.clone(), open.clone());
+        };
+        let (app, tls, stopping) = (app.clone(), tls.clone(), stopping.clone());
         connections.spawn(async move {
-            // Not to be served yet: neither a permit nor memory is spent on who says nothing.
-            if !matches!(timeout(FIRST, stream.peek(&mut [0])).await, Ok(Ok(1))) {
-                return;
-            }
-            let Some(tls) = tls else {
-                return connection(Counted::holding(stream, held), app, stopping).await;
-            };
-            let Ok(permit) = handshakes.acquire_owned().await else { return };
-            let done = timeout(HANDSHAKE, tls.accept(stream)).await;
-            drop(permit);
-            match done {
-                Ok(Ok(stream)) => {
-                    connection(Counted::holding(stream, held), app, stopping).await;
-                }
-                Ok(Err(error)) => tracing::debug!(%peer, "TLS handshake failed: {error}"),
-                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+            let leaver = seat.clone();
+            tokio::select! {
+                () = welcome(stream, peer, tls, seat, app, stopping) => {}
+                () = leaver.ousted() => tracing::debug!(%peer, "made room for another address"),
             }
         });
     }
@@ -217,20 +195,122 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
+/// Refused connections are mentioned, a line a minute for each reason.
+#[derive(Default)]
+struct Complaints {
+    all: Option<Instant>,
+    share: Option<Instant>,
+}
+
+impl Complaints {
+    fn refused(&mut self, peer: SocketAddr, crowded: &Crowded) {
+        let last = match crowded {
+            Crowded::All(_) => &mut self.all,
+            Crowded::Share(_) => &mut self.share,
+        };
+        if last.is_some_and(|at| at.elapsed() <= CROWDED) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let ip = peer.ip();
+        match crowded {
+            Crowded::All(most) => {
+                tracing::warn!("{most} connections are the limit of open files: more are refused");
+            }
+            Crowded::Share(share) => tracing::warn!(
+                "{ip} has {share} connections, its share: more are refused; see \
+                 --max-connections-per-address and --trusted-proxies"
+            ),
+        }
+    }
+}
+
+/// How TLS is spoken, and whose turn it is in its costly part.
+#[derive(Clone)]
+struct Tls {
+    config: Arc<ServerConfig>,
+    turns: Arc<Turns<Group>>,
+}
+
+impl Tls {
+    fn new(config: Arc<ServerConfig>) -> Tls {
+        let turns = std::thread::available_parallelism().map_or(4, |n| n.get() * 2);
+        // There are no more than connections.
+        let limits = Limits { turns, each: turns, waiting: usize::MAX };
+        Tls { config, turns: Turns::new(limits) }
+    }
+
+    async fn accept(&self, stream: TcpStream, of: Group) -> Result<TlsStream<TcpStream>, String> {
+        let late = |what: &str| format!("{what} took too long");
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let hello = timeout(HELLO, hello).await.map_err(|_| late("the ClientHello"))?;
+        let hello = hello.map_err(|e| e.to_string())?;
+        let turn = timeout(HANDSHAKE, self.turns.take(of)).await;
+        let turn = turn.map_err(|_| late("the wait for a turn"))?;
+        let mut rest = std::pin::pin!(hello.into_stream(self.config.clone()));
+        // The answer to the ClientHello is what costs; what follows waits for the client.
+        let first = futures_util::poll!(rest.as_mut());
+        drop(turn);
+        match first {
+            Poll::Ready(done) => done.map_err(|e| e.to_string()),
+            Poll::Pending => match timeout(HANDSHAKE, rest).await {
+                Ok(done) => done.map_err(|e| e.to_string()),
+                Err(_) => Err(late("the handshake")),
+            },
+        }
+    }
+}
+
+/// A new connection: served once it has said something.
+async fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+    seat: Arc<Seat>,
+    app: Router,
+    stopping: watch::Receiver<bool>,
+) {
+    // Neither a turn nor memory is spent on who says nothing.
+    if !matches!(timeout(FIRST, stream.peek(&mut [0])).await, Ok(Ok(1))) {
+        return;
+    }
+    let Some(tls) = tls else {
+        let stream = Counted::holding(stream, seat.clone());
+        return connection(stream, seat, app, stopping).await;
+    };
+    match tls.accept(stream, seat.group()).await {
+        Ok(stream) => {
+            let stream = Counted::holding(stream, seat.clone());
+            connection(stream, seat, app, stopping).await;
+        }
+        Err(error) => tracing::debug!(%peer, "TLS: {error}"),
+    }
+}
+
 /// One connection, until it ends or is asked to.
 async fn connection(
     stream: Counted<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    seat: Arc<Seat>,
     app: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let arrived = ConnectInfo(Arrived(stream.progress()));
+    let progress = stream.progress();
+    let arrived = ConnectInfo(Arrived { progress: progress.clone(), seat });
+    let served = Arc::new(Served::default());
     let app = TowerToHyperService::new(app);
+    let (serving, counted) = (served.clone(), progress.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrived.clone());
-        app.call(request)
+        let (answer, serving) = (app.call(request), Serving::begin(&serving));
+        let counted = counted.clone();
+        async move {
+            let answer = answer.await;
+            serving.end(counted.bytes());
+            answer
+        }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(MAX_HEAD);
     let serve = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut serve = std::pin::pin!(serve);
     let stop = async { drop(stopping.wait_for(|stop| *stop).await) };
@@ -240,9 +320,58 @@ async fn connection(
             serve.as_mut().graceful_shutdown();
             serve.await
         }
+        () = served.stalled(&progress) => return,
     };
     if let Err(error) = done {
         tracing::trace!("a connection broke off: {error}");
+    }
+}
+
+/// Where a connection is: in a request, or between two.
+#[derive(Default)]
+struct Served {
+    /// Requests that are being answered.
+    now: AtomicUsize,
+    /// Bytes that had arrived when the last answer began.
+    seen: AtomicU64,
+}
+
+impl Served {
+    /// Waits until the head of a request has been on its way for too long.
+    async fn stalled(&self, progress: &Progress) {
+        let (began, mut since) = (Instant::now(), None);
+        loop {
+            sleep(LOOK).await;
+            let arrived = progress.bytes();
+            let head = arrived != self.seen.load(Ordering::Relaxed);
+            if arrived == 0 && began.elapsed() >= FIRST {
+                return;
+            }
+            if !head || self.now.load(Ordering::Relaxed) > 0 {
+                since = None;
+            } else if since.get_or_insert_with(Instant::now).elapsed() >= HEAD {
+                return;
+            }
+        }
+    }
+}
+
+/// One request that is being answered, until it is answered or dropped.
+struct Serving(Arc<Served>);
+
+impl Serving {
+    fn begin(served: &Arc<Served>) -> Serving {
+        served.now.fetch_add(1, Ordering::Relaxed);
+        Serving(served.clone())
+    }
+    fn end(self, seen: u64) {
+        self.0.seen.store(seen, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -266,7 +395,7 @@ mod tests {
     /// What a storm of workers meets: more connections than the kernel keeps, and no runtime free.
     #[tokio::test]
     async fn a_busy_runtime_lets_nobody_wait_for_a_connection() {
-        let socket = TcpSocket::new_v4().unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(32).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -293,7 +422,9 @@ mod tests {
         let (accepted, thread) = Accepted::start(listener).unwrap();
         let app = Router::new().route("/", axum::routing::get(async || "here"));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(accepted, None, app, async { drop(stopped.await) }));
+        let serving = tokio::spawn(serve(accepted, None, Default::default(), app, async {
+            drop(stopped.await)
+        }));
         // What comes back until the connection is closed.
         let said = async |text: &str| {
             let mut stream = TcpStream::connect(addr).await.unwrap();

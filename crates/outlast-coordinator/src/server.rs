@@ -2,14 +2,17 @@
 
 use crate::api::{self, Shared};
 use crate::auth::{self, Auth};
+use crate::bind::bind;
 use crate::blobs::{self, BlobShelf};
 use crate::clock;
 use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
+use crate::intake::Intake;
 use crate::listen::{self, Accepted};
 use crate::logs::Logs;
 use crate::otel::{Otel, OtelConfig, Running};
+use crate::peers::ConnectionConfig;
 use crate::quality::{self, AlertConfig, Former, History, Quality};
 use crate::readers::Readers;
 use crate::retention::{self, RetentionConfig};
@@ -60,6 +63,8 @@ pub struct Config {
     pub ping: PingConfig,
     /// Of measuring.
     pub watch: WatchConfig,
+    /// How many connections there may be.
+    pub connections: ConnectionConfig,
 }
 
 /// How the coordinator measures and warns.
@@ -238,7 +243,7 @@ impl Coordinator {
             (_, wanted) => (wanted, false),
         };
         // Before the core starts its clocks: a predecessor may take a while to go.
-        let listener = listen::bind(addr).await.map_err(|e| StartError::Listen(addr, e))?;
+        let listener = bind(addr).await.map_err(|e| StartError::Listen(addr, e))?;
         let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
         let readers = Readers::new(&store)?;
         let reader = store.reader()?;
@@ -297,6 +302,7 @@ impl Coordinator {
             driver,
             readers,
             auth,
+            intake: Intake::default(),
             logs: Arc::new(Logs::default()),
             shelf,
             quality: quality.clone(),
@@ -320,7 +326,7 @@ impl Coordinator {
         let stopped = async move { drop(stopped.await) };
         let (accepted, accepting) =
             Accepted::start(listener).map_err(|e| StartError::Listen(addr, e))?;
-        let http = tokio::spawn(listen::serve(accepted, tls, app, stopped));
+        let http = tokio::spawn(listen::serve(accepted, tls, config.connections, app, stopped));
         let stop_http = Some(stop_http);
         let threads = [core, writer, accepting].into_iter().chain(keeper).collect();
         Ok(Coordinator {

@@ -78,7 +78,7 @@ async fn a_key_gives_a_session_that_ends_with_it() {
     assert_eq!(role.status, 403);
     assert!(role.json()["detail"].as_str().unwrap().contains("submit or operate"));
     assert_eq!(log_in(&c, &"x".repeat(1000)).await.status, 401);
-    assert_eq!(log_in(&c, &"x".repeat(10_000)).await.status, 400);
+    assert_eq!(log_in(&c, &"x".repeat(10_000)).await.status, 413);
     let bad = send_with(&c, "POST", "/api/v1/session", OURS, b"{}").await;
     assert!((400..500).contains(&bad.status));
 

@@ -1,6 +1,7 @@
 //! Whether a link's other side is there, below whatever travels on it: WebSocket pings, judged by
 //! bytes received. A pong may wait behind data on a slow link; that data is life too.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,12 +48,15 @@ impl Progress {
     }
 }
 
+/// What is dropped with a stream.
+type Held = Arc<dyn Any + Send + Sync>;
+
 /// A stream whose arriving bytes are counted.
 #[derive(Debug)]
 pub struct Counted<S> {
     inner: S,
     progress: Progress,
-    _held: Option<Arc<()>>,
+    _held: Option<Held>,
 }
 
 impl<S> Counted<S> {
@@ -61,7 +65,7 @@ impl<S> Counted<S> {
         Counted { inner, progress: Progress::default(), _held: None }
     }
     /// The same; `held` is dropped with the stream, for whoever counts streams.
-    pub fn holding(inner: S, held: Arc<()>) -> Counted<S> {
+    pub fn holding(inner: S, held: Held) -> Counted<S> {
         Counted { _held: Some(held), ..Counted::new(inner) }
     }
     /// The count.

@@ -2,21 +2,21 @@
 //! binary (see `outlast_wire::blobframe`); the store is used from blocking threads only.
 
 use super::{App, Refusal};
+use crate::blobs::uploads::{Upload, Uploader};
 use crate::clock;
-use axum::body::{Body, BodyDataStream, Bytes};
-use axum::extract::{Path, State};
+use crate::intake::{Arriving, announced, too_large};
+use crate::listen::Arrived;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use outlast_blob::{BlobError, Blobs, Hash, Ingest, MAX_CHUNKS, Packed};
 use outlast_store::Role;
 use outlast_wire::WORKER_HEADER;
 use outlast_wire::blobframe::{self, Decoder, Frame, MAX_BODY, MAX_HASHES, MAX_WANTED};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-/// Silence within a body after which it is given up.
-const SILENCE: Duration = Duration::from_secs(30);
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
 /// Bytes of frames that go to a blocking thread in one go.
@@ -32,7 +32,7 @@ pub(crate) async fn missing(
     body: Body,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let asked = hashes(body, MAX_HASHES).await?;
+    let asked = hashes(&app, &headers, body, MAX_HASHES).await?;
     let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
     Ok(([OCTETS], concatenated(&missing)).into_response())
 }
@@ -41,22 +41,26 @@ pub(crate) async fn missing(
 pub(crate) async fn put_chunks(
     State(app): State<App>,
     headers: HeaderMap,
+    ConnectInfo(arrived): ConnectInfo<Arrived>,
     body: Body,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let _turn = turn(&app.shelf.uploads).await?;
-    let from = headers.get(WORKER_HEADER).and_then(|v| v.to_str().ok());
-    let from = from.and_then(|name| app.quality.named(name));
-    let mut body = body.into_data_stream();
+    if announced(&headers).is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large(MAX_BODY));
+    }
+    let name = headers.get(WORKER_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let upload = turn(&app, &arrived, name).await?;
+    let from = app.quality.named(name);
+    let mut body = Arriving::new(body);
     let mut decoder = Decoder::default();
     let mut ingest = app.shelf.blobs.ingest();
-    let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0);
-    while let Some(data) = next(&mut body).await? {
-        total += data.len();
+    let (mut batch, mut waiting) = (Vec::new(), 0);
+    while let Some(data) = body.next(|| upload.must_leave()).await? {
+        upload.got(body.got());
         if let Some(worker) = &from {
             worker.meter().bulk(clock::micros(), data.len());
         }
-        if total > MAX_BODY {
+        if body.got() > MAX_BODY {
             return Err(too_large(MAX_BODY));
         }
         // In pieces, so that memory stays small whatever the server reads at a time.
@@ -101,11 +105,9 @@ pub(crate) async fn put_manifest(
     body: Body,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    // One of unknown length may be large.
-    let large = length.is_none_or(|n: usize| n > MANIFEST.1);
-    let _turn = if large { Some(turn(&app.shelf.large).await?) } else { None };
-    let bytes = whole(body, if large { MANIFEST.0 } else { MANIFEST.1 }).await?;
+    let bytes = app.intake.read(&headers, body, MANIFEST.0).await?;
+    // After it has arrived: a slow one keeps nobody waiting.
+    let _turn = if bytes.len() > MANIFEST.1 { Some(large(&app).await?) } else { None };
     let accept = move |blobs: &Blobs| match blobs.accept_manifest(&bytes) {
         Ok(hash) => Ok(Ok(hash)),
         Err(BlobError::Missing(missing)) => Ok(Err(missing)),
@@ -148,7 +150,7 @@ pub(crate) async fn get_chunks(
     body: Body,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Worker)?;
-    let wanted = hashes(body, MAX_WANTED).await?;
+    let wanted = hashes(&app, &headers, body, MAX_WANTED).await?;
     let asked = wanted.clone();
     let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
     if !missing.is_empty() {
@@ -192,42 +194,31 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn turn(turns: &std::sync::Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
-    match tokio::time::timeout(TURN, turns.clone().acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(permit),
+/// A turn to upload.
+async fn turn(app: &App, arrived: &Arrived, worker: &str) -> Result<Upload, Refusal> {
+    let from = (!arrived.seat.is_shared()).then(|| arrived.seat.group());
+    let who = Uploader { from, worker: worker.into() };
+    match tokio::time::timeout(TURN, app.shelf.uploads.take(who)).await {
+        Ok(Some(upload)) => Ok(upload),
         _ => Err(Refusal::busy("many uploads are on their way")),
     }
 }
 
-/// The next part of a body; `None` at its end.
-async fn next(body: &mut BodyDataStream) -> Result<Option<Bytes>, Refusal> {
-    match tokio::time::timeout(SILENCE, body.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(data))) => Ok(Some(data)),
-        Ok(Some(Err(error))) => Err(Refusal::bad(&format!("the body broke off: {error}"))),
-        Err(_) => Err(Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "slow",
-            "the body stopped arriving",
-            "send it again; what was answered with 200 need not be sent",
-        )),
+/// A turn to work with a large manifest.
+async fn large(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
+    match tokio::time::timeout(TURN, app.shelf.large.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Refusal::busy("many large manifests are worked with")),
     }
 }
 
-async fn whole(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let mut body = body.into_data_stream();
-    let mut all = Vec::new();
-    while let Some(data) = next(&mut body).await? {
-        if all.len() + data.len() > limit {
-            return Err(too_large(limit));
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(all)
-}
-
-async fn hashes(body: Body, limit: usize) -> Result<Vec<Hash>, Refusal> {
-    let bytes = whole(body, limit * 32).await?;
+async fn hashes(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Vec<Hash>, Refusal> {
+    let bytes = app.intake.read(headers, body, limit * 32).await?;
     let (hashes, rest) = bytes.as_chunks::<32>();
     if !rest.is_empty() {
         let detail = format!("{} bytes are no whole number of 32-byte hashes", bytes.len());
@@ -238,9 +229,4 @@ async fn hashes(body: Body, limit: usize) -> Result<Vec<Hash>, Refusal> {
 
 fn concatenated(hashes: &[Hash]) -> Vec<u8> {
     hashes.iter().flat_map(|h| *h.as_bytes()).collect()
-}
-
-fn too_large(limit: usize) -> Refusal {
-    let detail = format!("the limit is {limit} bytes; send it in smaller parts");
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large", &detail)
 }

@@ -1,9 +1,9 @@
 //! What changes tasks: cancel, retry, pause, resume, checkpoint, move.
 
-use super::{App, DOCUMENT, Refusal, views};
+use super::{App, DOCUMENT, MAX_REQUEST, Refusal, views};
 use crate::driver::Ask;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use outlast_core::TaskId;
@@ -81,9 +81,10 @@ pub(crate) async fn move_to(
     State(app): State<App>,
     headers: HeaderMap,
     Path(id): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Json<Task>, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
+    let body = app.intake.read(&headers, body, MAX_REQUEST).await?;
     let MoveTo { to } = match body.is_empty() {
         true => MoveTo { to: None },
         false => DOCUMENT

@@ -20,6 +20,7 @@ use crate::blobs::BlobShelf;
 use crate::dash::{self, Pulse, Sessions};
 use crate::driver::{Ask, Driver};
 use crate::events::Happened;
+use crate::intake::Intake;
 use crate::logs::Logs;
 use crate::otel::Otel;
 use crate::quality::Quality;
@@ -39,10 +40,14 @@ use tokio::sync::{broadcast, watch as watch_channel};
 use utoipa::OpenApi;
 pub(crate) use watch::gathered;
 
+/// Bytes of the body of a request that changes one thing.
+const MAX_REQUEST: usize = 16 << 10;
+
 pub(crate) struct Shared {
     pub driver: Driver,
     pub readers: Readers,
     pub auth: Auth,
+    pub intake: Intake,
     pub logs: Arc<Logs>,
     pub shelf: BlobShelf,
     pub quality: Arc<Quality>,
@@ -181,7 +186,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(dash::routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        // The blob routes read their bodies in parts, and have limits of their own.
+        // Handlers take bodies as they arrive, and read them by `Intake` or in parts.
         .layer(DefaultBodyLimit::max(dto::MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(app.clone(), dash::guard))
         .with_state(app)

@@ -1,9 +1,10 @@
 //! What is done after failures: the table, patterns, and how a person overrules.
 
-use super::{App, Refusal};
+use super::{App, DOCUMENT, MAX_REQUEST, Refusal};
 use crate::clock::{self, text};
 use crate::driver::Ask;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use outlast_core::coord::{RecoveryRequest, Response as CoreResponse};
@@ -140,9 +141,10 @@ pub(crate) async fn quarantine(
 pub(crate) async fn allow(
     State(app): State<App>,
     headers: HeaderMap,
-    Json(of): Json<OfType>,
+    body: Body,
 ) -> Result<StatusCode, Refusal> {
     app.auth.check(&headers, Role::Operate)?;
+    let of = of_type(&app, &headers, body).await?;
     let Some(kind) = of.task_type else {
         return Err(Refusal::bad("name a type: {\"type\": \"TYPE\"}"));
     };
@@ -156,12 +158,18 @@ pub(crate) async fn allow(
 pub(crate) async fn forget(
     State(app): State<App>,
     headers: HeaderMap,
-    Json(of): Json<OfType>,
+    body: Body,
 ) -> Result<StatusCode, Refusal> {
     app.auth.check(&headers, Role::Operate)?;
+    let of = of_type(&app, &headers, body).await?;
     let kind = of.task_type.clone().unwrap_or_default();
     let missing = || no_type(&kind, "has knobs that are remembered");
     overrule(&app, RecoveryRequest::Unlearn(of.task_type), missing).await
+}
+
+async fn of_type(app: &App, headers: &HeaderMap, body: Body) -> Result<OfType, Refusal> {
+    let body = app.intake.read(headers, body, MAX_REQUEST).await?;
+    DOCUMENT.read(&body).map_err(|e| Refusal::bad(&format!("not {{\"type\": \"TYPE\"}}: {e}")))
 }
 
 fn no_type(kind: &str, what: &str) -> Refusal {

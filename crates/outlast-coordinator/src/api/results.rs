@@ -4,9 +4,8 @@
 use super::{App, DOCUMENT, Refusal, views};
 use crate::events::Happened;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use outlast_store::{CoordReader, Role, StoreError};
 use outlast_wire::api::{EndedTasks, MAX_PAGE, MAX_WAIT, WhichEnded};
@@ -19,6 +18,8 @@ use tokio::time::Instant;
 
 /// How long others may join the first that ends, so that many ends are one answer.
 const LINGER: Duration = Duration::from_millis(5);
+/// Bytes of a request: names of tasks.
+const MAX_ASKED: usize = 1 << 20;
 /// Bytes of values and output after which an answer is full; what is left is for the next one.
 const FULL: usize = 8 << 20;
 
@@ -29,10 +30,10 @@ const FULL: usize = 8 << 20;
 pub(crate) async fn results(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Json<EndedTasks>, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
-    let body = body.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let body = app.intake.read(&headers, body, MAX_ASKED).await?;
     let asked = DOCUMENT.read(&body).map_err(|e| Refusal::bad(&e))?;
     let WhichEnded { ids, wait } = asked;
     if ids.len() > MAX_PAGE {

@@ -3,9 +3,8 @@
 use super::{App, Refusal, views};
 use crate::driver::Ask;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use outlast_core::TaskId;
@@ -42,21 +41,10 @@ type Wanted = (TaskId, Arc<TaskSpec>, bool);
 pub(crate) async fn submit(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Refusal> {
     app.auth.check(&headers, Role::Submit)?;
-    let body = body.map_err(|e| match e.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let detail = format!("the limit is {MAX_BODY} bytes; send smaller batches");
-            Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                "the body is too large",
-                &detail,
-            )
-        }
-        _ => Refusal::bad(&e.body_text()),
-    })?;
+    let body = app.intake.read(&headers, body, MAX_BODY).await?;
     let trace = Trace::of(&headers);
     let (wanted, single) = if body.len() > LARGE {
         let parsed = tokio::task::spawn_blocking(move || parse(&body, trace.as_ref())).await;

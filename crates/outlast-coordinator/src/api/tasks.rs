@@ -13,6 +13,7 @@ use outlast_store::{Role, TaskFilter};
 use outlast_wire::api::{
     CountsView, History, HistoryEvent, MAX_PAGE, MAX_WAIT, Task, TaskList, TaskResult,
 };
+use outlast_wire::spec::MAX_LABELS;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,6 +39,11 @@ pub(crate) async fn list(
     let uri = format!("/?{query}").parse().map_err(|_| Refusal::bad("the query cannot be read"))?;
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
         .map_err(|e| Refusal::bad(&e.body_text()))?;
+    let labels = pairs.iter().filter(|(k, v)| k == "label" && !v.is_empty()).count();
+    if labels > MAX_LABELS {
+        let detail = format!("label: {labels} of them; {MAX_LABELS} is the limit of one request");
+        return Err(Refusal::bad(&detail));
+    }
     for (key, value) in pairs.into_iter().filter(|(_, v)| !v.is_empty()) {
         match key.as_str() {
             "state" => {
@@ -46,7 +52,9 @@ pub(crate) async fn list(
                         let all = "pending, assigned, succeeded, failed, cancelled";
                         Refusal::bad(&format!("state: {word:?} is none of {all}"))
                     })?;
-                    filter.states.push(state);
+                    if !filter.states.contains(&state) {
+                        filter.states.push(state);
+                    }
                 }
             }
             "label" => match value.split_once('=') {

@@ -11,17 +11,19 @@ use crate::metrics::{self, Sample};
 use crate::quality::prom;
 use crate::writer::Health;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt};
+use outlast_blob::Hash;
 use outlast_store::Role;
 use outlast_wire::PROTOCOL;
 use outlast_wire::api::{Info, TaskEvent, WorkerEvent};
 use serde::Deserialize;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
@@ -197,8 +199,28 @@ pub(crate) async fn info(State(app): State<App>) -> Json<Info> {
     })
 }
 
-pub(crate) async fn document() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], super::openapi())
+/// The OpenAPI document. It is the same for everybody and for as long as the program runs, so that
+/// clients may keep it; with each new program it has another ETag.
+pub(crate) async fn document(headers: HeaderMap) -> impl IntoResponse {
+    static MADE: LazyLock<(Bytes, String)> = LazyLock::new(|| {
+        let text = super::openapi();
+        let tag = format!("\"{}\"", &Hash::of(text.as_bytes()).to_string()[..16]);
+        (text.into(), tag)
+    });
+    let (text, tag) = &*MADE;
+    let asked = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let same =
+        asked.is_some_and(|all| all.split(',').any(|t| t.trim().trim_start_matches("W/") == tag));
+    let body = if same { Bytes::new() } else { text.clone() };
+    (
+        if same { StatusCode::NOT_MODIFIED } else { StatusCode::OK },
+        [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "public, no-cache"),
+            (header::ETAG, tag.as_str()),
+        ],
+        body,
+    )
 }
 
 /// 200 while the process lives.

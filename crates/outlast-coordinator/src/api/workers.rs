@@ -7,7 +7,7 @@ use crate::link::Pulse;
 use crate::listen::Arrived;
 use crate::{link, link_v1};
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Path, State};
@@ -28,6 +28,8 @@ const READ_BUFFER: usize = 4 << 10;
 /// What may wait to be written to a link, in bytes, beside the message that is being written: answers to
 /// pings of a peer that reads none.
 const WRITE_SLACK: usize = 1 << 20;
+/// Bytes of an action.
+const MAX_ACTION: usize = 1 << 20;
 /// Tasks named in one action.
 const NAMED: usize = 1_000;
 
@@ -117,9 +119,10 @@ pub(crate) async fn act(
     State(app): State<App>,
     headers: HeaderMap,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<StatusCode, Refusal> {
     app.auth.check(&headers, Role::Operate)?;
+    let body = app.intake.read(&headers, body, MAX_ACTION).await?;
     let action: WorkerAction =
         DOCUMENT.read(&body).map_err(|e| Refusal::bad(&format!("not an action: {e}")))?;
     if let WorkerAction::ResendTaskResults { task_ids } | WorkerAction::CancelTasks { task_ids } =

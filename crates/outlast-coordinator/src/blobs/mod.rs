@@ -2,6 +2,7 @@
 //! collection of what nothing refers to. `api::blobs` is how workers reach it.
 
 pub(crate) mod collect;
+pub(crate) mod uploads;
 
 use outlast_blob::packs::{PackStore, open_bucket};
 use outlast_blob::{BlobError, Blobs, Hash};
@@ -9,10 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use uploads::Uploads;
 
-/// Uploads at a time; others wait. Each takes some 3 MiB.
-const UPLOADS: usize = 128;
-/// Large manifests in memory at a time.
+/// Large manifests worked with at a time.
 const LARGE: usize = 4;
 /// Manifests remembered as accepted lately.
 const REMEMBERED: usize = 16_384;
@@ -34,7 +34,7 @@ pub(crate) struct BlobShelf {
     recent: Arc<Mutex<HashMap<Hash, Instant>>>,
     /// How long what was accepted stays without a checkpoint that refers to it.
     pub grace: Duration,
-    pub uploads: Arc<Semaphore>,
+    pub uploads: Arc<Uploads>,
     pub large: Arc<Semaphore>,
     collected: Arc<Mutex<collect::Totals>>,
 }
@@ -45,7 +45,7 @@ impl BlobShelf {
             blobs,
             recent: Arc::default(),
             grace,
-            uploads: Semaphore::new(UPLOADS).into(),
+            uploads: Uploads::new(),
             large: Semaphore::new(LARGE).into(),
             collected: Arc::default(),
         }

@@ -3,22 +3,41 @@
 
 use super::session;
 use crate::api::{App, Refusal};
+use crate::auth::Auth;
 use crate::clock;
-use axum::extract::{Request, State};
+use crate::intake::announced;
+use crate::listen::Arrived;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use outlast_store::Role;
 use std::net::IpAddr;
 
 /// A page of another site cannot send it without being asked first, which nobody answers.
 const OURS: &str = "outlast-dashboard";
 
+/// For 30 days. Browsers apply it to all ports of this name, so not for longer than that.
+const HSTS: &str = "max-age=2592000";
+/// Where a body may come from anybody: it carries a key.
+const LOGIN: &str = "/api/v1/session";
+
 pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
     if let Err(refusal) = allow(&app, &mut request) {
         return refusal.into_response();
     }
+    if let Err(refusal) = stranger(&app, &request) {
+        return refusal.into_response();
+    }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    // What the API says is for who asked, and true for a moment; files of the page have an ETag.
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if app.tls {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let own = HeaderName::from_static("cross-origin-resource-policy");
     headers.insert(own, HeaderValue::from_static("same-origin"));
@@ -61,6 +80,30 @@ fn allow(app: &App, request: &mut Request) -> Result<(), Refusal> {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     Ok(())
+}
+
+/// Refuses a body of somebody without a valid key before anything of it is read; the handlers look
+/// at the role. A connection that brings a valid key is one that need not make room for others.
+fn stranger(app: &App, request: &Request) -> Result<(), Refusal> {
+    let known = !app.auth.needed() || {
+        let token = Auth::token(request.headers());
+        token.map(|token| app.auth.role(token)).transpose()?.flatten().is_some()
+    };
+    if known {
+        if let Some(ConnectInfo(arrived)) = request.extensions().get::<ConnectInfo<Arrived>>() {
+            arrived.seat.known();
+        }
+        return Ok(());
+    }
+    let headers = request.headers();
+    let body = headers.contains_key(header::TRANSFER_ENCODING)
+        || announced(headers).is_some_and(|length| length > 0);
+    if !body || request.uri().path() == LOGIN {
+        return Ok(());
+    }
+    // Says whether there is none, or it is wrong.
+    app.auth.check(headers, Role::Worker)?;
+    Err(Refusal::wrong_key())
 }
 
 fn refused(word: &str, title: &str, detail: &str) -> Refusal {

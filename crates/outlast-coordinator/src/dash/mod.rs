@@ -9,9 +9,9 @@ mod session;
 use crate::api::{App, Refusal};
 use crate::auth::Auth;
 use crate::clock::{self, text};
-use axum::extract::rejection::JsonRejection;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -32,7 +32,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/dashboard", get(assets::page))
         .route("/dashboard/", get(async || Redirect::permanent("../dashboard")))
         .route("/dashboard/{file}", get(assets::file))
-        .route("/api/v1/session", post(login).layer(DefaultBodyLimit::max(MAX_LOGIN)))
+        .route("/api/v1/session", post(login))
         .route("/api/v1/session", get(session).delete(logout))
         .route("/api/v1/throughput", get(throughput))
 }
@@ -71,9 +71,12 @@ fn view(app: &App, headers: &HeaderMap) -> Result<Session, Refusal> {
         (status = 403, body = outlast_wire::api::Problem, description = "A key for workers")))]
 pub(crate) async fn login(
     State(app): State<App>,
-    body: Result<Json<Login>, JsonRejection>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Refusal> {
-    let Json(Login { key }) = body.map_err(|e| Refusal::bad(&e.body_text()))?;
+    let body = app.intake.read(&headers, body, MAX_LOGIN).await?;
+    let Login { key } =
+        serde_json::from_slice(&body).map_err(|e| Refusal::bad(&format!("no login: {e}")))?;
     let key = key.trim();
     let role = may_log_in(&app, key).inspect_err(|refusal| app.auth.tell("a login", refusal))?;
     let (cookie, ends) = app.sessions.open(key, clock::wall());

@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 /// Sessions at a time; a further one ends the one that was used longest ago.
 const SESSIONS: usize = 256;
+/// Sessions of one key at a time, so that who has one cannot log out everybody else.
+const PER_KEY: usize = 16;
 /// How long a session lasts, in milliseconds: twelve hours.
 const LIFETIME: i64 = 12 * 3600 * 1000;
 /// How long one lasts that is not used, in milliseconds: two hours.
@@ -48,10 +50,13 @@ impl Sessions {
         let ends = now + LIFETIME;
         let mut open = self.lock();
         open.retain(|_, s| !s.over(now));
-        while open.len() >= SESSIONS {
-            let oldest = open.iter().min_by_key(|(_, s)| s.used).map(|(t, _)| t.clone());
-            let Some(oldest) = oldest else { break };
-            open.remove(&oldest);
+        let mut of_key = open.values().filter(|s| s.key == key).count();
+        while of_key >= PER_KEY || open.len() >= SESSIONS {
+            let of = |s: &Open| of_key < PER_KEY || s.key == key;
+            let oldest = open.iter().filter(|(_, s)| of(s)).min_by_key(|(_, s)| s.used);
+            let Some(oldest) = oldest.map(|(t, _)| t.clone()) else { break };
+            let ended = open.remove(&oldest);
+            of_key -= usize::from(ended.is_some_and(|s| s.key == key));
         }
         open.insert(token.clone(), Open { key: key.into(), ends, used: now });
         (self.set(&token, LIFETIME / 1000), ends)
@@ -124,10 +129,28 @@ mod tests {
         assert_eq!(sessions.key(long, LIFETIME), None, "twelve hours are over");
         let (cookie, _) = sessions.open("old", 1);
         for n in 0..SESSIONS as i64 {
-            sessions.open("new", 2 + n);
+            sessions.open(&format!("new {}", n % 32), 2 + n);
         }
         assert_eq!(sessions.key(token(&cookie), 500), None, "made room");
         assert_eq!(sessions.lock().len(), SESSIONS);
+    }
+
+    #[test]
+    fn a_key_ends_its_own_sessions_and_nobody_elses() {
+        let sessions = Sessions::new("01234567-89ab", false);
+        let (other, _) = sessions.open("other", 0);
+        let (first, _) = sessions.open("busy", 1);
+        let (second, _) = sessions.open("busy", 2);
+        for n in 2..PER_KEY as i64 + 1 {
+            sessions.open("busy", 1 + n);
+        }
+        assert_eq!(sessions.key(token(&first), 100), None, "its oldest made room");
+        assert!(sessions.key(token(&second), 100).is_some());
+        for n in 0..1000 {
+            sessions.open("busy", 200 + n);
+        }
+        assert!(sessions.key(token(&other), 2000).is_some());
+        assert_eq!(sessions.lock().len(), PER_KEY + 1);
     }
 
     #[test]

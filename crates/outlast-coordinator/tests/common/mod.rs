@@ -64,6 +64,7 @@ pub fn config(dir: &Path) -> Config {
         core,
         ping: Default::default(),
         watch: WatchConfig::default(),
+        connections: Default::default(),
     }
 }
 
