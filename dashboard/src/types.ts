@@ -139,6 +139,8 @@ export interface Worker {
   gone_reason: string;
   gone_cause: string;
   drained: boolean;
+  unfit?: string;
+  unfit_since?: string;
   disk: { used: number; budget: number; refused: number } | null;
 }
 
@@ -307,6 +309,7 @@ export interface FleetTotals {
   workers: number;
   connected: number;
   draining: number;
+  unfit?: number;
   suspect: number;
   away: number;
   slots: number;

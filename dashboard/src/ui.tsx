@@ -15,6 +15,7 @@ const SIGNS: Record<string, [tone: string, sign: string]> = {
   suspect: ["warn", "◐"],
   away: ["idle", "○"],
   draining: ["note", "▽"],
+  unfit: ["bad", "▲"],
   unknown: ["idle", "?"],
   pending: ["idle", "○"],
   assigned: ["note", "◔"],

@@ -8,7 +8,7 @@ import { useStore } from "../store";
 import { colour, paint } from "../theme";
 import type { Row } from "./store";
 
-const INKS: Record<string, string> = { connected: "--good-fill", draining: "--note-fill", suspect: "--warn-fill", away: "--idle-fill" };
+const INKS: Record<string, string> = { connected: "--good-fill", draining: "--note-fill", suspect: "--warn-fill", unfit: "--bad-fill", away: "--idle-fill" };
 const LARGEST = 16;
 const SMALLEST = 4;
 const HEIGHT = 132;

@@ -121,7 +121,7 @@ export class Fleet {
 export type Column = "name" | "state" | "load" | "held" | "rtt" | "stability" | "reconnects" | "goodput" | "since";
 
 /** What needs attention comes first. */
-const URGENCY: Record<string, number> = { suspect: 0, away: 1, draining: 2, connected: 3 };
+const URGENCY: Record<string, number> = { unfit: 0, suspect: 0, away: 1, draining: 2, connected: 3 };
 const ALERTS: Record<string, number> = { critical: 0, warning: 1, info: 2 };
 
 const KEYS: Record<Column, (row: Row) => number> = {

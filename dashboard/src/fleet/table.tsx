@@ -137,7 +137,7 @@ class Line extends Component<LineProps> {
 }
 
 function Cells({ row, index, since }: { row: Row; index: number; since: string }) {
-  const there = row.state === "connected" || row.state === "draining";
+  const there = row.state === "connected" || row.state === "draining" || row.state === "unfit";
   return (
     <div role="row" aria-rowindex={index} class={`fleet-row ${row.state}`}>
       <div role="cell" class="c-state">

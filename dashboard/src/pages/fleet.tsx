@@ -62,7 +62,8 @@ function Figure({ value, label, href, tone }: { value: string; label: string; hr
 function WorkersTile({ totals: t }: { totals: FleetTotals | null }) {
   const parts: [string, number][] = t
     ? [
-        ["connected", t.connected - t.draining],
+        ["connected", t.connected - t.draining - (t.unfit ?? 0)],
+        ["unfit", t.unfit ?? 0],
         ["draining", t.draining],
         ["suspect", t.suspect],
         ["away", t.away],
@@ -75,6 +76,7 @@ function WorkersTile({ totals: t }: { totals: FleetTotals | null }) {
         <Figure value={t ? short(t.connected) : "–"} label={t ? `of ${short(t.workers)} connected` : "connected"} />
         <Figure value={t ? short(t.suspect) : "–"} label="suspect" tone={t?.suspect ? "warn-text" : ""} />
         <Figure value={t ? short(t.away) : "–"} label="away" />
+        {t && (t.unfit ?? 0) > 0 && <Figure value={short(t.unfit ?? 0)} label="unfit" tone="bad-text" />}
         {t && t.draining > 0 && <Figure value={short(t.draining)} label="draining" />}
       </div>
       <div class="share" aria-hidden="true">
@@ -281,7 +283,7 @@ function AlertLine({ alert: a, now }: { alert: Alert; now: number }) {
   );
 }
 
-const STATES = ["connected", "suspect", "away", "draining"] as const;
+const STATES = ["connected", "unfit", "suspect", "away", "draining"] as const;
 
 function Workers({ version, rows, ready }: { version: number; rows: Row[]; ready: boolean }) {
   const [text, setText] = useState(filter.text);

@@ -64,6 +64,12 @@ function Head({ worker, again }: { worker: Worker; again: () => void }) {
               {worker.gone_reason && worker.gone_cause && <span class="muted cause">{words(worker.gone_cause)}</span>}
             </span>
           )}
+          {worker.unfit && !worker.gone_at && (
+            <span class="bad-text">
+              {worker.unfit}
+              {worker.unfit_since && <span class="muted"> since {time(worker.unfit_since)} ({ago(worker.unfit_since)})</span>}
+            </span>
+          )}
           {worker.drained && worker.state !== "draining" && <span>an operator gives it no new work</span>}
         </p>
       </div>
