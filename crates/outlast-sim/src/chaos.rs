@@ -118,6 +118,8 @@ impl World {
         if self.workers.len() > 2 && self.heal_seed.is_multiple_of(3) {
             let last = self.workers.len() - 1;
             self.workers[last].peer.disk_full_until = u64::MAX;
+            let store = self.workers[last].store_id.clone();
+            self.oracle.broken.insert(store);
             *self.faults.entry("disk broken for good").or_default() += 1;
         }
         if self.coord.machine.is_none() {

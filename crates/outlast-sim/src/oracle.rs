@@ -48,6 +48,8 @@ pub(crate) struct Oracle {
     accepted: BTreeSet<TaskId>,
     /// Durable at a worker, or sent to the coordinator since it could not be.
     finished: BTreeSet<AttemptId>,
+    /// Stores that can never be written again: what they owe stays there.
+    pub broken: BTreeSet<Arc<str>>,
     /// Sent without being durable at the worker.
     offered: BTreeSet<AttemptId>,
     /// Attempts whose outcome the coordinator has made durable, by worker.
@@ -533,10 +535,19 @@ impl Oracle {
         self.removed.get(task).is_some_and(|newest| epoch <= *newest)
     }
 
+    /// Whether the attempt was at a worker whose disk never works again.
+    fn is_broken(&self, task: &TaskId, epoch: u64) -> bool {
+        let worker = self.assigned.get(&AttemptId { task: task.clone(), epoch });
+        worker.is_some_and(|w| self.broken.contains(w))
+    }
+
     /// Every checkpoint and state that a worker made durable is known, or its loss is.
     fn nothing_told_is_lost(&mut self, store: &SimCoordStore, blobs: &Blobs) {
         for ((task, epoch, number), dropped) in self.checkpoints.clone() {
-            if !self.accepted.contains(&task) || self.is_removed(&task, epoch) {
+            if !self.accepted.contains(&task)
+                || self.is_removed(&task, epoch)
+                || self.is_broken(&task, epoch)
+            {
                 continue;
             }
             let known = store.checkpoints(&task);
@@ -554,7 +565,9 @@ impl Oracle {
         }
         for (task, newest) in self.states.clone() {
             let known = store.state(&task).map_or((0, 0), |s| (s.epoch, s.version));
-            let told = self.accepted.contains(&task) && !self.is_removed(&task, newest.0);
+            let told = self.accepted.contains(&task)
+                && !self.is_removed(&task, newest.0)
+                && !self.is_broken(&task, newest.0);
             if told && known != newest {
                 self.fail(format!("I5: {task} is known at {known:?}, and told {newest:?}"));
             }

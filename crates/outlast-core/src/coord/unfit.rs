@@ -9,7 +9,7 @@ use crate::records::TaskState;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now, TaskId};
 use outlast_wire::spec::Rerun;
-use outlast_wire::v2::{self, StopReason, TaskOutcome, Unfit, Unfitness};
+use outlast_wire::v2::{self, Cause, StopReason, TaskOutcome, Unfit, Unfitness};
 use std::sync::Arc;
 use v2::body::Kind;
 
@@ -17,6 +17,10 @@ use v2::body::Kind;
 const MAX_FAULTS: usize = 8;
 /// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 300;
+
+/// How long a worker that cannot write its store may take to give back what runs there, in
+/// milliseconds.
+const GIVES_BACK: Millis = 30_000;
 
 /// What a worker said of itself that does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +94,10 @@ impl Coordinator {
     }
 
     /// What runs at a worker that cannot write its store goes elsewhere once its window has
-    /// passed, if somebody else could run it. What must not run twice stays.
+    /// passed, if somebody else could run it: the worker is asked to give it back, and if it does
+    /// not do that either, the attempt is lost. What must not run twice stays.
     pub(super) fn relieve(&mut self, now: Now) {
-        let mut moved: Vec<(WorkerKey, AttemptId)> = Vec::new();
+        let mut due: Vec<(WorkerKey, AttemptId, bool)> = Vec::new();
         for (key, member) in self.fleet.iter() {
             let Some(unable) = member.unable.as_ref().filter(|u| u.store) else { continue };
             if member.conn.is_none() {
@@ -101,25 +106,32 @@ impl Coordinator {
             let ill = now.mono.saturating_sub(unable.since);
             for id in member.attempts.keys() {
                 let Some(task) = self.tasks.get(&id.task) else { continue };
-                let due = task.is_current(key, id.epoch)
+                let movable = task.is_current(key, id.epoch)
                     && task.window() <= ill
                     && task.spec.rerun == Rerun::Allowed
                     && !task.cancelling
-                    && !task.paused
-                    && task.asked.place.is_none();
+                    && !task.paused;
+                let asked = task.is_misplaced(&member.row.name);
+                let again = asked && ill >= task.window() + GIVES_BACK;
                 let fits = |t: &super::Task| {
                     let requires = self.requires_of(t);
                     self.scheduler.fitting(&requires, t.spec.slots).next().is_some()
                 };
-                if due && fits(task) {
-                    moved.push((key, id.clone()));
+                if movable && (again || task.asked.place.is_none()) && fits(task) {
+                    due.push((key, id.clone(), again));
                 }
             }
         }
-        for (key, id) in moved {
+        for (key, id, again) in due {
             let member = self.fleet.get(key);
             let name = member.row.name.clone();
             let says = member.unable.as_ref().map_or("", |u| &u.faults.says);
+            if again {
+                let reason = format!("worker {name} {says}, and does not give it back");
+                self.send_stop(key, &id.task, id.epoch, StopReason::StopSuperseded);
+                self.lose(now, &id.task, &reason, Cause::Machine, None);
+                continue;
+            }
             let note = format!("to be moved away from {name}, which {says}");
             self.note(now, &id.task, id.epoch, note);
             self.placed.insert((now.mono + super::MOVE_PATIENCE.0, id.task.clone()));

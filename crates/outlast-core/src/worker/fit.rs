@@ -63,6 +63,9 @@ impl Worker {
             None => self.fitness.faults.remove(&source).is_some(),
         };
         if changed {
+            if source == Unfit::Store && self.fitness.store_fails() {
+                self.doubt_failures();
+            }
             self.fitness_changed(now);
         }
         self.settle();
@@ -71,6 +74,36 @@ impl Worker {
     /// What does not work here.
     pub fn unfit(&self) -> Vec<Unfitness> {
         self.fitness.list()
+    }
+
+    /// A task that fails beside a disk that fails may have failed by it: its output and its folder
+    /// are there. That is a loss, and no failure of the task's.
+    pub(super) fn doubted(&self, outcome: v2::TaskOutcome) -> v2::TaskOutcome {
+        use v2::{Cause, OutcomeKind};
+        let by_itself = matches!(
+            outcome.cause(),
+            Cause::Unspecified | Cause::Exit | Cause::Signal | Cause::NotStarted
+        );
+        let reason = self.fitness.faults.get(&Unfit::Store);
+        let Some(reason) =
+            reason.filter(|_| outcome.kind() == OutcomeKind::OutcomeFailed && by_itself)
+        else {
+            return outcome;
+        };
+        let message = format!(
+            "{}, while its worker could not write its store: {reason}",
+            if outcome.message.is_empty() { "it failed" } else { &outcome.message }
+        );
+        let (kind, cause) = (OutcomeKind::OutcomeInterrupted.into(), Cause::Machine.into());
+        v2::TaskOutcome { kind, cause, message, ..outcome }
+    }
+
+    /// The same for failures that are decided and not durable: the disk may have failed before that
+    /// was noticed.
+    fn doubt_failures(&mut self) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        outbox.change_unsaved(|outcome| self.doubted(outcome.clone()));
+        self.outbox = outbox;
     }
 
     fn fitness_changed(&mut self, now: Now) {
@@ -167,9 +200,9 @@ impl Worker {
         }
     }
 
-    /// Records that are durable here, and that the coordinator has not acknowledged.
+    /// Outcomes that the coordinator has not made durable.
     pub fn owes(&self) -> usize {
-        self.outbox.owes() + self.checkpoints.owes() + self.states.owes()
+        self.outbox.owes()
     }
 
     /// Whether nothing is lost when this process ends now, though its store cannot be written.

@@ -364,6 +364,7 @@ impl Worker {
         let (task, epoch): (TaskId, _) = (outcome.task_id.as_str().into(), outcome.epoch);
         if self.attempts.is_out(&task, epoch) {
             self.learn(&outcome);
+            let outcome = self.doubted(outcome);
             self.finish(now, outcome);
             self.after.push_back((self.batch, Output::Forget(task, epoch)));
         } else if self.outbox.holds(&task, epoch) {

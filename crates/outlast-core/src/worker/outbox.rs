@@ -76,6 +76,19 @@ pub(super) struct Lane<T> {
     credit: u64,
 }
 
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Lane {
+            items: VecDeque::new(),
+            held: BTreeSet::new(),
+            next_seq: 1,
+            persisted: 0,
+            sent: 0,
+            credit: 0,
+        }
+    }
+}
+
 impl<T: Payload> Lane<T> {
     pub fn new(durable: Vec<(u64, Arc<T>)>, next_seq: u64) -> Self {
         let held = durable.iter().filter_map(|(_, p)| p.attempt()).collect();
@@ -102,10 +115,6 @@ impl<T: Payload> Lane<T> {
     pub fn durable_seq(&self) -> u64 {
         let waits = self.items.iter().find(|i| i.batch > self.persisted);
         waits.map_or(self.last_seq(), |i| i.seq - 1)
-    }
-    /// How many are durable and not acknowledged.
-    pub fn owes(&self) -> usize {
-        self.items.iter().filter(|i| i.batch <= self.persisted).count()
     }
     /// Appends what becomes durable with `batch`; its sequence.
     pub fn push(&mut self, batch: u64, payload: Arc<T>) -> u64 {
@@ -200,6 +209,17 @@ impl Lane<v2::TaskOutcome> {
             chosen.push((*item.payload).clone());
         }
         (!chosen.is_empty()).then_some(chosen)
+    }
+    /// Changes outcomes that are not durable here and were not sent.
+    pub fn change_unsaved(&mut self, change: impl Fn(&v2::TaskOutcome) -> v2::TaskOutcome) {
+        let first = self.items.partition_point(|i| i.batch <= self.persisted);
+        for item in self.items.range_mut(first..).filter(|i| !i.offered && !i.saved) {
+            item.payload = Arc::new(change(&item.payload));
+        }
+    }
+    /// How many the coordinator has not made durable, as far as is known here.
+    pub fn owes(&self) -> usize {
+        self.items.iter().filter(|i| !i.saved).count()
     }
     /// The coordinator has made the outcome of this attempt durable, beside the lane.
     pub fn saved(&mut self, task: &TaskId, epoch: u64) {
@@ -337,10 +357,6 @@ impl States {
     pub fn durable_seq(&self) -> u64 {
         let waits = self.items.iter().find(|(_, s)| s.batch > self.persisted);
         waits.map_or(self.last_seq(), |(seq, _)| seq - 1)
-    }
-    /// How many are durable and not acknowledged.
-    pub fn owes(&self) -> usize {
-        self.items.values().filter(|s| s.batch <= self.persisted).count()
     }
     /// Appends an update; its sequence, and that of the update that it replaces.
     pub fn push(&mut self, batch: u64, update: Arc<v2::StateUpdate>) -> (u64, Option<u64>) {

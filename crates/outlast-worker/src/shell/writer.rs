@@ -115,10 +115,11 @@ fn commit(
 /// The system's own words where it has any: SQLite says little more than "disk I/O error".
 fn reason(folder: &Path, error: &StoreError) -> String {
     match probe(folder) {
-        _ if matches!(error, StoreError::Full) => {
-            io::Error::from(io::ErrorKind::StorageFull).to_string()
+        _ if matches!(error, StoreError::Full) => "No space left on device".to_owned(),
+        Err(system) => {
+            let text = system.to_string();
+            text.split(" (os error").next().unwrap_or_default().to_owned()
         }
-        Err(system) => system.to_string(),
         Ok(()) => error.to_string(),
     }
 }

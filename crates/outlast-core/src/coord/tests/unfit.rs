@@ -198,6 +198,15 @@ fn an_attempt_whose_end_its_store_forgot_is_not_taken_up_again() {
 
 #[test]
 fn what_runs_there_goes_elsewhere_after_its_window_unless_it_must_not_run_twice() {
+    window_passes(false);
+}
+
+#[test]
+fn what_is_not_given_back_then_is_lost() {
+    window_passes(true);
+}
+
+fn window_passes(hangs: bool) {
     let mut r = Rig::new();
     r.join(1, "a");
     r.join(2, "b");
@@ -244,6 +253,19 @@ fn what_runs_there_goes_elsewhere_after_its_window_unless_it_must_not_run_twice(
         })
         .collect();
     assert_eq!(moved, [(conn(t), StopReason::StopMove, "t".to_owned())]);
+    // One that hangs altogether does not answer to that: then it is lost.
+    if hangs {
+        let out: Vec<Output> = (0..8)
+            .flat_map(|_| {
+                let mut out = tick(&mut r, [true, true]);
+                out.extend(r.beat(3, Vec::new()));
+                out
+            })
+            .collect();
+        assert_eq!(given(&out), [(3, "t.2".into())]);
+        assert_eq!((r.c.tasks["t"].retries, r.c.tasks["o"].epoch), (1, 1));
+        return;
+    }
     let back = outcome("t", 1, OutcomeKind::OutcomeInterrupted, Cause::Stopped);
     let out = r.unsaved(conn(t), back, &Past::default());
     assert_eq!(given(&out), [(3, "t.2".into())]);

@@ -193,3 +193,35 @@ fn a_stop_need_not_wait_for_a_broken_disk_once_the_coordinator_has_everything() 
     w.on_message(at(6), Kind::Saved(v2::Saved { attempts }));
     assert!(ends(&mut w));
 }
+
+#[test]
+fn a_failure_beside_a_failing_disk_is_a_loss() {
+    let mut w = knowing(3);
+    assign(&mut w, &[("a", 1), ("b", 1), ("c", 1)]);
+    let (_, batches) = drain(&mut w);
+    w.on_persisted(at(2), batches.last().unwrap().number);
+    drain(&mut w);
+    let failed = |task: &str, cause: v2::Cause| v2::TaskOutcome {
+        kind: v2::OutcomeKind::OutcomeFailed.into(),
+        cause: cause.into(),
+        message: "exit code 1".into(),
+        ..done(task, 1)
+    };
+    // The one ends before the fault is noticed, by the same fault.
+    w.on_finished(at(3), failed("a", v2::Cause::Exit));
+    drain(&mut w);
+    full(&mut w, 4);
+    w.on_finished(at(5), failed("b", v2::Cause::Exit));
+    w.on_finished(at(6), failed("c", v2::Cause::OutOfMemory));
+    let (out, _) = drain(&mut w);
+    let told = ["a.1 OutcomeInterrupted", "b.1 OutcomeInterrupted", "c.1 OutcomeFailed"];
+    assert_eq!(unsaved(&out), told);
+    let why = out.iter().find_map(|o| match o {
+        Output::Send(Kind::Unsaved(u)) => {
+            Some((u.outcomes[0].cause(), u.outcomes[0].message.clone()))
+        }
+        _ => None,
+    });
+    let text = "exit code 1, while its worker could not write its store: No space left on device";
+    assert_eq!(why, Some((v2::Cause::Machine, text.to_owned())));
+}
