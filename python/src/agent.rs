@@ -32,7 +32,10 @@ pub struct Agent {
 fn start_error(py: Python<'_>, e: &StartError) -> PyErr {
     let class = match e {
         StartError::Dial(_) => "ConfigurationError",
-        StartError::Folder(..) | StartError::Store(_) | StartError::Blobs(_) => "StateFolderError",
+        StartError::Folder(..)
+        | StartError::Store(_)
+        | StartError::Blobs(_)
+        | StartError::Copied(..) => "StateFolderError",
         StartError::Runner(_) | StartError::Local(_) | StartError::Thread(_) => "OutlastError",
     };
     error(py, class, e.to_string().as_str())
@@ -106,6 +109,7 @@ fn config(options: &Value) -> AgentConfig {
         functions: shell::Functions::new(),
         blob_budget: options["blob_budget"].as_u64(),
         ping: ping(options),
+        identity: Default::default(),
     }
 }
 

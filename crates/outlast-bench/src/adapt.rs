@@ -134,6 +134,7 @@ async fn play(scene: Scene, adapts: bool) -> anyhow::Result<Figures> {
         functions: HashMap::from([("write".to_owned(), write), ("rest".to_owned(), rest)]),
         blob_budget: None,
         ping: Default::default(),
+        identity: Default::default(),
     })?;
     let client = Client::builder(&format!("http://{upstream}")).build()?;
     let figures = watch(scene, &client, &faults, &agent).await;

@@ -69,6 +69,7 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
             }),
             blob_budget: None,
             ping: Default::default(),
+            identity: Default::default(),
             functions: HashMap::from([
                 ("noop".to_owned(), noop),
                 ("checkpoint".to_owned(), Function::new(one_checkpoint)),

@@ -127,7 +127,12 @@ async fn network(
     check("coordinator's store", store(&client).await);
     if may_look {
         match client.workers().await {
-            Ok(list) => drop(check("workers", workers(&list.workers))),
+            Ok(list) => {
+                check("workers", workers(&list.workers));
+                for copy in list.workers.iter().filter_map(copy) {
+                    check("copies", Err(copy));
+                }
+            }
             // A worker's key may not list them.
             Err(Error::Problem(p)) if p.status == 403 => {}
             Err(error) => drop(check("workers", Err(error.to_string()))),
@@ -160,6 +165,17 @@ fn workers(all: &[Worker]) -> Result<String, String> {
     let more =
         if more > 0 { format!("; and {more} more: see `outlast workers`") } else { String::new() };
     Err(says.collect::<Vec<_>>().join("; ") + &more)
+}
+
+/// A process with a copy of the worker's state folder that was refused.
+fn copy(worker: &Worker) -> Option<String> {
+    let copied = worker.copied.as_ref()?;
+    let (name, times, at) = (&worker.name, copied.times, output::time(Some(&copied.at)));
+    let place = if copied.host.is_empty() { "another place" } else { &copied.host };
+    Some(format!(
+        "a copy of the state folder of {name} is in use on {place}: refused {times} times, last at \
+         {at}; delete the copy, or start it once with --new-identity"
+    ))
 }
 
 /// Opens a worker's link and says nothing on it: proxies that do not pass WebSockets show here.

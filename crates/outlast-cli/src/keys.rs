@@ -2,7 +2,8 @@
 
 use crate::{Context, Usage, coordinator, output};
 use outlast_coordinator::Config;
-use outlast_store::{Keys, Role};
+use outlast_store::{KeyLimits, Keys, Role};
+use outlast_wire::spec::check_task_id;
 use std::path::PathBuf;
 
 /// Manage the coordinator's API keys.
@@ -24,11 +25,18 @@ pub(crate) struct Args {
 enum What {
     /// Make a key; it is shown once
     Add {
-        /// For people
+        /// Whose it is: keys of one name count as one where workers and tasks belong to a key
         name: String,
         /// worker: connect workers; submit: hand in, watch and steer tasks; operate: everything
         #[arg(long, value_parser = ["worker", "submit", "operate"], default_value = "submit")]
         role: String,
+        /// Name of a worker that it may connect, or a prefix such as 'gpu-*'; may be repeated
+        /// [default: any]
+        #[arg(long = "worker", value_name = "NAME")]
+        workers: Vec<String>,
+        /// See and change only tasks that were submitted with a key of this name
+        #[arg(long)]
+        own_tasks_only: bool,
     },
     /// List keys
     List,
@@ -54,10 +62,24 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     }
     let keys = Keys::open(&store)?;
     match args.what {
-        What::Add { name, role } => {
+        What::Add { name, role, workers, own_tasks_only } => {
             let parsed = Role::parse(&role).ok_or_else(|| Usage(format!("no role {role}")))?;
+            if !workers.is_empty() && parsed != Role::Worker {
+                return Err(Usage("--worker needs --role worker".into()).into());
+            }
+            if own_tasks_only && parsed != Role::Submit {
+                return Err(Usage("--own-tasks-only needs --role submit".into()).into());
+            }
+            for pattern in &workers {
+                let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+                if check_task_id(stem).is_err() && !(stem.is_empty() && pattern == "*") {
+                    let what = "is no worker's name, and no prefix of one that ends in *";
+                    return Err(Usage(format!("--worker: {pattern:?} {what}")).into());
+                }
+            }
             let first = keys.list_keys()?.is_empty();
-            let key = keys.add_key(&name, parsed)?;
+            let limits = KeyLimits { workers, own_tasks: own_tasks_only };
+            let key = keys.add_limited_key(&name, parsed, &limits)?;
             if context.json() {
                 output::json(&serde_json::json!({ "id": key.id, "key": key.token, "role": role }))?;
             } else {
@@ -73,16 +95,22 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             if context.json() {
                 let view = |k: &outlast_store::KeyInfo| {
                     serde_json::json!({ "id": k.id, "name": k.name, "role": k.role.as_str(),
-                        "created_at_ms": k.created_at, "revoked": k.revoked_at.is_some() })
+                        "created_at_ms": k.created_at, "revoked": k.revoked_at.is_some(),
+                        "workers": k.limits.workers, "own_tasks_only": k.limits.own_tasks })
                 };
                 output::json(&all.iter().map(view).collect::<Vec<_>>())?;
             } else {
                 let row = |k: &outlast_store::KeyInfo| {
                     let state = if k.revoked_at.is_some() { "revoked" } else { "valid" };
-                    vec![k.id.clone(), k.name.clone(), k.role.as_str().into(), state.into()]
+                    let limits = match k.limits.own_tasks {
+                        true => "own tasks".to_owned(),
+                        false => k.limits.workers.join(" "),
+                    };
+                    let role = k.role.as_str().into();
+                    vec![k.id.clone(), k.name.clone(), role, state.into(), limits]
                 };
                 output::table(
-                    &["ID", "NAME", "ROLE", "STATE"],
+                    &["ID", "NAME", "ROLE", "STATE", "ONLY FOR"],
                     &all.iter().map(row).collect::<Vec<_>>(),
                 )?;
             }

@@ -7,7 +7,7 @@ use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
 use outlast_worker::exec::Config as ExecConfig;
 use outlast_worker::keeper::KeeperLaunch;
-use outlast_worker::shell::{Agent, AgentConfig, Functions};
+use outlast_worker::shell::{Agent, AgentConfig, Functions, Identity};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,6 +77,13 @@ pub(crate) struct Args {
     /// Failed dials in a row before giving up; 0 is never [default: 0]
     #[arg(long, value_name = "N")]
     max_reconnect_attempts: Option<u32>,
+    /// Start as a new worker: for a state folder that is a copy of another worker's. What it
+    /// holds of that one is put aside
+    #[arg(long, conflicts_with = "keep_identity")]
+    new_identity: bool,
+    /// Start though this state folder was found to be a copy: the other one is gone, and forgotten
+    #[arg(long)]
+    keep_identity: bool,
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
@@ -146,6 +153,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         stage_for: default.stage_for,
         pins,
         name: name.clone(),
+        nonce: default.nonce,
     };
     if core.heartbeat_timeout <= core.heartbeat_interval {
         return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
@@ -165,6 +173,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         blob_budget: args.blob_budget.or(file.bytes("worker", "blob_budget")),
         functions: Functions::new(),
         ping,
+        identity: match (args.new_identity, args.keep_identity) {
+            (true, _) => Identity::New,
+            (_, true) => Identity::Keep,
+            _ => Identity::Folder,
+        },
     };
     let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
     let mut term = signal(SignalKind::terminate())?;

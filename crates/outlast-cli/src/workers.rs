@@ -38,6 +38,11 @@ pub(crate) enum WorkersCommand {
         /// Its name
         name: String,
     },
+    /// Bind it to no API key any more: it is then bound to the next one that it comes with
+    Unbind {
+        /// Its name
+        name: String,
+    },
     /// Remove a worker that is gone for good; its tasks go to others at once
     Forget {
         /// Its name
@@ -81,6 +86,11 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
             client.act(&name, &WorkerAction::SyncState).await?;
             let note = format!("{name}: asked, with its next heartbeat");
             context.done(&json!({ "worker": name, "asked": "sync_state" }), &note)?;
+        }
+        WorkersCommand::Unbind { name } => {
+            client.unbind(&name).await?;
+            let note = format!("{name}: bound to no key until it connects again");
+            context.done(&json!({ "worker": name, "unbound": true }), &note)?;
         }
         WorkersCommand::Forget { name } => {
             client.forget(&name).await?;
@@ -129,6 +139,10 @@ fn disk(w: &Worker) -> String {
 fn why(w: &Worker) -> String {
     if w.gone_at.is_none() && !w.unfit.is_empty() {
         return w.unfit.clone();
+    }
+    if let Some(copied) = &w.copied {
+        let place = if copied.host.is_empty() { "" } else { " on " };
+        return format!("a copy of its folder was refused{place}{}", copied.host);
     }
     match (w.gone_cause.as_str(), w.gone_reason.as_str()) {
         _ if w.gone_at.is_none() && w.drained => "drained".into(),

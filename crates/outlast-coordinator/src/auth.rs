@@ -2,9 +2,10 @@
 
 use crate::api::{App, Refusal, Shared};
 use axum::http::{HeaderMap, StatusCode, header};
-use outlast_store::{Keys, Role, StoreError};
+use outlast_core::coord::Principal;
+use outlast_store::{KeyInfo, Keys, Role, StoreError};
 use std::collections::HashMap;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -14,6 +15,50 @@ const FRESH: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 1024;
 /// No key is longer, in bytes: strangers must not choose how much is remembered.
 const MAX_TOKEN: usize = 256;
+
+/// Who asks: the key of a request, or nobody in particular where no key is needed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Who(Option<Arc<KeyInfo>>);
+
+impl Who {
+    /// Whether a worker of this name may be connected with the key.
+    pub fn may_be(&self, worker: &str) -> Result<(), Refusal> {
+        let Some(key) = self.0.as_ref().filter(|key| !key.limits.allows_worker(worker)) else {
+            return Ok(());
+        };
+        let detail = format!(
+            "the API key {:?} is for workers named {}; this one is called {worker:?}",
+            key.name,
+            key.limits.workers.join(", ")
+        );
+        let title = "this API key does not allow that worker";
+        Err(Refusal::new(StatusCode::FORBIDDEN, "wrong-worker", title, &detail))
+    }
+    /// Whom a worker of this key is bound to.
+    pub fn principal(&self) -> Principal {
+        self.0.as_ref().map_or_else(Principal::default, |key| Principal {
+            name: key.name.as_str().into(),
+            operator: key.role == Role::Operate,
+        })
+    }
+    /// The key's public part; empty where no key is needed.
+    pub fn key_id(&self) -> &str {
+        self.0.as_ref().map_or("", |key| &key.id)
+    }
+    /// Whether nothing is kept from whoever asks.
+    pub fn may_read_all(&self) -> bool {
+        self.0.as_ref().is_none_or(|key| key.role == Role::Operate)
+    }
+    /// Whose tasks those are that are submitted now.
+    pub fn owner(&self) -> Option<Arc<str>> {
+        self.0.as_ref().map(|key| key.name.as_str().into())
+    }
+    /// The owner of all tasks that may be seen and changed; none: all may.
+    pub fn only(&self) -> Option<&str> {
+        let key = self.0.as_ref().filter(|key| key.limits.own_tasks);
+        key.map(|key| key.name.as_str())
+    }
+}
 
 pub(crate) struct Auth {
     state: Mutex<State>,
@@ -27,7 +72,7 @@ struct State {
     needed: bool,
     version: Option<u64>,
     checked: Option<Instant>,
-    known: HashMap<String, Option<Role>>,
+    known: HashMap<String, Option<Arc<KeyInfo>>>,
     /// Requests that were refused, and when that was last told.
     refused: u64,
     told: Option<Instant>,
@@ -57,12 +102,17 @@ impl Auth {
     }
 
     /// Lets a request pass or says why not.
-    pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<(), Refusal> {
+    pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<Who, Refusal> {
         let checked = self.judge(Self::token(headers), role);
         if let Err(refusal) = &checked {
             self.tell("a request", refusal);
         }
         checked
+    }
+
+    /// The same, and nothing goes to the log: somebody else will check.
+    pub fn who(&self, headers: &HeaderMap, role: Role) -> Result<Who, Refusal> {
+        self.judge(Self::token(headers), role)
     }
 
     /// Refusals go to the log, a line a second at most.
@@ -76,12 +126,12 @@ impl Auth {
         }
     }
 
-    fn judge(&self, token: Option<&str>, role: Role) -> Result<(), Refusal> {
+    fn judge(&self, token: Option<&str>, role: Role) -> Result<Who, Refusal> {
         let mut state = self.lock();
         let unreadable = |e: StoreError| Refusal::store(&e.to_string());
         self.refresh(&mut state).map_err(unreadable)?;
         if !state.needed {
-            return Ok(());
+            return Ok(Who::default());
         }
         let Some(token) = token else {
             return Err(Refusal::new(
@@ -92,14 +142,14 @@ impl Auth {
                  command line reads it from OUTLAST_API_KEY",
             ));
         };
-        match state.role(token).map_err(unreadable)? {
+        match state.key(token).map_err(unreadable)? {
             None => Err(Refusal::wrong_key()),
-            Some(have) if have.allows(role) => Ok(()),
-            Some(have) => Err(Refusal::new(
+            Some(key) if key.role.allows(role) => Ok(Who(Some(key))),
+            Some(key) => Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "wrong-role",
                 "this API key does not allow that",
-                &format!("its role is {}, this needs {}", have.as_str(), role.as_str()),
+                &format!("its role is {}, this needs {}", key.role.as_str(), role.as_str()),
             )),
         }
     }
@@ -119,8 +169,8 @@ impl Auth {
     /// What a key allows; none when it is not valid.
     pub fn role(&self, token: &str) -> Result<Option<Role>, Refusal> {
         let mut state = self.lock();
-        let role = self.refresh(&mut state).and_then(|()| state.role(token));
-        role.map_err(|e| Refusal::store(&e.to_string()))
+        let key = self.refresh(&mut state).and_then(|()| state.key(token));
+        Ok(key.map_err(|e| Refusal::store(&e.to_string()))?.map(|key| key.role))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -145,19 +195,19 @@ impl State {
         Ok(changed)
     }
 
-    fn role(&mut self, token: &str) -> Result<Option<Role>, StoreError> {
+    fn key(&mut self, token: &str) -> Result<Option<Arc<KeyInfo>>, StoreError> {
         if !Auth::plausible(token) {
             return Ok(None);
         }
-        if let Some(role) = self.known.get(token) {
-            return Ok(*role);
+        if let Some(key) = self.known.get(token) {
+            return Ok(key.clone());
         }
-        let role = self.keys.verify(token)?.map(|key| key.role);
+        let key = self.keys.verify(token)?.map(Arc::new);
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
-        self.known.insert(token.to_owned(), role);
-        Ok(role)
+        self.known.insert(token.to_owned(), key.clone());
+        Ok(key)
     }
 }
 
@@ -175,6 +225,7 @@ pub(crate) struct Pass {
     app: App,
     token: Option<String>,
     role: Role,
+    who: Who,
     changed: watch::Receiver<()>,
 }
 
@@ -183,9 +234,14 @@ impl Pass {
     pub fn check(app: &App, headers: &HeaderMap, role: Role) -> Result<Pass, Refusal> {
         // First: a change after the check must be seen.
         let changed = app.auth.changed.subscribe();
-        app.auth.check(headers, role)?;
+        let who = app.auth.check(headers, role)?;
         let token = Auth::token(headers).map(str::to_owned);
-        Ok(Pass { app: app.clone(), token, role, changed })
+        Ok(Pass { app: app.clone(), token, role, who, changed })
+    }
+
+    /// Whose key it was.
+    pub fn who(&self) -> &Who {
+        &self.who
     }
 
     /// Waits until it does not hold any more, and says why.

@@ -10,7 +10,8 @@ use crate::share::Held;
 use crate::writer::{self, Health};
 use outlast_core::TaskId;
 use outlast_core::coord::{
-    ConnId, Coordinator, Output, RecoveryRequest, Request, RequestId, Response, Submission,
+    ConnId, Coordinator, Output, Principal, RecoveryRequest, Request, RequestId, Response,
+    Submission,
 };
 use outlast_core::records::CoordRecord;
 use outlast_store::group::Decided;
@@ -31,12 +32,13 @@ const BUNCH: usize = 1024;
 
 /// What happens to the core.
 pub(crate) enum Input {
-    Open(ConnId, LinkTx),
+    /// With whose link it is.
+    Open(ConnId, LinkTx, Principal),
     /// With its part of the link's share.
     Message(ConnId, Kind, Held),
     Malformed(ConnId, String),
     /// A link of the v1 dialect, with its worker's id.
-    OpenV1(ConnId, LinkTx, String),
+    OpenV1(ConnId, LinkTx, String, Principal),
     /// With the blob of a checkpoint's data, and its part of the link's share.
     V1(ConnId, Box<FromWorker>, Option<Bytes>, Held),
     /// With the task whose checkpoint it was to be.
@@ -56,8 +58,8 @@ pub(crate) enum Input {
 
 /// What people ask for.
 pub(crate) enum Ask {
-    /// With whether the id was chosen by the client, so that it may be known.
-    Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>),
+    /// With whether the id was chosen by the client, so that it may be known; and whose they are.
+    Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>, Owner),
     Cancel(TaskId),
     Retry(TaskId),
     /// Pause it, or let it go on.
@@ -76,6 +78,17 @@ pub(crate) enum Ask {
     /// By (attempt, number).
     Prune(TaskId, Vec<(u64, u64)>),
     Forget(String),
+    /// Bind a worker to no key any more.
+    Unbind(String),
+}
+
+/// Who submits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Owner {
+    /// Name of the key.
+    pub name: Option<Arc<str>>,
+    /// Other owners' tasks are none of its business.
+    pub private: bool,
 }
 
 /// The core's response, or why the store could not be asked.
@@ -232,18 +245,20 @@ impl State {
     fn take(&mut self, input: Input) {
         let now = clock::now();
         match input {
-            Input::Open(conn, link) => {
+            Input::Open(conn, link, principal) => {
                 self.links.insert(conn, link);
                 self.core.on_open(now, conn);
+                self.core.on_principal(conn, principal);
             }
             Input::Message(conn, kind, held) => {
                 self.core.on_message(now, conn, kind, &self.look);
                 self.rest(held);
             }
             Input::Malformed(conn, error) => self.core.on_malformed(now, conn, &error),
-            Input::OpenV1(conn, link, name) => {
+            Input::OpenV1(conn, link, name, principal) => {
                 self.links.insert(conn, link);
                 self.core.on_open_v1(now, conn, &name);
+                self.core.on_principal(conn, principal);
             }
             Input::V1(conn, message, blob, held) => {
                 self.core.on_v1(now, conn, *message, blob, &self.look);
@@ -280,14 +295,18 @@ impl State {
     /// Adds what the store has. Read here, so that nothing can change before the core decides.
     fn request(&self, ask: Ask) -> Result<Request, StoreError> {
         Ok(match ask {
-            Ask::Submit(tasks) => {
+            Ask::Submit(tasks, owner) => {
                 let find = |(id, spec, chosen): (TaskId, Arc<TaskSpec>, bool)| {
                     let known = if chosen { self.look.task_row(&id)? } else { None };
                     let former = match chosen && known.is_none() {
                         true => self.look.former(&id)?,
                         false => 0,
                     };
-                    Ok(Submission { id, spec, known, former })
+                    let taken = match owner.name.as_deref().filter(|_| owner.private) {
+                        Some(owner) if known.is_some() => !self.look.is_owned(&id, owner)?,
+                        _ => false,
+                    };
+                    Ok(Submission { id, spec, known, former, owner: owner.name.clone(), taken })
                 };
                 Request::Submit(tasks.into_iter().map(find).collect::<Result<_, StoreError>>()?)
             }
@@ -308,6 +327,7 @@ impl State {
             Ask::Drain(worker, on) => Request::Drain { worker, on },
             Ask::Recovery(what) => Request::Recovery(what),
             Ask::Forget(name) => Request::Forget(name),
+            Ask::Unbind(name) => Request::Unbind(name),
         })
     }
 
@@ -336,6 +356,7 @@ impl State {
                         }
                     }
                     Output::News(news) => self.quality.on_news(news),
+                    Output::Warn(what) => tracing::warn!("SECURITY {what}"),
                 }
             }
             // What is answered once it is durable may rest on what was decided before.

@@ -127,6 +127,10 @@ impl Feed {
                 let event = if *on { "drained" } else { "undrained" };
                 Some(Happened::Worker { name, event, at: *at, reason })
             }
+            R::WorkerUnbound { worker, at } => {
+                let (name, reason) = (name(worker), String::new());
+                Some(Happened::Worker { name, event: "unbound", at: *at, reason })
+            }
             R::Checkpoint { checkpoint: c, worker, at } => {
                 let what = if c.dropped { "dropped " } else { "" };
                 let reason = format!("{what}{} of {} bytes", c.id(), c.size);

@@ -31,6 +31,7 @@ mod quality;
 mod readers;
 mod retention;
 mod server;
+mod sessions;
 mod share;
 mod writer;
 

@@ -1,12 +1,13 @@
 //! One worker's WebSocket: frames in and out, in one task. Knows nothing of what they mean,
 //! except that log data goes to whoever asked for it.
 
-use crate::auth::Pass;
+use crate::auth::{Pass, Who};
 use crate::driver::{Driver, Input};
 use crate::listen::Arrived;
 use crate::logs::Logs;
 use crate::otel::{self, Tracer};
 use crate::quality::{Quality, Tap};
+use crate::sessions::WorkerSessions;
 use crate::share::{Held, SHARE, Share};
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -16,11 +17,11 @@ use outlast_core::quality::Size;
 use outlast_net::pulse::{self, PingConfig, Progress};
 use outlast_wire::frame::{FrameError, Packing, encode_sized, open};
 use outlast_wire::v1::ToWorker;
-use outlast_wire::v2::LinkCause;
 use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::{self, LinkCause};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
@@ -51,22 +52,53 @@ pub(crate) async fn serve(
     name: String,
     driver: Driver,
     logs: Arc<Logs>,
-    (pulse, quality): (Pulse, Arc<Quality>),
+    (pulse, quality, sessions): (Pulse, Arc<Quality>, Arc<WorkerSessions>),
     tracer: Option<Arc<Tracer>>,
 ) {
     let tap = Tap::new(quality, conn);
     let (tx, rx) = mpsc::channel(WAITING);
-    if driver.put(Input::Open(conn, tx)).await.is_err() {
+    let principal = pulse.pass.who().principal();
+    if driver.put(Input::Open(conn, tx, principal)).await.is_err() {
         return;
     }
     let (sink, stream) = socket.split();
+    let session = Session { all: sessions, conn, hello: OnceLock::new() };
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &driver, &logs, (&pulse, &tap)) => why,
-        why = write(sink, rx, &pulse, &tap, tracer.as_deref()) => why,
+        why = read(stream, conn, &name, &driver, &logs, (&pulse, &tap, &session)) => why,
+        why = write(sink, rx, &pulse, (&tap, &session), tracer.as_deref()) => why,
         why = pulse.dead() => why,
     };
     logs.link_ended(conn);
     let _ = driver.put(Input::Close(conn, cause, reason)).await;
+}
+
+/// The session of one link's worker, for its requests for blobs.
+struct Session {
+    all: Arc<WorkerSessions>,
+    conn: ConnId,
+    /// Its store id, and whether it is of a version that knows no sessions.
+    hello: OnceLock<(String, bool)>,
+}
+
+impl Session {
+    fn said(&self, hello: &v2::Hello) {
+        let _ = self.hello.set((hello.store_id.clone(), hello.nonce == 0));
+    }
+    /// The worker is let in.
+    fn begin(&self, who: &Who) -> String {
+        let Some((store, old)) = self.hello.get() else { return String::new() };
+        if *old {
+            self.all.old(self.conn, store, who);
+            return String::new();
+        }
+        self.all.issue(store, who)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.all.ended(self.conn);
+    }
 }
 
 /// WebSocket pings of one link, and what arrives on it; and whether it may stay.
@@ -91,6 +123,10 @@ impl Pulse {
         driver: &'a Driver,
     ) -> (ConnId, &'a Driver, &'a Progress) {
         (conn, driver, &self.progress)
+    }
+    /// Whose key let the link in.
+    pub fn who(&self) -> &Who {
+        self.pass.who()
     }
     /// Waits until a ping is to be sent.
     pub async fn due(&self) {
@@ -155,7 +191,7 @@ async fn read(
     name: &str,
     driver: &Driver,
     logs: &Logs,
-    (pulse, tap): (&Pulse, &Tap),
+    (pulse, tap, session): (&Pulse, &Tap, &Session),
 ) -> Why {
     let share = Share::new(SHARE);
     loop {
@@ -172,7 +208,12 @@ async fn read(
                             format!("hello of {:?} at the address of {name:?}", hello.worker_id);
                         Input::Malformed(conn, what)
                     }
-                    Ok((kind, held)) => Input::Message(conn, kind, held),
+                    Ok((kind, held)) => {
+                        if let Kind::Hello(hello) = &kind {
+                            session.said(hello);
+                        }
+                        Input::Message(conn, kind, held)
+                    }
                     Err(error) => Input::Malformed(conn, error.to_string()),
                 }
             }
@@ -223,7 +264,7 @@ async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut rx: mpsc::Receiver<ToLink>,
     pulse: &Pulse,
-    tap: &Tap,
+    (tap, session): (&Tap, &Session),
     tracer: Option<&Tracer>,
 ) -> Why {
     loop {
@@ -244,8 +285,10 @@ async fn write(
         loop {
             match next {
                 ToLink::Frame(mut kind) => {
-                    if let Kind::Assign(assign) = &mut *kind {
-                        otel::tell(&mut assign.tasks, tracer);
+                    match &mut *kind {
+                        Kind::Assign(assign) => otel::tell(&mut assign.tasks, tracer),
+                        Kind::Welcome(w) => w.session = session.begin(pulse.pass.who()),
+                        _ => {}
                     }
                     let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
                     let began = Instant::now();

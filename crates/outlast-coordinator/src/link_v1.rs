@@ -27,7 +27,8 @@ pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: Ap
     let tap = Tap::new(app.quality.clone(), conn);
     tap.of(&format!("{V1_PREFIX}{name}"));
     let (tx, rx) = mpsc::channel(WAITING);
-    if app.driver.put(Input::OpenV1(conn, tx, name.clone())).await.is_err() {
+    let principal = pulse.who().principal();
+    if app.driver.put(Input::OpenV1(conn, tx, name.clone(), principal)).await.is_err() {
         return;
     }
     let (sink, stream) = socket.split();
@@ -130,7 +131,7 @@ async fn keep(shelf: &BlobShelf, name: &str, message: &FromWorker) -> Option<Byt
     let put = tokio::task::spawn_blocking(move || blobs.put(&data[..])).await;
     match put.map_err(|e| e.to_string()).and_then(|put| put.map_err(|e| e.to_string())) {
         Ok(put) => {
-            shelf.accepted(put.manifest);
+            shelf.accepted(put.manifest, &format!("{V1_PREFIX}{name}"));
             Some(Bytes::copy_from_slice(put.manifest.as_bytes()))
         }
         Err(why) => {

@@ -116,11 +116,7 @@ pub(crate) fn families(
         "dropped_total",
         "counter",
         "Records of workers that were not kept, by why.",
-        &[
-            (label("why", "unknown_task"), c.unknown),
-            (label("why", "surplus"), c.surplus),
-            (label("why", "unusable"), c.unusable),
-        ],
+        &[(label("why", "surplus"), c.surplus), (label("why", "unusable"), c.unusable)],
     );
     let (help, made) = ("Workers forgotten to make room for others.", c.made_room);
     metric("workers_forgotten_for_room_total", "counter", help, &[(NONE, made)]);
@@ -129,6 +125,13 @@ pub(crate) fn families(
         "counter",
         "Records received again and skipped.",
         &[(NONE, c.repeated)],
+    );
+    let foreign: Vec<_> = c.foreign.iter().map(|(what, n)| (label("kind", what), *n)).collect();
+    metric(
+        "foreign_total",
+        "counter",
+        "Records dropped: their attempts were never given to the worker that sent them.",
+        &foreign,
     );
     metric("outbox_gaps_total", "counter", "Times an outbox skipped sequences.", &[(NONE, c.gaps)]);
     metric("quarantines_total", "counter", "Workers quarantined.", &[(NONE, c.quarantines)]);

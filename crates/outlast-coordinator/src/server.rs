@@ -16,6 +16,7 @@ use crate::peers::ConnectionConfig;
 use crate::quality::{self, AlertConfig, Former, History, Quality};
 use crate::readers::Readers;
 use crate::retention::{self, RetentionConfig};
+use crate::sessions::WorkerSessions;
 use crate::writer::{self, Health};
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord::{self, CoordConfig};
@@ -315,6 +316,7 @@ impl Coordinator {
             tls: tls.is_some(),
             ping: config.ping,
             sessions,
+            worker_sessions: Arc::new(WorkerSessions::new()),
             pulse,
             otel,
         });

@@ -124,8 +124,11 @@ async fn a_full_shelf_says_so_and_workers_only_may_use_it() {
     let keys = Keys::open(&Config::store_file(dir.path())).unwrap();
     let submit = keys.add_key("s", Role::Submit).unwrap().token;
     let worker = keys.add_key("w", Role::Worker).unwrap().token;
+    let boss = keys.add_key("b", Role::Operate).unwrap().token;
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    for (key, status) in [("", 401), (submit.as_str(), 403), (worker.as_str(), 200)] {
+    // A worker's key without the session of a connected worker reads nothing.
+    let keys = [("", 401), (submit.as_str(), 403), (worker.as_str(), 403), (boss.as_str(), 200)];
+    for (key, status) in keys {
         assert_eq!(send(&c, "POST", "/api/v2/blobs/missing", key, b"").await.status, status);
         // There is no such task.
         let status = if status == 200 { 404 } else { status };

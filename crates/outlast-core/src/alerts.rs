@@ -47,17 +47,20 @@ pub enum Measure {
     Compression,
     /// Seconds since a worker said that it cannot work.
     Unfit,
+    /// Processes with a copy of its state folder that were refused within the last hour.
+    Copies,
 }
 
 impl Measure {
     /// All, in order.
-    pub const ALL: [Measure; 6] = [
+    pub const ALL: [Measure; 7] = [
         Self::Reconnects,
         Self::ReconnectFailed,
         Self::Latency,
         Self::TaskSuccess,
         Self::Compression,
         Self::Unfit,
+        Self::Copies,
     ];
     /// The name of its rule.
     pub fn name(self) -> &'static str {
@@ -68,6 +71,7 @@ impl Measure {
             Self::TaskSuccess => "task_success",
             Self::Compression => "compression",
             Self::Unfit => "unfit",
+            Self::Copies => "copies",
         }
     }
     /// What it is, with its unit.
@@ -79,6 +83,9 @@ impl Measure {
             Self::TaskSuccess => "share of its newest 100 ended tasks that succeeded",
             Self::Compression => "compression ratio of its messages",
             Self::Unfit => "seconds since its machine is at fault: its disk, its processes",
+            Self::Copies => {
+                "processes with a copy of its state folder that were refused, the last one within an hour"
+            }
         }
     }
     /// How its alerts are marked in the log.
@@ -89,6 +96,7 @@ impl Measure {
             Self::TaskSuccess => "TASK",
             Self::Compression => "COMPRESS",
             Self::Unfit => "UNFIT",
+            Self::Copies => "SECURITY",
         }
     }
 }
@@ -131,6 +139,7 @@ impl Rule {
             Measure::TaskSuccess => (false, 0.95, 0.97, 0, 10_000, 20, Critical),
             Measure::Compression => (false, 1.5, 1.6, 60_000, 60_000, 20, Info),
             Measure::Unfit => (true, 0.5, 0.0, 0, 5_000, 1, Critical),
+            Measure::Copies => (true, 0.0, 0.0, 0, 0, 1, Critical),
         };
         Rule {
             measure,
@@ -331,7 +340,7 @@ mod tests {
         /// sooner than the rule says.
         #[test]
         fn it_never_flaps_faster_than_its_rule(
-            which in 0..6usize,
+            which in 0..Measure::ALL.len(),
             values in proptest::collection::vec(proptest::option::weighted(0.9, 0.0..1.5f64), 1..400),
             hold in 0..20u64,
             clear_hold in 0..20u64,

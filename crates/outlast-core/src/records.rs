@@ -68,6 +68,8 @@ pub enum CoordRecord {
         /// The newest attempt of a former task of this id, which was removed; 0 when there was
         /// none.
         after: Epoch,
+        /// Name of the key that it was submitted with.
+        owner: Option<Arc<str>>,
         /// When.
         at: i64,
     },
@@ -207,6 +209,13 @@ pub enum CoordRecord {
         /// When.
         at: i64,
     },
+    /// An operator wants the worker to be bound to no key any more.
+    WorkerUnbound {
+        /// Its store id.
+        worker: Arc<str>,
+        /// When.
+        at: i64,
+    },
     /// An operator removed the worker; delete its row and cursors.
     WorkerForgotten {
         /// Its store id.
@@ -334,6 +343,10 @@ pub struct WorkerRow {
     pub version: String,
     /// An operator wants it to take no new work.
     pub drained: bool,
+    /// Of the process that opened its store for this incarnation; 0 when it is not known.
+    pub nonce: u64,
+    /// Name of the key that it is bound to; empty: none.
+    pub principal: Arc<str>,
 }
 
 /// A task that is not over, as loaded at start (or one that is over, for a retry).

@@ -7,8 +7,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use outlast_wire::WORKER_HEADER;
 use outlast_wire::api::Problem;
+use outlast_wire::{SESSION_HEADER, WORKER_HEADER};
 use std::time::Duration;
 
 /// How long the other side may be silent in the middle of a request.
@@ -67,6 +67,10 @@ impl<'a> Http<'a> {
             .header("content-type", "application/octet-stream");
         let request = match &self.dialler.key {
             Some(key) => request.header("authorization", key.clone()),
+            None => request,
+        };
+        let request = match self.dialler.session() {
+            Some(session) => request.header(SESSION_HEADER, session),
             None => request,
         };
         let request = request.body(Full::new(body)).map_err(|e| failed(e.to_string()))?;

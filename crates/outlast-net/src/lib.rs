@@ -15,6 +15,7 @@ use outlast_wire::v2::body::Kind;
 use outlast_wire::{api::Problem, decode};
 use pulse::{Counted, Progress};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -71,6 +72,8 @@ pub struct Dialler {
     worker: String,
     key: Option<HeaderValue>,
     tls: Option<TlsConnector>,
+    /// What the coordinator gave this worker to name with its requests.
+    session: Mutex<Option<HeaderValue>>,
 }
 
 impl Dialler {
@@ -90,7 +93,17 @@ impl Dialler {
         let key = key.map(|k| HeaderValue::try_from(format!("Bearer {}", k.trim()))).transpose();
         let key = key.map_err(|_| DialError::Url("the API key has characters it cannot".into()))?;
         let path = format!("{}/api/v2/worker/{worker}/ws", url.prefix);
-        Ok(Dialler { url, path, worker: worker.into(), key, tls })
+        Ok(Dialler { url, path, worker: worker.into(), key, tls, session: Mutex::default() })
+    }
+
+    /// What requests are to name as their worker's session from now on; empty: nothing.
+    pub fn set_session(&self, session: &str) {
+        let value = HeaderValue::try_from(session).ok().filter(|_| !session.is_empty());
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+
+    fn session(&self) -> Option<HeaderValue> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Opens a connection: TCP, and TLS where it is asked for.

@@ -142,7 +142,7 @@ impl World {
                 Some(Bug::ForgetsFormer) => 0,
                 _ => self.coord.store.former(&id),
             };
-            Submission { id, spec, known, former }
+            Submission { id, spec, known, former, owner: None, taken: false }
         };
         let request = Request::Submit(tasks.into_iter().map(submission).collect());
         self.ask(request);

@@ -217,7 +217,7 @@ impl Stage {
         let spec = Arc::new(TaskSpec::new(Run::Call(call)));
         let submission = |n| {
             let id: TaskId = format!("t{n}").as_str().into();
-            Submission { id, spec: spec.clone(), known: None, former: 0 }
+            Submission { id, spec: spec.clone(), known: None, former: 0, owner: None, taken: false }
         };
         let all = (0..tasks).map(submission).collect();
         let now = self.clock();

@@ -476,7 +476,7 @@ impl Oracle {
             LinkChange::Adapted(_) | LinkChange::WorkerAdapted(_) => {
                 self.links.contains_key(&worker)
             }
-            LinkChange::Reset | LinkChange::Unfit(_) => true,
+            LinkChange::Reset | LinkChange::Unfit(_) | LinkChange::Copied(_) => true,
             LinkChange::Forgotten => !self.links.contains_key(&worker),
         };
         if !good {

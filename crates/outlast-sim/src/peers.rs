@@ -195,6 +195,7 @@ impl World {
             // Some workers hand over ahead whatever their tasks are like.
             stage_below: if i.is_multiple_of(2) { 1e9 } else { 50.0 },
             heartbeat_timeout: if never { u64::MAX / 4 } else { 15_000 },
+            nonce: ((i as u64 + 1) << 32) + u64::from(w.peer.life) + 1,
             ..Default::default()
         };
         let now = w.peer.now(self.now);
@@ -306,6 +307,7 @@ impl World {
                 }
                 coord::Output::Reply(request, response) => self.on_reply(request, response),
                 coord::Output::News(news) => self.oracle.news(news),
+                coord::Output::Warn(what) => self.say(|| what),
             }
         }
         let Some(core) = &self.coord.machine else { return };

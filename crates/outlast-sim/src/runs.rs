@@ -4,7 +4,7 @@
 use crate::Bug;
 use crate::peers::RunState;
 use crate::world::{Event, World};
-use outlast_core::coord::{Lookup, PastAttempt};
+use outlast_core::coord::{Given, Lookup, PastAttempt};
 use outlast_core::records::TaskRow;
 use outlast_core::worker::{Alive, Answer, StopKind};
 use outlast_core::{AttemptId, TaskId};
@@ -36,7 +36,7 @@ impl Lookup for Look<'_> {
     fn task(&self, id: &str) -> Option<TaskRow> {
         self.store.committed_row(id)
     }
-    fn has_blob(&self, manifest: &[u8]) -> bool {
+    fn has_blob(&self, manifest: &[u8], _: &str) -> bool {
         let mut blobs = self.blobs.borrow_mut();
         let Some(pinned) = blobs.get_mut(manifest) else { return false };
         *pinned = self.now;
@@ -48,6 +48,12 @@ impl Lookup for Look<'_> {
             past.iter_mut().for_each(|a| a.outcomes.clear());
         }
         past
+    }
+    fn given(&self, task: &str, epoch: u64) -> Given {
+        self.store.given(task, epoch)
+    }
+    fn key_is_valid(&self, _: &str) -> bool {
+        true
     }
     fn state(&self, task: &str) -> Option<StateUpdate> {
         self.store.committed_told(task).0.map(|s| (*s).clone())

@@ -66,6 +66,8 @@ fn coordinator(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
             labels: [].into(),
             version: "0".into(),
             drained: false,
+            nonce: 0,
+            principal: "".into(),
         }),
         at: START,
     });
@@ -82,6 +84,7 @@ fn coordinator(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
             let mut records = Vec::new();
             if n < tasks {
                 records.push(CoordRecord::Submitted {
+                    owner: None,
                     task: id(n),
                     number: n + 1,
                     spec: spec(n),

@@ -9,6 +9,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Of a key, in the order in which [`info`] reads them.
+const COLUMNS: &str = "id, name, role, created_at, revoked_at, workers, own_tasks";
+
 /// What the holder of a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -52,6 +55,28 @@ pub struct KeyInfo {
     pub created_at: i64,
     /// When it was revoked, if it was.
     pub revoked_at: Option<i64>,
+    /// What it is limited to.
+    pub limits: KeyLimits,
+}
+
+/// What a key is limited to beside its role.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyLimits {
+    /// Names of workers that it may connect, or prefixes that end in `*`; empty: any.
+    pub workers: Vec<String>,
+    /// It sees and changes only tasks that were submitted with a key of its name.
+    pub own_tasks: bool,
+}
+
+impl KeyLimits {
+    /// Whether a worker of this name may be connected.
+    pub fn allows_worker(&self, name: &str) -> bool {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
+        };
+        self.workers.is_empty() || self.workers.iter().any(fits)
+    }
 }
 
 /// A key that was just made: the only time that its secret is seen.
@@ -96,10 +121,32 @@ impl Keys {
     /// # Errors
     /// [`StoreError`] when it cannot be written.
     pub fn add_key(&self, name: &str, role: Role) -> Result<NewKey, StoreError> {
+        self.add_limited_key(name, role, &KeyLimits::default())
+    }
+
+    /// Makes a key that is limited to some workers, or to the tasks submitted with it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn add_limited_key(
+        &self,
+        name: &str,
+        role: Role,
+        limits: &KeyLimits,
+    ) -> Result<NewKey, StoreError> {
         let (id, secret) = (hex::<6>()?, hex::<32>()?);
         self.change(
-            "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5, NULL)",
-            params![id, name, role.as_str(), blake3::hash(secret.as_bytes()).as_bytes(), now()],
+            "INSERT INTO keys (id, name, role, hash, created_at, workers, own_tasks)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                id,
+                name,
+                role.as_str(),
+                blake3::hash(secret.as_bytes()).as_bytes(),
+                now(),
+                serde_json::to_string(&limits.workers).expect("strings are always JSON"),
+                limits.own_tasks,
+            ],
         )?;
         let token = format!("olk_{id}_{secret}");
         Ok(NewKey { id, token })
@@ -110,8 +157,8 @@ impl Keys {
     /// # Errors
     /// [`StoreError`] when they cannot be read.
     pub fn list_keys(&self) -> Result<Vec<KeyInfo>, StoreError> {
-        let sql = "SELECT id, name, role, created_at, revoked_at FROM keys ORDER BY created_at, id";
-        let mut query = self.conn.prepare_cached(sql)?;
+        let sql = format!("SELECT {COLUMNS} FROM keys ORDER BY created_at, id");
+        let mut query = self.conn.prepare_cached(&sql)?;
         let mut rows = query.query([])?;
         let mut keys = Vec::new();
         while let Some(r) = rows.next()? {
@@ -137,11 +184,11 @@ impl Keys {
         let Some((id, secret)) = token.strip_prefix("olk_").and_then(|t| t.split_once('_')) else {
             return Ok(None);
         };
-        let sql = "SELECT id, name, role, created_at, revoked_at, hash FROM keys WHERE id = ?1";
-        let mut query = self.conn.prepare_cached(sql)?;
+        let sql = format!("SELECT {COLUMNS}, hash FROM keys WHERE id = ?1");
+        let mut query = self.conn.prepare_cached(&sql)?;
         let mut rows = query.query([id])?;
         let Some(r) = rows.next()? else { return Ok(None) };
-        let kept: [u8; 32] = r.get(5)?;
+        let kept: [u8; 32] = r.get(7)?;
         // Comparing two `Hash`es takes the same time wherever they differ.
         let same = blake3::hash(secret.as_bytes()) == blake3::Hash::from_bytes(kept);
         let key = info(r)?;
@@ -186,6 +233,14 @@ fn info(r: &Row<'_>) -> Result<KeyInfo, StoreError> {
         role,
         created_at: r.get(3)?,
         revoked_at: r.get(4)?,
+        limits: KeyLimits {
+            workers: match r.get::<_, Option<String>>(5)? {
+                Some(json) => serde_json::from_str(&json)
+                    .map_err(|e| StoreError::damaged("a key's workers", e))?,
+                None => Vec::new(),
+            },
+            own_tasks: r.get(6)?,
+        },
     })
 }
 

@@ -23,7 +23,7 @@ mod worker;
 
 pub use coord::{AgedTask, CoordReader, CoordStore, TaskExtra};
 pub use error::StoreError;
-pub use keys::{KeyInfo, Keys, NewKey, Role};
+pub use keys::{KeyInfo, KeyLimits, Keys, NewKey, Role};
 pub use links::{AlertEntry, LinkEntry, LinkEntryKind, LinkStore, Resolution};
 pub use outlast_sqlite::folder;
 pub use storage::{CoordStorage, WorkerStorage};

@@ -42,6 +42,8 @@ pub struct StoredTask {
     pub reason: String,
     /// Whether there is an outcome to read.
     pub has_outcome: bool,
+    /// Name of the key that it was submitted with.
+    pub owner: Option<String>,
 }
 
 /// What an entry of a task's history says.
@@ -194,6 +196,8 @@ pub struct TaskFilter {
     pub id_prefix: Option<String>,
     /// Paused, and not over.
     pub paused: bool,
+    /// Submitted with a key of this name.
+    pub owner: Option<String>,
 }
 
 /// A page of a list.

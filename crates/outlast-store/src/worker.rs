@@ -9,7 +9,7 @@ use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// "OLW", 1
@@ -131,6 +131,34 @@ impl WorkerStore {
     /// [`StoreError`]; then the next opening takes this one for a crash.
     pub fn end_well(&mut self) -> Result<(), StoreError> {
         set_meta(&self.conn, "ended_well", true)
+    }
+
+    /// Makes this the store of a new worker, which has nothing and was nowhere. A copy of what it
+    /// was is put into this folder: its path, and how many results it had not delivered.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it is as it was.
+    pub fn renew(&mut self, folder: &Path) -> Result<(PathBuf, u64), StoreError> {
+        let aside = folder.join(format!("former-{}-{}.db", self.store_id, self.incarnation));
+        let text = aside.to_str().ok_or_else(|| StoreError::Io {
+            detail: format!("{}: not UTF-8", aside.display()),
+            transient: false,
+        })?;
+        self.conn.execute("VACUUM INTO ?1", [text])?;
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let results = Lane::Results as i64;
+        let range = (results << LANE_SHIFT, (results + 1) << LANE_SHIFT);
+        let sql = "SELECT count(*) FROM outbox WHERE key >= ?1 AND key < ?2";
+        let owed: i64 = tx.query_row(sql, range, |r| r.get(0))?;
+        tx.execute_batch(
+            "DELETE FROM attempts; DELETE FROM outbox; DELETE FROM lanes; DELETE FROM meta;",
+        )?;
+        let id = uuid::Uuid::new_v4().to_string();
+        set_meta(&tx, "store_id", &id)?;
+        set_meta(&tx, "incarnation", 0)?;
+        tx.commit()?;
+        self.store_id = id.into();
+        Ok((aside, uint(owed)?))
     }
 
     /// What is stored now.

@@ -70,7 +70,8 @@ impl Writer {
             spec.timeout = (who == 1).then_some(at as f64 / 7.0);
             spec.queue = ["", "default", "q", "r"][usize::from(who)].into();
             spec.labels = (0..which % 3).map(|n| (format!("k{n}"), format!("v{who}"))).collect();
-            return R::Submitted { task, number: self.number, spec: spec.into(), after, at };
+            let (owner, spec) = (None, spec.into());
+            return R::Submitted { task, number: self.number, spec, after, owner, at };
         };
         let old = t.epoch.saturating_sub(u64::from(who % 2));
         match what {

@@ -89,6 +89,9 @@ documents! {
         /// Why it waits, while it does; only when one task is shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub waiting_for: Option<String>,
+        /// Name of the API key that it was submitted with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub owner: Option<String>,
     }
 
     /// A page of tasks.
@@ -304,6 +307,23 @@ documents! {
         /// Since when it says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub unfit_since: Option<String>,
+        /// A process with a copy of its state folder that was refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub copied: Option<Copied>,
+        /// Name of the API key that it is bound to; empty: none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        pub bound_to: String,
+    }
+
+    /// A process with a copy of a worker's state folder that was refused.
+    pub struct Copied {
+        /// When, the last time.
+        pub at: String,
+        /// How often.
+        pub times: u64,
+        /// The machine that it said it runs on.
+        #[serde(default)]
+        pub host: String,
     }
 
     /// All workers.

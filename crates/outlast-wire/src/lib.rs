@@ -34,6 +34,8 @@ pub const PROTOCOL: u32 = 2;
 
 /// Header of a worker's HTTP requests: its name, so that what it uploads is counted for it.
 pub const WORKER_HEADER: &str = "outlast-worker";
+/// The header in which a worker says which session is its own.
+pub const SESSION_HEADER: &str = "outlast-session";
 
 impl From<v2::body::Kind> for v2::Body {
     fn from(kind: v2::body::Kind) -> Self {

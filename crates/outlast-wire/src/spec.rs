@@ -6,9 +6,12 @@ use crate::trace::{MAX_TRACESTATE, TraceParent, is_tracestate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 /// The longest task id, in bytes.
 pub const MAX_TASK_ID: usize = 128;
+/// The longest name of an artifact, in bytes.
+pub const MAX_ARTIFACT: usize = 255;
 /// The largest spec, in bytes of JSON.
 pub const MAX_SPEC: usize = 256 << 10;
 /// The most memory that a spec takes as values while it is read, in bytes, beside its JSON.
@@ -660,8 +663,26 @@ fn program<'a>(words: impl Iterator<Item = &'a str>) -> &'a str {
 /// [`SpecError::Field`] saying what is allowed.
 pub fn check_task_id(id: &str) -> Result<(), SpecError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
-    if id.is_empty() || id.len() > MAX_TASK_ID || !id.chars().all(allowed) {
-        return bad("id", format!("{id:?} must be 1 to {MAX_TASK_ID} of A-Z a-z 0-9 . _ : -"));
+    // Addresses and paths would lead elsewhere with these two.
+    let dots = id == "." || id == "..";
+    if id.is_empty() || id.len() > MAX_TASK_ID || !id.chars().all(allowed) || dots {
+        let what =
+            format!("{id:?} must be 1 to {MAX_TASK_ID} of A-Z a-z 0-9 . _ : -, and not . or ..");
+        return bad("id", what);
+    }
+    Ok(())
+}
+
+/// Checks the name of an artifact: it becomes the name of a file where somebody fetches it.
+///
+/// # Errors
+/// What would be accepted.
+pub fn check_artifact_name(name: &str) -> Result<(), SpecError> {
+    let inside = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    if name.is_empty() || name.len() > MAX_ARTIFACT || name.chars().any(char::is_control) || !inside
+    {
+        let what = format!("{name:?} must be 1 to {MAX_ARTIFACT} bytes, and lead out of no folder");
+        return bad("artifact", what);
     }
     Ok(())
 }

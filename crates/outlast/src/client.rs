@@ -340,6 +340,15 @@ impl Client {
         self.send(|| self.request(Method::DELETE, &path)).await.map(drop)
     }
 
+    /// Binds a worker to no API key any more.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn unbind(&self, name: &str) -> Result<(), Error> {
+        let path = format!("/api/v1/workers/{}/unbind", escape(name));
+        self.send(|| self.request(Method::POST, &path)).await.map(drop)
+    }
+
     /// What the coordinator is.
     ///
     /// # Errors

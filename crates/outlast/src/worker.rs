@@ -174,6 +174,7 @@ impl WorkerBuilder {
             functions: self.functions,
             blob_budget: self.blob_budget,
             ping: self.ping,
+            identity: Default::default(),
         })?;
         Ok(Worker { agent })
     }

@@ -6,6 +6,7 @@ use crate::blobs::uploads::{Upload, Uploader};
 use crate::clock;
 use crate::intake::{Arriving, announced, too_large};
 use crate::listen::Arrived;
+use crate::sessions::Scope;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -31,7 +32,8 @@ pub(crate) async fn missing(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let who = app.auth.check(&headers, Role::Worker)?;
+    app.worker_sessions.scope(&headers, &who)?;
     let asked = hashes(&app, &headers, body, MAX_HASHES).await?;
     let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
     Ok(([OCTETS], concatenated(&missing)).into_response())
@@ -44,7 +46,8 @@ pub(crate) async fn put_chunks(
     ConnectInfo(arrived): ConnectInfo<Arrived>,
     body: Body,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let who = app.auth.check(&headers, Role::Worker)?;
+    app.worker_sessions.scope(&headers, &who)?;
     if announced(&headers).is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large(MAX_BODY));
     }
@@ -104,7 +107,8 @@ pub(crate) async fn put_manifest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let who = app.auth.check(&headers, Role::Worker)?;
+    let scope = app.worker_sessions.scope(&headers, &who)?;
     let bytes = app.intake.read(&headers, body, MANIFEST.0).await?;
     // After it has arrived: a slow one keeps nobody waiting.
     let _turn = if bytes.len() > MANIFEST.1 { Some(large(&app).await?) } else { None };
@@ -115,7 +119,12 @@ pub(crate) async fn put_manifest(
     };
     match blocking(&app, accept).await? {
         Ok(hash) => {
-            app.shelf.accepted(hash);
+            match scope {
+                Scope::All => app.shelf.accepted(hash, ""),
+                Scope::Stores(stores) => {
+                    stores.iter().for_each(|store| app.shelf.accepted(hash, store));
+                }
+            }
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         Err(missing) => {
@@ -130,8 +139,19 @@ pub(crate) async fn get_manifest(
     headers: HeaderMap,
     Path(hash): Path<String>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let who = app.auth.check(&headers, Role::Worker)?;
+    let scope = app.worker_sessions.scope(&headers, &who)?;
     let hash: Hash = hash.parse().map_err(|e| Refusal::bad(&format!("{e}")))?;
+    if let Scope::Stores(stores) = scope
+        && !app.shelf.is_from(&hash, &stores)
+    {
+        let manifest = *hash.as_bytes();
+        let mine = app.readers.read(move |r| r.may_read(&manifest, &stores)).await;
+        // As if there were none: that there is one is nobody else's business.
+        if !mine.map_err(|e| Refusal::store(&e))? {
+            return Err(Refusal::no_blob(&hash.to_string()));
+        }
+    }
     let found = blocking(&app, move |blobs| {
         // Looking pins it, so that its chunks can be fetched next.
         if !blobs.has_manifest(&hash)? {
@@ -149,7 +169,8 @@ pub(crate) async fn get_chunks(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let who = app.auth.check(&headers, Role::Worker)?;
+    app.worker_sessions.scope(&headers, &who)?;
     let wanted = hashes(&app, &headers, body, MAX_WANTED).await?;
     let asked = wanted.clone();
     let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;

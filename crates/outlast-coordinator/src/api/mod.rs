@@ -4,6 +4,7 @@
 mod blobs;
 mod control;
 mod logs;
+mod own;
 mod problem;
 mod quality;
 mod recovery;
@@ -25,6 +26,7 @@ use crate::logs::Logs;
 use crate::otel::Otel;
 use crate::quality::Quality;
 use crate::readers::Readers;
+use crate::sessions::WorkerSessions;
 use crate::writer::Health;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -60,6 +62,7 @@ pub(crate) struct Shared {
     pub tls: bool,
     pub ping: PingConfig,
     pub sessions: Sessions,
+    pub worker_sessions: Arc<WorkerSessions>,
     pub pulse: Arc<Pulse>,
     pub otel: Option<Otel>,
 }
@@ -94,6 +97,7 @@ pub(crate) type App = Arc<Shared>;
         workers::show,
         workers::drain,
         workers::undrain,
+        workers::unbind,
         workers::forget,
         recovery::table,
         recovery::patterns,
@@ -134,9 +138,9 @@ pub fn openapi() -> String {
 /// What a document of a request may be, where it holds no tasks.
 pub(crate) const DOCUMENT: Limit = Limit { bytes: 1 << 20, weight: 4 << 20 };
 
-pub(crate) fn router(app: App) -> Router {
+/// Whatever is about one task.
+fn task_routes(app: &App) -> Router<App> {
     Router::new()
-        .route("/api/v1/tasks", post(submit::submit).get(tasks::list))
         .route("/api/v1/tasks/{id}", get(tasks::show))
         .route("/api/v1/tasks/{id}/result", get(tasks::result))
         .route("/api/v1/tasks/{id}/history", get(tasks::history))
@@ -153,6 +157,13 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/tasks/{id}/artifacts/{name}/data", get(told::artifact))
         .route("/api/v1/tasks/{id}/state", get(told::state))
         .route("/api/v1/tasks/{id}/explain", get(told::explain))
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), own::own_tasks))
+}
+
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .merge(task_routes(&app))
+        .route("/api/v1/tasks", post(submit::submit).get(tasks::list))
         .route("/api/v1/counts", get(tasks::counts))
         .route("/api/v1/results", post(results::results))
         .route("/api/v1/workers", get(workers::list))
@@ -160,6 +171,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/workers/{name}/actions", post(workers::act))
         .route("/api/v1/workers/{name}/drain", post(workers::drain))
         .route("/api/v1/workers/{name}/undrain", post(workers::undrain))
+        .route("/api/v1/workers/{name}/unbind", post(workers::unbind))
         .route("/api/v1/workers/{name}/release", post(recovery::release))
         .route("/api/v1/workers/{name}/quarantine", post(recovery::quarantine))
         .route("/api/v1/recovery", get(recovery::table))

@@ -1,6 +1,6 @@
 //! What is done after failures: the table, patterns, and how a person overrules.
 
-use super::{App, DOCUMENT, MAX_REQUEST, Refusal};
+use super::{App, DOCUMENT, MAX_REQUEST, Refusal, own};
 use crate::clock::{self, text};
 use crate::driver::Ask;
 use axum::Json;
@@ -51,7 +51,8 @@ pub(crate) async fn patterns(
     State(app): State<App>,
     headers: HeaderMap,
 ) -> Result<Json<RecoveryPatterns>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
+    let who = app.auth.check(&headers, Role::Submit)?;
+    own::all_tasks(&who)?;
     let now = clock::now();
     let view = app.driver.look(move |core| core.recovery(now)).await;
     let view = view.map_err(|_| Refusal::ending())?;

@@ -32,7 +32,8 @@ pub(crate) async fn results(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<EndedTasks>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
+    let who = app.auth.check(&headers, Role::Submit)?;
+    let owner: Option<Arc<str>> = who.only().map(Into::into);
     let body = app.intake.read(&headers, body, MAX_ASKED).await?;
     let asked = DOCUMENT.read(&body).map_err(|e| Refusal::bad(&e))?;
     let WhichEnded { ids, wait } = asked;
@@ -45,8 +46,8 @@ pub(crate) async fn results(
     let deadline = Instant::now() + Duration::from_secs(wait.min(MAX_WAIT));
     let ids: Arc<HashSet<String>> = Arc::new(ids.into_iter().collect());
     loop {
-        let asked = ids.clone();
-        let found = app.readers.read(move |r| look(r, &asked)).await;
+        let (asked, owner) = (ids.clone(), owner.clone());
+        let found = app.readers.read(move |r| look(r, &asked, owner.as_deref())).await;
         let found = found.map_err(|e| Refusal::store(&e))?;
         let waits = !ids.is_empty() && found.results.is_empty() && found.unknown.is_empty();
         if !waits || tokio::time::timeout_at(deadline, ended(&mut watch, &ids)).await.is_err() {
@@ -56,10 +57,15 @@ pub(crate) async fn results(
     }
 }
 
-fn look(reader: &CoordReader, ids: &HashSet<String>) -> Result<EndedTasks, StoreError> {
+fn look(
+    reader: &CoordReader,
+    ids: &HashSet<String>,
+    owner: Option<&str>,
+) -> Result<EndedTasks, StoreError> {
     let (mut found, mut size) = (EndedTasks { results: Vec::new(), unknown: Vec::new() }, 0);
     for id in ids {
-        match reader.task_state(id)? {
+        let seen = owner.map_or(Ok(true), |owner| reader.is_owned(id, owner))?;
+        match reader.task_state(id)?.filter(|_| seen) {
             None => found.unknown.push(id.clone()),
             Some(state) if state.is_terminal() && size < FULL => {
                 // One that is retried meanwhile is not over any more.

@@ -1,7 +1,7 @@
 //! `POST /api/v1/tasks`.
 
 use super::{App, Refusal, views};
-use crate::driver::Ask;
+use crate::driver::{Ask, Owner};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -43,7 +43,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
+    let who = app.auth.check(&headers, Role::Submit)?;
     let body = app.intake.read(&headers, body, MAX_BODY).await?;
     let trace = Trace::of(&headers);
     let (wanted, single) = if body.len() > LARGE {
@@ -53,7 +53,8 @@ pub(crate) async fn submit(
         parse(&body, trace.as_ref())?
     };
     let first = wanted.first().map(|(id, ..)| id.clone());
-    match app.ask(Ask::Submit(wanted)).await? {
+    let owner = Owner { name: who.owner(), private: who.only().is_some() };
+    match app.ask(Ask::Submit(wanted, owner)).await? {
         CoreResponse::Submitted(tasks) => match (single, first, tasks.first()) {
             (true, Some(id), Some(done)) => {
                 let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };

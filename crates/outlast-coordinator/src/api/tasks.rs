@@ -32,8 +32,9 @@ pub(crate) async fn list(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TaskList>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let mut filter = TaskFilter::default();
+    let who = app.auth.check(&headers, Role::Submit)?;
+    let mut filter =
+        TaskFilter { owner: who.only().map(ToOwned::to_owned), ..TaskFilter::default() };
     let (mut cursor, mut limit, mut newest) = (None, 100, true);
     let query = query.unwrap_or_default();
     let uri = format!("/?{query}").parse().map_err(|_| Refusal::bad("the query cannot be read"))?;
@@ -210,7 +211,12 @@ pub(crate) async fn counts(
     State(app): State<App>,
     headers: HeaderMap,
 ) -> Result<Json<CountsView>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
+    let who = app.auth.check(&headers, Role::Submit)?;
+    let owner = who.only().map(ToOwned::to_owned);
+    let counts = app.readers.read(move |r| match owner {
+        Some(owner) => r.counts_of(&owner),
+        None => r.counts(),
+    });
+    let counts = counts.await.map_err(|e| Refusal::store(&e))?;
     Ok(Json(views::counts(counts)))
 }

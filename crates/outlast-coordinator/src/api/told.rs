@@ -4,6 +4,7 @@ use super::blobs::blocking;
 use super::{App, DOCUMENT, Refusal, views};
 use crate::clock::{self, text};
 use crate::explain::{self, Facts, Whereabouts};
+use crate::sessions::Scope;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -47,7 +48,15 @@ pub(crate) async fn kept(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Worker)?;
+    let who = app.auth.check(&headers, Role::Worker)?;
+    if let Scope::Stores(stores) = app.worker_sessions.scope(&headers, &who)? {
+        let wanted = id.clone();
+        let mine = app.readers.read(move |r| r.is_assigned(&wanted, &stores)).await;
+        // As if there were none: that there is one is nobody else's business.
+        if !mine.map_err(|e| Refusal::store(&e))? {
+            return Err(Refusal::no_task(&id));
+        }
+    }
     let mut all = stored(&app, id, Kind::Checkpoints).await?;
     let mut size = 0;
     let fits = |c: &&StoredCheckpoint| {

@@ -6,7 +6,7 @@ use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
 use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
-use outlast_wire::api::{Checkpoint, CountsView, Disk, JsonText, Task, TaskResult, Worker};
+use outlast_wire::api::{Checkpoint, Copied, CountsView, Disk, JsonText, Task, TaskResult, Worker};
 use outlast_wire::v2::{LinkCause, OutcomeKind, TaskOutcome};
 
 pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
@@ -30,6 +30,7 @@ pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
         paused: extra.paused,
         progress: extra.progress,
         waiting_for: None,
+        owner: t.owner.clone(),
     }
 }
 
@@ -137,6 +138,12 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: 
         gone_cause: gone.map_or("", |(_, cause, _)| cause.word()).into(),
         drained: w.row.drained,
         quarantine: w.isolation.as_str().into(),
+        copied: w.copied.as_ref().map(|c| Copied {
+            at: text(c.at),
+            times: c.times,
+            host: c.host.clone(),
+        }),
+        bound_to: w.row.principal.to_string(),
         disk: (w.disk != (0, 0, 0)).then(|| {
             let (used, budget, refused) = w.disk;
             Disk { used, budget, refused }

@@ -1,6 +1,7 @@
 //! Watching: events, health, metrics, what this is.
 
 use super::blobs::blocking;
+use super::own::{self, Own};
 use super::{App, Refusal};
 use crate::auth::Pass;
 use crate::clock::{self, text};
@@ -97,13 +98,17 @@ pub(crate) async fn events(
     let fleet = which.includes("fleet").then(|| fleet(&app, &which));
     let fleet = futures_util::stream::iter(fleet).flatten();
     let stream = futures_util::stream::unfold(app.watchers.subscribe(), next);
+    let own = Arc::new(tokio::sync::Mutex::new(Own::new(&app, pass.who())));
     let stream = stream.filter_map(move |item| {
-        let event = match item {
-            Ok(what) if which.wants(&what) => Some(event(&what)),
-            Ok(_) => None,
-            Err(missed) => Some(Ok(Event::default().event("missed").data(missed.to_string()))),
-        };
-        std::future::ready(event)
+        let own = own.clone();
+        let item = item.map(|what| which.wants(&what).then_some(what));
+        async move {
+            match item {
+                Ok(Some(what)) if own.lock().await.may_see(&what).await => Some(event(&what)),
+                Ok(_) => None,
+                Err(missed) => Some(Ok(Event::default().event("missed").data(missed.to_string()))),
+            }
+        }
     });
     let stream = futures_util::stream::select(stream, fleet).take_until(barred(pass, app, headers));
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
@@ -253,7 +258,8 @@ pub(crate) async fn metrics(
     headers: HeaderMap,
     query: Result<Query<Series>, QueryRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
+    let who = app.auth.check(&headers, Role::Submit)?;
+    own::all_tasks(&who)?;
     let Query(series) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let text = families::text(&gathered(&app, series.workers).await?);
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))

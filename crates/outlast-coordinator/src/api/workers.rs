@@ -85,6 +85,21 @@ pub(crate) async fn forget(
     }
 }
 
+/// Binds a worker to no key any more: it is then bound to the next one that it comes with.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/unbind", tag = "workers", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = outlast_wire::api::Problem)))]
+pub(crate) async fn unbind(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    app.auth.check(&headers, Role::Operate)?;
+    match app.ask(Ask::Unbind(name.clone())).await? {
+        CoreResponse::Unbound => Ok(StatusCode::NO_CONTENT),
+        _ => Err(Refusal::no_worker(&name)),
+    }
+}
+
 /// Gives a worker no new work, and takes back what it has not started. It stays so over
 /// reconnections and restarts.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/drain", tag = "workers", params(("name" = String, Path)),
@@ -192,6 +207,7 @@ pub(crate) async fn link_v1(
 ) -> Result<Response, Refusal> {
     let pass = Pass::check(&app, &headers, Role::Worker)?;
     check_worker_id(&name).map_err(|e| Refusal::bad(&e))?;
+    pass.who().may_be(&name)?;
     let upgrade = upgraded(upgrade, MAX_TEXT)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let pulse = Pulse::new(pass, app.ping, arrived);
@@ -207,10 +223,11 @@ pub(crate) async fn link(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let pass = Pass::check(&app, &headers, Role::Worker)?;
+    pass.who().may_be(&name)?;
     let upgrade = upgraded(upgrade, MAX_MESSAGE)?;
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
-    let watched = (Pulse::new(pass, app.ping, arrived), quality);
+    let watched = (Pulse::new(pass, app.ping, arrived), quality, app.worker_sessions.clone());
     let tracer = app.otel.as_ref().and_then(|otel| otel.tracer.clone());
     let serve = move |socket| link::serve(socket, conn, name, driver, logs, watched, tracer);
     Ok(upgrade.on_upgrade(serve))

@@ -14,6 +14,8 @@ use uploads::Uploads;
 
 /// Large manifests worked with at a time.
 const LARGE: usize = 4;
+/// Stores remembered as having sent one manifest.
+const UPLOADERS: usize = 8;
 /// Manifests remembered as accepted lately.
 const REMEMBERED: usize = 16_384;
 
@@ -27,11 +29,18 @@ pub(crate) fn bucket(address: &str) -> Result<Arc<dyn PackStore>, BlobError> {
     open_bucket(address).map_err(wrong)
 }
 
+/// A manifest that was accepted lately.
+struct Recent {
+    at: Instant,
+    /// The stores of the workers that sent it.
+    of: Vec<Box<str>>,
+}
+
 /// The blob store and what belongs to it. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct BlobShelf {
     pub blobs: Blobs,
-    recent: Arc<Mutex<HashMap<Hash, Instant>>>,
+    recent: Arc<Mutex<HashMap<Hash, Recent>>>,
     /// How long what was accepted stays without a checkpoint that refers to it.
     pub grace: Duration,
     pub uploads: Arc<Uploads>,
@@ -51,13 +60,29 @@ impl BlobShelf {
         }
     }
 
-    /// A manifest was accepted: for half its grace nobody need ask the store for it.
-    pub fn accepted(&self, manifest: Hash) {
+    /// A manifest was accepted from the worker with this store (empty: from somebody who may read
+    /// all): for half its grace nobody need ask the store for it.
+    pub fn accepted(&self, manifest: Hash, store: &str) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= REMEMBERED {
+        if recent.len() >= REMEMBERED && !recent.contains_key(&manifest) {
             recent.clear();
         }
-        recent.insert(manifest, Instant::now());
+        let Recent { at, of } =
+            recent.entry(manifest).or_insert_with(|| Recent { at: Instant::now(), of: Vec::new() });
+        *at = Instant::now();
+        if !of.iter().any(|s| **s == *store) {
+            if of.len() >= UPLOADERS {
+                of.remove(0);
+            }
+            of.push(store.into());
+        }
+    }
+
+    /// Whether a worker with one of these stores has uploaded this manifest lately.
+    pub fn is_from(&self, manifest: &Hash, stores: &[String]) -> bool {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = recent.get(manifest).map(|r| &r.of);
+        of.is_some_and(|of| of.iter().any(|s| s.is_empty() || stores.iter().any(|o| **o == **s)))
     }
 
     /// What collections did so far.
@@ -75,7 +100,7 @@ impl BlobShelf {
         let manifest = Hash::from_bytes(manifest);
         {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            if recent.get(&manifest).is_some_and(|at| at.elapsed() < self.grace / 2) {
+            if recent.get(&manifest).is_some_and(|r| r.at.elapsed() < self.grace / 2) {
                 return Ok(true);
             }
         }
@@ -97,7 +122,7 @@ mod tests {
         assert!(!shelf.has(b"short").unwrap());
         let put = shelf.blobs.put(&b"hello"[..]).unwrap();
         assert!(shelf.has(put.manifest.as_bytes()).unwrap());
-        shelf.accepted(unknown);
+        shelf.accepted(unknown, "s");
         assert!(shelf.has(unknown.as_bytes()).unwrap(), "trusted without a look");
     }
 }

@@ -27,6 +27,7 @@ fn facts(state: TaskState) -> Facts {
         ended_at: None,
         reason: String::new(),
         has_outcome: false,
+        owner: None,
     };
     let worker = |name: &str| Whereabouts {
         name: name.into(),

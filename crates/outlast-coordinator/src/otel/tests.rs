@@ -37,6 +37,7 @@ fn life(events: Vec<StoredEvent>, ended_at: i64) -> Life {
         ended_at: Some(ended_at),
         reason: String::new(),
         has_outcome: true,
+        owner: None,
     };
     Life { task, cause: Cause::Done, events, checkpoints: Vec::new() }
 }

@@ -317,6 +317,10 @@ fn message(rule: &Rule, name: &str, value: f64, why: &str) -> String {
             format!("worker {name}: its messages are compressed {value:.2} to 1 (limit {limit})")
         }
         Measure::Unfit => format!("worker {name} {why}"),
+        Measure::Copies => format!(
+            "worker {name}: {value} times a process with a copy of its state folder was refused; \
+             delete the copy, or start it with --new-identity"
+        ),
     }
 }
 

@@ -237,6 +237,7 @@ impl Quality {
                     tracing::info!("UNFIT worker {name} can work again");
                 }
             }
+            LinkChange::Copied(why) => tracing::error!("SECURITY worker {name}: {why}"),
             LinkChange::Reset => {
                 if let Some(entry) = self.entry(&worker) {
                     entry.meter().reset(now);

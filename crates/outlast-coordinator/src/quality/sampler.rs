@@ -269,6 +269,7 @@ fn measure(
         Some(sample.tally.recent()),
         Some(meter.compression(now)),
         unfit(sample, wall),
+        Some((copies(sample.copied, wall), 1)),
     ];
     (row, values)
 }
@@ -280,6 +281,15 @@ fn unfit(sample: &LinkSample, wall: i64) -> Option<(f64, u32)> {
         None => Some((0.0, 1)),
         Some(ms) => sample.state.is_there().then_some((ms as f64 / 1000.0, 1)),
     }
+}
+
+/// How long a refused copy is worth an alert after it was seen last, in milliseconds.
+const COPY_SEEN: i64 = 3_600_000;
+
+/// Refusals of a copy, while the last one is not long ago.
+fn copies(copied: Option<(i64, u64)>, wall: i64) -> f64 {
+    let lately = copied.filter(|(at, _)| wall - at < COPY_SEEN);
+    lately.map_or(0.0, |(_, times)| times as f64)
 }
 
 /// A worker that was there when the coordinator's former process ended, and is not now.

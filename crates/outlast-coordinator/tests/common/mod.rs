@@ -230,6 +230,15 @@ impl FakeWorker {
         FakeWorker { name, sender, receiver, seqs }
     }
 
+    /// One that has said nothing yet.
+    pub fn on(name: &str, (sender, receiver): (Sender, Receiver)) -> FakeWorker {
+        FakeWorker { name: name.into(), sender, receiver, seqs: [0; 5] }
+    }
+
+    pub async fn say(&mut self, kind: Kind) {
+        say(&mut self.sender, kind).await;
+    }
+
     /// The next message that is not of the link itself.
     pub async fn heard(&mut self) -> Kind {
         loop {

@@ -42,6 +42,8 @@ pub enum LinkChange {
     Unfit(Option<Arc<Faults>>),
     /// An operator removed it.
     Forgotten,
+    /// A process with a copy of its state folder was refused; why.
+    Copied(String),
 }
 
 /// What became of a worker's tasks since the coordinator started.
@@ -117,6 +119,8 @@ pub struct LinkSample {
     pub tally: Tally,
     /// What does not work there, as it says itself.
     pub faults: Option<Arc<Faults>>,
+    /// When a copy of its state folder was refused last (Unix ms), and how often.
+    pub copied: Option<(i64, u64)>,
 }
 
 impl Member {
@@ -130,6 +134,7 @@ impl Member {
             restored: self.beat.restored,
             tally: self.tally,
             faults: self.unable.as_ref().map(|u| u.faults.clone()),
+            copied: self.rivals.seen().map(|seen| (seen.at, seen.times)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the core does not hold in memory, and its driver can look up at once.
 
+use super::Given;
 use crate::Epoch;
 use crate::records::TaskRow;
 use outlast_wire::v2::{Checkpoint, StateUpdate, TaskOutcome};
@@ -18,11 +19,16 @@ pub struct PastAttempt {
 pub trait Lookup {
     /// A task that is over, from the store.
     fn task(&self, id: &str) -> Option<TaskRow>;
-    /// Whether the blob of this manifest is complete and durable here; if so it stays for long
+    /// Whether the blob of this manifest is complete and durable here, and was uploaded by the
+    /// worker with this store id (or it is not known any more by whom); if so it stays for long
     /// enough to be referred to.
-    fn has_blob(&self, manifest: &[u8]) -> bool;
+    fn has_blob(&self, manifest: &[u8], store: &str) -> bool;
     /// The attempts of a task that this worker (by store id) was given, by number.
     fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt>;
+    /// Whom this attempt of a task was given to.
+    fn given(&self, task: &str, epoch: Epoch) -> Given;
+    /// Whether there is a key of this name that is not revoked.
+    fn key_is_valid(&self, name: &str) -> bool;
     /// The newest state of a task.
     fn state(&self, task: &str) -> Option<StateUpdate>;
     /// All checkpoints of a task that were told of, also those that are not kept.
@@ -34,11 +40,17 @@ impl Lookup for () {
     fn task(&self, _: &str) -> Option<TaskRow> {
         None
     }
-    fn has_blob(&self, _: &[u8]) -> bool {
+    fn has_blob(&self, _: &[u8], _: &str) -> bool {
         false
     }
     fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
         Vec::new()
+    }
+    fn given(&self, _: &str, _: Epoch) -> Given {
+        Given::Never
+    }
+    fn key_is_valid(&self, _: &str) -> bool {
+        true
     }
     fn state(&self, _: &str) -> Option<StateUpdate> {
         None

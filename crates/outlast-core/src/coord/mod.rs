@@ -6,10 +6,17 @@
 
 mod admission;
 mod control;
+mod copies;
+#[cfg(test)]
+mod copies_tests;
+mod given;
+#[cfg(test)]
+mod given_tests;
 mod links;
 mod lookup;
 mod outbox;
 mod pace;
+mod principal;
 mod reconcile;
 mod recover;
 #[cfg(test)]
@@ -29,9 +36,12 @@ use crate::records::{Asked, Batch, CoordRecord, CoordSnapshot, TaskRow, TaskStat
 use crate::scheduler::{Scheduler, Wish, WorkerKey};
 use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
+pub use copies::Copied;
+pub use given::Given;
 pub use links::{LinkChange, LinkNews, LinkSample, Tally};
 pub use lookup::{Lookup, PastAttempt};
 use outlast_wire::{TaskSpec, v1 as dialect, v2};
+pub use principal::Principal;
 pub use recover::{RecoveryRequest, RecoveryView};
 pub use removal::may_come_again;
 pub use requests::{Request, Response, Submission, Submitted};
@@ -128,6 +138,8 @@ pub enum Output {
     Reply(RequestId, Response),
     /// Tell those who watch; nothing rests on it.
     News(LinkNews),
+    /// Write to the log. Comes once a second at most.
+    Warn(String),
 }
 
 /// What happened since the start, for metrics.
@@ -177,14 +189,17 @@ pub struct Counters {
     pub quarantines: u64,
     /// Outcomes that were kept here since their worker could not write its store.
     pub unsaved: u64,
-    /// Outcomes of tasks that are not known here, which are not kept.
-    pub unknown: u64,
     /// Outcomes beyond those that are kept of one attempt.
     pub surplus: u64,
     /// Outbox records that nothing can be made of.
     pub unusable: u64,
     /// Workers that were forgotten to make room for others.
     pub made_room: u64,
+    /// Times that a process with a copy of a worker's state folder was refused.
+    pub copies: u64,
+    /// Records of attempts that were never given to the worker that sent them, or of tasks that
+    /// are not known, by kind. They are not kept: anybody could fill the disk with them.
+    pub foreign: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -281,6 +296,8 @@ pub struct Coordinator {
     unsynced_v1: VecDeque<(u64, v1::Unsynced)>,
     /// Outcomes that came beside their lane and are not durable yet.
     beside: VecDeque<unfit::Beside>,
+    /// When the log was last warned of records of attempts that were never given.
+    warned: Option<Millis>,
 }
 
 impl Coordinator {
@@ -297,6 +314,7 @@ impl Coordinator {
             recover: recover::State::new(&config, now),
             unsynced_v1: VecDeque::new(),
             beside: VecDeque::new(),
+            warned: None,
             config,
             id: snapshot.coordinator_id,
             last_number: snapshot.last_number,

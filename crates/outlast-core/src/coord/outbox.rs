@@ -128,7 +128,7 @@ impl Coordinator {
             Some(outbox_item::Kind::Checkpoint(checkpoint)) => {
                 return self.on_checkpoint(now, conn, key, checkpoint, look);
             }
-            Some(outbox_item::Kind::State(update)) => self.on_state(update, look),
+            Some(outbox_item::Kind::State(update)) => self.on_state(now, key, update, look),
             None => {}
         }
         true

@@ -58,7 +58,7 @@ impl Coordinator {
                     self.send_stop(key, &id.task, id.epoch, StopReason::StopSuperseded);
                     continue;
                 }
-                self.reconcile_one(now, key, &id, started);
+                self.reconcile_one(now, key, &id, started, look);
                 self.settle_pause(key, &id, paused);
             }
         }
@@ -91,15 +91,25 @@ impl Coordinator {
     }
 
     /// An attempt that the worker has not finished.
-    pub(super) fn reconcile_one(&mut self, now: Now, key: WorkerKey, id: &AttemptId, started: i64) {
+    pub(super) fn reconcile_one(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        id: &AttemptId,
+        started: i64,
+        look: &dyn Lookup,
+    ) {
         let (task_id, epoch) = (&id.task, id.epoch);
         let slots = self.tasks.get(task_id).map_or(1, |t| t.spec.slots);
         self.fleet.get_mut(key).hold(task_id.clone(), epoch, slots);
-        let Some(task) = self.tasks.get_mut(task_id) else {
+        let Some(task) = self.tasks.get(task_id) else {
             return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
         };
         // Given up, but nobody else has it yet: it goes on where it is.
-        if task.is_given_up(epoch) {
+        if task.is_given_up(epoch)
+            && self.was_given(key, id, look)
+            && let Some(task) = self.tasks.get_mut(task_id)
+        {
             (task.state, task.worker) = (TaskState::Assigned, Some(key));
             (task.started_at, task.asked_back) = (None, false);
             let waited = task.due.take().is_some();

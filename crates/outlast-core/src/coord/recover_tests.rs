@@ -65,7 +65,14 @@ impl Rig {
     }
     fn submit(&mut self, id: &str, spec: serde_json::Value) {
         let spec = TaskSpec::from_json(spec.to_string().as_bytes()).unwrap();
-        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None, former: 0 };
+        let s = Submission {
+            id: id.into(),
+            spec: Arc::new(spec),
+            known: None,
+            former: 0,
+            owner: None,
+            taken: false,
+        };
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
         self.drain();
     }

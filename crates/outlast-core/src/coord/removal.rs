@@ -47,6 +47,7 @@ impl Coordinator {
                 }
             }
             Request::Forget(_)
+            | Request::Unbind(_)
             | Request::Prune { .. }
             | Request::Remove { .. }
             | Request::Recovery(_)

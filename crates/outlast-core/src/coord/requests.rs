@@ -82,6 +82,8 @@ pub enum Request {
         /// What; workers of v2 know only the reset of statistics.
         action: Action,
     },
+    /// Bind a worker to no key any more: the next one that comes with it is its own.
+    Unbind(String),
     /// Give a worker no new work, and take back what it has not started; or not any more.
     Drain {
         /// Its name or store id.
@@ -102,6 +104,10 @@ pub struct Submission {
     pub known: Option<TaskRow>,
     /// From the store: the newest attempt of a former task of that id, which was removed.
     pub former: Epoch,
+    /// Name of the key that it is submitted with.
+    pub owner: Option<Arc<str>>,
+    /// From the store: the id belongs to a task that whoever submits this may not know of.
+    pub taken: bool,
 }
 
 /// What became of one submission.
@@ -150,6 +156,8 @@ pub enum Response {
     Overruled,
     /// The worker takes no new work, or does again.
     Drained,
+    /// The worker is bound to no key.
+    Unbound,
     /// The worker is asked.
     Asked,
     /// So many actions wait for the worker already: it is not asked.
@@ -183,6 +191,7 @@ impl Coordinator {
             Request::Remove { known, before } => self.remove(now, known, before),
             Request::Recovery(what) => self.overrule(now, what),
             Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
+            Request::Unbind(worker) => self.unbind(now, &worker),
             Request::Act { worker, action } => self.act(now, &worker, action),
             Request::Forget(name) => match self.fleet.named(&name) {
                 None => Response::NotFound,
@@ -206,9 +215,7 @@ impl Coordinator {
             let found = memory
                 .or(s.known.as_ref().map(|k| (&k.spec, k.state)))
                 .or(fresh.get(&s.id).map(|spec| (spec, TaskState::Pending)));
-            if let Some((spec, _)) = found
-                && !spec.is_same(&s.spec)
-            {
+            if s.taken || found.is_some_and(|(spec, _)| !spec.is_same(&s.spec)) {
                 conflicts.push(s.id.clone());
                 continue;
             }
@@ -239,13 +246,20 @@ impl Coordinator {
         }
         for (s, result) in tasks.into_iter().zip(&results) {
             if result.created {
-                self.accept(now, s.id, s.spec, s.former);
+                self.accept(now, s.id, s.spec, s.former, s.owner);
             }
         }
         Response::Submitted(results)
     }
 
-    fn accept(&mut self, now: Now, id: TaskId, spec: Arc<TaskSpec>, after: Epoch) {
+    fn accept(
+        &mut self,
+        now: Now,
+        id: TaskId,
+        spec: Arc<TaskSpec>,
+        after: Epoch,
+        owner: Option<Arc<str>>,
+    ) {
         self.last_number += 1;
         self.counters.submitted += 1;
         let number = self.last_number;
@@ -254,6 +268,7 @@ impl Coordinator {
             number,
             spec: spec.clone(),
             after,
+            owner,
             at: now.wall,
         });
         self.remember(TaskRow {

@@ -1,7 +1,9 @@
 //! Links: who may speak, hello, heartbeats, silence, and what arrives.
 
+use super::copies::Verdict;
 use super::links::{LinkChange, Resync};
 use super::outbox::MAX_NUMBER;
+use super::principal::Principal;
 use super::workers::WorkerView;
 use super::{ConnId, Coordinator, Lookup, Output, Timer, unfit, v1};
 use crate::health::Heart;
@@ -48,6 +50,8 @@ pub(super) struct Conn {
     pub resync: Option<Resync>,
     /// As its driver was told last.
     pub patience: Millis,
+    /// Who its key says it is.
+    pub principal: Principal,
 }
 
 impl Coordinator {
@@ -75,6 +79,7 @@ impl Coordinator {
                 v1,
                 resync: None,
                 patience: 0,
+                principal: Principal::default(),
             },
         );
     }
@@ -110,7 +115,7 @@ impl Coordinator {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         let (worker, telling) = (state.worker, state.inventory.is_some());
         match (message, worker) {
-            (Kind::Hello(hello), None) => self.on_hello(now, conn, hello),
+            (Kind::Hello(hello), None) => self.on_hello(now, conn, hello, look),
             (_, None) => {
                 let reason = "the first message must be a hello";
                 self.refuse(now, conn, RefusedCode::RefusedMalformed, false, reason);
@@ -165,6 +170,7 @@ impl Coordinator {
             }
             (Kind::Unsaved(unsaved), Some(key)) => self.on_unsaved(now, conn, key, unsaved, look),
             (Kind::HeartbeatReply(reply), Some(key)) => {
+                self.fleet.get_mut(key).rivals.answered(conn, reply.seq);
                 self.on_answer(now, conn, key, reply.seq);
             }
             (Kind::Adapted(told), Some(key)) => self.on_adapted(now, key, told),
@@ -189,11 +195,36 @@ impl Coordinator {
         self.fleet.by_store(store_id).and_then(|key| self.fleet.get(key).conn)
     }
 
-    fn on_hello(&mut self, now: Now, conn: ConnId, hello: v2::Hello) {
+    fn on_hello(&mut self, now: Now, conn: ConnId, hello: v2::Hello, look: &dyn Lookup) {
         if let Err((code, retry, reason)) = self.admit(&hello) {
             return self.refuse(now, conn, code, retry, &reason);
         }
+        let principal = match self.bind(conn, &hello.worker_id, &hello.store_id, look) {
+            Ok(principal) => principal,
+            Err(reason) => {
+                let code = RefusedCode::RefusedIdentity;
+                return self.refuse(now, conn, code, false, &reason);
+            }
+        };
         let store_id: Arc<str> = hello.store_id.as_str().into();
+        if let Some(key) = self.fleet.by_store(&store_id) {
+            match self.judge_process(now, key, &hello) {
+                Verdict::Fine => {}
+                Verdict::Stale => {
+                    let reason = "a newer connection of this worker has been here";
+                    return self.refuse(now, conn, RefusedCode::RefusedStale, true, reason);
+                }
+                Verdict::Wait => {
+                    let reason = "another process of this worker has a link; whether it lives is \
+                                  being found out";
+                    return self.refuse(now, conn, RefusedCode::RefusedBusy, true, reason);
+                }
+                Verdict::Copy(why) => {
+                    let reason = self.note_copy(now, key, &hello, why);
+                    return self.refuse(now, conn, RefusedCode::RefusedCopy, false, &reason);
+                }
+            }
+        }
         if let Err(reason) = self.make_room(now, &store_id) {
             return self.refuse(now, conn, RefusedCode::RefusedBusy, true, &reason);
         }
@@ -223,6 +254,8 @@ impl Coordinator {
             labels: hello.labels.into_iter().collect(),
             version: hello.version.chars().take(64).collect(),
             drained: false,
+            nonce: hello.nonce,
+            principal,
         };
         let (mut anew, mut renamed) = (false, false);
         let key = match self.fleet.by_store(&store_id) {
@@ -256,7 +289,9 @@ impl Coordinator {
         } else if renamed {
             // Its name may be taken by another worker as of now.
             let (incarnation, connection) = member.settled;
-            worker = Arc::new(WorkerRow { incarnation, connection, ..WorkerRow::clone(&worker) });
+            let nonce = 0;
+            let row = WorkerRow::clone(&worker);
+            worker = Arc::new(WorkerRow { incarnation, connection, nonce, ..row });
         }
         // Another process is on record once it has said what it holds.
         if settled || renamed {
@@ -280,6 +315,7 @@ impl Coordinator {
             heartbeat_interval_ms: self.config.heartbeat_interval.try_into().unwrap_or(u32::MAX),
             now_ms: now.wall,
             takes_unsaved: true,
+            session: String::new(),
         };
         // The cursor tells the worker what it may forget: it must be durable first.
         self.send(conn, Kind::Welcome(welcome));
@@ -329,14 +365,6 @@ impl Coordinator {
         let flat: Result<Map<String, Value>, _> = serde_json::from_slice(json);
         if !flat.is_ok_and(|map| map.values().all(|v| !v.is_object())) {
             return malformed("capabilities are not a flat JSON object".into());
-        }
-        if let Some(key) = self.fleet.by_store(&hello.store_id) {
-            let row = &self.fleet.get(key).row;
-            let known = (row.incarnation, row.connection);
-            if (hello.incarnation, hello.connection) <= known {
-                let reason = "a newer connection of this worker has been here".into();
-                return refuse(RefusedCode::RefusedStale, true, reason);
-            }
         }
         if let Some(key) = self.fleet.by_name(&hello.worker_id) {
             let other = self.fleet.get(key);

@@ -120,8 +120,11 @@ impl Coordinator {
     ) {
         let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
         let (task_id, epoch) = (&id.task, id.epoch);
+        self.fleet.get_mut(key).drop_attempt(&id);
+        if !self.is_given(key, &id, look) {
+            return self.drop_foreign(now, key, "outcome", task_id, epoch);
+        }
         let member = self.fleet.get_mut(key);
-        member.drop_attempt(&id);
         if member.v1.is_none() && self.is_recorded(key, &id, &outcome, look) {
             self.counters.repeated += 1;
             return;
@@ -188,16 +191,10 @@ impl Coordinator {
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let good = outcome.kind() == OutcomeKind::OutcomeSucceeded;
-        if !self.tasks.contains_key(&id.task) {
-            match self.look_up(look, &id.task) {
-                Some(row) => drop(self.remember(row)),
-                // Anybody could fill the disk with these.
-                None if look.attempts(&id.task, &worker).is_empty() => {
-                    self.counters.unknown += 1;
-                    return;
-                }
-                None => {}
-            }
+        if !self.tasks.contains_key(&id.task)
+            && let Some(row) = self.look_up(look, &id.task)
+        {
+            self.remember(row);
         }
         let lost = |t: &super::Task| {
             t.state == TaskState::Failed

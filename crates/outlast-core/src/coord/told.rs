@@ -1,11 +1,13 @@
 //! What tasks tell of themselves on the way: checkpoints and states, and what of it is kept.
 
+use super::given::ARTIFACT;
 use super::removal::is_own;
 use super::{ConnId, Coordinator, Lookup, Response};
 use crate::records::{CoordRecord, TaskState};
 use crate::retention::prunable;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
+use outlast_wire::spec::check_artifact_name;
 use outlast_wire::v2::{self, BlobMissing, HappenedKind};
 use std::sync::Arc;
 use v2::body::Kind;
@@ -23,13 +25,24 @@ impl Coordinator {
         checkpoint: v2::Checkpoint,
         look: &dyn Lookup,
     ) -> bool {
-        if !checkpoint.dropped && !look.has_blob(&checkpoint.manifest) {
+        let id = AttemptId { task: checkpoint.task_id.as_str().into(), epoch: checkpoint.epoch };
+        if !self.is_given(key, &id, look) {
+            self.drop_foreign(now, key, "checkpoint", &id.task, id.epoch);
+            return true;
+        }
+        if !checkpoint.artifact.is_empty() && check_artifact_name(&checkpoint.artifact).is_err() {
+            self.drop_foreign(now, key, ARTIFACT, &id.task, id.epoch);
+            return true;
+        }
+        if !checkpoint.dropped
+            && !look.has_blob(&checkpoint.manifest, &self.fleet.get(key).row.store_id)
+        {
             let missing = BlobMissing { manifest: checkpoint.manifest };
             self.counters.blobs_missing += 1;
             self.send(conn, Kind::BlobMissing(missing));
             return false;
         }
-        let id: TaskId = checkpoint.task_id.as_str().into();
+        let id = id.task;
         let worker = self.fleet.get(key).row.store_id.clone();
         let checkpoint = Arc::new(checkpoint);
         let at = now.wall;
@@ -84,8 +97,18 @@ impl Coordinator {
         Response::Pruned
     }
 
-    pub(super) fn on_state(&mut self, update: v2::StateUpdate, look: &dyn Lookup) {
-        let id: TaskId = update.task_id.as_str().into();
+    pub(super) fn on_state(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        update: v2::StateUpdate,
+        look: &dyn Lookup,
+    ) {
+        let attempt = AttemptId { task: update.task_id.as_str().into(), epoch: update.epoch };
+        if !self.is_given(key, &attempt, look) {
+            return self.drop_foreign(now, key, "state", &attempt.task, attempt.epoch);
+        }
+        let id = attempt.task;
         let version = (update.epoch, update.version);
         let known = match self.tasks.get_mut(&id) {
             Some(task) if !is_own(update.epoch, task.after, task.epoch) => return,

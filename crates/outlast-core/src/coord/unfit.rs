@@ -159,6 +159,10 @@ impl Coordinator {
             attempts
                 .push(v2::AttemptRef { task_id: outcome.task_id.clone(), epoch: outcome.epoch });
             let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
+            if !self.is_given(key, &id, look) {
+                self.drop_foreign(now, key, "outcome", &id.task, id.epoch);
+                continue;
+            }
             if self.is_recorded(key, &id, &outcome, look) {
                 self.counters.repeated += 1;
                 continue;

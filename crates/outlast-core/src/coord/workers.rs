@@ -1,6 +1,7 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
+use super::copies::{Copied, Rivals};
 use super::unfit::{Faults, Unable};
 use super::{ConnId, Tally, v1};
 use crate::adapt::Patience;
@@ -76,6 +77,8 @@ pub struct WorkerView {
     pub isolation: Isolation,
     /// What does not work there, as it says itself.
     pub faults: Option<Arc<Faults>>,
+    /// The copy of its state folder that was refused last.
+    pub copied: Option<Copied>,
 }
 
 #[derive(Debug)]
@@ -111,6 +114,7 @@ pub(super) struct Member {
     pub patience: Option<Box<Patience>>,
     /// What does not work there; of the open link, or of the last one.
     pub unable: Option<Unable>,
+    pub rivals: Rivals,
 }
 
 /// Whether a worker is kept from work because tasks fail there.
@@ -204,6 +208,7 @@ impl Member {
             disk: (self.beat.disk_used, self.beat.disk_budget, self.beat.refused),
             isolation: self.isolation,
             faults: self.unable.as_ref().map(|u| u.faults.clone()),
+            copied: self.rivals.seen().cloned(),
         }
     }
     pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
@@ -262,6 +267,7 @@ impl Fleet {
             tally: Tally::default(),
             patience: None,
             unable: None,
+            rivals: Rivals::default(),
         };
         self.members.insert(key, member);
         key

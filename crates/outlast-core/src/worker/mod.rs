@@ -69,6 +69,8 @@ pub struct WorkerConfig {
     pub stage_for: f64,
     /// What does not adapt to the link.
     pub pins: Pins,
+    /// Random, of this start of the process, so that copies of its store are noticed; 0: none.
+    pub nonce: u64,
 }
 
 impl Default for WorkerConfig {
@@ -90,6 +92,7 @@ impl Default for WorkerConfig {
             stage_below: 50.0,
             stage_for: 100.0,
             pins: Pins::NONE,
+            nonce: 0,
         }
     }
 }
@@ -237,6 +240,8 @@ pub struct Worker {
     last_tick: Millis,
     pace: Pace,
     fitness: Fitness,
+    /// Why this worker must end: another process uses a copy of its store.
+    copied: Option<String>,
 }
 
 impl Worker {
@@ -288,6 +293,7 @@ impl Worker {
             untold: Vec::new(),
             fitness: Fitness::default(),
             last_tick: now.mono,
+            copied: None,
             pace: Pace::new(
                 (config.heartbeat_interval, config.heartbeat_timeout),
                 config.pins,
@@ -450,6 +456,11 @@ impl Worker {
         let batch = Batch { number: self.batch, records: std::mem::take(&mut self.records) };
         self.batch += 1;
         Some(Output::Persist(batch))
+    }
+
+    /// Why this worker must not go on, if it must not: another process uses a copy of its store.
+    pub fn copied(&self) -> Option<&str> {
+        self.copied.as_deref()
     }
 
     /// Where the link stands.

@@ -77,6 +77,7 @@ impl Worker {
             lost_reason: self.lost_why.1.clone(),
             lost_cause: self.lost_why.0.into(),
             link: Some(Box::new(self.report(now))),
+            nonce: c.nonce,
         };
         self.outputs.push_back(Output::Send(Kind::Hello(hello)));
         self.send_inventory();
@@ -338,7 +339,12 @@ impl Worker {
     fn on_refused(&mut self, now: Now, refused: &v2::Refused) {
         let reason = format!("refused: {}", refused.reason);
         self.hang_up(now, v2::LinkCause::LinkRefused, &reason);
-        if !refused.retry {
+        if refused.code() == v2::RefusedCode::RefusedCopy {
+            // Whatever runs here may run there, too.
+            self.copied = Some(refused.reason.clone());
+            self.give_up(&reason);
+            self.stop(now);
+        } else if !refused.retry {
             self.give_up(&reason);
         } else if refused.code() == v2::RefusedCode::RefusedBusy {
             // It knows better than our backoff when our turn is.

@@ -567,3 +567,28 @@ fn a_window_goes_on_through_a_restart_of_its_worker() {
     assert!(!stopped(&mut w, at(19_000)));
     assert!(stopped(&mut w, at(20_000)));
 }
+
+#[test]
+fn a_copy_stops_what_it_runs_and_never_dials_again() {
+    let mut w = connected(1);
+    assign(&mut w, &[("a", 1), ("b", 1)]);
+    assert_eq!(runs(&sync(&mut w, 2)), ["a.1"]);
+    w.on_disconnected(at(10), "cut");
+    w.on_tick(at(10_000));
+    w.on_connected(at(10_001));
+    let refused = v2::Refused {
+        code: v2::RefusedCode::RefusedCopy.into(),
+        reason: "this state folder is a copy".into(),
+        ..Default::default()
+    };
+    w.on_message(at(10_002), Kind::Refused(refused));
+    let out = sync(&mut w, 10_003);
+    assert!(out.iter().any(|o| matches!(o, Output::StopRun(..))));
+    let kind = v2::OutcomeKind::OutcomeInterrupted.into();
+    w.on_finished(at(10_004), v2::TaskOutcome { kind, ..done("a", 1) });
+    let out = sync(&mut w, 10_005);
+    assert!(out.iter().any(|o| matches!(o, Output::Exit)) && runs(&out).is_empty());
+    w.on_tick(at(900_000));
+    assert!(!sync(&mut w, 900_001).iter().any(|o| matches!(o, Output::Dial)));
+    assert_eq!(w.copied(), Some("this state folder is a copy"));
+}

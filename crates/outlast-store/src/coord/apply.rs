@@ -44,8 +44,9 @@ impl<'a> Applier<'a> {
     pub(super) fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
         use CoordRecord as R;
         match record {
-            R::Submitted { task, number, spec, after, at } => {
-                self.on_submitted(task, int(*number)?, spec, int(*after)?, *at)
+            R::Submitted { task, number, spec, after, owner, at } => {
+                let owner = owner.as_deref();
+                self.on_submitted(task, int(*number)?, spec, (int(*after)?, owner), *at)
             }
             R::TasksRemoved { tasks, before, at } => self.on_removed(tasks, *before, *at),
             R::Assigned { task, epoch, worker, at } => {
@@ -87,6 +88,9 @@ impl<'a> Applier<'a> {
             ),
             R::WorkerDrained { worker, on, at: _ } => {
                 self.run("UPDATE workers SET drained = ?2 WHERE store_id = ?1", params![worker, on])
+            }
+            R::WorkerUnbound { worker, at: _ } => {
+                self.run("UPDATE workers SET principal = '' WHERE store_id = ?1", params![worker])
             }
             R::Checkpoint { checkpoint, worker, at } => self.on_checkpoint(checkpoint, worker, *at),
             R::CheckpointsPruned { task, which, at } => self.on_pruned(task, which, *at),
@@ -143,13 +147,13 @@ impl<'a> Applier<'a> {
         task: &str,
         number: i64,
         spec: &TaskSpec,
-        after: i64,
+        (after, owner): (i64, Option<&str>),
         at: i64,
     ) -> Result<(), StoreError> {
         self.run(
             "INSERT INTO tasks (number, id, state, epoch, retries, cancelling, round,
-                 submitted_at, priority, queue, spec, after)
-             VALUES (?1, ?2, 0, ?7, 0, 0, 0, ?3, ?4, ?5, ?6, ?7)",
+                 submitted_at, priority, queue, spec, after, owner)
+             VALUES (?1, ?2, 0, ?7, 0, 0, 0, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 number,
                 task,
@@ -157,7 +161,8 @@ impl<'a> Applier<'a> {
                 spec.priority,
                 queue_column(&spec.queue),
                 spec.to_json(),
-                after
+                after,
+                owner,
             ],
         )?;
         for (key, value) in &spec.labels {
@@ -316,7 +321,7 @@ impl<'a> Applier<'a> {
             serde_json::to_string(&worker.labels).expect("a map of strings is always JSON");
         self.run(
             "INSERT OR REPLACE INTO workers
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, '', 0, ?11)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, '', 0, ?11, ?12, ?13)",
             params![
                 worker.store_id,
                 worker.name,
@@ -329,6 +334,8 @@ impl<'a> Applier<'a> {
                 worker.version,
                 at,
                 worker.drained,
+                worker.nonce.cast_signed(),
+                worker.principal,
             ],
         )
     }

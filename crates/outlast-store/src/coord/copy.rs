@@ -57,8 +57,9 @@ impl CoordReader {
 impl CoordStore {
     /// Makes a store safe that was restored from a copy: workers may know attempts that it does
     /// not. The epochs of all tasks that are not over jump by `by`, so that no attempt of then is
-    /// current; an assigned task stays with its worker, which is given the new attempt. `note`
-    /// goes to each task's history. Returns how many tasks there were.
+    /// current; an assigned task stays with its worker, which is given the new attempt. What
+    /// workers say of attempts in between is believed, for nobody knows whom they were given to.
+    /// `note` goes to each task's history. Returns how many tasks there were.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing has changed.
@@ -83,6 +84,10 @@ impl CoordStore {
                         params![number, int(epoch)?],
                     )?,
                 }
+                let sql = "UPDATE tasks SET gap_up_to = ?3,
+                         gap_above = CASE WHEN gap_up_to = 0 THEN ?2 ELSE gap_above END
+                     WHERE number = ?1";
+                applier.run(sql, params![number, int(epoch - by)?, int(epoch)?])?;
                 let note = note.to_owned();
                 applier.apply(&CoordRecord::Noted { task, epoch, note, at })?;
                 count += 1;

@@ -3,9 +3,9 @@
 use super::schema::{kind_code, phase};
 use super::{load, recovery};
 use crate::StoreError;
-use crate::db::uint;
+use crate::db::{int, uint};
 use crate::types::{EventKind, PastOutcome, StoredEvent};
-use outlast_core::coord::PastAttempt;
+use outlast_core::coord::{Given, PastAttempt};
 use outlast_core::ids::TaskId;
 use outlast_wire::v2::{Cause, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -158,6 +158,34 @@ pub(super) fn attempts(
     }
     let attempt = |(epoch, outcomes)| PastAttempt { epoch, outcomes };
     Ok(found.into_iter().map(attempt).collect())
+}
+
+/// Whom an attempt of a task was given to.
+pub(super) fn given(conn: &Connection, id: &str, epoch: u64) -> Result<Given, StoreError> {
+    let mut query = conn.prepare_cached(
+        "SELECT t.number, t.epoch, w.store_id, t.gap_above, t.gap_up_to
+         FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker AND t.assigned_at IS NOT NULL
+         WHERE t.id = ?1",
+    )?;
+    let mut rows = query.query([id])?;
+    let Some(r) = rows.next()? else { return Ok(Given::Never) };
+    let (number, newest): (i64, i64) = (r.get(0)?, r.get(1)?);
+    let worker: Option<Arc<str>> = r.get(2)?;
+    let gap = (uint(r.get(3)?)?, uint(r.get(4)?)?);
+    if let Some(worker) = worker.filter(|_| uint(newest).is_ok_and(|newest| newest == epoch)) {
+        return Ok(Given::To(worker));
+    }
+    let sql = "SELECT w.store_id FROM events e JOIN worker_refs w ON w.ref = e.worker
+         WHERE e.number = ?1 AND e.kind = ?2 AND e.epoch = ?3 ORDER BY e.event DESC LIMIT 1";
+    let past: Option<Arc<str>> = conn
+        .prepare_cached(sql)?
+        .query_row((number, kind_code(EventKind::Assigned), int(epoch)?), |r| r.get(0))
+        .optional()?;
+    Ok(match past {
+        Some(worker) => Given::To(worker),
+        None if gap.0 < epoch && epoch <= gap.1 => Given::Unrecorded,
+        None => Given::Never,
+    })
 }
 
 fn outcomes(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<PastOutcome>, StoreError> {

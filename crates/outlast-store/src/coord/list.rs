@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 const COLUMNS: &str = "t.number, t.id, t.spec, t.state, t.epoch, t.ended_epoch, t.retries,
     t.cancelling, w.store_id, w.name, t.submitted_at, t.assigned_at, t.started_at, t.ended_at,
-    t.reason, t.outcome IS NOT NULL";
+    t.reason, t.outcome IS NOT NULL, t.owner";
 const NAMED: &str = "LEFT JOIN worker_refs w ON w.ref = t.worker";
 
 /// So few rows are read and sorted without asking for a better way.
@@ -37,6 +37,7 @@ fn stored(r: &Row<'_>) -> Result<StoredTask, StoreError> {
         ended_at: r.get(13)?,
         reason: r.get::<_, Option<String>>(14)?.unwrap_or_default(),
         has_outcome: r.get(15)?,
+        owner: r.get(16)?,
     })
 }
 
@@ -56,6 +57,7 @@ enum Walk {
     Worker,
     Queue,
     Paused,
+    Owner,
     All,
 }
 
@@ -73,7 +75,10 @@ pub(super) fn list(
     let walk = choose(conn, filter, &states)?;
     let page = Page { filter, cursor, limit, newest_first };
     let mut tasks = Vec::new();
-    if walk == Walk::State {
+    if matches!(walk, Walk::State | Walk::Owner) {
+        if states.is_empty() {
+            states = super::schema::STATES.to_vec();
+        }
         // The index is ordered by number within one state only.
         for state in &states {
             page.query(conn, walk, std::slice::from_ref(state), &mut tasks)?;
@@ -95,6 +100,9 @@ fn choose(
     filter: &TaskFilter,
     states: &[TaskState],
 ) -> Result<Walk, StoreError> {
+    if filter.owner.is_some() {
+        return Ok(Walk::Owner);
+    }
     if filter.paused {
         let paused: i64 = conn.query_row("SELECT paused FROM totals", [], |r| r.get(0))?;
         if paused < FEW {
@@ -190,7 +198,11 @@ impl Page<'_> {
         let mark = |own| if walk == own { "" } else { "+" };
         if !states.is_empty() {
             let codes: Vec<_> = states.iter().map(|s| state_code(*s).to_string()).collect();
-            terms.add(format!("{}t.state IN ({})", mark(Walk::State), codes.join(",")), []);
+            let mark = if walk == Walk::Owner { "" } else { mark(Walk::State) };
+            terms.add(format!("{mark}t.state IN ({})", codes.join(",")), []);
+        }
+        if let Some(owner) = &filter.owner {
+            terms.add(format!("{}t.owner = ?", mark(Walk::Owner)), [owner.clone().into()]);
         }
         if filter.paused {
             let mark = mark(Walk::Paused);
@@ -241,6 +253,7 @@ impl Page<'_> {
             Walk::Worker => "tasks t INDEXED BY tasks_worker",
             Walk::Queue => "tasks t INDEXED BY tasks_queue",
             Walk::Paused => "tasks t INDEXED BY tasks_paused",
+            Walk::Owner => "tasks t INDEXED BY tasks_owner",
             Walk::All => "tasks t NOT INDEXED",
         };
         let condition = if terms.sql.is_empty() { "1".to_owned() } else { terms.sql.join(" AND ") };
@@ -273,6 +286,7 @@ mod tests {
             worker: Some("w".into()),
             id_prefix: Some("t".into()),
             paused: true,
+            owner: Some("o".into()),
         };
         let page = Page { filter: &filter, cursor: Some(5), limit: 10, newest_first: true };
         for (walk, index) in [
@@ -282,6 +296,7 @@ mod tests {
             (Walk::Worker, "USING INDEX tasks_worker (worker=? AND rowid<?)"),
             (Walk::Queue, "USING INDEX tasks_queue (queue=? AND rowid<?)"),
             (Walk::Paused, "USING INDEX tasks_paused (paused=? AND rowid<?)"),
+            (Walk::Owner, "USING INDEX tasks_owner (owner=? AND state=? AND rowid<?)"),
             (Walk::All, "SEARCH t USING INTEGER PRIMARY KEY (rowid<?)"),
         ] {
             let (sql, values) = page.sql(walk, &filter.states);

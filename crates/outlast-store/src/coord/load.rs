@@ -115,7 +115,8 @@ pub(super) fn workers(
         cursors.entry(r.get(0)?).or_default().push((r.get(1)?, uint(r.get(2)?)?));
     }
     let columns = "SELECT store_id, name, incarnation, connection, slots, prefetch,
-        capabilities, labels, version, seen_at, gone_at, gone_reason, drained, gone_cause
+        capabilities, labels, version, seen_at, gone_at, gone_reason, drained, gone_cause,
+        nonce, principal
         FROM workers";
     let sql = match which {
         None => format!("{columns} WHERE ?1 IS NULL ORDER BY store_id"),
@@ -141,6 +142,8 @@ pub(super) fn workers(
             labels,
             version: r.get(8)?,
             drained: r.get(12)?,
+            nonce: r.get::<_, i64>(14)?.cast_unsigned(),
+            principal: r.get(15)?,
         };
         workers.push(StoredWorker {
             cursors: cursors.remove(&row.store_id).unwrap_or_default(),

@@ -8,7 +8,7 @@ use crate::types::{
     TaskPage,
 };
 use crate::{CoordStore, StoreError};
-use outlast_core::coord::PastAttempt;
+use outlast_core::coord::{Given, PastAttempt};
 use outlast_core::records::{TaskRow, TaskState};
 use outlast_wire::v2::{StateUpdate, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension};
@@ -130,6 +130,59 @@ impl CoordReader {
         history::attempts(&view, id, worker)
     }
 
+    /// Whom an attempt of a task was given to.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn given(&self, id: &str, epoch: u64) -> Result<Given, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        history::given(&view, id, epoch)
+    }
+
+    /// Whether a checkpoint or artifact with this manifest belongs to a task that is assigned to
+    /// one of these workers, by store id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn may_read(&self, manifest: &[u8], stores: &[String]) -> Result<bool, StoreError> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM checkpoints c JOIN tasks t ON t.number = c.number
+                 JOIN worker_refs w ON w.ref = t.worker
+                 WHERE c.manifest = ?1 AND t.state = 1 AND w.store_id = ?2)",
+        )?;
+        for store in stores {
+            if query.query_row((manifest, store), |r| r.get(0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether this task is assigned to one of these workers, by store id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn is_assigned(&self, id: &str, stores: &[String]) -> Result<bool, StoreError> {
+        let worker: Option<String> = self
+            .conn
+            .prepare_cached(
+                "SELECT w.store_id FROM tasks t JOIN worker_refs w ON w.ref = t.worker
+                 WHERE t.id = ?1 AND t.state = 1",
+            )?
+            .query_row([id], |r| r.get(0))
+            .optional()?;
+        Ok(worker.is_some_and(|worker| stores.contains(&worker)))
+    }
+
+    /// Whether there is a key of this name that is not revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn key_is_valid(&self, name: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM keys WHERE name = ?1 AND revoked_at IS NULL)";
+        Ok(self.conn.prepare_cached(sql)?.query_row([name], |r| r.get(0))?)
+    }
+
     /// All checkpoints that were told of, also those that are not kept; by epoch and number.
     ///
     /// # Errors
@@ -213,6 +266,36 @@ impl CoordReader {
             cancelled: db::uint(cancelled)?,
             paused: db::uint(paused)?,
         })
+    }
+
+    /// How many tasks of this owner are in each state.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn counts_of(&self, owner: &str) -> Result<Counts, StoreError> {
+        let count = |sql: &str, state: TaskState| -> Result<u64, StoreError> {
+            let code = schema::state_code(state);
+            db::uint(self.conn.prepare_cached(sql)?.query_row((owner, code), |r| r.get(0))?)
+        };
+        let all = "SELECT count(*) FROM tasks WHERE owner = ?1 AND state = ?2";
+        let paused = "SELECT count(*) FROM tasks WHERE owner = ?1 AND state = ?2 AND paused = 1";
+        Ok(Counts {
+            pending: count(all, TaskState::Pending)?,
+            assigned: count(all, TaskState::Assigned)?,
+            succeeded: count(all, TaskState::Succeeded)?,
+            failed: count(all, TaskState::Failed)?,
+            cancelled: count(all, TaskState::Cancelled)?,
+            paused: count(paused, TaskState::Pending)? + count(paused, TaskState::Assigned)?,
+        })
+    }
+
+    /// Whether this task is there and belongs to this owner.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn is_owned(&self, id: &str, owner: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND owner = ?2)";
+        Ok(self.conn.prepare_cached(sql)?.query_row([id, owner], |r| r.get(0))?)
     }
 
     /// All workers that were not forgotten, by store id.

@@ -6,8 +6,26 @@ use outlast_core::records::TaskState;
 use outlast_sqlite::Kind;
 
 /// "OLC", 1
-pub(crate) const KIND: Kind =
-    db::kind("a coordinator's store", 0x4F4C_4301, &[V1, V2, V3, RECOVERY, PAUSED, ASKED]);
+pub(crate) const KIND: Kind = db::kind(
+    "a coordinator's store",
+    0x4F4C_4301,
+    &[V1, V2, V3, RECOVERY, PAUSED, ASKED, IDENTITY],
+);
+
+// `nonce` is that of the worker's newest process, `principal` the name of the key that the worker is
+// bound to. `owner` is the name of the key that a task was submitted with. Of attempts above
+// `gap_above` and up to `gap_up_to` the records may be lost: the store was restored from a backup.
+// `workers` of a key is a JSON array of names, or prefixes that end in `*`.
+const IDENTITY: &str = "
+ALTER TABLE workers ADD COLUMN nonce INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN principal TEXT NOT NULL DEFAULT '';
+ALTER TABLE tasks ADD COLUMN owner TEXT;
+ALTER TABLE tasks ADD COLUMN gap_above INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN gap_up_to INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keys ADD COLUMN workers TEXT;
+ALTER TABLE keys ADD COLUMN own_tasks INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX tasks_owner ON tasks (owner, state) WHERE owner IS NOT NULL;
+";
 
 // What a person asked of a task and was not done yet: `place` is the worker that it is to run on,
 // or, where `place_there` is 0, to leave.

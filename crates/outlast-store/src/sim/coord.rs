@@ -3,7 +3,7 @@
 use super::{Disk, Model};
 use crate::types::{EventKind, PastOutcome, StoredEvent};
 use crate::{CoordStorage, StoreError};
-use outlast_core::coord::{PastAttempt, may_come_again};
+use outlast_core::coord::{Given, PastAttempt, may_come_again};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{
     Asked, Batch, CoordRecord, CoordSnapshot, TaskRow, TaskState, WorkerRow,
@@ -175,6 +175,14 @@ impl SimCoordStore {
         found.into_iter().map(attempt).collect()
     }
 
+    /// Whom an attempt was given to, as a reader sees it.
+    pub fn given(&self, id: &str, epoch: u64) -> Given {
+        let given = |e: &&StoredEvent| e.kind == EventKind::Assigned && e.epoch == epoch;
+        let task = self.disk.synced.find(id);
+        let worker = task.and_then(|t| t.history.iter().rfind(given)?.worker.clone());
+        worker.map_or(Given::Never, Given::To)
+    }
+
     /// The newest state and all checkpoints of a task, as a reader sees them.
     pub fn committed_told(&self, id: &str) -> (Option<Arc<StateUpdate>>, Vec<Arc<Checkpoint>>) {
         let Some(task) = self.disk.synced.find(id) else { return Default::default() };
@@ -278,7 +286,7 @@ impl Model for Coord {
     fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
         use CoordRecord as R;
         match record {
-            R::Submitted { task: id, number, spec, after, at } => {
+            R::Submitted { task: id, number, spec, after, owner: _, at } => {
                 if self.numbers.contains_key(id) || self.tasks.contains_key(number) {
                     return Err(StoreError::Contradiction(format!("{id}, {number}: not new")));
                 }
@@ -458,6 +466,11 @@ impl Model for Coord {
             R::WorkerDrained { worker, on, at: _ } => {
                 if let Some(row) = self.workers.get_mut(worker) {
                     row.drained = *on;
+                }
+            }
+            R::WorkerUnbound { worker, at: _ } => {
+                if let Some(row) = self.workers.get_mut(worker) {
+                    row.principal = "".into();
                 }
             }
             R::Checkpoint { checkpoint, worker: _, at: _ } => {

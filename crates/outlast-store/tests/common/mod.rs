@@ -26,7 +26,8 @@ pub fn outcome(task: &str, epoch: u64, started_at_ms: i64) -> Arc<TaskOutcome> {
     })
 }
 pub fn submitted(task: &str, number: u64, at: i64) -> CoordRecord {
-    CoordRecord::Submitted { task: task.into(), number, spec: spec(task), after: 0, at }
+    let owner = None;
+    CoordRecord::Submitted { task: task.into(), number, spec: spec(task), after: 0, owner, at }
 }
 pub fn assigned(task: &str, epoch: u64, worker: &str, at: i64) -> CoordRecord {
     CoordRecord::Assigned { task: task.into(), epoch, worker: worker.into(), at }
@@ -68,6 +69,8 @@ pub fn worker_row(store_id: &str, name: &str) -> Arc<WorkerRow> {
         labels: [("site".to_owned(), "b".to_owned())].into(),
         version: "0.1".into(),
         drained: false,
+        nonce: u64::MAX,
+        principal: "fleet".into(),
     })
 }
 pub fn gone(worker: &str, reason: &str, at: i64) -> CoordRecord {

@@ -41,7 +41,7 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
             Ok((mut sender, receiver)) => {
                 sender.packing = shared.lock().packing();
                 shared.feed(|core| core.on_connected(now()));
-                if serve(sender, receiver, &mut inbox, &shared).await {
+                if serve(sender, receiver, &mut inbox, &shared, &dialler).await {
                     return;
                 }
             }
@@ -69,6 +69,7 @@ async fn serve(
     mut receiver: Receiver,
     inbox: &mut Inbox,
     shared: &Arc<Shared>,
+    dialler: &Dialler,
 ) -> bool {
     let progress = receiver.progress();
     // One frame of logs at a time, so that whatever else is to be sent goes before the next. What
@@ -92,7 +93,12 @@ async fn serve(
                         core.on_message(now(), Kind::LogRequest(LogRequest::default()))
                     });
                 }
-                Ok(kind) => shared.feed(|core| core.on_message(now(), kind)),
+                Ok(kind) => {
+                    if let Kind::Welcome(welcome) = &kind {
+                        dialler.set_session(&welcome.session);
+                    }
+                    shared.feed(|core| core.on_message(now(), kind));
+                }
                 Err(reason) => return reason,
             }
         }

@@ -13,6 +13,7 @@ mod controls;
 mod fetch;
 mod functions;
 mod host;
+mod identity;
 mod link;
 mod logs;
 mod room;
@@ -20,6 +21,7 @@ mod runs;
 mod writer;
 
 pub use functions::{ANY, Checkpoint, FailedBy, Failure, Function, Functions, TaskContext};
+pub use identity::Identity;
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;
@@ -71,6 +73,8 @@ pub struct AgentConfig {
     pub blob_budget: Option<u64>,
     /// WebSocket pings on the link, beside heartbeats.
     pub ping: PingConfig,
+    /// As whom it starts.
+    pub identity: Identity,
 }
 
 /// Why an agent did not start.
@@ -79,6 +83,9 @@ pub enum StartError {
     /// The state folder cannot be used.
     #[error("state folder {0}: {1}")]
     Folder(PathBuf, std::io::Error),
+    /// Another process uses a copy of the state folder.
+    #[error("{0}: {1}")]
+    Copied(PathBuf, String),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -125,6 +132,7 @@ pub(crate) struct Shared {
     link: mpsc::UnboundedSender<ToLink>,
     runs: Runs,
     name: String,
+    state_dir: PathBuf,
     ping: PingConfig,
     controls: Controls,
     questions: Mutex<Questions>,
@@ -165,6 +173,7 @@ impl Agent {
         let (key, ca) = (config.api_key.as_deref(), config.ca_file.as_deref());
         let dialler = Dialler::new(&config.coordinator, name, key, ca)?;
         close_folder(&config.state_dir, PRIVATE, room::is_state_folder).map_err(folder)?;
+        identity::settle(&config.state_dir, config.identity)?;
         // The store first: it says clearly when another process has the folder.
         let (store, snapshot, short) = room::open_store(&config.state_dir)?;
         let exec = config.exec.clone();
@@ -186,7 +195,8 @@ impl Agent {
         let tokens = Arc::new(Tokens::open(&key, running).map_err(StartError::Local)?);
         socket.tokens = Some(tokens.clone());
         let seed = now().wall as u64 ^ u64::from(std::process::id()) << 32;
-        let core = Worker::new(config.core.clone(), snapshot, alive(&held), seed, now());
+        let core = WorkerConfig { nonce: identity::nonce(), ..config.core.clone() };
+        let core = Worker::new(core, snapshot, alive(&held), seed, now());
         let (writer, written) = group::group(writer::ALONE);
         let (link, linked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -195,6 +205,7 @@ impl Agent {
             link,
             runs: Runs::new(runner, config.functions, name.clone(), tokens),
             name: name.clone(),
+            state_dir: config.state_dir.clone(),
             ping: config.ping,
             controls: Controls::default(),
             questions: Mutex::default(),
@@ -398,7 +409,10 @@ impl Shared {
                 Output::Adapted(c) => {
                     tracing::info!("ADAPT {}: {} → {}: {}", c.setting.word(), c.from, c.to, c.why);
                 }
-                Output::Exit => self.end(false, "it was asked to end"),
+                Output::Exit => match core.copied() {
+                    Some(why) => self.end(true, why),
+                    None => self.end(false, "it was asked to end"),
+                },
                 run => todo.push(run),
             }
         }
@@ -421,7 +435,12 @@ impl Shared {
                 );
             }
             ConnectionState::Disconnected => tracing::warn!("disconnected: {reason}"),
-            ConnectionState::Failed => tracing::error!("no link: {reason}"),
+            ConnectionState::Failed => {
+                tracing::error!("no link: {reason}");
+                if let Some(why) = core.copied() {
+                    identity::mark(&self.state_dir, why);
+                }
+            }
             ConnectionState::Shutdown => tracing::debug!("link closed for good"),
         }
         self.status.send_replace((state, reason));

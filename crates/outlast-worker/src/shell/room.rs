@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 
 /// Where blobs are in the state folder.
 pub(super) const BLOBS: &str = "blobs";
+/// The file of the store in the state folder.
+pub(super) const STORE: &str = "worker.db";
 /// Between collections.
 const EVERY: Duration = Duration::from_secs(60);
 /// How long a blob that nothing refers to stays: it may be asked for again.
@@ -73,9 +75,6 @@ impl Drop for Using<'_> {
         self.0.used().since.remove(&self.1);
     }
 }
-
-/// The file of the worker's store in the state folder.
-const STORE: &str = "worker.db";
 
 /// Whether a worker has used the folder.
 pub(super) fn is_state_folder(folder: &Path) -> bool {

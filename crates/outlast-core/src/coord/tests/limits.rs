@@ -9,7 +9,7 @@ impl Lookup for Recorded<'_> {
     fn task(&self, _: &str) -> Option<TaskRow> {
         None
     }
-    fn has_blob(&self, _: &[u8]) -> bool {
+    fn has_blob(&self, _: &[u8], _: &str) -> bool {
         true
     }
     fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt> {
@@ -23,6 +23,12 @@ impl Lookup for Recorded<'_> {
         };
         let outcomes = self.0.iter().flat_map(|b| &b.records).filter_map(of).collect();
         vec![PastAttempt { epoch: 1, outcomes }]
+    }
+    fn given(&self, _: &str, _: Epoch) -> Given {
+        Given::To("s".into())
+    }
+    fn key_is_valid(&self, _: &str) -> bool {
+        true
     }
     fn state(&self, _: &str) -> Option<v2::StateUpdate> {
         None
@@ -73,7 +79,7 @@ fn outcomes_of_unknown_tasks_are_counted_and_not_kept() {
         let acked = |o: &Output| matches!(o, Output::Send(1, Kind::Ack(_)));
         assert!(out.iter().any(acked), "the worker may forget it");
     }
-    assert_eq!((r.c.counters().unknown, r.superseded()), (3, 0));
+    assert_eq!((r.c.counters().foreign["outcome"], r.superseded()), (3, 0));
 }
 
 #[test]

@@ -18,8 +18,14 @@ impl Lookup for Past {
     fn task(&self, _: &str) -> Option<TaskRow> {
         None
     }
-    fn has_blob(&self, _: &[u8]) -> bool {
+    fn has_blob(&self, _: &[u8], _: &str) -> bool {
         false
+    }
+    fn given(&self, _: &str, _: Epoch) -> Given {
+        Given::Unrecorded
+    }
+    fn key_is_valid(&self, _: &str) -> bool {
+        true
     }
     fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
         self.0.clone()
@@ -134,7 +140,7 @@ fn the_answer_waits_for_this_disk_and_an_outcome_counts_once() {
         items: vec![lane],
         ..Default::default()
     };
-    r.c.on_message(r.now(), 1, Kind::Outbox(batch), &());
+    r.c.on_message(r.now(), 1, Kind::Outbox(batch), &Past::default());
     let newest = r.batches.last().map_or(0, |b| b.number) + 2;
     r.drain(false);
     r.c.on_persisted(newest);

@@ -90,7 +90,7 @@ impl Coordinator {
             }
             // Given up, but nobody else has it yet: it goes on where it is.
             let id = AttemptId { task: name.clone(), epoch };
-            self.reconcile_one(now, key, &id, now.wall);
+            self.reconcile_one(now, key, &id, now.wall, look);
         }
         let Some(epoch) = current(self) else { return false };
         self.note_start(now, name, epoch, now.wall);

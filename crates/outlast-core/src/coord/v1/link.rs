@@ -82,13 +82,13 @@ impl Coordinator {
         let Some(state) = self.conns.get_mut(&conn).filter(|c| c.v1.is_some()) else { return };
         state.heart.heard(now.mono);
         if let FromWorker::Registration { capabilities } = message {
-            self.register(now, conn, Some(capabilities));
+            self.register(now, conn, Some(capabilities), look);
             return self.schedule(now);
         }
         // What waited in a worker's queue while it was cut off may come before its registration.
         let key = match state.worker {
             Some(key) => Some(key),
-            None => self.register(now, conn, None),
+            None => self.register(now, conn, None, look),
         };
         let Some(key) = key else { return };
         match message {
@@ -138,10 +138,18 @@ impl Coordinator {
         now: Now,
         conn: ConnId,
         capabilities: Option<Map<String, Value>>,
+        look: &dyn Lookup,
     ) -> Option<WorkerKey> {
         let state = self.conns.get(&conn)?;
         let (name, mine) = (state.v1.as_ref()?.name.clone(), state.worker);
         let store_id: Arc<str> = format!("{PREFIX}{name}").into();
+        let principal = match self.bind(conn, &name, &store_id, look) {
+            Ok(principal) => principal,
+            Err(reason) => {
+                self.hang_up_v1(now, conn, reason);
+                return None;
+            }
+        };
         let known = self.fleet.by_store(&store_id);
         let old = known.map(|key| self.fleet.get(key).row.clone());
         let capabilities = match (capabilities, &old) {
@@ -190,6 +198,8 @@ impl Coordinator {
             labels: Default::default(),
             version: "v1".into(),
             drained: old.is_some_and(|row| row.drained),
+            nonce: 0,
+            principal,
         };
         let key = match known {
             Some(key) => {

@@ -110,16 +110,14 @@ impl Coordinator {
         let started = self.tasks.get(task).and_then(|t| t.started_at);
         let started = started.filter(|_| given.is_some()).or(given);
         outcome.started_at_ms = started.unwrap_or(now.wall).min(now.wall).max(1);
-        let worker = self.fleet.get(key).row.store_id.clone();
-        let known = Arc::new(outcome.clone());
-        self.unsynced_v1.push_back((
-            self.batch,
-            Unsynced::Outcome { worker: worker.clone(), task: task.clone(), epoch, outcome: known },
-        ));
         if epoch == 0 {
-            let reason = "this worker was never given the task";
-            self.supersede(now, task, 0, reason, Arc::new(outcome), worker);
+            self.drop_foreign(now, key, "outcome", task, 0);
         } else {
+            let worker = self.fleet.get(key).row.store_id.clone();
+            let known = Arc::new(outcome.clone());
+            let task = task.clone();
+            let item = Unsynced::Outcome { worker, task, epoch, outcome: known };
+            self.unsynced_v1.push_back((self.batch, item));
             self.on_outcome(now, key, outcome, look);
         }
         self.forget_runs(key);

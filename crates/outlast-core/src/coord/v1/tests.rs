@@ -1,6 +1,6 @@
 use super::*;
 use crate::coord::{
-    ConnId, CoordConfig, Coordinator, Lookup, Output, PastAttempt, Request, Submission,
+    ConnId, CoordConfig, Coordinator, Given, Lookup, Output, PastAttempt, Request, Submission,
 };
 use crate::records::{CoordRecord, CoordSnapshot, TaskRow, TaskState};
 use outlast_wire::spec::{Call, Rerun, Run as What};
@@ -24,7 +24,7 @@ impl Lookup for Look<'_> {
     fn task(&self, _: &str) -> Option<TaskRow> {
         None
     }
-    fn has_blob(&self, _: &[u8]) -> bool {
+    fn has_blob(&self, _: &[u8], _: &str) -> bool {
         true
     }
     fn attempts(&self, id: &str, worker: &str) -> Vec<PastAttempt> {
@@ -47,6 +47,18 @@ impl Lookup for Look<'_> {
             }
         }
         found.into_iter().map(|(epoch, outcomes)| PastAttempt { epoch, outcomes }).collect()
+    }
+    fn given(&self, id: &str, of: Epoch) -> Given {
+        let given = self.0.iter().rev().find_map(|record| match record {
+            CoordRecord::Assigned { task, epoch, worker, .. } if **task == *id && *epoch == of => {
+                Some(worker.clone())
+            }
+            _ => None,
+        });
+        given.map_or(Given::Never, Given::To)
+    }
+    fn key_is_valid(&self, _: &str) -> bool {
+        true
     }
     fn state(&self, _: &str) -> Option<StateUpdate> {
         None
@@ -89,7 +101,14 @@ impl Rig {
     fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
         let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
         edit(&mut spec);
-        let s = Submission { id: id.into(), spec: Arc::new(spec), known: None, former: 0 };
+        let s = Submission {
+            id: id.into(),
+            spec: Arc::new(spec),
+            known: None,
+            former: 0,
+            owner: None,
+            taken: false,
+        };
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
         self.drain(true)
     }

@@ -42,7 +42,7 @@ impl Coordinator {
         let task: TaskId = task_id.as_str().into();
         // What an attempt that is not current says now says nothing of the one that is.
         if let Some(epoch) = self.heard_of(now, key, &task)
-            && let Err(message) = self.merge(now, &task, epoch, patch, look)
+            && let Err(message) = self.merge(now, key, &task, epoch, patch, look)
         {
             return self.tell_v1(conn, ToWorker::Error { message, task_id: Some(task_id) });
         }
@@ -52,6 +52,7 @@ impl Coordinator {
     fn merge(
         &mut self,
         now: Now,
+        key: WorkerKey,
         id: &TaskId,
         epoch: Epoch,
         patch: Map<String, Value>,
@@ -99,7 +100,7 @@ impl Coordinator {
             has_progress: progress.is_some(),
             at_ms: now.wall,
         };
-        self.on_state(update, look);
+        self.on_state(now, key, update, look);
         Ok(())
     }
 

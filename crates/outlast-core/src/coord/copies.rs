@@ -1,0 +1,189 @@
+//! Copies of one state folder. Each start of a worker's process has a nonce, and each opening of
+//! its store an incarnation. Two processes of one store that live at the same time use copies of
+//! it: whichever of them is noticed as the other one is refused for good.
+//!
+//! | a hello with another nonce, and | means |
+//! |---|---|
+//! | the same incarnation | a copy: a store is opened once with each number |
+//! | an older incarnation, once | perhaps the last words of a process that has ended |
+//! | the same again, dialled after it was refused | it lives beside its successor: a copy |
+//! | a newer incarnation, and no link to the former process | a restart |
+//! | a newer incarnation, and the former process answers what is sent after it | a copy |
+//!
+//! A process holds the lock of its store while it lives, so that a successor's hello is proof of
+//! its end, and an answer to something that was sent after that hello is proof of a copy.
+
+use super::links::LinkChange;
+use super::{ConnId, Coordinator, Output};
+use crate::scheduler::WorkerKey;
+use crate::{Millis, Now};
+use outlast_wire::v2;
+use serde_json::Value;
+use std::cmp::Ordering;
+use v2::body::Kind;
+
+/// How long the former process may take to answer before its successor is let in, in milliseconds.
+const ANSWERS: Millis = 3_000;
+/// The longest host name that is shown, in characters.
+const MAX_HOST: usize = 128;
+
+/// Processes of a worker beside its newest one.
+#[derive(Debug, Default)]
+pub(super) struct Rivals {
+    /// The older process that was refused last: its nonce, and its connection then.
+    former: Option<(u64, u64)>,
+    newcomer: Option<Newcomer>,
+    /// The copy that was refused last.
+    seen: Option<Copied>,
+}
+
+/// A newer process, while the former one still has a link.
+#[derive(Debug)]
+struct Newcomer {
+    nonce: u64,
+    since: Millis,
+    /// The former process is asked with this heartbeat on this link.
+    asked: (ConnId, u64),
+    /// The former process has answered.
+    rivalled: bool,
+}
+
+/// A copy of a worker's state folder that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// When, in Unix milliseconds.
+    pub at: i64,
+    /// How often a process was refused so.
+    pub times: u64,
+    /// The machine that it said it runs on; empty when it did not say.
+    pub host: String,
+}
+
+/// What is to be done with a hello.
+pub(super) enum Verdict {
+    Fine,
+    /// A newer connection or process has been here.
+    Stale,
+    /// The former process is asked whether it lives.
+    Wait,
+    /// Refused for good, and why.
+    Copy(&'static str),
+}
+
+impl Rivals {
+    /// A heartbeat was answered.
+    pub fn answered(&mut self, conn: ConnId, seq: u64) {
+        if let Some(newcomer) = &mut self.newcomer {
+            let (on, asked) = newcomer.asked;
+            newcomer.rivalled |= on == conn && seq >= asked;
+        }
+    }
+    /// The copy that was refused last.
+    pub fn seen(&self) -> Option<&Copied> {
+        self.seen.as_ref()
+    }
+}
+
+impl Coordinator {
+    /// Whether the process that says hello is the newest one of its store.
+    pub(super) fn judge_process(&mut self, now: Now, key: WorkerKey, hello: &v2::Hello) -> Verdict {
+        let member = self.fleet.get_mut(key);
+        let row = &member.row;
+        let another = row.nonce != 0 && hello.nonce != row.nonce;
+        match hello.incarnation.cmp(&row.incarnation) {
+            Ordering::Equal if another => Verdict::Copy(
+                "another process has opened it, or a copy of it, as often as this one",
+            ),
+            Ordering::Equal if hello.connection <= row.connection => Verdict::Stale,
+            Ordering::Equal => Verdict::Fine,
+            Ordering::Less if hello.nonce == 0 => Verdict::Stale,
+            Ordering::Less => {
+                let again = member.rivals.former.is_some_and(|(nonce, connection)| {
+                    nonce == hello.nonce && hello.connection > connection
+                });
+                member.rivals.former = Some((hello.nonce, hello.connection));
+                match again {
+                    true => Verdict::Copy(
+                        "a process that has opened a copy of it more often is in use, and this one \
+                         lives beside it; or it was restored from an older backup",
+                    ),
+                    false => Verdict::Stale,
+                }
+            }
+            Ordering::Greater if another => self.judge_newcomer(now, key, hello.nonce),
+            Ordering::Greater => Verdict::Fine,
+        }
+    }
+
+    /// A newer process comes while the former one may still be there: that one is asked.
+    fn judge_newcomer(&mut self, now: Now, key: WorkerKey, nonce: u64) -> Verdict {
+        let member = self.fleet.get(key);
+        let (conn, known) = (member.conn, member.rivals.newcomer.as_ref());
+        let known = known.filter(|n| n.nonce == nonce).map(|n| (n.since, n.asked.0, n.rivalled));
+        let (verdict, since) = match (known, conn) {
+            (Some((.., true)), _) => {
+                let why = "the process that was there before it lives, and answers";
+                (Verdict::Copy(why), None)
+            }
+            // Its link ended with it.
+            (_, None) => (Verdict::Fine, None),
+            (Some((since, asked, _)), Some(conn)) if asked == conn => {
+                let silent = now.mono >= since + ANSWERS;
+                return match silent {
+                    true => {
+                        self.fleet.get_mut(key).rivals.newcomer = None;
+                        Verdict::Fine
+                    }
+                    false => Verdict::Wait,
+                };
+            }
+            // It has dialled again since it was asked.
+            (Some((since, ..)), Some(conn)) => (Verdict::Wait, Some((since, conn))),
+            (None, Some(conn)) => (Verdict::Wait, Some((now.mono, conn))),
+        };
+        let asks = since.and_then(|(since, conn)| Some((since, conn, self.ask(now, conn)?)));
+        if let Some((since, conn, seq)) = asks {
+            let newcomer = Newcomer { nonce, since, asked: (conn, seq), rivalled: false };
+            self.fleet.get_mut(key).rivals.newcomer = Some(newcomer);
+        }
+        verdict
+    }
+
+    /// Sends a heartbeat at once; its number.
+    fn ask(&mut self, now: Now, conn: ConnId) -> Option<u64> {
+        let heart = &mut self.conns.get_mut(&conn)?.heart;
+        heart.beat_soon();
+        let seq = heart.beat(now.mono)?;
+        let interval_ms = heart.pace().0.try_into().unwrap_or(u32::MAX);
+        let beat = v2::Heartbeat { seq, interval_ms, ..Default::default() };
+        self.outputs.push_back(Output::Send(conn, Kind::Heartbeat(beat)));
+        Some(seq)
+    }
+
+    /// Notes that a copy was refused; why, for its people.
+    pub(super) fn note_copy(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        hello: &v2::Hello,
+        why: &str,
+    ) -> String {
+        self.counters.copies += 1;
+        let said: Option<Value> = serde_json::from_str(&hello.capabilities_json).ok();
+        let host = said.as_ref().and_then(|said| said["hostname"].as_str()).unwrap_or_default();
+        let host: String = host.chars().take(MAX_HOST).filter(|c| !c.is_control()).collect();
+        let member = self.fleet.get_mut(key);
+        let times = member.rivals.seen.as_ref().map_or(0, |seen| seen.times) + 1;
+        let name = member.row.name.clone();
+        member.rivals.seen = Some(Copied { at: now.wall, times, host: host.clone() });
+        let place = if host.is_empty() { String::new() } else { format!(" on {host}") };
+        let news = format!("a copy of its state folder was refused{place}: {why}");
+        self.tell(now, key, LinkChange::Copied(news));
+        format!(
+            "this state folder is a copy of the one of worker {name}: {why}. Two workers that are \
+             one would run tasks twice, so this one ends. Delete this folder, or start once with \
+             --new-identity. If the other one is the copy: end it, run `outlast workers forget \
+             {name}`, and start this one with --keep-identity"
+        )
+    }
+}
