@@ -4,8 +4,9 @@
 //! not reaped, its pid, which is the process group's id too, cannot become another's.
 
 use super::command::{self, Command, Identity};
-use super::logs::{self, Paths};
-use super::spares::{Folder, Log};
+use super::logs::Paths;
+use super::output::Stream;
+use super::spares::Folder;
 use super::tree::{self, Main};
 use super::verdict::Ended;
 use super::{Cause, Inner, lock, result};
@@ -18,7 +19,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -93,8 +94,8 @@ pub(super) struct Attempt {
     pub env: Vec<(String, String)>,
     pub mark: String,
     pub paths: Paths,
-    /// The logs of stdout and stderr, while it runs.
-    pub output: Mutex<Option<[Log; 2]>>,
+    /// Stdout and stderr, while it runs.
+    pub output: Mutex<Option<[Arc<Stream>; 2]>>,
     pub state: Mutex<State>,
     pub changed: Condvar,
     /// Unix ms; 0 until it is started.
@@ -255,15 +256,20 @@ impl Attempt {
     }
 
     fn make_output(&self, inner: &Inner) -> io::Result<()> {
-        let mut spares = lock(&inner.spares);
-        *lock(&self.output) = Some([spares.log()?, spares.log()?]);
+        let [stdout, stderr] = [&self.paths.stdout, &self.paths.stderr];
+        let stream = |path: &PathBuf| inner.outputs.stream(path.clone());
+        *lock(&self.output) = Some([stream(stdout)?, stream(stderr)?]);
         Ok(())
     }
 
     fn start(&self, inner: &Inner, command: &Command) -> io::Result<Process> {
         let output = lock(&self.output);
         let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        command.start([inner.null.as_fd(), stdout.file(), stderr.file()])
+        let null = inner.null.as_fd();
+        let process =
+            stdout.with_end(|out| stderr.with_end(|err| command.start([null, out, err])))?;
+        inner.outputs.watch([stdout, stderr]);
+        Ok(process)
     }
 
     fn enter_running(&self, inner: &Arc<Inner>, pid: Pid) {
@@ -304,8 +310,8 @@ impl Attempt {
         Some((state.stop.clone()?, state.gone?))
     }
 
-    /// Ends the files of the attempt: what is empty goes, what is too long is cut. Returns the
-    /// bytes written and the tail of stdout and stderr.
+    /// Ends the files of the attempt; an empty folder goes. Returns the bytes written to stdout and
+    /// stderr, and the last of them.
     ///
     /// `deserted`: no process is left that could write there, so empty ones may be used again.
     fn clear_away(
@@ -316,18 +322,10 @@ impl Attempt {
     ) -> [(u64, Vec<u8>); 2] {
         let mut kept = 0;
         let mut ends = [(0, Vec::new()), (0, Vec::new())];
-        let logs = lock(&self.output).take();
-        for (i, mut log) in logs.into_iter().flatten().enumerate() {
-            let path = [&self.paths.stdout, &self.paths.stderr][i];
-            let len = log.size().map_or(0, |(len, _)| len);
-            if len == 0 && deserted {
-                lock(&inner.spares).give_log(log);
-            } else if len == 0 {
-                log.remove(path);
-            } else {
-                kept += len.min(inner.config.output_cap);
-                ends[i] = (len, inner.end_of(&mut log, path, len));
-            }
+        let streams = lock(&self.output).take();
+        for (end, stream) in ends.iter_mut().zip(streams.into_iter().flatten()) {
+            *end = inner.outputs.end(&stream, deserted);
+            kept += end.0.min(inner.config.output_cap);
         }
         let folder = match folder {
             Some(folder) if deserted => lock(&inner.spares).give_folder(folder).err(),
@@ -352,21 +350,6 @@ impl Attempt {
             tree::reap(pid.as_raw_pid());
         }
         state.phase = Phase::Ended;
-    }
-}
-
-impl Inner {
-    /// Names a log that has output, cuts it to size, and returns its tail.
-    fn end_of(&self, log: &mut Log, path: &Path, len: u64) -> Vec<u8> {
-        let cap = self.config.output_cap;
-        let named = log.name(path).and_then(|()| match len > cap {
-            true => logs::punch(path, len, cap),
-            false => Ok(()),
-        });
-        if let Err(error) = named {
-            tracing::warn!(path = %path.display(), %error, "could not keep the output as it should be");
-        }
-        logs::tail(path, self.config.tail).unwrap_or_default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub struct Config {
     /// The folder of all logs and working directories; created if absent.
     pub root: PathBuf,
-    /// Bytes kept of each output stream; default 64 MiB.
+    /// Bytes kept of each output stream, and up to a thirtieth more; default 64 MiB.
     pub output_cap: u64,
     /// What happens to a stream that is longer; default: it is cut.
     pub on_output_limit: OnOutputLimit,
@@ -34,8 +34,7 @@ pub struct Config {
 /// What happens to an output stream that is longer than the cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnOutputLimit {
-    /// The first and the last half are kept; the task goes on. It is killed where the file system
-    /// cannot free a part of a file.
+    /// The first and the last half are kept; the task goes on.
     Cut,
     /// The task is killed.
     Kill,

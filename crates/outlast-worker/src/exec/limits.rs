@@ -1,9 +1,7 @@
 //! What running attempts may take of the disk, looked at from time to time.
 
 use super::attempt::{Attempt, Phase, Why};
-use super::{Inner, OnOutputLimit, lock, logs, tree};
-use std::io;
-use std::path::Path;
+use super::{Inner, OnOutputLimit, lock, tree};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,21 +21,17 @@ pub(super) fn sample(
     for attempt in attempts {
         let Phase::Running(pid) = lock(&attempt.state).phase else { continue };
         let mut disk = 0;
-        let streams = [("stdout", &attempt.paths.stdout), ("stderr", &attempt.paths.stderr)];
-        for (log, (name, path)) in lock(&attempt.output).iter_mut().flatten().zip(streams) {
-            let Ok((len, blocks)) = log.size() else { continue };
-            disk += blocks;
-            if len > 0
-                && let Err(error) = log.name(path)
-            {
-                tracing::warn!(path = %path.display(), %error, "could not name a log");
-            }
-            if len > inner.config.output_cap
-                && let Err(reason) = limit(inner, path, len)
-            {
-                greedy.push((Arc::clone(attempt), Why::Greedy(format!("{reason} on {name}"))));
+        let streams = lock(&attempt.output);
+        for (stream, name) in streams.iter().flatten().zip(["stdout", "stderr"]) {
+            let (len, written) = stream.size();
+            disk += written;
+            let cap = inner.config.output_cap;
+            if len > cap && inner.config.on_output_limit == OnOutputLimit::Kill {
+                let reason = format!("output limit: more than {cap} bytes on {name}");
+                greedy.push((Arc::clone(attempt), Why::Greedy(reason)));
             }
         }
+        drop(streams);
         let growth = disk.saturating_sub(attempt.disk.swap(disk, Ordering::Relaxed));
         if growth > grown.map_or(BLAME, |(most, _)| most) {
             grown = Some((growth, attempt));
@@ -56,23 +50,6 @@ pub(super) fn sample(
         greedy.push((Arc::clone(attempt), Why::Greedy(reason)));
     }
     greedy
-}
-
-fn limit(inner: &Inner, path: &Path, len: u64) -> Result<(), String> {
-    let cap = inner.config.output_cap;
-    if inner.config.on_output_limit == OnOutputLimit::Kill {
-        return Err(format!("output limit: more than {cap} bytes"));
-    }
-    match logs::punch(path, len, cap) {
-        Ok(()) => Ok(()),
-        // The task may have ended and its log been removed; a full disk is looked at elsewhere.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::StorageFull) => {
-            Ok(())
-        }
-        Err(e) => {
-            Err(format!("output limit: more than {cap} bytes, and they cannot be cut ({e}),"))
-        }
-    }
 }
 
 /// The free bytes of the disk, if they are fewer than the reserve.

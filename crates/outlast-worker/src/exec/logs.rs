@@ -1,15 +1,13 @@
-//! The output files of attempts: where they are, reading them, cutting and pruning them.
-//!
-//! A stream is one file that the task itself appends to, so its length is what the task wrote.
-//! A stream over the cap loses its middle: the blocks are given back to the disk (a hole), the
-//! offsets stay, and the range is noted in a `.cut` file beside it, which readers turn into a
-//! marker line. An absent file is an empty stream.
+//! The output of attempts on disk: where it is, reading it, pruning it. `segments` has the form
+//! of a stream's files; an absent file is an empty stream.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use super::segments::Layout;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// One of the two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +21,7 @@ pub enum Stream {
 /// Part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
-    /// The bytes, or the marker line in place of bytes that were cut.
+    /// The bytes, or a marker line in place of bytes that are lost.
     pub data: Vec<u8>,
     /// Where the next read goes on.
     pub next_offset: u64,
@@ -74,15 +72,11 @@ pub(super) fn create_folders(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a stream for a task to append to. No other user may read it.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
-}
-
-/// Reads at most `max` bytes of a stream from `offset`.
+/// Reads at most `max` bytes of a stream from `offset`. Reading on at `next_offset` gives every
+/// byte that is kept once and in order, and of each loss one marker line.
 ///
 /// # Errors
-/// Those of reading the file; that there is none is no error but an empty stream. An id that
+/// Those of reading the files; that there is none is no error but an empty stream. An id that
 /// cannot be a task's is `InvalidInput`.
 pub fn read(
     root: &Path,
@@ -92,40 +86,99 @@ pub fn read(
     offset: u64,
     max: usize,
 ) -> io::Result<LogChunk> {
-    let path = &path_of(root, task, epoch, stream)?;
-    let nothing = LogChunk { data: Vec::new(), next_offset: offset, end: true, gap: false };
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(nothing),
-        Err(e) => return Err(e),
-    };
-    // The note is written before the bytes go, so it is read after them: see `punch`.
-    let mut data = read_range(&mut file, offset, max)?;
-    let len = file.metadata()?.len();
-    let mut next_offset = offset + data.len() as u64;
-    let mut gap = false;
-    if let Some(cut) = cut_of(path) {
-        if cut.contains(&offset) {
-            data = marker(&(offset..cut.end));
-            next_offset = cut.end;
-            gap = true;
-        } else if offset < cut.start && next_offset > cut.start {
-            data.truncate((cut.start - offset) as usize);
-            next_offset = cut.start;
-        }
-    }
-    Ok(LogChunk { data, next_offset, end: next_offset >= len, gap })
+    read_at(&path_of(root, task, epoch, stream)?, offset, max)
 }
 
-/// Returns the length of a stream, what was cut included; 0 if there is none.
+pub(super) fn read_at(path: &Path, offset: u64, max: usize) -> io::Result<LogChunk> {
+    let mut layout = Layout::read(path);
+    loop {
+        let (data, room) = read_file(path, &layout, offset, max)?;
+        // What is lost is noted before anything changes: what is noted by now, and only that, may
+        // have been read as output, or may be missing.
+        let now = Layout::read(path);
+        if now != layout {
+            layout = now;
+            continue;
+        }
+        let lost = layout.lost();
+        if let Some(gap) = lost.iter().find(|gap| gap.contains(&offset)) {
+            let (data, next_offset) = (marker(&(offset..gap.end)), gap.end);
+            let end = nothing_at(path, &layout, next_offset)?;
+            return Ok(LogChunk { data, next_offset, end, gap: true });
+        }
+        let mut data = data;
+        let limit = lost.iter().map(|gap| gap.start).find(|start| *start > offset);
+        data.truncate(limit.map_or(usize::MAX, |limit| (limit - offset) as usize));
+        let next_offset = offset + data.len() as u64;
+        let more = limit == Some(next_offset)
+            || (next_offset < room.end && data.len() == max)
+            || next_offset == room.end;
+        let end = !more || (limit != Some(next_offset) && nothing_at(path, &layout, next_offset)?);
+        return Ok(LogChunk { data, next_offset, end, gap: false });
+    }
+}
+
+/// The bytes at an offset, which may not be output, and what the file has room for.
+fn read_file(
+    path: &Path,
+    layout: &Layout,
+    offset: u64,
+    max: usize,
+) -> io::Result<(Vec<u8>, Range<u64>)> {
+    let (name, room) = layout.file(path, offset);
+    let mut data = Vec::new();
+    match File::open(name) {
+        Ok(mut file) => {
+            file.seek(SeekFrom::Start(offset - room.start))?;
+            let most = (room.end - offset).min(max as u64);
+            file.take(most).read_to_end(&mut data)?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    Ok((data, room))
+}
+
+/// Whether a stream ends at or before an offset, as far as is known now.
+fn nothing_at(path: &Path, layout: &Layout, offset: u64) -> io::Result<bool> {
+    let (name, room) = layout.file(path, offset);
+    match fs::metadata(name) {
+        Ok(meta) => Ok(meta.len() <= offset - room.start),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+/// Returns the length of a stream, what is lost of it included; 0 if there is none.
 ///
 /// # Errors
 /// As of [`read`].
 pub fn length(root: &Path, task: &str, epoch: u64, stream: Stream) -> io::Result<u64> {
-    match fs::metadata(path_of(root, task, epoch, stream)?) {
-        Ok(meta) => Ok(meta.len()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(e),
+    let path = path_of(root, task, epoch, stream)?;
+    let layout = Layout::read(&path);
+    // What is lost may be at the end.
+    let mut length = layout.lost().last().map_or(0, |gap| gap.end);
+    let mut at = match &layout {
+        Layout::Segments { head, .. } => length.max(*head),
+        _ => 0,
+    };
+    loop {
+        let (name, room) = layout.file(&path, at);
+        let len = match fs::metadata(name) {
+            Ok(meta) => meta.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && room.start == 0 => 0,
+            // Nothing follows what the first file has.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let head = fs::metadata(&path).map_or(0, |meta| meta.len());
+                return Ok(length.max(head));
+            }
+            Err(e) => return Err(e),
+        };
+        length = length.max(room.start + len);
+        if room.start + len < room.end {
+            return Ok(length);
+        }
+        at = room.end;
     }
 }
 
@@ -139,72 +192,8 @@ fn path_of(root: &Path, task: &str, epoch: u64, stream: Stream) -> io::Result<Pa
     })
 }
 
-fn read_range(file: &mut File, offset: u64, max: usize) -> io::Result<Vec<u8>> {
-    let mut data = Vec::new();
-    file.seek(SeekFrom::Start(offset))?;
-    file.take(max as u64).read_to_end(&mut data)?;
-    Ok(data)
-}
-
-fn marker(cut: &Range<u64>) -> Vec<u8> {
-    format!("\n[outlast: {} bytes cut here]\n", cut.end - cut.start).into_bytes()
-}
-
-/// The last `n` bytes of a stream, with the marker if the cut is among them.
-pub(super) fn tail(path: &Path, n: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let len = file.metadata()?.len();
-    let from = len.saturating_sub(n);
-    let mut data = read_range(&mut file, from, n as usize)?;
-    if let Some(cut) = cut_of(path).filter(|cut| cut.start < len && cut.end > from) {
-        let after = data.split_off((cut.end - from).min(data.len() as u64) as usize);
-        data.truncate(cut.start.saturating_sub(from) as usize);
-        data.extend(marker(&cut));
-        data.extend(after);
-        data.drain(..data.len().saturating_sub(n as usize));
-    }
-    Ok(data)
-}
-
-fn note(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".cut");
-    name.into()
-}
-
-/// The range of a stream that was given back to the disk.
-fn cut_of(path: &Path) -> Option<Range<u64>> {
-    let text = fs::read_to_string(note(path)).ok()?;
-    let (start, end) = text.trim().split_once(' ')?;
-    Some(start.parse().ok()?..end.parse().ok()?)
-}
-
-/// Keeps the first and the last half of `cap` bytes of a stream and frees what is between.
-///
-/// # Errors
-/// `Unsupported` if this filesystem cannot free part of a file.
-pub(super) fn punch(path: &Path, len: u64, cap: u64) -> io::Result<()> {
-    let (start, end) = (cap / 2, len.saturating_sub(cap - cap / 2));
-    if end <= start {
-        return Ok(());
-    }
-    // Noted first: a reader must never take the zeros of a hole for output.
-    let name = note(path);
-    let new = name.with_extension("cut.new");
-    File::create(&new)?.write_all(format!("{start} {end}\n").as_bytes())?;
-    fs::rename(new, name)?;
-    free(&OpenOptions::new().write(true).open(path)?, start, end - start)
-}
-
-#[cfg(target_os = "linux")]
-fn free(file: &File, start: u64, len: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
-    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, len)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn free(_: &File, _: u64, _: u64) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+fn marker(lost: &Range<u64>) -> Vec<u8> {
+    format!("\n[outlast: {} bytes cut here]\n", lost.end - lost.start).into_bytes()
 }
 
 /// Removes the oldest logs and left working directories until at most `keep` bytes of disk are in
@@ -216,41 +205,70 @@ pub(super) fn prune(
     least: u64,
     running: impl Fn(&str) -> bool,
 ) -> io::Result<u64> {
-    let mut found = Vec::new();
+    let mut found: BTreeMap<(bool, String), Left> = BTreeMap::new();
     let mut total = 0;
-    let mut folders = vec![root.join("work")];
-    folders.extend(fs::read_dir(root.join("logs"))?.flatten().map(|e| e.path()));
-    for entry in folders.iter().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten() {
+    let mut add = |work: bool, stem: &str, entry: fs::DirEntry| {
         // A working directory counts as its link does: without one it is in use.
-        let Ok(path) = entry.path().canonicalize() else { continue };
-        let Ok(meta) = fs::metadata(&path) else { continue };
+        let Ok(path) = entry.path().canonicalize() else { return };
+        let Ok(meta) = fs::metadata(&path) else { return };
         if meta.is_dir() && !entry.file_type().is_ok_and(|t| t.is_symlink()) {
-            continue;
+            return;
         }
         let size = disk_use(&path, &meta);
         total += size;
-        found.push((meta.modified().ok(), entry.path(), meta.is_dir().then_some(path), size));
+        let left = found.entry((work, stem.to_owned())).or_default();
+        left.modified = left.modified.max(meta.modified().ok());
+        left.size += size;
+        left.paths.push((entry.path(), meta.is_dir().then_some(path)));
+    };
+    for entry in fs::read_dir(root.join("work"))?.flatten() {
+        add(true, &entry.file_name().to_string_lossy(), entry);
+    }
+    let folders = fs::read_dir(root.join("logs"))?.flatten();
+    for entry in folders.filter_map(|f| fs::read_dir(f.path()).ok()).flatten().flatten() {
+        add(false, stem_of(&entry.file_name().to_string_lossy()), entry);
     }
     let before = total;
-    found.sort_by_key(|(modified, ..)| *modified);
-    for (_, path, folder, size) in found {
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by_key(|(_, left)| left.modified);
+    for ((_, stem), left) in found {
         if total <= keep && before - total >= least {
             break;
         }
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let stem = [".new", ".cut", ".out", ".err", ".res"]
-            .iter()
-            .fold(name, |n, end| n.strip_suffix(end).unwrap_or(n));
-        if running(stem) {
+        if running(&stem) {
             continue;
         }
-        let emptied = folder.map_or(Ok(()), fs::remove_dir_all);
-        match emptied.and_then(|()| fs::remove_file(&path)) {
-            Ok(()) => total -= size,
-            Err(error) => tracing::debug!(path = %path.display(), %error, "could not prune"),
+        let remove = |(path, folder): (PathBuf, Option<PathBuf>)| {
+            let emptied = folder.map_or(Ok(()), fs::remove_dir_all);
+            emptied.and_then(|()| fs::remove_file(&path)).inspect_err(|error| {
+                tracing::debug!(path = %path.display(), %error, "could not prune");
+            })
+        };
+        if left.paths.into_iter().map(remove).filter(Result::is_err).count() == 0 {
+            total -= left.size;
         }
     }
     Ok(before - total)
+}
+
+/// The working directory, or the log, that an attempt left.
+#[derive(Default)]
+struct Left {
+    modified: Option<SystemTime>,
+    size: u64,
+    /// With the folder that a link leads to.
+    paths: Vec<(PathBuf, Option<PathBuf>)>,
+}
+
+/// The `<task>.<epoch>` of a file's name among the logs.
+fn stem_of(name: &str) -> &str {
+    let segment = name.rsplit_once('.').filter(|(of, number)| {
+        let of_stream = of.ends_with(".out") || of.ends_with(".err");
+        of_stream && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    });
+    let name = segment.map_or(name, |(of, _)| of);
+    let ends = [".new", ".cut", ".out", ".err", ".res"];
+    ends.iter().fold(name, |n, end| n.strip_suffix(end).unwrap_or(n))
 }
 
 /// The bytes of disk that a file or a whole folder takes.
@@ -268,35 +286,6 @@ fn disk_use(path: &Path, meta: &fs::Metadata) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cut_stream_reads_as_first_half_marker_last_half() {
-        let root = tempfile::tempdir().unwrap();
-        create_folders(root.path()).unwrap();
-        let path = Paths::of(root.path(), "t", 1).stdout;
-        let all: Vec<u8> = (0..100_000_u32).map(|n| b'a' + (n % 26) as u8).collect();
-        fs::write(&path, &all).unwrap();
-        punch(&path, all.len() as u64, 10_000).unwrap();
-        let mut got = Vec::new();
-        let mut offset = 0;
-        loop {
-            let part = read(root.path(), "t", 1, Stream::Stdout, offset, 1000).unwrap();
-            got.extend(part.data);
-            offset = part.next_offset;
-            if part.end {
-                break;
-            }
-        }
-        let marker = b"\n[outlast: 90000 bytes cut here]\n";
-        let expected = [&all[..5000], marker, &all[95_000..]].concat();
-        assert!(got == expected);
-        assert_eq!(offset, 100_000);
-        assert_eq!(tail(&path, 100).unwrap(), all[99_900..]);
-        let long = tail(&path, 5010).unwrap();
-        assert_eq!(long, expected[expected.len() - 5010..]);
-        let all_of_it = tail(&path, 200_000).unwrap();
-        assert!(all_of_it == expected);
-    }
 
     #[test]
     fn pruning_takes_the_oldest_and_spares_the_running() {

@@ -1,8 +1,8 @@
 //! Runs command tasks: start, limits, stop, outcome, output.
 //!
 //! Each attempt has a thread of its own while it runs (`pool`, `attempt`); one supervisor thread
-//! ends those that must end (`supervisor`, `tree`, `limits`); output goes straight to files
-//! (`logs`). Everything lives below one root folder, which one executor at a time may use.
+//! ends those that must end (`supervisor`, `tree`, `limits`); output goes through pipes (`output`) to
+//! files (`segments`, `logs`). Everything lives below one root folder, which one executor at a time may use.
 //!
 //! What is left running when a main process ends by itself: its process group is killed, as CI
 //! runners do; what left the group (a daemon) may outlive the task, but not the executor. If the
@@ -16,10 +16,12 @@ mod handle;
 mod limits;
 pub mod logs;
 mod oom;
+mod output;
 mod pause;
 mod pool;
 mod result;
 mod root;
+mod segments;
 mod signals;
 mod spares;
 mod supervisor;
@@ -42,6 +44,7 @@ use attempt::{Attempt, Job, Phase, State, Why, seconds};
 use command::Inherited;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use output::Outputs;
 use pool::Pool;
 use spares::{Orphans, Spares};
 use std::fs::File;
@@ -102,6 +105,7 @@ struct Inner {
     /// An attempt left the table.
     left: Condvar,
     pool: Arc<Pool>,
+    outputs: Outputs,
     spares: Mutex<Spares>,
     orphans: Orphans,
     /// The most memory that this process ever had resident.
@@ -131,7 +135,10 @@ impl Executor {
         let root_id = root::id(&config.root)?;
         logs::create_folders(&config.root)?;
         let killed = tree::sweep(&root_id);
-        let spares = Spares::new(config.root.join("spare"), config.root.join("work"))?;
+        let spares = Spares::new(config.root.join("work"))?;
+        // Of versions that kept empty logs there.
+        let _ = fs::remove_dir_all(config.root.join("spare"));
+        let outputs = Outputs::start(config.output_cap, config.tail)?;
         let adopts = config.adopt_orphans && root::adopt_orphans();
         let extra_env = std::mem::take(&mut config.extra_env);
         let inner = Arc::new(Inner {
@@ -146,6 +153,7 @@ impl Executor {
             wake: Condvar::new(),
             left: Condvar::new(),
             pool: Arc::default(),
+            outputs,
             spares: Mutex::new(spares),
             null: File::open("/dev/null")?,
             orphans: Orphans::new(adopts),
@@ -311,6 +319,7 @@ impl Executor {
             let _ = thread.join();
             tree::sweep(&inner.root_id);
         }
+        inner.outputs.close();
         lock(&self.lock).take();
     }
 }
@@ -378,8 +387,10 @@ impl Inner {
         let inner = Arc::clone(self);
         let pruner = std::thread::Builder::new().name("outlast-prune".to_owned());
         let started = pruner.spawn(move || {
-            let running =
-                |stem: &str| lock(&inner.table).running.values().any(|a| a.stem() == stem);
+            let running = |stem: &str| {
+                let runs = lock(&inner.table).running.values().any(|a| a.stem() == stem);
+                runs || inner.outputs.lingers(stem)
+            };
             let keep = inner.config.keep_logs_bytes;
             match logs::prune(&inner.config.root, keep, short.unwrap_or(0), running) {
                 Ok(freed) => tracing::debug!(freed, "pruned logs"),

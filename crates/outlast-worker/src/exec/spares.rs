@@ -1,16 +1,14 @@
-//! Empty logs and working directories, kept for the next attempt.
+//! Empty working directories, kept for the next attempt.
 //!
-//! Creating and removing two files and a folder costs a file system about as much as starting a
-//! small program. So what an attempt left empty serves the next one, provided that no process is
-//! left that could still write there; and a log gets its name only when there is something in it.
+//! Creating and removing a folder costs a file system a fair part of what starting a small program
+//! does. So what an attempt left empty serves the next one, provided that no process is left that
+//! could still write there.
 
-use super::logs;
-use rustix::fs::{OFlags, RawDir, fcntl_getfl};
+use rustix::fs::RawDir;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,59 +17,13 @@ use std::time::SystemTime;
 /// More spares than this are not worth their clutter.
 const KEEP: usize = 64;
 
-/// A stream's file. It is named once there is output in it.
-#[derive(Debug)]
-pub(super) struct Log {
-    file: File,
-    /// Its place among the spares, until it is named.
-    spare: Option<PathBuf>,
-}
-
-impl Log {
-    /// For the task.
-    pub fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-
-    /// Its length and the disk that it takes.
-    pub fn size(&self) -> io::Result<(u64, u64)> {
-        let meta = self.file.metadata()?;
-        Ok((meta.len(), meta.blocks() * 512))
-    }
-
-    /// Gives it its name, if it has none yet.
-    pub fn name(&mut self, path: &Path) -> io::Result<()> {
-        let Some(spare) = self.spare.take() else { return Ok(()) };
-        match fs::rename(&spare, path) {
-            // Somebody tidied up below us.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(path.parent().unwrap_or(path))?;
-                fs::rename(spare, path)
-            }
-            result => result,
-        }
-    }
-
-    /// Whether a task may have it that must not notice that another had it before.
-    fn is_fresh(&self) -> bool {
-        self.spare.is_some() && fcntl_getfl(&self.file).is_ok_and(|f| f.contains(OFlags::APPEND))
-    }
-
-    /// Removes it; `path` is its name in case that it was named.
-    pub fn remove(self, path: &Path) {
-        let _ = fs::remove_file(self.spare.as_deref().unwrap_or(path));
-    }
-}
-
-/// Files and folders that are empty and nobody's.
+/// Folders that are empty and nobody's.
 #[derive(Debug)]
 pub(super) struct Spares {
-    place: PathBuf,
     /// Where the folders are, and what sets apart the names of this executor's.
     work: PathBuf,
     series: u64,
     created: u64,
-    logs: Vec<Log>,
     folders: Vec<Folder>,
 }
 
@@ -110,13 +62,8 @@ impl Folder {
 }
 
 impl Spares {
-    /// `place`: a folder for the logs; what a former worker left there goes. `work`: one for the
-    /// working directories; what a former worker left there gets a link.
-    pub fn new(place: PathBuf, work: PathBuf) -> io::Result<Spares> {
-        match fs::remove_dir_all(&place) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => fs::create_dir(&place)?,
-        }
+    /// `work`: a folder for the working directories; what a former worker left there gets a link.
+    pub fn new(work: PathBuf) -> io::Result<Spares> {
         fs::create_dir_all(&work)?;
         let linked: HashSet<PathBuf> =
             fs::read_dir(&work)?.flatten().filter_map(|e| fs::read_link(e.path()).ok()).collect();
@@ -129,25 +76,7 @@ impl Spares {
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let series = since.as_millis() as u64;
-        Ok(Spares { place, work, series, created: 0, logs: Vec::new(), folders: Vec::new() })
-    }
-
-    /// An empty log that nobody else writes to.
-    pub fn log(&mut self) -> io::Result<Log> {
-        if let Some(log) = self.logs.pop() {
-            return Ok(log);
-        }
-        self.created += 1;
-        let spare = self.place.join(self.created.to_string());
-        let file = match logs::create(&spare) {
-            // Somebody tidied up below us.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.place)?;
-                logs::create(&spare)?
-            }
-            result => result?,
-        };
-        Ok(Log { file, spare: Some(spare) })
+        Ok(Spares { work, series, created: 0, folders: Vec::new() })
     }
 
     /// A folder that is empty once it is created.
@@ -157,14 +86,6 @@ impl Spares {
             let path = self.work.join(format!("{:x}-{}", self.series, self.created));
             Folder { path, stamp: None }
         })
-    }
-
-    /// Takes back an empty log.
-    pub fn give_log(&mut self, log: Log) {
-        match self.logs.len() < KEEP && log.is_fresh() {
-            true => self.logs.push(log),
-            false => log.remove(Path::new("")),
-        }
     }
 
     /// Takes back a folder if it is empty still.
@@ -181,9 +102,7 @@ impl Spares {
 
     /// Removes all of them.
     pub fn clear(&mut self) {
-        self.logs.drain(..).for_each(|log| log.remove(Path::new("")));
         self.folders.drain(..).for_each(|folder| drop(fs::remove_dir(folder.path)));
-        let _ = fs::remove_dir(&self.place);
     }
 }
 
