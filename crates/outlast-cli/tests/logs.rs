@@ -179,3 +179,50 @@ async fn parts_say_where_the_next_begins() {
         assert!(head.starts_with("http/1.1 400"), "{wrong}: {head}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_over_a_cut_gets_each_line_once_and_the_end() {
+    let rig = Rig::new().await;
+    // More than the 64 MiB that are kept; the follower is with it, and falls behind.
+    let line = "echo first > /dev/stderr; seq 1 6000000; sleep 1; seq 6000001 14000000; \
+                echo last > /dev/stderr; echo end > /dev/stdout";
+    let task = NewTask { id: "long".into(), spec: TaskSpec::new(Run::Shell(line.into())) };
+    rig.base.client.submit(&task).await.unwrap();
+    let follow = |more: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_outlast"));
+        command.args(["--coordinator", &rig.base.url(), "task", "logs", "long", "--follow"]);
+        command.args(more).env("OUTLAST_CONFIG", "/dev/null").kill_on_drop(true).output()
+    };
+    let (out, err) = timeout(LONG, async { tokio::join!(follow(&[]), follow(&["--stderr"])) })
+        .await
+        .expect("they follow for ever");
+    let (out, err) = (out.unwrap(), err.unwrap());
+    assert!(out.status.success() && err.status.success());
+    assert_eq!(String::from_utf8_lossy(&err.stdout), "first\nlast\n");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (mut notes, mut bytes, mut lost) = (0, 0, 0);
+    let mut next = 1;
+    for (n, part) in text.split("\n[outlast: ").enumerate() {
+        let part = match n {
+            0 => part,
+            _ => {
+                let (cut, rest) = part.split_once(" bytes cut here]\n").unwrap();
+                (notes, lost) = (notes + 1, lost + cut.parse::<u64>().unwrap());
+                rest
+            }
+        };
+        bytes += part.len() as u64;
+        // A cut may go through a line: it is the whole ones that are looked at.
+        let lines: Vec<&str> = part.lines().collect();
+        let whole = usize::from(n > 0)..lines.len().saturating_sub(1);
+        for line in &lines[whole.start.min(whole.end)..whole.end] {
+            let number: u64 = line.parse().unwrap();
+            assert!(number == next || (number > next && n > 0), "{number} after {}", next - 1);
+            next = number + 1;
+        }
+    }
+    assert!(text.ends_with("\n13999999\n14000000\nend\n"), "{:?}", &text[text.len() - 100..]);
+    let all = (1..=14_000_000_u64).map(|n| u64::from(n.ilog10()) + 2).sum::<u64>() + 4;
+    assert_eq!(bytes + lost, all, "{notes} notes");
+    println!("{notes} notes of {lost} bytes in {all}");
+}

@@ -137,7 +137,7 @@ impl Executor {
         let killed = tree::sweep(&root_id);
         let spares = Spares::new(config.root.join("work"))?;
         // Of versions that kept empty logs there.
-        let _ = fs::remove_dir_all(config.root.join("spare"));
+        let _ = std::fs::remove_dir_all(config.root.join("spare"));
         let outputs = Outputs::start(config.output_cap, config.tail)?;
         let adopts = config.adopt_orphans && root::adopt_orphans();
         let extra_env = std::mem::take(&mut config.extra_env);

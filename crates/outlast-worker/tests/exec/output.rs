@@ -99,7 +99,10 @@ fn a_follower_gets_every_kept_byte_once_and_one_note_for_each_loss() {
 #[test]
 fn what_outlives_a_task_still_writes_to_its_log_and_to_nobody_elses() {
     let bench = Bench::new();
-    let outcome = bench.run(shell("setsid sh -c 'sleep 0.5; echo late' & echo early"));
+    let outcome = bench.run(shell(
+        "setsid sh -c '> detached; sleep 0.5; echo late' & echo early
+         while [ ! -e detached ]; do sleep 0.01; done",
+    ));
     assert_eq!(text(&outcome.stdout_tail), "early\n");
     for n in 0..20 {
         bench.start(&format!("t{n}"), shell("echo mine")).wait();
