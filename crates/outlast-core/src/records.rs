@@ -386,13 +386,34 @@ pub struct TaskRow {
     pub recovery: Option<Arc<TaskRecovery>>,
 }
 
-/// What a person asked of a task that only its worker can do, or another one.
+/// What a person asked of a task that only its worker can do, or another one; and the checkpoint
+/// that its next attempt waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Asked {
     /// A checkpoint, of which its worker has not been told.
     pub checkpoint: bool,
     /// To run on the worker of this name, or (false) on any other.
     pub place: Option<(Arc<str>, bool)>,
+    /// The last checkpoint of an earlier attempt, as its outcome named it, which has not arrived.
+    pub awaited: Option<Awaited>,
+}
+
+/// A checkpoint that a worker made durable and has not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// The attempt that made it.
+    pub epoch: Epoch,
+    /// Its number in that attempt.
+    pub number: u64,
+    /// Store id of the worker that has it.
+    pub worker: Arc<str>,
+}
+
+impl Awaited {
+    /// Its place in the order of a task's checkpoints.
+    pub fn place(&self) -> (Epoch, u64) {
+        (self.epoch, self.number)
+    }
 }
 
 /// Everything that the coordinator's core needs to go on after a restart.

@@ -55,11 +55,13 @@ pub enum Bug {
     V1ForgetsOutcomes,
     /// A v1 worker's checkpoint passes for an earlier attempt's of the same name.
     V1MixesAttempts,
+    /// Attempts are given no checkpoint to go on from.
+    PassesCheckpointsOver,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 27] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -86,5 +88,6 @@ impl Bug {
         Bug::V1AcksAtOnce,
         Bug::V1ForgetsOutcomes,
         Bug::V1MixesAttempts,
+        Bug::PassesCheckpointsOver,
     ];
 }

@@ -41,6 +41,8 @@ pub(crate) struct Oracle {
     told: BTreeSet<(Arc<str>, AttemptId, u64)>,
     checkpoints: BTreeMap<(TaskId, u64, u64), bool>,
     states: BTreeMap<TaskId, (u64, u64)>,
+    /// The newest checkpoint that a lost or failed attempt's outcome named, and that attempt.
+    named: BTreeMap<TaskId, ((u64, u64), u64)>,
     assigned: BTreeMap<AttemptId, Arc<str>>,
     /// The newest attempt of each task that was removed: nobody need tell of it any more.
     removed: BTreeMap<TaskId, u64>,
@@ -154,6 +156,7 @@ impl Oracle {
     }
 
     fn coord_record(&mut self, record: &CoordRecord) {
+        self.note_named(record);
         use CoordRecord as R;
         match record {
             R::Submitted { task, spec, after, .. } => {
@@ -481,6 +484,34 @@ impl Oracle {
         };
         if !good {
             self.fail(format!("news of {name}'s link came in an order that cannot be"));
+        }
+    }
+
+    /// Which checkpoint the next attempt of a task must go on from, at least.
+    fn note_named(&mut self, record: &CoordRecord) {
+        use CoordRecord as R;
+        match record {
+            R::Requeued { task, epoch, outcome: Some(o), .. } if o.checkpoint_number > 0 => {
+                let place = (o.checkpoint_epoch, o.checkpoint_number);
+                self.named.insert(task.clone(), (place, *epoch));
+            }
+            R::Noted { task, note, .. } if note.contains("is out of reach") => {
+                self.named.remove(task);
+            }
+            R::Submitted { task, .. } | R::Retried { task, .. } => drop(self.named.remove(task)),
+            _ => {}
+        }
+    }
+
+    /// An executor begins an attempt that goes on from this checkpoint.
+    pub fn begins_from(&mut self, id: &AttemptId, from: Option<(u64, u64)>) {
+        let Some((place, of)) = self.named.get(&id.task).copied() else { return };
+        let dropped = self.checkpoints.get(&(id.task.clone(), place.0, place.1)) == Some(&true);
+        if id.epoch > of && from < Some(place) && !dropped {
+            let (task, epoch) = (&id.task, id.epoch);
+            self.fail(format!(
+                "{task}.{epoch} goes on from {from:?}: the newer {place:?} was passed over"
+            ));
         }
     }
 

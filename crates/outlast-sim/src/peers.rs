@@ -414,7 +414,7 @@ impl World {
         self.send(conn, false, kind);
     }
 
-    /// A planted bug: the task as it was submitted.
+    /// Planted bugs: the task as it was submitted, or without its checkpoint.
     fn old_knobs(&self, mut kind: Kind) -> Kind {
         if self.bug == Some(Bug::OldKnobs)
             && let Kind::Assign(assign) = &mut kind
@@ -424,6 +424,11 @@ impl World {
                 let plain = crate::failures::first_values(spec);
                 t.spec_json = plain.to_json().into();
             }
+        }
+        if self.bug == Some(Bug::PassesCheckpointsOver)
+            && let Kind::Assign(assign) = &mut kind
+        {
+            assign.tasks.iter_mut().for_each(|t| t.checkpoint = None);
         }
         kind
     }

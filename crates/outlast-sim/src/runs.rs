@@ -68,6 +68,9 @@ impl World {
         self.say(|| format!("worker {i} runs {task}.{epoch}"));
         self.oracle.executed(&task, epoch);
         let id = AttemptId { task, epoch };
+        let core = self.workers[i].peer.machine.as_ref();
+        let from = core.and_then(|core| core.told(&id.task, id.epoch)?.0);
+        self.oracle.begins_from(&id, from.map(|c| (c.epoch, c.number)));
         if self.workers[i].running.get(&id).is_some_and(|r| r.ended.is_none()) {
             let (task, epoch) = (&id.task, id.epoch);
             self.oracle.wrong.get_or_insert(format!("{task}.{epoch} was started while it runs"));

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use outlast_core::records::{Asked, CoordRecord, TaskState, WorkerRecord};
+use outlast_core::records::{Asked, Awaited, CoordRecord, TaskState, WorkerRecord};
 use outlast_store::EventKind;
 use outlast_store::EventKind as K;
 use outlast_store::StoreError;
@@ -292,7 +292,11 @@ mod coordinator {
         let (task, which) = ("a".into(), vec![(1, 1), (9, 9)]);
         s.put(vec![CoordRecord::CheckpointsPruned { task, which, at: 4 }]);
         s.put(vec![CoordRecord::Paused { task: "a".into(), on: true, at: 5 }]);
-        let asked = Asked { checkpoint: true, place: Some(("w".into(), false)) };
+        let asked = Asked {
+            checkpoint: true,
+            place: Some(("w".into(), false)),
+            awaited: Some(Awaited { epoch: 2, number: 5, worker: "w".into() }),
+        };
         s.put(vec![CoordRecord::Asked { task: "a".into(), asked: asked.clone() }]);
         // Of a task that is not known: nothing, and no error.
         let stray = common::checkpoint("x", 1, 1, false);

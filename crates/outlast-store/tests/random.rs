@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use outlast_core::coord::PastAttempt;
-use outlast_core::records::{Asked, Batch, CoordRecord, TaskState, WorkerRecord};
+use outlast_core::records::{Asked, Awaited, Batch, CoordRecord, TaskState, WorkerRecord};
 use outlast_core::recovery::Strategy as RecoveryStep;
 use outlast_core::recovery::{
     Decision, Failure, FailureClass, HardwareClass, Learned, Quarantine, TaskRecovery, Tried,
@@ -96,7 +96,13 @@ impl Writer {
             9 if who == 0 => return R::Paused { task, on: at % 2 == 0, at },
             9 if who == 1 => {
                 let place = (at % 3 > 0).then(|| ("w".into(), at % 3 == 1));
-                return R::Asked { task, asked: Asked { checkpoint: at % 2 == 0, place } };
+                let awaited = (at % 5 > 2).then(|| Awaited {
+                    epoch: at as u64 % 3,
+                    number: at as u64 % 7,
+                    worker: "w".into(),
+                });
+                let asked = Asked { checkpoint: at % 2 == 0, place, awaited };
+                return R::Asked { task, asked };
             }
             9 => return R::State { update: state(&id, u64::from(who), at as u64 % 9) },
             10..=12 => return started(&id, old, at),
@@ -248,7 +254,9 @@ fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {
         assert_eq!(sql.superseded(&id), sim.superseded(&id), "superseded of {id}");
         for worker in WORKERS {
             let sorted = |mut attempts: Vec<PastAttempt>| {
-                attempts.iter_mut().for_each(|a| a.outcomes.sort_by_key(|o| o.finished_at_ms));
+                attempts
+                    .iter_mut()
+                    .for_each(|a| a.outcomes.sort_by_key(|o| (o.finished_at_ms, o.started_at_ms)));
                 attempts
             };
             let (a, b) = (sql.reader.attempts(&id, worker).unwrap(), sim.attempts(&id, worker));

@@ -147,11 +147,11 @@ impl Coordinator {
                 continue;
             };
             let (epoch, state) = (task.epoch, task.state);
-            if state == TaskState::Pending {
+            if state == TaskState::Pending && task.asked.awaited.is_none() {
                 self.note(now, &id, epoch, "no worker took it where it was moved".into());
                 self.place(&id, None);
-            } else if state == TaskState::Assigned {
-                // Its worker has not given it back yet.
+            } else if !state.is_terminal() {
+                // Its worker has not given it back yet, or not delivered its last checkpoint.
                 self.placed.insert((now.mono + MOVE_PATIENCE.0, id));
             }
         }

@@ -5,6 +5,7 @@
 //! What is in memory always wins over what the driver read.
 
 mod admission;
+mod awaited;
 mod control;
 mod copies;
 #[cfg(test)]
@@ -288,6 +289,8 @@ pub struct Coordinator {
     admission: Admission,
     /// When tasks that a person moved may go anywhere.
     placed: BTreeSet<(Millis, TaskId)>,
+    /// Tasks that wait for a checkpoint, and since when.
+    awaiting: BTreeMap<TaskId, Millis>,
     /// Tasks whose removal is not durable yet, with their newest attempt; and the batch of each.
     removed: HashMap<TaskId, Epoch>,
     removing: VecDeque<(u64, TaskId)>,
@@ -309,6 +312,7 @@ impl Coordinator {
             admission,
             unsynced: VecDeque::new(),
             placed: BTreeSet::new(),
+            awaiting: BTreeMap::new(),
             removed: HashMap::new(),
             removing: VecDeque::new(),
             recover: recover::State::new(&config, now),
@@ -337,6 +341,7 @@ impl Coordinator {
         }
         c.load_recovery(now, snapshot.failures, snapshot.quarantines, snapshot.learned);
         let (mut orphaned, mut placed) = (Vec::new(), BTreeSet::new());
+        let mut awaiting = BTreeMap::new();
         for row in snapshot.tasks {
             let id = row.id.clone();
             let holder = row.worker.as_ref().map(|w| c.fleet.by_store(w));
@@ -344,6 +349,9 @@ impl Coordinator {
             if let Some((_, there)) = &task.asked.place {
                 let patience = if *there { MOVE_PATIENCE.1 } else { MOVE_PATIENCE.0 };
                 placed.insert((now.mono + patience, id.clone()));
+            }
+            if task.asked.awaited.is_some() {
+                awaiting.insert(id.clone(), now.mono);
             }
             match holder {
                 _ if task.state != TaskState::Assigned => {}
@@ -362,6 +370,7 @@ impl Coordinator {
             c.enqueue(&id);
         }
         c.placed = placed;
+        c.awaiting = awaiting;
         for id in orphaned {
             c.lose(now, &id, "its worker is not known any more", v2::Cause::Lost, None);
         }
@@ -393,6 +402,7 @@ impl Coordinator {
                     self.balance();
                     self.unplace(now);
                     self.relieve(now);
+                    self.end_awaiting(now);
                     self.end_patience(now);
                     self.end_probation(now);
                     self.timers.insert((now.mono + BALANCE_EVERY, Timer::Balance));
@@ -480,7 +490,8 @@ impl Coordinator {
     /// Why a task waits, for people; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
         let waits = || Some(self.with_unfit(self.with_quarantine(self.scheduler.explain(task)?)));
-        self.explain_due(task).or_else(waits)
+        let due = || self.explain_due(task);
+        due().or_else(|| self.explain_awaited(task)).or_else(waits)
     }
 
     /// The batch that what was decided so far goes into.
@@ -549,6 +560,11 @@ impl Coordinator {
         let mut requires = self.requires_of(task);
         if let Some((worker, there)) = &task.asked.place {
             requires.add_worker(worker, *there);
+        }
+        // Its worker has it on its own disk.
+        let awaited = task.asked.awaited.as_ref();
+        if let Some(key) = awaited.and_then(|a| self.fleet.by_store(&a.worker)) {
+            requires.add_worker(&self.fleet.get(key).row.name, true);
         }
         let queue = if task.spec.queue.is_empty() { "default" } else { &task.spec.queue };
         self.scheduler.push(&Wish {

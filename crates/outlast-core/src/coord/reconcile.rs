@@ -232,6 +232,7 @@ impl Coordinator {
                 let movable = task.is_current(key, id.epoch)
                     && task.started_at.is_none()
                     && !task.asked_back
+                    && task.asked.awaited.is_none()
                     && !task.cancelling
                     && !task.paused
                     && slots <= excess;

@@ -393,7 +393,8 @@ impl Coordinator {
             if state.avoid.is_empty() && state.avoid_hardware.is_none() {
                 continue;
             }
-            if task.paused || task.due.is_some() || self.scheduler.has_place(&id) {
+            let held_back = task.paused || task.due.is_some() || task.asked.awaited.is_some();
+            if held_back || self.scheduler.has_place(&id) {
                 self.recover.patience.insert((now.mono + PATIENCE, id));
                 continue;
             }

@@ -353,13 +353,16 @@ impl Coordinator {
     ) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Loss { retries, reason, cause } = loss;
+        let holder = task.worker;
         (task.state, task.worker, task.retries) = (TaskState::Pending, None, retries);
         task.started_at = None;
         let epoch = task.epoch;
         let (task, reason, at) = (id.clone(), reason.to_owned(), now.wall);
+        let named = outcome.clone();
         let record = CoordRecord::Requeued { task, epoch, retries, reason, cause, outcome, at };
         self.records.push(record);
         self.counters.requeued += 1;
+        self.await_checkpoint(now, id, holder, named.as_deref());
         if let Some(next) = next {
             self.carry_out(now, id, epoch, next);
         }

@@ -1,3 +1,4 @@
+mod awaited;
 mod limits;
 
 use super::*;
@@ -654,7 +655,7 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
         });
         asked.last()
     };
-    let asked = Asked { checkpoint: true, place: Some(("w".into(), false)) };
+    let asked = Asked { checkpoint: true, place: Some(("w".into(), false)), awaited: None };
     assert_eq!(told(&r), Some(asked.clone()));
 
     let worker = WorkerRow::clone(&r.c.fleet.get(r.c.fleet.named("w").unwrap()).row);
@@ -689,7 +690,10 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
     let asks = |o: &&Output| matches!(o, Output::Send(_, Kind::Control(c)) if c.kind() == v2::ControlKind::ControlCheckpoint);
     assert_eq!(out.iter().filter(asks).count(), 1);
     // The checkpoint was asked for; the place holds until another worker has it.
-    assert_eq!(told(&r), Some(Asked { checkpoint: false, place: Some(("w".into(), false)) }));
+    assert_eq!(
+        told(&r),
+        Some(Asked { checkpoint: false, place: Some(("w".into(), false)), awaited: None })
+    );
     r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
     assert!(r.c.tasks["t"].is_misplaced("w"));
     r.c.on_request(r.now(), 4, Request::Cancel { task: "t".into(), known: None });

@@ -60,7 +60,12 @@ impl Coordinator {
             self.records.push(CoordRecord::Checkpoint { checkpoint, worker, at });
             self.counters.checkpoints += 1;
         }
-        if checkpoint.dropped || !checkpoint.artifact.is_empty() {
+        if !checkpoint.artifact.is_empty() {
+            return true;
+        }
+        let arrived = (checkpoint.epoch, checkpoint.number);
+        if checkpoint.dropped {
+            self.on_awaited(now, &id, arrived, true);
             return true;
         }
         self.fleet.get_mut(key).tally.checkpoints += 1;
@@ -71,8 +76,7 @@ impl Coordinator {
             (None, Some(row)) => (row.spec.keep_checkpoints.clone(), row.state, row.checkpoints),
             (None, None) => return true,
         };
-        let place = kept
-            .binary_search_by_key(&(checkpoint.epoch, checkpoint.number), |c| (c.epoch, c.number));
+        let place = kept.binary_search_by_key(&arrived, |c| (c.epoch, c.number));
         if let Err(place) = place {
             kept.insert(place, checkpoint);
         }
@@ -81,6 +85,7 @@ impl Coordinator {
         kept.retain(|c| !which.contains(&(c.epoch, c.number)));
         if let Some(task) = self.tasks.get_mut(&id) {
             task.checkpoints = kept;
+            self.on_awaited(now, &id, arrived, false);
         }
         if !which.is_empty() {
             self.records.push(CoordRecord::CheckpointsPruned { task: id, which, at });

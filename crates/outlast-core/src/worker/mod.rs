@@ -502,7 +502,8 @@ impl Worker {
     }
 
     /// Records a durable outcome; the attempt is no longer held.
-    fn finish(&mut self, now: Now, outcome: v2::TaskOutcome) {
+    fn finish(&mut self, now: Now, mut outcome: v2::TaskOutcome) {
+        self.name_checkpoint(&mut outcome);
         self.attempts.remove(&outcome.task_id, outcome.epoch, now);
         for id in self.attempts.take_to_pause() {
             self.outputs.push_back(Output::Pause(id.task, id.epoch, true));

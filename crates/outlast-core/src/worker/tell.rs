@@ -214,6 +214,21 @@ impl Worker {
         sending.chain(given).max_by_key(|c| (c.epoch, c.number))
     }
 
+    /// Writes into an outcome which checkpoint the next attempt could go on from here, so that the
+    /// coordinator does not pass over one that is still on its way.
+    pub(super) fn name_checkpoint(&self, outcome: &mut v2::TaskOutcome) {
+        let Some(attempt) = self.attempts.get(&outcome.task_id, outcome.epoch) else { return };
+        let Some(newest) = attempt.checkpoint.as_deref() else { return };
+        let place = (newest.epoch, newest.number);
+        if !self
+            .checkpoints
+            .all()
+            .any(|c| c.dropped && c.task_id == newest.task_id && (c.epoch, c.number) == place)
+        {
+            (outcome.checkpoint_epoch, outcome.checkpoint_number) = place;
+        }
+    }
+
     /// The blobs that must be kept here: those on their way to the coordinator, and the newest
     /// of every held attempt.
     pub fn wanted_blobs(&self) -> Vec<Bytes> {

@@ -592,3 +592,33 @@ fn a_copy_stops_what_it_runs_and_never_dials_again() {
     assert!(!sync(&mut w, 900_001).iter().any(|o| matches!(o, Output::Dial)));
     assert_eq!(w.copied(), Some("this state folder is a copy"));
 }
+
+#[test]
+fn an_outcome_names_the_last_checkpoint_of_its_attempt() {
+    let mut w = connected(1);
+    assign(&mut w, &[("a", 1)]);
+    let (_, batches) = drain(&mut w);
+    w.on_persisted(at(2), batches[0].number);
+    checkpoint(&mut w, 10, "one");
+    checkpoint(&mut w, 20, "two");
+    w.on_finished(at(30), done("a", 1));
+    let named = |w: &mut Worker| {
+        let (_, batches) = drain(w);
+        let mut records = batches.iter().flat_map(|b| &b.records);
+        records.find_map(|r| match r {
+            WorkerRecord::Finished { outcome, .. } => {
+                Some((outcome.checkpoint_epoch, outcome.checkpoint_number))
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(named(&mut w), Some((1, 2)));
+    // The next attempt goes on from it; given back before it starts, it names the same.
+    assign(&mut w, &[("a", 2)]);
+    let stop = v2::Stop {
+        attempts: vec![v2::AttemptRef { task_id: "a".into(), epoch: 2 }],
+        reason: v2::StopReason::StopReturn.into(),
+    };
+    w.on_message(at(40), Kind::Stop(stop));
+    assert_eq!(named(&mut w), Some((1, 2)));
+}

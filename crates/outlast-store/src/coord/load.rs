@@ -5,7 +5,7 @@ use super::{recovery, told};
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::StoredWorker;
-use outlast_core::records::{Asked, CoordSnapshot, TaskRow, TaskState, WorkerRow};
+use outlast_core::records::{Asked, Awaited, CoordSnapshot, TaskRow, TaskState, WorkerRow};
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{Cause, LinkCause, TaskOutcome};
 use prost::Message;
@@ -33,7 +33,8 @@ pub(crate) fn small(value: i64) -> Result<u32, StoreError> {
 const TASK_ROW: &str = "SELECT t.id, t.number, t.spec, t.state, t.epoch, t.retries, w.store_id,
     t.cancelling, t.started_at, t.paused, t.cause, coalesce(s.epoch, 0), coalesce(s.version, 0),
     EXISTS (SELECT 1 FROM checkpoints c WHERE c.number = t.number), t.after, t.recovery,
-    t.asked_checkpoint, t.place, t.place_there FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker LEFT JOIN states s ON s.number = t.number";
+    t.asked_checkpoint, t.place, t.place_there, t.awaited_epoch, t.awaited_number, t.awaited_worker
+    FROM tasks t LEFT JOIN worker_refs w ON w.ref = t.worker LEFT JOIN states s ON s.number = t.number";
 
 fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
     let state = state(r.get(3)?)?;
@@ -56,6 +57,13 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
         asked: Asked {
             checkpoint: r.get(16)?,
             place: r.get::<_, Option<Arc<str>>>(17)?.zip(r.get(18)?),
+            awaited: match r.get::<_, Option<Arc<str>>>(21)? {
+                Some(worker) => {
+                    let (epoch, number) = (uint(r.get(19)?)?, uint(r.get(20)?)?);
+                    Some(Awaited { epoch, number, worker })
+                }
+                None => None,
+            },
         },
         lost: state == TaskState::Failed && Cause::of(r.get(10)?).is_loss(),
         checkpoints,

@@ -9,7 +9,7 @@ use outlast_sqlite::Kind;
 pub(crate) const KIND: Kind = db::kind(
     "a coordinator's store",
     0x4F4C_4301,
-    &[V1, V2, V3, RECOVERY, PAUSED, ASKED, IDENTITY],
+    &[V1, V2, V3, RECOVERY, PAUSED, ASKED, IDENTITY, AWAITED],
 );
 
 // `nonce` is that of the worker's newest process, `principal` the name of the key that the worker is
@@ -25,6 +25,13 @@ ALTER TABLE tasks ADD COLUMN gap_up_to INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE keys ADD COLUMN workers TEXT;
 ALTER TABLE keys ADD COLUMN own_tasks INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tasks_owner ON tasks (owner, state) WHERE owner IS NOT NULL;
+";
+
+// The checkpoint that a task's next attempt waits for: where it lies, and the store id of its worker.
+const AWAITED: &str = "
+ALTER TABLE tasks ADD COLUMN awaited_epoch INTEGER;
+ALTER TABLE tasks ADD COLUMN awaited_number INTEGER;
+ALTER TABLE tasks ADD COLUMN awaited_worker TEXT;
 ";
 
 // What a person asked of a task and was not done yet: `place` is the worker that it is to run on,

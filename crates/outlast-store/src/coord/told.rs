@@ -69,9 +69,20 @@ impl Applier<'_> {
 
     pub(super) fn on_asked(&mut self, task: &str, asked: &Asked) -> Result<(), StoreError> {
         let (worker, there) = asked.place.as_ref().map(|(w, there)| (w, there)).unzip();
+        let awaited = asked.awaited.as_ref();
+        let (epoch, number) = (awaited.map(|a| int(a.epoch)), awaited.map(|a| int(a.number)));
         self.run(
-            "UPDATE tasks SET asked_checkpoint = ?2, place = ?3, place_there = ?4 WHERE number = ?1",
-            params![self.known(task)?.number, asked.checkpoint, worker, there],
+            "UPDATE tasks SET asked_checkpoint = ?2, place = ?3, place_there = ?4,
+             awaited_epoch = ?5, awaited_number = ?6, awaited_worker = ?7 WHERE number = ?1",
+            params![
+                self.known(task)?.number,
+                asked.checkpoint,
+                worker,
+                there,
+                epoch.transpose()?,
+                number.transpose()?,
+                awaited.map(|a| &a.worker)
+            ],
         )
     }
 

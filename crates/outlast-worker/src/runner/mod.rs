@@ -30,6 +30,8 @@ pub struct Start {
 /// What happens to attempts. For each that was started there is one `Finished`, and nothing of
 /// it after that, but for a `Started`, `Paused` or `Resumed` that crossed with it.
 #[derive(Debug, Clone, PartialEq)]
+// Nearly every event is the large one.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// It has been running for a while. Short attempts finish without.
     Started {
