@@ -7,7 +7,7 @@
 //! put its handlers away (CLONE_CLEAR_SIGHAND, Linux 5.5) before it unblocks them.
 #![allow(unsafe_code)]
 
-use crate::Program;
+use crate::{Program, limits, signals};
 use std::arch::asm;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
@@ -61,11 +61,33 @@ struct Child {
     /// Who it becomes; null: nobody else. The groups follow by number and place.
     user: *const (u32, u32),
     groups: (usize, *const u32),
-    /// The signal mask of the program to be.
+    /// The signal mask of the calling thread.
     mask: u64,
+    /// The program's: nothing is blocked.
+    no_mask: u64,
+    /// Signals that are ignored here and are not to be in the program, as a set.
+    ignored: u64,
     default: SigAction,
+    limits: [Limit; 2],
     /// Why it did not become the program.
     error: i32,
+}
+
+/// A resource's limits in the program, if they differ from those here.
+#[repr(C)]
+#[derive(Default)]
+struct Limit {
+    soft: u64,
+    hard: u64,
+    resource: usize,
+    differs: bool,
+}
+
+impl Limit {
+    fn new(resource: u32, limits: Option<limits::Limits>) -> Limit {
+        let (soft, hard) = limits.unwrap_or_default();
+        Limit { soft, hard, resource: resource as usize, differs: limits.is_some() }
+    }
 }
 
 /// Starts the program and returns its process id; `None` if the system cannot do it like this.
@@ -86,7 +108,13 @@ pub(crate) fn start(program: &Program) -> Option<io::Result<i32>> {
         user: ids.as_ref().map_or(ptr::null(), ptr::from_ref),
         groups: program.user.map_or((0, ptr::null()), |u| (u.groups.len(), u.groups.as_ptr())),
         mask: 0,
+        no_mask: 0,
+        ignored: signals::ignored(),
         default: SigAction::default(),
+        limits: [
+            Limit::new(libc::RLIMIT_NOFILE, limits::files_of_children()),
+            Limit::new(libc::RLIMIT_LOCKS, program.tag.and_then(limits::tag)),
+        ],
         error: 0,
     };
     let started = STACK_AT_HAND.with_borrow_mut(|stack| {
@@ -213,9 +241,23 @@ unsafe extern "C" fn become_program(child: *mut Child) -> ! {
                 call(libc::SYS_close_range, 3, u32::MAX as usize, 0);
             }
             let default = (&raw const child.default).expose_provenance();
-            call(libc::SYS_rt_sigaction, libc::SIGPIPE as usize, default, 0);
+            let mut ignored = child.ignored;
+            while ignored != 0 {
+                let signal = ignored.trailing_zeros() as usize + 1;
+                call(libc::SYS_rt_sigaction, signal, default, 0);
+                ignored &= ignored - 1;
+            }
+            let mut at = 0;
+            while at < 2 {
+                let limit = child.limits.as_ptr().add(at);
+                if (*limit).differs {
+                    // The two numbers come first in it.
+                    call(libc::SYS_setrlimit, (*limit).resource, limit.expose_provenance(), 0);
+                }
+                at += 1;
+            }
             let (how, mask) =
-                (libc::SIG_SETMASK as usize, (&raw const child.mask).expose_provenance());
+                (libc::SIG_SETMASK as usize, (&raw const child.no_mask).expose_provenance());
             call(libc::SYS_rt_sigprocmask, how, mask, 0);
             let (path, arguments) =
                 (child.path.expose_provenance(), child.arguments.expose_provenance());

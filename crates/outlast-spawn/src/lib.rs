@@ -13,13 +13,16 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod fast;
+pub mod limits;
 mod own;
 mod secret;
+mod signals;
 mod user;
 mod wait;
 
 pub use own::{former_umask, private_files, tidy, tidy_at_exec};
 pub use secret::{conceal, take_variable, undumpable};
+pub use signals::heed_children;
 pub use user::User;
 pub use wait::Usage;
 
@@ -45,6 +48,9 @@ pub struct Program<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Whom it runs as, if not as this process does. The folder is entered with that user's rights.
     pub user: Option<&'a User>,
+    /// A number that it and all its descendants carry, whatever they do with their environment,
+    /// sessions and parents; see [`limits::tag_of`]. Below [`limits::MAX_TAG`].
+    pub tag: Option<u64>,
 }
 
 /// A process that was started and whose end was not taken yet. Dropping this leaves it alone.
@@ -71,8 +77,9 @@ impl Program<'_> {
     ///
     /// The mask of permissions is the one from before [`private_files`].
     ///
-    /// Signals are as std leaves them: what this process ignores is ignored, but for SIGPIPE, and
-    /// the calling thread's mask is the program's.
+    /// Signals are as if nobody had touched them: all do what they do by default, whatever this
+    /// process ignores or handles, and none is blocked. The limit of open files is what it was
+    /// before [`limits::raise_files`].
     ///
     /// # Errors
     /// The system's, of the step that failed: the group, the folder, the descriptors, the program.

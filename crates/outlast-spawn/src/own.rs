@@ -2,7 +2,8 @@
 //! a child does about it between fork and exec where std starts it.
 #![allow(unsafe_code)]
 
-use crate::User;
+use crate::limits::{self, Limits};
+use crate::{User, signals};
 use std::ffi::{CString, c_char};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -32,12 +33,14 @@ pub fn former_umask() -> Option<u32> {
     Some(FORMER.load(Relaxed)).filter(|&mask| mask != NONE)
 }
 
-/// Lets a program have no descriptor but the three of its own, and the former mask of permissions.
+/// Lets a program have no descriptor but the three of its own, and the former mask of permissions and
+/// limit of open files.
 pub fn tidy_at_exec(command: &mut Command) {
-    let umask = former_umask();
+    let (umask, files) = (former_umask(), limits::files_of_children());
     let prepare = move || {
         set_umask(umask);
         mark_all();
+        limits::apply(files, None)?;
         Ok(())
     };
     // SAFETY: `prepare` makes system calls and nothing else: it does not allocate and takes no lock.
@@ -60,6 +63,9 @@ struct Program {
     _kept: Vec<CString>,
     user: Option<User>,
     umask: Option<u32>,
+    ignored: u64,
+    files: Option<Limits>,
+    tag: Option<Limits>,
 }
 
 // SAFETY: the pointers are of what it owns itself, and nobody changes that.
@@ -83,6 +89,9 @@ pub(crate) fn become_program(command: &mut Command, program: &crate::Program) {
         _kept: kept,
         user: program.user.cloned(),
         umask: former_umask(),
+        ignored: signals::ignored(),
+        files: limits::files_of_children(),
+        tag: program.tag.and_then(limits::tag),
     };
     // SAFETY: `exec` makes system calls and nothing else: it does not allocate and takes no lock.
     unsafe { command.pre_exec(move || Err(child.exec())) };
@@ -99,6 +108,10 @@ impl Program {
         if let Some(user) = &self.user
             && let Err(error) = become_user(user)
         {
+            return error;
+        }
+        signals::make_default(self.ignored);
+        if let Err(error) = limits::apply(self.files, self.tag) {
             return error;
         }
         // SAFETY: all of it lives, and the lists end with a null.

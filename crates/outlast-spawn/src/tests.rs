@@ -55,6 +55,7 @@ impl Lab {
             folder: &c(self.folder.path().to_str().unwrap()),
             stdio: stdio.map(AsFd::as_fd),
             user: self.user.as_ref(),
+            tag: None,
         })
     }
 
@@ -223,24 +224,114 @@ fn it_leads_a_group_of_its_own_and_ends_by_signals() {
     }
 }
 
-#[test]
-fn handlers_are_put_away_and_the_mask_is_kept() {
-    let lab = Lab::new();
-    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Default::default()).unwrap();
-    for (way, start) in WAYS {
-        let (_, text) = lab.shell(start, "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status");
-        let sets: Vec<u64> =
-            text.split_whitespace().filter_map(|word| u64::from_str_radix(word, 16).ok()).collect();
-        // Rust ignores SIGPIPE; a program that is started must not.
-        assert_eq!(sets.first(), Some(&0), "{way}: {text}");
-        assert_eq!(sets[1] & 1 << 12, 0, "{way}: {text}");
-        assert_eq!(sets[2] & 1 << 9, 0, "{way}: {text}");
-        // And this process has what it had.
-        let own = fs::read_to_string("/proc/self/status").unwrap();
-        let set = |name| own.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
-        assert_eq!(u64::from_str_radix(&set("SigBlk:"), 16).unwrap(), 0, "{way}");
-        assert_ne!(u64::from_str_radix(&set("SigCgt:"), 16).unwrap() & 1 << 9, 0, "{way}");
+/// Runs a test again in a process of its own, by a shell line; false in that process.
+fn apart(test: &str, line: &str) -> bool {
+    if std::env::var_os("APART").is_some() {
+        return false;
     }
+    let me = std::env::current_exe().unwrap();
+    let mut shell = Command::new("/bin/bash");
+    shell.args(["-c", &format!("{line} exec \"$0\" --exact \"$1\"")]);
+    shell.arg(me).arg(format!("tests::{test}")).env("APART", "1");
+    assert!(shell.status().unwrap().success());
+    true
+}
+
+fn status(set: &str) -> u64 {
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let line = own.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
+#[test]
+fn a_program_starts_with_no_signal_ignored_handled_or_blocked() {
+    // As below nohup, and more.
+    let test = "a_program_starts_with_no_signal_ignored_handled_or_blocked";
+    if apart(test, "trap '' HUP INT QUIT USR2 TERM CHLD XFSZ RTMIN+3;") {
+        return;
+    }
+    let lab = Lab::new();
+    // Else no end of a child could be taken.
+    assert_ne!(status("SigIgn:") & 1 << (libc::SIGCHLD - 1), 0);
+    heed_children();
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Default::default()).unwrap();
+    let ignored = status("SigIgn:");
+    let bit = |signal: i32| 1 << (signal - 1);
+    let both = bit(libc::SIGHUP) | bit(libc::SIGINT) | bit(libc::SIGXFSZ);
+    assert_eq!(ignored & (both | bit(libc::SIGCHLD)), both, "{ignored:x}");
+    // SAFETY: it changes this thread's mask; all zeros is an empty set.
+    #[allow(unsafe_code)]
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGWINCH);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+    for (way, start) in WAYS {
+        // A program without handlers of its own.
+        let (_, text) = lab.try_run(start, "/bin/cat", &["cat", "/proc/self/status"]).unwrap();
+        for name in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+            let set = text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+            assert_eq!(u64::from_str_radix(set, 16), Ok(0), "{way}: {name} {set}");
+        }
+        // And this process has what it had.
+        assert_eq!(status("SigIgn:"), ignored, "{way}");
+        assert_ne!(status("SigCgt:") & 1 << 9, 0, "{way}");
+    }
+}
+
+#[test]
+fn a_tag_stays_with_all_that_comes_of_a_program() {
+    let lab = Lab::new();
+    for (way, start) in WAYS {
+        let pid = lab.path("pid");
+        let line = format!(
+            "(env -i setsid sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 60' &)",
+            pid.display()
+        );
+        let program = Program {
+            path: c"/bin/sh",
+            arguments: &[c("sh"), c("-c"), c(&line)],
+            environment: &[c"PATH=/usr/bin:/bin"],
+            folder: c"/",
+            stdio: [lab.null.as_fd(); 3],
+            user: None,
+            tag: Some(0x1234_5678_9abc),
+        };
+        assert!(start(&program).unwrap().wait().unwrap().status.success());
+        let left: i32 = loop {
+            match fs::read_to_string(&pid) {
+                Ok(text) => break text.trim().parse().unwrap(),
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            }
+        };
+        fs::remove_file(&pid).unwrap();
+        let tag = limits::tag_of(left);
+        let it = rustix::process::Pid::from_raw(left).unwrap();
+        rustix::process::kill_process(it, rustix::process::Signal::KILL).unwrap();
+        assert_eq!(tag, Some(0x1234_5678_9abc), "{way}");
+        assert_eq!(limits::tag_of(std::process::id() as i32), None, "{way}");
+    }
+}
+
+#[test]
+fn this_process_may_open_more_files_than_its_programs() {
+    if apart("this_process_may_open_more_files_than_its_programs", "ulimit -Sn 77; ulimit -Hn 99;")
+    {
+        return;
+    }
+    let lab = Lab::new();
+    assert_eq!(limits::raise_files().unwrap(), Some(99));
+    assert_eq!(limits::raise_files().unwrap(), Some(99));
+    for (way, start) in WAYS {
+        let (_, text) = lab.shell(start, "ulimit -Sn; ulimit -Hn");
+        assert_eq!(text, "77\n99\n", "{way}");
+    }
+    let mut command = Command::new("/bin/sh");
+    tidy_at_exec(command.args(["-c", "ulimit -n"]));
+    assert_eq!(command.output().unwrap().stdout, b"77\n");
+    let files: Vec<_> = (0..85).map(|_| File::open("/dev/null")).collect();
+    assert!(files.iter().all(Result::is_ok));
 }
 
 #[test]
@@ -263,6 +354,7 @@ fn what_cannot_be_started_says_why_and_leaves_nothing() {
             folder: c"/no/such/folder",
             stdio: [lab.null.as_fd(); 3],
             user: None,
+            tag: None,
         };
         assert_eq!(start(&missing).unwrap_err().raw_os_error(), Some(libc::ENOENT), "{way}");
     }
@@ -301,6 +393,7 @@ fn low_descriptors_find_their_places() {
         folder: c"/",
         stdio: [input.as_fd(), error.as_fd(), out.as_fd()],
         user: None,
+        tag: None,
     };
     assert!(process.start().unwrap().wait().unwrap().status.success());
     assert_eq!(fs::read_to_string(lab.path("crossed")).unwrap(), "here\n");

@@ -3,23 +3,20 @@
 //! The main process stays a zombie until the supervisor is done with its tree: as long as it is
 //! not reaped, its pid, which is the process group's id too, cannot become another's.
 
-use super::command::{self, Command, Identity};
+use super::launch::Launched;
 use super::logs::Paths;
 use super::output::Stream;
 use super::spares::Folder;
-use super::tree::{self, Main};
+use super::tree;
 use super::verdict::Ended;
 use super::{Cause, Inner, lock, result};
-use outlast_spawn::Process;
 use outlast_wire::v2::OutcomeKind;
 use outlast_wire::{Run, TaskSpec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -92,7 +89,9 @@ pub(super) struct Attempt {
     pub spec: Arc<TaskSpec>,
     /// Variables of its own, besides those of its spec.
     pub env: Vec<(String, String)>,
+    /// What its processes carry, in their environment and besides.
     pub mark: String,
+    pub tag: u64,
     pub paths: Paths,
     /// Stdout and stderr, while it runs.
     pub output: Mutex<Option<[Arc<Stream>; 2]>>,
@@ -150,24 +149,11 @@ impl Attempt {
     }
 
     fn execute(&self, inner: &Arc<Inner>) -> Ended {
-        if let Some(ended) = self.stopped_before_start() {
-            return ended;
-        }
-        let (command, folder) = match self.prepare(inner) {
-            Ok(ready) => ready,
-            Err((reason, cause)) => return self.failed_to_start(reason, cause),
+        let launched = match self.launch(inner) {
+            Ok(launched) => launched,
+            Err(ended) => return *ended,
         };
-        let orphans = inner.orphans.before();
-        let before = inner.memory.before();
-        let started = now_ms();
-        let (main, child) = match Main::start(|| self.start(inner, &command)) {
-            Ok(started) => started,
-            Err(error) => {
-                let reason = command::why_not_started(&error, &command);
-                self.clear_away(inner, folder, true);
-                return self.failed_to_start(reason, Cause::NotStarted);
-            }
-        };
+        let Launched { main, child, folder, orphans, before, started } = launched;
         self.started.store(started, Ordering::Relaxed);
         let pid = Pid::from_raw(child.id()).expect("a process has an id");
         self.enter_running(inner, pid);
@@ -196,17 +182,12 @@ impl Attempt {
         (outcome, cause)
     }
 
-    fn is_browser(&self) -> bool {
+    pub(super) fn is_browser(&self) -> bool {
         matches!(self.spec.run, Run::Browser(_))
     }
 
-    fn failed_to_start(&self, reason: String, cause: Cause) -> Ended {
-        lock(&self.state).phase = Phase::Ended;
-        (self.outcome(OutcomeKind::OutcomeFailed, reason), cause)
-    }
-
     /// From here on it is too late to take it back.
-    fn stopped_before_start(&self) -> Option<Ended> {
+    pub(super) fn stopped_before_start(&self) -> Option<Ended> {
         let mut state = lock(&self.state);
         let Some(why) = &state.stop else {
             state.phase = Phase::Starting;
@@ -215,61 +196,6 @@ impl Attempt {
         let ended = self.not_begun(why);
         state.phase = Phase::Ended;
         Some(ended)
-    }
-
-    /// Creates what the attempt needs: its command, and the folder of its own if it gets one.
-    fn prepare<'i>(
-        &self,
-        inner: &'i Arc<Inner>,
-    ) -> Result<(Command<'i>, Option<Folder>), (String, Cause)> {
-        let folder = self.spec.cwd.is_none().then(|| lock(&inner.spares).folder());
-        let cwd = match &folder {
-            Some(folder) => folder.path.clone(),
-            None => {
-                let cwd = self.spec.cwd.as_deref().unwrap_or(".");
-                std::path::absolute(cwd)
-                    .map_err(|e| (format!("cwd {cwd:?}: {e}"), Cause::NotStarted))?
-            }
-        };
-        let who = Identity {
-            task: &self.task,
-            epoch: self.epoch,
-            worker: &self.worker,
-            mark: &self.mark,
-            result: self.is_browser().then_some(self.paths.result.as_path()),
-            env: &self.env,
-        };
-        let built = command::build(&self.spec, inner, &cwd, &who);
-        let ready = built.map_err(|reason| (reason, Cause::NotStarted)).and_then(|command| {
-            let made = folder.as_ref().map_or(Ok(()), Folder::create);
-            made.and_then(|()| self.make_output(inner))
-                .map_err(|error| command::why_no_files(&error, &inner.config.root))?;
-            Ok(command)
-        });
-        match ready {
-            Ok(command) => Ok((command, folder)),
-            Err(reason) => {
-                self.clear_away(inner, folder, true);
-                Err(reason)
-            }
-        }
-    }
-
-    fn make_output(&self, inner: &Inner) -> io::Result<()> {
-        let [stdout, stderr] = [&self.paths.stdout, &self.paths.stderr];
-        let stream = |path: &PathBuf| inner.outputs.stream(path.clone());
-        *lock(&self.output) = Some([stream(stdout)?, stream(stderr)?]);
-        Ok(())
-    }
-
-    fn start(&self, inner: &Inner, command: &Command) -> io::Result<Process> {
-        let output = lock(&self.output);
-        let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let null = inner.null.as_fd();
-        let process =
-            stdout.with_end(|out| stderr.with_end(|err| command.start([null, out, err])))?;
-        inner.outputs.watch([stdout, stderr]);
-        Ok(process)
     }
 
     fn enter_running(&self, inner: &Arc<Inner>, pid: Pid) {
@@ -314,7 +240,7 @@ impl Attempt {
     /// stderr, and the last of them.
     ///
     /// `deserted`: no process is left that could write there, so empty ones may be used again.
-    fn clear_away(
+    pub(super) fn clear_away(
         &self,
         inner: &Arc<Inner>,
         folder: Option<Folder>,

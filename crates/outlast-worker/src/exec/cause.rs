@@ -18,16 +18,18 @@ pub enum Cause {
     Cancelled,
     /// The worker stopped, or failed inside.
     WorkerStopped,
-    /// Its output took too much of the disk, or there was no space to start it.
+    /// Its output took too much of the disk.
     Disk,
     /// It had no process: it could not be started, or was taken back before.
     NotStarted,
     /// The keeper that it ran under died.
     KeeperDied,
+    /// It could not be started, and that is the machine's fault, not the task's.
+    Machine,
 }
 
 /// In the order of their numbers.
-const ALL: [(Cause, &str); 10] = [
+const ALL: [(Cause, &str); 11] = [
     (Cause::Unknown, "unknown"),
     (Cause::Exit, "exit"),
     (Cause::Signal, "signal"),
@@ -38,6 +40,7 @@ const ALL: [(Cause, &str); 10] = [
     (Cause::Disk, "disk"),
     (Cause::NotStarted, "not_started"),
     (Cause::KeeperDied, "keeper_died"),
+    (Cause::Machine, "machine"),
 ];
 
 impl Cause {

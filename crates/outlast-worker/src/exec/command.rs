@@ -1,5 +1,6 @@
 //! From a spec to a program with all that it is started with, and from a failed start to words.
 
+use super::fault::{Fault, NoStart, is_scarce, is_unreachable, of_own_files};
 use super::tree::MARK;
 use super::{Cause, Inner};
 use outlast_spawn::{Process, Program};
@@ -85,6 +86,8 @@ pub(super) struct Command<'i> {
     arguments: Vec<CString>,
     environment: Vec<Cow<'i, CStr>>,
     folder: CString,
+    /// The folder is the spec's, not one of the attempt's own.
+    elsewhere: bool,
 }
 
 /// The command of a spec. The error says why there is none.
@@ -93,19 +96,21 @@ pub(super) fn build<'i>(
     inner: &'i Inner,
     cwd: &Path,
     who: &Identity,
-) -> Result<Command<'i>, String> {
+) -> Result<Command<'i>, NoStart> {
     let argv: Vec<&OsStr> = match &spec.run {
         Run::Command(argv) => argv.iter().map(OsStr::new).collect(),
         Run::Shell(line) => ["/bin/sh", "-c", line].map(OsStr::new).into(),
         Run::Browser(_) if inner.config.browser.is_empty() => {
-            return Err("this worker runs no browser tasks; `outlast worker` does".to_owned());
+            let reason = "this worker runs no browser tasks; `outlast worker` does";
+            return Err(NoStart::task(reason));
         }
         Run::Browser(_) => inner.config.browser.iter().map(OsString::as_os_str).collect(),
         Run::Call(call) => {
-            return Err(format!("this worker has no function named {:?}", call.function));
+            let reason = format!("this worker has no function named {:?}", call.function);
+            return Err(NoStart::task(reason));
         }
     };
-    let Some(name) = argv.first() else { return Err("the command is empty".to_owned()) };
+    let Some(name) = argv.first() else { return Err(NoStart::task("the command is empty")) };
     let path = spec.env.get("PATH").map_or(inner.inherited.path.as_os_str(), OsStr::new);
     let program = resolve(name, path, cwd)?;
     let (extra, epoch) = (inner.extra_env(), who.epoch.to_string());
@@ -123,22 +128,23 @@ pub(super) fn build<'i>(
     ];
     own.extend(identity.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     own.extend(who.result.map(|file| (RESULT_FILE.as_bytes(), file.as_os_str().as_bytes())));
-    let nul = |_| "an argument contains a NUL".to_owned();
+    let nul = |_| NoStart::task("an argument contains a NUL");
     Ok(Command {
         path: CString::new(program.as_os_str().as_bytes()).map_err(nul)?,
         arguments: argv
             .iter()
             .map(|argument| CString::new(argument.as_bytes()).map_err(nul))
             .collect::<Result<_, _>>()?,
-        environment: inner.inherited.with(&own)?,
+        environment: inner.inherited.with(&own).map_err(NoStart::task)?,
         folder: CString::new(cwd.as_os_str().as_bytes())
-            .map_err(|_| "the working directory contains a NUL".to_owned())?,
+            .map_err(|_| NoStart::task("the working directory contains a NUL"))?,
+        elsewhere: spec.cwd.is_some(),
     })
 }
 
 impl Command<'_> {
-    /// Starts it with these as standard input, output and error.
-    pub fn start(&self, stdio: [BorrowedFd; 3]) -> io::Result<Process> {
+    /// Starts it with these as standard input, output and error; all that comes of it is tagged.
+    pub fn start(&self, stdio: [BorrowedFd; 3], tag: u64) -> io::Result<Process> {
         let environment: Vec<&CStr> = self.environment.iter().map(|entry| &**entry).collect();
         let program = Program {
             path: &self.path,
@@ -147,6 +153,7 @@ impl Command<'_> {
             folder: &self.folder,
             stdio,
             user: None,
+            tag: Some(tag),
         };
         program.start()
     }
@@ -157,82 +164,144 @@ fn as_path(path: &CStr) -> &Path {
 }
 
 /// Finds a program as a shell would, seen from `cwd`.
-fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
+fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, NoStart> {
     if name.as_encoded_bytes().contains(&b'/') {
         return Ok(cwd.join(name));
     }
-    let mut not_executable = None;
+    let (mut not_executable, mut unreachable) = (None, None);
     for folder in std::env::split_paths(path) {
         let candidate = cwd.join(folder).join(name);
-        if !fs::metadata(&candidate).is_ok_and(|meta| meta.is_file()) {
-            continue;
+        match fs::metadata(&candidate) {
+            Ok(meta) if !meta.is_file() => continue,
+            Ok(_) => {}
+            Err(error) if is_unreachable(&error) || is_scarce(&error) => {
+                unreachable.get_or_insert((candidate, error));
+                continue;
+            }
+            Err(_) => continue,
         }
         if access(&candidate, Access::EXEC_OK).is_ok() {
             return Ok(candidate);
         }
         not_executable.get_or_insert(candidate);
     }
-    Err(match not_executable {
-        Some(candidate) => format!("not executable: {}", candidate.display()),
-        None => {
-            format!("command not found: {} (looked in PATH: {})", name.display(), path.display())
+    Err(match (not_executable, unreachable) {
+        (Some(candidate), _) => NoStart::task(format!("not executable: {}", candidate.display())),
+        (None, Some((candidate, error))) => {
+            let reason = format!("cannot look for {}: {error}", candidate.display());
+            NoStart { fault: Fault::Unreachable(candidate), ..NoStart::task(reason) }
         }
+        (None, None) => NoStart::task(format!(
+            "command not found: {} (looked in PATH: {})",
+            name.display(),
+            path.display()
+        )),
     })
 }
 
-/// Why a command could not be started.
-pub(super) fn why_not_started(error: &io::Error, command: &Command) -> String {
-    if let Some(problem) = problem_with_folder(as_path(&command.folder)) {
+/// Why a command could not be started, and whose fault it is.
+pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
+    let folder = as_path(&command.folder);
+    if let Some(problem) = problem_with_folder(folder) {
         return problem;
     }
     let program = as_path(&command.path);
     let name = program.display();
+    let absent = |reason: String, place: &Path| NoStart {
+        fault: Fault::Absent(place.to_owned()),
+        ..NoStart::task(reason)
+    };
+    let its = |fault: Fault, reason: String| NoStart { fault, ..NoStart::task(reason) };
     match error.kind() {
-        io::ErrorKind::NotFound if program.exists() => {
-            format!("not executable: {name}: the interpreter that it names does not exist")
+        // Or it came, or its folder, since it was tried.
+        io::ErrorKind::NotFound if program.exists() => absent(
+            format!("not executable: {name}: the interpreter that it names does not exist"),
+            program,
+        ),
+        // It may be on a disk that is about to be mounted.
+        io::ErrorKind::NotFound if is_unmounted(program, folder, command.elsewhere) => {
+            absent(format!("command not found: {name}"), program)
         }
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            format!("command not found: {name}")
+            NoStart::task(format!("command not found: {name}"))
         }
         io::ErrorKind::PermissionDenied if program.is_dir() => {
-            format!("not executable: {name} is a directory")
+            NoStart::task(format!("not executable: {name} is a directory"))
         }
-        io::ErrorKind::PermissionDenied => format!("not executable: {name}: permission denied"),
+        io::ErrorKind::PermissionDenied => {
+            NoStart::task(format!("not executable: {name}: permission denied"))
+        }
         io::ErrorKind::ArgumentListTooLong => {
-            "the arguments and the environment are too long for this system".to_owned()
+            NoStart::task("the arguments and the environment are too long for this system")
         }
-        io::ErrorKind::WouldBlock => "the system's limit of processes is reached".to_owned(),
+        io::ErrorKind::ExecutableFileBusy => {
+            its(Fault::Busy, format!("not executable: {name} is open for writing"))
+        }
+        io::ErrorKind::WouldBlock => {
+            its(Fault::Scarce, "the system's limit of processes is reached".to_owned())
+        }
         _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
-            format!("not executable: {name} is no program (a script needs a #! line)")
+            NoStart::task(format!(
+                "not executable: {name} is no program (a script needs a #! line)"
+            ))
         }
-        _ => format!("cannot start {name}: {error}"),
+        _ if is_scarce(error) => its(Fault::Scarce, format!("cannot start {name}: {error}")),
+        _ if is_unreachable(error) => {
+            let place = program.to_owned();
+            its(Fault::Unreachable(place), format!("cannot start {name}: {error}"))
+        }
+        _ => NoStart::task(format!("cannot start {name}: {error}")),
     }
 }
 
-fn problem_with_folder(folder: &Path) -> Option<String> {
+/// Whether a program is missing because a disk is: its folder is missing too, or it is sought in
+/// one that a mount would fill.
+fn is_unmounted(program: &Path, folder: &Path, elsewhere: bool) -> bool {
+    let empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
+    let below = program.starts_with(folder);
+    if below && !elsewhere {
+        return false;
+    }
+    program.parent().is_some_and(|parent| !parent.exists() || empty(parent))
+        || (below && empty(folder))
+}
+
+fn problem_with_folder(folder: &Path) -> Option<NoStart> {
     let name = folder.display();
+    let place = || folder.to_owned();
+    let its = |fault: Fault, reason: String| Some(NoStart { fault, ..NoStart::task(reason) });
     match fs::metadata(folder) {
-        Ok(meta) if !meta.is_dir() => Some(format!("working directory {name} is no directory")),
-        Ok(_) if access(folder, Access::EXEC_OK).is_err() => {
-            Some(format!("working directory {name} may not be entered"))
+        Ok(meta) if !meta.is_dir() => {
+            its(Fault::Task, format!("working directory {name} is no directory"))
         }
-        Ok(_) => None,
+        Ok(_) => match access(folder, Access::EXEC_OK) {
+            Ok(()) => None,
+            Err(e) if is_unreachable(&e.into()) => {
+                its(Fault::Unreachable(place()), format!("working directory {name}: {e}"))
+            }
+            Err(_) => its(Fault::Task, format!("working directory {name} may not be entered")),
+        },
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Some(format!("working directory {name} does not exist"))
+            its(Fault::Absent(place()), format!("working directory {name} does not exist"))
         }
-        Err(e) => Some(format!("working directory {name}: {e}")),
+        Err(e) if is_scarce(&e) => its(Fault::Scarce, format!("working directory {name}: {e}")),
+        Err(e) if is_unreachable(&e) => {
+            its(Fault::Unreachable(place()), format!("working directory {name}: {e}"))
+        }
+        Err(e) => its(Fault::Task, format!("working directory {name}: {e}")),
     }
 }
 
 /// Why the files of an attempt could not be created.
-pub(super) fn why_no_files(error: &io::Error, root: &Path) -> (String, Cause) {
+pub(super) fn why_no_files(error: &io::Error, root: &Path) -> NoStart {
     let root = root.display();
-    match error.kind() {
+    let reason = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            (format!("disk full: no space left for the task's files in {root}"), Cause::Disk)
+            format!("disk full: no space left for the task's files in {root}")
         }
-        _ => (format!("cannot create the task's files in {root}: {error}"), Cause::NotStarted),
-    }
+        _ => format!("cannot create the task's files in {root}: {error}"),
+    };
+    NoStart { reason, cause: Cause::NotStarted, fault: of_own_files(error) }
 }
 
 /// How a process ended, for people.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How an executor runs tasks.
 #[derive(Debug, Clone)]
@@ -19,6 +20,9 @@ pub struct Config {
     /// A task whose output leaves less of the disk free is killed, and while less is free the
     /// oldest logs of ended attempts go; default 64 MiB.
     pub reserve_bytes: u64,
+    /// A working directory, or a program's, that is not there may come late (an automount): a start
+    /// waits for it for so long before the task is blamed; default 5 s.
+    pub wait_for_folders: Duration,
     /// Whether orphans of tasks become children of this process (Linux: child subreaper), so that
     /// they are found at once and reaped; default yes. A program that starts children of its own
     /// in process groups of their own, and waits for them only much later, should turn it off.
@@ -50,6 +54,7 @@ impl Config {
             tail: 4096,
             keep_logs_bytes: 2 << 30,
             reserve_bytes: 64 << 20,
+            wait_for_folders: Duration::from_secs(5),
             adopt_orphans: true,
             browser: Vec::new(),
             extra_env: Vec::new(),

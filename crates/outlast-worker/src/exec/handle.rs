@@ -26,6 +26,7 @@ impl Handle {
         let waits = state.phase == Phase::Waiting && state.stop.is_none();
         if waits {
             state.stop = Some(Why::Recalled);
+            self.attempt.changed.notify_all();
         }
         waits
     }

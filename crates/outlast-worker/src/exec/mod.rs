@@ -12,7 +12,10 @@ mod attempt;
 mod cause;
 mod command;
 mod config;
+mod fault;
+mod fitness;
 mod handle;
+mod launch;
 mod limits;
 pub mod logs;
 mod oom;
@@ -25,6 +28,7 @@ mod segments;
 mod signals;
 mod spares;
 mod supervisor;
+mod terminated;
 mod tree;
 mod verdict;
 
@@ -32,6 +36,7 @@ pub(crate) use attempt::Refusal;
 pub use cause::Cause;
 pub(crate) use command::describe;
 pub use config::{Config, OnOutputLimit};
+pub use fitness::FitnessWatch;
 pub use handle::Handle;
 pub use oom::Memory;
 pub use result::{MAX_VALUE, Report};
@@ -42,6 +47,8 @@ pub(crate) use verdict::{Unbegun, never_begun, plain};
 
 use attempt::{Attempt, Job, Phase, State, Why, seconds};
 use command::Inherited;
+use fitness::Fitness;
+use launch::InVain;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use output::Outputs;
@@ -55,6 +62,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use supervisor::{GIVE_UP, SAMPLE, Supervisor, Table};
+use terminated::Terminated;
 
 /// The kill grace that `Drop` allows at most: a clean exit calls `shutdown` and has more.
 const DROP_GRACE: Duration = Duration::from_secs(1);
@@ -94,6 +102,9 @@ struct Inner {
     inherited: Inherited,
     extra_env: Mutex<Arc<Vec<(String, String)>>>,
     watch: OnceLock<Watch>,
+    fitness: Fitness,
+    in_vain: InVain,
+    terminated: Terminated,
     memory: Memory,
     /// Every task's standard input.
     null: File,
@@ -119,6 +130,7 @@ struct Inner {
 pub struct Executor {
     inner: Arc<Inner>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    prober: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
     killed: usize,
 }
@@ -129,6 +141,7 @@ impl Executor {
     /// # Errors
     /// If the folder cannot be used, or another executor uses it (`WouldBlock`).
     pub fn new(mut config: Config) -> io::Result<Executor> {
+        outlast_spawn::heed_children();
         root::make(&config.root)?;
         config.root = config.root.canonicalize()?;
         let lock = root::take_lock(&config.root)?;
@@ -147,6 +160,9 @@ impl Executor {
             inherited: Inherited::take(),
             extra_env: Mutex::new(extra_env.into()),
             watch: OnceLock::new(),
+            fitness: Fitness::new(),
+            in_vain: InVain::default(),
+            terminated: Terminated::default(),
             memory: Memory::new(),
             adopts,
             table: Mutex::new(Table::new()),
@@ -166,9 +182,11 @@ impl Executor {
         let thread = std::thread::Builder::new()
             .name("outlast-super".to_owned())
             .spawn(move || supervisor.run())?;
+        let prober = inner.start_prober()?;
         Ok(Executor {
             inner,
             supervisor: Mutex::new(Some(thread)),
+            prober: Mutex::new(Some(prober)),
             lock: Mutex::new(Some(lock)),
             killed,
         })
@@ -187,6 +205,24 @@ impl Executor {
     /// Who is told that attempts run, pause and resume; the first watcher stays.
     pub fn set_watch(&self, watch: Watch) {
         let _ = self.inner.watch.set(watch);
+    }
+
+    /// Who is told that nothing can be started here, and why, and that it can again; the first
+    /// watcher stays. Told on threads of the executor, and before the outcomes of what was not
+    /// started.
+    pub fn set_fitness_watch(&self, watch: FitnessWatch) {
+        self.inner.fitness.set_watch(watch);
+    }
+
+    /// Why nothing can be started here for now, if so.
+    pub fn unfit(&self) -> Option<String> {
+        self.inner.fitness.reason()
+    }
+
+    /// To be set when this process is told to end by a signal (SIGTERM), which may have been meant
+    /// for all processes: then what ends badly at about that time was interrupted.
+    pub fn termination_flag(&self) -> Arc<AtomicBool> {
+        self.inner.terminated.flag()
     }
 
     /// Replaces [`Config::extra_env`] for attempts that start from now on.
@@ -243,6 +279,7 @@ impl Executor {
             spec,
             env,
             mark: format!("{}:{task_id}.{epoch}", inner.root_id),
+            tag: tree::tag(&inner.root_id, table.next_key),
             paths: logs::Paths::of(&inner.config.root, task_id, epoch),
             output: Mutex::new(None),
             state: Mutex::new(State::new()),
@@ -272,7 +309,8 @@ impl Executor {
         let job = Job { inner, attempt: Arc::clone(&handle.attempt), done, refused };
         if let Err((error, mut job)) = self.inner.pool.run(job) {
             let reason = format!("the system refuses another thread: {error}");
-            let refusal = (OutcomeKind::OutcomeFailed, reason, Cause::NotStarted);
+            self.inner.fitness.assume(&reason);
+            let refusal = (OutcomeKind::OutcomeReturned, reason, Cause::Machine);
             job.refused.get_or_insert(refusal);
             job.run();
         }
@@ -314,6 +352,10 @@ impl Executor {
         inner.wake.notify_one();
         drop(table);
         inner.pool.close();
+        inner.fitness.close();
+        if let Some(thread) = lock(&self.prober).take() {
+            let _ = thread.join();
+        }
         lock(&inner.spares).clear();
         if let Some(thread) = lock(&self.supervisor).take() {
             let _ = thread.join();
@@ -358,6 +400,7 @@ impl Inner {
             StopKind::Interrupt => Why::Interrupted,
         });
         drop(state);
+        attempt.changed.notify_all();
         self.look_at_stops(Some(attempt.key));
     }
 

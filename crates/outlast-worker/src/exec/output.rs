@@ -187,6 +187,11 @@ impl Outputs {
         ended
     }
 
+    /// Closes the pipes that are kept for the next attempts: descriptors are scarce.
+    pub fn drop_spares(&self) {
+        lock(&self.shared.spares).clear();
+    }
+
     /// Whether something may still write to the log of this `<task>.<epoch>`.
     pub fn lingers(&self, stem: &str) -> bool {
         let all: Vec<_> = lock(&self.shared.table).lingering.values().cloned().collect();

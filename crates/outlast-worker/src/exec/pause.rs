@@ -116,8 +116,7 @@ impl Supervisor {
         attempts: impl IntoIterator<Item = (&'a Attempt, i32)>,
     ) -> Vec<Vec<tree::Process>> {
         let look = tree::Look::take(self.inner.adopts);
-        let of_one =
-            |(attempt, pid): (&Attempt, i32)| look.left_of(pid, &attempt.mark, &HashSet::new());
+        let of_one = |(attempt, pid): (&Attempt, i32)| look.left_of(pid, attempt, &HashSet::new());
         attempts.into_iter().map(of_one).collect()
     }
 }

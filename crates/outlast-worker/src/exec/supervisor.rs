@@ -235,6 +235,7 @@ impl Supervisor {
         }
         self.next_sample = now + SAMPLE;
         self.quiet = if attempts.is_empty() { self.quiet + 1 } else { 0 };
+        self.inner.terminated.look();
         let memory = self.samples.is_multiple_of(MEMORY);
         self.samples = self.samples.wrapping_add(1);
         if memory {
@@ -254,7 +255,7 @@ impl Supervisor {
         let mut killing = false;
         self.stopping.retain(|_, stop| {
             let pid = stop.pid.as_raw_pid();
-            let left = look.left_of(pid, &stop.attempt.mark, &stop.seen);
+            let left = look.left_of(pid, &stop.attempt, &stop.seen);
             stop.seen.extend(left.iter().map(tree::Process::identity));
             for p in look.dead() {
                 if stop.seen.contains(&p.identity()) && !look.mains.contains(&p.pid) {

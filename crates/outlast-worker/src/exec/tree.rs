@@ -1,12 +1,14 @@
 //! Process trees: who belongs to an attempt, and how all of it is made to end.
 //!
 //! A process belongs to an attempt if it descends from its main process, is in its process group,
-//! in a session that one of its processes leads, or carries the attempt's mark in its environment.
-//! The mark finds what detached itself (setsid, double fork) and what a killed worker left behind.
-//! Without `/proc` only the process group is known.
+//! in a session that one of its processes leads, or carries the attempt's mark: in its environment,
+//! or as the tag that `outlast-spawn` gives it. Marks find what detached itself (setsid, double
+//! fork) and what a killed worker left behind; the tag also what cleaned its environment, and what
+//! may not be looked into. Without `/proc` only the process group is known.
 
+use super::attempt::Attempt;
 use super::lock;
-use outlast_spawn::Process as Child;
+use outlast_spawn::{Process as Child, limits};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal,
@@ -73,22 +75,42 @@ fn snapshot() -> Vec<Process> {
         .collect()
 }
 
-/// The mark of a process, if it has one and may be read.
-fn mark_of(pid: i32) -> Option<String> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environ.split(|&b| b == 0).find_map(|entry| {
-        let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
-        (name == MARK).then(|| value.to_owned())
-    })
+/// The bits of a tag that count a root's attempts; those above it are the root's.
+const TAG_COUNT: u32 = 32;
+
+/// The tag of a root's attempt with this number.
+pub(super) fn tag(root_id: &str, number: u64) -> u64 {
+    let root = root_id.get(..8).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let all = (root.unwrap_or_default() << TAG_COUNT) | (number & ((1 << TAG_COUNT) - 1));
+    all & (limits::MAX_TAG - 1)
+}
+
+/// The marks of a process, as far as it has some and they may be read.
+#[derive(Debug)]
+struct Marks {
+    variable: Option<String>,
+    tag: Option<u64>,
+}
+
+impl Marks {
+    fn of(pid: i32) -> Option<Marks> {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let variable = environ.split(|&b| b == 0).find_map(|entry| {
+            let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
+            (name == MARK).then(|| value.to_owned())
+        });
+        let tag = limits::tag_of(pid);
+        (variable.is_some() || tag.is_some()).then_some(Marks { variable, tag })
+    }
 }
 
 /// The marks of those processes that can be strays: children of `me`, or, if orphans are not
 /// handed to us, of anyone. Read once and used for every attempt that is being stopped.
-fn stray_marks(table: &[Process], me: i32, ours: bool) -> HashMap<i32, String> {
+fn stray_marks(table: &[Process], me: i32, ours: bool) -> HashMap<i32, Marks> {
     table
         .iter()
         .filter(|p| !p.dead && p.pid != me && (!ours || p.parent == me))
-        .filter_map(|p| Some((p.pid, mark_of(p.pid)?)))
+        .filter_map(|p| Some((p.pid, Marks::of(p.pid)?)))
         .collect()
 }
 
@@ -97,7 +119,7 @@ pub(super) struct Look {
     pub table: Vec<Process>,
     /// The main processes of attempts.
     pub mains: BTreeSet<i32>,
-    marks: HashMap<i32, String>,
+    marks: HashMap<i32, Marks>,
     me: i32,
 }
 
@@ -116,9 +138,12 @@ impl Look {
         self.table.iter().filter(|p| p.dead && p.parent == self.me)
     }
 
-    /// Who is left of the attempt with this main process and mark; see [`members`].
-    pub fn left_of(&self, pid: i32, mark: &str, seen: &HashSet<(i32, u64)>) -> Vec<Process> {
-        let marked = |p| self.marks.get(&p).is_some_and(|m| m == mark);
+    /// Who is left of the attempt with this main process; see [`members`].
+    pub fn left_of(&self, pid: i32, whose: &Attempt, seen: &HashSet<(i32, u64)>) -> Vec<Process> {
+        let is_its = |marks: &Marks| {
+            marks.variable.as_ref() == Some(&whose.mark) || marks.tag == Some(whose.tag)
+        };
+        let marked = |p| self.marks.get(&p).is_some_and(is_its);
         let others = |p| p == self.me || (p != pid && self.mains.contains(&p));
         members(&self.table, Some(pid), seen, marked, others)
     }
@@ -195,6 +220,11 @@ pub(super) fn reap(pid: i32) {
 pub(super) fn sweep(root_id: &str) -> usize {
     let me = std::process::id() as i32;
     let prefix = format!("{root_id}:");
+    let root = tag(root_id, 0) >> TAG_COUNT;
+    let is_ours = |marks: &Marks| {
+        marks.variable.as_ref().is_some_and(|mark| mark.starts_with(&prefix))
+            || marks.tag.is_some_and(|tag| tag >> TAG_COUNT == root)
+    };
     let mut killed = HashSet::new();
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
@@ -205,7 +235,7 @@ pub(super) fn sweep(root_id: &str) -> usize {
             &table,
             None,
             &killed,
-            |pid| marks.get(&pid).is_some_and(|mark| mark.starts_with(&prefix)),
+            |pid| marks.get(&pid).is_some_and(is_ours),
             |pid| ancestors.contains(&pid),
         );
         for process in &left {

@@ -1,6 +1,6 @@
 //! From an ended process to the attempt's outcome, and to why.
 
-use super::attempt::{Attempt, Why, now_ms};
+use super::attempt::{Attempt, Why, now_ms, seconds};
 use super::{Cause, Inner, command, oom};
 use outlast_spawn::Usage;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
@@ -42,10 +42,18 @@ impl Attempt {
                 (kind, message, cause)
             }
             None if status.success() => (OutcomeKind::OutcomeSucceeded, String::new(), Cause::Exit),
-            None => {
-                let (message, cause) = died(inner, pid, before, &used);
-                (OutcomeKind::OutcomeFailed, message, cause)
-            }
+            None => match died(inner, pid, before, &used) {
+                (message, Cause::OutOfMemory) => {
+                    (OutcomeKind::OutcomeFailed, message, Cause::OutOfMemory)
+                }
+                (message, _)
+                    if inner.terminated.explains(status, seconds(self.spec.kill_grace)) =>
+                {
+                    let message = format!("the worker's processes were told to end: {message}");
+                    (OutcomeKind::OutcomeInterrupted, message, Cause::WorkerStopped)
+                }
+                (message, cause) => (OutcomeKind::OutcomeFailed, message, cause),
+            },
         };
         let mut outcome = self.outcome(kind, message);
         outcome.has_exit_code = status.code().is_some();

@@ -344,6 +344,7 @@ impl Client {
             }
             Say::Paused(id) => Some(Event::Paused((&id).into())),
             Say::Resumed(id) => Some(Event::Resumed((&id).into())),
+            Say::Unfit(unfit) => Some(Event::Unfit(unfit.reason)),
             Say::Goodbye(_) => {
                 self.lock().goodbye = true;
                 self.over.notify_all();

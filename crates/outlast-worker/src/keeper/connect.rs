@@ -192,6 +192,7 @@ fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<
             Say::Finished(one) => {
                 held.finished.push((one.outcome, Cause::from_number(one.cause)));
             }
+            Say::Unfit(unfit) => held.unfit = unfit.reason,
             Say::Ready(_) => break,
             _ => {}
         }

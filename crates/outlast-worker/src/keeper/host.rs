@@ -2,7 +2,7 @@
 
 use super::out::Out;
 use super::outcomes::Outcomes;
-use super::proto::{self, Ask, Frames, HeldMsg, Nothing, Say, ToAgent, ToKeeper, Welcome};
+use super::proto::{self, Ask, Frames, HeldMsg, Nothing, Say, ToAgent, ToKeeper, Unfit, Welcome};
 use super::{KeeperError, folder, log, socket};
 use crate::exec::{Cause, Config, Executor, Signal, StopKind, plain};
 use crate::runner::{Event, Line, Start};
@@ -51,10 +51,10 @@ impl KeeperConfig {
 /// Is the keeper: returns when it has nothing to do any more, or was told to end.
 ///
 /// Gives the process a session of its own, so that no terminal's signals reach it. Its files are private
-/// from here on, and other processes of the user's cannot look into it. SIGTERM,
-/// SIGINT and SIGHUP are ignored while an agent is connected (that one decides); without one, or
-/// if the agent goes in the same second, SIGTERM stops all tasks, keeps their outcomes on disk,
-/// and ends the process.
+/// from here on, and other processes of the user's cannot look into it. SIGTERM is ignored while an
+/// agent is connected (that one decides); without one, or if the agent goes in the same second, it
+/// stops all tasks, keeps their outcomes on disk, and ends the process. SIGINT, SIGHUP, SIGUSR1 and
+/// SIGUSR2 have no effect.
 ///
 /// # Errors
 /// If the folder cannot be used, or something else uses it for too long.
@@ -65,8 +65,7 @@ pub fn main(config: KeeperConfig) -> Result<(), KeeperError> {
     outlast_spawn::undumpable();
     outlast_spawn::private_files();
     let terminate = Arc::new(AtomicBool::new(false));
-    // Handlers, since what is ignored would be ignored by the tasks too.
-    for signal in [SIGHUP, SIGINT] {
+    for signal in [SIGHUP, SIGINT, SIGUSR1, SIGUSR2] {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
     let _ = signal_hook::flag::register(SIGTERM, Arc::clone(&terminate));
@@ -75,6 +74,8 @@ pub fn main(config: KeeperConfig) -> Result<(), KeeperError> {
     let failed = |e| KeeperError::Folder(place.clone(), e);
     let executor = take(&config.exec).map_err(KeeperError::Executor)?;
     socket::make_folder(&root).map_err(failed)?;
+    // It may be meant for the tasks too.
+    let _ = signal_hook::flag::register(SIGTERM, executor.termination_flag());
     let swept = executor.killed_at_start() as u64;
     let out = Out::start().map_err(failed)?;
     let spool = place.join("spool");
@@ -89,6 +90,7 @@ pub fn main(config: KeeperConfig) -> Result<(), KeeperError> {
         }
         Event::Paused(id) => told.tell(Say::Paused((&id).into())),
         Event::Resumed(id) => told.tell(Say::Resumed((&id).into())),
+        Event::Unfit(reason) => told.tell(Say::Unfit(Unfit { reason })),
         Event::Died(_) => {}
     });
     let listener = socket::listen(&root).map_err(failed)?;
@@ -112,6 +114,8 @@ pub fn main(config: KeeperConfig) -> Result<(), KeeperError> {
 
 const SIGHUP: i32 = rustix::process::Signal::HUP.as_raw();
 const SIGINT: i32 = rustix::process::Signal::INT.as_raw();
+const SIGUSR1: i32 = rustix::process::Signal::USR1.as_raw();
+const SIGUSR2: i32 = rustix::process::Signal::USR2.as_raw();
 const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
 
 /// Opens the executor, once the folder is free.
@@ -219,7 +223,7 @@ impl Host {
         stream.set_read_timeout(Some(TICK))?;
         let stream = Arc::new(stream);
         self.out.open(Arc::clone(&stream));
-        self.outcomes.attach(self.line.held());
+        self.outcomes.attach(self.line.held(), || self.line.executor().unfit());
         let shut_down = self.listen(&mut frames, &stream, terminate);
         self.outcomes.detach();
         if !matches!(shut_down, Ok(true)) {

@@ -88,10 +88,12 @@ impl Outcomes {
     }
 
     /// An agent is there: tells it of these attempts and of every outcome, then of what happens.
-    /// What ends after `held` was made is told as an outcome.
-    pub fn attach(&self, held: Vec<HeldAttempt>) {
+    /// What ends after `held` was made is told as an outcome. `unfit`: why nothing can be started,
+    /// if so; what changes after it was asked is told too.
+    pub fn attach(&self, held: Vec<HeldAttempt>, unfit: impl Fn() -> Option<String>) {
         let mut state = self.lock();
         state.attached = true;
+        let reason = unfit();
         self.out.put(true, |bytes| {
             for attempt in held.iter().filter(|held| !state.kept.contains_key(&held.id)) {
                 let message = HeldMsg {
@@ -102,6 +104,9 @@ impl Outcomes {
                 proto::frame(&ToAgent::from(Say::Held(message)), bytes);
             }
             state.kept.values().for_each(|kept| proto::frame_finished(&kept.message, bytes));
+            if reason.is_some() {
+                proto::frame(&ToAgent::from(Say::Unfit(proto::Unfit { reason })), bytes);
+            }
             proto::frame(&ToAgent::from(Say::Ready(proto::Nothing {})), bytes);
         });
     }

@@ -145,6 +145,13 @@ pub(super) struct Finished {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct Unfit {
+    /// None: tasks can be started again.
+    #[prost(string, optional, tag = "1")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct ToKeeper {
     #[prost(oneof = "Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub ask: Option<Ask>,
@@ -179,7 +186,7 @@ pub(super) enum Ask {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ToAgent {
-    #[prost(oneof = "Say", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Say", tags = "1, 2, 3, 4, 5, 6, 7, 8, 60")]
     pub say: Option<Say>,
 }
 
@@ -203,6 +210,9 @@ pub(super) enum Say {
     /// It was told to shut down, and nothing is left to tell.
     #[prost(message, tag = "8")]
     Goodbye(Nothing),
+    /// Nothing can be started; an older agent skips it.
+    #[prost(message, tag = "60")]
+    Unfit(Unfit),
 }
 
 impl From<Ask> for ToKeeper {

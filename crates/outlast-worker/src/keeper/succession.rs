@@ -66,7 +66,8 @@ impl Client {
         let Connection { stream, frames, welcome, held, child } = taken;
         let mut state = self.lock();
         let connection = state.connection;
-        let mut events = Vec::new();
+        // A new one knows of nothing that the former one could not do.
+        let mut events = vec![Event::Unfit(held.unfit)];
         let mut unknown = Vec::new();
         for ended in held.finished {
             let id = id_of(&ended);

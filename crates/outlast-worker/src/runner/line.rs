@@ -66,6 +66,12 @@ impl Line {
                 (line.tell)(event, true);
             }
         }));
+        let watched: Weak<Line> = Arc::downgrade(&line);
+        line.executor.set_fitness_watch(Box::new(move |reason| {
+            if let Some(line) = watched.upgrade() {
+                (line.tell)(Event::Unfit(reason.map(ToOwned::to_owned)), true);
+            }
+        }));
         line
     }
 

@@ -46,6 +46,8 @@ pub enum Event {
     Paused(AttemptId),
     /// They run again.
     Resumed(AttemptId),
+    /// No task can be started here, and why, or, by `None`, they can again.
+    Unfit(Option<String>),
     /// The keeper died, and why. What it ran is ended and reported; a new one takes its place.
     Died(String),
 }
@@ -74,6 +76,8 @@ pub struct Held {
     pub finished: Vec<Ended>,
     /// Processes of a former worker that nobody held, and that were killed.
     pub swept: usize,
+    /// Why no task can be started here, if so.
+    pub unfit: Option<String>,
 }
 
 /// Runs attempts.

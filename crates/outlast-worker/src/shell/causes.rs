@@ -17,6 +17,7 @@ pub(super) fn outcome((mut outcome, cause): Ended) -> TaskOutcome {
         Cause::WorkerStopped => v2::Cause::Stopped,
         Cause::Disk => v2::Cause::Disk,
         Cause::NotStarted => v2::Cause::NotStarted,
+        Cause::Machine => v2::Cause::Machine,
         Cause::KeeperDied => v2::Cause::WorkerCrashed,
     };
     outcome.cause = cause.into();

@@ -35,7 +35,7 @@ use outlast_blob::{BlobError, Blobs};
 use outlast_core::Now;
 use outlast_core::records::WorkerRecord;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
-use outlast_core::worker::{Alive, Output, Worker, WorkerConfig};
+use outlast_core::worker::{Alive, Output, Unfit, Worker, WorkerConfig};
 use outlast_net::pulse::PingConfig;
 use outlast_net::{DialError, Dialler};
 use outlast_store::StoreError;
@@ -321,6 +321,7 @@ impl Shared {
                     Event::Paused(id) => core.on_paused(at, &id.task, id.epoch, true),
                     Event::Resumed(id) => core.on_paused(at, &id.task, id.epoch, false),
                     Event::Started { .. } => {}
+                    Event::Unfit(reason) => core.set_unfit(at, Unfit::Machine, reason),
                     Event::Died(reason) => {
                         tracing::error!("the keeper of the tasks died, and they with it: {reason}");
                     }
@@ -337,6 +338,9 @@ impl Shared {
             if !ours(&one.id.task, one.id.epoch) {
                 self.runs.runner().stop(&one.id, ExecStop::Cancel);
             }
+        }
+        if held.unfit.is_some() {
+            self.feed(|core| core.set_unfit(now(), Unfit::Machine, held.unfit));
         }
         if !held.running.is_empty() {
             tracing::info!("took over {} running tasks", held.running.len());

@@ -154,9 +154,12 @@ impl Runs {
             stopped(&mut outcome, stop);
             back.feed(|core| core.on_finished(now(), outcome));
         });
-        spawned.err().map(|e| {
-            let why = format!("the system refuses another thread: {e}");
-            outcome(id, epoch, started, Err(why.into()))
+        // It counts as lost, not as returned: else it could come again at once, for ever.
+        spawned.err().map(|e| TaskOutcome {
+            kind: OutcomeKind::OutcomeInterrupted.into(),
+            cause: Cause::Machine.into(),
+            started_at_ms: 0,
+            ..outcome(id, epoch, 0, Err(format!("the system refuses another thread: {e}").into()))
         })
     }
 }

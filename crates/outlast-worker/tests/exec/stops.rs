@@ -140,9 +140,12 @@ fn what_a_killed_worker_left_running_is_ended_by_the_next() {
     // Run again by itself, this test is the worker that is killed.
     if let Some(root) = std::env::var_os("OUTLAST_TEST_ROOT") {
         let executor = Executor::new(Config::new(&root)).unwrap();
-        let line = "(setsid sh -c 'echo $$ >FAR; sleep 60' &); echo $$ >NEAR; sleep 60; true";
+        let line = "(setsid sh -c 'echo $$ >FAR; sleep 60' &); \
+                    (env -i setsid sh -c 'echo $$ >CLEAN; exec /bin/sleep 60' &); \
+                    echo $$ >NEAR; sleep 60; true";
         let file = |name| Path::new(&root).join(name).to_str().unwrap().to_owned();
         let line = line.replace("FAR", &file("far")).replace("NEAR", &file("near"));
+        let line = line.replace("CLEAN", &file("clean"));
         executor.start("task", 1, Arc::new(shell(&line)), "w", |_| {});
         std::thread::sleep(PATIENCE);
         return;
@@ -154,11 +157,62 @@ fn what_a_killed_worker_left_running_is_ended_by_the_next() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let left = ["near", "far"].map(|name| pid_in(&root.path().join(name)));
+    let left = ["near", "far", "clean"].map(|name| pid_in(&root.path().join(name)));
     worker.kill().unwrap();
     worker.wait().unwrap();
     assert!(left.iter().all(|&pid| is_alive(pid)));
     let executor = Executor::new(Config::new(root.path())).unwrap();
-    assert!(executor.killed_at_start() >= 2, "{}", executor.killed_at_start());
+    assert!(executor.killed_at_start() >= 3, "{}", executor.killed_at_start());
     assert!(!left.iter().any(|&pid| is_alive(pid)));
+}
+
+/// Starts a task that leaves a process behind that nothing of its own leads to: no parent, no group,
+/// no session, no environment; returns its id.
+fn with_a_runaway(
+    bench: &Bench,
+    task: &str,
+    then: &str,
+    change: impl FnOnce(&mut TaskSpec),
+) -> (Running, i32) {
+    let pid = bench.file(&format!("{task}.pid"));
+    let line = format!(
+        "( env -i setsid sh -c 'exec >/dev/null 2>&1; echo $$ >{0}; exec /bin/sleep 999' & ); {then}",
+        pid.display()
+    );
+    let mut spec = shell(&line);
+    change(&mut spec);
+    let running = bench.start(task, spec);
+    (running, pid_in(&pid))
+}
+
+#[test]
+fn what_cleaned_its_environment_ends_with_its_own_task_and_no_other() {
+    let bench = Bench::new();
+    let wait = "while :; do sleep 0.05; done";
+    let (first, far) = with_a_runaway(&bench, "first", wait, |_| {});
+    let (second, other) = with_a_runaway(&bench, "second", wait, |_| {});
+    let (third, late) = with_a_runaway(&bench, "third", wait, |spec| spec.timeout = Some(2.0));
+    assert!([far, other, late].into_iter().all(is_alive));
+    first.handle.stop(StopKind::Cancel);
+    assert_eq!(first.wait().kind(), OutcomeKind::OutcomeCancelled);
+    assert!(!is_alive(far) && is_alive(other));
+    assert_eq!(third.wait().kind(), OutcomeKind::OutcomeTimedOut);
+    assert!(!is_alive(late) && is_alive(other));
+    // Paused and resumed with its task, too.
+    second.handle.pause();
+    let state = || fs::read_to_string(format!("/proc/{other}/stat")).unwrap_or_default();
+    until("it to be paused", || state().contains(") T ").then_some(()));
+    second.handle.resume();
+    until("it to go on", || state().contains(") S ").then_some(()));
+    second.handle.stop(StopKind::Interrupt);
+    second.wait();
+    assert!(!is_alive(other));
+    // What a task that ended by itself leaves may outlive it, but not the executor.
+    let until_it_runs =
+        format!("while ! [ -e {} ]; do sleep 0.01; done", bench.file("ended.pid").display());
+    let (ended, daemon) = with_a_runaway(&bench, "ended", &until_it_runs, |_| {});
+    assert_eq!(ended.wait().kind(), OutcomeKind::OutcomeSucceeded);
+    assert!(is_alive(daemon));
+    bench.executor.shutdown(StopKind::Interrupt);
+    assert!(!is_alive(daemon));
 }

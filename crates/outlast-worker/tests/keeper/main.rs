@@ -274,7 +274,9 @@ fn a_keeper_with_nothing_to_do_ends_and_one_without_an_agent_ends_on_sigterm() {
     agent.finished();
     let first = agent.keeper.pid() as i32;
     // While an agent is there, it stays, whatever the time, and whatever signals it is sent.
-    ["-TERM", "-INT", "-HUP"].iter().for_each(|signal| kill(first as u32, signal));
+    ["-TERM", "-INT", "-HUP", "-USR1", "-USR2"]
+        .iter()
+        .for_each(|signal| kill(first as u32, signal));
     std::thread::sleep(Duration::from_millis(1500));
     assert!(is_alive(first));
     drop(agent);
@@ -361,4 +363,33 @@ fn a_program_that_is_no_keeper_is_an_error_that_says_why() {
     assert!(matches!(error, KeeperError::Launch(..)), "{error}");
     let error = connect("/bin/sh", &["-c", "echo the reason >&2; exit 3"]).to_string();
     assert!(error.contains("exit code 3") && error.contains("the reason"), "{error}");
+}
+
+#[test]
+fn what_dies_while_all_processes_are_told_to_end_was_interrupted() {
+    let place = Place::new();
+    let agent = place.agent(8);
+    // A shell that dies, one that says so of its last command, and one that tidies up first.
+    let lines = [
+        ("dies", "echo $$ >@dies; sleep 60"),
+        ("says", "echo $$ >@says; trap 'exit 143' TERM; while :; do sleep 0.05; done"),
+        ("tidies", "echo $$ >@tidies; trap 'sleep 1; exit 1' TERM; while :; do sleep 0.05; done"),
+        ("alone", "echo $$ >@alone; exec sleep 60"),
+    ];
+    lines.iter().for_each(|(name, line)| drop(agent.start(name, place.line(line))));
+    let pids = lines.map(|(name, _)| pid_in(&place.file(name)) as u32);
+    // One that is killed by itself has failed.
+    kill(pids[3], "-TERM");
+    let (outcome, cause) = agent.finished();
+    assert_eq!((outcome.kind(), cause), (OutcomeKind::OutcomeFailed, Cause::Signal));
+    // The keeper is the last to be told.
+    pids[..3].iter().for_each(|&pid| kill(pid, "-TERM"));
+    kill(agent.keeper.pid(), "-TERM");
+    let ended: Vec<Ended> = (0..3).map(|_| agent.finished()).collect();
+    assert_eq!(tasks(&ended), ["dies", "says", "tidies"]);
+    for (outcome, cause) in ended {
+        let got = (outcome.kind(), cause);
+        assert_eq!(got, (OutcomeKind::OutcomeInterrupted, Cause::WorkerStopped), "{outcome:?}");
+        assert!(outcome.message.starts_with("the worker's processes were told to end: "));
+    }
 }

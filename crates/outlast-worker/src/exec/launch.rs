@@ -1,0 +1,217 @@
+//! An attempt's way to a process: its files, its command, its start, and what is tried again.
+//!
+//! A start that fails is the task's mistake (no such program), the machine's fault (no descriptor,
+//! no process, no room), or will be right in a moment (a program that is still being written, a
+//! folder that is about to be mounted). Which it is depends on the error and on the step.
+
+use super::attempt::{Attempt, Phase, now_ms};
+use super::command::{self, Command, Identity};
+use super::fault::{Fault, NoStart};
+use super::spares::Folder;
+use super::tree::Main;
+use super::verdict::Ended;
+use super::{Cause, Inner, lock, oom};
+use outlast_spawn::Process;
+use outlast_wire::v2::OutcomeKind;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Pauses before another try: the first, and the longest. Each is twice the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// A program that is open for writing is tried again for so long.
+const BUSY: Duration = Duration::from_secs(3);
+/// What the machine has too little of may be free again soon: other tasks end.
+const SCARCE: Duration = Duration::from_millis(800);
+/// A place that was waited for in vain is not waited for again for so long.
+const IN_VAIN: Duration = Duration::from_secs(60);
+/// Places that were waited for in vain and are remembered.
+const PLACES: usize = 64;
+/// Descriptors that tasks leave to the executor itself, which could not end them without.
+pub(super) const RESERVE: u64 = 32;
+
+/// An attempt that has a process.
+pub(super) struct Launched {
+    pub main: Main,
+    pub child: Process,
+    pub folder: Option<Folder>,
+    /// The orphans and the memory's victims before it.
+    pub orphans: String,
+    pub before: oom::Before,
+    /// Unix ms.
+    pub started: i64,
+}
+
+/// Places that were waited for in vain.
+#[derive(Debug, Default)]
+pub(super) struct InVain(Mutex<HashMap<PathBuf, Instant>>);
+
+impl InVain {
+    fn has(&self, place: &Path) -> bool {
+        lock(&self.0).get(place).is_some_and(|at| at.elapsed() < IN_VAIN)
+    }
+
+    fn add(&self, place: PathBuf) {
+        let mut places = lock(&self.0);
+        places.retain(|_, at| at.elapsed() < IN_VAIN);
+        if places.len() < PLACES {
+            places.insert(place, Instant::now());
+        }
+    }
+}
+
+impl Attempt {
+    /// Gives the attempt a process, or says why it has none.
+    pub fn launch(&self, inner: &Arc<Inner>) -> Result<Launched, Box<Ended>> {
+        let began = Instant::now();
+        let mut pause = PAUSES.0;
+        loop {
+            if let Some(ended) = self.stopped_before_start() {
+                return Err(Box::new(ended));
+            }
+            if let Some(reason) = inner.fitness.unfit() {
+                let reason = format!("this worker cannot start tasks for now: {reason}");
+                return Err(Box::new(self.no_process(
+                    OutcomeKind::OutcomeReturned,
+                    reason,
+                    Cause::Machine,
+                )));
+            }
+            let no = match self.try_launch(inner) {
+                Ok(launched) => return Ok(launched),
+                Err(no) => no,
+            };
+            let patience = match &no.fault {
+                Fault::Task => Duration::ZERO,
+                Fault::Machine => Duration::ZERO,
+                Fault::Busy => BUSY,
+                Fault::Scarce => SCARCE,
+                Fault::Absent(place) | Fault::Unreachable(place) if inner.in_vain.has(place) => {
+                    Duration::ZERO
+                }
+                Fault::Absent(_) | Fault::Unreachable(_) => inner.config.wait_for_folders,
+            };
+            if no.fault == Fault::Scarce {
+                inner.outputs.drop_spares();
+            }
+            if began.elapsed() >= patience {
+                return Err(Box::new(self.judge_no_start(inner, no)));
+            }
+            self.wait_before_start(pause);
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Waits, unless it is to be stopped. It can be taken back meanwhile.
+    fn wait_before_start(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut state = lock(&self.state);
+        state.phase = Phase::Waiting;
+        while state.stop.is_none() {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    fn judge_no_start(&self, inner: &Arc<Inner>, no: NoStart) -> Ended {
+        let NoStart { reason, cause, fault } = no;
+        let is_machines = match fault {
+            Fault::Task | Fault::Busy => false,
+            Fault::Absent(place) => {
+                inner.in_vain.add(place);
+                false
+            }
+            Fault::Unreachable(place) => {
+                inner.in_vain.add(place);
+                true
+            }
+            Fault::Scarce | Fault::Machine => true,
+        };
+        if !is_machines {
+            return self.no_process(OutcomeKind::OutcomeFailed, reason, cause);
+        }
+        // Where nothing else could be started either, the task has lost nothing. Else it is as with
+        // other losses: a limited number of them.
+        let kind = match inner.check_fitness(&reason) {
+            Some(_) => OutcomeKind::OutcomeReturned,
+            None => OutcomeKind::OutcomeInterrupted,
+        };
+        self.no_process(kind, reason, Cause::Machine)
+    }
+
+    fn no_process(&self, kind: OutcomeKind, reason: String, cause: Cause) -> Ended {
+        lock(&self.state).phase = Phase::Ended;
+        (self.outcome(kind, reason), cause)
+    }
+
+    fn try_launch(&self, inner: &Arc<Inner>) -> Result<Launched, NoStart> {
+        let (command, folder) = self.prepare(inner)?;
+        let orphans = inner.orphans.before();
+        let before = inner.memory.before();
+        let started = now_ms();
+        match Main::start(|| self.start(inner, &command)) {
+            Ok((main, child)) => Ok(Launched { main, child, folder, orphans, before, started }),
+            Err(error) => {
+                let no = command::why_not_started(&error, &command);
+                self.clear_away(inner, folder, true);
+                Err(no)
+            }
+        }
+    }
+
+    /// Creates what the attempt needs: its command, and the folder of its own if it gets one.
+    fn prepare<'i>(&self, inner: &'i Arc<Inner>) -> Result<(Command<'i>, Option<Folder>), NoStart> {
+        let folder = self.spec.cwd.is_none().then(|| lock(&inner.spares).folder());
+        let cwd = match &folder {
+            Some(folder) => folder.path.clone(),
+            None => {
+                let cwd = self.spec.cwd.as_deref().unwrap_or(".");
+                std::path::absolute(cwd).map_err(|e| NoStart::task(format!("cwd {cwd:?}: {e}")))?
+            }
+        };
+        let who = Identity {
+            task: &self.task,
+            epoch: self.epoch,
+            worker: &self.worker,
+            mark: &self.mark,
+            result: self.is_browser().then_some(self.paths.result.as_path()),
+            env: &self.env,
+        };
+        let made = folder.as_ref().map_or(Ok(()), Folder::create);
+        let ready = made.and_then(|()| self.make_output(inner));
+        let ready = ready.map_err(|error| command::why_no_files(&error, &inner.config.root));
+        match ready.and_then(|()| command::build(&self.spec, inner, &cwd, &who)) {
+            Ok(command) => Ok((command, folder)),
+            Err(no) => {
+                self.clear_away(inner, folder, true);
+                Err(no)
+            }
+        }
+    }
+
+    fn make_output(&self, inner: &Inner) -> io::Result<()> {
+        let stream = |path: &PathBuf| inner.outputs.stream(path.clone());
+        let streams = [stream(&self.paths.stdout)?, stream(&self.paths.stderr)?];
+        // The lowest free number is given, so a high one says how many are in use.
+        let highest = streams[1].with_end(|end| Ok(end.as_raw_fd()))?;
+        *lock(&self.output) = Some(streams);
+        match super::fitness::leaves_enough(highest) {
+            true => Ok(()),
+            false => Err(rustix::io::Errno::MFILE.into()),
+        }
+    }
+
+    fn start(&self, inner: &Inner, command: &Command) -> io::Result<Process> {
+        let output = lock(&self.output);
+        let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let null = inner.null.as_fd();
+        let process = stdout.with_end(|out| {
+            stderr.with_end(|err| command.start([null, out, err], self.tag))
+        })?;
+        inner.outputs.watch([stdout, stderr]);
+        Ok(process)
+    }
+}
