@@ -2,7 +2,9 @@
 
     python v1_worker.py http://127.0.0.1:7117 worker-1 [API key]
 
-Tasks for it: ``curl -d '{"call": {"function": "square", "args": {"n": 7}}}' :7117/api/v1/tasks``.
+Tasks for it, with ``key=$(outlast keys local)`` where the coordinator is yours:
+``curl -H "Authorization: Bearer $key" -d '{"call": {"function": "square", "args": {"n": 7}}}'
+:7117/api/v1/tasks``.
 
 It has no durable outbox, unlike Outlast's own workers: what is in its memory is lost with its
 process, and its tasks are then run again. What it must do is small: keep each result until it is

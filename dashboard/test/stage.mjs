@@ -45,7 +45,7 @@ export class Stage {
     const own = Object.fromEntries(Object.entries(process.env).filter(([k]) => !k.startsWith("OUTLAST_")));
     const child = spawn(BIN, args, {
       stdio: ["pipe", log, log],
-      env: { ...own, OUTLAST_CONFIG: "/dev/null", ...env },
+      env: { ...own, OUTLAST_CONFIG: "/dev/null", OUTLAST_NO_KEYS: "1", ...env },
     });
     child.on("error", (error) => {
       child.failed = error;

@@ -100,7 +100,7 @@ def known(task):
 def play(stage):
     at, via = free_port(), free_port()
     stage.outlast("coordinator", "coordinator", "--listen", f"127.0.0.1:{at}", "--data-dir",
-                  stage.folder / "coordinator")  # fmt: skip
+                  stage.folder / "coordinator", "--no-keys")  # fmt: skip
     until(lambda: listening(at), 20, "the coordinator's start")
     proxy = stage.outlast("proxy", "chaos", "--listen", f"127.0.0.1:{via}", "--upstream",
                           f"127.0.0.1:{at}", stdin=subprocess.PIPE, text=True)  # fmt: skip

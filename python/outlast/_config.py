@@ -12,6 +12,25 @@ from typing import Any, Mapping, Optional
 
 from .errors import ConfigurationError
 
+
+def api_key(given: Optional[str]) -> Optional[str]:
+    """The key that is given, or that the environment has or names the file of.
+
+    :raises ConfigurationError: if that file cannot be read.
+    """
+    key = given or os.environ.get("OUTLAST_API_KEY")
+    path = os.environ.get("OUTLAST_API_KEY_FILE")
+    if key or not path:
+        return key or None
+    try:
+        key = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as e:
+        raise ConfigurationError(f"the API key's file {path}: {e}") from e
+    if not key or key.split() != [key]:
+        raise ConfigurationError(f"the API key's file {path} must hold one key and nothing else")
+    return key
+
+
 # Seconds unless said otherwise. Names and defaults are those of the replaced system.
 DEFAULTS: dict[str, Any] = {
     "heartbeat_interval": 5.0,

@@ -73,7 +73,8 @@ class Client:
     :class:`~outlast.Refused` or :class:`~outlast.NotFound`.
 
     :param url: of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
-    :param api_key: of role submit or operate; default: ``$OUTLAST_API_KEY``.
+    :param api_key: of role submit or operate; default: ``$OUTLAST_API_KEY``, the key
+        in the file ``$OUTLAST_API_KEY_FILE``, or that of this user's own coordinator on this machine.
     :param ca: PEM file of authorities to trust beside the system's.
     :param allow_pickle: whether a result that is a pickle is loaded. Loading one runs what is in
         it: say False if you do not trust the workers.
@@ -97,7 +98,7 @@ class Client:
         from ._outlast import Client as Raw
 
         url = url or os.environ.get("OUTLAST_COORDINATOR") or "http://127.0.0.1:7117"
-        key = api_key or os.environ.get("OUTLAST_API_KEY") or None
+        key = _config.api_key(api_key)
         ca = os.fspath(ca) if ca is not None else None
         self._raw = Raw(_config.address(url), key, ca, patience)
         self.url: str = self._raw.url

@@ -49,7 +49,8 @@ class Worker:
     :param state_dir: of the durable store; one process may use it at a time. Default: one per
         worker name in the user's state folder, told in the log.
     :param slots: tasks at once.
-    :param api_key: of role worker; default: ``$OUTLAST_API_KEY``.
+    :param api_key: of role worker; default: ``$OUTLAST_API_KEY``, the key in the file
+        ``$OUTLAST_API_KEY_FILE``, or that of this user's own coordinator on this machine.
     :param capabilities: what it has, beside what is found; JSON.
     :param labels: text by name.
     :param ca: PEM file of authorities to trust instead of the system's.
@@ -91,7 +92,7 @@ class Worker:
             "name": self.name,
             "coordinator": self.url,
             "state_dir": os.fspath(self.state_dir),
-            "api_key": api_key or os.environ.get("OUTLAST_API_KEY") or None,
+            "api_key": _config.api_key(api_key),
             "ca": os.fspath(ca) if ca is not None else None,
             "capabilities": {
                 _calls.CAPABILITY: _calls.VERSION,

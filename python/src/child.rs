@@ -48,6 +48,8 @@ impl Child {
             .args(args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .process_group(0)
+            // Not a task's business; a user's own coordinator is found without.
+            .env_remove("OUTLAST_API_KEY")
             .spawn()?;
         ours.set_read_timeout(Some(TICK))?;
         let mut child = Child { process, stream: ours, partial: Vec::new(), gone: false };

@@ -1,6 +1,6 @@
 //! `outlast coordinator`.
 
-use crate::{Context, Usage, alerts, args, config};
+use crate::{Context, Usage, alerts, args, config, firstkey};
 use outlast_coordinator::{
     BlobConfig, Config, ConnectionConfig, Coordinator, OtelConfig, RetentionConfig, TlsFiles,
     WatchConfig,
@@ -17,14 +17,22 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Run the coordinator.
 #[derive(clap::Args)]
-#[command(after_help = "Without an API key it listens on loopback only. To serve other machines:
+#[command(
+    after_help = "At its first start it makes a key for this user, which this user's commands and workers find by
+themselves where they reach it on this machine. Without any key it listens on loopback only.
+To serve other machines:
   outlast keys add --role operate admin && outlast keys add --role worker fleet
   outlast coordinator --listen 0.0.0.0:7117 --tls-cert cert.pem --tls-key key.pem
 To keep checkpoints in a bucket (AWS_ENDPOINT_URL and the other usual variables are read):
   outlast coordinator --blob-store s3://BUCKET/PREFIX
 To have tasks as traces and what is counted as metrics (OpenTelemetry's variables are read too):
-  outlast coordinator --otlp-endpoint http://collector:4318")]
+  outlast coordinator --otlp-endpoint http://collector:4318"
+)]
 pub(crate) struct Args {
+    /// Make no key at the first start: whoever may connect may do everything. It listens on loopback
+    /// only then, but every user of this machine can run commands as this one
+    #[arg(long, env = "OUTLAST_NO_KEYS", value_parser = clap::builder::FalseyValueParser::new())]
+    no_keys: bool,
     /// Where to listen [default: 127.0.0.1:7117]
     #[arg(long, env = "OUTLAST_LISTEN", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -219,8 +227,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let data = data_dir.clone();
     let config =
         Config { listen, data_dir: data, tls, blobs, retention, core, watch, ping, connections };
+    let key = firstkey::prepare(&data_dir, args.no_keys)?;
+    // First the key: who comes first needs it.
+    let mut left = Ok(None);
+    let leave = |addr: SocketAddr| left = firstkey::leave(key.as_deref(), addr);
     let mut coordinator = tokio::select! {
-        started = Coordinator::start(config) => started?,
+        started = Coordinator::start_after(config, leave) => started?,
         // It may be waiting for its address. What it has begun is undone by the next start, as
         // after a crash.
         _ = term.recv() => return Ok(143),
@@ -229,6 +241,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let addr = coordinator.local_addr();
     tracing::info!("coordinator at {scheme}://{addr}, data in {}", data_dir.display());
     tracing::info!("dashboard at {scheme}://{addr}/dashboard");
+    firstkey::announce(&data_dir, left, addr, scheme == "https")?;
     let broken = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,

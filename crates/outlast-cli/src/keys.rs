@@ -3,6 +3,8 @@
 use crate::{Context, Usage, coordinator, output};
 use outlast_coordinator::Config;
 use outlast_store::{KeyLimits, Keys, Role};
+use outlast_wire::Url;
+use outlast_wire::local::Credential;
 use outlast_wire::spec::check_task_id;
 use std::path::PathBuf;
 
@@ -40,6 +42,8 @@ enum What {
     },
     /// List keys
     List,
+    /// Print the key that this user's own coordinator made, for curl or the dashboard
+    Local,
     /// Revoke a key for good
     Revoke {
         /// As listed
@@ -47,7 +51,24 @@ enum What {
     },
 }
 
+/// Prints the key of this user's own coordinator at the address.
+fn local(context: &Context) -> anyhow::Result<u8> {
+    let url = Url::parse(&context.url()).map_err(Usage)?;
+    let Some(Credential { token, .. }) = Credential::find(&url, None) else {
+        eprintln!("outlast: no coordinator of this user's on this machine has left a key");
+        return Ok(3);
+    };
+    match context.json() {
+        true => output::json(&serde_json::json!({ "key": token }))?,
+        false => output::line(&token)?,
+    }
+    Ok(0)
+}
+
 pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
+    if matches!(args.what, What::Local) {
+        return local(context);
+    }
     context.no_url("keys")?;
     let dir = coordinator::data_dir(context, args.data_dir)?;
     let store = Config::store_file(&dir);
@@ -90,6 +111,7 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
                 }
             }
         }
+        What::Local => {}
         What::List => {
             let all = keys.list_keys()?;
             if context.json() {

@@ -21,6 +21,7 @@ mod demo;
 mod doctor;
 mod draw;
 mod fetch;
+mod firstkey;
 mod intask;
 mod journal;
 mod keeper;

@@ -45,6 +45,7 @@ impl Rig {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         command.env("OUTLAST_CONFIG", "/dev/null").env_remove("OUTLAST_API_KEY");
+        command.env("OUTLAST_NO_KEYS", "1");
         command.env("OUTLAST_COORDINATOR", &self.url);
         command
     }

@@ -173,6 +173,12 @@ impl Auth {
         Ok(key.map_err(|e| Refusal::store(&e.to_string()))?.map(|key| key.role))
     }
 
+    /// The hash of the secret part of a valid key.
+    pub fn hash_of(&self, id: &str) -> Result<Option<[u8; 32]>, Refusal> {
+        let hash = self.lock().keys.hash_of(id);
+        hash.map_err(|e| Refusal::store(&e.to_string()))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

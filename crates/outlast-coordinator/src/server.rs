@@ -219,6 +219,18 @@ impl Coordinator {
     /// # Errors
     /// [`StartError`] says what to mend.
     pub async fn start(config: Config) -> Result<Coordinator, StartError> {
+        Coordinator::start_after(config, |_| ()).await
+    }
+
+    /// As [`Coordinator::start`]. `bound` is called with the address once that is this
+    /// coordinator's, before any request is answered.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_after(
+        config: Config,
+        bound: impl FnOnce(SocketAddr),
+    ) -> Result<Coordinator, StartError> {
         let dir = &config.data_dir;
         close_folder(dir, PRIVATE, |dir| Config::store_file(dir).exists())
             .map_err(|e| StartError::Folder(dir.clone(), e))?;
@@ -246,6 +258,7 @@ impl Coordinator {
         // Before the core starts its clocks: a predecessor may take a while to go.
         let listener = bind(addr).await.map_err(|e| StartError::Listen(addr, e))?;
         let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
+        bound(addr);
         let readers = Readers::new(&store)?;
         let reader = store.reader()?;
         let folder = Config::blob_folder(dir);

@@ -1,11 +1,12 @@
 //! HTTP/1.1 to the coordinator, over a connection of its own that is kept open: for bulk, so that
 //! no heartbeat waits behind it.
 
-use crate::{DialError, Dialler, Io};
+use crate::{DialError, Dialler};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderValue;
 use hyper_util::rt::TokioIo;
 use outlast_wire::api::Problem;
 use outlast_wire::{SESSION_HEADER, WORKER_HEADER};
@@ -38,8 +39,11 @@ impl Answer {
 /// A connection for requests, opened when it is needed.
 pub struct Http<'a> {
     dialler: &'a Dialler,
-    open: Option<SendRequest<Full<Bytes>>>,
+    open: Option<Open>,
 }
+
+/// An open connection, and the key to show on it.
+type Open = (SendRequest<Full<Bytes>>, Option<HeaderValue>);
 
 impl<'a> Http<'a> {
     /// Nothing is opened yet.
@@ -59,13 +63,17 @@ impl<'a> Http<'a> {
     ) -> Result<Answer, DialError> {
         let at = self.dialler.url.authority();
         let failed = |why: String| DialError::Unreachable { at: at.clone(), why };
+        let (mut sender, key) = match self.open.take().filter(|(s, _)| !s.is_closed()) {
+            Some(open) => open,
+            None => self.connect().await?,
+        };
         let request = hyper::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.dialler.url.prefix))
             .header("host", &at)
             .header(WORKER_HEADER, &self.dialler.worker)
             .header("content-type", "application/octet-stream");
-        let request = match &self.dialler.key {
+        let request = match &key {
             Some(key) => request.header("authorization", key.clone()),
             None => request,
         };
@@ -74,28 +82,24 @@ impl<'a> Http<'a> {
             None => request,
         };
         let request = request.body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
-        let mut sender = match self.open.take().filter(|s| !s.is_closed()) {
-            Some(sender) => sender,
-            None => self.connect().await?,
-        };
         sender.ready().await.map_err(|e| failed(e.to_string()))?;
         let response = tokio::time::timeout(SILENCE * 4, sender.send_request(request)).await;
         let response = response.map_err(|_| failed("it does not answer".into()))?;
         let response = response.map_err(|e| failed(e.to_string()))?;
         let status = response.status().as_u16();
         let body = read(response.into_body()).await.map_err(failed)?;
-        self.open = Some(sender);
+        self.open = Some((sender, key));
         Ok(Answer { status, body })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, DialError> {
-        let stream: Box<dyn Io> = self.dialler.connect().await?;
+    async fn connect(&self) -> Result<Open, DialError> {
+        let (stream, key) = self.dialler.connect_with_key().await?;
         let at = self.dialler.url.authority();
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| DialError::Unreachable { at, why: e.to_string() })?;
         tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok((sender, key))
     }
 }
 

@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod http;
+mod prove;
 pub mod pulse;
 mod tls;
 
@@ -11,10 +12,11 @@ use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 pub use http::{Answer, Http};
 pub use outlast_wire::Url;
 use outlast_wire::frame::{MAX_MESSAGE, Packing, encode_sized};
+use outlast_wire::local::{self, Credential, Said};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{api::Problem, decode};
 use pulse::{Counted, Progress};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,6 +51,14 @@ pub enum DialError {
         /// What the system said.
         why: String,
     },
+    /// Something answered, and is not the coordinator that the key is of.
+    #[error("{at}: {why}")]
+    Unproven {
+        /// Host and port.
+        at: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Something answered, but would not open a link.
     #[error("{at} answered {status}: {why}")]
     Refused {
@@ -70,10 +80,13 @@ pub struct Dialler {
     url: Url,
     path: String,
     worker: String,
-    key: Option<HeaderValue>,
+    /// The key that was given.
+    key: Option<String>,
     tls: Option<TlsConnector>,
     /// What the coordinator gave this worker to name with its requests.
     session: Mutex<Option<HeaderValue>>,
+    /// Where it is noted that the coordinator proved to know a key, if anywhere.
+    note: Option<PathBuf>,
 }
 
 impl Dialler {
@@ -90,10 +103,18 @@ impl Dialler {
     ) -> Result<Dialler, DialError> {
         let url = Url::parse(url).map_err(DialError::Url)?;
         let tls = if url.tls { Some(tls::connector(ca).map_err(DialError::Tls)?) } else { None };
-        let key = key.map(|k| HeaderValue::try_from(format!("Bearer {}", k.trim()))).transpose();
-        let key = key.map_err(|_| DialError::Url("the API key has characters it cannot".into()))?;
+        let key = key.map(|k| k.trim().to_owned());
+        key.as_deref().map(bearer).transpose()?;
         let path = format!("{}/api/v2/worker/{worker}/ws", url.prefix);
-        Ok(Dialler { url, path, worker: worker.into(), key, tls, session: Mutex::default() })
+        Ok(Dialler {
+            url,
+            path,
+            worker: worker.into(),
+            key,
+            tls,
+            session: Mutex::default(),
+            note: None,
+        })
     }
 
     /// What requests are to name as their worker's session from now on; empty: nothing.
@@ -104,6 +125,53 @@ impl Dialler {
 
     fn session(&self) -> Option<HeaderValue> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes in a file that a coordinator proved to know a key. From then on it has to: one that
+    /// says that it is too old to is somebody else.
+    pub fn noting(self, file: PathBuf) -> Dialler {
+        Dialler { note: Some(file), ..self }
+    }
+
+    /// Whether keys go over a network where others may read them.
+    pub fn is_exposed(&self) -> bool {
+        self.key.is_some() && !self.url.tls && !local::is_local(&self.url.host)
+    }
+
+    /// Opens a connection; with the key to show on it. Where no TLS says who answers, whoever does
+    /// has to prove that it knows the key first.
+    async fn connect_with_key(&self) -> Result<(Box<dyn Io>, Option<HeaderValue>), DialError> {
+        let mut stream = self.connect().await?;
+        let Some(credential) = Credential::find(&self.url, self.key.as_deref()) else {
+            return Ok((stream, None));
+        };
+        if self.url.tls {
+            return Ok((stream, Some(bearer(&credential.token)?)));
+        }
+        let at = self.url.authority();
+        let asked = prove::ask(&mut *stream, (&at, &self.url.prefix), &credential.token).await;
+        let unreachable =
+            |e: std::io::Error| DialError::Unreachable { at: at.clone(), why: e.to_string() };
+        let (said, over) = asked.map_err(unreachable)?;
+        let unproven = |why: String| DialError::Unproven { at: at.clone(), why };
+        match (said, &self.note) {
+            (Said::Proof, Some(file)) if !noted(file, &at) => {
+                let _ = local::write(file, &at);
+            }
+            (Said::NoKeys | Said::Nothing, Some(file)) if noted(file, &at) => {
+                let why = "whoever listens there does not know the API key, and the coordinator \
+                           did; it was not sent. If that was replaced by one without keys, or by \
+                           an older version, remove";
+                return Err(unproven(format!("{why} {}", file.display())));
+            }
+            _ => {}
+        }
+        let key = credential.after(said, &at).map_err(unproven)?;
+        let key = key.map(bearer).transpose()?;
+        if over {
+            stream = self.connect().await?;
+        }
+        Ok((stream, key))
     }
 
     /// Opens a connection: TCP, and TLS where it is asked for.
@@ -126,14 +194,15 @@ impl Dialler {
     pub async fn dial(&self) -> Result<(Sender, Receiver), DialError> {
         let at = self.url.authority();
         let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
-        let stream = Counted::new(self.connect().await?);
+        let (stream, key) = self.connect_with_key().await?;
+        let stream = Counted::new(stream);
         let progress = stream.progress();
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let uri = format!("{scheme}://{at}{}", self.path);
         let mut request =
             uri.into_client_request().map_err(|e| DialError::Url(format!("{at}: {e}")))?;
-        if let Some(key) = &self.key {
-            request.headers_mut().insert("authorization", key.clone());
+        if let Some(key) = key {
+            request.headers_mut().insert("authorization", key);
         }
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
@@ -159,6 +228,16 @@ impl Dialler {
             Err(error) => Err(unreachable(format!("{error}; is it an Outlast coordinator?"))),
         }
     }
+}
+
+/// Whether the coordinator at this address has proved to know a key before.
+fn noted(file: &Path, at: &str) -> bool {
+    local::read(file).is_some_and(|noted| noted == at)
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, DialError> {
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    value.map_err(|_| DialError::Url("the API key has characters it cannot".into()))
 }
 
 fn plain(status: u16) -> &'static str {

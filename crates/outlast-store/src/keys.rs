@@ -195,6 +195,15 @@ impl Keys {
         Ok(Some(key).filter(|k| same && k.revoked_at.is_none()))
     }
 
+    /// The hash of a valid key's secret part, for a proof that this is known here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the keys cannot be read.
+    pub fn hash_of(&self, id: &str) -> Result<Option<[u8; 32]>, StoreError> {
+        let sql = "SELECT hash FROM keys WHERE id = ?1 AND revoked_at IS NULL";
+        Ok(self.conn.prepare_cached(sql)?.query_row([id], |r| r.get(0)).optional()?)
+    }
+
     /// Grows with every change of the keys, by whatever process; cheap, for those who cache.
     ///
     /// # Errors

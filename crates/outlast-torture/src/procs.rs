@@ -27,7 +27,7 @@ impl Process {
         {
             command.env_remove(name);
         }
-        command.env("OUTLAST_CONFIG", "/dev/null");
+        command.env("OUTLAST_CONFIG", "/dev/null").env("OUTLAST_NO_KEYS", "1");
         Ok(Process { child: command.spawn()?, stopped: false })
     }
     pub fn id(&self) -> u32 {

@@ -1,7 +1,8 @@
 //! What travels: the protobuf messages of wire v2, their framing, the v1 JSON dialect, and the JSON
 //! documents that users write (`TaskSpec`) and read (`api`), and the address that they write.
 //!
-//! This crate owns serialisation. It knows nothing of sessions, time or sockets.
+//! This crate owns serialisation, and which key a client shows to whom (`local`, `proof`). It knows
+//! nothing of sessions, time or sockets.
 
 pub mod api;
 pub mod blobframe;
@@ -9,6 +10,8 @@ mod cause;
 pub mod frame;
 pub mod json;
 pub mod limits;
+pub mod local;
+pub mod proof;
 pub mod recovery;
 pub mod spec;
 pub mod text;

@@ -5,16 +5,21 @@ use outlast_wire::api::{
     CountsView, EndedTasks, History, Info, MAX_BATCH, MAX_BODY, Problem, Submitted, SubmittedTask,
     Task, TaskList, TaskResult, WhichEnded, Worker, WorkerList,
 };
+use outlast_wire::local::{Credential, Said};
+use outlast_wire::proof::{Challenge, Proof};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The first pause before a request is repeated, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long a plain request may take.
 const REQUEST: Duration = Duration::from_secs(60);
+/// How long a coordinator may take to prove that it knows a key, and for how long that holds.
+const CHALLENGE: Duration = Duration::from_secs(10);
+const PROVEN: Duration = Duration::from_secs(10);
 /// Seconds that one request waits for a result.
 const WAIT: u64 = 30;
 
@@ -150,9 +155,10 @@ impl Builder {
             http = http.tls_certs_merge(certs);
         }
         let http = http.build().map_err(|e| setup(e.to_string()))?;
-        let base = outlast_wire::Url::parse(&self.url).map_err(setup)?.http();
+        let url = outlast_wire::Url::parse(&self.url).map_err(setup)?;
         let (key, patience, notice) = (self.key, self.patience, self.notice);
-        Ok(Client { http, base, key, patience, notice })
+        let (base, proven) = (url.http(), Arc::default());
+        Ok(Client { http, base, url, key, proven, patience, notice })
     }
 }
 
@@ -161,7 +167,11 @@ impl Builder {
 pub struct Client {
     http: reqwest::Client,
     pub(crate) base: String,
+    url: outlast_wire::Url,
+    /// The key that was given.
     key: Option<String>,
+    /// The key that the coordinator proved to know, and when.
+    proven: Arc<Mutex<Option<(String, Instant)>>>,
     patience: Duration,
     notice: Option<Arc<Notice>>,
 }
@@ -379,11 +389,73 @@ impl Client {
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
-        let request = request.timeout(REQUEST + Duration::from_secs(WAIT));
-        match &self.key {
+        request.timeout(REQUEST + Duration::from_secs(WAIT))
+    }
+
+    /// The key to send: the one that was given, or this user's own coordinator's. Where no TLS says
+    /// who answers, whoever does has proved to know it.
+    async fn key(&self) -> Result<Option<String>, Error> {
+        let Some(found) = Credential::find(&self.url, self.key.as_deref()) else { return Ok(None) };
+        if self.url.tls {
+            return Ok(Some(found.token));
+        }
+        if let Some((token, at)) = &*self.proven()
+            && *token == found.token
+            && at.elapsed() < PROVEN
+        {
+            return Ok(Some(found.token));
+        }
+        let said = self.challenge(&found.token).await?;
+        let at = self.url.authority();
+        let key = found.after(said, &at).map_err(|why| Error::Strange { url: at.clone(), why })?;
+        if said == Said::Proof {
+            *self.proven() = Some((found.token.clone(), Instant::now()));
+        }
+        Ok(key.map(ToOwned::to_owned))
+    }
+
+    fn proven(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn challenge(&self, token: &str) -> Result<Said, Error> {
+        let Some(challenge) = Challenge::new(token) else { return Ok(Said::Nothing) };
+        let request = self.http.get(format!("{}{}", self.base, challenge.path()));
+        let unreachable =
+            |e| Error::Unreachable { url: self.base.clone(), why: advised(chain(&e)) };
+        let answer = request.timeout(CHALLENGE).send().await.map_err(unreachable)?;
+        Ok(match answer.status().as_u16() {
+            200 => match answer.json::<Proof>().await {
+                Ok(proof) if proof.proof.is_empty() => Said::NoKeys,
+                Ok(proof) if challenge.is_proven(token, &proof) => Said::Proof,
+                _ => Said::Unknown,
+            },
+            403 => Said::Unknown,
+            429 | 500..=599 => return Err(self.problem(answer).await),
+            _ => Said::Nothing,
+        })
+    }
+
+    /// With the key.
+    async fn once(&self, request: RequestBuilder) -> Result<Response, Failed> {
+        let request = match self.key().await.map_err(Failed::Before)? {
             Some(key) => request.bearer_auth(key),
             None => request,
+        };
+        let answer = request.send().await.map_err(Failed::Sent);
+        if answer.is_err() {
+            // Whoever answers next may be somebody else.
+            *self.proven() = None;
         }
+        answer
+    }
+
+    /// Whether there is a key by now that was not there before: the coordinator makes its user's when
+    /// it starts for the first time.
+    async fn has_new_key(&self, refused: &Response) -> bool {
+        refused.status() == StatusCode::UNAUTHORIZED
+            && self.key.is_none()
+            && matches!(self.key().await, Ok(Some(_)))
     }
 
     /// Sends, again and again while that can help and patience lasts.
@@ -392,14 +464,18 @@ impl Client {
         request: impl Fn() -> RequestBuilder,
     ) -> Result<Response, Error> {
         let started = Instant::now();
-        let (mut pause, mut told) = (PAUSE.0, false);
+        let (mut pause, mut told, mut renewed) = (PAUSE.0, false, false);
         loop {
-            let (error, after) = match request().send().await {
+            let (error, after) = match self.once(request()).await {
                 Ok(response) if response.status().is_success() => {
                     if told && let Some(notice) = &self.notice {
                         notice(None);
                     }
                     return Ok(response);
+                }
+                Ok(response) if !renewed && self.has_new_key(&response).await => {
+                    renewed = true;
+                    continue;
                 }
                 Ok(response) => {
                     let after = response.headers().get("retry-after");
@@ -410,8 +486,13 @@ impl Client {
                         _ => return Err(error),
                     }
                 }
-                Err(e) if e.is_builder() => return Err(Error::Setup(chain(&e))),
-                Err(e) => {
+                Err(Failed::Before(error)) => match error {
+                    Error::Unreachable { .. } => (error, None),
+                    Error::Problem(ref p) if matches!(p.status, 429 | 500..=599) => (error, None),
+                    _ => return Err(error),
+                },
+                Err(Failed::Sent(e)) if e.is_builder() => return Err(Error::Setup(chain(&e))),
+                Err(Failed::Sent(e)) => {
                     let why = advised(chain(&e));
                     (Error::Unreachable { url: self.base.clone(), why }, None)
                 }
@@ -443,6 +524,14 @@ impl Client {
         let strange = |e: reqwest::Error| Error::Strange { url: self.base.clone(), why: chain(&e) };
         response.json().await.map_err(strange)
     }
+}
+
+/// Why there was no answer.
+enum Failed {
+    /// The request was not sent.
+    Before(Error),
+    /// It may have been.
+    Sent(reqwest::Error),
 }
 
 /// The first of these tasks as an array, and how many: no more than `most`, and than one body holds.

@@ -117,7 +117,7 @@ impl Stage {
                 command.env_remove(name);
             }
         }
-        command.env("OUTLAST_CONFIG", "/dev/null");
+        command.env("OUTLAST_CONFIG", "/dev/null").env("OUTLAST_NO_KEYS", "1");
         Ok(Process(command.spawn()?))
     }
     /// A worker that stops at once when it is asked to end.

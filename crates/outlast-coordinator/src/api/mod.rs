@@ -6,6 +6,7 @@ mod control;
 mod logs;
 mod own;
 mod problem;
+mod prove;
 mod quality;
 mod recovery;
 mod results;
@@ -81,6 +82,7 @@ pub(crate) type App = Arc<Shared>;
         logs::logs,
         tasks::counts,
         results::results,
+        prove::prove,
         control::cancel,
         control::retry,
         control::pause,
@@ -184,6 +186,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/alerts", get(quality::alerts))
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
+        .route(outlast_wire::proof::PATH, get(prove::prove))
         .route("/api/v1/openapi.json", get(watch::document))
         .route("/api/v1/worker/{name}/ws", get(workers::link_v1))
         .route("/api/v2/worker/{name}/ws", get(workers::link))

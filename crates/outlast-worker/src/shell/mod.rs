@@ -50,6 +50,9 @@ use tokio::sync::{mpsc, watch};
 /// The timer looks at least this often: what is due earlier than thought is not late by more.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The file that notes that the coordinator proved to know a key, in the state folder.
+const PROVED: &str = "coordinator-proved";
+
 /// What an agent is told at start.
 #[derive(Clone)]
 pub struct AgentConfig {
@@ -172,6 +175,14 @@ impl Agent {
         let name = &config.core.name;
         let (key, ca) = (config.api_key.as_deref(), config.ca_file.as_deref());
         let dialler = Dialler::new(&config.coordinator, name, key, ca)?;
+        let dialler = dialler.noting(config.state_dir.join(PROVED));
+        if dialler.is_exposed() {
+            tracing::warn!(
+                "the API key goes to {} unencrypted, and whoever is on the way can read it: give \
+                 the coordinator a certificate, and use https://",
+                config.coordinator
+            );
+        }
         close_folder(&config.state_dir, PRIVATE, room::is_state_folder).map_err(folder)?;
         identity::settle(&config.state_dir, config.identity)?;
         // The store first: it says clearly when another process has the folder.
