@@ -186,8 +186,7 @@ async fn tasks_do_not_wait_for_a_worker_whose_disk_is_full() {
     lines(&begun, 8).await;
     disk.fill();
     rig.submit(ids("t", 100), "sleep 0.1").await;
-    let a = rig.until("a says that it is unfit", "a", |w| w.state == "unfit").await;
-    assert_eq!(a.unfit, FULL);
+    rig.until("a says why", "a", |w| w.state == "unfit" && w.unfit.contains(FULL)).await;
     rig.succeed(ids("t", 100), 60).await;
     rig.succeed(ids("early", 8), 60).await;
     // Everybody names the cause.
@@ -281,8 +280,8 @@ async fn tasks_do_not_wait_for_a_worker_whose_disk_is_read_only() {
         return eprintln!("skipped: this kernel cannot be asked for an error of a file system");
     }
     rig.submit(ids("t", 100), "sleep 0.1").await;
-    let a = rig.until("a says that it is unfit", "a", |w| w.state == "unfit").await;
-    assert_eq!(a.unfit, "cannot write its store: Read-only file system");
+    let says = "cannot write its store: Read-only file system";
+    let a = rig.until("a says why", "a", |w| w.state == "unfit" && w.unfit.contains(says)).await;
     rig.succeed(ids("t", 100), 60).await;
     let (text, code) = rig.says(&["doctor"]);
     assert!(text.contains(&format!("a {}", a.unfit)) && code == Some(1), "{text}");
@@ -310,11 +309,78 @@ async fn a_disk_that_hangs_is_noticed_and_what_hangs_with_it_goes_elsewhere() {
     let tasks: Vec<NewTask> = ids("t", 100).map(task).collect();
     rig.base.client.submit_all(&tasks).await.unwrap();
     let a = rig.until("a says that it is unfit", "a", |w| w.state == "unfit").await;
-    assert!(a.unfit.starts_with("cannot write its store: a write has not returned for"), "{a:?}");
+    assert!(a.unfit.contains("cannot write its store: a write has not returned for"), "{a:?}");
     rig.succeed(ids("t", 100), 180).await;
     disk.thaw();
     rig.until("a is fit again", "a", |w| w.state == "connected" && w.unfit.is_empty()).await;
     rig.until("nothing is owed", "a", |w| w.unacked == 0 && w.held == 0).await;
+    drop(rig);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_before_anybody_needs_it_and_so_are_lost_checkpoints() {
+    let base = Base::new();
+    let (state, blobs) = (base.dir.path().join("a"), base.dir.path().join("a/blobs"));
+    let Some(disk) = Mount::memory(state, "24m") else { return };
+    let Some(blobs) = Mount::memory(blobs, "12m") else { return };
+    let rig = Rig::new(base).await;
+    // Nothing is given to it, and nothing is written.
+    disk.fill();
+    let says = "has no room for tasks: No space left on device";
+    rig.until("a says why", "a", |w| w.state == "unfit" && w.unfit.contains(says)).await;
+    let (text, code) = rig.says(&["doctor"]);
+    assert!(text.contains(&format!("a {says}")) && code == Some(1), "{text}");
+    disk.free();
+    rig.until("a is fit again", "a", |w| w.state == "connected" && w.unfit.is_empty()).await;
+    // The store is well, and the folder of blobs is not: it works, and says what it cannot do.
+    blobs.fill();
+    let outlast = env!("CARGO_BIN_EXE_outlast");
+    let line = format!(
+        "head -c 3000000 /dev/urandom > f; timeout 5 '{outlast}' task checkpoint f; exit 0"
+    );
+    let mut spec = TaskSpec::new(Run::Shell(line));
+    spec.requires.insert("worker".into(), "a".into());
+    rig.base.client.submit(&NewTask { id: "c".into(), spec }).await.unwrap();
+    rig.succeed(ids("c", 0).chain(["c".to_owned()]), 90).await;
+    let says = "cannot keep checkpoints: No space left on device";
+    rig.until("a says why", "a", |w| w.state == "connected" && w.unfit == says).await;
+    rig.submit(ids("t", 20), "sleep 0.1").await;
+    rig.succeed(ids("t", 20), 60).await;
+    blobs.free();
+    rig.until("a is fit again", "a", |w| w.unfit.is_empty()).await;
+    drop(rig);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_when_the_coordinator_cannot_write() {
+    let base = Base::new();
+    let (image, data) = (base.dir.path().join("image"), base.dir.path().join("data"));
+    let Some(disk) = Disk::new(&image, data) else { return };
+    let rig = Rig::new(base).await;
+    let (text, code) = rig.says(&["doctor"]);
+    assert!(text.contains("All is well") && code == Some(0), "{text}");
+    disk.0.fill();
+    let (text, code) = rig.says(&["doctor"]);
+    let says = "coordinator's store: the store cannot be written";
+    assert!(text.contains("✗ coordinator's store") && code == Some(1), "{says}: {text}");
+    disk.0.free();
+    if disk.freeze() {
+        let client = rig.base.client.clone();
+        let task = NewTask::new(TaskSpec::new(Run::Shell("true".into())));
+        let submitted = tokio::spawn(async move { client.submit(&task).await });
+        let named = async {
+            loop {
+                let (text, _) = rig.says(&["doctor"]);
+                if text.contains("a write to the store has not returned for") {
+                    return;
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+        };
+        timeout(Duration::from_secs(90), named).await.expect("doctor says nothing of it");
+        disk.thaw();
+        timeout(Duration::from_secs(90), submitted).await.unwrap().unwrap().unwrap();
+    }
     drop(rig);
 }
 

@@ -326,6 +326,7 @@ impl Coordinator {
             coordinator_id,
             version: config.core.version.clone(),
             started_at: clock::wall(),
+            data_dir: dir.to_path_buf(),
             tls: tls.is_some(),
             ping: config.ping,
             sessions,

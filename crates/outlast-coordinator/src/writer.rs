@@ -1,13 +1,15 @@
 //! The thread that commits: everything that waits goes into one transaction, and only once that
 //! is synced is it reported. What cannot be written is kept and tried again.
 
+use crate::clock;
 use crate::driver::Report;
 use crate::events::Feed;
 use outlast_core::coord::Coordinator;
 use outlast_core::records::{Batch, CoordRecord, TaskState};
 use outlast_store::CoordStore;
 use outlast_store::group::{Pace, ToWrite};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +34,9 @@ pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
     if batch.records.iter().all(nobody_waits) { Pace::BUSY } else { Pace::QUICK }
 }
 
+/// A commit that takes longer is stuck, in milliseconds.
+const STUCK: u64 = 10_000;
+
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Health {
@@ -50,7 +55,9 @@ pub(crate) fn start(
     feed: Feed,
     health: Arc<watch::Sender<Health>>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let writer = Writer { store, reports, feed, health };
+    let busy = Arc::new(AtomicU64::new(0));
+    tokio::spawn(watch_commits(Arc::downgrade(&busy), health.clone()));
+    let writer = Writer { store, reports, feed, health, busy };
     std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(batches))
 }
 
@@ -59,6 +66,28 @@ struct Writer {
     reports: mpsc::UnboundedSender<Report>,
     feed: Feed,
     health: Arc<watch::Sender<Health>>,
+    /// When the commit began that goes on, by the clock of this machine in milliseconds; 0: none.
+    busy: Arc<AtomicU64>,
+}
+
+/// Notices a commit that does not return: the thread that waits for it cannot say so.
+async fn watch_commits(busy: Weak<AtomicU64>, health: Arc<watch::Sender<Health>>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(busy) = busy.upgrade() else { return };
+        health.send_if_modified(|health| {
+            // Looked at while nobody else can change it: a commit that has returned is none.
+            let began = busy.load(Ordering::SeqCst);
+            let long = clock::now().mono.saturating_sub(began);
+            let stuck = began > 0 && long >= STUCK && *health == Health::Good;
+            if stuck {
+                let why = format!("a write to the store has not returned for {} s", long / 1000);
+                tracing::error!("nothing is acknowledged until this is mended: {why}");
+                *health = Health::Trouble(why);
+            }
+            stuck
+        });
+    }
 }
 
 impl Writer {
@@ -79,7 +108,10 @@ impl Writer {
     fn commit(&mut self, group: &[Batch<CoordRecord>], batches: &ToWrite<CoordRecord>) -> bool {
         let mut delay = Duration::from_millis(100);
         loop {
-            let error = match self.store.commit(group) {
+            self.busy.store(clock::now().mono, Ordering::SeqCst);
+            let done = self.store.commit(group);
+            self.busy.store(0, Ordering::SeqCst);
+            let error = match done {
                 Ok(()) => {
                     if *self.health.borrow() != Health::Good {
                         tracing::info!("the store can be written again");

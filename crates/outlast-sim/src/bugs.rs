@@ -53,6 +53,12 @@ pub enum Bug {
     V1AcksAtOnce,
     /// What was recorded of a v1 worker's results is not looked at: a repeated one counts again.
     V1ForgetsOutcomes,
+    /// What was recorded of an outcome that came beside its lane is not looked at.
+    ForgetsUnsaved,
+    /// A worker that is back is not made to wait until its inventory is answered.
+    SettlesAtOnce,
+    /// The coordinator says that it keeps an outcome, and does not.
+    SavesNothing,
     /// A v1 worker's checkpoint passes for an earlier attempt's of the same name.
     V1MixesAttempts,
     /// Attempts are given no checkpoint to go on from.
@@ -61,7 +67,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 27] = [
+    pub const ALL: [Bug; 30] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -85,6 +91,9 @@ impl Bug {
         Bug::ForgetsBudget,
         Bug::SplitsDecision,
         Bug::OldKnobs,
+        Bug::ForgetsUnsaved,
+        Bug::SettlesAtOnce,
+        Bug::SavesNothing,
         Bug::V1AcksAtOnce,
         Bug::V1ForgetsOutcomes,
         Bug::V1MixesAttempts,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str = "usage: outlast-sim [--seeds N] [--start S] [--seconds T] [--json]
        outlast-sim --seed S [--trace]
-       outlast-sim --planted
+       outlast-sim --planted [--only BUG]
        outlast-sim --adapt [--seeds N]";
 
 /// Seeds within which a planted bug must be caught.
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if flag("--planted") {
-        return planted();
+        let at = args.iter().position(|a| a == "--only");
+        return planted(at.and_then(|at| args.get(at + 1)));
     }
     if flag("--adapt") {
         compare_settings(value("--seeds").unwrap_or(10));
@@ -156,9 +157,9 @@ fn compare_settings(seeds: u64) {
     }
 }
 
-fn planted() -> ExitCode {
+fn planted(only: Option<&String>) -> ExitCode {
     let mut missed = false;
-    for bug in Bug::ALL {
+    for bug in Bug::ALL.into_iter().filter(|b| only.is_none_or(|n| format!("{b:?}") == *n)) {
         let caught = (0..PLANTED).find_map(|seed| Some((seed, run(seed, Some(bug), false).wrong?)));
         match caught {
             Some((seed, how)) => println!("{bug:?}: seed {seed}: {how}"),

@@ -246,7 +246,8 @@ impl World {
         let (at, now) = (self.coord.now(self.now), self.now);
         let Some(core) = &mut self.coord.machine else { return };
         let blobs = RefCell::new(&mut self.blobs);
-        let look = Look { store: &self.coord.store, blobs, now, forgets: false };
+        let forgets = self.bug == Some(Bug::ForgetsUnsaved);
+        let look = Look { store: &self.coord.store, blobs, now, forgets };
         core.on_message(at, link, kind, &look);
         self.pump_coord();
     }
@@ -410,8 +411,12 @@ impl World {
             }
             _ => {}
         }
+        let welcome = matches!(kind, Kind::Welcome(_));
         let kind = self.old_knobs(kind);
         self.send(conn, false, kind);
+        if welcome && self.bug == Some(Bug::SettlesAtOnce) {
+            self.send(conn, false, Kind::Settled(v2::Settled {}));
+        }
     }
 
     /// Planted bugs: the task as it was submitted, or without its checkpoint.
@@ -468,6 +473,15 @@ impl World {
                             unsaved.outcomes.len() as u64;
                         for o in &unsaved.outcomes {
                             self.oracle.offered(&o.task_id, o.epoch);
+                        }
+                        if self.bug == Some(Bug::SavesNothing) {
+                            let one = |o: &TaskOutcome| v2::AttemptRef {
+                                task_id: o.task_id.clone(),
+                                epoch: o.epoch,
+                            };
+                            let attempts = unsaved.outcomes.iter().map(one).collect();
+                            let saved = Kind::Saved(v2::Saved { attempts });
+                            return self.feed_worker(i, |core, now| core.on_message(now, saved));
                         }
                     }
                     Kind::Outbox(batch) => {

@@ -78,6 +78,7 @@ impl Unfit {
             Unfit::Store => "store",
             Unfit::Machine => "machine",
             Unfit::Blobs => "blobs",
+            Unfit::Disk => "disk",
         }
     }
 
@@ -88,6 +89,7 @@ impl Unfit {
             Unfit::Store => "cannot write its store",
             Unfit::Machine => "cannot start tasks",
             Unfit::Blobs => "cannot keep checkpoints",
+            Unfit::Disk => "has no room for tasks",
         }
     }
 

@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     pub coordinator_id: String,
     pub version: String,
     pub started_at: i64,
+    pub data_dir: std::path::PathBuf,
     pub tls: bool,
     pub ping: PingConfig,
     pub sessions: Sessions,

@@ -241,7 +241,34 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
         return Err(Refusal::store(why));
     }
     app.driver.look(|_| ()).await.map_err(|_| Refusal::ending())?;
+    let folder = app.data_dir.clone();
+    let disk = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder));
+    match tokio::time::timeout(LOOKS, disk).await {
+        Ok(Ok(Ok(disk))) => room(&disk).map_err(|why| Refusal::store(&why))?,
+        Ok(_) => {}
+        Err(_) => return Err(Refusal::store("its disk does not answer")),
+    }
     Ok("ready\n")
+}
+
+/// How long the disk may take to say how much room it has.
+const LOOKS: std::time::Duration = std::time::Duration::from_secs(3);
+/// With less room the disk of the data folder counts as full, in bytes.
+const ROOM: u64 = 1 << 20;
+
+/// Why nothing can be written there, as far as the file system says.
+fn room(disk: &rustix::fs::StatVfs) -> Result<(), String> {
+    use rustix::fs::StatVfsMountFlags;
+    let root = rustix::process::geteuid().is_root();
+    let blocks = if root { disk.f_bfree } else { disk.f_bavail };
+    let left = blocks.saturating_mul(disk.f_frsize);
+    if disk.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err("the file system of its data folder is read-only".into());
+    }
+    match disk.f_blocks > 0 && left < ROOM {
+        true => Err(format!("the disk of its data folder has {left} bytes left")),
+        false => Ok(()),
+    }
 }
 
 #[derive(Deserialize)]

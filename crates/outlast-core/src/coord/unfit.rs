@@ -163,6 +163,10 @@ impl Coordinator {
                 self.drop_foreign(now, key, "outcome", &id.task, id.epoch);
                 continue;
             }
+            if !self.is_given(key, &id, look) {
+                self.drop_foreign(now, key, "outcome", &id.task, id.epoch);
+                continue;
+            }
             if self.is_recorded(key, &id, &outcome, look) {
                 self.counters.repeated += 1;
                 continue;

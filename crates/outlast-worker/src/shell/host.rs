@@ -3,7 +3,7 @@
 
 use super::controls::Controls;
 use super::fetch::{self, Origin};
-use super::{Shared, now, room};
+use super::{Shared, disk, now, room};
 use crate::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
     Source, StateView, TaskInfo,
@@ -200,6 +200,7 @@ impl TaskHost {
                     room::make(&self.blobs, &self.shared).await;
                 }
                 result => {
+                    disk::note(&self.shared, &result);
                     room::say(&self.blobs, &self.shared);
                     return result.map_err(of_blobs);
                 }

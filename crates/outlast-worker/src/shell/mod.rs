@@ -10,6 +10,7 @@
 mod blobs;
 mod causes;
 mod controls;
+mod disk;
 mod fetch;
 mod functions;
 mod host;
@@ -242,6 +243,7 @@ impl Agent {
             tokio::spawn(timer(shared.clone())),
             tokio::spawn(blobs::upload(dialler.clone(), blobs.clone(), wanted, shared.clone())),
             tokio::spawn(room::keep(blobs.clone(), shared.clone())),
+            tokio::spawn(disk::watch(config.state_dir.clone(), blobs.clone(), shared.clone())),
         ];
         let host = Arc::new(host::TaskHost::new(shared.clone(), blobs.clone(), dialler.clone()));
         let runtime = tokio::runtime::Handle::current();

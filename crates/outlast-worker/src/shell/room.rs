@@ -8,7 +8,7 @@ use outlast_core::records::WorkerSnapshot;
 use outlast_store::{StoreError, WorkerStore};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -31,6 +31,8 @@ pub(crate) struct Room {
     used: Mutex<Used>,
     /// Blobs that the coordinator had no room for.
     crowded: AtomicU64,
+    /// The last blob could not be kept, since the disk did not let it.
+    pub blobs_fail: AtomicBool,
 }
 
 /// Since when blobs are made or fetched that nothing refers to yet.

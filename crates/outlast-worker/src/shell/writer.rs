@@ -2,7 +2,7 @@
 //! is synced is it reported. What cannot be written is kept and tried again, and the core is
 //! informed at once: others can run what waits here.
 
-use super::{Shared, now};
+use super::{Shared, disk, now};
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::{Unfit, Worker};
 use outlast_store::group::{Pace, ToWrite};
@@ -116,10 +116,7 @@ fn commit(
 fn reason(folder: &Path, error: &StoreError) -> String {
     match probe(folder) {
         _ if matches!(error, StoreError::Full) => "No space left on device".to_owned(),
-        Err(system) => {
-            let text = system.to_string();
-            text.split(" (os error").next().unwrap_or_default().to_owned()
-        }
+        Err(system) => disk::words(&system),
         Ok(()) => error.to_string(),
     }
 }
