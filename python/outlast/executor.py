@@ -281,9 +281,10 @@ class Executor(futures.Executor):
                     self._changed.wait(_PAUSE)
                 return
             if len(batch) > 1 and e.status in (400, 409, 413):
-                # One that is refused refuses them all.
-                for one in batch:
-                    self._submit([one])
+                # One that is refused refuses them all; and a proxy may take no more than a part.
+                half = len(batch) // 2
+                for part in (batch[:half], batch[half:]):
+                    self._submit(part)
                 return
             if len(batch) > 1 or e.status != 409 or not self._is_known(*batch[0][1:]):
                 return self._fail(batch, e)

@@ -11,6 +11,10 @@ use tokio::time::timeout;
 
 /// How long each check may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Sizes of requests that are tried, in bytes: a chunk of a checkpoint with its head, and more.
+const SIZES: [usize; 4] = [(256 << 10) + 128, 1 << 20, 4 << 20, 16 << 20];
+/// How long each may take.
+const UPLOAD: Duration = Duration::from_secs(20);
 /// Clocks further apart than this (ms) are worth a word.
 const SKEW: i64 = 2_000;
 
@@ -91,6 +95,10 @@ async fn network(
     let connect = timeout(PATIENCE, tokio::net::TcpStream::connect((url.host.as_str(), url.port)));
     let reached = match connect.await {
         Ok(Ok(_)) => Ok(format!("{at} answers")),
+        Ok(Err(e)) if url.tls && url.port == 443 => Err(format!(
+            "{at}: {e}; an https address without a port means 443: write :7117 if the coordinator \
+             listens there itself"
+        )),
         Ok(Err(e)) => Err(format!("{at}: {e}; is the coordinator running, and listening there?")),
         Err(_) => Err(format!("{at} does not answer; a firewall may swallow packets")),
     };
@@ -139,6 +147,7 @@ async fn network(
         }
     }
     check("worker link", link(context).await);
+    check("large requests", bodies(&client).await);
 }
 
 /// Whether what tasks and people say can become durable at the coordinator.
@@ -176,6 +185,48 @@ fn copy(worker: &Worker) -> Option<String> {
         "a copy of the state folder of {name} is in use on {place}: refused {times} times, last at \
          {at}; delete the copy, or start it once with --new-identity"
     ))
+}
+
+/// Tries bodies of growing sizes: proxies have limits, and checkpoints and batches go through them.
+async fn bodies(client: &Client) -> Result<String, String> {
+    let mib = |bytes: usize| match bytes >> 20 {
+        0 => format!("{} KiB", bytes >> 10),
+        n => format!("{n} MiB"),
+    };
+    let mut passed = 0;
+    for size in SIZES {
+        let why = match timeout(UPLOAD, client.probe(size)).await {
+            Ok(Ok(())) => {
+                passed = size;
+                continue;
+            }
+            // One of before: it was asked, so the body passed.
+            Ok(Err(Error::Problem(p))) if p.status == 404 && p.word() == "no-route" => {
+                return Ok("not checked: the coordinator is of an older version".into());
+            }
+            Ok(Err(Error::Problem(p))) if p.status == 401 => {
+                return Ok("not checked: there is no valid key".into());
+            }
+            Ok(Err(Error::Problem(p))) if p.status == 413 => {
+                format!("a proxy in the path refuses one of {} (413)", mib(size))
+            }
+            Ok(Err(error)) => format!("one of {} did not pass ({error})", mib(size)),
+            Err(_) => {
+                let seconds = UPLOAD.as_secs();
+                return Ok(format!("{} took more than {seconds} s: a slow link", mib(size)));
+            }
+        };
+        let advice = "raise its limit: for nginx, client_max_body_size 32m";
+        return match passed {
+            0 => Err(format!("{why}; checkpoints and larger tasks cannot pass: {advice}")),
+            _ => Ok(format!(
+                "{} pass, {why}; checkpoints and batches go in smaller parts, which takes longer: \
+                 {advice}",
+                mib(passed)
+            )),
+        };
+    }
+    Ok(format!("{} pass", mib(passed)))
 }
 
 /// Opens a worker's link and says nothing on it: proxies that do not pass WebSockets show here.

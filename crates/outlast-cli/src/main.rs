@@ -380,11 +380,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(Error::Problem(problem)) => match problem.status {
             400 | 413 => 2,
             404 => 3,
-            401 | 403 => 4,
+            401 | 403 | 407 => 4,
             409 => 6,
             // The coordinator was reached: it is the worker that is away.
             503 if problem.word() == "no-logs" => 1,
-            429 | 503 | 507 => 5,
+            429 | 502..=504 | 507 => 5,
             _ => 1,
         },
         None => 1,

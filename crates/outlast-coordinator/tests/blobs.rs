@@ -70,6 +70,34 @@ async fn a_blob_comes_in_parts_and_goes_out_again() {
 }
 
 #[tokio::test]
+async fn a_manifest_comes_in_parts_where_it_is_too_large_for_the_way() {
+    const PARTS: &str = "/api/v2/blobs/manifests/parts";
+    let dir = tempfile::tempdir().unwrap();
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let (frames, manifest) = packed(&noise(3 << 20, 2));
+    let (mut names, mut bodies) = (Vec::new(), Vec::new());
+    for part in manifest.chunks(100) {
+        let hash = Hash::of(part);
+        blobframe::encode(hash.as_bytes(), part.len() as u32, false, part, &mut bodies);
+        names.extend_from_slice(hash.as_bytes());
+    }
+    let early = send(&c, "PUT", PARTS, "", &names).await;
+    assert_eq!((early.status, hashes(&early.body)), (409, hashes(&names)), "no part is there");
+    assert_eq!(send(&c, "PUT", CHUNKS, "", &bodies).await.status, 200);
+    // As with one that comes whole: what it names must be there first.
+    let early = send(&c, "PUT", PARTS, "", &names).await;
+    let chunks: Vec<Hash> = frames.iter().map(|(h, _)| *h).collect();
+    assert_eq!((early.status, hashes(&early.body)), (409, chunks));
+    let all: Vec<u8> = frames.into_iter().flat_map(|(_, frame)| frame).collect();
+    assert_eq!(send(&c, "PUT", CHUNKS, "", &all).await.status, 200);
+    assert_eq!(send(&c, "PUT", PARTS, "", &names).await.status, 204);
+    let path = format!("{MANIFESTS}/{}", Hash::of(&manifest));
+    assert_eq!(send(&c, "GET", &path, "", b"").await.body, manifest);
+    assert_eq!(send(&c, "PUT", PARTS, "", &names[..64]).await.status, 400, "no manifest");
+    c.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_is_no_blob_is_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let c = Coordinator::start(config(dir.path())).await.unwrap();

@@ -75,6 +75,10 @@ async fn no_route_reads_a_body_before_it_has_seen_the_key() {
         ("POST", "/api/v2/blobs/missing", &submit),
         ("PUT", "/api/v2/blobs/chunks", &submit),
         ("PUT", "/api/v2/blobs/manifests", &submit),
+        // With the right key, but without a session.
+        ("PUT", "/api/v2/blobs/chunks", &worker),
+        ("PUT", "/api/v2/blobs/manifests", &worker),
+        ("PUT", "/api/v2/blobs/manifests/parts", &worker),
     ] {
         let status = head_only(&c, method, path, &format!("bEARER {key}"), LENGTH).await;
         assert_eq!(status, 403, "{method} {path}");
@@ -84,8 +88,6 @@ async fn no_route_reads_a_body_before_it_has_seen_the_key() {
         ("POST", "/api/v1/tasks", &submit),
         ("POST", "/api/v1/results", &submit),
         ("POST", "/api/v1/tasks/x/move", &submit),
-        ("PUT", "/api/v2/blobs/chunks", &worker),
-        ("POST", "/api/v2/blobs/missing", &worker),
     ] {
         let length = "content-length: 40000000";
         let status = head_only(&c, method, path, &format!("Bearer {key}"), length).await;

@@ -10,10 +10,12 @@ use hyper::header::HeaderValue;
 use hyper_util::rt::TokioIo;
 use outlast_wire::api::Problem;
 use outlast_wire::{SESSION_HEADER, WORKER_HEADER};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the other side may be silent in the middle of a request.
 const SILENCE: Duration = Duration::from_secs(30);
+/// A kept connection that breaks this soon had been closed before.
+const STALE: Duration = Duration::from_secs(2);
 /// The largest answer that is held, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -61,12 +63,27 @@ impl<'a> Http<'a> {
         path: &str,
         body: Bytes,
     ) -> Result<Answer, DialError> {
+        if let Some(open) = self.open.take().filter(|(sender, _)| !sender.is_closed()) {
+            let began = Instant::now();
+            let answer = self.exchange(open, method, path, body.clone()).await;
+            // A connection that was kept may have been closed meanwhile: then by another one.
+            if answer.is_ok() || began.elapsed() > STALE {
+                return answer;
+            }
+        }
+        let open = self.connect().await?;
+        self.exchange(open, method, path, body).await
+    }
+
+    async fn exchange(
+        &mut self,
+        (mut sender, key): Open,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, DialError> {
         let at = self.dialler.url.authority();
-        let failed = |why: String| DialError::Unreachable { at: at.clone(), why };
-        let (mut sender, key) = match self.open.take().filter(|(s, _)| !s.is_closed()) {
-            Some(open) => open,
-            None => self.connect().await?,
-        };
+        let cut = |why: String| DialError::Cut { at: at.clone(), why };
         let request = hyper::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.dialler.url.prefix))
@@ -81,13 +98,18 @@ impl<'a> Http<'a> {
             Some(session) => request.header(SESSION_HEADER, session),
             None => request,
         };
-        let request = request.body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
-        sender.ready().await.map_err(|e| failed(e.to_string()))?;
+        let request = request.body(Full::new(body)).map_err(|e| cut(e.to_string()))?;
+        sender.ready().await.map_err(|e| cut(e.to_string()))?;
         let response = tokio::time::timeout(SILENCE * 4, sender.send_request(request)).await;
-        let response = response.map_err(|_| failed("it does not answer".into()))?;
-        let response = response.map_err(|e| failed(e.to_string()))?;
+        let response = response.map_err(|_| cut("it does not answer".into()))?;
+        let response = response.map_err(|e| cut(chain(&e)))?;
         let status = response.status().as_u16();
-        let body = read(response.into_body()).await.map_err(failed)?;
+        let body = match read(response.into_body()).await {
+            Ok(body) => body,
+            // A refusal is one without its text, too.
+            Err(_) if status >= 400 => return Ok(Answer { status, body: Bytes::new() }),
+            Err(why) => return Err(cut(why)),
+        };
         self.open = Some((sender, key));
         Ok(Answer { status, body })
     }
@@ -101,6 +123,11 @@ impl<'a> Http<'a> {
         tokio::spawn(async move { drop(connection.await) });
         Ok((sender, key))
     }
+}
+
+/// An error with its cause, which is what matters.
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 async fn read(mut body: Incoming) -> Result<Bytes, String> {

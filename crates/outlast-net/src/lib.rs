@@ -4,12 +4,14 @@
 #![warn(missing_docs)]
 
 mod http;
+mod limit;
 mod prove;
 pub mod pulse;
 mod tls;
 
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 pub use http::{Answer, Http};
+pub use limit::{BodyLimit, Stopped};
 pub use outlast_wire::Url;
 use outlast_wire::frame::{MAX_MESSAGE, Packing, encode_sized};
 use outlast_wire::local::{self, Credential, Said};
@@ -59,6 +61,14 @@ pub enum DialError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// The connection broke in the middle of a request.
+    #[error("the connection to {at} broke in the middle of a request: {why}")]
+    Cut {
+        /// Host and port.
+        at: String,
+        /// What the system said.
+        why: String,
+    },
     /// Something answered, but would not open a link.
     #[error("{at} answered {status}: {why}")]
     Refused {
@@ -87,6 +97,8 @@ pub struct Dialler {
     session: Mutex<Option<HeaderValue>>,
     /// Where it is noted that the coordinator proved to know a key, if anywhere.
     note: Option<PathBuf>,
+    /// How large bodies may be on the way there.
+    pub limit: BodyLimit,
 }
 
 impl Dialler {
@@ -114,6 +126,7 @@ impl Dialler {
             tls,
             session: Mutex::default(),
             note: None,
+            limit: BodyLimit::default(),
         })
     }
 

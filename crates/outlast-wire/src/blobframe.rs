@@ -8,8 +8,10 @@ use bytes::{Buf, Bytes, BytesMut};
 pub const MAX_RAW: usize = 256 << 10;
 /// What compression may add to a chunk, in bytes.
 const SLACK: usize = 64;
+/// Where a manifest is put by the hashes of its parts, which were sent as chunks.
+pub const MANIFEST_PARTS: &str = "/api/v2/blobs/manifests/parts";
 /// Bytes before the stored ones.
-const HEAD: usize = 32 + 4 + 1 + 4;
+pub const HEAD: usize = 32 + 4 + 1 + 4;
 /// The most hashes in one question, and the most chunks in one request.
 pub const MAX_HASHES: usize = 4096;
 /// The most chunks that may be asked for at once.

@@ -1,5 +1,10 @@
 //! The coordinator's address as users write it.
 
+/// The port of a coordinator, without TLS, where none is written.
+const DEFAULT: u16 = 7117;
+/// The same with TLS: what is at an `https` address without a port is a proxy, mostly.
+const HTTPS: u16 = 443;
+
 /// A coordinator's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
@@ -7,7 +12,7 @@ pub struct Url {
     pub tls: bool,
     /// Name or address, without brackets.
     pub host: String,
-    /// Default 7117; 443 and 80 must be written out.
+    /// Without one: 443 with TLS, as everywhere; 7117 without.
     pub port: u16,
     /// What comes before `/api`; empty, or begins with a slash and does not end with one.
     pub prefix: String,
@@ -49,7 +54,8 @@ impl Url {
             return bad("it names no host");
         }
         let port = match port.map(str::parse) {
-            None => 7117,
+            None if tls => HTTPS,
+            None => DEFAULT,
             Some(Ok(port)) if port != 0 => port,
             Some(_) => return bad("its port is no number from 1 to 65535"),
         };
@@ -80,6 +86,11 @@ mod tests {
         for (text, http) in [
             ("localhost", "http://localhost:7117"),
             ("wss://a.b:443/x/", "https://a.b:443/x"),
+            ("https://a.b", "https://a.b:443"),
+            ("wss://a.b/x", "https://a.b:443/x"),
+            ("https://a.b:7117", "https://a.b:7117"),
+            ("http://a.b", "http://a.b:7117"),
+            ("https://[::1]", "https://[::1]:443"),
             ("http://[::1]:80", "http://[::1]:80"),
         ] {
             assert_eq!(Url::parse(text).unwrap().http(), http);

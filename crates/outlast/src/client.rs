@@ -1,9 +1,10 @@
 //! The HTTP client.
 
+use crate::proxy::Via;
 use outlast_wire::TaskSpec;
 use outlast_wire::api::{
-    CountsView, EndedTasks, History, Info, MAX_BATCH, MAX_BODY, Problem, Submitted, SubmittedTask,
-    Task, TaskList, TaskResult, WhichEnded, Worker, WorkerList,
+    CountsView, EndedTasks, History, Info, MAX_BATCH, MAX_BODY, PROBLEM_PREFIX, Problem, Submitted,
+    SubmittedTask, Task, TaskList, TaskResult, WhichEnded, Worker, WorkerList,
 };
 use outlast_wire::local::{Credential, Said};
 use outlast_wire::proof::{Challenge, Proof};
@@ -15,6 +16,21 @@ use std::time::{Duration, Instant};
 
 /// The first pause before a request is repeated, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// A body of more than so many bytes that was cut on its way may have been too large for a proxy.
+const SUSPECT: usize = 64 << 10;
+/// What proxies answer by themselves: a request is too large, needs a login at the proxy, or finds
+/// nobody behind it.
+const PROXY: [u16; 5] = [407, 413, 502, 503, 504];
+
+/// What becomes of a request that is cut on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnCut {
+    /// It is sent again.
+    Again,
+    /// The caller sends less.
+    Split,
+}
+
 /// How long a plain request may take.
 const REQUEST: Duration = Duration::from_secs(60);
 /// How long a coordinator may take to prove that it knows a key, and for how long that holds.
@@ -51,6 +67,10 @@ pub enum Error {
 }
 
 impl Error {
+    fn is(&self, word: &str) -> bool {
+        matches!(self, Self::Problem(problem) if problem.word() == word)
+    }
+
     /// The HTTP status, when the coordinator answered.
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -154,11 +174,19 @@ impl Builder {
             }
             http = http.tls_certs_merge(certs);
         }
-        let http = http.build().map_err(|e| setup(e.to_string()))?;
         let url = outlast_wire::Url::parse(&self.url).map_err(setup)?;
+        let via = Via::of(&url, |name| std::env::var(name).ok());
+        http = http.no_proxy();
+        if let Some(via) = &via {
+            let proxy = reqwest::Proxy::all(&via.url);
+            let wrong = |e| setup(format!("{}: {}", via.variable, chain(&e)));
+            http = http.proxy(proxy.map_err(wrong)?);
+        }
+        let via = via.map(|via| via.named());
+        let http = http.build().map_err(|e| setup(e.to_string()))?;
         let (key, patience, notice) = (self.key, self.patience, self.notice);
         let (base, proven) = (url.http(), Arc::default());
-        Ok(Client { http, base, url, key, proven, patience, notice })
+        Ok(Client { http, base, via, url, key, proven, patience, notice })
     }
 }
 
@@ -167,6 +195,8 @@ impl Builder {
 pub struct Client {
     http: reqwest::Client,
     pub(crate) base: String,
+    /// The proxy that requests go through, in words.
+    via: Option<String>,
     url: outlast_wire::Url,
     /// The key that was given.
     key: Option<String>,
@@ -206,16 +236,26 @@ impl Client {
     /// See [`Error`]; former parts stay submitted, and submitting all of them again is safe.
     pub async fn submit_all(&self, tasks: &[NewTask]) -> Result<Vec<SubmittedTask>, Error> {
         let mut done = Vec::with_capacity(tasks.len());
-        let (mut left, mut most) = (tasks, MAX_BATCH);
+        let (mut left, mut most, mut room) = (tasks, MAX_BATCH, MAX_BODY / 4);
         while !left.is_empty() {
-            let (part, count) = part(left, most)?;
+            let (part, count) = part(left, most, room)?;
+            let bytes = part.len();
             let send = || {
                 self.request(Method::POST, "/api/v1/tasks")
                     .header("content-type", "application/json")
                     .body(part.clone())
             };
-            match self.send(send).await {
-                Err(e) if e.status() == Some(413) && count > 1 => most = count / 2,
+            let cut = if bytes > SUSPECT && count > 1 { OnCut::Split } else { OnCut::Again };
+            match self.send_cut(send, cut).await {
+                Err(e) if e.is("too-many-tasks") && count > 1 => most = count / 2,
+                Err(e) if e.status() == Some(413) && count > 1 => room = bytes / 2,
+                // A proxy may cut what is too large for it.
+                Err(Error::Unreachable { .. }) if cut == OnCut::Split => room = bytes / 2,
+                Err(Error::Problem(mut problem)) if problem.status == 413 => {
+                    let id = &left[0].id;
+                    problem.detail += &format!("; task {id} alone is {bytes} bytes");
+                    return Err(Error::Problem(problem));
+                }
                 Err(e) => return Err(e),
                 Ok(response) => {
                     done.extend(self.read::<Submitted>(response).await?.tasks);
@@ -379,6 +419,15 @@ impl Client {
         if answer.status().is_success() { Ok(()) } else { Err(self.problem(answer).await) }
     }
 
+    /// Sends a body of so many bytes that is thrown away, to see whether it passes.
+    ///
+    /// # Errors
+    /// See [`Error`]: of status 413 where a proxy refuses it.
+    pub async fn probe(&self, bytes: usize) -> Result<(), Error> {
+        let send = || self.request(Method::PUT, "/api/v1/probe").body(vec![b'x'; bytes]);
+        self.send_cut(send, OnCut::Split).await.map(drop)
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(self.send(|| self.request(Method::GET, path)).await?).await
     }
@@ -463,6 +512,14 @@ impl Client {
         &self,
         request: impl Fn() -> RequestBuilder,
     ) -> Result<Response, Error> {
+        self.send_cut(request, OnCut::Again).await
+    }
+
+    async fn send_cut(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+        on_cut: OnCut,
+    ) -> Result<Response, Error> {
         let started = Instant::now();
         let (mut pause, mut told, mut renewed) = (PAUSE.0, false, false);
         loop {
@@ -493,7 +550,14 @@ impl Client {
                 },
                 Err(Failed::Sent(e)) if e.is_builder() => return Err(Error::Setup(chain(&e))),
                 Err(Failed::Sent(e)) => {
-                    let why = advised(chain(&e));
+                    let cut = on_cut == OnCut::Split && !e.is_connect() && !e.is_timeout();
+                    let mut why = advised(chain(&e));
+                    if let Some(via) = &self.via {
+                        why += &format!(" (through {via}; NO_PROXY can exclude this host)");
+                    }
+                    if cut {
+                        return Err(Error::Unreachable { url: self.base.clone(), why });
+                    }
                     (Error::Unreachable { url: self.base.clone(), why }, None)
                 }
             };
@@ -516,6 +580,9 @@ impl Client {
         let status = response.status();
         match response.json::<Problem>().await {
             Ok(problem) => Error::Problem(Box::new(problem)),
+            Err(_) if PROXY.contains(&status.as_u16()) => {
+                Error::Problem(Box::new(by_proxy(&self.base, self.via.as_deref(), status)))
+            }
             Err(_) => Error::Strange { url: self.base.clone(), why: format!("status {status}") },
         }
     }
@@ -534,17 +601,38 @@ enum Failed {
     Sent(reqwest::Error),
 }
 
-/// The first of these tasks as an array, and how many: no more than `most`, and than one body holds.
-fn part(tasks: &[NewTask], most: usize) -> Result<(Vec<u8>, usize), Error> {
+/// A refusal that is no coordinator's.
+fn by_proxy(base: &str, via: Option<&str>, status: StatusCode) -> Problem {
+    let via = via.unwrap_or("a proxy");
+    let code = status.as_u16();
+    let detail = match code {
+        413 => "the request is more than it lets through (nginx: client_max_body_size 32m)",
+        407 => "it wants a name and a password; see HTTP_PROXY and NO_PROXY",
+        _ => "it does not reach the coordinator",
+    };
+    Problem {
+        kind: format!("{PROBLEM_PREFIX}proxy"),
+        title: format!("{via} on the way to {base} answered {status}"),
+        status: code,
+        detail: detail.into(),
+        conflicts: Vec::new(),
+    }
+}
+
+/// The first of these tasks as an array, and how many: one at least, no more than `most`, and than
+/// `room` bytes hold.
+fn part(tasks: &[NewTask], most: usize, room: usize) -> Result<(Vec<u8>, usize), Error> {
     let (mut part, mut count) = (Vec::from(b"["), 0);
     for task in tasks.iter().take(most) {
-        if part.len() > MAX_BODY / 4 {
-            break;
-        }
+        let before = part.len();
         if count > 0 {
             part.push(b',');
         }
         serde_json::to_writer(&mut part, task).map_err(|e| Error::Setup(e.to_string()))?;
+        if count > 0 && part.len() >= room {
+            part.truncate(before);
+            break;
+        }
         count += 1;
     }
     part.push(b']');

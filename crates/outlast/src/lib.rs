@@ -19,6 +19,7 @@
 
 mod client;
 mod logs;
+mod proxy;
 mod recovery;
 mod steer;
 mod watch;

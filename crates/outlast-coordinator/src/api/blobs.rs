@@ -15,6 +15,7 @@ use outlast_blob::{BlobError, Blobs, Hash, Ingest, MAX_CHUNKS, Packed};
 use outlast_store::Role;
 use outlast_wire::WORKER_HEADER;
 use outlast_wire::blobframe::{self, Decoder, Frame, MAX_BODY, MAX_HASHES, MAX_WANTED};
+use std::ops::Deref;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -22,6 +23,8 @@ use tokio::sync::OwnedSemaphorePermit;
 const TURN: Duration = Duration::from_secs(10);
 /// Bytes of frames that go to a blocking thread in one go.
 const BATCH: usize = 1 << 20;
+/// The shortest part of a manifest that is sent in parts, in bytes; the last may be shorter.
+const PART: usize = 16 << 10;
 /// The longest manifest in bytes, and from where on it counts as large.
 const MANIFEST: (usize, usize) = (16 + 35 * MAX_CHUNKS, 1 << 20);
 const OCTETS: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/octet-stream");
@@ -112,12 +115,51 @@ pub(crate) async fn put_manifest(
     let bytes = app.intake.read(&headers, body, MANIFEST.0).await?;
     // After it has arrived: a slow one keeps nobody waiting.
     let _turn = if bytes.len() > MANIFEST.1 { Some(large(&app).await?) } else { None };
+    accept(&app, scope, bytes).await
+}
+
+/// Takes a manifest by the hashes of its parts, which were sent as chunks: for ways on which it is
+/// too large for one body. Answers as [`put_manifest`] does.
+pub(crate) async fn put_manifest_parts(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let who = app.auth.check(&headers, Role::Worker)?;
+    let scope = app.worker_sessions.scope(&headers, &who)?;
+    let parts = hashes(&app, &headers, body, MANIFEST.0.div_ceil(PART)).await?;
+    let _turn = large(&app).await?;
+    let wanted = parts.clone();
+    let missing = blocking(&app, move |blobs| blobs.missing(&wanted)).await?;
+    if !missing.is_empty() {
+        return Ok((StatusCode::CONFLICT, [OCTETS], concatenated(&missing)).into_response());
+    }
+    let join = move |blobs: &Blobs| {
+        let mut all = Vec::new();
+        for part in &parts {
+            let packed = blobs.load(part)?;
+            if packed.compressed || all.len() + packed.bytes.len() > MANIFEST.0 {
+                return Err(BlobError::TooLarge);
+            }
+            all.extend_from_slice(&packed.bytes);
+        }
+        Ok(all)
+    };
+    let bytes = blocking(&app, join).await?;
+    accept(&app, scope, bytes).await
+}
+
+async fn accept(
+    app: &App,
+    scope: Scope,
+    bytes: impl Deref<Target = [u8]> + Send + 'static,
+) -> Result<Response, Refusal> {
     let accept = move |blobs: &Blobs| match blobs.accept_manifest(&bytes) {
         Ok(hash) => Ok(Ok(hash)),
         Err(BlobError::Missing(missing)) => Ok(Err(missing)),
         Err(error) => Err(error),
     };
-    match blocking(&app, accept).await? {
+    match blocking(app, accept).await? {
         Ok(hash) => {
             match scope {
                 Scope::All => app.shelf.accepted(hash, ""),

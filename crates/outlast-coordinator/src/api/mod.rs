@@ -35,6 +35,7 @@ use axum::routing::{get, post, put};
 use outlast_core::coord::Response as CoreResponse;
 use outlast_net::pulse::PingConfig;
 use outlast_wire::api as dto;
+use outlast_wire::blobframe::MANIFEST_PARTS;
 use outlast_wire::json::Limit;
 pub(crate) use problem::Refusal;
 use std::sync::Arc;
@@ -115,6 +116,7 @@ pub(crate) type App = Arc<Shared>;
         quality::alerts,
         watch::events,
         watch::info,
+        watch::probe,
         watch::healthz,
         watch::readyz,
         watch::metrics,
@@ -188,12 +190,14 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/events", get(watch::events))
         .route("/api/v1/info", get(watch::info))
         .route(outlast_wire::proof::PATH, get(prove::prove))
+        .route("/api/v1/probe", put(watch::probe))
         .route("/api/v1/openapi.json", get(watch::document))
         .route("/api/v1/worker/{name}/ws", get(workers::link_v1))
         .route("/api/v2/worker/{name}/ws", get(workers::link))
         .route("/api/v2/blobs/missing", post(blobs::missing))
         .route("/api/v2/blobs/chunks", put(blobs::put_chunks).post(blobs::get_chunks))
         .route("/api/v2/blobs/manifests", put(blobs::put_manifest))
+        .route(MANIFEST_PARTS, put(blobs::put_manifest_parts))
         .route("/api/v2/blobs/manifests/{hash}", get(blobs::get_manifest))
         .route("/api/v2/tasks/{id}/checkpoints", get(told::kept))
         .route("/healthz", get(watch::healthz))

@@ -8,11 +8,12 @@ use crate::clock::{self, text};
 use crate::dash;
 use crate::events::Happened;
 use crate::families::{self, Family};
+use crate::intake::{Arriving, too_large};
 use crate::metrics::{self, Sample};
 use crate::quality::prom;
 use crate::writer::Health;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -226,6 +227,22 @@ pub(crate) async fn document(headers: HeaderMap) -> impl IntoResponse {
         ],
         body,
     )
+}
+
+/// Bytes of a probe at most.
+const MAX_PROBE: usize = 32 << 20;
+
+/// Takes a body and throws it away: whether one of its size gets here, past proxies on the way.
+#[utoipa::path(put, path = "/api/v1/probe", tag = "watch", responses((status = 204),
+    (status = 413, body = outlast_wire::api::Problem)))]
+pub(crate) async fn probe(body: Body) -> Result<StatusCode, Refusal> {
+    let mut body = Arriving::new(body);
+    while body.next(|| false).await?.is_some() {
+        if body.got() > MAX_PROBE {
+            return Err(too_large(MAX_PROBE));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// 200 while the process lives.

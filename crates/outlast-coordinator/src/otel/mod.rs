@@ -78,10 +78,10 @@ impl Otel {
     /// Why it cannot.
     pub fn start(&self, app: &App, file: &Path) -> Result<Running, String> {
         let (stop, stopped) = watch::channel(false);
-        let client = send::client()?;
         let resource = send::resource(&self.config, &app.coordinator_id, &app.version);
         let sender = |target: &config::Target, what| {
-            Sender::new(client.clone(), target.clone(), what, self.counts.clone())
+            let client = send::client(target.url.host_str())?;
+            Ok::<_, String>(Sender::new(client, target.clone(), what, self.counts.clone()))
         };
         let mut tasks = Vec::new();
         if let (Some(target), Some(tracer), Some(backlog)) =
@@ -92,7 +92,7 @@ impl Otel {
                 tracer: tracer.clone(),
                 backlog: backlog.clone(),
                 cursor: cursor.map_err(|e| format!("{}: {e}", file.display()))?,
-                sender: sender(target, TRACES),
+                sender: sender(target, TRACES)?,
                 resource: resource.clone(),
                 readers: app.readers.clone(),
                 quality: app.quality.clone(),
@@ -109,7 +109,7 @@ impl Otel {
         }
         if let Some(target) = &self.config.metrics {
             let run =
-                meter::run(app.clone(), sender(target, METRICS), resource, self.config.interval);
+                meter::run(app.clone(), sender(target, METRICS)?, resource, self.config.interval);
             let mut stopped = stopped;
             tasks.push(tokio::spawn(async move {
                 tokio::select! {

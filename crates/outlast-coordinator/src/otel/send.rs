@@ -4,6 +4,7 @@
 use super::Counts;
 use super::config::{OtelConfig, Target};
 use super::proto::{ExportTraceServiceResponse, Resource, text};
+use crate::quality::unproxied;
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use std::sync::Arc;
@@ -48,10 +49,10 @@ pub(super) struct Sender {
     failing: bool,
 }
 
-pub(super) fn client() -> Result<reqwest::Client, String> {
+pub(super) fn client(host: Option<&str>) -> Result<reqwest::Client, String> {
     // Somebody may have chosen another provider before: that one serves as well.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    unproxied(reqwest::Client::builder(), host)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
         .build()

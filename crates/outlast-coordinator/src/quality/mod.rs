@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use tap::Tap;
 use tokio::sync::{broadcast, watch};
+pub(crate) use webhook::unproxied;
 
 /// Workers whose seconds are kept, about 22 kB each: those that somebody looks at, and of those
 /// that are busy some.

@@ -4,6 +4,7 @@
 use super::alerts::WebhookConfig;
 use outlast_wire::api::Alert;
 use serde::Serialize;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -34,6 +35,16 @@ enum Failure {
     Final(String),
 }
 
+/// Without a proxy where the host is this machine.
+pub(crate) fn unproxied(
+    client: reqwest::ClientBuilder,
+    host: Option<&str>,
+) -> reqwest::ClientBuilder {
+    let host = host.unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if local { client.no_proxy() } else { client }
+}
+
 impl Webhook {
     pub fn start(config: &WebhookConfig) -> Result<Webhook, String> {
         // Somebody may have chosen another provider before: that one serves as well.
@@ -42,7 +53,8 @@ impl Webhook {
         if !matches!(url.scheme(), "http" | "https") {
             return Err("webhook: write an address such as https://host/path".into());
         }
-        let client = reqwest::Client::builder()
+        let client = unproxied(reqwest::Client::builder(), url.host_str());
+        let client = client
             .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))

@@ -208,9 +208,8 @@ impl Attempt {
         let output = lock(&self.output);
         let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let null = inner.null.as_fd();
-        let process = stdout.with_end(|out| {
-            stderr.with_end(|err| command.start([null, out, err], self.tag))
-        })?;
+        let process = stdout
+            .with_end(|out| stderr.with_end(|err| command.start([null, out, err], self.tag)))?;
         inner.outputs.watch([stdout, stderr]);
         Ok(process)
     }

@@ -4,13 +4,15 @@
 use super::{Shared, now, room};
 use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Hash, Manifest, Squeezer};
-use outlast_net::{Answer, DialError, Dialler, Http};
-use outlast_wire::blobframe::{self, MAX_HASHES};
+use outlast_net::{Answer, BodyLimit, DialError, Dialler, Http, Stopped};
+use outlast_wire::blobframe::{self, HEAD, MANIFEST_PARTS, MAX_HASHES, MAX_RAW};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// Bytes of a part of a manifest.
+const PART: usize = 64 << 10;
 /// A request ends with the chunk that brings it to this many bytes.
 const REQUEST: usize = 6 << 20;
 /// Chunks in one request, at least and at most.
@@ -21,6 +23,11 @@ const QUICK: Duration = Duration::from_millis(300);
 const SLOW: Duration = Duration::from_millis(1000);
 /// Between tries while the coordinator cannot take an upload: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The same while a proxy lets through less than one chunk.
+const NARROW: Duration = Duration::from_secs(60);
+/// The smallest limit on bodies that is asked for, in bytes: a chunk with its head.
+const ONE_CHUNK: usize = MAX_RAW + 128;
 
 /// So many refused blobs are remembered, so that each is told of once.
 const MANY: usize = 1000;
@@ -34,6 +41,13 @@ pub(super) enum MoveError {
     /// The coordinator said no.
     #[error("the coordinator answered {0}: {1}")]
     Refused(u16, String),
+    /// A body is too large for the way there, and cannot be made smaller.
+    #[error(
+        "a request of {0} bytes is more than a proxy in the path lets through (it answered 413): \
+         raise its limit on bodies to {ONE_CHUNK} bytes or more (nginx: client_max_body_size), \
+         32 MiB if you can; it is tried again every minute"
+    )]
+    TooLarge(usize),
     /// It has no such blob.
     #[error("the coordinator does not have it any more")]
     Gone,
@@ -87,6 +101,8 @@ pub(super) async fn upload(
     shared: Arc<Shared>,
 ) {
     let mut delay = RETRY.0;
+    // Whether it was said that not even one chunk passes.
+    let mut narrowed = false;
     // Those that the coordinator has no room for, in this round and at all.
     let (mut tried, mut crowded) = (HashSet::new(), HashSet::new());
     loop {
@@ -130,16 +146,20 @@ pub(super) async fn upload(
                 continue;
             }
             Err(error) => {
-                tracing::warn!("a checkpoint waits to be sent: {error}");
+                let narrow = matches!(error, MoveError::TooLarge(_));
+                if !(narrow && narrowed) {
+                    tracing::warn!("a checkpoint waits to be sent: {error}");
+                }
+                narrowed = narrow;
                 tokio::select! {
-                    () = tokio::time::sleep(delay) => {}
+                    () = tokio::time::sleep(if narrow { NARROW } else { delay }) => {}
                     changed = wanted.changed() => if changed.is_err() { return },
                 }
                 delay = (delay * 2).min(RETRY.1);
                 continue;
             }
         };
-        delay = RETRY.0;
+        (delay, narrowed) = (RETRY.0, false);
         crowded.remove(&manifest);
         settle(&mut wanted, &shared, &manifest);
         shared.feed(|core| core.on_uploaded(&manifest, outcome));
@@ -173,26 +193,115 @@ async fn upload_one(
     let mut seen = HashSet::new();
     chunks.extend(known.chunks().iter().map(|(h, _)| *h).filter(|h| seen.insert(*h)));
     drop(seen);
-    for part in chunks.chunks(MAX_HASHES) {
-        let missing = ask_missing(&mut http, part).await?;
-        send_chunks(&mut http, blobs, &missing, shared).await?;
+    let limit = &dialler.limit;
+    let mut rest = &chunks[..];
+    while !rest.is_empty() {
+        let most = (limit.bytes(Instant::now()) / 32).clamp(1, MAX_HASHES);
+        let part = &rest[..most.min(rest.len())];
+        let Some(missing) = ask_missing(&mut http, limit, part).await? else { continue };
+        send_chunks(&mut http, limit, blobs, &missing, shared).await?;
+        rest = &rest[part.len()..];
     }
     let encoded = Bytes::from(known.encode());
     // What was there a moment ago may have been collected since: asked again, it stays.
     for _ in 0..3 {
-        let answer = http.ask("PUT", "/api/v2/blobs/manifests", encoded.clone()).await?;
+        let answer = put_manifest(&mut http, limit, &encoded).await?;
         if answer.status != 409 {
             return ok(answer).map(drop);
         }
         let missing = hashes(&answer.body)?;
-        send_chunks(&mut http, blobs, &missing, shared).await?;
+        send_chunks(&mut http, limit, blobs, &missing, shared).await?;
     }
     Err(MoveError::Strange("the coordinator keeps losing what it was sent".into()))
 }
 
-async fn ask_missing(http: &mut Http<'_>, part: &[Hash]) -> Result<Vec<Hash>, MoveError> {
-    let body: Vec<u8> = part.iter().flat_map(|h| h.as_bytes()).copied().collect();
-    hashes(&ok(http.ask("POST", "/api/v2/blobs/missing", body.into()).await?)?)
+/// Which of these are missing there; none: ask for fewer at a time.
+async fn ask_missing(
+    http: &mut Http<'_>,
+    limit: &BodyLimit,
+    part: &[Hash],
+) -> Result<Option<Vec<Hash>>, MoveError> {
+    let body = concatenated(part);
+    let answer = passes(http, limit, "POST", "/api/v2/blobs/missing", body, part.len() > 1).await?;
+    answer.map(|answer| hashes(&ok(answer)?)).transpose()
+}
+
+fn concatenated(hashes: &[Hash]) -> Bytes {
+    hashes.iter().flat_map(|h| h.as_bytes()).copied().collect::<Vec<u8>>().into()
+}
+
+/// Sends a request. None if its body did not pass and less of it may, which is remembered;
+/// `less` says whether there is less to send.
+async fn passes(
+    http: &mut Http<'_>,
+    limit: &BodyLimit,
+    method: &str,
+    path: &str,
+    body: Bytes,
+    less: bool,
+) -> Result<Option<Answer>, MoveError> {
+    let bytes = body.len();
+    let (why, answer) = match http.ask(method, path, body).await {
+        Ok(answer) => match answer.status {
+            413 => (Stopped::Refused, Ok(answer)),
+            // It came too slowly.
+            408 | 504 => (Stopped::Cut, Ok(answer)),
+            _ => {
+                limit.passed(bytes);
+                return Ok(Some(answer));
+            }
+        },
+        Err(error @ DialError::Cut { .. }) => (Stopped::Cut, Err(error)),
+        Err(error) => return Err(error.into()),
+    };
+    // What is no larger than a chunk was cut for another reason.
+    if !less || (why == Stopped::Cut && bytes <= MAX_RAW) {
+        return match answer {
+            Ok(answer) if answer.status == 413 => Err(MoveError::TooLarge(bytes)),
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let next = limit.stopped(bytes, why, Instant::now());
+    if why == Stopped::Refused {
+        tracing::info!(
+            "a request of {bytes} bytes is too large for a proxy in the path: {next} now"
+        );
+    } else {
+        tracing::debug!("a request of {bytes} bytes was cut: {next} now");
+    }
+    Ok(None)
+}
+
+/// Sends a manifest: as one body, or where that does not pass in parts, as chunks are.
+async fn put_manifest(
+    http: &mut Http<'_>,
+    limit: &BodyLimit,
+    encoded: &Bytes,
+) -> Result<Answer, MoveError> {
+    const PATH: &str = "/api/v2/blobs/manifests";
+    let parts = encoded.len() > PART;
+    if encoded.len() <= limit.bytes(Instant::now())
+        && let Some(answer) = passes(http, limit, "PUT", PATH, encoded.clone(), parts).await?
+    {
+        return Ok(answer);
+    }
+    let mut names = Vec::new();
+    for part in encoded.chunks(PART) {
+        let (hash, raw_len) = (Hash::of(part), u32::try_from(part.len()).unwrap_or(u32::MAX));
+        let mut frame = Vec::new();
+        blobframe::encode(hash.as_bytes(), raw_len, false, part, &mut frame);
+        let sent = passes(http, limit, "PUT", "/api/v2/blobs/chunks", frame.into(), false).await?;
+        sent.map(ok).transpose()?;
+        names.push(hash);
+    }
+    let body = concatenated(&names);
+    let answer = passes(http, limit, "PUT", MANIFEST_PARTS, body, false).await?;
+    let answer = answer.ok_or_else(|| MoveError::Strange("nothing was sent".into()))?;
+    if answer.status == 409 && hashes(&answer.body)?.iter().any(|lost| names.contains(lost)) {
+        return Err(MoveError::Strange("the coordinator lost parts of a manifest".into()));
+    }
+    Ok(answer)
 }
 
 /// How many chunks go into one request: more while the link is quick, so that fewer syncs wait
@@ -211,6 +320,7 @@ impl Pace {
 
 async fn send_chunks(
     http: &mut Http<'_>,
+    limit: &BodyLimit,
     blobs: &Blobs,
     missing: &[Hash],
     shared: &Arc<Shared>,
@@ -219,13 +329,23 @@ async fn send_chunks(
     let mut rest = missing;
     let level = shared.lock().packing().level;
     let squeezer = Arc::new(Mutex::new(Squeezer::with_level(level)?));
-    let mut next = load(blobs, &squeezer, &mut rest, pace.0).await?;
+    let most = |pace: &Pace| (pace.0, limit.bytes(Instant::now()));
+    let mut begins = rest;
+    let mut next = load(blobs, &squeezer, &mut rest, most(&pace)).await?;
     while let Some(body) = next {
-        let (began, bytes) = (std::time::Instant::now(), body.len() as u64);
+        let (began, bytes) = (Instant::now(), body.len() as u64);
+        let (chunks, following) = (begins.len() - rest.len(), rest);
         // The disk works while the link does.
-        let send = http.ask("PUT", "/api/v2/blobs/chunks", body.into());
-        let (sent, loaded) = tokio::join!(send, load(blobs, &squeezer, &mut rest, pace.0));
-        ok(sent?)?;
+        let send = passes(http, limit, "PUT", "/api/v2/blobs/chunks", body.into(), chunks > 1);
+        let (sent, loaded) = tokio::join!(send, load(blobs, &squeezer, &mut rest, most(&pace)));
+        let Some(answer) = sent? else {
+            // The same again, in smaller parts.
+            rest = begins;
+            next = load(blobs, &squeezer, &mut rest, most(&pace)).await?;
+            continue;
+        };
+        ok(answer)?;
+        begins = following;
         let took = began.elapsed();
         pace.learn(took);
         shared.feed(|core| core.on_carried(now(), bytes, took.as_millis() as u64));
@@ -234,13 +354,13 @@ async fn send_chunks(
     Ok(())
 }
 
-/// The next request's body, of at most so many chunks; none when nothing is left. What lies here
-/// as it was, since the disk is fast, is compressed for the link.
+/// The next request's body, of at most so many chunks and bytes, but of one chunk at least; none
+/// when nothing is left. What lies here as it was, since the disk is fast, is compressed for the link.
 async fn load(
     blobs: &Blobs,
     squeezer: &Arc<Mutex<Squeezer>>,
     rest: &mut &[Hash],
-    chunks: usize,
+    (chunks, most): (usize, usize),
 ) -> Result<Option<Vec<u8>>, MoveError> {
     let part: Vec<Hash> = rest.iter().take(chunks).copied().collect();
     if part.is_empty() {
@@ -255,6 +375,9 @@ async fn load(
                 break;
             }
             let packed = squeezer.pack(store.load(chunk)?);
+            if taken > 0 && body.len() + HEAD + packed.bytes.len() > most {
+                break;
+            }
             let (hash, raw_len) = (chunk.as_bytes(), packed.raw_len);
             blobframe::encode(hash, raw_len, packed.compressed, &packed.bytes, &mut body);
             taken += 1;
