@@ -33,15 +33,26 @@ pub(crate) struct ListArgs {
     /// Oldest first
     #[arg(long)]
     oldest: bool,
-    /// Only counts per state
+    /// Only counts per state, of those that the other flags leave
     #[arg(long)]
     count: bool,
 }
 
 pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8> {
     let client = context.client(SHORT)?;
+    let mut query = TaskQuery {
+        states: args.states,
+        paused: args.paused,
+        labels: args.labels,
+        queue: args.queue,
+        worker: args.worker,
+        prefix: args.prefix,
+        limit: None,
+        cursor: None,
+        oldest: args.oldest,
+    };
     if args.count {
-        let c = client.counts().await?;
+        let c = client.counts_of(&query).await?;
         if context.json() {
             output::json(&c)?;
         } else {
@@ -59,24 +70,14 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
         }
         return Ok(0);
     }
-    let (mut tasks, mut cursor): (Vec<Task>, _) = (Vec::new(), None);
+    let mut tasks: Vec<Task> = Vec::new();
     let more = loop {
-        let query = TaskQuery {
-            states: args.states.clone(),
-            paused: args.paused,
-            labels: args.labels.clone(),
-            queue: args.queue.clone(),
-            worker: args.worker.clone(),
-            prefix: args.prefix.clone(),
-            limit: Some((args.limit - tasks.len()).clamp(1, outlast::api::MAX_PAGE)),
-            cursor,
-            oldest: args.oldest,
-        };
+        query.limit = Some((args.limit - tasks.len()).clamp(1, outlast::api::MAX_PAGE));
         let page = client.tasks(&query).await?;
         tasks.extend(page.tasks);
-        cursor = page.next;
-        if cursor.is_none() || tasks.len() >= args.limit {
-            break cursor.is_some();
+        query.cursor = page.next;
+        if query.cursor.is_none() || tasks.len() >= args.limit {
+            break query.cursor.is_some();
         }
     };
     if context.json() {

@@ -306,10 +306,23 @@ fn same_lists(sql: &SqlCoord) {
             })
             .map(|t| t.number)
             .collect();
+        let of = |state| {
+            let all = all.iter().filter(move |t| t.state == state);
+            all.filter(|t| expected.contains(&t.number)).count() as u64
+        };
+        let counts = reader.count(&filter).unwrap();
+        let states = ["pending", "assigned", "succeeded", "failed", "cancelled"];
+        for state in states.map(|s| TaskState::parse(s).unwrap()) {
+            assert_eq!(counts.of(state), of(state), "{state:?} of {filter:?}");
+        }
+        let held = all.iter().filter(|t| expected.contains(&t.number) && paused(t)).count();
+        assert_eq!(counts.paused, held as u64, "{filter:?}");
         for newest_first in [false, true] {
             let (mut cursor, mut found) = (None, Vec::new());
             loop {
                 let page = reader.list(&filter, cursor, 2, newest_first).unwrap();
+                assert!(page.next.is_none() || page.tasks.len() == 2, "{filter:?}");
+                assert!(cursor.is_none() || !page.tasks.is_empty(), "an empty page: {filter:?}");
                 found.extend(page.tasks.iter().map(|t| t.number));
                 cursor = page.next;
                 if cursor.is_none() {

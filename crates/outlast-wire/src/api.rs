@@ -245,6 +245,9 @@ documents! {
         pub paused: u64,
         /// All.
         pub total: u64,
+        /// Only those that were asked for were counted; older coordinators count all.
+        #[serde(default)]
+        pub filtered: bool,
     }
 
     /// A worker.

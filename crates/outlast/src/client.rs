@@ -120,6 +120,25 @@ pub struct TaskQuery {
     pub oldest: bool,
 }
 
+impl TaskQuery {
+    /// All but the page.
+    fn filter(&self) -> Vec<(&'static str, String)> {
+        let mut pairs: Vec<(&str, String)> = Vec::new();
+        if !self.states.is_empty() {
+            pairs.push(("state", self.states.join(",")));
+        }
+        pairs.extend(self.labels.iter().map(|(k, v)| ("label", format!("{k}={v}"))));
+        let optional = [
+            ("paused", self.paused.then(|| "true".into())),
+            ("queue", self.queue.clone()),
+            ("worker", self.worker.clone()),
+            ("prefix", self.prefix.clone()),
+        ];
+        pairs.extend(optional.into_iter().filter_map(|(k, v)| v.map(|v| (k, v))));
+        pairs
+    }
+}
+
 /// What is told when a request has to be repeated: why, and whether it is over.
 type Notice = dyn Fn(Option<&str>) + Send + Sync;
 
@@ -271,21 +290,13 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn tasks(&self, query: &TaskQuery) -> Result<TaskList, Error> {
-        let mut pairs: Vec<(&str, String)> = Vec::new();
-        if !query.states.is_empty() {
-            pairs.push(("state", query.states.join(",")));
-        }
-        pairs.extend(query.labels.iter().map(|(k, v)| ("label", format!("{k}={v}"))));
-        let optional = [
-            ("paused", query.paused.then(|| "true".into())),
-            ("queue", query.queue.clone()),
-            ("worker", query.worker.clone()),
-            ("prefix", query.prefix.clone()),
+        let mut pairs = query.filter();
+        let page = [
             ("limit", query.limit.map(|n| n.to_string())),
             ("cursor", query.cursor.clone()),
             ("order", query.oldest.then(|| "oldest".into())),
         ];
-        pairs.extend(optional.into_iter().filter_map(|(k, v)| v.map(|v| (k, v))));
+        pairs.extend(page.into_iter().filter_map(|(k, v)| v.map(|v| (k, v))));
         let send = || self.request(Method::GET, "/api/v1/tasks").query(&pairs);
         self.read(self.send(send).await?).await
     }
@@ -363,6 +374,21 @@ impl Client {
     /// See [`Error`].
     pub async fn counts(&self) -> Result<CountsView, Error> {
         self.get("/api/v1/counts").await
+    }
+
+    /// How many tasks of a query are in each state; its page does not matter.
+    ///
+    /// # Errors
+    /// See [`Error`]; also if the coordinator is too old to count some only.
+    pub async fn counts_of(&self, query: &TaskQuery) -> Result<CountsView, Error> {
+        let pairs = query.filter();
+        let send = || self.request(Method::GET, "/api/v1/counts").query(&pairs);
+        let counts: CountsView = self.read(self.send(send).await?).await?;
+        if !pairs.is_empty() && !counts.filtered {
+            let why = "it is of an older version, and can count only all tasks".into();
+            return Err(Error::Strange { url: self.base.clone(), why });
+        }
+        Ok(counts)
     }
 
     /// All workers.

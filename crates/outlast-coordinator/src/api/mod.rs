@@ -3,6 +3,7 @@
 
 mod blobs;
 mod control;
+mod filter;
 mod logs;
 mod own;
 mod problem;

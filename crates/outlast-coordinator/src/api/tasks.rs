@@ -1,5 +1,6 @@
 //! Tasks: list, show, result, history. What changes them is in `control`, what they wrote in `logs`.
 
+use super::filter::{Filter, PAGE};
 use super::{App, Refusal, views};
 use crate::clock::text;
 use crate::events::Happened;
@@ -8,12 +9,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::HeaderMap;
 use outlast_core::TaskId;
-use outlast_core::records::TaskState;
-use outlast_store::{Role, TaskFilter};
-use outlast_wire::api::{
-    CountsView, History, HistoryEvent, MAX_PAGE, MAX_WAIT, Task, TaskList, TaskResult,
-};
-use outlast_wire::spec::MAX_LABELS;
+use outlast_store::Role;
+use outlast_wire::api::{CountsView, History, HistoryEvent, MAX_WAIT, Task, TaskList, TaskResult};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,68 +30,9 @@ pub(crate) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<TaskList>, Refusal> {
     let who = app.auth.check(&headers, Role::Submit)?;
-    let mut filter =
-        TaskFilter { owner: who.only().map(ToOwned::to_owned), ..TaskFilter::default() };
-    let (mut cursor, mut limit, mut newest) = (None, 100, true);
-    let query = query.unwrap_or_default();
-    let uri = format!("/?{query}").parse().map_err(|_| Refusal::bad("the query cannot be read"))?;
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
-        .map_err(|e| Refusal::bad(&e.body_text()))?;
-    let labels = pairs.iter().filter(|(k, v)| k == "label" && !v.is_empty()).count();
-    if labels > MAX_LABELS {
-        let detail = format!("label: {labels} of them; {MAX_LABELS} is the limit of one request");
-        return Err(Refusal::bad(&detail));
-    }
-    for (key, value) in pairs.into_iter().filter(|(_, v)| !v.is_empty()) {
-        match key.as_str() {
-            "state" => {
-                for word in value.split(',') {
-                    let state = TaskState::parse(word).ok_or_else(|| {
-                        let all = "pending, assigned, succeeded, failed, cancelled";
-                        Refusal::bad(&format!("state: {word:?} is none of {all}"))
-                    })?;
-                    if !filter.states.contains(&state) {
-                        filter.states.push(state);
-                    }
-                }
-            }
-            "label" => match value.split_once('=') {
-                Some((k, v)) => filter.labels.push((k.into(), v.into())),
-                None => return Err(Refusal::bad("label: must be key=value")),
-            },
-            "paused" => match value.as_str() {
-                "true" => filter.paused = true,
-                "false" => filter.paused = false,
-                _ => return Err(Refusal::bad("paused: must be true or false")),
-            },
-            "queue" => filter.queue = Some(value),
-            "prefix" => filter.id_prefix = Some(value),
-            "worker" => {
-                let name = value.clone();
-                let found = app.driver.look(move |c| c.worker(&name)).await;
-                let found = found.map_err(|_| Refusal::ending())?;
-                let found = found.ok_or_else(|| Refusal::no_worker(&value))?;
-                filter.worker = Some(found.row.store_id.to_string());
-            }
-            "limit" => match value.parse() {
-                Ok(n) if (1..=MAX_PAGE).contains(&n) => limit = n,
-                _ => return Err(Refusal::bad(&format!("limit: must be from 1 to {MAX_PAGE}"))),
-            },
-            "cursor" => match value.parse() {
-                Ok(n) => cursor = Some(n),
-                Err(_) => return Err(Refusal::bad("cursor: give the `next` of the former page")),
-            },
-            "order" => match value.as_str() {
-                "newest" => newest = true,
-                "oldest" => newest = false,
-                _ => return Err(Refusal::bad("order: must be newest or oldest")),
-            },
-            other => {
-                let known = "state, label, paused, queue, worker, prefix, limit, cursor, order";
-                return Err(Refusal::bad(&format!("{other:?} is none of {known}")));
-            }
-        }
-    }
+    let mut filter = Filter::of(&app, who.only(), query, PAGE).await?;
+    let (cursor, limit, newest) = filter.page()?;
+    let filter = filter.tasks;
     let page = app.readers.read(move |r| {
         let page = r.list(&filter, cursor, limit, newest)?;
         let numbers: Vec<u64> = page.tasks.iter().map(|t| t.number).collect();
@@ -205,18 +143,24 @@ pub(crate) async fn history(
     Ok(Json(History { events: events.iter().map(event).collect() }))
 }
 
-/// How many tasks are in each state.
-#[utoipa::path(get, path = "/api/v1/counts", tag = "tasks", responses((status = 200, body = CountsView)))]
+/// How many tasks are in each state: of all, or of those that a filter leaves.
+#[utoipa::path(get, path = "/api/v1/counts", tag = "tasks",
+    params(("state" = Option<String>, Query), ("label" = Option<String>, Query, description = "key=value"),
+        ("paused" = Option<bool>, Query, description = "true: only paused ones that are not over"),
+        ("queue" = Option<String>, Query), ("worker" = Option<String>, Query), ("prefix" = Option<String>, Query)),
+    responses((status = 200, body = CountsView)))]
 pub(crate) async fn counts(
     State(app): State<App>,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<CountsView>, Refusal> {
     let who = app.auth.check(&headers, Role::Submit)?;
-    let owner = who.only().map(ToOwned::to_owned);
-    let counts = app.readers.read(move |r| match owner {
-        Some(owner) => r.counts_of(&owner),
+    let Filter { tasks: filter, given, .. } = Filter::of(&app, who.only(), query, &[]).await?;
+    let counts = app.readers.read(move |r| match &filter.owner {
+        _ if given => r.count(&filter),
+        Some(owner) => r.counts_of(owner),
         None => r.counts(),
     });
     let counts = counts.await.map_err(|e| Refusal::store(&e))?;
-    Ok(Json(views::counts(counts)))
+    Ok(Json(views::counts(counts, given)))
 }

@@ -94,8 +94,9 @@ pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResul
     }
 }
 
-pub(super) fn counts(c: Counts) -> CountsView {
+pub(super) fn counts(c: Counts, filtered: bool) -> CountsView {
     CountsView {
+        filtered,
         pending: c.pending,
         assigned: c.assigned,
         succeeded: c.succeeded,

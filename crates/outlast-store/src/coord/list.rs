@@ -4,7 +4,7 @@ use super::load;
 use super::schema::{queue_column, state_code};
 use crate::StoreError;
 use crate::db::{int, uint};
-use crate::types::{StoredTask, TaskFilter, TaskPage};
+use crate::types::{Counts, StoredTask, TaskFilter, TaskPage};
 use outlast_core::records::TaskState;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
@@ -73,7 +73,8 @@ pub(super) fn list(
     states.sort_unstable();
     states.dedup();
     let walk = choose(conn, filter, &states)?;
-    let page = Page { filter, cursor, limit, newest_first };
+    // One more says whether there is another page.
+    let page = Page { filter, cursor, limit: limit + 1, newest_first };
     let mut tasks = Vec::new();
     if matches!(walk, Walk::State | Walk::Owner) {
         if states.is_empty() {
@@ -87,12 +88,46 @@ pub(super) fn list(
         if newest_first {
             tasks.reverse();
         }
-        tasks.truncate(limit);
     } else {
         page.query(conn, walk, &states, &mut tasks)?;
     }
-    let next = tasks.last().map(|t| t.number).filter(|_| tasks.len() == limit);
+    let more = tasks.len() > limit;
+    tasks.truncate(limit);
+    let next = tasks.last().map(|t| t.number).filter(|_| more);
     Ok(TaskPage { tasks, next })
+}
+
+/// How many tasks of a filter are in each state.
+pub(super) fn count(conn: &Connection, filter: &TaskFilter) -> Result<Counts, StoreError> {
+    let mut states = filter.states.clone();
+    states.sort_unstable();
+    states.dedup();
+    let walk = choose(conn, filter, &states)?;
+    let page = Page { filter, cursor: None, limit: 0, newest_first: false };
+    if walk == Walk::Owner && states.is_empty() {
+        states = super::schema::STATES.to_vec();
+    }
+    let (terms, from) = page.terms(walk, &states);
+    let condition = terms.condition();
+    let sql = format!(
+        "SELECT t.state, count(*), total(t.paused = 1 AND t.state < 2) FROM {from}
+         WHERE {condition} GROUP BY t.state"
+    );
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut rows = query.query(params_from_iter(terms.values))?;
+    let mut counts = Counts::default();
+    while let Some(r) = rows.next()? {
+        let found = uint(r.get(1)?)?;
+        match load::state(r.get(0)?)? {
+            TaskState::Pending => counts.pending = found,
+            TaskState::Assigned => counts.assigned = found,
+            TaskState::Succeeded => counts.succeeded = found,
+            TaskState::Failed => counts.failed = found,
+            TaskState::Cancelled => counts.cancelled = found,
+        }
+        counts.paused += r.get::<_, f64>(2)? as u64;
+    }
+    Ok(counts)
 }
 
 fn choose(
@@ -172,6 +207,10 @@ impl Terms {
         self.sql.push(sql.into());
         self.values.extend(values);
     }
+
+    fn condition(&self) -> String {
+        if self.sql.is_empty() { "1".to_owned() } else { self.sql.join(" AND ") }
+    }
 }
 
 impl Page<'_> {
@@ -191,7 +230,8 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn sql(&self, walk: Walk, states: &[TaskState]) -> (String, Vec<Value>) {
+    /// The conditions, and the tables that they are of.
+    fn terms(&self, walk: Walk, states: &[TaskState]) -> (Terms, &'static str) {
         let filter = self.filter;
         let mut terms = Terms::default();
         // A `+` keeps SQLite from using an index for a condition that is only checked.
@@ -239,7 +279,7 @@ impl Page<'_> {
             terms.add(format!("{mark}t.id >= ? AND {mark}t.id < ?"), range);
         }
         let number = if walk == Walk::Label { "l.number" } else { "t.number" };
-        let (order, beyond) = if self.newest_first { ("DESC", "<") } else { ("ASC", ">") };
+        let beyond = if self.newest_first { "<" } else { ">" };
         if let Some(cursor) = self.cursor {
             // A cursor beyond all numbers is one that nothing follows.
             let cursor = int(cursor).unwrap_or(i64::MAX);
@@ -256,7 +296,14 @@ impl Page<'_> {
             Walk::Owner => "tasks t INDEXED BY tasks_owner",
             Walk::All => "tasks t NOT INDEXED",
         };
-        let condition = if terms.sql.is_empty() { "1".to_owned() } else { terms.sql.join(" AND ") };
+        (terms, from)
+    }
+
+    fn sql(&self, walk: Walk, states: &[TaskState]) -> (String, Vec<Value>) {
+        let (mut terms, from) = self.terms(walk, states);
+        let condition = terms.condition();
+        let number = if walk == Walk::Label { "l.number" } else { "t.number" };
+        let order = if self.newest_first { "DESC" } else { "ASC" };
         terms.values.push((self.limit as i64).into());
         let sql = format!(
             "SELECT {COLUMNS} FROM {from} {NAMED} WHERE {condition}

@@ -73,6 +73,15 @@ impl CoordReader {
         list::list(&view, filter, cursor, limit, newest_first)
     }
 
+    /// How many tasks of a filter are in each state; it looks at each of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn count(&self, filter: &TaskFilter) -> Result<Counts, StoreError> {
+        let view = self.conn.unchecked_transaction()?;
+        list::count(&view, filter)
+    }
+
     /// Everything that was recorded of a task, in that order; empty for an unknown one.
     ///
     /// # Errors
