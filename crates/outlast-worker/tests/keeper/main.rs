@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod output;
 mod queue;
 
 use common::{PATIENCE, is_alive, pid_in, shell, until};
