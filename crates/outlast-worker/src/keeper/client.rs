@@ -10,6 +10,7 @@ use super::{KeeperError, KeeperLaunch, folder};
 use crate::exec::{self, Cause, Ended, Signal, StopKind};
 use crate::runner::{Event, Held, Start, Tell};
 use outlast_core::AttemptId;
+use outlast_wire::spec::Rerun;
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
@@ -44,6 +45,8 @@ pub(super) struct Client {
 
 pub(super) struct State {
     pub(super) ours: HashMap<AttemptId, Ours>,
+    /// Attempts that the keeper was given.
+    given: u64,
     /// The number of the connection.
     pub(super) connection: u64,
     pub(super) instance: u64,
@@ -64,10 +67,21 @@ pub(super) struct State {
 
 /// What became of an attempt that the keeper was given.
 pub(super) enum Ours {
-    /// It was given over this connection; since when it runs, if that was told.
-    Given { connection: u64, started_at_ms: i64 },
+    /// It was given over this connection; since when it runs, if that was told; and its place in the
+    /// keeper's line, if that is known.
+    Given { connection: u64, started_at_ms: i64, place: Option<Place> },
     /// Its outcome was told, and not yet forgotten.
     Told,
+}
+
+/// A place in the keeper's line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Those with a smaller number come first.
+    pub(super) number: u64,
+    pub(super) slots: u64,
+    /// It must not run twice: whether it ran is not guessed.
+    pub(super) once: bool,
 }
 
 impl Keeper {
@@ -92,7 +106,7 @@ impl Keeper {
         let mut ours: HashMap<_, _> = running
             .map(|one| {
                 let started_at_ms = one.started_at_ms.unwrap_or_default();
-                (one.id.clone(), Ours::Given { connection: 1, started_at_ms })
+                (one.id.clone(), Ours::Given { connection: 1, started_at_ms, place: None })
             })
             .collect();
         ours.extend(taken.held.finished.iter().map(|ended| (id_of(ended), Ours::Told)));
@@ -100,6 +114,7 @@ impl Keeper {
         out.open(Arc::clone(&stream));
         let state = State {
             ours,
+            given: 0,
             connection: 1,
             instance: taken.welcome.instance,
             pid: taken.welcome.pid,
@@ -166,7 +181,13 @@ impl Keeper {
         for start in starts {
             let grace = Duration::try_from_secs_f64(start.spec.kill_grace).unwrap_or_default();
             state.grace = state.grace.max(grace);
-            state.ours.insert(start.id, Ours::Given { connection, started_at_ms: 0 });
+            state.given += 1;
+            let place = Some(Place {
+                number: state.given,
+                slots: u64::from(start.spec.slots),
+                once: start.spec.rerun == Rerun::Never,
+            });
+            state.ours.insert(start.id, Ours::Given { connection, started_at_ms: 0, place });
         }
         // Under the lock, so that it goes over the connection that was noted.
         client.out.put(true, |buffer| buffer.append(&mut bytes));

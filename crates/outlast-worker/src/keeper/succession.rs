@@ -1,11 +1,12 @@
 //! What an agent does when its keeper is gone: finds out why, sees to what it left, and comes by
 //! another.
 
-use super::client::{Client, Ours, id_of};
+use super::client::{Client, Ours, Place, id_of};
 use super::connect::{Connection, Wish};
 use super::proto::{self, Ask, Forget, Frames, ToKeeper};
 use crate::exec::{self, Cause, plain};
 use crate::runner::Event;
+use outlast_core::AttemptId;
 use outlast_wire::v2::OutcomeKind;
 use std::io;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ impl Client {
         }
         for one in held.running {
             let started_at_ms = one.started_at_ms.unwrap_or_default();
-            state.ours.insert(one.id, Ours::Given { connection, started_at_ms });
+            state.ours.insert(one.id, Ours::Given { connection, started_at_ms, place: None });
         }
         state.instance = welcome.instance;
         state.pid = welcome.pid;
@@ -109,23 +110,30 @@ impl Client {
     }
 
     /// The outcomes of attempts that were given over a former connection and that no keeper has:
-    /// `returned` if none can have begun there.
+    /// `returned` if none can have begun there. If some can, what waited behind them is given back,
+    /// since nobody else's end should count against it.
     fn orphans(&self, reason: &str, returned: bool) -> Vec<Event> {
-        let (kind, cause) = match returned {
-            true => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
-            false => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
-        };
         let mut state = self.lock();
         let now = state.connection;
+        let former: Vec<_> = state
+            .ours
+            .iter()
+            .filter_map(|(id, ours)| match *ours {
+                Ours::Given { connection, started_at_ms, place } if connection < now => {
+                    Some(Former { id: id.clone(), started_at_ms, place })
+                }
+                _ => None,
+            })
+            .collect();
         let mut events = Vec::new();
-        for (id, ours) in &mut state.ours {
-            let Ours::Given { connection, started_at_ms } = *ours else { continue };
-            if connection >= now {
-                continue;
-            }
-            *ours = Ours::Told;
-            let mut outcome = plain(&id.task, id.epoch, kind, reason);
-            outcome.started_at_ms = started_at_ms;
+        for (one, began) in in_line(former, u64::from(self.slots.max(1))) {
+            let (kind, cause) = match returned || !began {
+                true => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
+                false => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
+            };
+            let mut outcome = plain(&one.id.task, one.id.epoch, kind, reason);
+            outcome.started_at_ms = one.started_at_ms;
+            state.ours.insert(one.id, Ours::Told);
             events.push(Event::Finished((outcome, cause)));
         }
         events
@@ -160,5 +168,71 @@ impl Client {
             }
         }
         format!("the keeper of the tasks, process {pid}, died{how}; what it ran was ended")
+    }
+}
+
+/// An attempt that a former keeper had.
+#[derive(Debug, Clone)]
+struct Former {
+    id: AttemptId,
+    /// 0: that it runs was not told, which it is only after a while.
+    started_at_ms: i64,
+    place: Option<Place>,
+}
+
+/// In the order of the line, whether each may have begun: those that said so, and those that are next
+/// as far as slots go. What may be wrong about the line makes it more: a place that is not known, and
+/// one that must not run twice.
+fn in_line(mut former: Vec<Former>, slots: u64) -> Vec<(Former, bool)> {
+    let size = |one: &Former| one.place.map_or(1, |place| place.slots);
+    former.sort_by_key(|one| (one.started_at_ms == 0, one.place.map_or(0, |p| p.number)));
+    let mut used = 0;
+    let began = former.into_iter().map(|one| {
+        let fits = used == 0 || used + size(&one) <= slots;
+        let certain = one.started_at_ms > 0 || one.place.is_none_or(|place| place.once);
+        let began = certain || fits;
+        if began {
+            used += size(&one);
+        } else {
+            // Strictly in order: nothing passes it.
+            used = slots;
+        }
+        (one, began)
+    });
+    began.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waited_behind_others_had_not_begun() {
+        let one = |name: &str, started_at_ms, number, slots| Former {
+            id: AttemptId { task: name.into(), epoch: 1 },
+            started_at_ms,
+            place: Some(Place { number, slots, once: false }),
+        };
+        let began = |slots, former: &[Former]| {
+            let all = in_line(former.to_vec(), slots).into_iter();
+            let mut names: Vec<_> =
+                all.filter(|(_, began)| *began).map(|(f, _)| f.id.task.to_string()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        // Two run, one of them too short to have said so.
+        let line = [one("d", 0, 4, 1), one("a", 5, 1, 1), one("c", 0, 3, 1), one("b", 0, 2, 1)];
+        assert_eq!(began(2, &line), "a b");
+        assert_eq!(began(1, &line), "a");
+        assert_eq!(began(9, &line), "a b c d");
+        // One that needs more than is free holds up those behind it; alone it always fits.
+        let wide = [one("a", 5, 1, 1), one("wide", 0, 2, 4), one("c", 0, 3, 1)];
+        assert_eq!(began(4, &wide), "a");
+        assert_eq!(began(2, &wide[1..]), "wide");
+        // What is not known counts as begun.
+        let mut odd = line.clone();
+        odd[0].place = None;
+        odd[2].place = odd[2].place.map(|place| Place { once: true, ..place });
+        assert_eq!(began(1, &odd), "a c d");
     }
 }
