@@ -194,7 +194,7 @@ impl Coordinator {
         if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
             return false;
         }
-        self.outcomes_of(key, id, look).iter().any(|known| **known == *outcome)
+        self.outcomes_of(key, id, look).iter().any(|known| is_same(known, outcome))
     }
 
     /// Whether the attempt has ended by what its worker said: it is not taken up again.
@@ -256,6 +256,14 @@ impl Coordinator {
         self.placed.insert((now.mono + super::MOVE_PATIENCE.0, id.clone()));
         self.place(id, Some((name, false)));
     }
+}
+
+/// Whether two outcomes of one attempt at one worker are the same end: it ends once. What its
+/// worker adds (its last checkpoint, a doubt about a failing disk) may differ after a crash.
+fn is_same(known: &TaskOutcome, other: &TaskOutcome) -> bool {
+    let times = |o: &TaskOutcome| (o.started_at_ms, o.finished_at_ms);
+    let doubted = known.cause() == Cause::Machine && known.started_at_ms > 0;
+    times(known) == times(other) && (known.kind == other.kind || doubted)
 }
 
 /// Answers the inventory of a worker that waits for that.

@@ -188,7 +188,13 @@ impl Worker {
         if !up || !self.fitness.store_fails() || !self.fitness.takes_unsaved {
             return;
         }
-        while let Some(outcomes) = self.outbox.next_unsaved(BULK_TARGET) {
+        while let Some(mut outcomes) = self.outbox.next_unsaved(BULK_TARGET) {
+            for o in &mut outcomes {
+                // A crash would take a checkpoint along that is not durable: nobody waits for it.
+                let place = (o.checkpoint_epoch, o.checkpoint_number);
+                (o.checkpoint_epoch, o.checkpoint_number) =
+                    self.checkpoints.durable(&o.task_id, place);
+            }
             let unsaved = v2::Unsaved { outcomes };
             self.outputs.push_back(Output::Send(Kind::Unsaved(unsaved)));
         }

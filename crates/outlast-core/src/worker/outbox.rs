@@ -248,6 +248,23 @@ impl Lane<v2::Checkpoint> {
         let needed = |i: &&Item<v2::Checkpoint>| !i.payload.dropped || i.batch > self.persisted;
         self.items.iter().filter(needed).map(|i| i.payload.manifest.clone())
     }
+    /// The newest checkpoint of a task, up to this one, that a crash would leave; (0, 0): none. One
+    /// that is not here has arrived.
+    pub fn durable(&self, task: &str, named: (u64, u64)) -> (u64, u64) {
+        let own =
+            |i: &&Item<v2::Checkpoint>| i.payload.task_id == task && i.payload.artifact.is_empty();
+        let place = |i: &Item<v2::Checkpoint>| (i.payload.epoch, i.payload.number);
+        match self.items.iter().filter(own).find(|i| place(i) == named) {
+            Some(item) if item.batch > self.persisted => {
+                let kept = |i: &&Item<v2::Checkpoint>| {
+                    i.batch <= self.persisted && !i.payload.dropped && place(i) < named
+                };
+                let older = self.items.iter().filter(own).filter(kept);
+                older.map(place).max().unwrap_or_default()
+            }
+            _ => named,
+        }
+    }
     /// The upload is complete.
     pub fn uploaded(&mut self, manifest: &[u8]) {
         for item in self.items.iter_mut().filter(|i| i.payload.manifest == manifest) {

@@ -225,3 +225,28 @@ fn a_failure_beside_a_failing_disk_is_a_loss() {
     let text = "exit code 1, while its worker could not write its store: No space left on device";
     assert_eq!(why, Some((v2::Cause::Machine, text.to_owned())));
 }
+
+#[test]
+fn an_outcome_that_is_not_durable_names_no_checkpoint_that_a_crash_would_lose() {
+    let mut w = knowing(1);
+    assign(&mut w, &[("a", 1)]);
+    let (_, batches) = drain(&mut w);
+    w.on_persisted(at(2), batches.last().unwrap().number);
+    let checkpoint = |w: &mut Worker, n: u64| {
+        let manifest = n.to_string().into_bytes().into();
+        w.on_checkpoint(at(3), n, &"a".into(), 1, manifest, 1, Vec::new(), "");
+        drain(w).1.last().unwrap().number
+    };
+    let first = checkpoint(&mut w, 1);
+    w.on_persisted(at(4), first);
+    checkpoint(&mut w, 2);
+    full(&mut w, 5);
+    w.on_finished(at(6), v2::TaskOutcome { started_at_ms: 2, ..done("a", 1) });
+    let named = drain(&mut w).0.iter().find_map(|o| match o {
+        Output::Send(Kind::Unsaved(u)) => {
+            Some((u.outcomes[0].checkpoint_epoch, u.outcomes[0].checkpoint_number))
+        }
+        _ => None,
+    });
+    assert_eq!(named, Some((1, 1)));
+}
