@@ -37,10 +37,12 @@ pub(crate) enum Input {
     /// With its part of the link's share.
     Message(ConnId, Kind, Held),
     Malformed(ConnId, String),
-    /// A link of the v1 dialect, with its worker's id.
+    /// A link of the v1 dialect, with its worker's id; empty if its address does not have it.
     OpenV1(ConnId, LinkTx, String, Principal),
     /// With the blob of a checkpoint's data, and its part of the link's share.
     V1(ConnId, Box<FromWorker>, Option<Bytes>, Held),
+    /// The worker said its id, on a link whose address does not have it.
+    NameV1(ConnId, String),
     /// With the task whose checkpoint it was to be.
     MalformedV1(ConnId, String, Option<TaskId>),
     /// Too long to be read: the link ends.
@@ -260,6 +262,7 @@ impl State {
                 self.core.on_open_v1(now, conn, &name);
                 self.core.on_principal(conn, principal);
             }
+            Input::NameV1(conn, name) => self.core.on_name_v1(now, conn, &name),
             Input::V1(conn, message, blob, held) => {
                 self.core.on_v1(now, conn, *message, blob, &self.look);
                 self.rest(held);

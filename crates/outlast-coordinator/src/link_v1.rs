@@ -16,16 +16,18 @@ use outlast_blob::Hash;
 use outlast_core::coord::{ConnId, V1_PREFIX};
 use outlast_core::quality::{Beat, Size};
 use outlast_wire::Bytes;
-use outlast_wire::v1::{FromWorker, MAX_CHECKPOINT, MAX_TEXT, Restore, ToWorker, parse};
+use outlast_wire::v1::{FromWorker, MAX_CHECKPOINT, MAX_TEXT, Restore, ToWorker, parse, worker_of};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LinkCause, LogData};
 use std::io::Read;
 use tokio::sync::mpsc;
 
-/// Serves the link until it ends.
+/// Serves the link until it ends. `name` is empty if the address does not have the worker's id.
 pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: App, pulse: Pulse) {
     let tap = Tap::new(app.quality.clone(), conn);
-    tap.of(&format!("{V1_PREFIX}{name}"));
+    if !name.is_empty() {
+        tap.of(&format!("{V1_PREFIX}{name}"));
+    }
     let (tx, rx) = mpsc::channel(WAITING);
     let principal = pulse.who().principal();
     if app.driver.put(Input::OpenV1(conn, tx, name.clone(), principal)).await.is_err() {
@@ -33,7 +35,7 @@ pub(crate) async fn serve(socket: WebSocket, conn: ConnId, name: String, app: Ap
     }
     let (sink, stream) = socket.split();
     let (cause, reason) = tokio::select! {
-        why = read(stream, conn, &name, &app, (&pulse, &tap)) => why,
+        why = read(stream, conn, name, &app, (&pulse, &tap)) => why,
         why = write(sink, rx, conn, &app, (&pulse, &tap)) => why,
         why = pulse.dead() => why,
     };
@@ -56,17 +58,41 @@ fn beat(message: &FromWorker) -> Beat {
 async fn read(
     mut stream: SplitStream<WebSocket>,
     conn: ConnId,
-    name: &str,
+    mut name: String,
     app: &App,
     (pulse, tap): (&Pulse, &Tap),
 ) -> Why {
     let share = Share::new(SHARE_V1);
     loop {
-        let input = match pulse.next(&mut stream, conn, &app.driver).await {
-            Some(Ok(Message::Text(text))) => match parse(&text, name) {
+        let next = pulse.next(&mut stream, conn, &app.driver).await;
+        if name.is_empty()
+            && let Some(Ok(Message::Text(text))) = &next
+            && let Some(said) = worker_of(text)
+        {
+            if let Err(refusal) = pulse.who().may_be(&said) {
+                let what = format!("{}: {}", refusal.problem.title, refusal.problem.detail);
+                app.missed.log(&said, &refusal);
+                let _ = app.driver.put(Input::MalformedV1(conn, what.clone(), None)).await;
+                tokio::time::sleep(LINGER).await;
+                return (LinkCause::LinkRefused, what);
+            }
+            tap.of(&format!("{V1_PREFIX}{said}"));
+            if app.driver.put(Input::NameV1(conn, said.clone())).await.is_err() {
+                return (LinkCause::LinkRestarted, "the coordinator ends".into());
+            }
+            name = said;
+        }
+        let input = match next {
+            Some(Ok(Message::Text(_))) if name.is_empty() => {
+                tap.malformed();
+                let what = "the address of this link has {worker_id} in place of an id: the first \
+                            message must say \"worker_id\"";
+                Input::MalformedV1(conn, what.into(), None)
+            }
+            Some(Ok(Message::Text(text))) => match parse(&text, &name) {
                 Ok(message) => {
                     tap.arrived(plain(text.len()), beat(&message));
-                    let blob = keep(&app.shelf, name, &message).await;
+                    let blob = keep(&app.shelf, &name, &message).await;
                     let bytes = size_of::<FromWorker>() + text.len();
                     let held = share.take(bytes, pulse.to(conn, &app.driver)).await;
                     Input::V1(conn, Box::new(message), blob, held)

@@ -333,6 +333,7 @@ impl Coordinator {
             worker_sessions: Arc::new(WorkerSessions::new()),
             pulse,
             otel,
+            missed: Default::default(),
         });
         tokio::spawn(auth::watch_keys(Arc::downgrade(&shared)));
         let otel = shared.otel.as_ref().map(|otel| otel.start(&shared, &Config::otlp_file(dir)));

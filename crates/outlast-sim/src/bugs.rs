@@ -59,6 +59,8 @@ pub enum Bug {
     SettlesAtOnce,
     /// The coordinator says that it keeps an outcome, and does not.
     SavesNothing,
+    /// A v1 worker's former links are closed when it opens another.
+    V1EndsFormer,
     /// A v1 worker's checkpoint passes for an earlier attempt's of the same name.
     V1MixesAttempts,
     /// Attempts are given no checkpoint to go on from.
@@ -67,7 +69,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 31] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -96,6 +98,7 @@ impl Bug {
         Bug::SavesNothing,
         Bug::V1AcksAtOnce,
         Bug::V1ForgetsOutcomes,
+        Bug::V1EndsFormer,
         Bug::V1MixesAttempts,
         Bug::PassesCheckpointsOver,
     ];

@@ -472,6 +472,10 @@ impl Oracle {
         let (worker, name) = (news.worker, news.name);
         let good = match news.what {
             LinkChange::Connected(conn, _) => self.links.insert(worker, (conn, false)).is_none(),
+            LinkChange::Switched(conn, _) => match self.links.get_mut(&worker) {
+                Some((link, _)) => std::mem::replace(link, conn) != conn,
+                None => false,
+            },
             LinkChange::Resynced(_) => {
                 self.links.get_mut(&worker).is_some_and(|(_, done)| !std::mem::replace(done, true))
             }

@@ -30,6 +30,8 @@ pub(crate) enum V1Event {
     Dial(usize, u32),
     /// (worker, link)
     Beat(usize, u64),
+    /// The thread of a client that watches heartbeats: (worker, its life).
+    Watch(usize, u32),
     /// Of the run with this number.
     Ends(usize, u32, u64),
     Tells(usize, u32, u64),
@@ -45,17 +47,10 @@ pub(crate) struct V1Link {
     mute_down: bool,
     last_up: u64,
     last_down: u64,
-    /// The blobs that arrived, in order: task, name, blob. Their answers come in that order.
-    data: VecDeque<(String, String, Vec<u8>)>,
 }
 
-impl V1Link {
-    /// What of this task's arrived first and has an answer now.
-    fn answered(&mut self, task: &str) -> Option<(String, Vec<u8>)> {
-        let at = self.data.iter().position(|(of, ..)| of == task)?;
-        self.data.remove(at).map(|(_, name, blob)| (name, blob))
-    }
-}
+/// A blob that arrived and has no answer yet: its link, task, name and content.
+type Sent = (u64, String, String, Vec<u8>);
 
 pub(crate) struct Run {
     pub number: u64,
@@ -69,9 +64,21 @@ pub(crate) struct V1Peer {
     pub store: Arc<str>,
     /// Gives `attempt` back with results.
     pub echoes: bool,
+    /// Two threads: one dials again whenever a connection ends, the other opens a second one beside
+    /// the first after a silence.
+    pub twofold: bool,
+    /// It answers assignments with word that they run.
+    pub accepts: bool,
     pub alive: bool,
     pub life: u32,
+    /// The newest.
     pub link: Option<u64>,
+    /// Those before it that are still there.
+    pub others: Vec<u64>,
+    /// When it dialled, since everything works.
+    pub dialled: Vec<u64>,
+    /// The blobs that arrived, in order. Their answers come in that order.
+    data: VecDeque<Sent>,
     pub heard: u64,
     pub refused_until: u64,
     pub active: BTreeMap<TaskId, Run>,
@@ -86,6 +93,17 @@ pub(crate) struct V1Peer {
     pub zombies: BTreeMap<u64, (TaskId, u64)>,
 }
 
+impl V1Peer {
+    /// What of this task's arrived first and has an answer now.
+    fn answered(&mut self, task: &str) -> Option<(String, Vec<u8>)> {
+        let at = self.data.iter().position(|(_, of, ..)| of == task)?;
+        self.data.remove(at).map(|(_, _, name, blob)| (name, blob))
+    }
+    fn has(&self, link: u64) -> bool {
+        self.link == Some(link) || self.others.contains(&link)
+    }
+}
+
 /// All of them, with randomness of their own: other choices stay as they are without them.
 pub(crate) struct V1World {
     pub rng: SmallRng,
@@ -94,7 +112,14 @@ pub(crate) struct V1World {
     pub numbers: u64,
     /// The first blob of each name, for a planted bug.
     named: BTreeMap<String, Vec<u8>>,
+    /// Whose link each is, or was.
+    owners: BTreeMap<u64, usize>,
 }
+
+/// So long after everything works again links have come to rest, in virtual milliseconds.
+const REST: u64 = 45_000;
+/// And so often one may be dialled within the time after that which a run lasts at least.
+const DIALS: (u64, usize) = (45_000, 6);
 
 impl V1World {
     pub fn new(seed: u64) -> V1World {
@@ -104,9 +129,14 @@ impl V1World {
             name: format!("v{n}"),
             store: format!("v1:v{n}").into(),
             echoes: rng.random_bool(0.3),
+            twofold: rng.random_bool(0.4),
+            accepts: rng.random_bool(0.2),
             alive: true,
             life: 0,
             link: None,
+            others: Vec::new(),
+            dialled: Vec::new(),
+            data: VecDeque::new(),
             heard: 0,
             refused_until: 0,
             active: BTreeMap::new(),
@@ -116,7 +146,12 @@ impl V1World {
             zombies: BTreeMap::new(),
         };
         let peers = (0..count).map(|n| peer(n, &mut rng)).collect();
-        V1World { rng, peers, links: BTreeMap::new(), numbers: 0, named: BTreeMap::new() }
+        let (links, named, owners) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        V1World { rng, peers, links, numbers: 0, named, owners }
+    }
+    /// How long after everything works again a run goes on at least, so that links can be watched.
+    pub fn watched(&self) -> u64 {
+        if self.peers.iter().any(|p| p.twofold) { REST + DIALS.0 } else { 0 }
     }
     pub fn idle(&self) -> bool {
         self.peers.iter().all(|p| p.active.is_empty() && p.results.is_empty())
@@ -131,6 +166,7 @@ impl World {
     pub fn start_v1(&mut self) {
         for j in 0..self.v1.peers.len() {
             self.later(10, V1Event::Dial(j, 0));
+            self.later(BEAT.0, V1Event::Watch(j, 0));
         }
         if !self.v1.peers.is_empty() {
             self.later(1_000, V1Event::Strike);
@@ -146,8 +182,11 @@ impl World {
                 self.feed_coord(|core, now| core.on_pong(now, link, seq));
             }
             V1Event::Down(link, message) => {
-                if let Some(j) = self.v1.peers.iter().position(|p| p.link == Some(link)) {
-                    self.v1.peers[j].heard = self.now;
+                if let Some(j) = self.v1.peers.iter().position(|p| p.has(link)) {
+                    let beat = matches!(*message, ToWorker::Heartbeat { .. });
+                    if beat || !self.v1.peers[j].twofold {
+                        self.v1.peers[j].heard = self.now;
+                    }
                     self.v1_hears(j, *message);
                 }
             }
@@ -157,12 +196,23 @@ impl World {
                 self.feed_coord(|core, now| core.on_close(now, link, cause, "the link ended"));
             }
             V1Event::Closed(link, false) => {
-                if let Some(j) = self.v1.peers.iter().position(|p| p.link == Some(link)) {
-                    self.v1_lost(j);
+                if let Some(j) = self.v1.peers.iter().position(|p| p.has(link)) {
+                    self.v1_lost(j, link);
                 }
             }
             V1Event::Dial(j, life) if self.v1_lives(j, life) => self.v1_dials(j),
-            V1Event::Beat(j, link) if self.v1.peers[j].link == Some(link) => {
+            V1Event::Watch(j, life) if self.v1_lives(j, life) && self.v1.peers[j].twofold => {
+                if self.now >= self.v1.peers[j].heard + BEAT.1 {
+                    self.say(|| format!("v1 worker {j} opens a second link"));
+                    self.v1_dials(j);
+                } else {
+                    self.v1_beats(j);
+                }
+                self.later(BEAT.0, V1Event::Watch(j, life));
+            }
+            V1Event::Beat(j, link)
+                if self.v1.peers[j].link == Some(link) && !self.v1.peers[j].twofold =>
+            {
                 if self.now >= self.v1.peers[j].heard + BEAT.1 {
                     self.v1_hangs_up(j);
                 } else {
@@ -176,6 +226,7 @@ impl World {
                 self.v1.peers[j].alive = true;
                 let life = self.v1.peers[j].life;
                 self.later(1, V1Event::Dial(j, life));
+                self.later(BEAT.0, V1Event::Watch(j, life));
             }
             V1Event::Strike if !self.healed => self.v1_strike(),
             _ => {}
@@ -188,8 +239,12 @@ impl World {
 
     fn v1_dials(&mut self, j: usize) {
         let life = self.v1.peers[j].life;
-        if self.v1.peers[j].link.is_some() || !self.v1.peers[j].alive {
+        let twofold = self.v1.peers[j].twofold;
+        if (self.v1.peers[j].link.is_some() && !twofold) || !self.v1.peers[j].alive {
             return;
+        }
+        if self.healed {
+            self.v1_counts_dial(j);
         }
         if self.v1.peers[j].refused_until > self.now || self.coord.machine.is_none() {
             let after = self.v1.rng.random_range(500..4_000);
@@ -206,13 +261,29 @@ impl World {
             mute_down: false,
             last_up: now,
             last_down: now,
-            data: VecDeque::new(),
         };
         self.v1.links.insert(link, new);
+        self.v1.owners.insert(link, j);
+        let peer = &mut self.v1.peers[j];
+        peer.others.extend(peer.link.take());
         (self.v1.peers[j].link, self.v1.peers[j].heard) = (Some(link), now);
         self.say(|| format!("v1 worker {j} dials on link {link}"));
         self.v1_resumes(j);
         self.later(BEAT.0, V1Event::Beat(j, link));
+    }
+
+    /// Once everything works links come to rest.
+    fn v1_counts_dial(&mut self, j: usize) {
+        let (now, from) = (self.now, self.heal_at + REST);
+        let dialled = &mut self.v1.peers[j].dialled;
+        dialled.push(now);
+        let since = now.saturating_sub(DIALS.0).max(from);
+        let lately = dialled.iter().filter(|at| **at >= since).count();
+        if lately > DIALS.1 {
+            let s = DIALS.0 / 1000;
+            let text = format!("I8: v1 worker {j} dialled {lately} times within {s} s of calm");
+            self.oracle.wrong.get_or_insert(text);
+        }
     }
 
     /// Registration, results, states, a heartbeat; in another order, or twice, now and then.
@@ -278,9 +349,8 @@ impl World {
         if let FromWorker::CheckpointData { task_id, checkpoint_id, data } = &message {
             let name = format!("{task_id}/{checkpoint_id}/{peer}");
             let manifest = [name.as_bytes(), b"/", data].concat();
-            if let Some(l) = self.v1.links.get_mut(&link) {
-                l.data.push_back((task_id.clone(), checkpoint_id.clone(), manifest.clone()));
-            }
+            let sent = (link, task_id.clone(), checkpoint_id.clone(), manifest.clone());
+            self.v1.peers[peer].data.push_back(sent);
             let mixes = self.bug == Some(Bug::V1MixesAttempts);
             let first = self.v1.named.entry(name).or_insert_with(|| manifest.clone());
             let manifest = if mixes { first.clone() } else { manifest };
@@ -298,8 +368,8 @@ impl World {
 
     /// The coordinator sends on a link of this dialect; whether it is one.
     pub fn v1_sends(&mut self, link: u64, message: ToWorker) {
-        let Some(l) = self.v1.links.get(&link) else { return };
-        let store = self.v1.peers[l.peer].store.clone();
+        let Some(peer) = self.v1.owners.get(&link).copied() else { return };
+        let store = self.v1.peers[peer].store.clone();
         match &message {
             ToWorker::ResultAck { task_id } => {
                 let known = self.coord.store.attempts(task_id, &store);
@@ -313,7 +383,7 @@ impl World {
             ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
                 let (_, kept) = self.coord.store.committed_told(task_id);
                 let removed = self.coord.store.former(task_id) > 0;
-                let data = self.v1.links.get_mut(&link).and_then(|l| l.answered(task_id));
+                let data = self.v1.peers[peer].answered(task_id);
                 // The data itself, not another attempt's of that name.
                 if let Some((name, blob)) = data
                     && !removed
@@ -326,9 +396,7 @@ impl World {
                 }
             }
             ToWorker::Error { task_id: Some(task_id), .. } => {
-                if let Some(l) = self.v1.links.get_mut(&link) {
-                    l.answered(task_id);
-                }
+                self.v1.peers[peer].answered(task_id);
             }
             ToWorker::TaskAssignment { task_id, attempt, checkpoint, .. } => {
                 self.say(|| format!("link {link} assigns {task_id}.{attempt} to {store}"));
@@ -340,6 +408,14 @@ impl World {
                     if let Some(c) = c {
                         self.oracle.goes_on_from(&c, &self.coord.store, &self.blobs);
                     }
+                }
+            }
+            ToWorker::RegistrationAck { .. } if self.bug == Some(Bug::V1EndsFormer) => {
+                let others = self.v1.links.iter().filter(|(id, l)| l.peer == peer && **id != link);
+                let others: Vec<u64> = others.map(|(id, _)| *id).collect();
+                for former in others {
+                    self.v1_closes(former);
+                    self.later(0, V1Event::Closed(former, true));
                 }
             }
             _ => {}
@@ -384,11 +460,13 @@ impl World {
         for link in self.v1.links.keys().copied().collect::<Vec<_>>() {
             self.v1_breaks(link);
         }
+        self.v1.peers.iter_mut().for_each(|p| p.data.clear());
     }
 
-    fn v1_lost(&mut self, j: usize) {
+    fn v1_lost(&mut self, j: usize, link: u64) {
         let life = self.v1.peers[j].life;
-        self.v1.peers[j].link = None;
+        self.v1.peers[j].others.retain(|other| *other != link);
+        self.v1.peers[j].link.take_if(|newest| *newest == link);
         let after = self.v1.rng.random_range(100..3_000);
         self.later(after, V1Event::Dial(j, life));
     }
@@ -399,13 +477,16 @@ impl World {
             if self.v1.links.get(&link).is_some_and(|l| !l.mute_up) {
                 self.later(at, V1Event::Closed(link, true));
             }
+            self.v1_lost(j, link);
         }
-        self.v1_lost(j);
     }
 
     fn v1_strike(&mut self) {
         let j = self.v1.rng.random_range(0..self.v1.peers.len());
-        let link = self.v1.peers[j].link;
+        let all = self.v1.peers[j].others.iter().copied().chain(self.v1.peers[j].link);
+        let all: Vec<u64> = all.collect();
+        let pick = self.v1.rng.random_range(0..all.len().max(1));
+        let link = all.get(pick).copied();
         let time = self.v1.rng.random_range(500..60_000);
         let name = match self.v1.rng.random_range(0..8) {
             0..=2 => {
@@ -422,17 +503,19 @@ impl World {
             }
             4 => {
                 self.v1.peers[j].refused_until = self.now + time;
-                link.into_iter().for_each(|link| self.v1_breaks(link));
+                all.iter().for_each(|link| self.v1_breaks(*link));
                 "v1 partition"
             }
             5 => {
-                // The same worker dials anew while its former link is still there.
-                self.v1.peers[j].link = None;
+                // The same worker dials again while its former link is still there.
+                if !self.v1.peers[j].twofold {
+                    self.v1.peers[j].link = None;
+                }
                 self.v1_dials(j);
                 "v1 second link"
             }
             6 => {
-                if let Some(link) = link {
+                if let Some(link) = self.v1.peers[j].link {
                     self.v1_resumes(j);
                     self.say(|| format!("link {link} says everything again"));
                 }
@@ -441,12 +524,13 @@ impl World {
             _ => {
                 let peer = &mut self.v1.peers[j];
                 (peer.alive, peer.link, peer.life) = (false, None, peer.life + 1);
+                peer.others.clear();
                 peer.active.clear();
                 peer.results.clear();
                 peer.saved.clear();
                 peer.unkept.clear();
                 peer.zombies.clear();
-                link.into_iter().for_each(|link| self.v1_breaks(link));
+                all.iter().for_each(|link| self.v1_breaks(*link));
                 self.later(time, V1Event::Start(j));
                 "v1 worker crash"
             }

@@ -19,7 +19,7 @@ impl World {
                 let run = Run { number, epoch: attempt, checkpoints: 0 };
                 if let Some(old) = self.v1.peers[j].active.insert(task.clone(), run) {
                     // Two threads of one task.
-                    self.v1.peers[j].zombies.insert(old.number, (task, old.epoch));
+                    self.v1.peers[j].zombies.insert(old.number, (task.clone(), old.epoch));
                 }
                 let life = self.v1.peers[j].life;
                 let short = self.v1.rng.random_bool(0.4);
@@ -27,6 +27,11 @@ impl World {
                 self.later(took, V1Event::Ends(j, life, number));
                 let first = self.v1.rng.random_range(50..4_000);
                 self.later(first, V1Event::Tells(j, life, number));
+                if self.v1.peers[j].accepts {
+                    let runs = json!({ "status": "running" });
+                    let kind = "task_result";
+                    self.v1_says(j, &json!({ "type": kind, "task_id": &*task, "result": runs }));
+                }
             }
             ToWorker::ResultAck { task_id } => {
                 self.v1.peers[j].results.remove(&*task_id);

@@ -509,7 +509,7 @@ impl World {
             load == Some((0, 0, 0)) && w.peer.queue.is_empty() && w.peer.writing.is_empty()
         };
         let core = self.coord.machine.as_ref();
-        self.now > self.heal_at + 60_000
+        self.now > self.heal_at + 60_000.max(self.v1.watched())
             && core.is_some_and(|c| c.load() == (0, 0))
             && self.coord.queue.is_empty()
             && self.coord.writing.is_empty()

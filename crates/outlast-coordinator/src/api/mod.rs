@@ -5,6 +5,7 @@ mod blobs;
 mod control;
 mod filter;
 mod logs;
+mod missed;
 mod own;
 mod problem;
 mod prove;
@@ -33,6 +34,7 @@ use crate::writer::Health;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
+pub(crate) use missed::Missed;
 use outlast_core::coord::Response as CoreResponse;
 use outlast_net::pulse::PingConfig;
 use outlast_wire::api as dto;
@@ -69,6 +71,7 @@ pub(crate) struct Shared {
     pub worker_sessions: Arc<WorkerSessions>,
     pub pulse: Arc<Pulse>,
     pub otel: Option<Otel>,
+    pub missed: Missed,
 }
 
 pub(crate) type App = Arc<Shared>;
@@ -194,6 +197,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/probe", put(watch::probe))
         .route("/api/v1/openapi.json", get(watch::document))
         .route("/api/v1/worker/{name}/ws", get(workers::link_v1))
+        // As some clients write it.
+        .route("/api/v1/worker/{name}/ws/", get(workers::link_v1))
         .route("/api/v2/worker/{name}/ws", get(workers::link))
         .route("/api/v2/blobs/missing", post(blobs::missing))
         .route("/api/v2/blobs/chunks", put(blobs::put_chunks).post(blobs::get_chunks))

@@ -1,6 +1,8 @@
 //! Errors as RFC 9457 problem details.
 
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use super::App;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::BlobError;
 use outlast_wire::api::{PROBLEM_PREFIX, Problem};
@@ -67,6 +69,14 @@ impl Refusal {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, "full", "too many actions wait for this worker", &detail).later(5)
     }
+    pub fn too_many_links(name: &str, limit: usize) -> Refusal {
+        let detail = format!(
+            "worker {name} has {limit} links that live, and one is enough: is its id used by several \
+             processes?"
+        );
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "full", "too many links of this worker", &detail).later(60)
+    }
     pub fn store(why: &str) -> Refusal {
         let detail = format!("{why}; nothing was acknowledged, ask again later");
         let status = StatusCode::INSUFFICIENT_STORAGE;
@@ -132,9 +142,17 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub(super) async fn no_route(uri: Uri) -> Refusal {
+pub(super) async fn no_route(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Refusal {
     let detail = format!("nothing is at {}; see /api/v1/openapi.json", uri.path());
-    Refusal::new(StatusCode::NOT_FOUND, "no-route", "no such address", &detail)
+    let refusal = Refusal::new(StatusCode::NOT_FOUND, "no-route", "no such address", &detail);
+    let upgrade = headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes() == b"websocket");
+    if upgrade {
+        let detail = "workers dial /api/v1/worker/ID/ws, or /api/v2/worker/ID/ws";
+        let title = "no such address";
+        let shown = Refusal::new(StatusCode::NOT_FOUND, "no-route", title, detail);
+        app.missed.log(uri.path(), &shown);
+    }
+    refusal
 }
 
 pub(super) async fn no_method(method: Method, uri: Uri) -> Refusal {

@@ -5,7 +5,7 @@ use crate::auth::Pass;
 use crate::driver::Ask;
 use crate::link::Pulse;
 use crate::listen::Arrived;
-use crate::{link, link_v1};
+use crate::{clock, link, link_v1};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
@@ -13,12 +13,12 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use outlast_core::coord::{Response as CoreResponse, check_worker_id};
+use outlast_core::coord::{Response as CoreResponse, V1_MAX_LINKS, check_worker_id};
 use outlast_store::{Role, StoredWorker};
 use outlast_wire::api::{Worker, WorkerAction, WorkerList};
 use outlast_wire::frame::MAX_MESSAGE;
 use outlast_wire::spec::check_task_id;
-use outlast_wire::v1::{Action, MAX_TEXT};
+use outlast_wire::v1::{Action, MAX_TEXT, UNNAMED};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -197,7 +197,8 @@ fn upgraded(
         .max_frame_size(limit))
 }
 
-/// The link of a worker that speaks the v1 JSON dialect.
+/// The link of a worker that speaks the v1 JSON dialect. Its address may have `{worker_id}` in place
+/// of the id, as a client has it that formats none: then the worker's first message says it.
 pub(crate) async fn link_v1(
     State(app): State<App>,
     headers: HeaderMap,
@@ -206,9 +207,22 @@ pub(crate) async fn link_v1(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let pass = Pass::check(&app, &headers, Role::Worker)?;
-    check_worker_id(&name).map_err(|e| Refusal::bad(&e))?;
-    pass.who().may_be(&name)?;
-    let upgrade = upgraded(upgrade, MAX_TEXT)?;
+    let name = if name == UNNAMED { String::new() } else { name };
+    let checked = if name.is_empty() { Ok(()) } else { check_worker_id(&name) };
+    let upgrade = checked.map_err(|e| Refusal::bad(&e)).and_then(|()| {
+        // Where the address has no id, the link sees to it.
+        let may = if name.is_empty() { Ok(()) } else { pass.who().may_be(&name) };
+        may.and_then(|()| upgraded(upgrade, MAX_TEXT))
+    });
+    let upgrade = upgrade.inspect_err(|refusal| app.missed.log(&name, refusal))?;
+    // Refused here a client waits longer each time; a link that ends later it opens again at once.
+    let (of, now) = (name.clone(), clock::now());
+    let room = app.driver.look(move |core| core.admits_link_v1(now, &of)).await;
+    if !room.map_err(|_| Refusal::ending())? {
+        let refusal = Refusal::too_many_links(&name, V1_MAX_LINKS);
+        app.missed.log(&name, &refusal);
+        return Err(refusal);
+    }
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
     let pulse = Pulse::new(pass, app.ping, arrived);
     Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app, pulse)))

@@ -201,6 +201,13 @@ impl Quality {
                 entry.adapted().doubt(Side::Worker);
                 tell(LinkEntryKind::Connected, none, String::new());
             }
+            LinkChange::Switched(conn, new) => {
+                let entry = self.entry_of(&worker, &name);
+                entry.meter().switched(now, conn, new);
+                if new && self.may_log(at) {
+                    tracing::info!("CONNECT worker {name} has one more link");
+                }
+            }
             LinkChange::Resynced(took) => {
                 let entry = self.entry_of(&worker, &name);
                 entry.meter().resynced(took);

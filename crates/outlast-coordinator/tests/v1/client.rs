@@ -17,8 +17,13 @@ pub struct Link {
 }
 
 pub async fn dial(addr: SocketAddr, name: &str, key: &str) -> Result<Link, Error> {
+    dial_at(addr, &format!("/api/v1/worker/{name}/ws"), name, key).await
+}
+
+/// At this path of the address.
+pub async fn dial_at(addr: SocketAddr, path: &str, name: &str, key: &str) -> Result<Link, Error> {
     let stream = TcpStream::connect(addr).await.map_err(Error::Io)?;
-    let mut request = format!("ws://{addr}/api/v1/worker/{name}/ws").into_client_request()?;
+    let mut request = format!("ws://{addr}{path}").into_client_request()?;
     if !key.is_empty() {
         let value = format!("Bearer {key}").parse().expect("a header");
         request.headers_mut().insert("authorization", value);

@@ -4,6 +4,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod links;
+mod shared;
 mod values;
 
 use client::{Memory, dial, join};
@@ -359,7 +360,7 @@ async fn what_cannot_be_understood_is_answered_and_the_link_stays() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_or_id_gets_no_link_and_the_newest_connection_wins() {
+async fn a_wrong_key_or_id_gets_no_link_and_a_second_connection_ends_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let file = outlast_coordinator::Config::store_file(dir.path());
     Coordinator::start(config(dir.path())).await.unwrap().shutdown().await;
@@ -386,7 +387,8 @@ async fn a_wrong_key_or_id_gets_no_link_and_the_newest_connection_wins() {
     second.say(json!({ "type": "heartbeat", "sequence": 1, "active_tasks": [] })).await.unwrap();
     second.expect("heartbeat").await;
     second.expect("registration_ack").await;
-    first.closed().await;
+    first.beat(2, &[]).await;
+    second.beat(3, &[]).await;
 }
 
 #[tokio::test]

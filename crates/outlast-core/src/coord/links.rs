@@ -27,6 +27,9 @@ pub struct LinkNews {
 pub enum LinkChange {
     /// It said hello over this link, and was let in.
     Connected(ConnId, Option<Box<LinkReport>>),
+    /// A worker of the v1 dialect that has several links is reached by this one now; whether it
+    /// was opened just now.
+    Switched(ConnId, bool),
     /// It was told what it should hold, and what it owed has been applied; milliseconds since its
     /// hello.
     Resynced(Millis),

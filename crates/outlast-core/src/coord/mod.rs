@@ -50,6 +50,7 @@ use session::Conn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 pub use unfit::Faults;
+pub use v1::{MAX_LINKS as V1_MAX_LINKS, PAUSE_LAPSES as V1_PAUSE_LAPSES};
 pub use v1::{PREFIX as V1_PREFIX, check_worker_id};
 use v2::body::Kind;
 use workers::Fleet;

@@ -475,6 +475,10 @@ impl Coordinator {
     pub(super) fn drop_conn(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
         let Some(state) = self.conns.remove(&conn) else { return };
         let Some(key) = state.worker else { return };
+        if state.v1.is_some() && self.leave_v1(now, conn, key, state.resync) {
+            *self.counters.links.entry(cause.word()).or_default() += 1;
+            return;
+        }
         let member = self.fleet.get_mut(key);
         if let Some(patience) = member.patience.as_mut() {
             patience.lost(cause == LinkCause::LinkSilent);

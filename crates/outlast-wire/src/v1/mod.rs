@@ -3,7 +3,7 @@
 
 mod parse;
 
-pub use parse::{Malformed, parse};
+pub use parse::{Malformed, is_placeholder, parse, worker_of};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -20,6 +20,8 @@ pub const MAX_STATE: usize = 256 << 10;
 pub const MAX_WORDS: usize = 64 << 10;
 /// The longest `checkpoint_id`, in bytes.
 pub const MAX_CHECKPOINT_ID: usize = 128;
+/// In an address in place of a worker's id: the worker says that in its first message.
+pub const UNNAMED: &str = "{worker_id}";
 /// The most names in `active_tasks`.
 pub const MAX_ACTIVE: usize = 10_000;
 
@@ -251,6 +253,23 @@ impl Action {
 }
 
 impl ToWorker {
+    /// The type of an acknowledgement, which a worker may do without.
+    pub fn ack(&self) -> Option<&'static str> {
+        match self {
+            Self::RegistrationAck { .. } => Some("registration_ack"),
+            Self::ResultAck { .. } => Some("task_result_ack"),
+            Self::StateAck { .. } => Some("task_state_ack"),
+            Self::CheckpointAck { .. } => Some("checkpoint_ack"),
+            Self::CheckpointDataAck { .. } => Some("checkpoint_data_ack"),
+            Self::DoneAck { what, .. } => Some(match what {
+                Deed::Cancelled => "task_cancelled_ack",
+                Deed::Paused => "task_paused_ack",
+                Deed::Resumed => "task_resumed_ack",
+            }),
+            _ => None,
+        }
+    }
+
     /// The text to send; `timestamp` is ISO 8601, `data` the checkpoint's JSON text where an
     /// assignment has one.
     pub fn encode(&self, timestamp: &str, data: Option<&str>) -> String {
@@ -287,14 +306,7 @@ impl ToWorker {
             }
             Self::ResultAck { task_id } => task("task_result_ack", task_id),
             Self::StateAck { task_id } => task("task_state_ack", task_id),
-            Self::DoneAck { task_id, what } => {
-                let kind = match what {
-                    Deed::Cancelled => "task_cancelled_ack",
-                    Deed::Paused => "task_paused_ack",
-                    Deed::Resumed => "task_resumed_ack",
-                };
-                task(kind, task_id)
-            }
+            Self::DoneAck { task_id, .. } => task(self.ack().unwrap_or_default(), task_id),
             Self::CheckpointAck { task_id, checkpoint_id } => {
                 let kind = "checkpoint_ack";
                 of(json!({ "type": kind, "task_id": task_id, "checkpoint_id": checkpoint_id }))

@@ -93,6 +93,34 @@ const KNOWN: [&str; 11] = [
 
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
+/// The longest answer that is looked at for being no result, in bytes.
+const MAX_PLACEHOLDER: usize = 4096;
+/// Values of `status` that say that a task runs.
+const RUNS: [&str; 2] = ["running", "in_progress"];
+/// What may be beside it in an answer that is no result.
+const BESIDE: [&str; 7] =
+    ["task_id", "worker_id", "attempt", "message", "progress", "started_at", "timestamp"];
+
+/// Whether a `result` only says that the task runs, as some workers answer an assignment: an object
+/// with such a `status` and nothing that a result would have.
+pub fn is_placeholder(result: &[u8]) -> bool {
+    if result.len() > MAX_PLACEHOLDER {
+        return false;
+    }
+    let Ok(object) = serde_json::from_slice::<Map<String, Value>>(result) else { return false };
+    let runs = object.get("status").and_then(Value::as_str).is_some_and(|s| RUNS.contains(&s));
+    runs && object.keys().all(|key| key == "status" || BESIDE.contains(&key.as_str()))
+}
+
+/// The `worker_id` that a message says, where the address of its link does not have it.
+pub fn worker_of(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        worker_id: String,
+    }
+    serde_json::from_str::<Said>(text).ok().map(|said| said.worker_id)
+}
+
 /// Reads a message of the worker `here`.
 ///
 /// # Errors

@@ -58,7 +58,7 @@ impl Coordinator {
             self.fleet.offer(&mut self.scheduler, key);
         }
         self.fleet.reload(&mut self.scheduler, key);
-        self.settle_resync(now, conn, key);
+        self.settle_resync_v1(now, key);
         // It tells of life at once, unless it asks for something: that rests on what was decided. There
         // is one answer, and what is asked is not left for the next, which may be far off.
         let plain = actions.is_empty();
@@ -147,7 +147,8 @@ impl Coordinator {
         active: &BTreeSet<TaskId>,
     ) -> Vec<String> {
         let held: Vec<AttemptId> = self.fleet.get(key).attempts.keys().cloned().collect();
-        let (mut asked, mut lost) = (Vec::new(), Vec::new());
+        let (mut asked, mut lost, mut probed) = (Vec::new(), Vec::new(), Vec::new());
+        let alive = self.alive_v1(now, key);
         for id in held.into_iter().filter(|id| !active.contains(&id.task)) {
             if !self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
                 self.fleet.get_mut(key).drop_attempt(&id);
@@ -156,14 +157,24 @@ impl Coordinator {
             let session = self.fleet.get_mut(key).v1.get_or_insert_default();
             let run = session.runs.entry(id.task.clone());
             let run = run.or_insert_with(|| Run::new(id.epoch, now));
-            let (missed, given_up) = run.patience();
+            let back = run.link.is_none_or(|link| !alive.contains(&link));
+            let (missed, given_up) = run.patience(back);
             match run.asked {
                 Some(at) if now.mono >= at + given_up => lost.push(id),
                 None if now.mono >= run.since + missed && asked.len() < NAMED => {
                     run.asked = Some(now.mono);
                     asked.push(id.task.to_string());
+                    if run.accepted {
+                        probed.push(id.task.to_string());
+                    }
                 }
                 _ => {}
+            }
+        }
+        // A worker that has it and left it out of its list has a state of it, mostly.
+        for task_id in probed {
+            if let Some(conn) = self.fleet.get(key).conn {
+                self.tell_v1(conn, ToWorker::StateRequest { task_id: Some(task_id) });
             }
         }
         for id in lost {
@@ -174,7 +185,7 @@ impl Coordinator {
     }
 
     /// The worker does not have it, and has no result of it.
-    fn is_missing(&mut self, now: Now, key: WorkerKey, id: &AttemptId) {
+    pub(super) fn is_missing(&mut self, now: Now, key: WorkerKey, id: &AttemptId) {
         let Some(task) = self.tasks.get(&id.task) else { return };
         let cancelling = task.cancelling;
         let (once, started) = (task.spec.rerun == Rerun::Never, task.started_at.is_some());

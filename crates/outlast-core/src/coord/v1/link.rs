@@ -1,7 +1,7 @@
 //! A v1 worker's link: welcome, registration, what is sent on it.
 
+use super::shared::{Acks, MAX_LINKS};
 use super::{PATIENCE, PREFIX, Run};
-use crate::coord::links::{LinkChange, Resync};
 use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, WorkerRow};
 use crate::recovery::{TaskRecovery, knobs};
@@ -10,7 +10,7 @@ use crate::{Millis, Now, TaskId};
 use outlast_wire::spec::{MAX_CAPABILITIES, MAX_TASK_ID, Run as What, check_task_id};
 use outlast_wire::v1::{Deed, FromWorker, MAX_CHECKPOINT, Restore, ToWorker};
 use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{self, ControlKind, LinkCause, StopReason};
+use outlast_wire::v2::{self, ControlKind, StopReason};
 use outlast_wire::{Bytes, TaskSpec};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -21,9 +21,10 @@ const MAX_SLOTS: u64 = 1_000;
 /// What a link has beside what all links have.
 #[derive(Debug)]
 pub(in crate::coord) struct Link {
+    /// Empty until the worker says its id, where the address does not have it.
     name: Arc<str>,
     /// When it registered.
-    joined: Millis,
+    pub(super) joined: Millis,
     /// It has said what it has.
     pub(super) told: bool,
 }
@@ -40,15 +41,29 @@ pub fn check_worker_id(id: &str) -> Result<(), String> {
 }
 
 impl Coordinator {
-    /// A link of the v1 dialect opened; the worker's id is that of its address.
+    /// A link of the v1 dialect opened; the worker's id is that of its address, and empty if that
+    /// does not have it: then [`Coordinator::on_name_v1`] comes before the first message.
     pub fn on_open_v1(&mut self, now: Now, conn: ConnId, worker_id: &str) {
         let link = Link { name: worker_id.into(), joined: now.mono, told: false };
         self.insert_conn(now, conn, Some(Box::new(link)));
-        if let Err(reason) = check_worker_id(worker_id) {
+        if !worker_id.is_empty()
+            && let Err(reason) = check_worker_id(worker_id)
+        {
             return self.hang_up_v1(now, conn, reason);
         }
         let welcome = ToWorker::Welcome { worker_id: worker_id.into() };
         self.outputs.push_back(Output::SendV1(conn, welcome));
+    }
+
+    /// The worker said its id, which the address of its link does not have.
+    pub fn on_name_v1(&mut self, now: Now, conn: ConnId, worker_id: &str) {
+        if let Err(reason) = check_worker_id(worker_id) {
+            return self.hang_up_v1(now, conn, reason);
+        }
+        let link = self.conns.get_mut(&conn).and_then(|c| c.v1.as_mut());
+        if let Some(link) = link.filter(|l| l.name.is_empty()) {
+            link.name = worker_id.into();
+        }
     }
 
     /// Something arrived that is no message of the dialect: it is said, and the link stays.
@@ -91,6 +106,7 @@ impl Coordinator {
             None => self.register(now, conn, None, look),
         };
         let Some(key) = key else { return };
+        self.fleet.get_mut(key).v1.get_or_insert_default().speaker = conn;
         match message {
             FromWorker::Registration { .. } => {}
             FromWorker::Heartbeat { sequence, active_tasks } => {
@@ -126,13 +142,13 @@ impl Coordinator {
             FromWorker::StateError { task_id, error } => {
                 let what = format!("the worker has no state of it: {error}");
                 self.note_v1(now, key, &task_id.as_str().into(), &what);
+                self.on_unknown_v1(now, key, &task_id.as_str().into());
             }
         }
         self.schedule(now);
     }
 
-    /// Makes the link its worker's session: the newest wins. Without capabilities only if the
-    /// worker is known.
+    /// Makes the link one of its worker's session. Without capabilities only if the worker is known.
     fn register(
         &mut self,
         now: Now,
@@ -161,6 +177,7 @@ impl Coordinator {
                 return None;
             }
         };
+        let acks = Acks::wanted(capabilities.get("acks"));
         let slots = capabilities.get("slots").and_then(Value::as_u64).unwrap_or(1);
         let slots = slots.clamp(1, MAX_SLOTS) as u32;
         let capabilities = Value::Object(capabilities).to_string();
@@ -181,7 +198,16 @@ impl Coordinator {
                 self.hang_up_v1(now, conn, reason);
                 return None;
             }
-            if let Err(after) = self.admission.ask(&store_id, now.mono) {
+            if !self.has_room_v1(now, known) {
+                let message = format!(
+                    "this worker has {MAX_LINKS} links that live: close some before opening others"
+                );
+                self.tell_v1(conn, ToWorker::Error { message, task_id: None });
+                return None;
+            }
+            // Another link of a session that lives costs no turn.
+            let lives = known.is_some_and(|key| self.lives_v1(now, key));
+            if !lives && let Err(after) = self.admission.ask(&store_id, now.mono) {
                 self.counters.postponed += 1;
                 self.postpone(now, conn, after);
                 return None;
@@ -208,6 +234,7 @@ impl Coordinator {
             }
             None => self.fleet.load(row, &[], now.mono),
         };
+        self.fleet.get_mut(key).v1.get_or_insert_default().acks = acks;
         if mine.is_none() {
             self.join(now, conn, key, known.is_none());
         }
@@ -216,37 +243,6 @@ impl Coordinator {
         self.fleet.offer(&mut self.scheduler, key);
         self.tell_v1(conn, ToWorker::RegistrationAck { worker_id: name.to_string() });
         Some(key)
-    }
-
-    /// The session's former link ends; what it was given is expected to be there.
-    fn join(&mut self, now: Now, conn: ConnId, key: WorkerKey, new: bool) {
-        if let Some(former) = self.fleet.get(key).conn {
-            let reason = "a newer connection of this worker took over";
-            self.drop_conn(now, former, LinkCause::LinkTakenOver, reason);
-            self.outputs.push_back(Output::Close(former, reason.into()));
-        }
-        let member = self.fleet.get_mut(key);
-        (member.conn, member.draining) = (Some(conn), false);
-        // It may have what was given up meanwhile, and says so first. A new one has nothing.
-        member.ready = new;
-        // The dialect does not tell what was read back: it is counted here.
-        member.beat = v2::Heartbeat { restored: member.beat.restored, ..Default::default() };
-        let held: Vec<_> = member.attempts.keys().cloned().collect();
-        let session = member.v1.get_or_insert_default();
-        for id in held {
-            let run = session.runs.entry(id.task).or_insert_with(|| Run::new(id.epoch, now));
-            (run.since, run.asked, run.fetching, run.back) = (now.mono, None, None, true);
-        }
-        self.counters.welcomed += 1;
-        self.tell(now, key, LinkChange::Connected(conn, None));
-        if let Some(state) = self.conns.get_mut(&conn) {
-            (state.worker, state.inventory) = (Some(key), None);
-            state.resync = Some(Resync::new(now.mono, None));
-            if let Some(link) = &mut state.v1 {
-                (link.joined, link.told) = (now.mono, false);
-            }
-            self.timers.insert((state.heart.next_wake(), crate::coord::Timer::Conn(conn)));
-        }
     }
 
     /// The name is this worker's, unless another one has it that is there.
@@ -271,7 +267,12 @@ impl Coordinator {
     pub(in crate::coord) fn settle_v1(&mut self, now: Now, conn: ConnId) {
         let Some(state) = self.conns.get(&conn) else { return };
         let (Some(key), Some(link)) = (state.worker, &state.v1) else { return };
-        if now.mono >= link.joined + PATIENCE && !self.fleet.get(key).ready {
+        let joined = link.joined;
+        self.prefer_v1(now, key);
+        if self.fleet.get(key).conn == Some(conn) {
+            self.end_waits_v1(now, key);
+        }
+        if now.mono >= joined + PATIENCE && !self.fleet.get(key).ready {
             self.fleet.get_mut(key).ready = true;
             self.fleet.offer(&mut self.scheduler, key);
         }
@@ -281,8 +282,14 @@ impl Coordinator {
         self.refuse(now, conn, v2::RefusedCode::RefusedIdentity, false, &reason);
     }
 
-    /// Shown as soon as everything decided so far is durable.
+    /// Shown as soon as everything decided so far is durable. An acknowledgement that the worker does
+    /// not want is left out.
     pub(super) fn tell_v1(&mut self, conn: ConnId, message: ToWorker) {
+        if let Some(kind) = message.ack()
+            && !self.wants_ack_v1(conn, kind)
+        {
+            return;
+        }
         self.effect(Output::SendV1(conn, message));
     }
 
@@ -305,8 +312,9 @@ impl Coordinator {
             if run.epoch != epoch {
                 *run = Run::new(epoch, now);
             }
-            (run.since, run.asked, run.back) = (now.mono, None, false);
-            run.paused = Some(paused);
+            (run.since, run.asked, run.link) = (now.mono, None, Some(conn));
+            // The assignment does not say that it is paused.
+            run.paused = Some(false);
             run.sent += 1;
             // Sent again, it most likely never arrived.
             let restores = checkpoint.is_some() && run.sent == 1;
@@ -316,6 +324,9 @@ impl Coordinator {
             let given =
                 ToWorker::TaskAssignment { task_id, config, attempt: epoch, function, checkpoint };
             self.tell_v1(conn, given);
+            if paused {
+                self.send_control(key, id, epoch, ControlKind::ControlPause);
+            }
         }
     }
 }

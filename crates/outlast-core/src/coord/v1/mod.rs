@@ -1,6 +1,7 @@
 //! Workers that speak the v1 JSON dialect, as sessions of the same core: `link` is their link and
-//! what is told to them, `beat` what their heartbeats say of the tasks that they have, `outcome`
-//! which attempt a result belongs to, `told` states and checkpoints.
+//! what is told to them, `shared` the links that one session may have at once, `beat` what their
+//! heartbeats say of the tasks that they have, `outcome` which attempt a result belongs to, `told`
+//! states and checkpoints, `waits` what lapses when a worker does not answer.
 //!
 //! Such a worker has no durable outbox and names no attempts. So duplicates are known by what was
 //! recorded (task, attempt, and the outcome itself or the checkpoint's name), and a worker's
@@ -9,17 +10,24 @@
 mod beat;
 mod link;
 mod outcome;
+mod shared;
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;
 mod told;
+mod waits;
 
 pub use link::check_worker_id;
 pub(super) use link::{Link, translate};
+pub use shared::MAX_LINKS;
 
+use crate::coord::ConnId;
 use crate::{Epoch, Millis, Now, TaskId};
 use outlast_wire::Bytes;
 use outlast_wire::v2::TaskOutcome;
 use serde_json::{Map, Value};
+use shared::Acks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -32,6 +40,10 @@ const LOST: Millis = 10_000;
 /// The same of what was given on an earlier link, which the worker would have named by now: if it
 /// was ever named, and if not (then it most likely never arrived), in milliseconds.
 const LOST_BACK: (Millis, Millis) = (3_000, 500);
+/// The same of what its worker accepted and does not name in its heartbeats, in milliseconds.
+const LOST_ACCEPTED: Millis = 60_000;
+/// A pause that its worker does not answer is withdrawn after this, in milliseconds.
+pub const PAUSE_LAPSES: Millis = 30_000;
 /// A worker that was known and does not say what it has gets new work after this, in
 /// milliseconds.
 const PATIENCE: Millis = 15_000;
@@ -49,6 +61,12 @@ const OUTCOMES: usize = 8;
 pub(super) struct Session {
     /// By task: what it was given and has not settled.
     runs: BTreeMap<TaskId, Run>,
+    /// Its links, oldest first. The member's `conn` is the one of them that work is sent on.
+    links: Vec<ConnId>,
+    /// The link on which the message came that is being handled.
+    speaker: ConnId,
+    /// Acknowledgements that it wants.
+    acks: Acks,
 }
 
 /// An attempt at a v1 worker.
@@ -61,13 +79,23 @@ struct Run {
     given: i64,
     /// Its result was asked for, since nothing was heard of it.
     asked: Option<Millis>,
-    /// It was given on an earlier link, and not named on this one.
-    back: bool,
+    /// The link that it was given on, or last named on; none before this process began.
+    link: Option<ConnId>,
     /// The worker said something of it: it has the assignment.
     seen: bool,
+    /// The worker answered the assignment with word that it runs; its result comes later.
+    accepted: bool,
+    /// How long it has run, without pauses, and up to when that is counted.
+    ran: (Millis, Option<Millis>),
+    /// It ran for longer than its timeout: since when it is to stop.
+    stopping: Option<Millis>,
     sent: u32,
     /// What the worker said last; none when that is not known.
     paused: Option<bool>,
+    /// Since when a pause waits for the worker's answer.
+    pausing: Option<Millis>,
+    /// A pause had no answer, and was withdrawn.
+    lapsed: bool,
     /// What was asked for and is not answered.
     fetching: Option<Fetch>,
     /// Links that ended with a message that was too long, while a checkpoint was on its way.
@@ -82,6 +110,8 @@ struct Fetch {
     /// None is the newest.
     name: Option<String>,
     since: Millis,
+    /// The link that it was asked for on.
+    link: ConnId,
 }
 
 /// The checkpoints of a task that were told of: their numbers by attempt, by the name that their
@@ -112,10 +142,15 @@ impl Run {
             since: now.mono,
             given: now.wall,
             asked: None,
-            back: false,
+            link: None,
             seen: false,
+            accepted: false,
+            ran: (0, None),
+            stopping: None,
             sent: 0,
             paused: None,
+            pausing: None,
+            lapsed: false,
             fetching: None,
             oversized: 0,
             asked_checkpoint: false,
@@ -134,7 +169,9 @@ impl Session {
         if run.epoch != epoch {
             *run = Run::new(epoch, now);
         }
-        (run.since, run.asked, run.seen, run.back) = (now.mono, None, true, false);
+        (run.since, run.asked, run.seen) = (now.mono, None, true);
+        run.link = Some(self.speaker);
+        run.ran.1.get_or_insert(now.mono);
     }
 
     /// A person wants a checkpoint of this attempt.
@@ -146,12 +183,16 @@ impl Session {
 }
 
 impl Run {
-    /// How long it may be missed before it is asked for, and then before it is given up.
-    fn patience(&self) -> (Millis, Millis) {
-        match (self.back, self.seen) {
-            (false, _) => (MISSED, LOST),
-            (true, true) => (0, LOST_BACK.0),
-            (true, false) => (0, LOST_BACK.1),
+    /// How long it may be missed before it is asked for, and then before it is taken for lost;
+    /// `back`: the link that it was given on is not alive any more.
+    fn patience(&self, back: bool) -> (Millis, Millis) {
+        match (back, self.accepted, self.seen) {
+            // While its link lives nothing is missed: it is not in the worker's list any more.
+            (false, true, _) => (Millis::MAX / 4, Millis::MAX / 4),
+            (true, true, _) => (0, LOST_ACCEPTED),
+            (false, ..) => (MISSED, LOST),
+            (true, _, true) => (0, LOST_BACK.0),
+            (true, _, false) => (0, LOST_BACK.1),
         }
     }
 }

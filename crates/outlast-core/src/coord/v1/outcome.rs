@@ -12,9 +12,9 @@ use crate::coord::{Coordinator, Lookup, PastAttempt};
 use crate::scheduler::WorkerKey;
 use crate::{Epoch, Now, TaskId};
 use outlast_wire::Bytes;
-use outlast_wire::v1::{MAX_RESULT, TaskError};
+use outlast_wire::v1::{MAX_RESULT, TaskError, is_placeholder};
 use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Whether two outcomes say the same.
@@ -36,6 +36,9 @@ impl Coordinator {
         (result, error): (Bytes, Option<TaskError>),
         look: &dyn Lookup,
     ) {
+        if error.is_none() && is_placeholder(&result) && self.takes_placeholders_v1(key) {
+            return self.on_accepted_v1(now, key, task, attempt);
+        }
         let mut outcome = TaskOutcome {
             task_id: task.to_string(),
             kind: OutcomeKind::OutcomeSucceeded.into(),
@@ -63,6 +66,32 @@ impl Coordinator {
         self.on_end_v1(now, key, task, attempt, outcome, look);
     }
 
+    /// The worker answered an assignment with word that it runs.
+    fn on_accepted_v1(&mut self, now: Now, key: WorkerKey, task: &TaskId, attempt: Option<Epoch>) {
+        let current = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch));
+        let Some(epoch) = current.map(|t| t.epoch).filter(|e| attempt.is_none_or(|a| a == *e))
+        else {
+            self.counters.repeated += 1;
+            return;
+        };
+        self.note_start(now, task, epoch, now.wall);
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        session.saw(now, task, epoch);
+        let Some(run) = session.run(task, epoch) else { return };
+        if !std::mem::replace(&mut run.accepted, true) {
+            let note = "its worker answered that it runs; its result comes later";
+            self.note(now, task, epoch, note.into());
+        }
+    }
+
+    /// Whether results that only say that the task runs are taken so: a worker whose results may be
+    /// of that form says `"placeholders": false`.
+    fn takes_placeholders_v1(&self, key: WorkerKey) -> bool {
+        let capabilities: Option<Value> =
+            serde_json::from_str(&self.fleet.get(key).row.capabilities).ok();
+        capabilities.is_none_or(|c| c["placeholders"] != Value::Bool(false))
+    }
+
     pub(super) fn on_cancelled_v1(
         &mut self,
         now: Now,
@@ -87,11 +116,17 @@ impl Coordinator {
             finished_at_ms: now.wall,
             ..Default::default()
         };
+        let epoch = known.filter(|t| !t.cancelling && !moved).map_or(0, |t| t.epoch);
+        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
+        let outcome = match session.run(task, epoch).is_some_and(|r| r.stopping.is_some()) {
+            true => self.timed_out_v1(now, task),
+            false => outcome,
+        };
         self.on_end_v1(now, key, task, None, outcome, look);
     }
 
     /// An attempt ended, if this was not heard before.
-    fn on_end_v1(
+    pub(super) fn on_end_v1(
         &mut self,
         now: Now,
         key: WorkerKey,

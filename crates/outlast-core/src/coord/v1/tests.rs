@@ -9,11 +9,14 @@ use outlast_wire::v2::{Checkpoint, StateUpdate};
 use outlast_wire::{Bytes, TaskSpec};
 
 /// A coordinator whose records are its store.
-struct Rig {
-    c: Coordinator,
-    now: Millis,
-    records: Vec<CoordRecord>,
-    said: Vec<ToWorker>,
+pub(super) struct Rig {
+    pub c: Coordinator,
+    pub now: Millis,
+    pub records: Vec<CoordRecord>,
+    /// On which link each was said.
+    said: Vec<(ConnId, ToWorker)>,
+    /// Links that were closed.
+    pub closed: Vec<ConnId>,
     /// Where a checkpoint's data is put; empty if it cannot be.
     blob: &'static [u8],
 }
@@ -75,15 +78,20 @@ impl Lookup for Look<'_> {
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
         let c = Coordinator::new(CoordConfig::default(), snapshot, Now::default());
-        Rig { c, now: 0, records: Vec::new(), said: Vec::new(), blob: b"m" }
+        let (records, said, closed) = (Vec::new(), Vec::new(), Vec::new());
+        Rig { c, now: 0, records, said, closed, blob: b"m" }
     }
-    fn at(&self) -> Now {
+    pub fn at(&self) -> Now {
         Now { mono: self.now, wall: self.now as i64 }
     }
-    fn drain(&mut self, sync: bool) -> Vec<ToWorker> {
+    pub fn drain(&mut self, sync: bool) -> Vec<ToWorker> {
+        self.drain_links(sync).into_iter().map(|(_, message)| message).collect()
+    }
+    /// With the link that each was said on.
+    pub fn drain_links(&mut self, sync: bool) -> Vec<(ConnId, ToWorker)> {
         while let Some(output) = self.c.poll_output() {
             match output {
                 Output::Persist(batch) => {
@@ -92,13 +100,14 @@ impl Rig {
                         self.c.on_persisted(batch.number);
                     }
                 }
-                Output::SendV1(_, message) => self.said.push(message),
+                Output::SendV1(conn, message) => self.said.push((conn, message)),
+                Output::Close(conn, _) => self.closed.push(conn),
                 _ => {}
             }
         }
         std::mem::take(&mut self.said)
     }
-    fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
+    pub fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
         let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
         edit(&mut spec);
         let s = Submission {
@@ -112,17 +121,37 @@ impl Rig {
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
         self.drain(true)
     }
-    fn hear(&mut self, conn: ConnId, message: FromWorker) -> Vec<ToWorker> {
+    pub fn hear(&mut self, conn: ConnId, message: FromWorker) -> Vec<ToWorker> {
         let known = self.records.clone();
         let blob = Some(Bytes::from_static(self.blob)).filter(|b| !b.is_empty());
         self.c.on_v1(self.at(), conn, message, blob, &Look(&known));
         self.drain(true)
     }
-    fn join(&mut self, conn: ConnId) {
+    pub fn join(&mut self, conn: ConnId) {
         self.c.on_open_v1(self.at(), conn, "w");
-        self.hear(conn, FromWorker::Registration { capabilities: Map::new() });
+        self.register(conn, &[]);
     }
-    fn beat(&mut self, conn: ConnId, active: &[&str]) -> Vec<ToWorker> {
+    pub fn register(&mut self, conn: ConnId, capabilities: &[(&str, Value)]) -> Vec<ToWorker> {
+        let capabilities = capabilities.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        self.hear(conn, FromWorker::Registration { capabilities })
+    }
+    /// The answer to a ping arrived, or anything else.
+    pub fn pong(&mut self, conn: ConnId) {
+        self.c.on_pong(self.at(), conn, 1);
+    }
+    /// A time passes in which nothing arrives but answers to pings on these links.
+    pub fn passes(&mut self, ms: Millis, on: &[ConnId]) -> Vec<(ConnId, ToWorker)> {
+        let end = self.now + ms;
+        let mut said = Vec::new();
+        while self.now < end {
+            self.now = (self.now + 1_000).min(end);
+            on.iter().for_each(|conn| self.pong(*conn));
+            self.c.on_tick(self.at());
+            said.extend(self.drain_links(true));
+        }
+        said
+    }
+    pub fn beat(&mut self, conn: ConnId, active: &[&str]) -> Vec<ToWorker> {
         let active_tasks = Some(active.iter().map(|t| (*t).to_owned()).collect());
         self.hear(conn, FromWorker::Heartbeat { sequence: 1.into(), active_tasks })
     }
@@ -151,7 +180,7 @@ impl Rig {
         };
         self.records.iter().filter_map(kept).collect()
     }
-    fn notes(&self) -> Vec<&str> {
+    pub fn notes(&self) -> Vec<&str> {
         fn note(r: &CoordRecord) -> Option<&str> {
             if let CoordRecord::Noted { note, .. } = r { Some(note) } else { None }
         }
@@ -164,7 +193,7 @@ impl Rig {
         self.drain(true)
     }
     /// Epochs whose outcome was recorded.
-    fn outcomes(&self) -> Vec<Epoch> {
+    pub fn outcomes(&self) -> Vec<Epoch> {
         let outcome = |r: &CoordRecord| match r {
             CoordRecord::Requeued { epoch, outcome: Some(_), .. }
             | CoordRecord::Ended { epoch, outcome: Some(_), .. }
@@ -175,7 +204,7 @@ impl Rig {
     }
 }
 
-fn attempts(said: &[ToWorker]) -> Vec<u64> {
+pub(super) fn attempts(said: &[ToWorker]) -> Vec<u64> {
     let attempt = |m: &ToWorker| match m {
         ToWorker::TaskAssignment { attempt, .. } => Some(*attempt),
         _ => None,

@@ -8,11 +8,20 @@ use crate::worker::MAX_STATE;
 use crate::{Epoch, Now, TaskId};
 use outlast_wire::Bytes;
 use outlast_wire::v1::{MAX_CHECKPOINT, ToWorker};
-use outlast_wire::v2::{Checkpoint, StateUpdate};
+use outlast_wire::v2::{Checkpoint, ControlKind, StateUpdate};
 use serde_json::{Map, Value, json};
 
 /// The longest remark of a worker that is kept, in characters.
 const MAX_NOTE: usize = 500;
+
+/// The share that is done: `progress` is from 0 to 1, or a percentage if it is more than 1.
+fn share(progress: f64) -> Option<f64> {
+    match progress {
+        p if (0.0..=1.0).contains(&p) => Some(p),
+        p if p > 1.0 && p <= 100.0 => Some(p / 100.0),
+        _ => None,
+    }
+}
 
 impl Told {
     /// What its worker told of in this attempt, and is not here.
@@ -88,8 +97,7 @@ impl Coordinator {
             self.counters.repeated += 1;
             return Ok(());
         }
-        let progress = merged.get("progress").and_then(Value::as_f64);
-        let progress = progress.filter(|p| (0.0..=1.0).contains(p));
+        let progress = merged.get("progress").and_then(Value::as_f64).and_then(share);
         told.state = Some((epoch, merged));
         let update = StateUpdate {
             task_id: id.to_string(),
@@ -145,7 +153,7 @@ impl Coordinator {
         if waits || run.oversized >= OVERSIZED {
             return;
         }
-        run.fetching = Some(Fetch { name: name.clone(), since: now.mono });
+        run.fetching = Some(Fetch { name: name.clone(), since: now.mono, link: conn });
         let task_id = task.to_string();
         self.tell_v1(conn, ToWorker::CheckpointRequest { task_id, checkpoint_id: name });
     }
@@ -364,8 +372,14 @@ impl Coordinator {
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         let Some(run) = session.run(task, epoch) else { return };
         let before = run.paused.replace(on);
+        run.pausing = None;
+        let late = on && std::mem::take(&mut run.lapsed);
         if before.unwrap_or(false) != on {
             self.note(now, task, epoch, if on { "paused" } else { "goes on" }.into());
+        }
+        // The request was withdrawn before this answer.
+        if late && self.tasks.get(task).is_some_and(|t| !t.paused) {
+            self.send_control(key, task, epoch, ControlKind::ControlResume);
         }
     }
 

@@ -292,8 +292,21 @@ impl Meter {
             }
         }
         self.report = report;
-        self.phi.restart();
         self.resync_ms = None;
+        self.begin(now, conn);
+    }
+
+    /// It has several links, and this one is measured from now on; `new`: it was opened just now.
+    pub fn switched(&mut self, now: Micros, conn: ConnId, new: bool) {
+        self.close(now);
+        if new {
+            self.dialled(None);
+        }
+        self.begin(now, conn);
+    }
+
+    fn begin(&mut self, now: Micros, conn: ConnId) {
+        self.phi.restart();
         let flying = [(0, 0); FLYING];
         self.link =
             Some(Link { conn, since: now, heard: now, flying, sent: 0, answered: 0, beat: 0 });

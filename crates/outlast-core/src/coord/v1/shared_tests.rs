@@ -1,0 +1,344 @@
+//! Several links of one worker, and answers that do not come.
+
+use super::tests::{Rig, attempts};
+use crate::coord::{ConnId, Request};
+use crate::records::{CoordRecord, TaskState};
+use outlast_wire::Bytes;
+use outlast_wire::v1::{FromWorker, ToWorker};
+use outlast_wire::v2::LinkCause;
+use serde_json::{Map, Value, json};
+
+fn result(task: &str, value: &'static str) -> FromWorker {
+    let result = Bytes::from_static(value.as_bytes());
+    FromWorker::TaskResult { task_id: task.into(), attempt: None, result, error: None }
+}
+
+/// The links on which tasks were assigned.
+fn assigned(said: &[(ConnId, ToWorker)]) -> Vec<ConnId> {
+    let given = |m: &ToWorker| matches!(m, ToWorker::TaskAssignment { .. });
+    said.iter().filter(|(_, m)| given(m)).map(|(conn, _)| *conn).collect()
+}
+
+fn submit(rig: &mut Rig, id: &str) -> Vec<ConnId> {
+    let spec =
+        outlast_wire::TaskSpec::new(outlast_wire::spec::Run::Call(outlast_wire::spec::Call {
+            function: "f".into(),
+            args: Value::Null,
+        }));
+    let s = crate::coord::Submission { id: id.into(), spec: spec.into(), known: None, former: 0 };
+    rig.c.on_request(rig.at(), 1, Request::Submit(vec![s]));
+    assigned(&rig.drain_links(true))
+}
+
+#[test]
+fn a_second_link_ends_nothing_and_work_goes_to_the_newest_that_lives() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.beat(1, &[]);
+    rig.join(2);
+    assert_eq!(submit(&mut rig, "a"), [2]);
+    assert!(rig.closed.is_empty(), "{:?}", rig.closed);
+    // An answer goes to the link that asked, whichever it is.
+    rig.c.on_v1(rig.at(), 1, result("a", "{}"), None, &());
+    let said = rig.drain_links(true);
+    assert!(matches!(said[..], [(1, ToWorker::ResultAck { .. })]), "{said:?}");
+    // The newer one swallows: it is passed over before its time is up, and ends with it.
+    rig.passes(11_000, &[1]);
+    assert!(rig.closed.is_empty());
+    assert_eq!(submit(&mut rig, "b"), [1]);
+    rig.passes(6_000, &[1]);
+    assert_eq!(rig.closed, [2]);
+    let gone = |rig: &Rig| rig.records.iter().any(|r| matches!(r, CoordRecord::WorkerGone { .. }));
+    assert!(!gone(&rig), "the session goes on");
+    rig.c.on_close(rig.at(), 1, LinkCause::LinkClosed, "cut");
+    rig.drain(true);
+    assert!(gone(&rig), "it ends with the last link");
+}
+
+#[test]
+fn dialling_again_when_a_link_ends_comes_to_rest() {
+    let mut rig = Rig::new();
+    let mut open = vec![1];
+    rig.join(1);
+    // Nothing arrives for 20 s: the client opens another at 15 s, and the first ends here.
+    rig.passes(15_000, &[]);
+    let mut dials = 1;
+    for second in 0..60 {
+        let closed = std::mem::take(&mut rig.closed);
+        open.retain(|conn| !closed.contains(conn));
+        let again = closed.len() + usize::from(second == 0);
+        for _ in 0..again {
+            dials += 1;
+            open.push(dials);
+            rig.join(dials);
+            rig.beat(dials, &[]);
+        }
+        rig.passes(1_000, &open.clone());
+    }
+    assert!(dials <= 3, "{dials} links were dialled");
+    assert_eq!(submit(&mut rig, "a"), [dials]);
+}
+
+#[test]
+fn of_too_many_links_the_silent_end_first_and_those_that_live_stay() {
+    let mut rig = Rig::new();
+    (1..=4).for_each(|conn| rig.join(conn));
+    rig.passes(11_000, &[1, 4]);
+    rig.join(5);
+    assert_eq!(rig.closed, [2], "the oldest that is silent");
+    rig.join(6);
+    assert_eq!(rig.closed, [2, 3]);
+    (7..=18).for_each(|conn| rig.join(conn));
+    assert_eq!(rig.closed, [2, 3], "none that lives");
+    rig.c.on_open_v1(rig.at(), 19, "w");
+    let said = rig.register(19, &[]);
+    assert!(said.iter().any(|m| matches!(m, ToWorker::Error { .. })), "{said:?}");
+    assert_eq!(submit(&mut rig, "a"), [18]);
+}
+
+#[test]
+fn what_a_link_asked_is_answered_on_another_if_it_ends() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    rig.join(2);
+    rig.c.on_v1(rig.at(), 1, result("a", "{}"), None, &());
+    rig.drain(false);
+    rig.c.on_close(rig.at(), 1, LinkCause::LinkClosed, "cut");
+    rig.c.on_persisted(u64::MAX / 2);
+    let said = rig.drain_links(false);
+    assert!(said.iter().any(|m| matches!(m, (2, ToWorker::ResultAck { .. }))), "{said:?}");
+}
+
+#[test]
+fn an_assignment_on_a_link_that_dies_is_given_again_on_the_other() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.beat(1, &[]);
+    rig.join(2);
+    rig.beat(2, &[]);
+    assert_eq!(submit(&mut rig, "a"), [2]);
+    // Both live: a list that was made before it arrived says nothing.
+    assert!(attempts(&rig.beat(1, &[])).is_empty());
+    rig.now += 1_000;
+    assert!(attempts(&rig.beat(1, &[])).is_empty());
+    rig.c.on_close(rig.at(), 2, LinkCause::LinkClosed, "cut");
+    rig.beat(1, &[]);
+    rig.now += 600;
+    assert_eq!(attempts(&rig.beat(1, &[])), [1]);
+}
+
+#[test]
+fn another_process_of_the_same_id_takes_over_from_one_that_is_silent() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    rig.beat(1, &["a"]);
+    // Its machine is gone, and nobody said so; it was started again elsewhere.
+    rig.passes(11_000, &[]);
+    rig.join(2);
+    rig.beat(2, &[]);
+    rig.now += 3_100;
+    let mut given = attempts(&rig.beat(2, &[]));
+    let later: Vec<_> = rig.passes(6_000, &[2]).into_iter().map(|(_, m)| m).collect();
+    given.extend(attempts(&later));
+    assert_eq!(given, [2], "it begins again there");
+    assert_eq!(rig.closed, [1]);
+}
+
+#[test]
+fn two_live_processes_of_one_id_keep_what_they_have() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    rig.join(2);
+    for _ in 0..12 {
+        rig.now += 5_000;
+        rig.beat(1, &["a"]);
+        rig.now += 10;
+        let said = rig.beat(2, &[]);
+        assert!(attempts(&said).is_empty(), "{said:?}");
+    }
+    rig.c.on_v1(rig.at(), 1, result("a", "{}"), None, &());
+    rig.drain(true);
+    assert_eq!(rig.outcomes(), [1]);
+}
+
+#[test]
+fn an_answer_that_it_runs_is_no_result() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    for _ in 0..2 {
+        let said = rig.hear(1, result("a", r#"{"status": "running"}"#));
+        assert!(matches!(said[..], [ToWorker::ResultAck { .. }]), "{said:?}");
+    }
+    assert_eq!(rig.outcomes(), [] as [u64; 0]);
+    assert!(submit(&mut rig, "b").is_empty(), "its slot is taken");
+    // Its client holds it for done, and names it no more.
+    for _ in 0..24 {
+        rig.passes(5_000, &[1]);
+        let said = rig.beat(1, &[]);
+        assert!(matches!(&said[..], [ToWorker::Heartbeat { actions, .. }] if actions.is_empty()));
+    }
+    rig.hear(1, result("a", r#"{"n": 1}"#));
+    assert_eq!(rig.outcomes(), [1]);
+    assert_eq!(rig.notes().iter().filter(|n| n.contains("comes later")).count(), 1);
+}
+
+#[test]
+fn what_was_accepted_ends_with_its_process() {
+    for answers in [true, false] {
+        let mut rig = Rig::new();
+        rig.join(1);
+        submit(&mut rig, "a");
+        rig.hear(1, result("a", r#"{"status": "running"}"#));
+        rig.c.on_close(rig.at(), 1, LinkCause::LinkClosed, "killed");
+        rig.join(2);
+        let said = rig.beat(2, &[]);
+        let asked = |m: &ToWorker| matches!(m, ToWorker::StateRequest { task_id: Some(_) });
+        assert!(said.iter().any(asked), "{said:?}");
+        if answers {
+            // The same process: it knows.
+            let state = Map::from_iter([("n".to_owned(), 1.into())]);
+            rig.hear(2, FromWorker::TaskState { task_id: "a".into(), state });
+            rig.passes(120_000, &[2]);
+            rig.beat(2, &[]);
+            assert!(!rig.records.iter().any(|r| matches!(r, CoordRecord::Requeued { .. })));
+        } else {
+            let error = "no such task".into();
+            rig.hear(2, FromWorker::StateError { task_id: "a".into(), error });
+            assert!(rig.records.iter().any(|r| matches!(r, CoordRecord::Requeued { .. })));
+        }
+    }
+    // One that answers neither is waited for, and not for ever.
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    rig.hear(1, result("a", r#"{"status": "running"}"#));
+    rig.c.on_close(rig.at(), 1, LinkCause::LinkClosed, "killed");
+    rig.join(2);
+    rig.beat(2, &[]);
+    for _ in 0..12 {
+        assert!(!rig.records.iter().any(|r| matches!(r, CoordRecord::Requeued { .. })));
+        rig.passes(5_000, &[2]);
+        rig.beat(2, &[]);
+    }
+    assert!(rig.records.iter().any(|r| matches!(r, CoordRecord::Requeued { .. })));
+}
+
+#[test]
+fn a_worker_may_say_that_its_results_are_what_they_look_like() {
+    let mut rig = Rig::new();
+    rig.c.on_open_v1(rig.at(), 1, "w");
+    rig.register(1, &[("placeholders", false.into())]);
+    submit(&mut rig, "a");
+    rig.hear(1, result("a", r#"{"status": "running"}"#));
+    assert_eq!(rig.outcomes(), [1]);
+}
+
+#[test]
+fn a_task_that_runs_too_long_is_stopped_and_timed_out() {
+    for answers in [true, false] {
+        let mut rig = Rig::new();
+        rig.join(1);
+        rig.submit("a", |s| s.timeout = Some(20.0));
+        rig.hear(1, result("a", r#"{"status": "running"}"#));
+        let said = rig.passes(26_000, &[1]);
+        let cancels = |m: &(ConnId, ToWorker)| matches!(m, (1, ToWorker::CancelTask { .. }));
+        assert_eq!(said.iter().filter(|m| cancels(m)).count(), 1, "{said:?}");
+        if answers {
+            let what = outlast_wire::v1::Deed::Cancelled;
+            rig.hear(1, FromWorker::Done { task_id: "a".into(), what });
+        } else {
+            rig.passes(16_000, &[1]);
+        }
+        let timed_out = rig.records.iter().any(|r| {
+            matches!(r, CoordRecord::Ended { state: TaskState::Failed, outcome: Some(o), .. }
+                if o.message.contains("longer than 20 s"))
+        });
+        assert!(timed_out, "{:?}", rig.records);
+    }
+}
+
+#[test]
+fn a_pause_without_an_answer_lapses() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    rig.beat(1, &["a"]);
+    let pause = |on| Request::Pause { task: "a".into(), on, known: None };
+    rig.c.on_request(rig.at(), 2, pause(true));
+    let said = rig.drain(true);
+    assert!(said.iter().any(|m| matches!(m, ToWorker::PauseTask { .. })));
+    let said = rig.passes(29_000, &[1]);
+    assert!(!said.iter().any(|(_, m)| matches!(m, ToWorker::ResumeTask { .. })));
+    let said = rig.passes(11_000, &[1]);
+    assert!(said.iter().any(|(_, m)| matches!(m, ToWorker::ResumeTask { .. })), "{said:?}");
+    let off = |r: &CoordRecord| matches!(r, CoordRecord::Paused { on: false, .. });
+    assert_eq!(rig.records.iter().filter(|r| off(r)).count(), 1);
+    assert!(rig.notes().last().unwrap().contains("withdrawn"));
+    // An answer that comes after it is too late.
+    let what = outlast_wire::v1::Deed::Paused;
+    let said = rig.hear(1, FromWorker::Done { task_id: "a".into(), what });
+    assert!(said.iter().any(|m| matches!(m, ToWorker::ResumeTask { .. })), "{said:?}");
+    // With an answer it holds.
+    rig.c.on_request(rig.at(), 3, pause(true));
+    rig.hear(1, FromWorker::Done { task_id: "a".into(), what });
+    rig.passes(120_000, &[1]);
+    assert_eq!(rig.records.iter().filter(|r| off(r)).count(), 1);
+}
+
+#[test]
+fn progress_may_be_a_percentage() {
+    for (said, shown) in
+        [(0.5, Some(0.5)), (1.0, Some(1.0)), (37.0, Some(0.37)), (100.0, Some(1.0)), (101.0, None)]
+    {
+        let mut rig = Rig::new();
+        rig.join(1);
+        submit(&mut rig, "a");
+        let state = Map::from_iter([("progress".to_owned(), json!(said))]);
+        rig.hear(1, FromWorker::TaskState { task_id: "a".into(), state });
+        let update = rig.records.iter().find_map(|r| match r {
+            CoordRecord::State { update } => Some(update.clone()),
+            _ => None,
+        });
+        let update = update.expect("a state");
+        assert_eq!(update.has_progress.then_some(update.progress), shown, "{said}");
+    }
+}
+
+#[test]
+fn a_worker_chooses_its_acknowledgements() {
+    let state = || FromWorker::TaskState { task_id: "a".into(), state: Map::new() };
+    for (acks, wanted) in [
+        (json!(true), [true, true]),
+        (json!(false), [false, false]),
+        (json!(["task_result_ack"]), [false, true]),
+    ] {
+        let mut rig = Rig::new();
+        rig.c.on_open_v1(rig.at(), 1, "w");
+        let said = rig.register(1, &[("acks", acks.clone())]);
+        let registered = said.iter().any(|m| matches!(m, ToWorker::RegistrationAck { .. }));
+        assert_eq!(registered, acks == true, "{said:?}");
+        submit(&mut rig, "a");
+        let heard = [rig.hear(1, state()), rig.hear(1, result("a", "{}"))];
+        assert_eq!(heard.map(|said| said.iter().any(|m| m.ack().is_some())), wanted, "{acks}");
+    }
+}
+
+#[test]
+fn an_address_without_the_id_waits_for_the_worker_to_say_it() {
+    let mut rig = Rig::new();
+    rig.c.on_open_v1(rig.at(), 1, "");
+    rig.c.on_name_v1(rig.at(), 1, "w");
+    rig.c.on_name_v1(rig.at(), 1, "other");
+    let said = rig.register(1, &[]);
+    let acked =
+        |m: &ToWorker| matches!(m, ToWorker::RegistrationAck { worker_id } if worker_id == "w");
+    assert!(said.iter().any(acked), "{said:?}");
+    rig.c.on_open_v1(rig.at(), 2, "");
+    rig.c.on_name_v1(rig.at(), 2, "not/an id");
+    rig.drain(true);
+    assert_eq!(rig.closed, [2]);
+}
