@@ -261,7 +261,9 @@ impl World {
                 coord::Output::SendV1(conn, message) => self.v1_sends(conn, message),
                 coord::Output::Patience(..) => {}
                 coord::Output::Ping(conn, seq) => self.v1_pings(conn, seq),
-                coord::Output::Close(conn, _) if self.v1_closes(conn) => {}
+                coord::Output::Close(conn, why) if self.v1_closes(conn) => {
+                    self.say(|| format!("link {conn} is closed: {why}"));
+                }
                 coord::Output::Close(conn, _) => self.close(conn, true),
                 coord::Output::Persist(mut batch) => {
                     let number = batch.number;

@@ -375,7 +375,9 @@ impl World {
                 let known = self.coord.store.attempts(task_id, &store);
                 // Of a task that was removed meanwhile nothing is left.
                 let removed = self.coord.store.former(task_id) > 0;
-                if known.iter().all(|a| a.outcomes.is_empty()) && !removed {
+                // Of an answer that it runs, to a task that is not the worker's any more.
+                let no_result = self.v1.peers[peer].accepts;
+                if known.iter().all(|a| a.outcomes.is_empty()) && !removed && !no_result {
                     let text = format!("I2: {store} was told that a result of {task_id} is kept");
                     self.oracle.wrong.get_or_insert(text);
                 }

@@ -30,7 +30,9 @@ impl World {
                 if self.v1.peers[j].accepts {
                     let runs = json!({ "status": "running" });
                     let kind = "task_result";
-                    self.v1_says(j, &json!({ "type": kind, "task_id": &*task, "result": runs }));
+                    let answer = json!({ "type": kind, "task_id": &*task, "result": runs });
+                    self.v1.peers[j].results.insert(task, answer.clone());
+                    self.v1_says(j, &answer);
                 }
             }
             ToWorker::ResultAck { task_id } => {

@@ -118,7 +118,9 @@ pub fn worker_of(text: &str) -> Option<String> {
     struct Said {
         worker_id: String,
     }
-    serde_json::from_str::<Said>(text).ok().map(|said| said.worker_id)
+    let said = serde_json::from_str::<Said>(text).ok()?;
+    // One that is too long is refused, and need not be kept for that.
+    Some(said.worker_id.chars().take(MAX_TASK_ID + 1).collect())
 }
 
 /// Reads a message of the worker `here`.

@@ -114,8 +114,9 @@ impl Coordinator {
             }
             FromWorker::TaskResult { task_id, attempt, result, error } => {
                 let task: TaskId = task_id.as_str().into();
-                self.on_result_v1(now, key, &task, attempt, (result, error), look);
-                self.tell_v1(conn, ToWorker::ResultAck { task_id });
+                if self.on_result_v1(now, key, &task, attempt, (result, error), look) {
+                    self.tell_v1(conn, ToWorker::ResultAck { task_id });
+                }
             }
             FromWorker::Done { task_id, what } => {
                 let task: TaskId = task_id.as_str().into();

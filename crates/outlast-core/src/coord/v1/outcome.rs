@@ -27,6 +27,7 @@ fn says(attempt: &PastAttempt, outcome: &TaskOutcome) -> bool {
 }
 
 impl Coordinator {
+    /// A result arrived; whether it is to be acknowledged.
     pub(super) fn on_result_v1(
         &mut self,
         now: Now,
@@ -35,7 +36,7 @@ impl Coordinator {
         attempt: Option<Epoch>,
         (result, error): (Bytes, Option<TaskError>),
         look: &dyn Lookup,
-    ) {
+    ) -> bool {
         if error.is_none() && is_placeholder(&result) && self.takes_placeholders_v1(key) {
             return self.on_accepted_v1(now, key, task, attempt);
         }
@@ -64,24 +65,34 @@ impl Coordinator {
             outcome.value_json = result;
         }
         self.on_end_v1(now, key, task, attempt, outcome, look);
+        true
     }
 
-    /// The worker answered an assignment with word that it runs.
-    fn on_accepted_v1(&mut self, now: Now, key: WorkerKey, task: &TaskId, attempt: Option<Epoch>) {
+    /// The worker answered an assignment with word that it runs. That is acknowledged only if nothing
+    /// is to follow: an acknowledgement names the task, and the worker would take it for that of the
+    /// result. Sent again until then, it says that the worker has the task.
+    fn on_accepted_v1(
+        &mut self,
+        now: Now,
+        key: WorkerKey,
+        task: &TaskId,
+        attempt: Option<Epoch>,
+    ) -> bool {
         let current = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch));
         let Some(epoch) = current.map(|t| t.epoch).filter(|e| attempt.is_none_or(|a| a == *e))
         else {
             self.counters.repeated += 1;
-            return;
+            return true;
         };
         self.note_start(now, task, epoch, now.wall);
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         session.saw(now, task, epoch);
-        let Some(run) = session.run(task, epoch) else { return };
-        if !std::mem::replace(&mut run.accepted, true) {
+        let run = session.run(task, epoch);
+        if run.is_some_and(|run| !std::mem::replace(&mut run.accepted, true)) {
             let note = "its worker answered that it runs; its result comes later";
             self.note(now, task, epoch, note.into());
         }
+        false
     }
 
     /// Whether results that only say that the task runs are taken so: a worker whose results may be

@@ -16,8 +16,10 @@ use std::collections::BTreeSet;
 /// So many links of a worker are left alone; with more of them those that are silent end at once,
 /// the oldest first.
 pub(super) const LINKS: usize = 4;
-/// Links of a worker that live; another one is not let in.
-pub const MAX_LINKS: usize = 16;
+/// Links of a worker that live; another one is not let in. Such a client opens one more for each 15 s
+/// of an outage, and again each that is closed or refused: so this is well above what outages of some
+/// minutes leave.
+pub const MAX_LINKS: usize = 64;
 /// Heartbeats that a link may miss before it counts as silent. It ends later, by the timeout.
 const BEATS: Millis = 2;
 
@@ -185,14 +187,6 @@ impl Coordinator {
             self.prefer_v1(now, key);
         }
         let Some(other) = self.fleet.get(key).conn else { return false };
-        let lives = self.lives_v1(now, key);
-        let session = self.fleet.get_mut(key).v1.get_or_insert_default();
-        for run in session.runs.values_mut().filter(|r| r.link == Some(conn)) {
-            // It is there, whether it is named or not.
-            if run.accepted && lives {
-                run.link = Some(other);
-            }
-        }
         if let Some(state) = self.conns.get_mut(&other) {
             state.resync = state.resync.take().or(resync);
         }

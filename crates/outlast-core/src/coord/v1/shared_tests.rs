@@ -88,12 +88,14 @@ fn of_too_many_links_the_silent_end_first_and_those_that_live_stay() {
     assert_eq!(rig.closed, [2], "the oldest that is silent");
     rig.join(6);
     assert_eq!(rig.closed, [2, 3]);
-    (7..=18).for_each(|conn| rig.join(conn));
+    assert!(rig.c.admits_link_v1(rig.at(), "w"));
+    (7..=66).for_each(|conn| rig.join(conn));
     assert_eq!(rig.closed, [2, 3], "none that lives");
-    rig.c.on_open_v1(rig.at(), 19, "w");
-    let said = rig.register(19, &[]);
+    assert!(!rig.c.admits_link_v1(rig.at(), "w") && rig.c.admits_link_v1(rig.at(), "x"));
+    rig.c.on_open_v1(rig.at(), 67, "w");
+    let said = rig.register(67, &[]);
     assert!(said.iter().any(|m| matches!(m, ToWorker::Error { .. })), "{said:?}");
-    assert_eq!(submit(&mut rig, "a"), [18]);
+    assert_eq!(submit(&mut rig, "a"), [66]);
 }
 
 #[test]
@@ -170,8 +172,8 @@ fn an_answer_that_it_runs_is_no_result() {
     rig.join(1);
     submit(&mut rig, "a");
     for _ in 0..2 {
-        let said = rig.hear(1, result("a", r#"{"status": "running"}"#));
-        assert!(matches!(said[..], [ToWorker::ResultAck { .. }]), "{said:?}");
+        // Acknowledged, it would be taken for the result's.
+        assert_eq!(rig.hear(1, result("a", r#"{"status": "running"}"#)), []);
     }
     assert_eq!(rig.outcomes(), [] as [u64; 0]);
     assert!(submit(&mut rig, "b").is_empty(), "its slot is taken");
@@ -182,6 +184,10 @@ fn an_answer_that_it_runs_is_no_result() {
         assert!(matches!(&said[..], [ToWorker::Heartbeat { actions, .. }] if actions.is_empty()));
     }
     rig.hear(1, result("a", r#"{"n": 1}"#));
+    assert_eq!(rig.outcomes(), [1]);
+    // Nothing follows any more: then it is.
+    let said = rig.hear(1, result("a", r#"{"status": "running"}"#));
+    assert!(said.iter().any(|m| matches!(m, ToWorker::ResultAck { .. })), "{said:?}");
     assert_eq!(rig.outcomes(), [1]);
     assert_eq!(rig.notes().iter().filter(|n| n.contains("comes later")).count(), 1);
 }

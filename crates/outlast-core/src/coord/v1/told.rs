@@ -31,9 +31,14 @@ impl Told {
 }
 
 impl Coordinator {
-    /// The current attempt of this task, if it is the worker's: it said something of it.
+    /// The current attempt of this task, if it is the worker's.
+    fn current_v1(&self, key: WorkerKey, task: &TaskId) -> Option<Epoch> {
+        self.tasks.get(task).filter(|t| t.is_current(key, t.epoch)).map(|t| t.epoch)
+    }
+
+    /// The same where the worker said something of it that shows that it has it.
     fn heard_of(&mut self, now: Now, key: WorkerKey, task: &TaskId) -> Option<Epoch> {
-        let epoch = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch))?.epoch;
+        let epoch = self.current_v1(key, task)?;
         self.note_start(now, task, epoch, now.wall);
         self.fleet.get_mut(key).v1.get_or_insert_default().saw(now, task, epoch);
         Some(epoch)
@@ -355,7 +360,7 @@ impl Coordinator {
         task: &TaskId,
         error: &str,
     ) {
-        if let Some(epoch) = self.heard_of(now, key, task) {
+        if let Some(epoch) = self.current_v1(key, task) {
             let session = self.fleet.get_mut(key).v1.get_or_insert_default();
             let asked = session
                 .run(task, epoch)
@@ -368,7 +373,7 @@ impl Coordinator {
     }
 
     pub(super) fn on_paused_v1(&mut self, now: Now, key: WorkerKey, task: &TaskId, on: bool) {
-        let Some(epoch) = self.heard_of(now, key, task) else { return };
+        let Some(epoch) = self.current_v1(key, task) else { return };
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         let Some(run) = session.run(task, epoch) else { return };
         let before = run.paused.replace(on);
