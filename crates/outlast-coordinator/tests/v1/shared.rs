@@ -3,6 +3,8 @@
 use super::client::{dial, dial_at, join};
 use super::common::*;
 use super::{count, events, start, submit, task, until};
+use outlast_coordinator::Coordinator;
+use outlast_store::{KeyLimits, Keys, Role};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -47,7 +49,7 @@ async fn links_of_one_worker_share_its_session() {
 }
 
 /// The worker, once its coordinator has seen that a link ended.
-async fn until_links(c: &outlast_coordinator::Coordinator, name: &str) -> Value {
+async fn until_links(c: &Coordinator, name: &str) -> Value {
     let ended = |metrics: &str| metrics.contains("outlast_links_ended_total{");
     for _ in 0..200 {
         let (_, _, metrics) = ask(c, "GET", "/metrics", "", "").await;
@@ -152,4 +154,28 @@ async fn an_answer_that_it_runs_is_not_its_result() {
     until(&c, "t", "succeeded").await;
     assert_eq!(get(&c, "/api/v1/tasks/t/result").await.1["value"], json!({ "n": 2 }));
     assert_eq!(count(&events(&c, "t").await, "superseded"), 0);
+}
+
+#[tokio::test]
+async fn a_key_for_some_workers_lets_in_no_other_that_says_its_id_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = outlast_coordinator::Config::store_file(dir.path());
+    Coordinator::start(config(dir.path())).await.unwrap().shutdown().await;
+    let limits = KeyLimits { workers: vec!["a*".into()], ..Default::default() };
+    let keys = Keys::open(&file).unwrap();
+    let key = keys.add_limited_key("k", Role::Worker, &limits).unwrap().token;
+    let c = Coordinator::start(config(dir.path())).await.unwrap();
+    let place = "/api/v1/worker/%7Bworker_id%7D/ws";
+    for (name, let_in) in [("a1", true), ("b1", false)] {
+        let mut w = dial_at(c.local_addr(), place, name, &key).await.unwrap();
+        w.expect("welcome").await;
+        w.say(json!({ "type": "registration", "capabilities": {} })).await.unwrap();
+        if let_in {
+            w.expect("registration_ack").await;
+        } else {
+            let error = w.expect("error").await;
+            assert!(error["message"].as_str().unwrap().contains("does not allow"), "{error}");
+            w.closed().await;
+        }
+    }
 }
