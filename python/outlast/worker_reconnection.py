@@ -4,6 +4,10 @@
 Rust worker: results and checkpoints are synced to disk before anything else happens, and reach the
 coordinator once, however often the link drops or this process is killed.
 
+An ``execute_task`` that hands its work to something else may return ``{"status": "running"}`` (or
+``"in_progress"``, with nothing beside it that a result would have). The task then runs on, and takes its
+slot, until ``submit_task_result(task_id, …)`` is called, the task is cancelled, or its timeout passes.
+
 An assignment is a task of the kind ``call``; whatever function it names, ``execute_task(task_id,
 task_config)`` is run, with the task's ``args`` as ``task_config``::
 
@@ -16,6 +20,7 @@ import datetime
 import enum
 import logging
 import os
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +40,19 @@ __all__ = [
 ]
 
 log = logging.getLogger("outlast.worker_reconnection")
+
+# As in the v1 dialect: what says that a task runs, and what may be beside it.
+_RUNS = ("running", "in_progress")
+_BESIDE = {
+    "status", "task_id", "worker_id", "attempt", "message", "progress", "started_at", "timestamp",
+}  # fmt: skip
+# Between two looks for a cancel while the result is awaited, in seconds.
+_LOOK = 0.1
+
+
+def _runs_on(result: Any) -> bool:
+    """Whether ``execute_task`` only said that the task runs."""
+    return isinstance(result, dict) and result.get("status") in _RUNS and set(result) <= _BESIDE
 
 
 class ConnectionState(enum.Enum):
@@ -176,7 +194,13 @@ class WorkerReconnectionManager:
                 f"worker {self.worker_id} has no task executor: give it an"
                 " execute_task(task_id, task_config) method"
             )
-        return executor(context.task_id, _calls.config(context.args, self.allow_pickle))
+        result = executor(context.task_id, _calls.config(context.args, self.allow_pickle))
+        if _runs_on(result):
+            log.info("TASK %s runs on until its result is submitted", context.task_id)
+            while context._submitted is None:
+                context.check()
+                time.sleep(_LOOK)
+        return result
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Changes settings; they hold from the next ``start()`` on.
@@ -247,7 +271,8 @@ class WorkerReconnectionManager:
 
     def submit_task_result(self, task_id: str, result: Any, error: Any = None) -> None:
         """Decides the outcome of a running task, instead of what ``execute_task`` returns or
-        raises; it takes effect when that returns. The first one counts.
+        raises; it takes effect when that returns, and at once if that returned
+        ``{"status": "running"}``. The first one counts.
 
         :param error: a dict with ``message`` (and ``traceback``), text or an exception: the task
             fails.
@@ -285,7 +310,8 @@ class WorkerReconnectionManager:
 
     def update_task_state(self, task_id: str, updates: Mapping[str, Any]) -> None:
         """Merges into the state of a running task; None removes a name. A number ``progress``
-        from 0 to 1 is also shown as the task's progress. Waits while the task is paused.
+        from 0 to 1, or as a percentage above 1 and up to 100, is also shown as the task's progress.
+        Waits while the task is paused.
 
         :raises TaskNotRunning: if this worker does not run the task now.
         :raises TaskStopped: if the task was cancelled or the worker stops.
@@ -293,8 +319,10 @@ class WorkerReconnectionManager:
         context = self._runner.context(task_id)
         text = _data.to_state(updates)
         done = updates.get("progress")
-        if isinstance(done, bool) or not isinstance(done, (int, float)) or not 0 <= done <= 1:
+        if isinstance(done, bool) or not isinstance(done, (int, float)) or not 0 <= done <= 100:
             done = None
+        elif done > 1:
+            done /= 100
         context._raw.update_state(text, done)
         context.check()
 

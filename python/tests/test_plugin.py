@@ -54,6 +54,50 @@ def test_a_result(plugged):
     assert plugin.worker.reconnection_plugin is plugin
 
 
+@pytest.mark.parametrize("word", ["running", "in_progress"])
+def test_a_result_that_comes_later(plugged, word):
+    begun = threading.Event()
+
+    def execute(p, task_id, config):
+        begun.set()
+        return {"status": word}
+
+    plugin, submit = plugged(execute)
+    task = submit()
+    assert begun.wait(30)
+    time.sleep(1)
+    assert task.refresh().state == "assigned"
+    plugin.submit_task_result(task.id, {"n": 1})
+    assert task.result(60) == {"n": 1}
+    failed = submit()
+    until(lambda: failed.refresh().state == "assigned", 60, "the second task")
+    until(lambda: submits(plugin, failed.id), 60, "the failure")
+    fails(failed, "boom")
+
+
+def submits(plugin, task_id):
+    try:
+        plugin.submit_task_result(task_id, None, error="boom")
+        return True
+    except outlast.TaskNotRunning:
+        return False
+
+
+def test_a_task_whose_result_would_come_later_can_be_cancelled(plugged):
+    _, submit = plugged(lambda p, task_id, config: {"status": "running"})
+    task = submit()
+    until(lambda: task.refresh().state == "assigned", 60, "the task")
+    task.cancel()
+    until(lambda: task.refresh().state == "cancelled", 60, "the cancel")
+
+
+def test_a_result_with_more_than_a_status_is_a_result(plugged):
+    _, submit = plugged(lambda p, task_id, config: {"status": "running", "port": 80})
+    assert submit().result(60) == {"status": "running", "port": 80}
+    _, submit = plugged(lambda p, task_id, config: {"status": "completed"})
+    assert submit().result(60) == {"status": "completed"}
+
+
 def fails(task, *patterns):
     with pytest.raises(outlast.TaskFailed) as failed:
         task.result(15)

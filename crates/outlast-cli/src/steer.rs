@@ -3,6 +3,11 @@
 use crate::{Context, SHORT, each, output};
 use outlast::api::{Explanation, Task};
 
+/// The version that workers of the v1 dialect have.
+const V1: &str = "v1";
+/// Seconds after which a coordinator withdraws a pause that such a worker does not answer.
+const PAUSE_LAPSES: u32 = 30;
+
 #[derive(clap::Subcommand)]
 pub(crate) enum SteerCommand {
     /// Say in sentences what happened to it, how it stands, and what can be done
@@ -51,6 +56,7 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
         }
         SteerCommand::Pause { ids } => {
             let pause = async |id: &str| {
+                warn_of_v1(&client, id).await;
                 let task = client.pause(id).await?;
                 let note = match task.state.as_str() {
                     "assigned" => "is to be paused; its history says when it is",
@@ -84,6 +90,21 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
         }
     }
     Ok(0)
+}
+
+/// A worker of the v1 dialect may not know how to pause: that is said before it is asked.
+async fn warn_of_v1(client: &outlast::Client, id: &str) {
+    // Whatever is wrong, the request itself says it.
+    let Ok(task) = client.task(id).await else { return };
+    let Some(name) = task.worker.filter(|_| task.state == "assigned") else { return };
+    if let Ok(worker) = client.worker(&name).await
+        && worker.version == V1
+    {
+        eprintln!(
+            "note: worker {name} speaks the v1 dialect, and {id} stops only if its program answers \
+             `pause_task`; without an answer within {PAUSE_LAPSES} s the request is withdrawn"
+        );
+    }
 }
 
 fn report(context: &Context, task: &Task, note: &str) -> anyhow::Result<()> {

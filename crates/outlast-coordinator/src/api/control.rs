@@ -36,7 +36,8 @@ pub(crate) async fn retry(
 }
 
 /// Pauses a task: one that runs is stopped where it is, one that waits is given to nobody. It
-/// stays so over attempts and restarts.
+/// stays so over attempts and restarts. A worker of the v1 dialect that does not answer within 30 s is
+/// not paused: the request is withdrawn.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/pause", tag = "tasks", params(("id" = String, Path)),
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
 pub(crate) async fn pause(
