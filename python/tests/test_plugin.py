@@ -66,11 +66,11 @@ def test_a_result_that_comes_later(plugged, word):
     task = submit()
     assert begun.wait(30)
     time.sleep(1)
-    assert task.refresh().state == "assigned"
+    assert task.info()["state"] == "assigned"
     plugin.submit_task_result(task.id, {"n": 1})
     assert task.result(60) == {"n": 1}
     failed = submit()
-    until(lambda: failed.refresh().state == "assigned", 60, "the second task")
+    until(lambda: failed.info()["state"] == "assigned", 60, "the second task")
     until(lambda: submits(plugin, failed.id), 60, "the failure")
     fails(failed, "boom")
 
@@ -86,9 +86,9 @@ def submits(plugin, task_id):
 def test_a_task_whose_result_would_come_later_can_be_cancelled(plugged):
     _, submit = plugged(lambda p, task_id, config: {"status": "running"})
     task = submit()
-    until(lambda: task.refresh().state == "assigned", 60, "the task")
+    until(lambda: task.info()["state"] == "assigned", 60, "the task")
     task.cancel()
-    until(lambda: task.refresh().state == "cancelled", 60, "the cancel")
+    until(lambda: task.info()["state"] == "cancelled", 60, "the cancel")
 
 
 def test_a_result_with_more_than_a_status_is_a_result(plugged):

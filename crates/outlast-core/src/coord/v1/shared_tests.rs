@@ -6,7 +6,7 @@ use crate::records::{CoordRecord, TaskState};
 use outlast_wire::Bytes;
 use outlast_wire::v1::{FromWorker, ToWorker};
 use outlast_wire::v2::LinkCause;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 fn result(task: &str, value: &'static str) -> FromWorker {
     let result = Bytes::from_static(value.as_bytes());
@@ -20,14 +20,7 @@ fn assigned(said: &[(ConnId, ToWorker)]) -> Vec<ConnId> {
 }
 
 fn submit(rig: &mut Rig, id: &str) -> Vec<ConnId> {
-    let spec =
-        outlast_wire::TaskSpec::new(outlast_wire::spec::Run::Call(outlast_wire::spec::Call {
-            function: "f".into(),
-            args: Value::Null,
-        }));
-    let s = crate::coord::Submission { id: id.into(), spec: spec.into(), known: None, former: 0 };
-    rig.c.on_request(rig.at(), 1, Request::Submit(vec![s]));
-    assigned(&rig.drain_links(true))
+    assigned(&rig.submit_links(id, |_| {}))
 }
 
 #[test]

@@ -108,6 +108,14 @@ impl Rig {
         std::mem::take(&mut self.said)
     }
     pub fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<ToWorker> {
+        self.submit_links(id, edit).into_iter().map(|(_, message)| message).collect()
+    }
+    /// With the link that each was said on.
+    pub fn submit_links(
+        &mut self,
+        id: &str,
+        edit: impl FnOnce(&mut TaskSpec),
+    ) -> Vec<(ConnId, ToWorker)> {
         let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
         edit(&mut spec);
         let s = Submission {
@@ -119,7 +127,7 @@ impl Rig {
             taken: false,
         };
         self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
-        self.drain(true)
+        self.drain_links(true)
     }
     pub fn hear(&mut self, conn: ConnId, message: FromWorker) -> Vec<ToWorker> {
         let known = self.records.clone();
