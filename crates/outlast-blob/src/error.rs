@@ -28,7 +28,7 @@ pub enum BlobError {
         path: PathBuf,
     },
     /// Another process has the store open.
-    #[error("{}: in use by another process", path.display())]
+    #[error("{}: in use by {}", path.display(), outlast_sqlite::holder::of_store(path))]
     Locked {
         /// Which file.
         path: PathBuf,

@@ -60,6 +60,7 @@ const KNOWN: &[(&str, &[(&str, Kind)])] = &[
             ("max_reconnect_attempts", WHOLE),
             ("pin", Kind::Pins),
             ("on_term", Kind::Word(&ON_TERM)),
+            ("drain_timeout", Kind::Time),
             ("blob_budget", Kind::Size),
             ("browser", Kind::Text),
         ],

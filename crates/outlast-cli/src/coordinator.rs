@@ -1,6 +1,6 @@
 //! `outlast coordinator`.
 
-use crate::{Context, Usage, alerts, args, config, firstkey};
+use crate::{Context, Usage, alerts, args, config, firstkey, process};
 use outlast_coordinator::{
     BlobConfig, Config, ConnectionConfig, Coordinator, OtelConfig, RetentionConfig, TlsFiles,
     WatchConfig,
@@ -225,6 +225,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let data = data_dir.clone();
+    process::settle()?;
     let config =
         Config { listen, data_dir: data, tls, blobs, retention, core, watch, ping, connections };
     let key = firstkey::prepare(&data_dir, args.no_keys)?;

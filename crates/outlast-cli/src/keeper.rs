@@ -13,6 +13,10 @@ pub(crate) struct Args {
 
 /// Blocks until there is nothing to keep any more.
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+    // Each task that runs takes two.
+    if let Err(error) = outlast_spawn::limits::raise_files() {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
     let mut config = KeeperConfig::new(args.root);
     config.exec.browser = vec![std::env::current_exe()?.into_os_string(), "browser".into()];
     main(config)?;

@@ -19,6 +19,7 @@ mod config;
 mod coordinator;
 mod demo;
 mod doctor;
+mod drain;
 mod draw;
 mod fetch;
 mod firstkey;
@@ -28,6 +29,7 @@ mod keeper;
 mod keys;
 mod logs;
 mod output;
+mod process;
 mod recovery;
 mod secrets;
 mod show;
@@ -54,6 +56,7 @@ const EXIT_CODES: &str = "Exit codes:
   5    the coordinator cannot be reached
   6    conflict: the id is taken, or the task's state does not allow this
   130  interrupted
+  128+N  of a task that was killed by signal N (submit --wait, task result)
 
 Configuration: ~/.config/outlast/config.toml (or $OUTLAST_CONFIG), then environment, then flags.
 
@@ -256,6 +259,8 @@ fn main() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .fmt_fields(journal::fields())
+        // A terminal that is gone is no reason to end.
+        .log_internal_errors(false)
         .init();
     let alone = match &cli.command {
         // A mistake in the file is no concern of a task that reports to its worker.

@@ -1,6 +1,6 @@
 //! `outlast submit`.
 
-use crate::{Context, Usage, args, browser, logs, output};
+use crate::{Context, Usage, args, browser, logs, output, process};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;
@@ -232,7 +232,7 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
     Ok(match (result.state.as_str(), result.exit_code) {
         ("succeeded", _) => 0,
         (_, Some(code @ 1..=255)) => code as u8,
-        _ => 1,
+        _ => process::code_of_signal(result.signal).unwrap_or(1),
     })
 }
 

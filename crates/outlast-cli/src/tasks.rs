@@ -1,6 +1,6 @@
 //! `outlast tasks` and `outlast task`.
 
-use crate::{Context, SHORT, args, each, fetch, logs, output};
+use crate::{Context, SHORT, args, each, fetch, logs, output, process};
 use outlast::TaskQuery;
 use outlast::api::{Task, TaskResult};
 use std::time::Duration;
@@ -202,7 +202,10 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
             } else {
                 show_result(&result)?;
             }
-            return Ok(u8::from(result.state != "succeeded"));
+            return Ok(match result.state.as_str() {
+                "succeeded" => 0,
+                _ => process::code_of_signal(result.signal).unwrap_or(1),
+            });
         }
         TaskCommand::Logs { id, stderr, follow, attempt } => {
             return logs::copy(context, &id, stderr, follow, attempt).await;

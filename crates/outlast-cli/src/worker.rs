@@ -1,15 +1,18 @@
 //! `outlast worker`.
 
-use crate::{Context, Usage, args, browser, config};
+use crate::drain::{self, Drain};
+use crate::{Context, Usage, args, browser, config, process};
 use outlast_core::adapt::Pins;
 use outlast_core::worker::WorkerConfig;
+use outlast_store::{StoreError, WorkerStore};
 use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
 use outlast_worker::exec::Config as ExecConfig;
 use outlast_worker::keeper::KeeperLaunch;
-use outlast_worker::shell::{Agent, AgentConfig, Functions, Identity};
+use outlast_worker::shell::{Agent, AgentConfig, Functions, Identity, StartError};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run a worker.
@@ -52,6 +55,10 @@ pub(crate) struct Args {
     /// What SIGTERM and the first Ctrl-C do [default: drain]
     #[arg(long, value_parser = args::ON_TERM, value_name = "WHAT")]
     on_term: Option<String>,
+    /// How long a drain waits for a coordinator that is away once nothing runs any more; what is not
+    /// delivered stays in the state folder. 0 waits for ever [default: 60s]
+    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
+    drain_timeout: Option<f64>,
     /// Time between heartbeats [default: 5s]
     #[arg(long, value_parser = args::interval, value_name = "TIME")]
     heartbeat_interval: Option<f64>,
@@ -89,6 +96,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let file = &context.config;
     let found = capabilities::detect();
+    let by_default = args.name.is_none() && args.state_dir.is_none();
     let name = args
         .name
         .or(file.text("worker", "name"))
@@ -180,19 +188,38 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         },
     };
     let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
+    let drain_timeout = args.drain_timeout.or(file.seconds("worker", "drain_timeout"));
+    let drain_timeout = drain_timeout
+        .map_or(drain::PATIENCE, |s| Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX));
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let agent = Agent::start(config)?;
+    process::settle()?;
+    let agent = Agent::start(config).map_err(|e| in_use(e, &state_dir))?;
     let state = state_dir.display();
     tracing::info!("worker {name}, {slots} slots, for {}, state in {state}", context.url());
+    if by_default {
+        left_behind(&state_dir);
+    }
+    let mut left = None;
     let ended = {
         let mut times = u32::from(stop_first);
         let mut status = agent.ended();
+        let mut drain: Option<Drain> = None;
         loop {
             tokio::select! {
                 _ = status.wait_for(Option::is_some) => break,
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                () = tokio::time::sleep(drain::LOOK), if drain.is_some() => {
+                    if let Some(waits) = drain.as_mut()
+                        && waits.look(&agent)
+                    {
+                        left = Some(waits.leaves(&agent));
+                        drain = None;
+                        agent.stop();
+                    }
+                    continue;
+                }
             }
             times += 1;
             match times {
@@ -202,10 +229,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
                         "draining: {running} tasks run on, {unacked} results are on the way; \
                          again to stop them"
                     );
+                    drain = Some(Drain::new(drain_timeout, context.url(), &state_dir));
                     agent.drain();
                 }
                 2 => {
                     tracing::info!("stopping what runs; again to end at once");
+                    drain = None;
                     agent.stop();
                 }
                 _ => return Ok(130),
@@ -221,8 +250,51 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         eprintln!("outlast: {}", ended.reason);
         return Ok(5);
     }
+    if let Some(left) = left {
+        eprintln!("outlast: {left}");
+        return Ok(5);
+    }
     tracing::info!("ended: {}", ended.reason);
     Ok(0)
+}
+
+/// Adds what to do about a folder that another process has.
+fn in_use(error: StartError, state_dir: &Path) -> anyhow::Error {
+    let locked = matches!(error, StartError::Store(StoreError::Locked { .. }));
+    let error = anyhow::Error::from(error);
+    if !locked {
+        return error;
+    }
+    anyhow::anyhow!(
+        "{error}; the state folder {} serves one worker at a time. If that one drains, it waits for \
+         what runs and for its coordinator: a second SIGTERM makes it leave, and its results stay \
+         in the folder. To run another worker beside it, give that --name and --state-dir",
+        state_dir.display()
+    )
+}
+
+/// Says what workers of other names left undelivered beside this one's folder: a machine whose name
+/// changes would else leave its results behind in silence.
+fn left_behind(state_dir: &Path) {
+    let Some(folders) = state_dir.parent().and_then(|all| std::fs::read_dir(all).ok()) else {
+        return;
+    };
+    for folder in folders.flatten().map(|entry| entry.path()).filter(|path| path != state_dir) {
+        let name = folder.file_name().and_then(|name| name.to_str()?.strip_prefix("worker-"));
+        let Some(name) = name else { continue };
+        // One that is in use delivers them itself.
+        let undelivered = WorkerStore::undelivered(&folder.join("worker.db"));
+        if let Ok(Some(results)) = undelivered
+            && results > 0
+        {
+            tracing::warn!(
+                "{results} results of worker {name} were never delivered, and nothing runs in its \
+                 folder {}. Was this machine's name {name} before? `outlast worker --name {name}` \
+                 goes on with them",
+                folder.display()
+            );
+        }
+    }
 }
 
 /// Says of itself what its browser can do. A worker without one is as good for all other tasks.

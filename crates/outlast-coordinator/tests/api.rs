@@ -177,7 +177,7 @@ async fn bad_links_are_refused_with_a_reason_and_counted() {
     // Another store of the same name; the same one again, newer; and older.
     let (mut other, mut other_in) = link(&c, "w").await;
     say(&mut other, Kind::Hello(hello("w", "other", 1))).await;
-    assert_eq!(refused(&mut other_in).await, (RefusedCode::RefusedIdentity, false));
+    assert_eq!(refused(&mut other_in).await, (RefusedCode::RefusedIdentity, true));
     let (mut newer, mut newer_in) = link(&c, "w").await;
     say(&mut newer, Kind::Hello(hello("w", "s", 2))).await;
     assert!(matches!(next(&mut newer_in).await, Kind::Welcome(_)));

@@ -31,7 +31,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another process has it open.
-    #[error("{}: in use by another process", path.display())]
+    #[error("{}: in use by {}", path.display(), crate::holder::of_store(path))]
     Locked {
         /// Which file.
         path: PathBuf,

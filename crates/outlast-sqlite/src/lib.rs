@@ -5,6 +5,7 @@
 
 mod error;
 pub mod folder;
+pub mod holder;
 
 pub use error::Error;
 use error::file;
@@ -203,16 +204,40 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The lock is a file of its own: SQLite takes and drops locks on the store itself.
-fn lock(path: &Path) -> Result<Lock, Error> {
+/// Whether a process has the file open as its owner.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn is_locked(path: &Path) -> Result<bool, Error> {
+    let name = lock_of(path);
+    let held = match OpenOptions::new().write(true).open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(file(&name))?,
+    };
+    match fs4::FileExt::try_lock(&held) {
+        Ok(()) => Ok(false),
+        Err(fs4::TryLockError::WouldBlock) => Ok(true),
+        Err(fs4::TryLockError::Error(error)) => Err(Error::File { path: name, error }),
+    }
+}
+
+fn lock_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let name = PathBuf::from(name);
+    name.into()
+}
+
+/// The lock is a file of its own: SQLite takes and drops locks on the store itself.
+fn lock(path: &Path) -> Result<Lock, Error> {
+    let name = lock_of(path);
     let held = private(OpenOptions::new().write(true).create(true).truncate(false))
         .open(&name)
         .map_err(file(&name))?;
     match fs4::FileExt::try_lock(&held) {
-        Ok(()) => Ok(Lock { _file: held }),
+        Ok(()) => {
+            holder::sign(&held);
+            Ok(Lock { _file: held })
+        }
         Err(fs4::TryLockError::WouldBlock) => Err(Error::Locked { path: path.into() }),
         Err(fs4::TryLockError::Error(error)) => Err(Error::File { path: name, error }),
     }

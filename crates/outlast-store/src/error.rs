@@ -40,7 +40,7 @@ pub enum StoreError {
         expected: &'static str,
     },
     /// Another process has it open.
-    #[error("{}: in use by another process", path.display())]
+    #[error("{}: in use by {}", path.display(), outlast_sqlite::holder::of_store(path))]
     Locked {
         /// Which file.
         path: PathBuf,

@@ -25,7 +25,7 @@ pub use coord::{AgedTask, CoordReader, CoordStore, TaskExtra};
 pub use error::StoreError;
 pub use keys::{KeyInfo, KeyLimits, Keys, NewKey, Role};
 pub use links::{AlertEntry, LinkEntry, LinkEntryKind, LinkStore, Resolution};
-pub use outlast_sqlite::folder;
+pub use outlast_sqlite::{folder, holder};
 pub use storage::{CoordStorage, WorkerStorage};
 pub use types::{
     Counts, EventKind, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker,

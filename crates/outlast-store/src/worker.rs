@@ -105,6 +105,21 @@ impl WorkerStore {
         Ok((store, snapshot))
     }
 
+    /// Returns how many results the store at this path has that were never delivered; `None` if a
+    /// process has it open, which delivers them itself. The store is left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn undelivered(path: &Path) -> Result<Option<u64>, StoreError> {
+        if outlast_sqlite::is_locked(path)? {
+            return Ok(None);
+        }
+        let conn = outlast_sqlite::open_shared(path, &KIND, false)?;
+        let count =
+            conn.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0))?;
+        Ok(Some(uint(count)?))
+    }
+
     /// Applies all batches, in order, in one transaction, and syncs it.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod recover_tests;
 mod removal;
 mod requests;
 mod session;
+mod takeover;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -196,7 +196,7 @@ impl Coordinator {
     }
 
     fn on_hello(&mut self, now: Now, conn: ConnId, hello: v2::Hello, look: &dyn Lookup) {
-        if let Err((code, retry, reason)) = self.admit(&hello) {
+        if let Err((code, retry, reason)) = self.admit(now, &hello) {
             return self.refuse(now, conn, code, retry, &reason);
         }
         let principal = match self.bind(conn, &hello.worker_id, &hello.store_id, look) {
@@ -241,7 +241,7 @@ impl Coordinator {
         if let Some(other) = self.fleet.by_name(&hello.worker_id)
             && self.fleet.get(other).row.store_id != store_id
         {
-            self.forget(now, other);
+            self.replace_store(now, other);
         }
         let row = WorkerRow {
             store_id: store_id.clone(),
@@ -322,7 +322,7 @@ impl Coordinator {
     }
 
     /// Whether this worker may speak here; if not: code, whether to try again, and why.
-    fn admit(&self, hello: &v2::Hello) -> Result<(), (RefusedCode, bool, String)> {
+    fn admit(&self, now: Now, hello: &v2::Hello) -> Result<(), (RefusedCode, bool, String)> {
         let refuse = |code, retry, reason: String| Err((code, retry, reason));
         if hello.protocol != PROTOCOL {
             let reason = format!(
@@ -366,19 +366,8 @@ impl Coordinator {
         if !flat.is_ok_and(|map| map.values().all(|v| !v.is_object())) {
             return malformed("capabilities are not a flat JSON object".into());
         }
-        if let Some(key) = self.fleet.by_name(&hello.worker_id) {
-            let other = self.fleet.get(key);
-            if *other.row.store_id != *hello.store_id
-                && (other.conn.is_some() || !other.attempts.is_empty())
-            {
-                let name = &hello.worker_id;
-                let what = if other.conn.is_some() { "is connected" } else { "still holds tasks" };
-                let reason = format!(
-                    "the name {name} belongs to another worker that {what}; choose another \
-                     name, or run `outlast workers forget {name}` if that worker is gone for good"
-                );
-                return refuse(RefusedCode::RefusedIdentity, false, reason);
-            }
+        if let Some(reason) = self.name_is_taken(now, hello) {
+            return refuse(RefusedCode::RefusedIdentity, true, reason);
         }
         Ok(())
     }

@@ -429,12 +429,36 @@ fn identity_is_the_store_and_the_newest_connection_wins() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    assert_eq!(refused(&r.hello(2, "x", 1)), Some((v2::RefusedCode::RefusedIdentity, false)));
+    assert_eq!(refused(&r.hello(2, "x", 1)), Some((v2::RefusedCode::RefusedIdentity, true)));
     let out = r.hello(3, "s", 2);
     assert!(refused(&out).is_none());
     assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
     assert_eq!(refused(&r.hello(4, "s", 2)), Some((v2::RefusedCode::RefusedStale, true)));
     assert_eq!(r.c.workers().len(), 1);
+}
+
+#[test]
+fn a_fresh_store_takes_a_name_once_the_former_one_has_left_and_what_that_held_is_lost() {
+    let mut r = Rig::new();
+    let taken = Some((v2::RefusedCode::RefusedIdentity, true));
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| {});
+    // It waits: for as long as the other is connected, and where that drops for a moment.
+    assert_eq!(refused(&r.hello(2, "x", 1)), taken);
+    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.drain(true);
+    r.pass(1_000);
+    assert_eq!(refused(&r.hello(3, "x", 1)), taken);
+    r.pass(30_000);
+    assert_eq!(refused(&r.hello(4, "x", 1)), None);
+    r.inventory(4, &[]);
+    // Its task does not wait for the reconnect window, and goes to the newcomer.
+    assert_eq!(r.c.workers().len(), 1);
+    r.outcome(4, "t", 2, OK);
+    assert_eq!(r.ended("t"), [(TaskState::Succeeded, 2)]);
+    // The former store has to wait in its turn.
+    assert_eq!(refused(&r.hello(5, "s", 2)), taken);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whose a root folder is: one executor's at a time, and for ever the same id's.
 
 use outlast_store::folder::{PRIVATE, close_folder};
+use outlast_store::holder;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, Permissions};
@@ -23,9 +24,11 @@ pub(super) fn take_lock(root: &Path) -> io::Result<File> {
     let file = File::options().create(true).append(true).mode(0o600).open(root.join(LOCK))?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        let text = format!("another worker runs tasks in {}: {error}", root.display());
+        let who = holder::signed(&root.join(LOCK));
+        let text = format!("another worker runs tasks in {}: {who} ({error})", root.display());
         io::Error::new(io::Error::from(error).kind(), text)
     })?;
+    holder::sign(&file);
     Ok(file)
 }
 

@@ -130,7 +130,7 @@ impl Supervisor {
                 self.look_at_trees(due.kill_by);
             }
             if self.inner.adopts && Instant::now() >= self.next_strays {
-                tree::reap_strays(&mut self.strays);
+                tree::reap_strays(&mut self.strays, false);
                 self.next_strays = Instant::now() + STRAYS;
             }
         }

@@ -302,8 +302,8 @@ pub(super) fn mains() -> BTreeSet<i32> {
 ///
 /// Children that other code of this process started are told apart by their process group, which
 /// is this process's own, and by being reaped in time: an orphan is one that was dead at the last
-/// look too. `earlier` is what this look leaves to the next.
-pub(super) fn reap_strays(earlier: &mut HashSet<(i32, u64)>) {
+/// look too. `all`: whatever its group. `earlier` is what this look leaves to the next.
+pub(super) fn reap_strays(earlier: &mut HashSet<(i32, u64)>, all: bool) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     if !matches!(waitid(WaitId::All, peek), Ok(Some(_))) {
@@ -318,7 +318,7 @@ pub(super) fn reap_strays(earlier: &mut HashSet<(i32, u64)>) {
     let own_group = table.iter().find(|p| p.pid == me).map(|p| p.group);
     let dead: HashSet<_> = table
         .iter()
-        .filter(|p| p.dead && p.parent == me && Some(p.group) != own_group)
+        .filter(|p| p.dead && p.parent == me && (all || Some(p.group) != own_group))
         .filter(|p| !mains.contains(&p.pid))
         .map(Process::identity)
         .collect();

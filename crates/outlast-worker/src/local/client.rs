@@ -23,6 +23,9 @@ use tokio::time::sleep;
 
 /// How long a worker may be away, unless told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a worker is waited for whose socket is not there: one that dies leaves it, so it has ended
+/// for good, or somebody removed the socket, which a worker that lives restores within seconds.
+pub const ABSENT: Duration = Duration::from_secs(60);
 /// The first pause before asking again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause before asking again.
@@ -252,6 +255,7 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let started = Instant::now();
         let (mut pause, mut told) = (FIRST_PAUSE, false);
+        let mut absent: Option<Instant> = None;
         loop {
             let (error, why, later) = match self.once(&method, at, kind, body.clone()).await {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
@@ -263,7 +267,10 @@ impl Client {
                     let why = problem.detail.clone();
                     (ClientError::Problem(problem.into()), why, Duration::from_secs(later.into()))
                 }
-                Err(Failure { why, lasting }) => {
+                Err(Failure { why, lasting, missing }) => {
+                    let since = absent.filter(|_| missing).or(missing.then(Instant::now));
+                    absent = since;
+                    let lasting = lasting || since.is_some_and(|at| at.elapsed() >= ABSENT);
                     let (socket, waited) = (self.socket.clone(), started.elapsed());
                     let error = ClientError::Away { socket, waited, why: why.clone() };
                     if lasting {
@@ -299,7 +306,12 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| {
             // These do not pass.
             let lasting = matches!(e.kind(), K::PermissionDenied | K::InvalidInput);
-            Failure { why: e.to_string(), lasting }
+            let missing = e.kind() == K::NotFound;
+            let why = match missing {
+                true => "its socket is not there: it has ended, or the socket was removed".into(),
+                false => e.to_string(),
+            };
+            Failure { why, lasting, missing }
         })?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake?;
@@ -319,7 +331,8 @@ impl Client {
             kind => request.header(header::CONTENT_TYPE, kind),
         };
         let request = request.body(Full::new(body));
-        let request = request.map_err(|e| Failure { why: e.to_string(), lasting: true })?;
+        let request =
+            request.map_err(|e| Failure { why: e.to_string(), lasting: true, missing: false })?;
         Ok(sender.send_request(request).await?)
     }
 }
@@ -328,11 +341,13 @@ impl Client {
 struct Failure {
     why: String,
     lasting: bool,
+    /// There is no socket.
+    missing: bool,
 }
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Failure {
-        Failure { why: error.to_string(), lasting: false }
+        Failure { why: error.to_string(), lasting: false, missing: false }
     }
 }
 

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -31,6 +31,8 @@ const MAX_HEAD: usize = 32 << 10;
 const MAX_HEADERS: usize = 64;
 /// How long requests may go on while the worker ends.
 const GRACE: Duration = Duration::from_secs(1);
+/// Between two looks whether the socket is still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Where to listen, and how much to take in.
 #[derive(Debug, Clone)]
@@ -66,11 +68,14 @@ impl Config {
     }
 }
 
+/// Which file our socket is, until it is not ours any more.
+type Mine = Arc<Mutex<Option<(u64, u64)>>>;
+
 /// A server that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub struct LocalServer {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    identity: Mine,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -93,9 +98,10 @@ pub fn serve<H: Host>(config: Config, host: Arc<H>) -> io::Result<LocalServer> {
     };
     let router = routes::router(Arc::new(app));
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(run(listener, router, config.max_connections, stopped));
-    let identity = identity(&config.socket);
-    Ok(LocalServer { path: config.socket, identity, stop, task })
+    let mine: Mine = Arc::new(Mutex::new(identity(&config.socket)));
+    let place = Place { path: config.socket.clone(), mine: Arc::clone(&mine) };
+    let task = tokio::spawn(run(listener, place, router, config.max_connections, stopped));
+    Ok(LocalServer { path: config.socket, identity: mine, stop, task })
 }
 
 impl LocalServer {
@@ -113,7 +119,8 @@ impl LocalServer {
 
     /// Unless a successor has the place already.
     fn unlink(&mut self) {
-        if self.identity.take().is_some_and(|mine| identity(&self.path) == Some(mine)) {
+        let mine = self.identity.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if mine.is_some_and(|mine| identity(&self.path) == Some(mine)) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -126,16 +133,51 @@ impl Drop for LocalServer {
     }
 }
 
+/// Where the server listens.
+struct Place {
+    path: PathBuf,
+    mine: Mine,
+}
+
+impl Place {
+    /// Another listener, if somebody removed the socket: what tidies up folders of temporary files
+    /// does so with what is old.
+    fn restore(&self) -> Option<UnixListener> {
+        let mut mine = self.mine.lock().unwrap_or_else(PoisonError::into_inner);
+        // A successor's socket is left alone; and after the end there is nothing to restore.
+        if mine.is_none() || identity(&self.path).is_some() {
+            return None;
+        }
+        let path = self.path.display();
+        match socket::bind(&self.path).and_then(UnixListener::from_std) {
+            Ok(listener) => {
+                tracing::warn!("the tasks' socket {path} had been removed, and is there again");
+                *mine = identity(&self.path);
+                Some(listener)
+            }
+            Err(error) => {
+                tracing::debug!("the tasks' socket {path} was removed: {error}");
+                None
+            }
+        }
+    }
+}
+
 async fn run(
-    listener: UnixListener,
+    mut listener: UnixListener,
+    place: Place,
     router: Router,
     max_connections: usize,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
+    let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             () = stopping(&mut stopped) => break,
+            _ = look.tick() => if let Some(restored) = place.restore() {
+                listener = restored;
+            },
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= max_connections => refuse(&stream),

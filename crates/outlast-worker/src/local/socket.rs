@@ -13,19 +13,45 @@ const NEW: &str = "api.new";
 
 /// Where the worker of a state folder listens: the same after a restart, so that tasks that outlive
 /// the worker find the next one. `state_dir/api.sock`, or, where that is too long for a socket, a
-/// private folder below the system's temporary one.
+/// private folder in a place that nobody tidies up: `/run` for root, else `XDG_RUNTIME_DIR`, else the
+/// system's folder of temporary files. Which one it is, is noted in the state folder.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     let state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
     let path = state_dir.join("api.sock");
     if path.as_os_str().len() <= MAX_PATH {
         return path;
     }
-    let folder = private() + &tag(&state_dir);
-    let path = std::env::temp_dir().join(&folder).join("api.sock");
-    if path.as_os_str().len() <= MAX_PATH {
-        return path;
+    let note = state_dir.join("api.path");
+    if let Ok(noted) = fs::read_to_string(&note)
+        && Path::new(&noted).ancestors().nth(2).is_some_and(Path::is_dir)
+    {
+        return noted.into();
     }
-    Path::new("/tmp").join(folder).join("api.sock")
+    let path = elsewhere(&(private() + &tag(&state_dir)));
+    if let Some(text) = path.to_str() {
+        let _ = fs::write(note, text);
+    }
+    path
+}
+
+/// A socket in a folder of this name, in the best place that there is.
+fn elsewhere(folder: &str) -> PathBuf {
+    let me = rustix::process::geteuid();
+    let run = me.is_root().then(|| PathBuf::from("/run"));
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let own = own.filter(|own| {
+        let meta = fs::metadata(own);
+        own.is_absolute() && meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == me.as_raw())
+    });
+    let writable = |place: &PathBuf| {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        place.is_dir() && rustix::fs::access(place, access).is_ok()
+    };
+    let places = [run, own, Some(std::env::temp_dir())];
+    let paths = places.into_iter().flatten().filter(writable).map(|place| place.join(folder));
+    let mut paths = paths.map(|folder| folder.join("api.sock"));
+    let path = paths.find(|path| path.as_os_str().len() <= MAX_PATH);
+    path.unwrap_or_else(|| Path::new("/tmp").join(folder).join("api.sock"))
 }
 
 /// What private folders begin with.

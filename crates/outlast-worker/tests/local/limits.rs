@@ -146,3 +146,22 @@ async fn a_caller_who_hangs_up_does_not_undo_a_checkpoint() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn a_socket_that_was_removed_is_there_again_and_one_that_stays_away_is_named() {
+    let rig = Rig::start();
+    let path = rig.server.path().to_owned();
+    std::fs::remove_file(&path).unwrap();
+    // Patient for a moment, as it is by default for much longer.
+    let state = rig.client.state().await;
+    assert!(state.is_ok(), "{state:?}");
+    // With its folder, as a tidied temporary one goes.
+    let server = rig.server;
+    server.shutdown().await;
+    assert!(!path.exists());
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert!(!path.exists(), "one that has ended restores nothing");
+    let client = rig.client.patience(std::time::Duration::from_secs(1));
+    let error = client.state().await.unwrap_err().to_string();
+    assert!(error.contains("its socket is not there"), "{error}");
+}
