@@ -7,6 +7,7 @@ import concurrent.futures as futures
 import hashlib
 import itertools
 import json
+import threading
 import uuid
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -23,6 +24,8 @@ class Future(futures.Future):  # type: ignore[type-arg]
     def __init__(self, executor: Executor, task_id: str) -> None:
         super().__init__()
         self._executor = executor
+        # Held from the first time that a cancel took effect, for ever: waiters hear of it once.
+        self._announced = threading.Lock()
         #: The task's id; ``client.get(future.task_id)`` is its handle, in any process.
         self.task_id = task_id
 
@@ -46,8 +49,9 @@ class Future(futures.Future):  # type: ignore[type-arg]
             pass
 
     def _cancelled(self) -> bool:
+        # By whoever cancels and by the task's end, at any time and in any order.
         done = super().cancel()
-        if done:
+        if done and self._announced.acquire(blocking=False):
             self.set_running_or_notify_cancel()
         return done
 

@@ -251,3 +251,33 @@ def test_a_forked_process_may_not_use_it(shared, fleet):
         os._exit(1)
     assert os.waitpid(pid, 0)[1] == 0
     pool.shutdown()
+
+
+def test_a_cancel_beside_an_end_is_heard_of_once():
+    from outlast._futures import Future
+
+    # One after the other, as the two threads of shutdown(cancel_futures=True) and an end may run.
+    future = Future(None, "task")
+    called = []
+    future.add_done_callback(called.append)
+    assert future._cancelled() and future._cancelled()
+    assert called == [future] and future.cancelled()
+    # In all orders that the system finds.
+    for _ in range(300):
+        future, start = Future(None, "task"), threading.Barrier(3)
+        errors = []
+
+        def settle(act):
+            start.wait()
+            try:
+                act()
+            except Exception as e:
+                errors.append(e)
+
+        acts = [future._cancelled, future._cancelled]
+        acts.append(lambda: future._end(lambda: future.set_result(1)))
+        threads = [threading.Thread(target=settle, args=[act]) for act in acts]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert not errors and future.done()
+        futures.wait([future], 60)

@@ -27,6 +27,13 @@ impl Backoff {
         Backoff { initial, max: max.max(1), jitter: jitter.clamp(0.0, 1.0), failures: 0 }
     }
 
+    /// A link that was up ended: how long to wait before the first dial, in milliseconds. It is at
+    /// once, but for a spread over [`SPREAD`]; the next delay is twice `initial`.
+    pub fn lost(&mut self, rng: &mut SmallRng) -> Millis {
+        self.failures = 1;
+        rng.random_range(0..=SPREAD.min(self.initial).min(self.max))
+    }
+
     /// Counts a failure and says how long to wait, in milliseconds.
     pub fn fail(&mut self, rng: &mut SmallRng) -> Millis {
         self.failures = self.failures.saturating_add(1);
@@ -48,6 +55,9 @@ impl Backoff {
     }
 }
 
+/// Workers that lose their coordinator at one time dial over so long, in milliseconds.
+pub const SPREAD: Millis = 300;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +74,13 @@ mod tests {
         }
         b.reset();
         assert!(b.fail(&mut rng) <= 1200);
+        let at_once = (0..50).map(|_| b.lost(&mut rng)).collect::<Vec<_>>();
+        assert!(at_once.iter().all(|d| *d <= SPREAD) && at_once.iter().any(|d| *d > 50));
+        assert!(
+            (1600..=2400).contains(&b.fail(&mut rng)),
+            "the seed's timeline: at once, 2 s, 4 s"
+        );
+        assert!((3200..=4800).contains(&b.fail(&mut rng)));
         let mut tiny = Backoff::new(100, 1000, 1.0);
         assert!((0..1000).all(|_| tiny.fail(&mut rng) >= FLOOR));
     }

@@ -32,6 +32,11 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// Bytes held for reading and for writing by a link that is idle.
 const BUFFER: usize = 16 << 10;
+/// How long a TCP connection may take: time for three of its first packets. Where a network drops
+/// them, the system would send them ever more seldom, for minutes.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The same for a probe: time for two.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// What may wait to be written, in bytes, beside the message that is being written: answers to pings of
 /// a coordinator that reads none.
 const WRITE_SLACK: usize = 1 << 20;
@@ -45,7 +50,15 @@ pub enum DialError {
     /// The TLS set-up cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Nothing answered at the address.
+    /// Something accepted a connection and ended it.
+    #[error("cannot reach {at}: {why}")]
+    Cut {
+        /// Host and port.
+        at: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Nothing accepted a connection at the address.
     #[error("cannot reach {at}: {why}")]
     Unreachable {
         /// Host and port.
@@ -163,9 +176,8 @@ impl Dialler {
         }
         let at = self.url.authority();
         let asked = prove::ask(&mut *stream, (&at, &self.url.prefix), &credential.token).await;
-        let unreachable =
-            |e: std::io::Error| DialError::Unreachable { at: at.clone(), why: e.to_string() };
-        let (said, over) = asked.map_err(unreachable)?;
+        let cut = |e: std::io::Error| DialError::Cut { at: at.clone(), why: e.to_string() };
+        let (said, over) = asked.map_err(cut)?;
         let unproven = |why: String| DialError::Unproven { at: at.clone(), why };
         match (said, &self.note) {
             (Said::Proof, Some(file)) if !noted(file, &at) => {
@@ -187,12 +199,25 @@ impl Dialler {
         Ok((stream, key))
     }
 
+    /// Opens a TCP connection within this time.
+    async fn reach(&self, limit: Duration) -> Result<TcpStream, String> {
+        let connect = TcpStream::connect((self.url.host.as_str(), self.url.port));
+        match tokio::time::timeout(limit, connect).await {
+            Ok(stream) => stream.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("nothing answered within {} s", limit.as_secs())),
+        }
+    }
+
+    /// Whether something accepts TCP connections at the address. Costs neither TLS nor a request.
+    pub async fn probe(&self) -> bool {
+        self.reach(PROBE_LIMIT).await.is_ok()
+    }
+
     /// Opens a connection: TCP, and TLS where it is asked for.
     async fn connect(&self) -> Result<Box<dyn Io>, DialError> {
         let at = self.url.authority();
         let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
-        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await;
-        let stream = stream.map_err(|e| unreachable(e.to_string()))?;
+        let stream = self.reach(CONNECT_LIMIT).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
         let Some(connector) = &self.tls else { return Ok(Box::new(stream)) };
         let name = tls::server_name(&self.url.host).map_err(DialError::Tls)?;
@@ -206,7 +231,6 @@ impl Dialler {
     /// [`DialError`]; the caller limits the time.
     pub async fn dial(&self) -> Result<(Sender, Receiver), DialError> {
         let at = self.url.authority();
-        let unreachable = |why: String| DialError::Unreachable { at: at.clone(), why };
         let (stream, key) = self.connect_with_key().await?;
         let stream = Counted::new(stream);
         let progress = stream.progress();
@@ -238,7 +262,9 @@ impl Dialler {
                 };
                 Err(DialError::Refused { at, status, why })
             }
-            Err(error) => Err(unreachable(format!("{error}; is it an Outlast coordinator?"))),
+            Err(error) => {
+                Err(DialError::Cut { at, why: format!("{error}; is it an Outlast coordinator?") })
+            }
         }
     }
 }

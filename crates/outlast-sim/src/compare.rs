@@ -424,6 +424,7 @@ impl Stage {
 
     fn worker_wants(&mut self, output: worker::Output) {
         match output {
+            worker::Output::Probe => {}
             worker::Output::Dial => {
                 self.last_link += 1;
                 self.link = Some(self.last_link);

@@ -467,6 +467,7 @@ impl World {
     fn worker_does(&mut self, i: usize, output: worker::Output) {
         match output {
             worker::Output::Dial => self.dial(i),
+            worker::Output::Probe => self.probe(i),
             worker::Output::Send(kind) => {
                 match &kind {
                     Kind::Hello(hello) => self.workers[i].said.hello = Some(hello.clone()),

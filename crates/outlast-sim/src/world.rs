@@ -33,6 +33,7 @@ pub(crate) enum Event {
     /// The other side learns that the link ended: (link, the coordinator learns it)
     Closed(u64, bool),
     Dialled(usize, u32, u64),
+    Probed(usize, u32),
     StartCoord,
     StartWorker(usize),
     Strike,
@@ -279,7 +280,10 @@ impl World {
             Event::V1(V1Event::Up(..) | V1Event::Closed(_, true) | V1Event::Pong(..)) => {
                 Some(self.workers.len())
             }
-            Event::WorkerTick(i, _) | Event::WorkerDisk(i, _) | Event::Dialled(i, ..) => Some(*i),
+            Event::WorkerTick(i, _)
+            | Event::WorkerDisk(i, _)
+            | Event::Dialled(i, ..)
+            | Event::Probed(i, _) => Some(*i),
             Event::Arrives(link, false, _) | Event::Closed(link, false) => {
                 self.links.get(link).map(|l| l.worker)
             }
@@ -345,6 +349,7 @@ impl World {
                     self.feed_worker(i, |core, now| core.on_disconnected(now, "the link ended"));
                 }
             }
+            Event::Probed(i, life) if life == self.workers[i].peer.life => self.on_probed(i),
             Event::Dialled(i, life, link) if life == self.workers[i].peer.life => {
                 self.on_dialled(i, link);
             }
@@ -397,6 +402,18 @@ impl World {
         self.at(self.now + after, Event::Dialled(i, life, link));
     }
 
+    /// A worker tries whether the coordinator's address accepts connections.
+    pub fn probe(&mut self, i: usize) {
+        let life = self.workers[i].peer.life;
+        let after = self.rng.random_range(0..=self.latency * 2 + 1);
+        self.at(self.now + after, Event::Probed(i, life));
+    }
+
+    fn on_probed(&mut self, i: usize) {
+        let reached = self.refused_until[i] <= self.now && self.coord.machine.is_some();
+        self.feed_worker(i, |core, now| core.on_probed(now, reached));
+    }
+
     fn on_dialled(&mut self, i: usize, link: u64) {
         if self.workers[i].link != Some(link) {
             return;
@@ -404,7 +421,7 @@ impl World {
         // A stopped coordinator's kernel still accepts.
         if self.refused_until[i] > self.now || self.coord.machine.is_none() {
             self.workers[i].link = None;
-            return self.feed_worker(i, |core, now| core.on_disconnected(now, "refused"));
+            return self.feed_worker(i, |core, now| core.on_unreachable(now, "refused"));
         }
         let life = self.coord.life;
         let link_ = Link {

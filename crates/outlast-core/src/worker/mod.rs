@@ -8,6 +8,7 @@ mod control;
 mod fit;
 mod outbox;
 mod pace;
+mod probe;
 mod report;
 mod session;
 mod tell;
@@ -147,6 +148,9 @@ impl Given<'_> {
 pub enum Output {
     /// Open a link; answer with `on_connected` or `on_disconnected`. One at a time.
     Dial,
+    /// Try whether a TCP connection to the coordinator's address is accepted, and close it; answer
+    /// with `on_probed`, unless another link is dialled meanwhile.
+    Probe,
     /// Send on the open link.
     Send(Kind),
     /// Drop the link (or the dial) at once, without a handshake. No `on_disconnected` follows.
@@ -202,6 +206,9 @@ pub struct Worker {
     link: Link,
     connection: u64,
     backoff: Backoff,
+    probe: probe::Probe,
+    /// When the link was accepted last.
+    up_since: Millis,
     stats: ConnectionStats,
     attempts: Attempts,
     outbox: Lane<v2::TaskOutcome>,
@@ -268,6 +275,8 @@ impl Worker {
             link: Link::Waiting { until: now.mono },
             connection: 0,
             backoff,
+            probe: probe::Probe::default(),
+            up_since: 0,
             stats: ConnectionStats::default(),
             attempts: Attempts::new(config.slots),
             outbox: Lane::new(snapshot.outbox, snapshot.next_seq),

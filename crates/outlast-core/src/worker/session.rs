@@ -55,6 +55,7 @@ impl Worker {
         if !matches!(self.link, Link::Dialling { .. }) {
             return;
         }
+        self.probe.end();
         let (interval, timeout) = self.pace.patience.current();
         let heart = Heart::new(interval, timeout, now.mono);
         self.link = Link::Hello { heart };
@@ -93,6 +94,7 @@ impl Worker {
             Link::Up { ref heart } => {
                 self.beats = heart.sent();
                 self.stats.connected(now, false);
+                let lasted = now.mono.saturating_sub(self.up_since);
                 self.lost = Some(now.mono);
                 if self.attempts.count() != (0, 0) {
                     self.note_lost(now);
@@ -103,7 +105,13 @@ impl Worker {
                 if self.uploading.take().is_some() {
                     self.outputs.push_back(Output::Upload(None));
                 }
-                self.retry(now, reason);
+                // One that ends as soon as it is up must not be dialled in a circle.
+                if lasted >= self.config.heartbeat_interval {
+                    let until = now.mono + self.backoff.lost(&mut self.rng);
+                    self.wait_to_dial(until, reason);
+                } else {
+                    self.retry(now, reason);
+                }
             }
             Link::Hello { .. } | Link::Dialling { .. } => {
                 self.stats.failed_connections += 1;
@@ -139,6 +147,9 @@ impl Worker {
         self.tell_starts();
         self.watch_store(now, late);
         self.attend(now);
+        if self.wants_probe(now) {
+            self.outputs.push_back(Output::Probe);
+        }
         let dial_limit = self.config.heartbeat_timeout;
         match &mut self.link {
             Link::Waiting { until } if now.mono >= *until => {
@@ -151,6 +162,7 @@ impl Worker {
             Link::Dialling { since } if now.mono >= *since + dial_limit => {
                 let reason = "the coordinator could not be reached in time";
                 self.hang_up(now, v2::LinkCause::LinkSilent, reason);
+                self.begin_probes(now);
             }
             Link::Hello { heart } | Link::Up { heart } => {
                 // After a sleep, silence says nothing yet: ask before judging.
@@ -204,7 +216,7 @@ impl Worker {
     /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
     pub fn next_wake(&self) -> Millis {
         let link = match &self.link {
-            Link::Waiting { until } => *until,
+            Link::Waiting { until } => (*until).min(self.probe.next_wake()),
             Link::Dialling { since } => since + self.config.heartbeat_timeout,
             Link::Hello { heart } | Link::Up { heart } => heart.next_wake(),
             Link::Failed | Link::Shutdown => Millis::MAX,
@@ -269,6 +281,8 @@ impl Worker {
         let Link::Hello { heart } = &self.link else { return };
         self.link = Link::Up { heart: heart.clone() };
         self.backoff.reset();
+        self.probe.end();
+        self.up_since = now.mono;
         self.stats.connected(now, true);
         if self.coordinator_id.is_none() {
             let id: Arc<str> = welcome.coordinator_id.as_str().into();
@@ -534,8 +548,13 @@ impl Worker {
     }
 
     fn retry(&mut self, now: Now, reason: &str) {
-        let delay = self.backoff.fail(&mut self.rng);
-        self.link = Link::Waiting { until: now.mono + delay };
+        let until = now.mono + self.backoff.fail(&mut self.rng);
+        self.wait_to_dial(until, reason);
+    }
+
+    fn wait_to_dial(&mut self, until: Millis, reason: &str) {
+        self.link = Link::Waiting { until };
+        self.probe.end_asked();
         let limit = self.config.max_reconnect_attempts;
         if limit > 0 && self.backoff.failures() >= limit {
             self.give_up(&format!("gave up after {limit} attempts: {reason}"));

@@ -622,3 +622,81 @@ fn an_outcome_names_the_last_checkpoint_of_its_attempt() {
     w.on_message(at(40), Kind::Stop(stop));
     assert_eq!(named(&mut w), Some((1, 2)));
 }
+
+/// Plays a coordinator's address that nothing answers until `back`; when the worker said hello.
+fn back_after(outage: Millis, reachable: bool) -> Millis {
+    let mut w = connected(1);
+    let start = 10_000;
+    w.on_heard(at(start));
+    w.on_disconnected(at(start), "cut");
+    let mut now = start;
+    loop {
+        now = w.next_wake().max(now + 1);
+        w.on_tick(at(now));
+        while let Some(o) = w.poll_output() {
+            match o {
+                Output::Dial if now >= start + outage => return now - start,
+                Output::Dial if reachable => w.on_disconnected(at(now + 1), "503"),
+                Output::Dial => w.on_unreachable(at(now + 1), "no route"),
+                Output::Probe => w.on_probed(at(now + 2), now >= start + outage),
+                _ => {}
+            }
+        }
+        assert!(now < start + 10 * outage.max(60_000), "it never dials again");
+    }
+}
+
+#[test]
+fn a_lost_link_is_dialled_at_once() {
+    assert!(back_after(0, false) <= 300);
+}
+
+#[test]
+fn a_worker_is_back_soon_after_the_network_is() {
+    for outage in [8_000, 45_000, 3_600_000] {
+        let late = back_after(outage, false) - outage;
+        let limit = if outage < 60_000 { 3_000 } else { 7_000 };
+        assert!(late <= limit, "{late} ms after an outage of {outage} ms");
+    }
+}
+
+#[test]
+fn an_address_that_accepts_and_refuses_is_left_to_the_backoff() {
+    let mut w = connected(1);
+    w.on_disconnected(at(10_000), "cut");
+    let (mut now, mut dials) = (10_000, 0);
+    while now < 70_000 {
+        now = w.next_wake().max(now + 1);
+        w.on_tick(at(now));
+        while let Some(o) = w.poll_output() {
+            match o {
+                Output::Dial => {
+                    dials += 1;
+                    w.on_disconnected(at(now + 1), "503");
+                }
+                Output::Probe => panic!("a probe of an address that answers"),
+                _ => {}
+            }
+        }
+    }
+    // At once, then after 2, 4, 8, 16, 32 s, each ± 20%.
+    assert!((5..=7).contains(&dials), "{dials}");
+}
+
+#[test]
+fn a_link_that_ends_as_soon_as_it_is_up_is_not_dialled_in_a_circle() {
+    let mut w = connected(1);
+    let (mut now, mut dials) = (10_000, 0);
+    w.on_disconnected(at(now), "cut");
+    while now < 40_000 {
+        now = w.next_wake().max(now + 1);
+        w.on_tick(at(now));
+        let (out, _) = drain(&mut w);
+        if out.iter().any(|o| matches!(o, Output::Dial)) {
+            dials += 1;
+            welcome(&mut w, now, 0);
+            w.on_disconnected(at(now + 1), "taken over");
+        }
+    }
+    assert!(dials <= 40, "{dials} dials in half a minute");
+}

@@ -2,7 +2,7 @@
 
 use super::logs::LogReaders;
 use super::{Shared, now};
-use outlast_net::{Dialler, Receiver, Sender, pulse};
+use outlast_net::{DialError, Dialler, Receiver, Sender, pulse};
 use outlast_wire::frame::Packing;
 use outlast_wire::v2::LogRequest;
 use outlast_wire::v2::body::Kind;
@@ -15,6 +15,8 @@ use tokio::sync::{Notify, mpsc};
 #[allow(clippy::large_enum_variant)]
 pub(super) enum ToLink {
     Dial,
+    /// Try whether the address accepts connections.
+    Probe,
     Frame(Kind),
     /// How frames are compressed from now on.
     Packing(Packing),
@@ -29,6 +31,14 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
     while let Some(message) = inbox.recv().await {
         match message {
             ToLink::Dial => {}
+            ToLink::Probe => {
+                let (dialler, shared) = (dialler.clone(), shared.clone());
+                tokio::spawn(async move {
+                    let reached = dialler.probe().await;
+                    shared.feed(|core| core.on_probed(now(), reached));
+                });
+                continue;
+            }
             // Of a link that has ended.
             ToLink::Frame(_) | ToLink::Packing(_) | ToLink::Close => continue,
             ToLink::End => return,
@@ -46,7 +56,11 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
                 }
             }
             Err(error) => {
-                shared.feed(|core| core.on_disconnected(now(), &error.to_string()));
+                let reason = error.to_string();
+                shared.feed(|core| match error {
+                    DialError::Unreachable { .. } => core.on_unreachable(now(), &reason),
+                    _ => core.on_disconnected(now(), &reason),
+                });
             }
         }
     }
@@ -58,7 +72,7 @@ async fn closed(inbox: &mut Inbox) -> bool {
         match inbox.recv().await {
             Some(ToLink::Close) => return false,
             Some(ToLink::End) | None => return true,
-            Some(ToLink::Frame(_) | ToLink::Packing(_) | ToLink::Dial) => {}
+            Some(ToLink::Frame(_) | ToLink::Packing(_) | ToLink::Dial | ToLink::Probe) => {}
         }
     }
 }
@@ -158,7 +172,7 @@ async fn send(
                 }
                 ToLink::Close => Some(Sent::Closed),
                 ToLink::End => Some(Sent::End),
-                ToLink::Dial => None,
+                ToLink::Dial | ToLink::Probe => None,
             };
             if let Some(done) = done {
                 sender.close().await;

@@ -411,6 +411,7 @@ impl Shared {
                     self.writer.push(batch, pace);
                 }
                 Output::Dial => drop(self.link.send(ToLink::Dial)),
+                Output::Probe => drop(self.link.send(ToLink::Probe)),
                 Output::Send(kind) => drop(self.link.send(ToLink::Frame(kind))),
                 Output::Close(reason) => {
                     tracing::debug!("closing the link: {reason}");

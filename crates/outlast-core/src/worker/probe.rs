@@ -1,0 +1,87 @@
+//! Probes of the coordinator's address between two dials, so that a worker is back soon after the
+//! network is, however long its backoff has grown. A probe is a TCP connection and no more.
+
+use super::Worker;
+use super::session::Link;
+use crate::{Millis, Now};
+use rand::{Rng, rngs::SmallRng};
+
+/// Between two probes at first, and later, in milliseconds.
+const EVERY: (Millis, Millis) = (2_000, 5_000);
+/// How long an outage lasts before probes become rarer, in milliseconds.
+const SOON: Millis = 60_000;
+/// Share of the time between two probes by which it varies: many workers lose one coordinator.
+const JITTER: f64 = 0.25;
+/// A dial after a probe that reached something is spread over this time, in milliseconds.
+const SPREAD: Millis = 300;
+
+/// When the address is tried next. Only an address that could not be reached is: one that accepts
+/// connections and then refuses is left to the backoff.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    /// Nothing is to be tried while there is none.
+    next: Option<Millis>,
+    /// The first dial of this outage that did not reach the address.
+    since: Option<Millis>,
+    /// The driver has been asked, and has not answered.
+    out: bool,
+}
+
+impl Probe {
+    /// A dial did not reach the address.
+    pub fn begin(&mut self, now: Millis, rng: &mut SmallRng) {
+        let since = *self.since.get_or_insert(now);
+        let every = if now.saturating_sub(since) < SOON { EVERY.0 } else { EVERY.1 };
+        let spread = 1.0 + rng.random_range(-JITTER..=JITTER);
+        (self.next, self.out) = (Some(now + (every as f64 * spread) as Millis), false);
+    }
+    /// Something accepts connections there, or nobody wants to know any more.
+    pub fn end(&mut self) {
+        *self = Probe::default();
+    }
+    /// The link's state changed: an answer that is still to come says nothing of the new one.
+    pub fn end_asked(&mut self) {
+        (self.next, self.out) = (None, false);
+    }
+    /// Whether a probe is due; it counts as asked for.
+    fn take(&mut self, now: Millis) -> bool {
+        let due = !self.out && self.next.is_some_and(|at| at <= now);
+        self.out |= due;
+        due
+    }
+    pub fn next_wake(&self) -> Millis {
+        self.next.filter(|_| !self.out).unwrap_or(Millis::MAX)
+    }
+}
+
+impl Worker {
+    /// The dial failed, since nothing accepted a connection at the address.
+    pub fn on_unreachable(&mut self, now: Now, reason: &str) {
+        self.on_disconnected(now, reason);
+        self.begin_probes(now);
+    }
+
+    pub(super) fn begin_probes(&mut self, now: Now) {
+        if matches!(self.link, Link::Waiting { .. }) {
+            self.probe.begin(now.mono, &mut self.rng);
+        }
+    }
+
+    /// Whether the driver is to try the address now.
+    pub(super) fn wants_probe(&mut self, now: Now) -> bool {
+        matches!(self.link, Link::Waiting { .. }) && self.probe.take(now.mono)
+    }
+
+    /// The answer to a probe: whether a connection was accepted.
+    pub fn on_probed(&mut self, now: Now, reached: bool) {
+        let Link::Waiting { until } = &mut self.link else { return };
+        if reached {
+            let soon = now.mono + self.rng.random_range(0..=SPREAD);
+            *until = (*until).min(soon);
+            self.probe.end();
+        } else {
+            self.probe.begin(now.mono, &mut self.rng);
+        }
+        self.on_tick(now);
+    }
+}
