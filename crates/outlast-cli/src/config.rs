@@ -114,6 +114,11 @@ impl File {
         match std::fs::read_to_string(&path) {
             Ok(text) => File::parse(&text).map_err(|e| format!("{}: {e}", path.display())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !wanted => Ok(File::default()),
+            // A home that another user owns, as under sudo or in a container, is no mistake.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !wanted => {
+                eprintln!("{}: {e}; going on without it", path.display());
+                Ok(File::default())
+            }
             Err(e) => Err(format!("{}: {e}", path.display())),
         }
     }

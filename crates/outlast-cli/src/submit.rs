@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
   outlast submit --browser square.js --args '{\"n\": 12}' --requires webgpu --wait
   echo '{\"shell\":\"uname -a\",\"requires\":{\"os\":\"linux\"}}' | outlast submit --file -
 
-{} in a command stands for the number of an array task, which also has it as
-OUTLAST_ARRAY_INDEX. In a file each line is a shell line, or a task as JSON.
+With --array, {} in a command stands for the task's number, which it also has as
+OUTLAST_ARRAY_INDEX; {{}} stands for {} itself, and --index-token puts something else in the
+place of {}. In a file each line is a task as JSON, if it begins with {\" (or { and \"), or
+else a shell line.
 With --id the same submission again gives the same task.
 
 --knob batch_size=64,32,16 gives a command OUTLAST_KNOB_BATCH_SIZE, and replaces
@@ -47,6 +49,10 @@ pub(crate) struct Args {
     /// One task for each number: 1-1000, 1,3,5-9, 0-100:5
     #[arg(long, value_name = "NUMBERS", conflicts_with = "file")]
     array: Option<String>,
+    /// What stands for the number in the command of an array task
+    #[arg(long, value_name = "TEXT", default_value = "{}", requires = "array",
+        value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    index_token: String,
     /// One task for each line; - is standard input
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["command", "shell"])]
     file: Option<PathBuf>,
@@ -323,14 +329,14 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
     let numbers = args::array(array).map_err(Usage)?;
     let mut tasks = Vec::with_capacity(numbers.len());
     for n in numbers {
-        let put = |text: &String| text.replace("{}", &n.to_string());
+        let put = |text: &String| put_index(text, &args.index_token, n);
         let run = match &run {
             Run::Command(argv) => Run::Command(argv.iter().map(put).collect()),
             Run::Shell(line) => Run::Shell(put(line)),
             Run::Call(call) => Run::Call(call.clone()),
             Run::Browser(browser) => {
                 let mut browser = browser.clone();
-                fill(&mut browser.args, n);
+                fill(&mut browser.args, &args.index_token, n);
                 Run::Browser(browser)
             }
         };
@@ -341,17 +347,35 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
     Ok(tasks)
 }
 
-/// Puts an array task's number where the arguments of its script say `{}`; where that is all they
-/// say, as a number.
-fn fill(args: &mut serde_json::Value, n: u64) {
+/// Puts an array task's number in the place of `token`. Where that is `{}`, `{{}}` stands for it.
+fn put_index(text: &str, token: &str, n: u64) -> String {
+    let n = n.to_string();
+    match token {
+        "{}" => {
+            let literal = text.split("{{}}").map(|part| part.replace("{}", &n));
+            literal.collect::<Vec<_>>().join("{}")
+        }
+        token => text.replace(token, &n),
+    }
+}
+
+/// Puts an array task's number where the arguments of its script say `token`; where that is all
+/// they say, as a number.
+fn fill(args: &mut serde_json::Value, token: &str, n: u64) {
     use serde_json::Value as V;
     match args {
-        V::String(text) if text == "{}" => *args = n.into(),
-        V::String(text) => *text = text.replace("{}", &n.to_string()),
-        V::Array(all) => all.iter_mut().for_each(|v| fill(v, n)),
-        V::Object(all) => all.values_mut().for_each(|v| fill(v, n)),
+        V::String(text) if text == token => *args = n.into(),
+        V::String(text) => *text = put_index(text, token, n),
+        V::Array(all) => all.iter_mut().for_each(|v| fill(v, token, n)),
+        V::Object(all) => all.values_mut().for_each(|v| fill(v, token, n)),
         _ => {}
     }
+}
+
+/// Whether a line of a file is a task as JSON. A shell's group, `{ make; } > log`, is none.
+fn is_json(line: &str) -> bool {
+    let rest = line.strip_prefix('{').map(str::trim_start);
+    rest.is_some_and(|rest| rest.starts_with(['"', '}']))
 }
 
 /// The trace that this process belongs to, by its environment. What is malformed is no trace, as
@@ -385,7 +409,7 @@ fn from_file(
         }
         let wrong = |e: &dyn std::fmt::Display| Usage(format!("{}:{n}: {e}", file.display()));
         let mut id = format!("{base}-{n}");
-        let spec = if line.starts_with('{') {
+        let spec = if is_json(line) {
             let mut fields: serde_json::Map<String, serde_json::Value> =
                 serde_json::from_str(line).map_err(|e| wrong(&e))?;
             if let Some(own) = fields.remove("id") {
@@ -408,4 +432,27 @@ fn from_file(
         return Err(Usage(format!("{}: holds no task", file.display())).into());
     }
     Ok(tasks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_takes_the_place_of_its_token() {
+        assert_eq!(put_index("seed {} of {}", "{}", 7), "seed 7 of 7");
+        assert_eq!(put_index("awk '{{}}' {}", "{}", 7), "awk '{}' 7");
+        assert_eq!(put_index("{{}}{}{{}}", "{}", 7), "{}7{}");
+        assert_eq!(put_index("find -exec rm {} ; @i", "@i", 7), "find -exec rm {} ; 7");
+    }
+
+    #[test]
+    fn a_line_of_a_file_is_json_or_a_shell_line() {
+        for json in [r#"{"shell": "true"}"#, r#"{ "shell": "true" }"#, "{}"] {
+            assert!(is_json(json), "{json}");
+        }
+        for shell in ["{ make; make test; } > log", "{a,b}", "echo {}"] {
+            assert!(!is_json(shell), "{shell}");
+        }
+    }
 }

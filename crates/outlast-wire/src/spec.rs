@@ -306,6 +306,32 @@ pub enum SpecError {
     },
 }
 
+/// Fields that hold a number of seconds.
+const SECONDS: [&str; 4] = ["timeout", "reconnect_window", "kill_grace", "checkpoint_interval"];
+
+impl SpecError {
+    /// The error of a document that was not parsed, with the name of the field that is to blame:
+    /// the parser does not name those of a flattened structure.
+    pub fn of(json: &[u8], error: &str) -> SpecError {
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(json).unwrap_or_default();
+        // Of these the parser says which.
+        let named = ["unknown field", "missing field", "give one of"].iter().any(|w| error.starts_with(w));
+        for (name, value) in fields.iter().filter(|_| !named) {
+            let alone = match name.as_str() {
+                "command" | "shell" | "call" | "browser" => serde_json::json!({ (name): value }),
+                _ => serde_json::json!({ "shell": "true", (name): value }),
+            };
+            if let Err(e) = serde_json::from_value::<TaskSpec>(alone) {
+                let seconds = value.is_string() && SECONDS.contains(&name.as_str());
+                let hint = if seconds { "; write a number of seconds, such as 600" } else { "" };
+                return SpecError::Json(format!("{name}: {e}{hint}"));
+            }
+        }
+        SpecError::Json(error.to_owned())
+    }
+}
+
 fn bad<T>(field: &'static str, problem: impl Into<String>) -> Result<T, SpecError> {
     Err(SpecError::Field { field, problem: problem.into() })
 }
@@ -400,7 +426,7 @@ impl TaskSpec {
             return bad("spec", problem);
         }
         let spec: TaskSpec =
-            serde_json::from_slice(json).map_err(|e| SpecError::Json(e.to_string()))?;
+            serde_json::from_slice(json).map_err(|e| SpecError::of(json, &e.to_string()))?;
         spec.check()?;
         Ok(spec)
     }
@@ -794,6 +820,24 @@ mod tests {
         }
         // Shells in shells end somewhere.
         name(&format!(r#"{{"shell":"{}"}}"#, "sh -c ".repeat(30_000)));
+    }
+
+    #[test]
+    fn an_error_names_its_field() {
+        for (json, wanted) in [
+            (
+                r#"{"shell":"true","reconnect_window":"3s"}"#,
+                "reconnect_window: invalid type: string",
+            ),
+            (r#"{"shell":"true","reconnect_window":"3s"}"#, "write a number of seconds"),
+            (r#"{"shell":"true","slots":"many"}"#, "slots: "),
+            (r#"{"shell":"true","rerun":"maybe"}"#, "rerun: unknown variant"),
+            (r#"{"shell":"true","env":["A=1"]}"#, "env: "),
+            (r#"{"command":"true"}"#, "command: "),
+        ] {
+            let error = TaskSpec::from_json(json.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{json}: {error}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use outlast_core::TaskId;
 use outlast_core::coord::Response as CoreResponse;
 use outlast_store::Role;
+use outlast_wire::SpecError;
 use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
 use outlast_wire::json::Parts;
 use outlast_wire::spec::{MAX_SPEC, SPEC, TaskSpec, check_task_id};
@@ -148,8 +149,9 @@ fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
         Some(Value::String(id)) => Some(id),
         Some(_) => return Err("id: must be a string".into()),
     };
-    let mut spec: TaskSpec = serde_json::from_value(Value::Object(fields))
-        .map_err(|e| format!("not a task: {}", short(&e)))?;
+    let mut spec: TaskSpec = serde_json::from_value(Value::Object(fields)).map_err(|e| {
+        SpecError::of(json, &short(&e)).to_string().chars().take(MAX_QUOTE).collect::<String>()
+    })?;
     spec.check().map_err(|e| e.to_string())?;
     if let Some(trace) = trace.filter(|_| spec.traceparent.is_empty()) {
         (spec.traceparent, spec.tracestate) = (trace.parent.clone(), trace.state.clone());
