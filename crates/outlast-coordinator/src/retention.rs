@@ -43,8 +43,7 @@ pub(crate) async fn run(config: RetentionConfig, driver: Driver, readers: Reader
     loop {
         tokio::time::sleep(wait).await;
         wait = config.every;
-        let age = i64::try_from(config.keep.as_millis()).unwrap_or(i64::MAX);
-        let before = clock::wall().saturating_sub(age);
+        let Some(before) = clock::before(config.keep) else { continue };
         match tasks(&driver, &readers, before, config.most).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "tasks that ended long ago were removed"),

@@ -25,6 +25,7 @@ pub mod requires;
 pub mod retention;
 pub mod scheduler;
 pub mod stats;
+pub mod steady;
 pub mod worker;
 
 pub use ids::{AttemptId, Epoch, Millis, Now, TaskId};

@@ -50,9 +50,9 @@ pub enum DialError {
     /// The TLS set-up cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Something accepted a connection and ended it.
+    /// Something accepted a connection and ended it before there was a link.
     #[error("cannot reach {at}: {why}")]
-    Cut {
+    Broken {
         /// Host and port.
         at: String,
         /// What the system said.
@@ -176,7 +176,7 @@ impl Dialler {
         }
         let at = self.url.authority();
         let asked = prove::ask(&mut *stream, (&at, &self.url.prefix), &credential.token).await;
-        let cut = |e: std::io::Error| DialError::Cut { at: at.clone(), why: e.to_string() };
+        let cut = |e: std::io::Error| DialError::Broken { at: at.clone(), why: e.to_string() };
         let (said, over) = asked.map_err(cut)?;
         let unproven = |why: String| DialError::Unproven { at: at.clone(), why };
         match (said, &self.note) {
@@ -262,9 +262,10 @@ impl Dialler {
                 };
                 Err(DialError::Refused { at, status, why })
             }
-            Err(error) => {
-                Err(DialError::Cut { at, why: format!("{error}; is it an Outlast coordinator?") })
-            }
+            Err(error) => Err(DialError::Broken {
+                at,
+                why: format!("{error}; is it an Outlast coordinator?"),
+            }),
         }
     }
 }

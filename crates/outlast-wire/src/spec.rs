@@ -316,7 +316,8 @@ impl SpecError {
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(json).unwrap_or_default();
         // Of these the parser says which.
-        let named = ["unknown field", "missing field", "give one of"].iter().any(|w| error.starts_with(w));
+        let named =
+            ["unknown field", "missing field", "give one of"].iter().any(|w| error.starts_with(w));
         for (name, value) in fields.iter().filter(|_| !named) {
             let alone = match name.as_str() {
                 "command" | "shell" | "call" | "browser" => serde_json::json!({ (name): value }),

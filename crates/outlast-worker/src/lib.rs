@@ -2,6 +2,7 @@
 //! core.
 
 pub mod capabilities;
+mod clock;
 pub mod exec;
 pub mod keeper;
 pub mod local;

@@ -54,8 +54,7 @@ pub(crate) async fn run(
 
 /// Removes the checkpoints of tasks that ended well, or were cancelled, long ago.
 async fn prune(driver: &Driver, readers: &Readers, keep: Duration) -> Result<(), String> {
-    let age = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    let before = clock::wall().saturating_sub(age);
+    let Some(before) = clock::before(keep) else { return Ok(()) };
     // What cannot be removed now (its task was just retried) must not keep this going for ever.
     for _ in 0..ROUNDS {
         let found = readers.read(move |reader| reader.outdated(before, AT_ONCE)).await?;

@@ -19,7 +19,7 @@ use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Why an attempt is stopped.
 #[derive(Debug, Clone, PartialEq)]
@@ -285,6 +285,5 @@ pub(super) fn seconds(value: f64) -> Duration {
 }
 
 pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_millis() as i64)
+    crate::clock::now().wall
 }

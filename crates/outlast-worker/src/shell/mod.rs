@@ -21,6 +21,7 @@ mod room;
 mod runs;
 mod writer;
 
+pub use crate::clock::now;
 pub use functions::{ANY, Checkpoint, FailedBy, Failure, Function, Functions, TaskContext};
 pub use identity::Identity;
 
@@ -33,7 +34,6 @@ use controls::Controls;
 use host::Questions;
 use link::ToLink;
 use outlast_blob::{BlobError, Blobs};
-use outlast_core::Now;
 use outlast_core::records::WorkerRecord;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::{Alive, Output, Unfit, Worker, WorkerConfig};
@@ -45,7 +45,7 @@ use outlast_store::group::{self, Decided};
 use runs::Runs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// The timer looks at least this often: what is due earlier than thought is not late by more.
@@ -156,14 +156,6 @@ struct Todo {
     outputs: Vec<Output>,
     /// Somebody is carrying them out.
     busy: bool,
-}
-
-/// Boot time counts suspend, so that silence is measured in real time.
-pub fn now() -> Now {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let mono = t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000;
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { mono, wall: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
 }
 
 impl Agent {
