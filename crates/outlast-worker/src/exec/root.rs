@@ -6,8 +6,8 @@ use rustix::fs::{FlockOperation, flock};
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, Permissions};
 use std::hash::BuildHasher;
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// The file that an executor holds locked.
@@ -32,20 +32,28 @@ pub(super) fn take_lock(root: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The id that marks this root's processes. It is stored: a folder may be moved.
+/// The id that marks this root's processes. It is stored: a folder may be moved. A copy of the
+/// folder is another root: what it marked is not its own to kill. So the file names its own inode.
 pub(super) fn id(root: &Path) -> io::Result<String> {
     let path = root.join("id");
-    if let Ok(id) = fs::read_to_string(&path)
-        && id.len() == 32
-        && id.bytes().all(|b| b.is_ascii_hexdigit())
-    {
-        return Ok(id);
-    }
-    // std seeds these from the system's randomness.
-    let seeded = RandomState::new();
-    let id = format!("{:016x}{:016x}", seeded.hash_one(0_u8), seeded.hash_one(1_u8));
+    let known = fs::read_to_string(&path).ok();
+    let known = known.as_deref().map(|text| text.split_once(' ').unwrap_or((text, "")));
+    let known = known.filter(|(id, _)| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    let id = match known {
+        Some((id, inode)) if inode == fs::metadata(&path)?.ino().to_string() => {
+            return Ok(id.to_owned());
+        }
+        // Of a former version, which named none.
+        Some((id, "")) => id.to_owned(),
+        _ => {
+            // std seeds these from the system's randomness.
+            let seeded = RandomState::new();
+            format!("{:016x}{:016x}", seeded.hash_one(0_u8), seeded.hash_one(1_u8))
+        }
+    };
     let new = root.join("id.new");
-    fs::write(&new, &id)?;
+    let mut file = File::create(&new)?;
+    write!(file, "{id} {}", file.metadata()?.ino())?;
     fs::rename(new, path)?;
     Ok(id)
 }
@@ -68,4 +76,28 @@ pub(super) fn adopt_orphans() -> bool {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn adopt_orphans() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moved_folder_keeps_its_id_and_a_copy_gets_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("a")).unwrap();
+        let own = id(&at("a")).unwrap();
+        assert_eq!(id(&at("a")).unwrap(), own);
+        fs::rename(at("a"), at("b")).unwrap();
+        assert_eq!(id(&at("b")).unwrap(), own);
+        fs::create_dir(at("c")).unwrap();
+        fs::copy(at("b").join("id"), at("c").join("id")).unwrap();
+        let other = id(&at("c")).unwrap();
+        assert_ne!(other, own);
+        assert_eq!((id(&at("c")).unwrap(), id(&at("b")).unwrap()), (other, own.clone()));
+        // As a former version wrote it.
+        fs::write(at("b").join("id"), &own).unwrap();
+        assert_eq!((id(&at("b")).unwrap(), id(&at("b")).unwrap()), (own.clone(), own));
+    }
 }
