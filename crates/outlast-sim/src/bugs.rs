@@ -11,6 +11,8 @@ pub enum Bug {
     ForgetsCursor,
     /// The worker's store loses a finished result now and then.
     LosesFinished,
+    /// Which process of a worker says hello is not looked at.
+    ForgetsNonces,
     /// An outcome of an old attempt is passed off as the current one's.
     SkipsFencing,
     /// After a restart the coordinator knows a smaller epoch.
@@ -69,11 +71,12 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 32] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
         Bug::LosesFinished,
+        Bug::ForgetsNonces,
         Bug::SkipsFencing,
         Bug::ReusesEpoch,
         Bug::ClockRuns,

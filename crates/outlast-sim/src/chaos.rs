@@ -115,7 +115,8 @@ impl World {
         }
         // Now and then one disk is broken for good: the others do its work. Not that of the only
         // worker, nor of the first one, which some tasks require.
-        if self.workers.len() > 2 && self.heal_seed.is_multiple_of(3) {
+        let copied = self.workers.iter().any(|w| w.copy_of.is_some());
+        if self.workers.len() > 2 && self.heal_seed.is_multiple_of(3) && !copied {
             let last = self.workers.len() - 1;
             self.workers[last].peer.disk_full_until = u64::MAX;
             let store = self.workers[last].store_id.clone();

@@ -11,6 +11,7 @@ mod bugs;
 mod chaos;
 mod client;
 pub mod compare;
+mod copies;
 mod failures;
 mod oracle;
 mod peers;

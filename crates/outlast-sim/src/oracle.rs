@@ -1,5 +1,6 @@
 //! The judge. Knows what was synced, sent and executed; nothing of how the machines decide.
 
+use crate::copies::Copies;
 use crate::failures::Recovery;
 use crate::runs::Blobs;
 use outlast_core::coord::{LinkChange, LinkNews};
@@ -70,6 +71,7 @@ pub(crate) struct Oracle {
     /// whether it said that nothing is owed any more.
     pub links: BTreeMap<Arc<str>, (u64, bool)>,
     pub wrong: Option<String>,
+    pub copies: Copies,
     /// When tasks that wait for their retry may be given out.
     earliest: BTreeMap<TaskId, Earliest>,
 }
@@ -524,7 +526,7 @@ impl Oracle {
         let task = self.tasks.entry(id.clone()).or_default();
         task.executions += u32::from(epoch > task.floor);
         let never = task.spec.as_ref().is_some_and(|s| s.rerun == Rerun::Never);
-        if never && task.executions > 1 {
+        if never && task.executions > 1 && !self.copies.waited(id) {
             let count = task.executions;
             self.fail(format!("{id} must not run twice, and ran {count} times"));
         }
@@ -551,7 +553,8 @@ impl Oracle {
             .map(|o| AttemptId { task: o.task.clone(), epoch: o.event.epoch })
             .collect();
         for id in self.finished.clone() {
-            if self.is_removed(&id.task, id.epoch) {
+            let two = self.copies.spoke_for(self.assigned.get(&id));
+            if two || self.is_removed(&id.task, id.epoch) {
                 continue;
             }
             let told = |e: &outlast_store::StoredEvent| {
@@ -573,7 +576,7 @@ impl Oracle {
     /// Whether the attempt was at a worker whose disk never works again.
     fn is_broken(&self, task: &TaskId, epoch: u64) -> bool {
         let worker = self.assigned.get(&AttemptId { task: task.clone(), epoch });
-        worker.is_some_and(|w| self.broken.contains(w))
+        worker.is_some_and(|w| self.broken.contains(w)) || self.copies.spoke_for(worker)
     }
 
     /// Every checkpoint and state that a worker made durable is known, or its loss is.

@@ -77,6 +77,10 @@ pub(crate) struct WorkerPeer {
     pub exited: bool,
     /// What this life said last.
     pub said: Former,
+    /// Its folder is a copy of this worker's.
+    pub copy_of: Option<usize>,
+    /// It is not started: it was told to end for good, or is not there yet.
+    pub out: bool,
 }
 
 /// What an incarnation said last: it says it again when it wakes after its successor started.
@@ -168,6 +172,9 @@ impl World {
     pub fn start_worker(&mut self, i: usize) {
         let never = self.bug == Some(Bug::NeverTimesOut);
         let forgets = self.bug == Some(Bug::ForgetsStarted);
+        if self.workers[i].out {
+            return;
+        }
         let w = &mut self.workers[i];
         w.peer.life += 1;
         w.peer.armed = u64::MAX;
@@ -550,6 +557,7 @@ impl World {
             worker::Output::Answer(_, answer) => self.on_answer(i, &answer),
             worker::Output::State(state, why) => {
                 self.say(|| format!("worker {i} is {} {why}", state.as_str()));
+                self.note_copied(i);
             }
             worker::Output::Packing(_) => {}
             worker::Output::Adapted(c) => {
@@ -610,6 +618,11 @@ impl World {
 
     /// A planted bug: an outcome claims to be of the newest attempt.
     pub fn tamper(&mut self, mut kind: Kind) -> Kind {
+        if self.bug == Some(Bug::ForgetsNonces)
+            && let Kind::Hello(hello) = &mut kind
+        {
+            hello.nonce = 0;
+        }
         if self.bug == Some(Bug::SkipsFencing)
             && let Kind::Outbox(batch) = &mut kind
         {

@@ -1,6 +1,7 @@
 //! The world: clock, events, network. One seed, one history.
 
 use crate::Bug;
+use crate::copies;
 use crate::oracle::Oracle;
 use crate::peers::{Coord, Former, Peer, WorkerPeer};
 use crate::v1::{V1Event, V1World};
@@ -46,6 +47,8 @@ pub(crate) enum Event {
     /// (worker, its life, which upload, the blob)
     Uploaded(usize, u32, u64, Vec<u8>),
     Collect,
+    /// A worker's state folder is copied.
+    Copy,
     /// The user lets go on whatever was paused.
     Settle,
     /// A former incarnation of this worker wakes and dials too.
@@ -171,9 +174,15 @@ impl World {
                 says_full: false,
                 exited: false,
                 said: Former::default(),
+                copy_of: None,
+                out: false,
             }
         };
-        let workers: Vec<WorkerPeer> = (0..count).map(|i| worker(i, &mut rng)).collect();
+        let mut workers: Vec<WorkerPeer> = (0..count).map(|i| worker(i, &mut rng)).collect();
+        if let Some(of) = copies::original(seed, count) {
+            let copy = copies::slot(&workers[of], of);
+            workers.push(copy);
+        }
         World {
             now: 0,
             bug,
@@ -226,6 +235,7 @@ impl World {
         self.at(1_000, Event::Strike);
         self.at(100, Event::Client);
         self.at(5_000, Event::Collect);
+        self.plan_copy();
         self.at(self.heal_at, Event::Heal);
         while let Some(Due(time, _, event)) = self.heap.pop() {
             self.now = time;
@@ -325,6 +335,7 @@ impl World {
             }
             Event::V1(event) => self.on_v1_event(event),
             Event::Settle => self.let_everything_go_on(),
+            Event::Copy => self.copy(),
             Event::Former(i, said) => self.former_wakes(i, *said),
             Event::Collect => {
                 self.collect();
@@ -517,6 +528,9 @@ impl World {
 
     fn quiet(&self) -> bool {
         let idle = |w: &WorkerPeer| {
+            if w.out {
+                return true;
+            }
             // Its disk never works again: it holds nothing, and everybody knows what it owes.
             if w.peer.disk_full_until == u64::MAX {
                 let held = w.peer.machine.as_ref().map(|m| (m.load().0, m.load().1, m.owes()));
@@ -527,6 +541,7 @@ impl World {
         };
         let core = self.coord.machine.as_ref();
         self.now > self.heal_at + 60_000.max(self.v1.watched())
+            && !self.copies_unsettled()
             && core.is_some_and(|c| c.load() == (0, 0))
             && self.coord.queue.is_empty()
             && self.coord.writing.is_empty()
@@ -540,6 +555,7 @@ impl World {
             let text = format!("{worker} is connected, and nobody was told that it owes nothing");
             self.oracle.wrong.get_or_insert(text);
         }
+        self.judge_copies();
         if !self.quiet() {
             let load = self.coord.machine.as_ref().map(Coordinator::load);
             let loads: Vec<_> = self

@@ -20,18 +20,21 @@ use crate::{Millis, Now};
 use outlast_wire::v2;
 use serde_json::Value;
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use v2::body::Kind;
 
 /// How long the former process may take to answer before its successor is let in, in milliseconds.
 const ANSWERS: Millis = 3_000;
+/// Older processes of one worker that are remembered.
+const FORMER: usize = 4;
 /// The longest host name that is shown, in characters.
 const MAX_HOST: usize = 128;
 
 /// Processes of a worker beside its newest one.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
-    /// The older process that was refused last: its nonce, and its connection then.
-    former: Option<(u64, u64)>,
+    /// Older processes that were refused last: their nonces, and their connections then.
+    former: VecDeque<(u64, u64)>,
     newcomer: Option<Newcomer>,
     /// The copy that was refused last.
     seen: Option<Copied>,
@@ -71,6 +74,18 @@ pub(super) enum Verdict {
 }
 
 impl Rivals {
+    /// Whether an older process dials after it was refused.
+    fn dials_again(&mut self, nonce: u64, connection: u64) -> bool {
+        let known = self.former.iter_mut().find(|(of, _)| *of == nonce);
+        if let Some((_, before)) = known {
+            return connection > std::mem::replace(before, connection);
+        }
+        if self.former.len() == FORMER {
+            self.former.pop_front();
+        }
+        self.former.push_back((nonce, connection));
+        false
+    }
     /// A heartbeat was answered.
     pub fn answered(&mut self, conn: ConnId, seq: u64) {
         if let Some(newcomer) = &mut self.newcomer {
@@ -98,10 +113,7 @@ impl Coordinator {
             Ordering::Equal => Verdict::Fine,
             Ordering::Less if hello.nonce == 0 => Verdict::Stale,
             Ordering::Less => {
-                let again = member.rivals.former.is_some_and(|(nonce, connection)| {
-                    nonce == hello.nonce && hello.connection > connection
-                });
-                member.rivals.former = Some((hello.nonce, hello.connection));
+                let again = member.rivals.dials_again(hello.nonce, hello.connection);
                 match again {
                     true => Verdict::Copy(
                         "a process that has opened a copy of it more often is in use, and this one \

@@ -87,6 +87,8 @@ fn a_former_process_that_dials_after_it_was_refused_lives_on() {
     r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
     assert_eq!(refused(&r.process(2, 0xB, 5, 1)), None, "it looks like a restart");
     assert_eq!(refused(&r.process(3, 0xA, 2, 2)), STALE);
+    // The last words of another one come in between.
+    assert_eq!(refused(&r.process(5, 0xC, 4, 9)), STALE);
     assert_eq!(refused(&r.process(4, 0xA, 2, 3)), COPY);
 }
 
