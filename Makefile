@@ -1,5 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help chromium test demo demo-hardware demo-dashboard sim torture bench fmt lint doc arrows deny unit tools python test-python demo-python
+.PHONY: help chromium test demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows deny unit tools python test-python demo-python
 .PHONY: dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
@@ -49,6 +49,7 @@ deny: ## licences and sources of what we depend on
 
 unit:
 	cargo test --workspace --locked
+	cargo run --locked -q -p outlast-fuzz -- --total 60
 	cargo run --release --locked -q -p outlast-sim -- --seeds 1000000 --seconds 120
 	cargo build --release --locked -p outlast-cli -p outlast-torture
 	$(BIN)/outlast-torture --seconds 120
@@ -61,6 +62,10 @@ sim: tools ## simulate faults: make sim SEEDS=20000
 torture: tools ## kill, stop, cut off and starve real processes: make torture SECONDS=120 SEED=7
 	cargo build --release --locked -p outlast-cli -p outlast-torture
 	$(BIN)/outlast-torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+fuzz: SECONDS = 60
+fuzz: tools ## feed nonsense to every reader, and measure its memory: make fuzz SECONDS=600 SEED=7 TARGET=frame
+	cargo run --locked -q -p outlast-fuzz -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(TARGET),--target $(TARGET))
 
 bench: tools ## measure, beside the targets; about three minutes
 	cargo build --release --locked -p outlast-bench

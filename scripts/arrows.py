@@ -16,6 +16,7 @@ ALLOWED = {
     "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast": {"outlast-wire", "outlast-core", "outlast-worker"},
     "outlast-torture": {"outlast", "outlast-chaos", "outlast-wire"},
+    "outlast-fuzz": {"outlast-blob", "outlast-coordinator", "outlast-core", "outlast-wire", "outlast-worker"},
     "outlast-python": {"outlast", "outlast-core", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }

@@ -18,6 +18,8 @@ mod events;
 mod explain;
 mod fair;
 mod families;
+#[doc(hidden)]
+pub mod fuzz;
 mod intake;
 mod link;
 mod link_v1;

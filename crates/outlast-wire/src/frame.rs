@@ -133,7 +133,12 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The most bytes of memory that it takes once it is decoded.
+    /// How many bytes it is, before compression.
+    pub fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The most bytes of memory that it takes once it is decoded, those included.
     pub fn weight(&self) -> usize {
         self.weight
     }

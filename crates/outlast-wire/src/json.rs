@@ -83,6 +83,14 @@ impl Parts {
     }
 }
 
+/// The longest text of a parser's that is passed on, in characters.
+const MAX_QUOTE: usize = 500;
+
+/// What a parser says, which may quote all that it was given.
+pub fn short(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(MAX_QUOTE).collect()
+}
+
 /// What a document may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -122,7 +130,7 @@ impl Limit {
     /// Why it cannot be read, for people.
     pub fn read<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, String> {
         self.check(text)?;
-        serde_json::from_slice(text).map_err(|e| e.to_string())
+        serde_json::from_slice(text).map_err(|e| short(&e))
     }
 }
 
@@ -155,5 +163,7 @@ mod tests {
         assert!(why(&format!("[{}1]", "1,".repeat(400))).contains("402 values"));
         assert!(why(&"[".repeat(65)).contains("65 levels"));
         assert!(why("{").contains("EOF"));
+        let long = format!("\"{}\"", "x".repeat(900));
+        assert!(limit.read::<u8>(long.as_bytes()).unwrap_err().len() <= MAX_QUOTE);
     }
 }

@@ -1,6 +1,7 @@
 //! The task as a user writes it: one JSON document, used alike by HTTP, files and the wire.
 
-use crate::json::Limit;
+use crate::json::{Limit, short};
+use crate::limits::cut;
 use crate::recovery::Recovery;
 use crate::trace::{MAX_TRACESTATE, TraceParent, is_tracestate};
 use serde::{Deserialize, Serialize};
@@ -326,7 +327,8 @@ impl SpecError {
             if let Err(e) = serde_json::from_value::<TaskSpec>(alone) {
                 let seconds = value.is_string() && SECONDS.contains(&name.as_str());
                 let hint = if seconds { "; write a number of seconds, such as 600" } else { "" };
-                return SpecError::Json(format!("{name}: {e}{hint}"));
+                let name = cut(name, MAX_TASK_ID);
+                return SpecError::Json(format!("{name}: {}{hint}", short(&e)));
             }
         }
         SpecError::Json(error.to_owned())
@@ -427,9 +429,28 @@ impl TaskSpec {
             return bad("spec", problem);
         }
         let spec: TaskSpec =
-            serde_json::from_slice(json).map_err(|e| SpecError::of(json, &e.to_string()))?;
+            serde_json::from_slice(json).map_err(|e| SpecError::of(json, &short(&e)))?;
         spec.check()?;
+        spec.check_size(json.len())?;
         Ok(spec)
+    }
+
+    /// Checks that it stays within its limit where it is written again: numbers may be longer then.
+    /// `len`: bytes that it came in.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`].
+    pub fn check_size(&self, len: usize) -> Result<(), SpecError> {
+        if len <= MAX_SPEC / 8 {
+            return Ok(());
+        }
+        match self.to_json().len() {
+            size if size > MAX_SPEC => bad(
+                "spec",
+                format!("{size} bytes once numbers are written out, the limit is {MAX_SPEC}"),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Its JSON, without what is as by default. Equal specs may give different bytes: members of

@@ -4,6 +4,8 @@
 pub mod capabilities;
 mod clock;
 pub mod exec;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod keeper;
 pub mod local;
 pub mod runner;

@@ -43,6 +43,7 @@ use outlast_wire::json::Limit;
 pub(crate) use problem::Refusal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+pub(crate) use submit::submitted;
 use tokio::sync::{broadcast, watch as watch_channel};
 use utoipa::OpenApi;
 pub(crate) use watch::gathered;

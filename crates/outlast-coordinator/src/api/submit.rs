@@ -12,7 +12,7 @@ use outlast_core::coord::Response as CoreResponse;
 use outlast_store::Role;
 use outlast_wire::SpecError;
 use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
-use outlast_wire::json::Parts;
+use outlast_wire::json::{Parts, short};
 use outlast_wire::spec::{MAX_SPEC, SPEC, TaskSpec, check_task_id};
 use outlast_wire::trace::{TraceParent, is_tracestate};
 use serde_json::value::RawValue;
@@ -23,8 +23,6 @@ use std::sync::Arc;
 const LARGE: usize = 64 << 10;
 /// The most memory that the tasks of a request take as values, in bytes, beside their JSON.
 const MAX_WEIGHT: usize = 256 << 20;
-/// The longest text of a parser's that is given back, in characters.
-const MAX_QUOTE: usize = 500;
 
 type Wanted = (TaskId, Arc<TaskSpec>, bool);
 
@@ -105,6 +103,14 @@ impl Trace {
     }
 }
 
+/// How many tasks a body submits.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn submitted(body: &[u8]) -> Result<usize, String> {
+    parse(body, None).map(|(tasks, _)| tasks.len()).map_err(|e| e.problem.detail)
+}
+
 fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refusal> {
     let start = body.iter().find(|b| !b.is_ascii_whitespace());
     if start != Some(&b'[') {
@@ -132,11 +138,6 @@ fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refu
     Ok((items.iter().enumerate().map(task).collect::<Result<_, _>>()?, false))
 }
 
-/// What a parser says, which may quote all that it was given.
-fn short(error: &serde_json::Error) -> String {
-    error.to_string().chars().take(MAX_QUOTE).collect()
-}
-
 fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
     if json.len() > MAX_SPEC {
         return Err(format!("{} bytes; {MAX_SPEC} is the limit of one task", json.len()));
@@ -149,10 +150,9 @@ fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
         Some(Value::String(id)) => Some(id),
         Some(_) => return Err("id: must be a string".into()),
     };
-    let mut spec: TaskSpec = serde_json::from_value(Value::Object(fields)).map_err(|e| {
-        SpecError::of(json, &short(&e)).to_string().chars().take(MAX_QUOTE).collect::<String>()
-    })?;
-    spec.check().map_err(|e| e.to_string())?;
+    let mut spec: TaskSpec = serde_json::from_value(Value::Object(fields))
+        .map_err(|e| SpecError::of(json, &short(&e)).to_string())?;
+    spec.check().and_then(|()| spec.check_size(json.len())).map_err(|e| e.to_string())?;
     if let Some(trace) = trace.filter(|_| spec.traceparent.is_empty()) {
         (spec.traceparent, spec.tracestate) = (trace.parent.clone(), trace.state.clone());
     }

@@ -3,7 +3,7 @@
 use super::{
     Deed, FromWorker, MAX_ACTIVE, MAX_CHECKPOINT_ID, MAX_STATE, MAX_TEXT, MAX_WORDS, TaskError,
 };
-use crate::json::{Limit, Parts};
+use crate::json::{Limit, Parts, short};
 use crate::spec::{MAX_CAPABILITIES, MAX_TASK_ID};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -143,7 +143,7 @@ fn message(text: &str, here: &str) -> Result<FromWorker, Malformed> {
         return Err(Malformed::NotJson(format!("more than {MAX_FIELDS} fields")));
     }
     let fields: Fields<'_> =
-        serde_json::from_str(text).map_err(|e| Malformed::NotJson(e.to_string()))?;
+        serde_json::from_str(text).map_err(|e| Malformed::NotJson(short(&e)))?;
     let Some(kind) = fields.get("type") else { return Err(Malformed::NoType) };
     let Ok(kind) = serde_json::from_str::<String>(kind.get()) else {
         return Err(Malformed::NoType);

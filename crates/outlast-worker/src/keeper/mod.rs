@@ -12,6 +12,7 @@
 
 mod client;
 mod connect;
+pub(crate) mod fuzz;
 mod host;
 mod out;
 mod outcomes;

@@ -1,0 +1,3 @@
+//! For `outlast-fuzz`: readers that are nobody else's business.
+
+pub use crate::keeper::fuzz::{keeper, keeper_seeds};
