@@ -173,9 +173,14 @@ async fn load(shelf: &BlobShelf, from: &Restore) -> Option<String> {
     let manifest = Hash::from_bytes(<[u8; 32]>::try_from(&from.manifest[..]).ok()?);
     let blobs = shelf.blobs.clone();
     let read = move || {
-        let mut reader = blobs.reader(&manifest).map_err(|e| e.to_string())?;
+        let reader = blobs.reader(&manifest).map_err(|e| e.to_string())?;
         let mut data = String::new();
-        reader.read_to_string(&mut data).map_err(|e| e.to_string())?;
+        // What its worker said of its size need not be so.
+        let most = MAX_CHECKPOINT as u64;
+        reader.take(most + 1).read_to_string(&mut data).map_err(|e| e.to_string())?;
+        if data.len() as u64 > most {
+            return Err(format!("it has more than {most} bytes"));
+        }
         Ok::<_, String>(data)
     };
     let read = tokio::task::spawn_blocking(read).await;

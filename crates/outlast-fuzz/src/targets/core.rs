@@ -162,14 +162,8 @@ fn coordinator() -> Coordinator {
     let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
     let mut core = Coordinator::new(CoordConfig::default(), snapshot, NOW);
     let spec = Arc::new(TaskSpec::new(What::Command(vec!["true".into()])));
-    let task = Submission {
-        id: "t".into(),
-        spec,
-        known: None,
-        former: 0,
-        owner: None,
-        taken: false,
-    };
+    let task =
+        Submission { id: "t".into(), spec, known: None, former: 0, owner: None, taken: false };
     core.on_request(NOW, 1, Request::Submit(vec![task]));
     core.on_open(NOW, 1);
     core.on_open_v1(NOW, 2, "w1");
