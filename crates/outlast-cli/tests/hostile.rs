@@ -3,6 +3,8 @@
 mod common;
 
 use common::Base;
+use outlast_net::Dialler;
+use outlast_wire::v2::{self, body::Kind};
 use std::process::{Command, Stdio};
 
 /// Clears the screen, turns the direction of writing, begins another line, and ends a title.
@@ -71,4 +73,50 @@ async fn what_tasks_and_workers_say_does_nothing_to_a_terminal() {
         let text = std::fs::read_to_string(base.dir.path().join(format!("{log}.log"))).unwrap();
         harmless(log, &text);
     }
+}
+
+/// The most memory that a process had, in kB.
+fn highest(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_message_does_not_become_a_large_one() {
+    let base = Base::new();
+    let coordinator = base.coordinator();
+    base.client.workers().await.unwrap();
+    let before = highest(coordinator.0.id());
+    // Some kilobytes on the wire, and 140 MB of items; twice that while their list grows.
+    let items = vec![v2::OutboxItem::default(); 500_000];
+    let bomb = v2::OutboxBatch { lane: 1, first_seq: 1, items, ..Default::default() };
+    let hello = v2::Hello {
+        protocol: 2,
+        worker_id: "w".into(),
+        store_id: "s".into(),
+        incarnation: 1,
+        connection: 1,
+        slots: 1,
+        capabilities_json: "{}".into(),
+        ..Default::default()
+    };
+    let dialler = Dialler::new(&base.url(), "w", None, None).unwrap();
+    let (mut sender, mut receiver) = dialler.dial().await.unwrap();
+    sender.feed(Kind::Hello(hello)).await.unwrap();
+    sender.feed(Kind::Outbox(bomb)).await.unwrap();
+    sender.flush().await.unwrap();
+    let said = async {
+        loop {
+            match receiver.next().await {
+                Ok(Kind::Refused(refused)) => return refused.reason,
+                Ok(_) => {}
+                Err(why) => panic!("{why}"),
+            }
+        }
+    };
+    let said = tokio::time::timeout(std::time::Duration::from_secs(120), said).await.unwrap();
+    assert!(said.contains("bytes of memory"), "{said}");
+    let took = highest(coordinator.0.id()) - before;
+    assert!(took < 60_000, "{took} kB");
 }
