@@ -26,7 +26,8 @@ def free_port():
 def coordinator(folder):
     """A coordinator of its own with its data in this folder; its address."""
     port = free_port()
-    args = [command(), "coordinator", "--listen", f"127.0.0.1:{port}", "--data-dir", str(folder)]
+    args = [command(), "coordinator", "--listen", f"127.0.0.1:{port}", "--data-dir", str(folder),
+            "--no-keys"]
     process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 20
