@@ -96,6 +96,7 @@ fn of_one_attempt_a_few_outcomes_are_kept() {
             epoch: 1,
             kind: OutcomeKind::OutcomeFailed.into(),
             exit_code: seq,
+            finished_at_ms: seq.into(),
             ..Default::default()
         };
         let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
