@@ -150,6 +150,8 @@ struct Stage {
     dead: BTreeMap<u64, u64>,
     open: BTreeMap<u64, bool>,
     refused_until: u64,
+    /// The link that the coordinator took last.
+    accepted: u64,
     stalled_until: u64,
     up: Way,
     down: Way,
@@ -186,6 +188,7 @@ pub fn play(scene: Scene, seed: u64, adapts: bool) -> Figures {
         dead: BTreeMap::new(),
         open: BTreeMap::new(),
         refused_until: 0,
+        accepted: 0,
         stalled_until: 0,
         up: Way::default(),
         down: Way::default(),
@@ -405,8 +408,10 @@ impl Stage {
                 self.coord.on_persisted(number);
             }
             coord::Output::News(news) => match news.what {
+                LinkChange::Connected(link, _) => self.accepted = link,
                 LinkChange::Lost(cause, ..) => {
-                    let link = self.open.keys().next_back().copied().unwrap_or_default();
+                    // Not the newest that is open: the worker may have dialled already.
+                    let link = self.accepted;
                     if let Some(since) = self.dead.get(&link) {
                         self.figures.detections.0 += 1;
                         self.figures.detections.1 += self.now - since;

@@ -94,10 +94,21 @@ pub(crate) struct V1Peer {
 }
 
 impl V1Peer {
-    /// What of this task's arrived first and has an answer now.
-    fn answered(&mut self, task: &str) -> Option<(String, Vec<u8>)> {
-        let at = self.data.iter().position(|(_, of, ..)| of == task)?;
-        self.data.remove(at).map(|(_, _, name, blob)| (name, blob))
+    /// The oldest of this task's that arrived has an answer now, which is no acknowledgement.
+    fn refused(&mut self, task: &str) {
+        if let Some(at) = self.data.iter().position(|(_, of, ..)| of == task) {
+            self.data.remove(at);
+        }
+    }
+    /// One of this name is acknowledged; whether one that arrived is kept. What was lost with a link
+    /// never has an answer.
+    fn acknowledged(&mut self, task: &str, name: &str, kept: impl Fn(&[u8]) -> bool) -> bool {
+        let mine = |sent: &Sent| sent.1 == task && sent.2 == name;
+        if let Some(at) = self.data.iter().position(|sent| mine(sent) && kept(&sent.3)) {
+            self.data.remove(at);
+            return true;
+        }
+        !self.data.iter().any(mine)
     }
     fn has(&self, link: u64) -> bool {
         self.link == Some(link) || self.others.contains(&link)
@@ -385,12 +396,10 @@ impl World {
             ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
                 let (_, kept) = self.coord.store.committed_told(task_id);
                 let removed = self.coord.store.former(task_id) > 0;
-                let data = self.v1.peers[peer].answered(task_id);
                 // The data itself, not another attempt's of that name.
-                if let Some((name, blob)) = data
-                    && !removed
-                    && (name != *checkpoint_id || !kept.iter().any(|c| c.manifest == blob))
-                {
+                let is_kept = |blob: &[u8]| kept.iter().any(|c| c.manifest == blob);
+                let known = self.v1.peers[peer].acknowledged(task_id, checkpoint_id, is_kept);
+                if !known && !removed {
                     let text = format!(
                         "I4: {checkpoint_id} of {task_id} was acknowledged, and is not kept"
                     );
@@ -398,7 +407,7 @@ impl World {
                 }
             }
             ToWorker::Error { task_id: Some(task_id), .. } => {
-                self.v1.peers[peer].answered(task_id);
+                self.v1.peers[peer].refused(task_id);
             }
             ToWorker::TaskAssignment { task_id, attempt, checkpoint, .. } => {
                 self.say(|| format!("link {link} assigns {task_id}.{attempt} to {store}"));

@@ -5,7 +5,7 @@ use crate::world::World;
 use outlast_core::TaskId;
 use outlast_wire::v1::{Action, ToWorker};
 use rand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 impl World {
     pub fn v1_hears(&mut self, j: usize, message: ToWorker) {
@@ -99,6 +99,11 @@ impl World {
         let Some((task, run)) = self.v1.peers[j].active.remove_entry(task) else { return };
         self.say(|| format!("v1 worker {j} cancels {task}.{}", run.epoch));
         self.oracle.v1_finished(&task, &self.v1.peers[j].store.clone());
+        // Its answer that it runs is not kept for longer than it runs.
+        let runs = |r: &Value| r["result"]["status"] == "running";
+        if self.v1.peers[j].results.get(&task).is_some_and(runs) {
+            self.v1.peers[j].results.remove(&task);
+        }
         self.v1_says(j, &json!({ "type": "task_cancelled", "task_id": &*task }));
         self.v1.peers[j].zombies.insert(run.number, (task, run.epoch));
     }

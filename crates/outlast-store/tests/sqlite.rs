@@ -27,7 +27,7 @@ fn a_newer_store_is_refused_and_left_alone() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = open_error(&path);
-    assert!(matches!(error, StoreError::Newer { found: 99, known: 7, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, known: 8, .. }), "{error}");
     assert!(error.to_string().contains("upgrade"), "{error}");
     assert!(matches!(CoordReader::open(&path), Err(StoreError::Newer { .. })));
     assert!(matches!(Keys::open(&path), Err(StoreError::Newer { .. })));
