@@ -563,6 +563,13 @@ impl World {
                 .iter()
                 .map(|w| w.peer.machine.as_ref().map(outlast_core::worker::Worker::load))
                 .collect();
+            let fleet: Vec<_> = self.coord.machine.iter().flat_map(Coordinator::workers).collect();
+            let fleet: Vec<_> = fleet
+                .iter()
+                .map(|w| {
+                    format!("{} {:?} holds {} of {}", w.row.name, w.state, w.attempts, w.row.slots)
+                })
+                .collect();
             let left: Vec<_> = self
                 .coord
                 .store
@@ -570,8 +577,9 @@ impl World {
                 .tasks
                 .iter()
                 .map(|t| {
+                    let why = self.coord.machine.as_ref().and_then(|core| core.explain(&t.id));
                     format!(
-                        "{}.{} {:?} at {:?} {:?}",
+                        "{}.{} {:?} at {:?} ({why:?}) {:?}",
                         t.id,
                         t.epoch,
                         t.state,
@@ -581,7 +589,7 @@ impl World {
                 })
                 .collect();
             let text = format!(
-                "I6: no convergence: coordinator {load:?}, workers {loads:?}, left {left:?}"
+                "I6: no convergence: coordinator {load:?}, workers {loads:?} {fleet:?}, left {left:?}"
             );
             self.oracle.wrong.get_or_insert(text);
         }

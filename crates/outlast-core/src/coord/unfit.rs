@@ -159,10 +159,8 @@ impl Coordinator {
             attempts
                 .push(v2::AttemptRef { task_id: outcome.task_id.clone(), epoch: outcome.epoch });
             let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
-            if !self.is_given(key, &id, look) {
-                self.drop_foreign(now, key, "outcome", &id.task, id.epoch);
-                continue;
-            }
+            // Its end frees its slots, whether or not it counts.
+            self.fleet.get_mut(key).drop_attempt(&id);
             if !self.is_given(key, &id, look) {
                 self.drop_foreign(now, key, "outcome", &id.task, id.epoch);
                 continue;

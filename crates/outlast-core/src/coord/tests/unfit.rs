@@ -316,3 +316,18 @@ fn a_fault_that_stops_no_work_is_shown_and_no_more() {
     assert_eq!(view.faults.unwrap().says, "cannot keep checkpoints: read-only [31m");
     assert_eq!(given(&r.submit("t", |_| ())).len(), 1);
 }
+
+#[test]
+fn an_end_beside_the_lane_frees_its_slots_whether_or_not_it_counts() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    // Its task was removed while the worker was away.
+    r.inventory(1, &[("gone", 1, RUNNING)]);
+    assert_eq!(r.c.worker("w").unwrap().attempts, 1);
+    let gone = outcome("gone", 1, OutcomeKind::OutcomeFailed, Cause::Exit);
+    let unsaved = v2::Unsaved { outcomes: vec![gone] };
+    r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
+    r.drain(true);
+    assert_eq!(r.c.worker("w").unwrap().attempts, 0);
+    assert_eq!(r.c.counters().foreign["outcome"], 1);
+}
