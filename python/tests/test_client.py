@@ -132,7 +132,7 @@ def test_import_is_quick():
     "given, full",
     [
         ("host", "http://host:7117"),
-        ("https://host", "https://host:7117"),
+        ("https://host", "https://host:443"),
         ("wss://host:443/prefix/", "https://host:443/prefix"),
         ("ws://[::1]:80/api/v1/worker/w/ws", "http://[::1]:80"),
     ],
