@@ -42,8 +42,9 @@ fn planted_bugs_are_caught() {
 fn seeds_that_failed_converge() {
     // 218: an oracle that took a v1 worker's acknowledgement for another one's. 312: a copy of a store that
     // lacks a checkpoint of its original. 410: a v1 worker that went on saying that a cancelled task runs. 3488: an
-    // outcome beside its lane, of a task that was removed, kept its slot for ever.
-    for seed in [218, 312, 410, 3488] {
+    // outcome beside its lane, of a task that was removed, kept its slot for ever. 1868, 2080: an
+    // outcome that a copy of a store had announced, under a number that the original had used.
+    for seed in [218, 312, 410, 3488, 1868, 2080] {
         let outcome = run(seed, None, false);
         assert_eq!(outcome.wrong, None, "cargo run -p outlast-sim -- --seed {seed} --trace");
     }

@@ -90,6 +90,21 @@ impl Coordinator {
         self.tell_actions(now, key);
     }
 
+    /// The worker has nothing left to deliver: attempts that it said to have finished, and whose
+    /// outcome did not come, are lost. Two processes that went on from copies of one store number
+    /// their outboxes alike, and what one sends is taken for what the other sent before.
+    pub(super) fn lose_undelivered(&mut self, now: Now, key: WorkerKey) {
+        let finished = self.fleet.get(key).attempts.iter().filter(|(_, slots)| **slots == 0);
+        let lost: Vec<AttemptId> = finished.map(|(id, _)| id.clone()).collect();
+        for id in lost {
+            self.fleet.get_mut(key).drop_attempt(&id);
+            if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
+                let reason = "its worker finished it, and has no outcome of it to deliver";
+                self.lose(now, &id.task, reason, Cause::Lost, None);
+            }
+        }
+    }
+
     /// An attempt that the worker has not finished.
     pub(super) fn reconcile_one(
         &mut self,

@@ -160,6 +160,7 @@ impl Coordinator {
                 self.outputs.push_back(Output::Send(conn, Kind::HeartbeatReply(reply)));
                 let member = self.fleet.get_mut(key);
                 let drains = beat.draining;
+                let delivered = beat.unacked == 0 && member.ready;
                 let faults = std::mem::take(&mut beat.unfit);
                 member.beat = beat;
                 if member.draining != drains {
@@ -167,6 +168,9 @@ impl Coordinator {
                     self.fleet.offer(&mut self.scheduler, key);
                 }
                 self.set_unfit(now, key, &faults);
+                if delivered {
+                    self.lose_undelivered(now, key);
+                }
             }
             (Kind::Unsaved(unsaved), Some(key)) => self.on_unsaved(now, conn, key, unsaved, look),
             (Kind::HeartbeatReply(reply), Some(key)) => {

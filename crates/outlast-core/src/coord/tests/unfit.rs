@@ -331,3 +331,23 @@ fn an_end_beside_the_lane_frees_its_slots_whether_or_not_it_counts() {
     assert_eq!(r.c.worker("w").unwrap().attempts, 0);
     assert_eq!(r.c.counters().foreign["outcome"], 1);
 }
+
+#[test]
+fn an_outcome_that_was_announced_and_never_comes_is_a_loss() {
+    let mut r = Rig::new();
+    r.submit("t", |s| s.max_retries = 3);
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.c.on_close(r.now(), 1, LinkCause::LinkClosed, "cut");
+    r.drain(true);
+    r.hello(2, "s", 2);
+    r.inventory(2, &[("t", 1, HoldingState::HoldingFinished)]);
+    let beat = |unacked| v2::Heartbeat { seq: 1, unacked, ..Default::default() };
+    // It is still on its way.
+    r.c.on_message(r.now(), 2, Kind::Heartbeat(beat(1)), &());
+    assert!(assigned(&r.drain(true)).is_empty());
+    r.c.on_message(r.now(), 2, Kind::Heartbeat(beat(0)), &());
+    let mut out = r.drain(true);
+    out.extend(r.pass(5_000));
+    assert_eq!(assigned(&out), [(2, "t.2".into())]);
+}
