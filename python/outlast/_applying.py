@@ -6,12 +6,12 @@ import json
 import logging
 import re
 import time
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
-from . import _failures
+from . import _devices, _failures
 from ._recovery import RecoveryAction, RecoveryStrategy
 from .client import Client
-from .errors import InvalidData, NotFound, OutlastError, Refused
+from .errors import NotFound, OutlastError, Refused
 
 log = logging.getLogger("outlast.fault_tolerance")
 
@@ -44,10 +44,15 @@ def task(client: Client, task_id: str) -> Optional[dict[str, Any]]:
         return None
 
 
-def apply(client: Client, task_id: str, action: RecoveryAction, wait: bool) -> dict[str, Any]:
+#: Makes an action with a strategy for a task of the coordinator; OutlastError says why it is of no
+#: use.
+Forced = Callable[[Mapping[str, Any], RecoveryStrategy], RecoveryAction]
+
+
+def apply(
+    client: Client, task_id: str, action: RecoveryAction, wait: bool, forced: Forced
+) -> dict[str, Any]:
     """See :meth:`outlast.fault_tolerance.RecoveryManager.apply_recovery_action`."""
-    if not isinstance(action, RecoveryAction):
-        raise InvalidData(f"action must be a RecoveryAction, not {type(action).__name__}")
     strategy, word = action.strategy, action.strategy.value
     if strategy in _NOT_OFFERED:
         raise OutlastError(f"{word} cannot be applied: {_NOT_OFFERED[strategy]}")
@@ -63,23 +68,31 @@ def apply(client: Client, task_id: str, action: RecoveryAction, wait: bool) -> d
     if state in ("succeeded", "cancelled"):
         raise OutlastError(f"{word} cannot be applied: task {task_id} is {state}")
     if state == "failed":
-        return _again(client, found, action, wait)
+        return _again(client, found, action, wait, forced)
     last = next((e for e in reversed(client.history(task_id)) if _failures.decides(e)), None)
     if last is not None and last["recovery"]["text"] == action.message:
         return _did(task_id, "nothing", "the coordinator decided it, and carries it out")
-    return _elsewhere(client, found, action)
+    return _elsewhere(client, found, action, forced)
 
 
-def _elsewhere(client: Client, found: Mapping[str, Any], action: RecoveryAction) -> dict[str, Any]:
+def _elsewhere(
+    client: Client, found: Mapping[str, Any], action: RecoveryAction, forced: Forced
+) -> dict[str, Any]:
     """Of a task that waits or runs."""
     task_id, word, to = found["id"], action.strategy.value, action.worker_id
     runs = found["state"] == "assigned"
     if action.strategy in _MOVES:
-        if not runs and to is None:
-            raise OutlastError(f"{word} cannot be applied: name a worker as action.worker_id")
+        if to is None and (not runs or _devices.of_spec(found["spec"])):
+            # Only the planner knows who has the device, or whom a waiting task has left.
+            try:
+                to = forced(found, action.strategy).worker_id
+            except OutlastError as e:
+                raise OutlastError(
+                    f"{word} cannot be applied: {e}; or name a worker as action.worker_id"
+                ) from None
         ask(client, "move", task_id if to is None else f"{task_id} {to}")
         return _did(task_id, "move", f"it goes on at {to or 'another worker'}")
-    if not runs and action.modified_task is None:
+    if not runs and action.modified_task is None and action.strategy in _AS_IT_IS:
         return _did(task_id, "nothing", "it waits to be tried again already")
     where = f"attempt {found['attempt']} runs on {found['worker']}" if runs else "it waits"
     raise OutlastError(
@@ -89,7 +102,7 @@ def _elsewhere(client: Client, found: Mapping[str, Any], action: RecoveryAction)
 
 
 def _again(
-    client: Client, former: Mapping[str, Any], action: RecoveryAction, wait: bool
+    client: Client, former: Mapping[str, Any], action: RecoveryAction, wait: bool, forced: Forced
 ) -> dict[str, Any]:
     """Of a task that failed for good."""
     task_id, modified, to = former["id"], action.modified_task, action.worker_id
@@ -98,9 +111,16 @@ def _again(
         modified = {**former["spec"], "requires": requires}
     if modified is None and action.strategy not in _AS_IT_IS:
         word = action.strategy.value
-        raise OutlastError(f"{word} cannot be applied: say how in action.modified_task")
-    if wait and action.delay > 0:
-        time.sleep(action.delay)
+        try:
+            modified = forced(former, action.strategy).modified_task
+        except OutlastError as e:
+            text = f"{word} cannot be applied: {e}; or say how in action.modified_task"
+            raise OutlastError(text) from None
+    delay = action.delay
+    if wait and delay < 0 and action.strategy is RecoveryStrategy.DELAYED_RETRY:
+        delay = forced(former, action.strategy).delay
+    if wait and delay > 0:
+        time.sleep(delay)
     if modified is None:
         client.retry(task_id)
         return _did(task_id, "retry", "it is tried again as it is")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import enum
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Type, TypeVar
+
+from .errors import InvalidData
+
+_Member = TypeVar("_Member", bound=enum.Enum)
 
 #: What holds where nobody overrides it. What does hold is in the coordinator's table
 #: (:meth:`RecoveryManager.recovery_table`) and in the task's ``max_retries``.
@@ -40,7 +45,7 @@ class FailureType(enum.Enum):
     PERSISTENT_ERROR = "persistent_error"
     WORKER_CRASH = "worker_crash"
     WORKER_DISCONNECTION = "worker_disconnection"
-    #: Never found: tasks outlive their coordinator.
+    #: Never found, since tasks outlive their coordinator; only what a report says.
     COORDINATOR_ERROR = "coordinator_error"
     UNKNOWN = "unknown"
 
@@ -63,6 +68,20 @@ class RecoveryStrategy(enum.Enum):
     RESET_WORKER_STATE = "reset_worker_state"
     #: Given up, for a person to look at.
     ESCALATION = "escalation"
+
+
+def member(kind: Type[_Member], given: Any) -> Optional[_Member]:
+    """The member that is meant: itself, one of the same name of another enumeration, its name or
+    its value in any case."""
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, enum.Enum):
+        given = given.name
+    if not isinstance(given, str):
+        return None
+    name = given.strip().rpartition(".")[2] if given.strip().startswith(kind.__name__) else given
+    name = name.strip().upper().replace("-", "_").replace(" ", "_")
+    return kind.__members__.get(name)
 
 
 @dataclass
@@ -110,3 +129,43 @@ class RecoveryAction:
     message: str = ""
     #: What a worker must have, as in a task's ``requires``.
     hardware_requirements: dict[str, str] = field(default_factory=dict)
+
+
+def action_of(given: Any) -> RecoveryAction:
+    """The action that is meant: itself, a strategy or its name, or a dict with the fields of
+    :class:`RecoveryAction`. Its delay is below 0 where none was given.
+
+    :raises InvalidData: if it is none of these.
+    """
+    bare = member(RecoveryStrategy, given)
+    if bare is not None:
+        return RecoveryAction(bare, delay=-1.0)
+    fields: dict[str, Any] = {"delay": -1.0}
+    if isinstance(given, RecoveryAction):
+        fields = dict(vars(given))
+        # The default of the field: nobody asks for a pause of none.
+        fields["delay"] = given.delay or -1.0
+    elif isinstance(given, Mapping):
+        fields.update(given)
+    elif isinstance(given, str):
+        raise InvalidData(f"action {given!r} is no strategy; {_STRATEGIES}")
+    else:
+        raise InvalidData(
+            "action must be a RecoveryAction, a RecoveryStrategy, its name, or a dict with"
+            f" 'strategy', not {type(given).__name__}"
+        )
+    strategy = member(RecoveryStrategy, fields.pop("strategy", None))
+    if strategy is None:
+        raise InvalidData(f"the action's strategy is none; {_STRATEGIES}")
+    unknown = set(fields) - {f.name for f in dataclasses.fields(RecoveryAction)}
+    if unknown:
+        raise InvalidData(f"an action has no {', '.join(sorted(map(str, unknown)))}")
+    delay, task = fields["delay"], fields.get("modified_task")
+    if isinstance(delay, bool) or not isinstance(delay, (int, float)) or delay != delay:
+        raise InvalidData(f"the action's delay must be seconds, not {delay!r}")
+    if task is not None and not isinstance(task, Mapping):
+        raise InvalidData(f"the action's modified_task must be a dict, not {type(task).__name__}")
+    return RecoveryAction(strategy, **fields)
+
+
+_STRATEGIES = "strategies are " + ", ".join(s.value for s in RecoveryStrategy)

@@ -6,19 +6,13 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
-from ._recovery import FailureContext, FailureType
+from . import _devices
+from ._recovery import FailureContext, FailureType, member
 from .errors import InvalidData
 
 #: Characters of a text that the planner is given, from its end.
 _TAIL = 8192
 
-# What these say by themselves. The other types leave it to the evidence.
-_CAUSES = {
-    FailureType.TIMEOUT: "timed_out",
-    FailureType.WORKER_CRASH: "worker_crashed",
-    FailureType.WORKER_DISCONNECTION: "lost",
-    FailureType.PERSISTENT_ERROR: "not_started",
-}
 _SPEC_ONLY = {
     "knobs", "requires", "max_retries", "max_oom_retries", "retry_failures", "recovery", "rerun",
     "labels",
@@ -30,6 +24,10 @@ class Report:
     """What a caller told of a failure."""
 
     seen: dict[str, Any]
+    #: The type that the caller says it is.
+    failure_type: Optional[FailureType] = None
+    #: Devices that are named around the failure: see :mod:`outlast._devices`.
+    asked: list[dict[str, Any]] = field(default_factory=list)
     attempt: Optional[int] = None
     hardware: Optional[str] = None
     stacktrace: str = ""
@@ -45,13 +43,14 @@ def report(given: Any) -> Report:
     if isinstance(given, str):
         given = {"message": given}
     elif isinstance(given, BaseException):
-        lines = traceback.format_exception(type(given), given, given.__traceback__)
-        given = {"message": str(given), "type": given, "traceback": "".join(lines)}
+        given = _of_exception(given)
     elif isinstance(given, FailureContext):
         profile = given.hardware_profile
+        # Unknown is what nobody set.
+        known = given.error_type is not FailureType.UNKNOWN
         given = {
             "message": given.error_message,
-            "type": given.error_type,
+            "type": given.error_type if known else None,
             "traceback": given.stacktrace,
             "attempt": given.attempt,
             "hardware": profile.get("hardware_class"),
@@ -61,24 +60,34 @@ def report(given: Any) -> Report:
         what = type(given).__name__
         raise InvalidData(f"error_info must be a dict, an exception or a text, not {what}")
     info = dict(given)
-    kind: Any = _first(info, "type", "error_type")
+    for name in ("error", "exception"):
+        inner = info.get(name)
+        if isinstance(inner, BaseException):
+            inner = _of_exception(inner)
+        if isinstance(inner, Mapping):
+            # As a v1 result has it. What stands beside it counts more.
+            del info[name]
+            info = {**inner, **{k: v for k, v in info.items() if v is not None}}
+    kinds = [info.get(n) for n in ("type", "error_type", "failure_type")]
+    said = next((m for m in (member(FailureType, k) for k in kinds) if m is not None), None)
+    kind = next((k for k in kinds if k is not None), None)
     message = _text(info, "message", "error_message", "error")
-    cause, name = _text(info, "cause"), ""
-    if isinstance(kind, str) and kind.upper() in FailureType.__members__:
-        kind = FailureType[kind.upper()]
-    if isinstance(kind, FailureType):
-        cause = cause or _CAUSES.get(kind, "")
+    name = ""
+    if said is not None:
+        pass
     elif isinstance(kind, BaseException):
         name = type(kind).__name__
     elif isinstance(kind, type):
         name = kind.__name__
     elif kind is not None:
+        # `cuda_error` says the same as "cuda error".
         name = str(kind)
+        name = name.replace("_", " ") if name.replace("_", "").isalpha() and "_" in name else name
     if name and name not in message:
         message = f"{name}: {message}" if message else name
     stack = _text(info, "traceback", "stacktrace")
     seen = {
-        "cause": cause,
+        "cause": _text(info, "cause"),
         "exit_code": _whole(info, "exit_code", -(2**31), 2**31),
         "signal": _whole(info, "signal", 0, 128) or 0,
         "message": message[-_TAIL:],
@@ -88,6 +97,8 @@ def report(given: Any) -> Report:
     state = _first(info, "task_state")
     return Report(
         seen,
+        said,
+        _devices.of_report(info),
         _whole(info, "attempt", 1, 2**53),
         _text(info, "hardware", "hardware_class") or None,
         stack,
@@ -95,6 +106,11 @@ def report(given: Any) -> Report:
         info.get("checkpoint_data"),
         dict(state) if isinstance(state, Mapping) else {},
     )
+
+
+def _of_exception(given: BaseException) -> dict[str, Any]:
+    lines = traceback.format_exception(type(given), given, given.__traceback__)
+    return {"message": str(given), "type": given, "traceback": "".join(lines)}
 
 
 def _first(info: Mapping[str, Any], *names: str) -> Any:
@@ -138,6 +154,8 @@ def spec_of(task: Any) -> tuple[dict[str, Any], Optional[dict[str, Any]]]:
     spec: dict[str, Any] = {k: v for k, v in given.items() if k in _SPEC_ONLY}
     # The config itself stays with the caller.
     spec["call"] = {"function": str(given.get("type") or "task")}
+    if isinstance(spec.get("requires"), Mapping):
+        spec["requires"] = _devices.without_devices(spec["requires"])
     return spec, given
 
 
@@ -158,14 +176,6 @@ def ladders(
             places.pop(name, None)
         knobs[name] = values
     return knobs, {**state, "knobs": places}
-
-
-def device_of(config: Optional[Mapping[str, Any]]) -> Optional[str]:
-    """What a config of the caller's own runs on, where no knob says it."""
-    if config is None or "device" in config.get("knobs", {}):
-        return None
-    device = config.get("device")
-    return device if isinstance(device, str) else None
 
 
 def with_result(seen: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import json
 import logging
-import random
 import threading
 import time
 import warnings
@@ -21,10 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
-from . import _applying, _data, _failures, _reports
-from ._recovery import DEFAULTS, FailureContext, FailureType, RecoveryAction, RecoveryStrategy
+from . import _applying, _data, _failures, _planning, _reports
+from ._recovery import (
+    DEFAULTS,
+    FailureContext,
+    FailureType,
+    RecoveryAction,
+    RecoveryStrategy,
+    action_of,
+)
 from .client import Client
-from .errors import ConfigurationError, NotFound, Refused
+from .errors import ConfigurationError, NotFound, OutlastError, Refused
 
 __all__ = [
     "DEFAULTS",
@@ -40,6 +46,8 @@ log = logging.getLogger("outlast.fault_tolerance")
 
 #: What :meth:`RecoveryManager.handle_failure` takes.
 ErrorInfo = Union[Mapping[str, Any], BaseException, FailureContext, str]
+#: What :meth:`RecoveryManager.apply_recovery_action` takes.
+ActionLike = Union[RecoveryAction, RecoveryStrategy, Mapping[str, Any], str]
 
 
 def create_recovery_manager(
@@ -135,13 +143,17 @@ class RecoveryManager:
         :param task_id: of the coordinator, or any other.
         :param worker_id: name of the worker where it failed; None if unknown.
         :param error_info: an exception, a text, or a dict, all of it optional: ``message`` (or
-            ``error_message``, ``error``), ``type`` (a class of exceptions, a
-            :class:`FailureType`), ``traceback`` (or ``stacktrace``), ``stderr``, ``stdout``,
+            ``error_message``, ``error``), ``type`` (a class of exceptions, or a
+            :class:`FailureType`, its name or its value in any case: that decides what happened,
+            whatever the texts say), ``traceback`` (or ``stacktrace``), ``stderr``, ``stdout``,
             ``exit_code``, ``signal``, ``cause`` (a word of task histories, such as ``timed_out``),
             ``attempt`` (which; else the newest that ended on that worker), ``hardware`` (such as
-            ``cuda``), ``checkpoint_data``. For a task that the coordinator does not know also
+            ``cuda``), ``checkpoint_data``, ``context``, ``requirements``, ``args`` (where a device
+            may be named that the task asks for). For a task that the coordinator does not know also
             ``task``: a task as it is submitted, or a config of your own, whose ``knobs`` say what
-            may be changed (``{"batch_size": [64, 32]}``), with ``max_retries`` and ``requires``.
+            may be changed (``{"batch_size": [64, 32]}``), with ``max_retries`` and ``requires``. A
+            device that it names, such as ``device: cuda``, also in its ``args`` or
+            ``requirements``, is one that another worker must have.
         :raises InvalidData: if a report makes no sense.
         :raises Refused: (409) if the task has succeeded or was cancelled.
         """
@@ -203,8 +215,6 @@ class RecoveryManager:
         worker: str,
         report: _reports.Report,
     ) -> RecoveryAction:
-        from ._outlast import recovery_plan
-
         table, members = self._ask("table"), self.client.workers()
         past = self._ask("patterns")["failures"]
         with self._lock:
@@ -217,9 +227,8 @@ class RecoveryManager:
             spec, config = _reports.spec_of(own.task)
             spec["knobs"], own.state = _reports.ladders(spec, own.knobs, own.state)
             own.knobs = spec["knobs"]
-        decided = [e["attempt"] for e in events if _failures.decides(e)]
-        if task is not None and (known is None or max(decided, default=0) > known.attempt):
-            own = _Own(_failures.state_of(task["spec"], events), task["retries"])
+        if task is not None:
+            own = self._as_decided(task, events, known)
         attempt = report.attempt or (task["attempt"] if task else own.attempt + 1)
         seen = report.seen
         if task is not None and task["state"] == "failed" and task["attempt"] == attempt:
@@ -229,42 +238,17 @@ class RecoveryManager:
         with self._lock:
             records = list(self._records)
         now = time.time()
-        answer = json.loads(recovery_plan(json.dumps({
-            "table": table,
-            "task": task_id,
-            "attempt": attempt,
-            "spec": spec,
-            "state": own.state,
-            "retries": own.retries,
-            "seen": seen,
-            "worker": worker,
-            "hardware": report.hardware or _reports.device_of(config),
-            "workers": [_failures.member(m) for m in sorted(members, key=_failures.busy)],
-            "failures": _failures.others(past, records, (task_id, attempt)),
-            "now": int(now * 1000),
-            "jitter": random.uniform(-1, 1),
-        })))
-        strategy = RecoveryStrategy(answer["strategy"])
-        move = {RecoveryStrategy.DIFFERENT_WORKER, RecoveryStrategy.DIFFERENT_HARDWARE_CLASS}
-        target = answer["others"][0] if strategy in move and answer["others"] else None
-        if strategy is RecoveryStrategy.BROWSER_RESTART:
-            target = worker or None
+        failures = _failures.others(past, records, (task_id, attempt))
+        subject = _planning.Subject(
+            task_id, attempt, spec, config, own.state, own.retries, worker, report.hardware,
+            tuple(report.asked),
+        )  # fmt: skip
+        said = report.failure_type.name if report.failure_type else None
+        answer = _planning.answer(subject, table, members, failures, seen, said)
         checkpoint = report.checkpoint
         if task is not None and checkpoint is None:
             checkpoint = self._checkpoint(task_id)
-        modified = answer["spec"]
-        if modified is not None and config is not None:
-            modified = {**config, **answer["knobs"], "knobs": modified.get("knobs", {})}
-        text = f"{answer['class']} ({answer['evidence']}): {answer['reason']}"
-        action = RecoveryAction(
-            strategy,
-            target,
-            answer["delay_ms"] / 1000,
-            modified,
-            checkpoint,
-            message=text,
-            hardware_requirements=answer["requires"],
-        )
+        action = _planning.action(subject, answer, checkpoint)
         here = [dict(m["capabilities"]) for m in members if m["name"] == worker]
         context = FailureContext(
             task_id,
@@ -288,6 +272,40 @@ class RecoveryManager:
                 self._own.pop(task_id, None)
                 _bounded(self._own, task_id, own)
         return action
+
+    def _as_decided(
+        self,
+        task: Mapping[str, Any],
+        events: list[dict[str, Any]],
+        known: Optional[_Own],
+    ) -> _Own:
+        """The state in which recovery left a task of the coordinator: as its history says, unless this manager has
+        decided since."""
+        decided = [e["attempt"] for e in events if _failures.decides(e)]
+        if known is None or max(decided, default=0) > known.attempt:
+            return _Own(_failures.state_of(task["spec"], events), task["retries"])
+        return dataclasses.replace(known)
+
+    def _forced(self, task: Mapping[str, Any], strategy: RecoveryStrategy) -> RecoveryAction:
+        """An action with this strategy for a task of the coordinator, for whoever only names it.
+
+        :raises OutlastError: if it is of no use; the text says why.
+        """
+        task_id = task["id"]
+        with self._lock:
+            known = self._own.get(task_id)
+        own = self._as_decided(task, self.client.history(task_id), known)
+        subject = _planning.Subject(
+            task_id, task["attempt"], task["spec"], None, own.state, own.retries,
+            task["worker"] or "",
+        )  # fmt: skip
+        seen = _reports.report({}).seen
+        table, members = self._ask("table"), self.client.workers()
+        answer = _planning.answer(subject, table, members, [], seen, strategy=strategy)
+        if "why_not" in answer:
+            raise OutlastError(str(answer["why_not"]))
+        answer["message"] = answer["reason"]
+        return _planning.action(subject, answer, self._checkpoint(task_id))
 
     def get_recovery_history(self, task_id: str) -> list[dict[str, Any]]:
         """What was decided about a task's failures, oldest first: the coordinator's durable record,
@@ -385,7 +403,7 @@ class RecoveryManager:
         self._ask("release", worker_id)
 
     def apply_recovery_action(
-        self, task_id: str, action: RecoveryAction, *, wait: bool = True
+        self, task_id: str, action: ActionLike, *, wait: bool = True
     ) -> dict[str, Any]:
         """Has the coordinator do it.
 
@@ -397,13 +415,18 @@ class RecoveryManager:
           of the former. Tasks with ``retry_failures`` and ``knobs`` are spared both.
         - An escalation is written to the log, for a person.
 
+        :param action: what :meth:`handle_failure` returned, or one of your own. A strategy (a
+            :class:`RecoveryStrategy` or its name) or a dict with the fields of
+            :class:`RecoveryAction` will do: what it leaves out is filled in as the planner would do
+            it now, such as which worker, which value of a knob, and how long a delayed retry waits.
         :param wait: False tries it again without the delay.
         :returns: ``task_id`` (to go on with), ``did`` (``nothing``, ``retry``, ``move`` or
             ``submit``) and ``text``.
+        :raises InvalidData: if the action is none.
         :raises NotFound: if the coordinator has no such task.
         :raises OutlastError: if it cannot be applied; the text says why.
         """
-        done = _applying.apply(self.client, task_id, action, wait)
+        done = _applying.apply(self.client, task_id, action_of(action), wait, self._forced)
         if done["did"] == "submit":
             with self._lock:
                 for record in self._records:

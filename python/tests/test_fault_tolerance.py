@@ -2,7 +2,6 @@
 
 import dataclasses
 import html.parser
-import os
 import re
 
 import outlast
@@ -10,47 +9,13 @@ import pytest
 from outlast import fault_tolerance as ft
 from outlast.fault_tolerance import FailureType, RecoveryAction, RecoveryStrategy
 
-from conftest import Coordinator, binary, until
-
-OOM = "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB"
-CUDA = "CUDA error: unspecified launch failure"
-
-
-class Fleet:
-    """A coordinator with workers that run commands."""
-
-    def __init__(self, processes, folder, *args):
-        self.processes, self.folder = processes, folder
-        self.coordinator = Coordinator(processes, folder / "coordinator", *args)
-        self.client = self.coordinator.client()
-        self.manager = ft.create_recovery_manager(self.client)
-
-    def worker(self, name, **env):
-        self.processes.start(
-            binary(), "worker", "--name", name, "--coordinator", self.coordinator.url,
-            "--state-dir", self.folder / name, env={**os.environ, **env},
-        )  # fmt: skip
-        until(lambda: any(w["name"] == name for w in self.client.workers()), what=name)
-
-    def run(self, task_id, line, **spec):
-        self.client.submit({"id": task_id, "shell": line, **spec})
-
-    def failed(self, task_id, line, **spec):
-        self.run(task_id, line, **spec)
-        end = self.client.wait(task_id, 30)
-        assert end["state"] == "failed", end
-        return end
+from conftest import until
+from failing import CUDA, OOM, Fleet, fails, one_worker
 
 
 @pytest.fixture
 def fleet(processes, tmp_path):
-    fleet = Fleet(processes, tmp_path)
-    fleet.worker("w1")
-    return fleet
-
-
-def fails(text, code=1):
-    return f"echo '{text}' >&2; exit {code}"
+    return one_worker(processes, tmp_path)
 
 
 def decisions(fleet, task_id):
@@ -191,6 +156,7 @@ def test_knobs_are_lowered_by_a_task_of_its_own(fleet):
 
 
 def test_a_failure_of_another_program_goes_down_the_ladder(fleet):
+    fleet.worker("w2", "--capability", 'hardware=["cpu", "cuda"]')
     manager, tried = fleet.manager, []
     config = {
         "model": "m",
@@ -297,6 +263,13 @@ def test_a_pattern_changes_what_is_tried(fleet):
     assert manager.handle_failure("a", "w1", CUDA).strategy is RecoveryStrategy.DELAYED_RETRY
     last = manager.handle_failure("b", "w1", CUDA)
     assert (last.strategy, last.worker_id) == (RecoveryStrategy.DIFFERENT_WORKER, "w2")
+    for text in (
+        f'device (its message: "{CUDA}", by "CUDA error"): another worker than w1 gets it',
+        "not delayed_retry: 3 device failures of 3 tasks on w1",
+        "3 device failures of 3 tasks on 1 worker within 60 min, a pattern (",
+        "worker w1: 3 failures of 3 tasks on 1 worker",
+    ):
+        assert text in last.message
     assert manager.handle_failure("c", "w2", CUDA).strategy is not RecoveryStrategy.DIFFERENT_WORKER
     found = manager.get_failure_patterns()
     here = [p for p in found["patterns"] if p["kind"] == "worker"]
@@ -343,8 +316,17 @@ def test_what_nobody_offers_says_so(fleet, caplog):
     for strategy in (RecoveryStrategy.SKIP_CHECKPOINTING, RecoveryStrategy.RESET_WORKER_STATE):
         with pytest.raises(outlast.OutlastError, match=f"{strategy.value} cannot be applied: "):
             apply("t", RecoveryAction(strategy))
-    with pytest.raises(outlast.InvalidData, match="must be a RecoveryAction"):
-        apply("t", {"strategy": "delayed_retry"})
+    for wrong, text in (
+        (7, "must be a RecoveryAction"),
+        (None, "must be a RecoveryAction"),
+        ("retry_harder", "'retry_harder' is no strategy; strategies are immediate_retry, "),
+        ({"worker_id": "w1"}, "the action's strategy is none"),
+        ({"strategy": "delayed_retry", "dealy": 3}, "an action has no dealy"),
+        ({"strategy": "delayed_retry", "delay": "soon"}, "delay must be seconds"),
+        ({"strategy": "fallback_cpu", "modified_task": 3}, "modified_task must be a dict"),
+    ):
+        with pytest.raises(outlast.InvalidData, match=text):
+            apply("t", wrong)
     for strategy in (RecoveryStrategy.FALLBACK_CPU, RecoveryStrategy.DIFFERENT_WORKER):
         with pytest.raises(outlast.OutlastError, match="say how in action.modified_task"):
             apply("t", RecoveryAction(strategy))

@@ -302,6 +302,7 @@ impl Coordinator {
             worker: worker.as_deref(),
             budget,
             fleet: Fleet { others, other_hardware, away },
+            nobody: None,
             blame,
             jitter,
         });

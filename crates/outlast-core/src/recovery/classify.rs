@@ -2,7 +2,8 @@
 //! the task wrote, then its exit code. What nothing tells stays unknown.
 
 use super::FailureClass;
-use super::rules::{ADVICE, CHAINED, MUTED, PROGRAM, REPORTS, SOFTWARE, SPECIFIC};
+use super::rules::{ADVICE, CHAINED, MUTED, PROGRAM, Patterns, REPORTS, SOFTWARE, SPECIFIC};
+use super::said;
 use outlast_wire::json::Limit;
 use outlast_wire::recovery::Rule;
 use outlast_wire::v2::{Cause, TaskOutcome};
@@ -97,12 +98,21 @@ pub struct Classified {
     /// It blames no worker: only standard output says so, which may quote anything, or it is an
     /// ordinary mistake, such as a command that does not exist.
     pub weak: bool,
+    /// The words of the evidence that name the cause.
+    pub words: Option<String>,
+    /// The replaced system's type, where it is not the one of the class.
+    pub failure_type: Option<&'static str>,
 }
 
 impl Classified {
     /// By evidence that counts.
     pub fn new(class: FailureClass, text: impl Into<String>) -> Classified {
-        Classified { class, text: text.into(), weak: false }
+        Classified { class, text: text.into(), weak: false, words: None, failure_type: None }
+    }
+
+    /// The replaced system's name for what happened.
+    pub fn failure_type(&self) -> &'static str {
+        self.failure_type.unwrap_or_else(|| self.class.failure_type())
     }
 }
 
@@ -146,7 +156,7 @@ impl Rules {
 }
 
 struct BuiltIn {
-    specific: RegexSet,
+    specific: Patterns,
     software: RegexSet,
     muted: RegexSet,
     advice: Regex,
@@ -159,7 +169,7 @@ static BUILT_IN: LazyLock<BuiltIn> = LazyLock::new(|| {
     let set = |patterns: Vec<&str>| RegexSet::new(patterns).expect("a test compiles them");
     let one = |pattern| Regex::new(pattern).expect("a test compiles them");
     BuiltIn {
-        specific: set(SPECIFIC.iter().map(|(_, p)| *p).collect()),
+        specific: Patterns::new(SPECIFIC.iter().map(|(_, p)| *p)),
         software: set(SOFTWARE.to_vec()),
         muted: set(MUTED.to_vec()),
         advice: one(ADVICE),
@@ -169,8 +179,30 @@ static BUILT_IN: LazyLock<BuiltIn> = LazyLock::new(|| {
     }
 });
 
-/// Classifies. `rules` are tried in order before the built-in ones, for what the task itself did.
+/// Classifies what a task's attempt left. `rules` are tried in order before the built-in ones, for
+/// what the task itself did.
 pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) -> Classified {
+    by(e, rules, false)
+}
+
+/// Classifies what a program reports of a failure: its message may also be about the worker, and
+/// say in words how the process ended.
+pub fn reported<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) -> Classified {
+    let mut e = e.clone();
+    if let Some(code) = e.exit_code.filter(|code| *code < 0 && e.signal == 0) {
+        // As Python's subprocess counts.
+        (e.exit_code, e.signal) = (None, code.saturating_neg());
+    }
+    if e.exit_code.is_none() && e.signal == 0 {
+        (e.exit_code, e.signal) = said::ended(&e.message);
+        if let Some(code) = e.exit_code.filter(|code| *code < 0) {
+            (e.exit_code, e.signal) = (None, -code);
+        }
+    }
+    by(&e, rules, true)
+}
+
+fn by<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>, reported: bool) -> Classified {
     use FailureClass as F;
     let seen = |class, text: &str| Classified::new(class, text);
     match e.cause {
@@ -196,20 +228,24 @@ pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) ->
     if let Some(found) = rules.into_iter().find_map(|r| r.find(e)) {
         return found;
     }
+    let message = Reader::Message { reported };
+    let last = e.message.lines().last().unwrap_or_default().trim();
+    // A traceback ends with the message, and says no more than it.
+    let stderr = Reader::Stderr { message: last, reported };
     let texts = [("stderr", &e.stderr), ("its message", &e.message), ("stdout", &e.stdout)];
     let mut software = None;
-    for (what, text) in texts {
-        let printed = what == "stdout";
-        match read(text, printed) {
-            Some(Found { class: F::Software, line, last_word }) => {
+    for ((what, text), reader) in texts.into_iter().zip([stderr, message, Reader::Stdout]) {
+        match read(text, reader) {
+            Some(Found { class: F::Software, line, last_word: last, .. }) => {
                 software.get_or_insert((what, line));
-                if last_word {
+                if last {
                     break;
                 }
             }
-            Some(Found { class, line, .. }) => {
+            Some(Found { class, line, words, failure_type, .. }) => {
                 let text = format!("{what}: {}", quote(line));
-                return Classified { class, text, weak: printed };
+                let weak = matches!(reader, Reader::Stdout);
+                return Classified { class, text, weak, words, failure_type };
             }
             None => {}
         }
@@ -223,42 +259,101 @@ pub fn classify<'a>(e: &Evidence, rules: impl IntoIterator<Item = &'a Rules>) ->
     }
 }
 
-/// What a text says.
+/// A text, by who reads what in it.
+#[derive(Clone, Copy)]
+enum Reader<'a> {
+    /// Standard error, and the last line of the message that may stand in it.
+    Stderr { message: &'a str, reported: bool },
+    /// The message of a failure: whatever it states is meant.
+    Message { reported: bool },
+    /// Standard output, which mentions anything: only lines that report an error name a cause.
+    Stdout,
+}
+
+impl Reader<'_> {
+    /// Returns what a line states. Source lines of a traceback, which are indented, state nothing.
+    fn stated(self, line: &str, said: &str) -> Option<said::Said> {
+        match self {
+            Self::Message { reported } => said::stated(said, reported),
+            Self::Stderr { message, reported } => {
+                let reports = !line.starts_with("    ") && BUILT_IN.reports.is_match(said);
+                let same = reported && !message.is_empty() && line.trim_end().ends_with(message);
+                (same || reports).then(|| said::stated(said, same))?
+            }
+            Self::Stdout => None,
+        }
+    }
+}
+
+/// The finding in a text.
 struct Found<'a> {
     class: FailureClass,
     /// The line that says it.
     line: &'a str,
     /// Nothing that is said elsewhere counts more.
     last_word: bool,
+    /// The words in it that name a cause.
+    words: Option<String>,
+    failure_type: Option<&'static str>,
 }
 
-/// What a text says. Of what was `printed` to standard output, which tells anything, only lines
-/// that report an error name a cause.
-fn read(text: &str, printed: bool) -> Option<Found<'_>> {
+impl<'a> Found<'a> {
+    fn software(line: &'a str, last_word: bool) -> Found<'a> {
+        let class = FailureClass::Software;
+        Found { class, line, last_word, words: None, failure_type: None }
+    }
+}
+
+/// Returns true for classes that name the failed part. They come before how it was noticed, such as
+/// by a timeout.
+fn is_subject(class: FailureClass) -> bool {
+    use FailureClass as F;
+    matches!(class, F::BrowserCrash | F::ContextLost | F::WorkerCrash | F::WorkerLost)
+}
+
+/// Reads a text from its end.
+fn read<'a>(text: &'a str, reader: Reader<'_>) -> Option<Found<'a>> {
     let built = &*BUILT_IN;
+    let printed = matches!(reader, Reader::Stdout);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     let chained = lines.iter().any(|l| built.chained.is_match(l));
-    let mut software = None;
+    let (mut software, mut statement) = (None, None);
     for line in lines.iter().rev() {
         if built.muted.is_match(line) {
             continue;
         }
         // An error may end with advice, and the advice names another one.
         let said: Cow<'_, str> = built.advice.replace_all(line, "");
-        let specific = built.specific.matches(&said).iter().next();
-        if let Some(n) = specific.filter(|_| !printed || built.reports.is_match(&said)) {
-            return Some(Found { class: SPECIFIC[n].0, line, last_word: true });
+        let said = said::unmasked(&said);
+        let specific = built.specific.find(&said, |_| true);
+        if let Some((n, words)) = specific.filter(|_| !printed || built.reports.is_match(&said)) {
+            let class = SPECIFIC[n].0;
+            if matches!(class, FailureClass::Network | FailureClass::Timeout)
+                && let Some(of) = reader.stated(line, &said).filter(|s| is_subject(s.class))
+            {
+                return Some(stated(of, line));
+            }
+            let words = Some(words);
+            return Some(Found { class, line, last_word: true, words, failure_type: None });
         }
         if built.program.is_match(line) {
             if !chained {
-                return Some(Found { class: FailureClass::Software, line, last_word: true });
+                return statement.or_else(|| Some(Found::software(line, true)));
             }
             software.get_or_insert(*line);
+        } else if let Some(of) = reader.stated(line, &said).filter(|_| statement.is_none()) {
+            // Another line may name the cause of it.
+            statement = Some(stated(of, line));
         } else if built.software.is_match(line) {
             software.get_or_insert(*line);
         }
     }
-    software.map(|line| Found { class: FailureClass::Software, line, last_word: false })
+    statement.or_else(|| software.map(|line| Found::software(line, false)))
+}
+
+fn stated(of: said::Said, line: &str) -> Found<'_> {
+    let said::Said { class, failure_type, words } = of;
+    Found { class, line, last_word: true, words: Some(words), failure_type }
 }
 
 /// What the way in which the process ended says by itself.
@@ -291,7 +386,7 @@ fn unknown(e: &Evidence) -> String {
     }
 }
 
-fn quote(line: &str) -> String {
+pub(super) fn quote(line: &str) -> String {
     let line = line.trim();
     match line.chars().count() > QUOTE {
         true => format!("\"{}…\"", line.chars().take(QUOTE).collect::<String>().trim_end()),
@@ -300,165 +395,5 @@ fn quote(line: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn exit(stderr: &str) -> Evidence {
-        let message = "exit code 1".into();
-        let stderr = stderr.into();
-        Evidence { cause: Cause::Exit, exit_code: Some(1), message, stderr, ..Evidence::default() }
-    }
-
-    fn class(e: &Evidence) -> FailureClass {
-        classify(e, []).class
-    }
-
-    #[test]
-    fn what_the_executor_saw_comes_first() {
-        let mut e = exit("Traceback (most recent call last):\nValueError: x");
-        assert_eq!(class(&e), FailureClass::Software);
-        e.cause = Cause::OutOfMemory;
-        assert_eq!(class(&e), FailureClass::OutOfMemory);
-    }
-
-    #[test]
-    fn unknown_says_so() {
-        let found = classify(&exit("done 3 of 4\n"), []);
-        assert_eq!(found.class, FailureClass::Unknown);
-        assert_eq!(found.text, "exit code 1; nothing that it wrote tells why");
-        let mut killed = exit("");
-        (killed.signal, killed.message) = (9, "killed by signal 9 (SIGKILL)".into());
-        let found = classify(&killed, []);
-        assert_eq!(found.class, FailureClass::Unknown);
-        assert!(found.text.contains("nothing tells who killed it"), "{}", found.text);
-    }
-
-    #[test]
-    fn a_users_rule_beats_the_built_in_ones() {
-        let rule = Rule { pattern: "flux [0-9]+".into(), class: FailureClass::Device };
-        let rules = Rules::new(&[rule]).unwrap();
-        let found = classify(&exit("flux 88 decoupled\nMemoryError"), [&rules]);
-        assert_eq!(found.class, FailureClass::Device);
-        assert_eq!(found.text, "stderr: \"flux 88 decoupled\", by rule \"flux [0-9]+\"");
-        let bad = Rule { pattern: "x{9999}{9999}".into(), class: FailureClass::Device };
-        assert!(Rules::new(&[bad]).is_err());
-    }
-
-    #[test]
-    fn the_way_a_process_ends_tells_where_its_words_do_not() {
-        let end = |signal, code: Option<i32>| Evidence {
-            cause: Cause::Signal,
-            signal,
-            exit_code: code,
-            ..Evidence::default()
-        };
-        assert_eq!(class(&end(11, None)), FailureClass::Software);
-        assert_eq!(class(&end(0, Some(139))), FailureClass::Software);
-        assert_eq!(class(&end(24, None)), FailureClass::Timeout);
-        assert_eq!(class(&end(0, Some(124))), FailureClass::Timeout);
-        assert_eq!(class(&end(0, Some(127))), FailureClass::NotStarted);
-        assert_eq!(class(&end(15, None)), FailureClass::Unknown);
-        // A crash whose words name the cause.
-        let mut e = end(6, None);
-        e.stderr = "terminate called after throwing an instance of 'std::bad_alloc'".into();
-        assert_eq!(class(&e), FailureClass::OutOfMemory);
-    }
-
-    #[test]
-    fn what_is_printed_overrules_no_exception_and_must_report_an_error() {
-        let mut e = exit("Traceback (most recent call last):\nValueError: lr must be positive\n");
-        e.stdout = "config: out of memory guard enabled, CUDA error checks on\n\
-            ERROR: CUDA error: unspecified launch failure\n"
-            .into();
-        let found = classify(&e, []);
-        assert_eq!(found.class, FailureClass::Software);
-        assert!(found.text.contains("ValueError"), "{}", found.text);
-        // Without an exception, what it prints about its settings tells nothing.
-        for printed in [
-            "CUDA error checks enabled",
-            "--guard out of memory guard is enabled",
-            "config: out of memory guard enabled, CUDA error checks on",
-        ] {
-            e = Evidence { stdout: printed.into(), ..exit("") };
-            assert_eq!(class(&e), FailureClass::Unknown, "{printed}");
-        }
-        // An error that it prints does, but its worker is not blamed for what only it says.
-        for printed in [
-            "RuntimeError: CUDA error: unspecified launch failure",
-            "[ERROR] worker 3: CUDA error 700",
-            "2024-01-01 12:00:00 ERROR train - CUDA error 700",
-            "step 7 failed with CUDA error 700",
-        ] {
-            e = Evidence { stdout: printed.into(), ..exit("") };
-            let found = classify(&e, []);
-            assert_eq!((found.class, found.weak), (FailureClass::Device, true), "{printed}");
-            e = exit(printed);
-            assert_eq!(classify(&e, []).class, FailureClass::Device);
-            assert!(!classify(&e, []).weak);
-        }
-    }
-
-    #[test]
-    fn advice_does_not_hide_an_error_and_is_none() {
-        use FailureClass as F;
-        for (line, wanted) in [
-            ("ERROR: could not extend file \"base/1/2\": No space left on device", F::Disk),
-            ("could not connect to server: Connection timed out", F::Network),
-            ("RuntimeError: could not create a primitive, out of memory", F::OutOfMemory),
-            ("Could not allocate memory: out of memory", F::OutOfMemory),
-            ("write would exceed quota: No space left on device", F::Disk),
-            (
-                "MemoryError: Unable to allocate 3 GiB; reduce the batch size if it runs out of memory",
-                F::OutOfMemory,
-            ),
-            ("Could not reserve enough space for 2097152KB object heap", F::OutOfMemory),
-            // What may happen has not.
-            ("a larger batch may cause CUDA out of memory", F::Unknown),
-            ("this could lead to an out of memory condition", F::Unknown),
-            ("if you run out of memory, reduce the batch size", F::Unknown),
-            ("reduce the batch size to avoid out-of-memory", F::Unknown),
-        ] {
-            assert_eq!(class(&exit(line)), wanted, "{line}");
-        }
-    }
-
-    #[test]
-    fn what_any_program_may_say_blames_no_machine() {
-        use FailureClass as F;
-        assert_eq!(class(&exit("Bus error (core dumped)")), F::Software);
-        assert_eq!(class(&exit("supervisor: Killed process 4321 at the user's wish")), F::Unknown);
-        let kernel = "Memory cgroup out of memory: Killed process 4321 (py)";
-        assert_eq!(class(&exit(kernel)), F::OutOfMemory);
-        assert_ne!(class(&exit("split: write error: File too large")), F::Disk);
-        assert_ne!(class(&exit("upload refused: file too large (max 10 MB)")), F::Disk);
-    }
-
-    #[test]
-    fn a_command_that_does_not_exist_blames_no_worker() {
-        let mut e = Evidence { cause: Cause::NotStarted, ..Evidence::default() };
-        for (message, weak) in [
-            ("command not found: pyhton3 (looked in PATH: /bin)", true),
-            ("not executable: ./run.sh: permission denied", true),
-            ("working directory /data does not exist", true),
-            ("cannot create the task's files in /var: Input/output error", false),
-            ("the system's limit of processes is reached", false),
-        ] {
-            e.message = message.into();
-            let found = classify(&e, []);
-            assert_eq!((found.class, found.weak), (FailureClass::NotStarted, weak), "{message}");
-        }
-        let shell = Evidence { exit_code: Some(127), ..exit("sh: 1: pyhton3: not found") };
-        let found = classify(&shell, []);
-        assert_eq!((found.class, found.weak), (FailureClass::NotStarted, true));
-    }
-
-    #[test]
-    fn a_functions_traceback_is_read() {
-        let outcome = TaskOutcome {
-            value_json: br#"{"traceback": "File x\nMemoryError\n"}"#.to_vec().into(),
-            message: "MemoryError".into(),
-            ..TaskOutcome::default()
-        };
-        assert_eq!(class(&Evidence::of(&outcome, Cause::Exit)), FailureClass::OutOfMemory);
-    }
-}
+#[path = "classify_tests.rs"]
+mod tests;

@@ -5,11 +5,13 @@
 //! coordinator's `recover` module asks, and carries out.
 
 pub mod classify;
+mod device;
 pub mod knobs;
 pub mod patterns;
 pub mod plan;
 pub mod reported;
 mod rules;
+mod said;
 pub mod state;
 pub mod table;
 

@@ -210,9 +210,52 @@ impl History {
         let kills = killed.len() >= few;
         Blame {
             worker: if bad { here } else { 0 },
+            tasks: tasks.len(),
             task_type: if kind { alike } else { 0 },
+            workers: workers.len(),
             killed: if kills { killed.len() } else { 0 },
         }
+    }
+
+    /// Describes how often the like of this failure happened within the window, and the patterns that
+    /// it is part of, for people; none if it is the only one.
+    pub fn counts(&self, newest: &Failure, now: i64, rules: &PatternRules) -> Option<String> {
+        let alike = self.recent(now, rules).filter(|f| f.class == newest.class);
+        let (mut count, mut tasks, mut workers) = (0, BTreeSet::new(), BTreeSet::new());
+        for f in alike {
+            count += 1;
+            tasks.insert(&f.task);
+            workers.insert(&f.worker);
+        }
+        if count < 2 {
+            return None;
+        }
+        let both = format!("{} on {}", newest.task_type, newest.hardware.as_str());
+        let part = |p: &&Pattern| {
+            let subject: &str = match p.kind {
+                PatternKind::Worker => &newest.worker_name,
+                PatternKind::Hardware => newest.hardware.as_str(),
+                PatternKind::TaskType => &newest.task_type,
+                PatternKind::TypeOnHardware => &both,
+                PatternKind::Task => &newest.task,
+            };
+            p.class == newest.class && p.subject == subject
+        };
+        let all = self.patterns(now, rules);
+        let shown = all.iter().filter(part).map(|p| {
+            let (kind, times) = (p.kind.as_str(), number(p.count, "failure"));
+            let (tasks, workers) = (number(p.tasks, "task"), number(p.workers, "worker"));
+            format!("{kind} {}: {times} of {tasks} on {workers}", p.subject)
+        });
+        let shown: Vec<_> = shown.collect();
+        let (class, minutes) = (newest.class.as_str(), (rules.window / 60.0).ceil());
+        let (tasks, workers) = (number(tasks.len(), "task"), number(workers.len(), "worker"));
+        let found =
+            format!("{count} {class} failures of {tasks} on {workers} within {minutes} min");
+        Some(match shown.is_empty() {
+            true => found,
+            false => format!("{found}, a pattern ({})", shown.join("; ")),
+        })
     }
 
     /// Whether tasks of this type are kept off this class of hardware: several failed there after
@@ -274,6 +317,10 @@ impl History {
     }
 }
 
+fn number(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,7 +350,8 @@ mod tests {
             history.push(failure(n, "t", "k", "w", device), &rules);
         }
         let newest = failure(3, "t", "k", "w", device);
-        assert_eq!(history.blame(&newest, 3_000, &rules), Blame::default());
+        let blame = history.blame(&newest, 3_000, &rules);
+        assert_eq!((blame.worker, blame.task_type, blame.killed), (0, 0, 0));
         let other = failure(4, "u", "k", "w", device);
         history.push(other.clone(), &rules);
         assert_eq!(history.blame(&other, 4_000, &rules).worker, 4);

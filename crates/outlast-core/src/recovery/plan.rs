@@ -28,6 +28,8 @@ pub struct Situation<'a> {
     pub budget: Budget,
     /// Who else could take it.
     pub fleet: Fleet,
+    /// The reason why nobody else could, where more is known than those counts.
+    pub nobody: Option<&'a str>,
     /// What it has in common with other failures.
     pub blame: Blame,
     /// From -1 to 1, drawn by the caller.
@@ -82,8 +84,12 @@ pub struct Fleet {
 pub struct Blame {
     /// So many like failures of several tasks on this worker: it is the worker.
     pub worker: usize,
+    /// The tasks that these are of.
+    pub tasks: usize,
     /// So many like failures of tasks of this type, on several workers: it is no one worker.
     pub task_type: usize,
+    /// The workers that these are on.
+    pub workers: usize,
     /// So many workers died with an attempt of this very task: it kills them.
     pub killed: usize,
 }
@@ -128,7 +134,7 @@ pub fn plan(s: &Situation<'_>) -> Plan {
         let n = s.blame.killed;
         return give_up(s, &format!("{n} workers died with it, and it must not kill more"));
     }
-    let mut passed = Vec::new();
+    let (mut passed, mut why_not) = (Vec::new(), Vec::new());
     let ladder = s.ladders.ladder(s.class, s.hardware);
     // Where nothing else is wanted, it is done each time.
     let again = ladder == [Strategy::ImmediateRetry];
@@ -139,8 +145,19 @@ pub fn plan(s: &Situation<'_>) -> Plan {
                 return Plan::new(*rung, "it is tried again at once");
             }
             rung => match climb(s, *rung) {
-                Ok(plan) => return plan,
-                Err(why) => passed.push(format!("{}: {why}", rung.as_str())),
+                Ok(mut plan) => {
+                    if !why_not.is_empty() {
+                        plan.reason += &format!("; not {}", why_not.join("; not "));
+                    }
+                    return plan;
+                }
+                Err(Passed { why, of_others }) => {
+                    let text = format!("{}: {why}", rung.as_str());
+                    if of_others {
+                        why_not.push(text.clone());
+                    }
+                    passed.push(text);
+                }
             },
         }
     }
@@ -161,15 +178,45 @@ pub fn plan(s: &Situation<'_>) -> Plan {
     plan
 }
 
+/// Plans what a person wants, whatever was tried and whatever failures have in common.
+///
+/// # Errors
+/// Why it is of no use.
+pub fn forced(s: &Situation<'_>, strategy: Strategy) -> Result<Plan, String> {
+    if strategy == Strategy::Escalation {
+        return Ok(give_up(s, "a person wants it"));
+    }
+    let state = TaskRecovery { tried: Vec::new(), ..s.state.clone() };
+    let fresh = Situation { state: &state, blame: Blame::default(), ..*s };
+    climb(&fresh, strategy).map_err(|passed| passed.why)
+}
+
+/// The reason why a rung is of no use now.
+struct Passed {
+    why: String,
+    /// Other workers or other failures are why: what is done instead is said with it.
+    of_others: bool,
+}
+
+impl Passed {
+    fn new(why: impl Into<String>) -> Passed {
+        Passed { why: why.into(), of_others: false }
+    }
+
+    fn of_others(why: impl Into<String>) -> Passed {
+        Passed { why: why.into(), of_others: true }
+    }
+}
+
 /// One rung, or why it is of no use now.
-fn climb(s: &Situation<'_>, rung: Strategy) -> Result<Plan, String> {
+fn climb(s: &Situation<'_>, rung: Strategy) -> Result<Plan, Passed> {
     use Strategy as S;
     let once = || match s.state.has_tried(s.class, rung) {
-        true => Err("was tried".to_owned()),
+        true => Err(Passed::new("was tried")),
         false => Ok(()),
     };
     let stays = || match s.blame.worker {
-        n if n > 0 && s.fleet.others > 0 => Err(format!("{n} tasks failed so on this worker")),
+        n if n > 0 && s.fleet.others > 0 => Err(Passed::of_others(blamed(s))),
         _ => once(),
     };
     match rung {
@@ -187,8 +234,10 @@ fn climb(s: &Situation<'_>, rung: Strategy) -> Result<Plan, String> {
         }
         S::DifferentWorker => {
             if s.blame.worker == 0 && s.blame.task_type > 0 {
-                let n = s.blame.task_type;
-                return Err(format!("{n} of its type failed so, on several workers"));
+                let (n, workers) = (s.blame.task_type, s.blame.workers);
+                let class = s.class.as_str();
+                let text = format!("{n} {class} failures of its type, on {workers} workers");
+                return Err(Passed::of_others(text));
             }
             once()?;
             elsewhere(s, s.fleet.others)?;
@@ -207,19 +256,27 @@ fn climb(s: &Situation<'_>, rung: Strategy) -> Result<Plan, String> {
         S::ReducedBatchSize | S::ReducedPrecision | S::SimplifiedModel | S::FallbackCpu => {
             match knobs::moved(&s.spec.knobs, s.state, rung) {
                 Some(made) => Ok(turn(rung, made)),
-                None => Err(no_knob(s, rung)),
+                None => Err(Passed::new(no_knob(s, rung))),
             }
         }
-        S::Escalation => Err("is no retry".into()),
+        S::Escalation => Err(Passed::new("is no retry")),
     }
 }
 
-fn elsewhere(s: &Situation<'_>, others: usize) -> Result<(), String> {
-    match (others, s.fleet.away) {
-        (0, 0) => Err("no other worker could take it".into()),
-        (0, n) => Err(format!("no other worker could take it; {n} cannot be reached")),
-        _ => Ok(()),
+fn blamed(s: &Situation<'_>) -> String {
+    let (n, tasks, class) = (s.blame.worker, s.blame.tasks, s.class.as_str());
+    format!("{n} {class} failures of {tasks} tasks on {}", worker(s))
+}
+
+fn elsewhere(s: &Situation<'_>, others: usize) -> Result<(), Passed> {
+    if others > 0 {
+        return Ok(());
     }
+    let mut why = s.nobody.unwrap_or("no other worker could take it").to_owned();
+    if s.fleet.away > 0 {
+        why += &format!("; {} cannot be reached", s.fleet.away);
+    }
+    Err(Passed::of_others(why))
 }
 
 fn no_knob(s: &Situation<'_>, rung: Strategy) -> String {
@@ -305,6 +362,7 @@ mod tests {
                 worker: Some("w1"),
                 budget,
                 fleet,
+                nobody: None,
                 blame,
                 jitter: 0.5,
             };
@@ -419,7 +477,7 @@ mod tests {
                 task.knobs.insert("device".into(), all[..devices].to_vec());
             }
             let fleet = Fleet { others, other_hardware: others, away };
-            let blame = Blame { worker, task_type, killed: 0 };
+            let blame = Blame { worker, task_type, ..Blame::default() };
             let done = play(&task, class, hardware, limit, fleet, blame);
             prop_assert!(done.len() <= limit as usize + 1);
             let last = done.last().unwrap();

@@ -2,10 +2,12 @@
 //! same reasons as the coordinator's. Nothing is recorded: whoever asks keeps what it answers.
 //! JSON each way, for bindings.
 
+use super::device::{self, Asked, Wanted};
 use super::patterns::{History, MAX_TEXT};
+use super::plan::{self, Plan};
 use super::{
-    Blame, Budget, Config, Evidence, Failure, FailureClass, Fleet, Situation, TaskRecovery,
-    classify, knobs, plan,
+    Blame, Budget, Classified, Config, Evidence, Failure, FailureClass, Fleet, Situation, Strategy,
+    TaskRecovery, classify, knobs,
 };
 use crate::requires::Requires;
 use outlast_wire::recovery::{PatternRules, RecoveryFile};
@@ -31,6 +33,15 @@ struct Report {
     #[serde(default)]
     retries: u32,
     seen: Seen,
+    /// The replaced system's type, where the program says it. It decides the classification.
+    #[serde(default)]
+    failure_type: Option<String>,
+    /// Devices that the task asks for beside what its spec says.
+    #[serde(default)]
+    asked: Vec<Asked>,
+    /// A strategy that a person wants, instead of the planner's.
+    #[serde(default)]
+    strategy: Option<Strategy>,
     /// Where it happened.
     worker: String,
     /// On what, if it is not what the spec says.
@@ -48,7 +59,7 @@ struct Report {
     jitter: f64,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(default)]
 struct Seen {
     cause: String,
@@ -83,44 +94,136 @@ fn spec(value: Value) -> Result<TaskSpec, String> {
     TaskSpec::from_json(value.to_string().as_bytes()).map_err(|e| e.to_string())
 }
 
-/// The workers but for `here` that could take the task now, of those `there` or away.
-fn fitting<'a>(
-    workers: &'a [Member],
-    wanted: &Requires,
-    slots: u32,
-    here: &str,
-) -> Vec<&'a Member> {
-    let fits = |m: &&Member| {
-        let mut has = m.capabilities.clone();
-        has.insert("worker".into(), m.name.clone().into());
-        m.there && m.name != here && slots <= m.slots && wanted.unmet(&has, &m.labels).is_none()
+/// The replaced system's types, and the class that each is where the evidence names none of that
+/// type. Where no class is of a type, none is guessed.
+const TYPES: [(&str, FailureClass); 12] = [
+    ("HARDWARE_ERROR", FailureClass::Device),
+    ("SOFTWARE_ERROR", FailureClass::Software),
+    ("RESOURCE_EXHAUSTION", FailureClass::OutOfMemory),
+    ("TIMEOUT", FailureClass::Timeout),
+    ("COMMUNICATION_ERROR", FailureClass::Network),
+    ("BROWSER_FAILURE", FailureClass::BrowserCrash),
+    ("TRANSIENT_ERROR", FailureClass::Unknown),
+    ("PERSISTENT_ERROR", FailureClass::NotStarted),
+    ("WORKER_CRASH", FailureClass::WorkerCrash),
+    ("WORKER_DISCONNECTION", FailureClass::WorkerLost),
+    ("COORDINATOR_ERROR", FailureClass::Unknown),
+    ("UNKNOWN", FailureClass::Unknown),
+];
+
+/// Classifies by a type that a program says. The evidence only chooses between the classes of
+/// that type.
+fn declared(word: &str, found: &Classified, message: &str) -> Result<Classified, String> {
+    let Some((word, class)) = TYPES.iter().find(|(name, _)| *name == word) else {
+        return Err(format!("failure_type: {word:?} is none"));
     };
-    workers.iter().filter(fits).collect()
+    let class = if found.failure_type() == *word { found.class } else { *class };
+    let text = match message.lines().rev().find(|l| !l.trim().is_empty()) {
+        Some(line) => format!("reported as {word}: {}", classify::quote(line)),
+        None => format!("reported as {word}"),
+    };
+    // A type says nothing of whose mistake it is that something did not start.
+    let weak = class == FailureClass::NotStarted;
+    Ok(Classified { failure_type: Some(word), weak, ..Classified::new(class, text) })
+}
+
+/// The most workers that are named in a text, and that a task is pinned to.
+const NAMED: (usize, usize) = (3, 8);
+
+/// The workers that could take the task now, and why others could not.
+struct Candidates<'a> {
+    fit: Vec<&'a Member>,
+    /// There, but without a device that the task asks for.
+    lacking: Vec<&'a str>,
+    /// There, but what it requires is not, by the first demand.
+    unmet: Vec<String>,
+}
+
+impl<'a> Candidates<'a> {
+    /// Sorts the workers but for the one where it failed.
+    fn of(r: &'a Report, spec: &TaskSpec, wanted: &Requires, devices: &[Wanted]) -> Candidates<'a> {
+        let mut found = Candidates { fit: Vec::new(), lacking: Vec::new(), unmet: Vec::new() };
+        for m in r.workers.iter().filter(|m| m.there && m.name != r.worker) {
+            let mut has = m.capabilities.clone();
+            has.insert("worker".into(), m.name.clone().into());
+            match wanted.unmet(&has, &m.labels) {
+                // It failed there before.
+                Some(key) if key == "worker" && !spec.requires.contains_key("worker") => {}
+                Some(key) => found.unmet.push(format!("{} does not meet {key}", m.name)),
+                None if spec.slots > m.slots => {
+                    found.unmet.push(format!("{} is too small", m.name))
+                }
+                None if !devices.iter().all(|d| d.is_at(&m.capabilities, &m.labels)) => {
+                    found.lacking.push(&m.name);
+                }
+                None => found.fit.push(m),
+            }
+        }
+        found
+    }
+
+    /// Returns why there is none, and what a person can do, where that is known.
+    fn nobody(&self, spec: &TaskSpec, devices: &[Wanted]) -> Option<String> {
+        if !self.fit.is_empty() {
+            return None;
+        }
+        let listed = |names: &[String]| {
+            let more = names.len().saturating_sub(NAMED.0);
+            let shown = names[..names.len() - more].join(", ");
+            if more > 0 { format!("{shown} and {more} more") } else { shown }
+        };
+        if devices.is_empty() || self.lacking.is_empty() && !self.unmet.is_empty() {
+            let why = || {
+                let unmet = listed(&self.unmet);
+                format!(
+                    "no other worker could take it ({unmet}); start one that has what it requires"
+                )
+            };
+            return (!self.unmet.is_empty()).then(why);
+        }
+        let (name, from) = (device::names(devices), device::places(devices));
+        let mut text = format!("no other connected worker has {name}, which {from} asks for");
+        if !self.lacking.is_empty() {
+            let names: Vec<_> = self.lacking.iter().map(|n| (*n).to_owned()).collect();
+            text += &format!(" (not offered without it: {})", listed(&names));
+        }
+        let cpu = spec.knobs.get("device").is_some_and(|all| all.iter().any(|v| v == "cpu"));
+        text += match cpu {
+            true => "; start a worker that has it",
+            false => {
+                "; start a worker that has it, or give the task a knob device that ends with cpu"
+            }
+        };
+        Some(text)
+    }
+
+    /// Returns their names, as a demand on `worker`.
+    fn pinned(&self) -> String {
+        let names = self.fit.iter().map(|m| m.name.as_str()).filter(|n| !n.contains('|'));
+        names.take(NAMED.1).collect::<Vec<_>>().join("|")
+    }
 }
 
 /// What the planner says of a report. The answer has class, failure_type, evidence, hardware,
-/// strategy, delay_ms, reason; `moved` (a knob), `knobs` (all of them now), `spec` (the task from
-/// here on, if that is another), `requires`, `others` (workers that could take it, as given);
-/// `retries`, `state` and `failure` are to be given back with the next report.
+/// strategy, delay_ms, reason; `message` (all of that, with the words and the counts that it rests
+/// on); `moved` (a knob), `knobs` (all of them now), `spec` (the task from here on, if that is
+/// another), `requires`, `others` (workers that could take it, as given); `retries`, `state` and
+/// `failure` are to be given back with the next report. Where a strategy was asked for and is of no
+/// use, it has only `why_not`.
 ///
 /// # Errors
 /// What of the report is wrong.
 pub fn decide(report: &str) -> Result<Value, String> {
     let r: Report = serde_json::from_str(report).map_err(|e| e.to_string())?;
-    let (config, spec) = (config(r.table)?, spec(r.spec)?);
-    let s = r.seen;
-    let (cause, exit_code, signal) = (cause(&s.cause)?, s.exit_code, s.signal);
-    let (message, stderr, stdout) = (s.message, s.stderr, s.stdout);
-    let seen = Evidence { cause, exit_code, signal, message, stderr, stdout };
-    let rules = config.rules_of(&spec);
-    let found = classify::classify(&seen, rules.iter().map(AsRef::as_ref));
+    let (config, spec) = (config(r.table.clone())?, spec(r.spec.clone())?);
+    let found = happened(&r, &config, &spec)?;
 
-    let mut state = r.state;
-    let hardware = match r.hardware {
+    let mut state = r.state.clone();
+    let hardware = match &r.hardware {
         // The core knows what a device's name means.
         Some(word) => {
             let mut device = TaskSpec::new(Run::Shell(String::new()));
-            device.requires.insert("hardware_class".into(), word);
+            device.requires.insert("hardware_class".into(), word.clone());
             knobs::hardware(&device, &TaskRecovery::default())
         }
         None => knobs::hardware(&spec, &state),
@@ -131,7 +234,7 @@ pub fn decide(report: &str) -> Result<Value, String> {
     let newest = Failure {
         number: r.failures.last().map_or(0, |f| f.number) + 1,
         at: r.now,
-        task: r.task,
+        task: r.task.clone(),
         epoch: r.attempt,
         task_type: spec.type_name().into(),
         worker: r.worker.clone(),
@@ -142,29 +245,32 @@ pub fn decide(report: &str) -> Result<Value, String> {
         weak: found.weak,
     };
     let counts = !matches!(found.class, FailureClass::WorkerLost | FailureClass::WorkerStopped);
-    let mut history = History::new(r.failures);
-    let mut blame = Blame::default();
+    let mut history = History::new(r.failures.clone());
+    let (mut blame, mut counted) = (Blame::default(), None);
     if counts {
         history.push(newest.clone(), &config.patterns);
         blame = history.blame(&newest, r.now, &config.patterns);
+        counted = history.counts(&newest, r.now, &config.patterns);
     }
 
+    let devices = device::wanted(&spec, &state, &r.asked);
     let mut wanted = requires(&spec, &state)?;
-    let others = fitting(&r.workers, &wanted, spec.slots, &r.worker);
+    let others = Candidates::of(&r, &spec, &wanted, &devices);
     if let Some(has) = &has {
         wanted.add_not("hardware", has);
     }
-    let elsewhere = match has {
-        Some(_) => fitting(&r.workers, &wanted, spec.slots, &r.worker),
-        None => Vec::new(),
-    };
+    let mut elsewhere = Candidates::of(&r, &spec, &wanted, &[]);
+    if has.is_none() {
+        elsewhere.fit.clear();
+    }
     let away = r.workers.iter().filter(|m| !m.there && m.name != r.worker).count();
     let mut budget = Budget::of(&spec, &state, found.class, r.retries);
     if spec.rerun == Rerun::Never {
         // Only a person may have it run again.
         budget = Budget { name: "rerun is \"never\", so max_retries", limit: 0, ..budget };
     }
-    let plan = plan(&Situation {
+    let nobody = others.nobody(&spec, &devices);
+    let situation = Situation {
         ladders: &config.of(&spec),
         spec: &spec,
         state: &state,
@@ -172,33 +278,79 @@ pub fn decide(report: &str) -> Result<Value, String> {
         hardware,
         worker: Some(&r.worker).filter(|w| !w.is_empty()).map(String::as_str),
         budget,
-        fleet: Fleet { others: others.len(), other_hardware: elsewhere.len(), away },
+        fleet: Fleet { others: others.fit.len(), other_hardware: elsewhere.fit.len(), away },
+        nobody: nobody.as_deref(),
         blame,
         jitter: r.jitter,
-    });
+    };
+    let plan = match r.strategy {
+        Some(strategy) => match plan::forced(&situation, strategy) {
+            Ok(plan) => plan,
+            Err(why) => return Ok(json!({ "why_not": why })),
+        },
+        None => plan::plan(&situation),
+    };
     let before = demands(&spec, &state);
     let of_memory = budget.of_memory();
     state.follow(&plan, found.class, &r.worker, has, of_memory, r.now);
-    let demands = demands(&spec, &state);
+    let mut demands = demands(&spec, &state);
     let changed = plan.moved.is_some() || demands != before;
-    let next = if plan.avoid_hardware { elsewhere } else { others };
+    let mut made = changed.then(|| changed_spec(&spec, &state));
+    let pinned = others.pinned();
+    if let Some(made) = made.as_mut()
+        && (plan.avoid && !devices.is_empty() && !pinned.is_empty())
+    {
+        // A task's `requires` has no words for what some workers only call by another name.
+        made.requires.insert("worker".into(), pinned);
+    }
+    // What a knob asks for is in the task's knobs.
+    for device in device::wanted(&spec, &state, &r.asked).into_iter().filter(|d| !d.of_knob) {
+        demands.entry("device".into()).or_insert(device.name);
+    }
+    let next = if plan.avoid_hardware { &elsewhere } else { &others };
     Ok(json!({
         "class": found.class,
-        "failure_type": found.class.failure_type(),
+        "failure_type": found.failure_type(),
         "evidence": found.text,
         "hardware": hardware,
         "strategy": plan.strategy,
         "delay_ms": plan.delay,
         "reason": plan.reason,
+        "message": message(&found, &plan, counted),
         "moved": plan.moved.as_ref().map(|m| &m.knob),
         "knobs": knobs::values(&spec.knobs, &state),
         "retries": r.retries + u32::from(!of_memory && !plan.gives_up()),
-        "others": next.iter().map(|m| &m.name).collect::<Vec<_>>(),
+        "others": next.fit.iter().map(|m| &m.name).collect::<Vec<_>>(),
         "requires": demands,
-        "spec": changed.then(|| changed_spec(&spec, &state)),
+        "spec": made,
         "state": state,
         "failure": counts.then_some(newest),
     }))
+}
+
+/// Classifies by the type that the program says, else by the evidence.
+fn happened(r: &Report, config: &Config, spec: &TaskSpec) -> Result<Classified, String> {
+    let s = r.seen.clone();
+    let (cause, exit_code, signal) = (cause(&s.cause)?, s.exit_code, s.signal);
+    let (message, stderr, stdout) = (s.message, s.stderr, s.stdout);
+    let seen = Evidence { cause, exit_code, signal, message, stderr, stdout };
+    let rules = config.rules_of(spec);
+    let found = classify::reported(&seen, rules.iter().map(AsRef::as_ref));
+    match &r.failure_type {
+        Some(word) => declared(word, &found, &seen.message),
+        None => Ok(found),
+    }
+}
+
+/// Describes the failure and what is done, for people, with the words and the counts that it rests
+/// on.
+fn message(found: &Classified, plan: &Plan, counted: Option<String>) -> String {
+    let own = found.failure_type() == found.class.failure_type();
+    let class = found.class.as_str().to_owned();
+    let class = if own { class } else { found.failure_type().to_ascii_lowercase() };
+    let by = found.words.as_ref().map(|w| format!(", by {w:?}")).unwrap_or_default();
+    let counted = counted.map(|c| format!("; {c}")).unwrap_or_default();
+    format!("{class} ({}{by}): {}{counted}", found.text, plan.reason)
 }
 
 /// What a worker must have for it now, as far as a task's `requires` can say it: one demand a key.
@@ -266,68 +418,5 @@ pub fn from_here(spec: &TaskSpec, values: &BTreeMap<String, Value>) -> TaskSpec 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(seen: &Value, state: &Value, retries: &Value) -> String {
-        let worker = |name: &str, there| json!({"name": name, "there": there, "slots": 1, "labels": {}, "capabilities": {}});
-        let table = json!({"jitter": 0, "rules": [{"pattern": "flux", "class": "device"}]});
-        let spec = json!({"shell": "x", "knobs": {"batch_size": [4, 2], "device": ["cuda", "cpu"]},
-            "requires": {"gpu": "*"}, "max_oom_retries": 9});
-        let workers = [("w1", true), ("w2", true), ("w3", false)].map(|(n, there)| {
-            let mut made = worker(n, there);
-            made["capabilities"]["gpu"] = "A100".into();
-            made
-        });
-        json!({"table": table, "task": "t", "attempt": 1, "spec": spec, "state": state,
-            "retries": retries, "seen": seen, "worker": "w1", "workers": workers, "now": 5,
-            "jitter": 0.0})
-        .to_string()
-    }
-
-    #[test]
-    fn a_program_is_told_what_a_coordinator_would_do() {
-        let oom = json!({"stderr": "MemoryError"});
-        let mut last = json!({"state": {}, "retries": 0});
-        let mut strategies = Vec::new();
-        loop {
-            last = decide(&report(&oom, &last["state"], &last["retries"])).unwrap();
-            strategies.push(last["strategy"].as_str().unwrap().to_owned());
-            assert_eq!((&last["class"], &last["retries"]), (&json!("out_of_memory"), &json!(0)));
-            match strategies.len() {
-                1 => assert_eq!(last["spec"]["knobs"]["batch_size"], json!([2])),
-                2 => {
-                    assert_eq!(last["others"], json!(["w2"]));
-                    assert_eq!(last["requires"], json!({"gpu": "*", "worker": "!=w1"}));
-                }
-                3 => assert_eq!(last["spec"]["requires"], json!({"worker": "!=w1"})),
-                _ => break,
-            }
-        }
-        let expected = ["reduced_batch_size", "different_worker", "fallback_cpu", "escalation"];
-        assert_eq!(strategies, expected);
-        let own = decide(&report(&json!({"stderr": "flux"}), &json!({}), &json!(1))).unwrap();
-        assert_eq!((&own["class"], &own["retries"]), (&json!("device"), &json!(2)));
-        assert_eq!((&own["strategy"], &own["spec"]), (&json!("delayed_retry"), &Value::Null));
-        let spent = decide(&report(&json!({"stderr": "flux"}), &json!({}), &json!(3))).unwrap();
-        assert_eq!(spent["reason"], "given up, since max_retries is 3");
-    }
-
-    #[test]
-    fn a_report_that_is_wrong_says_where() {
-        let seen = json!({"cause": "tired"});
-        let error = decide(&report(&seen, &json!({}), &json!(0))).unwrap_err();
-        assert!(error.starts_with("cause: \"tired\""), "{error}");
-        assert!(decide("{}").unwrap_err().contains("missing field"));
-    }
-
-    #[test]
-    fn a_task_that_must_not_run_twice_is_given_up() {
-        let seen = json!({"stderr": "flux"});
-        let mut asked: Value = serde_json::from_str(&report(&seen, &json!({}), &json!(0))).unwrap();
-        asked["spec"]["rerun"] = "never".into();
-        let found = decide(&asked.to_string()).unwrap();
-        assert_eq!(found["strategy"], "escalation");
-        assert!(found["reason"].as_str().unwrap().contains("rerun is \"never\""), "{found}");
-    }
-}
+#[path = "reported_tests.rs"]
+mod tests;

@@ -3,6 +3,35 @@
 //! Puppeteer, Selenium, the WebGPU and WebGL specifications).
 
 use super::FailureClass::{self as F};
+use regex::{Regex, RegexSet};
+use std::sync::OnceLock;
+
+/// The longest quote of what a pattern matched, in characters.
+const WORDS: usize = 80;
+
+/// Patterns that are tried together.
+pub(super) struct Patterns {
+    set: RegexSet,
+    /// Each for itself, compiled when what it matched is asked for.
+    each: Vec<(&'static str, OnceLock<Regex>)>,
+}
+
+impl Patterns {
+    pub(super) fn new(patterns: impl Iterator<Item = &'static str>) -> Patterns {
+        let each: Vec<_> = patterns.map(|p| (p, OnceLock::new())).collect();
+        let set = RegexSet::new(each.iter().map(|(p, _)| *p)).expect("a test compiles them");
+        Patterns { set, each }
+    }
+
+    /// The first pattern that `may` count and matches, and the words that it matched.
+    pub(super) fn find(&self, line: &str, may: impl Fn(usize) -> bool) -> Option<(usize, String)> {
+        let n = self.set.matches(line).iter().find(|n| may(*n))?;
+        let (pattern, regex) = &self.each[n];
+        let regex = regex.get_or_init(|| Regex::new(pattern).expect("a test compiles them"));
+        let words = regex.find(line).map_or("", |m| m.as_str()).trim();
+        Some((n, words.chars().take(WORDS).collect()))
+    }
+}
 
 /// Lines that report no failure, whatever they mention: warnings, notes, advice.
 pub(super) const MUTED: &[&str] = &[
@@ -117,11 +146,11 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
     ),
     (
         F::Network,
-        r"(?i)\b(?:connect|connection|read|handshake|TLS handshake|i/o|request|operation|proxy)\b.{0,20} (?:timed out|timeout)|Max retries exceeded with url|ReadTimeoutError|ConnectTimeout(?:Error)?\b|RemoteDisconnected|getaddrinfo failed|dial tcp|502 Bad Gateway|503 Service (?:Temporarily )?Unavailable|504 Gateway Time-?out|SSLError\(|fetch failed$",
+        r"(?i)\b(?:connect|connection|read|handshake|TLS handshake|i/o|proxy|gateway|upstream(?: request)?)\b.{0,20} (?:timed out|timeout)|\b(?:ssh|curl|connect to|dial)\b.{0,80} timed out|Max retries exceeded with url|ReadTimeoutError|ConnectTimeout(?:Error)?\b|RemoteDisconnected|getaddrinfo failed|dial tcp|502 Bad Gateway|503 Service (?:Temporarily )?Unavailable|504 Gateway Time-?out|SSLError\(|fetch failed$|TypeError: Failed to fetch|NetworkError when attempting",
     ),
     (
         F::Timeout,
-        r"(?i)\bTimeout(?:Error|Exception|Expired)?\b.{0,40}\b\d+ ?m?s(?:ec)?\b|\btimeout of \d+ ?ms exceeded|exceeded (?:the )?timeout|DEADLINE_EXCEEDED|DeadlineExceeded|deadline exceeded|\bTimeout(?:Error|Exception|Expired)\b|timed out after|navigation timeout|test timeout of|watchdog (?:got|caught|detected|timeout)|DUE TO TIME LIMIT|execution expired|max(?:imum)? execution time",
+        r"(?i)\bTimeout(?:Error|Exception|Expired)?\b.{0,40}\b\d+ ?m?s(?:ec)?\b|\btimeout of \d+ ?ms exceeded|exceeded (?:the )?timeout|DEADLINE_EXCEEDED|DeadlineExceeded|deadline exceeded|\bTimeout(?:Error|Exception|Expired)\b|timed out after|\b(?:request|operation)\b.{0,20} (?:timed out|timeout)|navigation timeout|test timeout of|watchdog (?:got|caught|detected|timeout)|DUE TO TIME LIMIT|execution expired|max(?:imum)? execution time",
     ),
 ];
 
