@@ -31,7 +31,7 @@ pub struct Agent {
 
 fn start_error(py: Python<'_>, e: &StartError) -> PyErr {
     let class = match e {
-        StartError::Dial(_) => "ConfigurationError",
+        StartError::Dial(_) | StartError::RunAs(..) => "ConfigurationError",
         StartError::Folder(..)
         | StartError::Store(_)
         | StartError::Blobs(_)
@@ -110,6 +110,7 @@ fn config(options: &Value) -> AgentConfig {
         blob_budget: options["blob_budget"].as_u64(),
         ping: ping(options),
         identity: Default::default(),
+        run_as: None,
     }
 }
 

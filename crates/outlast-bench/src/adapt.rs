@@ -135,6 +135,7 @@ async fn play(scene: Scene, adapts: bool) -> anyhow::Result<Figures> {
         blob_budget: None,
         ping: Default::default(),
         identity: Default::default(),
+        run_as: None,
     })?;
     let client = Client::builder(&format!("http://{upstream}")).build()?;
     let figures = watch(scene, &client, &faults, &agent).await;

@@ -66,10 +66,12 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
             keeper: Some(KeeperLaunch {
                 program: std::env::current_exe()?,
                 args: vec!["keeper".into(), format!("{dir}/tasks").into()],
+                user: None,
             }),
             blob_budget: None,
             ping: Default::default(),
             identity: Default::default(),
+            run_as: None,
             functions: HashMap::from([
                 ("noop".to_owned(), noop),
                 ("checkpoint".to_owned(), Function::new(one_checkpoint)),

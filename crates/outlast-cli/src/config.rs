@@ -63,6 +63,7 @@ const KNOWN: &[(&str, &[(&str, Kind)])] = &[
             ("drain_timeout", Kind::Time),
             ("blob_budget", Kind::Size),
             ("browser", Kind::Text),
+            ("run_as", Kind::Text),
         ],
     ),
     (

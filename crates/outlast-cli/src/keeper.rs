@@ -1,5 +1,6 @@
 //! `outlast keeper`: the process that a worker's commands run under. Started by `outlast worker`.
 
+use crate::run_as;
 use outlast_worker::keeper::{KeeperConfig, main};
 use std::path::PathBuf;
 
@@ -9,6 +10,9 @@ pub(crate) struct Args {
     /// The worker's folder of tasks
     #[arg(long, value_name = "FOLDER")]
     root: PathBuf,
+    /// Whom tasks run as, if not as the keeper
+    #[arg(long, value_name = "USER")]
+    run_as: Option<String>,
 }
 
 /// Blocks until there is nothing to keep any more.
@@ -18,6 +22,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     let mut config = KeeperConfig::new(args.root);
+    config.exec.user = args.run_as.as_deref().map(run_as::user).transpose()?;
     config.exec.browser = vec![std::env::current_exe()?.into_os_string(), "browser".into()];
     main(config)?;
     Ok(0)

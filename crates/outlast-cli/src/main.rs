@@ -31,6 +31,7 @@ mod logs;
 mod output;
 mod process;
 mod recovery;
+mod run_as;
 mod secrets;
 mod show;
 mod steer;
@@ -146,6 +147,10 @@ enum Command {
     Browser(browser::Args),
     #[command(hide = true)]
     Keeper(keeper::Args),
+    /// Read or write files for a worker, as the user whom its tasks run as. `outlast worker` starts
+    /// this itself
+    #[command(hide = true)]
+    Files,
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -266,7 +271,7 @@ fn main() -> ExitCode {
         // A mistake in the file is no concern of a task that reports to its worker.
         Command::Task { what: TaskCommand::Inside(what) } => what.outside().is_none(),
         // Nor of what its worker tells everything.
-        Command::Keeper(_) | Command::Browser(_) => true,
+        Command::Keeper(_) | Command::Browser(_) | Command::Files => true,
         _ => false,
     };
     let config = if alone { Ok(config::File::default()) } else { config::File::load() };
@@ -330,6 +335,10 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Browser(args) => browser::run(args).await,
         Command::Keeper(args) => keeper::run(args),
+        Command::Files => {
+            outlast_worker::local::files()?;
+            Ok(0)
+        }
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "outlast", &mut text);

@@ -1,16 +1,19 @@
 //! `outlast worker`.
 
 use crate::drain::{self, Drain};
-use crate::{Context, Usage, args, browser, config, process};
+use crate::{Context, Usage, args, browser, config, process, run_as};
 use outlast_core::adapt::Pins;
 use outlast_core::worker::WorkerConfig;
+use outlast_spawn::User;
 use outlast_store::{StoreError, WorkerStore};
 use outlast_wire::spec::check_task_id;
 use outlast_worker::capabilities;
 use outlast_worker::exec::Config as ExecConfig;
 use outlast_worker::keeper::KeeperLaunch;
+use outlast_worker::local::RunAs;
 use outlast_worker::shell::{Agent, AgentConfig, Functions, Identity, StartError};
 use serde_json::{Map, Value};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +26,8 @@ Three times: end at once. Results are on disk before anything else, so none is l
 
 Examples:
   outlast worker --slots 4
-  outlast worker --coordinator https://hub:7117 --label zone=lab --capability gpu_memory=24"
+  outlast worker --coordinator https://hub:7117 --label zone=lab --capability gpu_memory=24
+  sudo outlast worker --run-as tasks --state-dir /var/lib/outlast/worker"
 )]
 pub(crate) struct Args {
     /// Its name [default: this machine's]
@@ -38,6 +42,11 @@ pub(crate) struct Args {
     /// Folder of its store and logs [default: ~/.local/state/outlast/worker-NAME]
     #[arg(long, env = "OUTLAST_STATE_DIR", value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
+    /// User whom tasks run as: they cannot read the worker's state folder, keys and logs, nor signal
+    /// it. The worker must be root, and its state folder where every user can go through to
+    /// [default: the worker's own user]
+    #[arg(long, env = "OUTLAST_RUN_AS", value_name = "USER")]
+    run_as: Option<String>,
     /// A label
     #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
@@ -96,6 +105,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let file = &context.config;
     let found = capabilities::detect();
+    let run_as = args.run_as.or(file.text("worker", "run_as"));
+    let user = run_as.map(|name| run_as::user(&name)).transpose()?;
     let by_default = args.name.is_none() && args.state_dir.is_none();
     let name = args
         .name
@@ -177,7 +188,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         ca_file: context.ca(),
         core,
         exec: Some(exec),
-        keeper: keeper(&state_dir)?,
+        keeper: keeper(&state_dir, user.as_ref())?,
         blob_budget: args.blob_budget.or(file.bytes("worker", "blob_budget")),
         functions: Functions::new(),
         ping,
@@ -186,6 +197,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             (_, true) => Identity::Keep,
             _ => Identity::Folder,
         },
+        run_as: user.clone().map(files).transpose()?,
     };
     let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
     let drain_timeout = args.drain_timeout.or(file.seconds("worker", "drain_timeout"));
@@ -197,6 +209,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let agent = Agent::start(config).map_err(|e| in_use(e, &state_dir))?;
     let state = state_dir.display();
     tracing::info!("worker {name}, {slots} slots, for {}, state in {state}", context.url());
+    if let Some(user) = &user {
+        tracing::info!("tasks run as user {} ({})", user.name, user.uid);
+    }
     if by_default {
         left_behind(&state_dir);
     }
@@ -313,10 +328,18 @@ async fn look_for_browser(which: &browser::Which, found: &mut Map<String, Value>
 }
 
 /// Commands run under a process of their own, so that they outlive this one.
-fn keeper(state_dir: &std::path::Path) -> anyhow::Result<Option<KeeperLaunch>> {
+fn keeper(state_dir: &Path, user: Option<&User>) -> anyhow::Result<Option<KeeperLaunch>> {
     let root = std::path::absolute(state_dir.join("tasks"))?;
-    let args = vec!["keeper".into(), "--root".into(), root.into_os_string()];
-    Ok(Some(KeeperLaunch { program: std::env::current_exe()?, args }))
+    let mut args = vec!["keeper".into(), "--root".into(), root.into_os_string()];
+    if let Some(user) = user {
+        args.extend(["--run-as".into(), OsString::from(&user.name)]);
+    }
+    Ok(Some(KeeperLaunch { program: std::env::current_exe()?, args, user: user.cloned() }))
+}
+
+/// Files that tasks of another user name are read and written by a process of that user's.
+fn files(user: User) -> anyhow::Result<RunAs> {
+    Ok(RunAs { user, program: std::env::current_exe()?, args: vec!["files".into()] })
 }
 
 fn labels(

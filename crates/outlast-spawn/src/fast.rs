@@ -209,7 +209,9 @@ unsafe extern "C" fn become_program(child: *mut Child) -> ! {
     // read what it points to and touch no memory besides.
     unsafe {
         let child = &mut *child;
-        let mut error = call(libc::SYS_setpgid, 0, 0, 0);
+        // Another user gets no terminal of ours to type into. A session leads a group, too.
+        let own = if child.user.is_null() { libc::SYS_setpgid } else { libc::SYS_setsid };
+        let mut error = call(own, 0, 0, 0).min(0);
         if child.umask >= 0 {
             call(libc::SYS_umask, child.umask as usize, 0, 0);
         }

@@ -17,13 +17,14 @@ pub mod limits;
 mod own;
 mod secret;
 mod signals;
+mod stuck;
 mod user;
 mod wait;
 
 pub use own::{former_umask, private_files, tidy, tidy_at_exec};
 pub use secret::{conceal, take_variable, undumpable};
 pub use signals::heed_children;
-pub use user::User;
+pub use user::{User, effective_uid};
 pub use wait::Usage;
 
 use std::ffi::{CStr, CString, OsStr};
@@ -33,7 +34,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// A program and all that it is started with. It becomes the leader of a process group of its own.
+/// A program and all that it is started with. It becomes the leader of a process group of its own, and
+/// as another user of a session of its own: a terminal of ours is not its to type into.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a> {
     /// Where it is; nothing is searched for.
@@ -97,6 +99,7 @@ impl Program<'_> {
                 *at = fd.as_fd();
             }
         }
+        let _starting = self.user.map(|_| stuck::Starting::begin());
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         if let Some(started) = fast::start(&program) {
             return started.map(Process);
@@ -107,7 +110,9 @@ impl Program<'_> {
     fn start_by_std(&self) -> io::Result<i32> {
         // The last steps are our own: std would run what is no program as a shell's script.
         let mut command = Command::new(OsStr::from_bytes(self.path.to_bytes()));
-        command.process_group(0);
+        if self.user.is_none() {
+            command.process_group(0);
+        }
         let [stdin, stdout, stderr] = self.stdio.map(|fd| fd.try_clone_to_owned().map(Stdio::from));
         command.stdin(stdin?).stdout(stdout?).stderr(stderr?);
         own::become_program(&mut command, self);

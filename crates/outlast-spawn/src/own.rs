@@ -138,7 +138,8 @@ fn become_user(user: &User) -> io::Result<()> {
     let groups = user.groups.as_ptr();
     // SAFETY: the pointer is good for as many groups as are said to be there.
     let done = unsafe {
-        libc::setgroups(user.groups.len() as _, groups) == 0
+        libc::setsid() != -1
+            && libc::setgroups(user.groups.len() as _, groups) == 0
             && libc::setgid(user.gid) == 0
             && libc::setuid(user.uid) == 0
     };

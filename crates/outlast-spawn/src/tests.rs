@@ -161,14 +161,17 @@ fn a_program_runs_as_another_user_with_that_users_rights_only() {
     fs::set_permissions(lab.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     lab.user = Some(nobody.clone());
     for (way, start) in WAYS {
-        let line = "id -u; id -g; id -G; cat secret; grep CapEff /proc/self/status";
+        let line = "id -u; id -g; id -G; cat secret; grep CapEff /proc/self/status; \
+                    read -r pid name state parent group session rest </proc/self/stat; \
+                    [ $group = $$ ] && [ $session = $$ ] && echo leads";
         let (_, text) = lab.shell(start, line);
         let lines: Vec<_> = text.lines().collect();
         let groups: Vec<_> = nobody.groups.iter().map(u32::to_string).collect();
         let ids = [nobody.uid.to_string(), nobody.gid.to_string(), groups.join(" ")];
         assert_eq!(lines[..3], ids, "{way}: {text}");
         assert!(lines[3].ends_with("0000000000000000"), "{way}: {text}");
-        assert!(lines[4].contains("ermission denied"), "{way}: {text}");
+        assert_eq!(lines[4], "leads", "{way}: {text}");
+        assert!(lines[5].contains("ermission denied"), "{way}: {text}");
         // Of the process that started it nothing has changed.
         assert!(rustix::process::geteuid().is_root(), "{way}");
         // A folder that only root may enter is refused.

@@ -2,8 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
+use std::fs::Metadata;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt;
 
 /// The largest entry of the user database that is read, in bytes.
 const MAX_ENTRY: usize = 1 << 20;
@@ -23,6 +25,8 @@ pub struct User {
     pub groups: Vec<u32>,
     /// The home folder.
     pub home: String,
+    /// The login shell; `/bin/sh` where the database names none.
+    pub shell: String,
 }
 
 impl User {
@@ -51,6 +55,24 @@ impl User {
         };
         found.ok_or_else(none)
     }
+
+    /// Returns whether the permission bits let this user do something with a file: 4 reads, 2 writes,
+    /// 1 executes or goes through. Lists of access (ACLs) and capabilities may allow more.
+    pub fn may(&self, meta: &Metadata, what: u32) -> bool {
+        let shift = if meta.uid() == self.uid {
+            6
+        } else if self.groups.contains(&meta.gid()) || self.gid == meta.gid() {
+            3
+        } else {
+            0
+        };
+        meta.mode() >> shift & what == what
+    }
+}
+
+/// Returns the number of the user with whose rights this process works.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 type Entry<'a> =
@@ -98,12 +120,14 @@ unsafe fn read(entry: &libc::passwd) -> io::Result<User> {
             // It is signed on some systems.
             #[allow(clippy::unnecessary_cast)]
             let groups = groups.into_iter().map(|group| group as u32).collect();
+            let shell: String = text(entry.pw_shell);
             return Ok(User {
                 name: text(entry.pw_name),
                 uid,
                 gid,
                 groups,
                 home: text(entry.pw_dir),
+                shell: if shell.is_empty() { "/bin/sh".into() } else { shell },
             });
         }
         if room >= MAX_GROUPS {

@@ -155,7 +155,8 @@ fn main() {
     let (end, ended) = mpsc::channel();
     let home = tempfile::tempdir().unwrap();
     let program = std::env::current_exe().unwrap();
-    let launch = KeeperLaunch { program, args: vec!["keeper".into(), home.path().into()] };
+    let launch =
+        KeeperLaunch { program, args: vec!["keeper".into(), home.path().into()], user: None };
     let (keeper, _) = Keeper::connect(home.path(), launch, width as u32, Vec::new()).unwrap();
     let keeper_pid = keeper.pid().to_string();
     let kept = Arc::new(Kept {

@@ -175,6 +175,7 @@ impl WorkerBuilder {
             blob_budget: self.blob_budget,
             ping: self.ping,
             identity: Default::default(),
+            run_as: None,
         })?;
         Ok(Worker { agent })
     }

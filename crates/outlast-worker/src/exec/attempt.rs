@@ -6,6 +6,7 @@
 use super::launch::Launched;
 use super::logs::Paths;
 use super::output::Stream;
+use super::remove::remove_folder;
 use super::spares::Folder;
 use super::tree;
 use super::verdict::Ended;
@@ -169,7 +170,7 @@ impl Attempt {
         drop(main);
         let (mut outcome, cause) = self.judge(inner, (pid.as_raw_pid(), before), used, stop);
         if self.is_browser() {
-            result::take(&self.paths.result, &mut outcome, cause);
+            result::take(&self.paths.result, inner.config.user.as_ref(), &mut outcome, cause);
         }
         outcome.finished_at_ms = now_ms();
         let deserted = inner.orphans.none_since(&orphans);
@@ -263,6 +264,12 @@ impl Attempt {
             && symlink(name, &self.paths.work).is_ok()
         {
             kept += 64 << 10; // a guess: it is not worth a walk
+        }
+        if inner.config.user.is_some()
+            && self.is_browser()
+            && let Some(folder) = self.paths.result.parent()
+        {
+            let _ = remove_folder(folder);
         }
         inner.count_kept(kept);
         ends

@@ -2,11 +2,13 @@
 
 use super::fault::{Fault, NoStart, is_scarce, is_unreachable, of_own_files};
 use super::tree::MARK;
+use super::user::{is_of_session, may_enter, may_run, of_session};
 use super::{Cause, Inner};
-use outlast_spawn::{Process, Program};
+use outlast_spawn::{Process, Program, User};
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -35,11 +37,15 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// From this process's own environment.
-    pub fn take() -> Inherited {
+    /// From this process's own environment; for another user, with that user's home and name.
+    pub fn take(user: Option<&User>) -> Inherited {
+        let session = user.map(of_session).into_iter().flatten();
+        let session = session.map(|(name, value)| (name.into(), value.into()));
         let entries = std::env::vars_os()
             .filter(|(name, _)| !name.as_encoded_bytes().starts_with(OURS))
             .filter(|(name, _)| name != TRACEPARENT && name != TRACESTATE)
+            .filter(|(name, _)| user.is_none() || !is_of_session(name))
+            .chain(session)
             .filter_map(|(name, value)| {
                 Some((name.len(), entry(name.as_bytes(), value.as_bytes()).ok()?))
             });
@@ -88,6 +94,7 @@ pub(super) struct Command<'i> {
     folder: CString,
     /// The folder is the spec's, not one of the attempt's own.
     elsewhere: bool,
+    user: Option<&'i User>,
 }
 
 /// The command of a spec. The error says why there is none.
@@ -112,7 +119,8 @@ pub(super) fn build<'i>(
     };
     let Some(name) = argv.first() else { return Err(NoStart::task("the command is empty")) };
     let path = spec.env.get("PATH").map_or(inner.inherited.path.as_os_str(), OsStr::new);
-    let program = resolve(name, path, cwd)?;
+    let user = inner.config.user.as_ref();
+    let program = resolve(name, path, cwd, user)?;
     let (extra, epoch) = (inner.extra_env(), who.epoch.to_string());
     // What comes later counts.
     let spec_env = spec.env.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
@@ -139,6 +147,7 @@ pub(super) fn build<'i>(
         folder: CString::new(cwd.as_os_str().as_bytes())
             .map_err(|_| NoStart::task("the working directory contains a NUL"))?,
         elsewhere: spec.cwd.is_some(),
+        user,
     })
 }
 
@@ -152,7 +161,7 @@ impl Command<'_> {
             environment: &environment,
             folder: &self.folder,
             stdio,
-            user: None,
+            user: self.user,
             tag: Some(tag),
         };
         program.start()
@@ -163,12 +172,17 @@ fn as_path(path: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(path.to_bytes()))
 }
 
-/// Finds a program as a shell would, seen from `cwd`.
-fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, NoStart> {
+/// Finds a program as a shell of that user would, seen from `cwd`.
+fn resolve(
+    name: &OsStr,
+    path: &OsStr,
+    cwd: &Path,
+    user: Option<&User>,
+) -> Result<PathBuf, NoStart> {
     if name.as_encoded_bytes().contains(&b'/') {
         return Ok(cwd.join(name));
     }
-    let (mut not_executable, mut unreachable) = (None, None);
+    let (mut not_executable, mut unreachable, mut forbidden) = (None, None, None);
     for folder in std::env::split_paths(path) {
         let candidate = cwd.join(folder).join(name);
         match fs::metadata(&candidate) {
@@ -180,10 +194,17 @@ fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, NoStart> {
             }
             Err(_) => continue,
         }
-        if access(&candidate, Access::EXEC_OK).is_ok() {
+        if access(&candidate, Access::EXEC_OK).is_err() {
+            not_executable.get_or_insert(candidate);
+        } else if user.is_none_or(|user| may_run(&candidate, user)) {
             return Ok(candidate);
+        } else {
+            forbidden.get_or_insert(candidate);
         }
-        not_executable.get_or_insert(candidate);
+    }
+    // Permission bits do not say all: the system decides.
+    if let Some(candidate) = forbidden {
+        return Ok(candidate);
     }
     Err(match (not_executable, unreachable) {
         (Some(candidate), _) => NoStart::task(format!("not executable: {}", candidate.display())),
@@ -203,6 +224,11 @@ fn resolve(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<PathBuf, NoStart> {
 pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
     let folder = as_path(&command.folder);
     if let Some(problem) = problem_with_folder(folder) {
+        return problem;
+    }
+    if let Some(user) = command.user
+        && let Some(problem) = problem_with_user(error, user, folder, command.elsewhere)
+    {
         return problem;
     }
     let program = as_path(&command.path);
@@ -229,7 +255,8 @@ pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
             NoStart::task(format!("not executable: {name} is a directory"))
         }
         io::ErrorKind::PermissionDenied => {
-            NoStart::task(format!("not executable: {name}: permission denied"))
+            let whom = command.user.map_or(String::new(), |u| format!(" for user {}", u.name));
+            NoStart::task(format!("not executable: {name}: permission denied{whom}"))
         }
         io::ErrorKind::ArgumentListTooLong => {
             NoStart::task("the arguments and the environment are too long for this system")
@@ -264,6 +291,24 @@ fn is_unmounted(program: &Path, folder: &Path, elsewhere: bool) -> bool {
     }
     program.parent().is_some_and(|parent| !parent.exists() || empty(parent))
         || (below && empty(folder))
+}
+
+fn problem_with_user(
+    error: &io::Error,
+    user: &User,
+    folder: &Path,
+    elsewhere: bool,
+) -> Option<NoStart> {
+    let (name, place) = (&user.name, folder.display());
+    let (fault, reason) = match Errno::from_io_error(error)? {
+        Errno::PERM => (Fault::Machine, format!("cannot run tasks as user {name}: {error}")),
+        Errno::ACCESS if !may_enter(folder, user) => {
+            let fault = if elsewhere { Fault::Task } else { Fault::Machine };
+            (fault, format!("working directory {place} may not be entered by user {name}"))
+        }
+        _ => return None,
+    };
+    Some(NoStart { fault, ..NoStart::task(reason) })
 }
 
 fn problem_with_folder(folder: &Path) -> Option<NoStart> {

@@ -1,5 +1,6 @@
 //! How an executor runs tasks.
 
+use outlast_spawn::User;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Config {
     pub browser: Vec<OsString>,
     /// Variables of every task, over those of its spec; default none.
     pub extra_env: Vec<(String, String)>,
+    /// Whom tasks run as; default: as this process does. Another user needs root.
+    pub user: Option<User>,
 }
 
 /// What happens to an output stream that is longer than the cap.
@@ -58,6 +61,7 @@ impl Config {
             adopt_orphans: true,
             browser: Vec::new(),
             extra_env: Vec::new(),
+            user: None,
         }
     }
 }

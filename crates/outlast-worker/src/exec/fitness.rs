@@ -5,7 +5,7 @@ use super::launch::RESERVE;
 use super::tree::Main;
 use super::{Inner, lock};
 use outlast_spawn::Program;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
@@ -196,7 +196,7 @@ impl Inner {
             environment: &[],
             folder: c"/",
             stdio: [self.null.as_fd(), one.as_fd(), other.as_fd()],
-            user: None,
+            user: self.config.user.as_ref(),
             tag: None,
         };
         let started = Main::start(|| program.start());
@@ -204,6 +204,10 @@ impl Inner {
             io::ErrorKind::WouldBlock => "the system's limit of processes is reached".to_owned(),
             _ => format!("no process can be started: {error}"),
         })?;
+        // It has started, which is all; and one that another process of its user stopped would not end.
+        if let Some(pid) = Pid::from_raw(child.id()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         let _ = child.wait();
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::fault::{Fault, NoStart};
 use super::spares::Folder;
 use super::tree::Main;
 use super::verdict::Ended;
-use super::{Cause, Inner, lock, oom};
+use super::{Cause, Inner, lock, oom, user};
 use outlast_spawn::Process;
 use outlast_wire::v2::OutcomeKind;
 use std::collections::HashMap;
@@ -180,8 +180,8 @@ impl Attempt {
             result: self.is_browser().then_some(self.paths.result.as_path()),
             env: &self.env,
         };
-        let made = folder.as_ref().map_or(Ok(()), Folder::create);
-        let ready = made.and_then(|()| self.make_output(inner));
+        let ready = self.make_folders(inner, folder.as_ref());
+        let ready = ready.and_then(|()| self.make_output(inner));
         let ready = ready.map_err(|error| command::why_no_files(&error, &inner.config.root));
         match ready.and_then(|()| command::build(&self.spec, inner, &cwd, &who)) {
             Ok(command) => Ok((command, folder)),
@@ -189,6 +189,15 @@ impl Attempt {
                 self.clear_away(inner, folder, true);
                 Err(no)
             }
+        }
+    }
+
+    fn make_folders(&self, inner: &Inner, folder: Option<&Folder>) -> io::Result<()> {
+        let user = inner.config.user.as_ref();
+        folder.map_or(Ok(()), |folder| folder.create(user))?;
+        match (user, self.paths.result.parent()) {
+            (Some(user), Some(folder)) if self.is_browser() => user::make_folder(folder, user),
+            _ => Ok(()),
         }
     }
 

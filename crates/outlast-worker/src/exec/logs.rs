@@ -1,6 +1,7 @@
 //! The output of attempts on disk: where it is, reading it, pruning it. `segments` has the form
 //! of a stream's files; an absent file is an empty stream.
 
+use super::remove::remove_folder;
 use super::segments::Layout;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -239,7 +240,7 @@ pub(super) fn prune(
             continue;
         }
         let remove = |(path, folder): (PathBuf, Option<PathBuf>)| {
-            let emptied = folder.map_or(Ok(()), fs::remove_dir_all);
+            let emptied = folder.map_or(Ok(()), |folder| remove_folder(&folder));
             emptied.and_then(|()| fs::remove_file(&path)).inspect_err(|error| {
                 tracing::debug!(path = %path.display(), %error, "could not prune");
             })
@@ -275,9 +276,14 @@ fn stem_of(name: &str) -> &str {
 fn disk_use(path: &Path, meta: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut size = meta.blocks() * 512;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            size += entry.metadata().map_or(0, |meta| disk_use(&entry.path(), &meta));
+    let mut folders = Vec::from_iter(meta.is_dir().then(|| path.to_owned()));
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            size += meta.blocks() * 512;
+            if meta.is_dir() {
+                folders.push(entry.path());
+            }
         }
     }
     size

@@ -23,6 +23,7 @@ mod oom;
 mod output;
 mod pause;
 mod pool;
+mod remove;
 mod result;
 mod root;
 mod segments;
@@ -31,6 +32,7 @@ mod spares;
 mod supervisor;
 mod terminated;
 mod tree;
+mod user;
 mod verdict;
 
 pub(crate) use attempt::Refusal;
@@ -44,6 +46,7 @@ pub use oom::Memory;
 pub use result::{MAX_VALUE, Report};
 pub(crate) use root::{make as make_root, sweep};
 pub use signals::{NoSignal, Signal};
+pub(crate) use user::WORK;
 pub use verdict::Ended;
 pub(crate) use verdict::{Unbegun, never_begun, plain};
 
@@ -51,6 +54,7 @@ use attempt::{Attempt, Job, Phase, State, Why, seconds};
 use command::Inherited;
 use fitness::Fitness;
 use launch::InVain;
+use outlast_spawn::User;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use output::Outputs;
@@ -144,22 +148,31 @@ impl Executor {
     /// If the folder cannot be used, or another executor uses it (`WouldBlock`).
     pub fn new(mut config: Config) -> io::Result<Executor> {
         outlast_spawn::heed_children();
-        root::make(&config.root)?;
+        root::make(&config.root, config.user.as_ref())?;
         config.root = config.root.canonicalize()?;
         let lock = root::take_lock(&config.root)?;
+        if config.user.is_none() {
+            root::close(&config.root)?;
+        }
         let root_id = root::id(&config.root)?;
         logs::create_folders(&config.root)?;
+        if let Some(user) = &config.user {
+            // This process's mask may let others read what is new.
+            user::share(&config.root, user)?;
+        }
         let killed = tree::sweep(&root_id);
-        let spares = Spares::new(config.root.join("work"))?;
+        user::clear(&config.root);
+        let spares = Spares::new(config.root.join(user::WORK))?;
         // Of versions that kept empty logs there.
         let _ = std::fs::remove_dir_all(config.root.join("spare"));
-        let outputs = Outputs::start(config.output_cap, config.tail)?;
+        let outputs = Outputs::start(config.output_cap, config.tail, config.user.clone())?;
         let adopts = config.adopt_orphans && root::adopt_orphans();
         let extra_env = std::mem::take(&mut config.extra_env);
+        let inherited = Inherited::take(config.user.as_ref());
         let inner = Arc::new(Inner {
             config,
             root_id,
-            inherited: Inherited::take(),
+            inherited,
             extra_env: Mutex::new(extra_env.into()),
             watch: OnceLock::new(),
             fitness: Fitness::new(),
@@ -202,6 +215,11 @@ impl Executor {
     /// The root folder, as [`logs::read`] wants it.
     pub fn root(&self) -> &Path {
         &self.inner.config.root
+    }
+
+    /// Whom tasks run as, if not as this process does.
+    pub fn user(&self) -> Option<&User> {
+        self.inner.config.user.as_ref()
     }
 
     /// Who is told that attempts run, pause and resume; the first watcher stays.
@@ -282,7 +300,7 @@ impl Executor {
             env,
             mark: format!("{}:{task_id}.{epoch}", inner.root_id),
             tag: tree::tag(&inner.root_id, table.next_key),
-            paths: logs::Paths::of(&inner.config.root, task_id, epoch),
+            paths: inner.paths(task_id, epoch),
             output: Mutex::new(None),
             state: Mutex::new(State::new()),
             changed: Condvar::new(),
@@ -382,6 +400,16 @@ impl Drop for Executor {
 }
 
 impl Inner {
+    fn paths(&self, task: &str, epoch: u64) -> logs::Paths {
+        let (root, mut paths) =
+            (&self.config.root, logs::Paths::of(&self.config.root, task, epoch));
+        if self.config.user.is_some() {
+            // Its program has no way to the logs.
+            paths.result = user::result_of(root, &format!("{task}.{epoch}"));
+        }
+        paths
+    }
+
     fn extra_env(&self) -> Arc<Vec<(String, String)>> {
         Arc::clone(&lock(&self.extra_env))
     }

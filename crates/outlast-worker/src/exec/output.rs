@@ -10,6 +10,7 @@
 
 use super::lock;
 use super::segments::Writer;
+use outlast_spawn::User;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fs::{OFlags, fcntl_getfl};
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -66,6 +68,8 @@ struct Shared {
     held: AtomicUsize,
     cap: u64,
     tail: u64,
+    /// Whose pipes are, if not this process's user's: else a task could not open `/dev/stderr`.
+    owner: Option<User>,
 }
 
 #[derive(Debug, Default)]
@@ -110,8 +114,9 @@ enum Found {
 }
 
 impl Outputs {
-    /// Streams of which `cap` bytes are kept, and the last `tail` bytes known.
-    pub fn start(cap: u64, tail: u64) -> io::Result<Outputs> {
+    /// Streams of which `cap` bytes are kept, and the last `tail` bytes known; of tasks of `owner`, if they
+    /// are another user's.
+    pub fn start(cap: u64, tail: u64, owner: Option<User>) -> io::Result<Outputs> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
@@ -124,6 +129,7 @@ impl Outputs {
             held: AtomicUsize::new(0),
             cap,
             tail,
+            owner,
         });
         let drain = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -142,6 +148,9 @@ impl Outputs {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                 // Of this end only: what a task does with its end is its business.
                 rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+                if let Some(owner) = &shared.owner {
+                    fchown(&write, Some(owner.uid), Some(owner.gid))?;
+                }
                 Pipe { read, write: Some(write) }
             }
         };

@@ -2,11 +2,14 @@
 //! leaves, and that becomes part of the outcome.
 
 use super::Cause;
+use outlast_spawn::User;
 use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The largest result, in bytes of JSON.
@@ -43,10 +46,11 @@ impl Report {
 }
 
 /// Takes the file, if there is one, into the outcome of a program that ended by itself: of one that
-/// was stopped, or killed, the executor knows more.
-pub(super) fn take(path: &Path, outcome: &mut TaskOutcome, cause: Cause) {
+/// was stopped, or killed, the executor knows more. The file must be the task's: it is in a folder where
+/// the task may put anything.
+pub(super) fn take(path: &Path, user: Option<&User>, outcome: &mut TaskOutcome, cause: Cause) {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut text));
+    let read = open(path, user).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut text));
     let _ = fs::remove_file(path);
     if read.is_err() || cause != Cause::Exit {
         return;
@@ -61,6 +65,17 @@ pub(super) fn take(path: &Path, outcome: &mut TaskOutcome, cause: Cause) {
             outcome.value_json = value.filter(|v| v != b"null").unwrap_or_default().into();
         }
         _ => tracing::warn!(path = %path.display(), "the result cannot be used"),
+    }
+}
+
+/// Opens a file that is one, and the user's, without following a link and without waiting.
+fn open(path: &Path, user: Option<&User>) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let meta = file.metadata()?;
+    match meta.is_file() && user.is_none_or(|user| user.uid == meta.uid()) {
+        true => Ok(file),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
     }
 }
 
@@ -83,12 +98,12 @@ mod tests {
         let failed = OutcomeKind::OutcomeFailed;
         report("TypeError: x", r#"{"stack":"at x"}"#).leave(&path).unwrap();
         let mut outcome = end(failed);
-        take(&path, &mut outcome, Cause::Exit);
+        take(&path, None, &mut outcome, Cause::Exit);
         assert_eq!(outcome.message, "TypeError: x");
         assert_eq!(&outcome.value_json[..], br#"{"stack":"at x"}"#);
         assert!(!path.exists());
         // None, a broken one, one that is too large, and one of an attempt that was stopped.
-        take(&path, &mut outcome, Cause::Exit);
+        take(&path, None, &mut outcome, Cause::Exit);
         assert_eq!(outcome.message, "TypeError: x");
         for (text, kind, cause) in [
             ("{".to_owned(), failed, Cause::Exit),
@@ -101,7 +116,7 @@ mod tests {
         ] {
             fs::write(&path, text).unwrap();
             let mut outcome = end(kind);
-            take(&path, &mut outcome, cause);
+            take(&path, None, &mut outcome, cause);
             assert_eq!(outcome, end(kind));
         }
     }

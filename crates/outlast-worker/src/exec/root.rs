@@ -1,6 +1,7 @@
 //! Whose a root folder is: one executor's at a time, and for ever the same id's.
 
-use outlast_store::folder::{PRIVATE, close_folder};
+use outlast_spawn::User;
+use outlast_store::folder::{PASSABLE, PRIVATE, close_folder, is_passable};
 use outlast_store::holder;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::hash_map::RandomState;
@@ -13,8 +14,21 @@ use std::path::Path;
 /// The file that an executor holds locked.
 const LOCK: &str = "lock";
 
-/// Makes the folder, which no other user may look into.
-pub(crate) fn make(root: &Path) -> io::Result<()> {
+/// Makes the folder, which no other user may look into. One whom tasks run as may go through it to
+/// folders of tasks; also one whom tasks of another executor may still run as, until this one has the
+/// folder.
+pub(crate) fn make(root: &Path, user: Option<&User>) -> io::Result<()> {
+    let Some(user) = user else {
+        return if is_passable(root) { Ok(()) } else { close(root) };
+    };
+    if !root.exists() {
+        close_folder(root, PASSABLE, |_| false)?;
+    }
+    super::user::share(root, user)
+}
+
+/// Closes the folder to all other users.
+pub(super) fn close(root: &Path) -> io::Result<()> {
     close_folder(root, PRIVATE, |root| root.join(LOCK).exists())
 }
 

@@ -4,6 +4,8 @@
 //! does. So what an attempt left empty serves the next one, provided that no process is left that
 //! could still write there.
 
+use super::user;
+use outlast_spawn::User;
 use rustix::fs::RawDir;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -39,11 +41,12 @@ pub(super) struct Folder {
 type Stamp = [i64; 4];
 
 impl Folder {
-    /// Creates it, unless it was there before.
-    pub fn create(&self) -> io::Result<()> {
-        match self.stamp {
-            Some(_) => Ok(()),
-            None => fs::create_dir_all(&self.path),
+    /// Creates it, unless it was there before; for another user if one is given.
+    pub fn create(&self, owner: Option<&User>) -> io::Result<()> {
+        match (self.stamp, owner) {
+            (Some(_), _) => Ok(()),
+            (None, Some(owner)) => user::make_folder(&self.path, owner),
+            (None, None) => fs::create_dir_all(&self.path),
         }
     }
 

@@ -97,7 +97,7 @@ impl Keeper {
         env: Vec<(String, String)>,
     ) -> Result<(Keeper, Held), KeeperError> {
         let failed = |e| KeeperError::Folder(folder(root), e);
-        exec::make_root(root).map_err(failed)?;
+        exec::make_root(root, launch.user.as_ref()).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
         let out = Out::start().map_err(failed)?;
         let wish = Wish { root: &root, launch: &launch, slots, env: &env, fresh: true };

@@ -99,7 +99,7 @@ impl Wish<'_> {
 
     fn start(&self) -> Result<Child, KeeperError> {
         let failed = |e| KeeperError::Folder(folder(self.root), e);
-        let KeeperLaunch { program, args } = self.launch;
+        let KeeperLaunch { program, args, .. } = self.launch;
         let log = open_log(self.root).map_err(failed)?;
         let mut command = Command::new(program);
         // Tasks can read the environment of their parent; it needs no key.
@@ -143,7 +143,9 @@ impl Wish<'_> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no keeper"));
         };
         let compatible = welcome.oldest <= proto::VERSION && welcome.version >= proto::OLDEST;
-        if welcome.busy == 0 && (fresh || !compatible) {
+        let wanted = self.launch.user.as_ref();
+        let others = welcome.user != wanted.map(|user| user.uid);
+        if welcome.busy == 0 && (fresh || !compatible || others) {
             ask(&mut stream, Ask::Retire(Nothing {}))?;
             // It closes once the folder is free.
             let _ = stream.read(&mut [0; 64]);
@@ -152,6 +154,12 @@ impl Wish<'_> {
         if !compatible {
             let Welcome { software: version, pid, busy, .. } = welcome;
             return Ok(Err(KeeperError::Version { version, pid, busy }));
+        }
+        if others {
+            let Welcome { pid, busy, user, .. } = welcome;
+            let theirs = user.map_or("its own user".into(), |uid| format!("user number {uid}"));
+            let ours = wanted.map_or("its own user".into(), |user| format!("user {}", user.name));
+            return Ok(Err(KeeperError::User { pid, busy, theirs, ours }));
         }
         let env = proto::variables(self.env);
         ask(&mut stream, Ask::Attach(Attach { slots: self.slots, env }))?;
@@ -231,8 +239,16 @@ mod tests {
             };
             assert!(matches!(asked(), Ask::Hello(_)));
             let software = "9.9.9".to_owned();
-            let welcome =
-                Welcome { version, oldest, software, pid: 42, busy, instance: 1, swept: 0 };
+            let welcome = Welcome {
+                version,
+                oldest,
+                software,
+                pid: 42,
+                busy,
+                instance: 1,
+                swept: 0,
+                user: None,
+            };
             let mut bytes = Vec::new();
             proto::frame(&ToAgent::from(Say::Welcome(welcome)), &mut bytes);
             (&stream).write_all(&bytes).unwrap();
@@ -248,7 +264,7 @@ mod tests {
     }
 
     fn take(root: &Path) -> Result<Connection, KeeperError> {
-        let launch = KeeperLaunch { program: "/bin/false".into(), args: Vec::new() };
+        let launch = KeeperLaunch { program: "/bin/false".into(), args: Vec::new(), user: None };
         Wish { root, launch: &launch, slots: 1, env: &[], fresh: true }.take()
     }
 

@@ -207,6 +207,7 @@ impl Host {
             busy: (self.line.len() + usize::from(!self.outcomes.are_safe())) as u64,
             instance: self.instance,
             swept: self.swept,
+            user: self.line.executor().user().map(|user| user.uid),
         };
         let mut bytes = Vec::new();
         proto::frame(&ToAgent::from(Say::Welcome(welcome)), &mut bytes);

@@ -24,6 +24,7 @@ mod succession;
 pub use client::Keeper;
 pub use host::{KeeperConfig, main};
 
+use outlast_spawn::User;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,9 @@ pub struct KeeperLaunch {
     pub program: PathBuf,
     /// All of its arguments.
     pub args: Vec<OsString>,
+    /// Whom its tasks run as, if it is started with arguments that say so. One that runs tasks as
+    /// somebody else is not used.
+    pub user: Option<User>,
 }
 
 /// Why there is no keeper, or why one ended.
@@ -55,6 +59,22 @@ pub enum KeeperError {
     /// It does not answer.
     #[error("the keeper of {0} does not answer; its log is {1}")]
     Silent(PathBuf, PathBuf),
+    /// Its tasks run as another user than they should.
+    #[error(
+        "a keeper (process {pid}) still runs {busy} tasks as {theirs}, and tasks of this worker shall \
+         run as {ours}: start it as before, let it finish them (SIGTERM drains), and change the user \
+         then"
+    )]
+    User {
+        /// Its process.
+        pid: u32,
+        /// Attempts that wait or run.
+        busy: u64,
+        /// Whom they run as.
+        theirs: String,
+        /// Whom they should.
+        ours: String,
+    },
     /// It speaks another version, and cannot be replaced while it runs tasks.
     #[error(
         "a keeper of version {version} (process {pid}) runs {busy} tasks, and cannot be talked to \

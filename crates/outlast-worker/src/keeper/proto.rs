@@ -53,6 +53,9 @@ pub(super) struct Welcome {
     /// Processes that it killed when it started.
     #[prost(uint64, tag = "7")]
     pub swept: u64,
+    /// The number of the user whom its tasks run as; none: its own.
+    #[prost(uint32, optional, tag = "8")]
+    pub user: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

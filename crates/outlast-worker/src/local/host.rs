@@ -1,6 +1,7 @@
 //! What stands behind the socket: the trait that the agent implements.
 
 use super::pack::{self, Notes};
+use super::rights::Rights;
 use super::spool::Spooled;
 use super::types::*;
 use serde_json::{Map, Value};
@@ -74,6 +75,8 @@ pub trait Host: Send + Sync + 'static {
 pub enum Source {
     /// A file or folder of the task's; absolute. What could not be packed goes to the notes.
     Path(PathBuf, Notes),
+    /// The same, with the rights of another user.
+    Theirs(PathBuf, Notes, Arc<Rights>),
     /// A request's body. The file goes when this is dropped.
     Spooled(Spooled),
     /// What a function of this process hands over.
@@ -106,6 +109,9 @@ impl Source {
     pub fn open(&self) -> io::Result<(Kind, Box<dyn Read + Send>)> {
         match self {
             Source::Path(path, notes) => pack::open(path, notes),
+            Source::Theirs(path, notes, rights) => {
+                rights.read(path, notes).map_err(io::Error::other)
+            }
             Source::Spooled(spooled) => Ok((Kind::Raw, Box::new(spooled.reopen()?))),
             Source::Memory(bytes) => Ok((Kind::Raw, bytes.clone().read())),
         }

@@ -7,15 +7,19 @@
 //! [`Host`]'s: nothing here knows the core, the store or the executor.
 //!
 //! Whoever may connect is the user that tasks run as, by the socket's mode. Paths are read and written
-//! with that user's rights. Processes of one user can look at each other's environment, so a token
+//! with that user's rights: where it is another than the worker's, by a process of that user's
+//! (`rights`, `errand`, `frames`). Processes of one user can look at each other's environment, so a token
 //! keeps a task from another's by mistake, not by malice.
 
 mod body;
 pub mod client;
+mod errand;
+mod frames;
 mod host;
 pub mod pack;
 mod place;
 mod problem;
+mod rights;
 mod routes;
 mod server;
 mod socket;
@@ -25,10 +29,12 @@ mod types;
 mod unpack;
 
 pub use client::Client;
+pub use errand::files;
 pub use host::{Host, HostError, Memory, Restore, Source};
 pub use problem::Problem;
+pub use rights::{Rights, RunAs};
 pub use server::{Config, LocalServer, serve};
-pub use socket::socket_path;
+pub use socket::{make_way, socket_path};
 pub use token::{KEY_FILE, Tokens};
 pub use types::*;
 pub use unpack::unpack;

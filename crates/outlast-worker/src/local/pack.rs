@@ -28,9 +28,13 @@ pub struct Notes(Arc<Mutex<(Vec<String>, usize)>>);
 
 impl Notes {
     fn add(&self, path: &Path, why: &str) {
+        self.push(format!("{}: {why}", path.display()));
+    }
+    /// Adds one, while there are few.
+    pub(super) fn push(&self, note: String) {
         let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.0.len() < MAX_NOTES {
-            notes.0.push(format!("{}: {why}", path.display()));
+            notes.0.push(note);
         } else {
             notes.1 += 1;
         }

@@ -4,6 +4,7 @@
 //! left half-written has the same name and is cleared away by the next restore to that place.
 
 use super::host::HostError;
+use super::rights::Rights;
 use super::types::Kind;
 use super::unpack::unpack;
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Places that are being written, so that two restores do not share a temporary name.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Places {
     busy: Mutex<HashSet<PathBuf>>,
     /// Tells this worker's temporary names from another's.
     tag: String,
+    /// With whose rights they are written, if not this process's.
+    rights: Option<Arc<Rights>>,
 }
 
 /// A place, as long as it is this restore's.
@@ -32,8 +35,8 @@ impl Drop for Taken<'_> {
 }
 
 impl Places {
-    pub fn new(tag: String) -> Places {
-        Places { busy: Mutex::default(), tag }
+    pub fn new(tag: String, rights: Option<Arc<Rights>>) -> Places {
+        Places { busy: Mutex::default(), tag, rights }
     }
 
     /// Writes the bytes to `path`; makes the folders above it. Blocks.
@@ -47,32 +50,47 @@ impl Places {
         body: &mut dyn Read,
         force: bool,
     ) -> Result<(), HostError> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(HostError::Invalid(format!("{} is no place", path.display())));
-        };
         if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned()) {
             let text = format!("{} is being restored by another request", path.display());
             return Err(HostError::Conflict(text));
         }
         let _taken = Taken(self, path.to_owned());
-        let mut temp = OsString::from(".");
-        temp.push(name);
-        temp.push(format!(".outlast-{}", self.tag));
-        let temp = parent.join(temp);
-        let result = check(path, kind, force).and_then(|()| {
-            make_folders(parent)?;
-            remove(&temp)?;
-            match kind {
-                Kind::Folder => put_folder(body, &temp, path),
-                Kind::File | Kind::Raw => put_file(body, &temp, path),
-            }
-        });
-        let result = result.and_then(|()| File::open(parent)?.sync_all());
-        if result.is_err() {
-            let _ = remove(&temp);
+        match &self.rights {
+            Some(rights) => rights.write(path, kind, body, force, &self.tag),
+            None => put(path, kind, body, force, &self.tag)
+                .map_err(|e| HostError::of_file(&path.display().to_string(), &e)),
         }
-        result.map_err(|e| HostError::of_file(&path.display().to_string(), &e))
     }
+}
+
+/// Writes the bytes to `path`, which nobody else does now; makes the folders above it.
+pub(super) fn put(
+    path: &Path,
+    kind: Kind,
+    body: &mut dyn Read,
+    force: bool,
+    tag: &str,
+) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no place"));
+    };
+    let mut temp = OsString::from(".");
+    temp.push(name);
+    temp.push(format!(".outlast-{tag}"));
+    let temp = parent.join(temp);
+    let result = check(path, kind, force).and_then(|()| {
+        make_folders(parent)?;
+        remove(&temp)?;
+        match kind {
+            Kind::Folder => put_folder(body, &temp, path),
+            Kind::File | Kind::Raw => put_file(body, &temp, path),
+        }
+    });
+    let result = result.and_then(|()| File::open(parent)?.sync_all());
+    if result.is_err() {
+        let _ = remove(&temp);
+    }
+    result
 }
 
 /// Makes a folder and those above it as the task would: with the mask that it has.
@@ -200,7 +218,7 @@ mod tests {
     #[test]
     fn files_are_replaced_and_folders_guarded() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::new("t".into());
+        let places = Places::new("t".into(), None);
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         fs::create_dir(&a).unwrap();
         fs::write(a.join("x"), "x").unwrap();

@@ -5,6 +5,7 @@ use super::host::{Host, HostError, Source};
 use super::pack::Notes;
 use super::place::Places;
 use super::problem::{Problem, Refusal};
+use super::rights::Rights;
 use super::spool::Spool;
 use super::token::Tokens;
 use super::types::*;
@@ -29,6 +30,8 @@ pub(super) struct App<H> {
     pub host: Arc<H>,
     pub spool: Spool,
     pub places: Places,
+    /// With whose rights files are read, if not this process's.
+    pub rights: Option<Arc<Rights>>,
     /// None: whoever may connect may speak for all.
     pub tokens: Option<Arc<Tokens>>,
     pub body_patience: Duration,
@@ -188,7 +191,10 @@ async fn upload<H: Host>(app: &App<H>, request: Request) -> Result<Upload, Refus
         let from: FromPath = chunks.json().await?;
         let path = absolute(&from.path)?;
         // Opened, not only looked at: whether it may be read is said now.
-        let source = Source::Path(path.clone(), notes.clone());
+        let source = match &app.rights {
+            Some(rights) => Source::Theirs(path.clone(), notes.clone(), rights.clone()),
+            None => Source::Path(path.clone(), notes.clone()),
+        };
         let (source, opened) = tokio::task::spawn_blocking(move || {
             let opened = source.open().map(|(kind, _)| kind);
             (source, opened)

@@ -3,6 +3,7 @@
 use super::host::Host;
 use super::place::Places;
 use super::problem::Problem;
+use super::rights::Rights;
 use super::routes::{self, App};
 use super::socket::{self, identity, socket_path};
 use super::spool::Spool;
@@ -11,6 +12,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use outlast_spawn::User;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,6 +53,9 @@ pub struct Config {
     pub max_connections: usize,
     /// What attempts show themselves by; none: whoever may connect may speak for all.
     pub tokens: Option<Arc<Tokens>>,
+    /// Who may connect, and with whose rights files are read and written, if that is not this
+    /// process's user.
+    pub rights: Option<Arc<Rights>>,
 }
 
 impl Config {
@@ -64,6 +69,7 @@ impl Config {
             body_patience: Duration::from_secs(30),
             max_connections: 1024,
             tokens: None,
+            rights: None,
         }
     }
 }
@@ -86,12 +92,14 @@ pub struct LocalServer {
 /// `AddrInUse` if another worker listens there; otherwise what the file system says.
 pub fn serve<H: Host>(config: Config, host: Arc<H>) -> io::Result<LocalServer> {
     let spool = Spool::new(&config.spool, config.max_upload, config.spool_budget)?;
-    let listener = UnixListener::from_std(socket::bind(&config.socket)?)?;
+    let owner = config.rights.as_ref().map(|rights| rights.user().clone());
+    let listener = UnixListener::from_std(socket::bind(&config.socket, owner.as_ref())?)?;
     let app = App {
         host,
         spool,
         // Of the place, not of this process: the next one clears away what this one leaves.
-        places: Places::new(socket::tag(&config.socket)),
+        places: Places::new(socket::tag(&config.socket), config.rights.clone()),
+        rights: config.rights,
         tokens: config.tokens,
         body_patience: config.body_patience,
         polls: Semaphore::new(config.max_connections.div_ceil(2)),
@@ -99,7 +107,7 @@ pub fn serve<H: Host>(config: Config, host: Arc<H>) -> io::Result<LocalServer> {
     let router = routes::router(Arc::new(app));
     let (stop, stopped) = watch::channel(false);
     let mine: Mine = Arc::new(Mutex::new(identity(&config.socket)));
-    let place = Place { path: config.socket.clone(), mine: Arc::clone(&mine) };
+    let place = Place { path: config.socket.clone(), mine: Arc::clone(&mine), owner };
     let task = tokio::spawn(run(listener, place, router, config.max_connections, stopped));
     Ok(LocalServer { path: config.socket, identity: mine, stop, task })
 }
@@ -137,6 +145,7 @@ impl Drop for LocalServer {
 struct Place {
     path: PathBuf,
     mine: Mine,
+    owner: Option<User>,
 }
 
 impl Place {
@@ -149,7 +158,7 @@ impl Place {
             return None;
         }
         let path = self.path.display();
-        match socket::bind(&self.path).and_then(UnixListener::from_std) {
+        match socket::bind(&self.path, self.owner.as_ref()).and_then(UnixListener::from_std) {
             Ok(listener) => {
                 tracing::warn!("the tasks' socket {path} had been removed, and is there again");
                 *mine = identity(&self.path);

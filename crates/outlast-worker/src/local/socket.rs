@@ -1,8 +1,10 @@
 //! Where the socket is, and taking that place over from a worker that is gone.
 
+use outlast_spawn::User;
+use outlast_store::folder::{PASSABLE, PRIVATE};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -64,14 +66,15 @@ pub(super) fn tag(path: &Path) -> String {
     blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex()[..16].to_owned()
 }
 
-/// Listens at `path`, for this user only. A socket that nobody listens at is replaced, in one step.
+/// Listens at `path`, for this user only, or for another one. A socket that nobody listens at is
+/// replaced, in one step.
 ///
 /// # Errors
 /// `AddrInUse` if somebody listens there; `PermissionDenied` if its folder is another user's.
-pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind(path: &Path, owner: Option<&User>) -> io::Result<UnixListener> {
     let name = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let folder = path.parent().ok_or_else(|| name(io::ErrorKind::InvalidInput.into()))?;
-    make_folder(folder).map_err(name)?;
+    make_way(folder, owner.is_some()).map_err(name)?;
     if UnixStream::connect(path).is_ok() {
         let text = format!("another worker listens at {}", path.display());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
@@ -84,14 +87,20 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     // Nobody can connect before the permissions are set: nobody knows this name.
     let listener = UnixListener::bind(&new).map_err(name)?;
     fs::set_permissions(&new, Permissions::from_mode(0o600)).map_err(name)?;
+    if let Some(owner) = owner {
+        lchown(&new, Some(owner.uid), Some(owner.gid)).map_err(name)?;
+    }
     fs::rename(&new, path).map_err(name)?;
     listener.set_nonblocking(true).map_err(name)?;
     Ok(listener)
 }
 
-/// Makes the folder, for this user only. One that is there must be this user's: in a folder that
-/// all may write to, somebody else may have been first.
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Makes the folder of a socket, for this user only; `passable`: others may go through. One that is there
+/// must be this user's: in a folder that all may write to, somebody else may have been first.
+///
+/// # Errors
+/// What the file system says; `PermissionDenied` if it is another user's.
+pub fn make_way(folder: &Path, passable: bool) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).recursive(true).create(folder) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
@@ -99,9 +108,13 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(private().as_bytes())) {
         let meta = fs::symlink_metadata(folder)?;
         let ours = meta.uid() == rustix::process::geteuid().as_raw();
-        if !meta.is_dir() || !ours || meta.mode() & 0o077 != 0 {
+        if !meta.is_dir() || !ours || meta.mode() & 0o077 & !0o011 != 0 {
             let text = format!("{} is not ours alone", folder.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let mode = if passable { PASSABLE } else { PRIVATE };
+        if meta.mode() & 0o777 != mode {
+            fs::set_permissions(folder, Permissions::from_mode(mode))?;
         }
     }
     Ok(())
@@ -131,15 +144,15 @@ mod tests {
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("api.sock");
-        drop(bind(&path).unwrap());
+        drop(bind(&path, None).unwrap());
         assert!(path.exists());
-        let live = bind(&path).unwrap();
+        let live = bind(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&path, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(live);
         let open = dir.path().join(private() + "x");
         DirBuilder::new().mode(0o755).create(&open).unwrap();
-        let error = bind(&open.join("api.sock")).unwrap_err();
+        let error = bind(&open.join("api.sock"), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 }

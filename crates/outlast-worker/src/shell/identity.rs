@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 /// The note in the state folder.
-const NOTE: &str = "copied";
+pub(super) const NOTE: &str = "copied";
 
 /// As whom a worker starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

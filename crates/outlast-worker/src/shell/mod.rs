@@ -18,6 +18,7 @@ mod identity;
 mod link;
 mod logs;
 mod room;
+mod run_as;
 mod runs;
 mod writer;
 
@@ -27,7 +28,7 @@ pub use identity::Identity;
 
 use crate::exec::{Config as ExecConfig, StopKind as ExecStop};
 use crate::keeper::KeeperLaunch;
-use crate::local::{self, LocalServer, Tokens};
+use crate::local::{self, LocalServer, Rights, RunAs, Tokens};
 use crate::runner::{Event, Held, Runner, RunnerError};
 use bytes::Bytes;
 use controls::Controls;
@@ -40,7 +41,7 @@ use outlast_core::worker::{Alive, Output, Unfit, Worker, WorkerConfig};
 use outlast_net::pulse::PingConfig;
 use outlast_net::{DialError, Dialler};
 use outlast_store::StoreError;
-use outlast_store::folder::{PRIVATE, close_folder};
+use outlast_store::folder::{PRIVATE, close_folder, is_passable};
 use outlast_store::group::{self, Decided};
 use runs::Runs;
 use std::path::PathBuf;
@@ -79,6 +80,9 @@ pub struct AgentConfig {
     pub ping: PingConfig,
     /// As whom it starts.
     pub identity: Identity,
+    /// Another user than this process's, whom commands run as. Needs root, and a keeper that runs
+    /// tasks as that user, if there is one.
+    pub run_as: Option<RunAs>,
 }
 
 /// Why an agent did not start.
@@ -108,6 +112,9 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// Tasks cannot run as the user whom they should run as.
+    #[error("tasks cannot run as user {0}: {1}")]
+    RunAs(String, String),
 }
 
 /// How an agent ended.
@@ -176,7 +183,15 @@ impl Agent {
                 config.coordinator
             );
         }
-        close_folder(&config.state_dir, PRIVATE, room::is_state_folder).map_err(folder)?;
+        let rights = config.run_as.clone().map(|run_as| Arc::new(Rights::new(run_as)));
+        let close = || close_folder(&config.state_dir, PRIVATE, room::is_state_folder);
+        match &rights {
+            Some(_) => run_as::open_way(&config.state_dir),
+            // Tasks that another worker runs here as another user need their way.
+            None if is_passable(&config.state_dir) => Ok(()),
+            None => close(),
+        }
+        .map_err(folder)?;
         identity::settle(&config.state_dir, config.identity)?;
         // The store first: it says clearly when another process has the folder.
         let (store, snapshot, short) = room::open_store(&config.state_dir)?;
@@ -185,9 +200,17 @@ impl Agent {
         let mut socket = local::Config::new(&config.state_dir);
         let place = std::path::absolute(&socket.socket).map_err(folder)?;
         exec.extra_env.push((local::SOCKET_VARIABLE.into(), place.display().to_string()));
+        if let Some(rights) = &rights {
+            exec.user = Some(rights.user().clone());
+            run_as::check(rights, &exec.root, &place)?;
+        }
+        socket.rights = rights;
         let budget = outlast_blob::Config { budget: config.blob_budget, ..Default::default() };
         let blobs = Blobs::open(config.state_dir.join(room::BLOBS), budget)?;
         let (runner, held) = Runner::open(exec, config.core.slots, config.keeper.clone())?;
+        if socket.rights.is_none() {
+            close().map_err(folder)?;
+        }
         if held.swept > 0 {
             tracing::warn!("ended {} processes of a former worker", held.swept);
         }

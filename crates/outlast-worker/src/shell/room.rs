@@ -3,6 +3,7 @@
 
 use super::blobs::block;
 use super::{Shared, now};
+use crate::local;
 use outlast_blob::{Blobs, Hash};
 use outlast_core::records::WorkerSnapshot;
 use outlast_store::{StoreError, WorkerStore};
@@ -81,6 +82,12 @@ impl Drop for Using<'_> {
 /// Whether a worker has used the folder.
 pub(super) fn is_state_folder(folder: &Path) -> bool {
     folder.join(STORE).exists()
+}
+
+/// Whether this is the name of something of ours in a state folder that other users need not have.
+pub(super) fn is_ours(name: &str) -> bool {
+    let kept = [BLOBS, "tmp", local::KEY_FILE, super::PROVED, super::identity::NOTE, "api.path"];
+    kept.contains(&name) || [STORE, "former-"].iter().any(|ours| name.starts_with(ours))
 }
 
 /// Opens the worker's store. On a disk that is full of what could be collected, it gets the room

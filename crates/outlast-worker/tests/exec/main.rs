@@ -7,6 +7,7 @@ mod output;
 mod pauses;
 mod starts;
 mod stops;
+mod user;
 
 use common::{PATIENCE, is_alive, pid_in, shell, until};
 use outlast_wire::spec::Call;

@@ -36,7 +36,7 @@ fn launch(root: &Path, linger: u64) -> KeeperLaunch {
     let exe = std::env::current_exe().unwrap();
     let mut args = vec![variable, format!("OUTLAST_TEST_LINGER={linger}").into(), exe.into()];
     args.extend(["--exact", "keeper_process", "--nocapture"].map(Into::into));
-    KeeperLaunch { program: "/usr/bin/env".into(), args }
+    KeeperLaunch { program: "/usr/bin/env".into(), args, user: None }
 }
 
 /// An agent: what it holds of a keeper, and what it was told. Dropping it is dying abruptly.
@@ -362,7 +362,7 @@ fn a_program_that_is_no_keeper_is_an_error_that_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let connect = |program: &str, args: &[&str]| {
         let args = args.iter().map(Into::into).collect();
-        let launch = KeeperLaunch { program: program.into(), args };
+        let launch = KeeperLaunch { program: program.into(), args, user: None };
         Keeper::connect(folder.path(), launch, 1, Vec::new()).err().expect("an error")
     };
     let error = connect("/no/such", &[]);

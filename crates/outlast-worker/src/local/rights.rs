@@ -1,0 +1,268 @@
+//! Files with the rights of another user, whom tasks run as: a process of that user reads and writes
+//! them for the worker. So whatever a task names, and whatever links it puts in the way meanwhile, it
+//! gets no further than by itself.
+//!
+//! The process is the user's, so tasks may stop it or end it: its silence has a limit.
+
+use super::frames::{self, Content, Failure, Job, Others, PIECE, kind};
+use super::host::HostError;
+use super::pack::Notes;
+use super::types::Kind;
+use outlast_spawn::{Process, Program, User};
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Processes at a time; further ones wait, for so long.
+const PROCESSES: usize = 16;
+const TURN: Duration = Duration::from_secs(60);
+/// The longest silence of a process that reads or takes bytes.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The longest wait for its last word: what it wrote goes to the disk before.
+const LAST: Duration = Duration::from_secs(600);
+
+/// Whom tasks run as, and the program that gets at files as that user: one that calls
+/// [`super::files`].
+#[derive(Debug, Clone)]
+pub struct RunAs {
+    /// The user.
+    pub user: User,
+    /// The program.
+    pub program: PathBuf,
+    /// All of its arguments.
+    pub args: Vec<OsString>,
+}
+
+/// The rights of one user.
+#[derive(Debug)]
+pub struct Rights {
+    run_as: RunAs,
+    used: Mutex<usize>,
+    free: Condvar,
+}
+
+/// One of the processes, from its start until this is dropped.
+struct Errand {
+    stream: UnixStream,
+    process: Option<Process>,
+    rights: Arc<Rights>,
+}
+
+impl Rights {
+    /// Those of that user.
+    pub fn new(run_as: RunAs) -> Rights {
+        Rights { run_as, used: Mutex::default(), free: Condvar::new() }
+    }
+
+    /// The user.
+    pub fn user(&self) -> &User {
+        &self.run_as.user
+    }
+
+    /// Looks whether processes can run as the user, have no further rights, and get to these folders.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn check(self: &Arc<Self>, folders: Vec<PathBuf>) -> Result<(), String> {
+        let job = Job::Enter { uid: self.user().uid, folders };
+        let mut errand = self.start(&job).map_err(|error| error.to_string())?;
+        errand.last_word().map_err(|error| error.to_string())
+    }
+
+    /// Opens a file for its content, or a folder for its tar stream, as [`super::pack::open`]. Blocks.
+    pub(super) fn read(
+        self: &Arc<Self>,
+        path: &Path,
+        notes: &Notes,
+    ) -> Result<(Kind, Box<dyn Read + Send>), HostError> {
+        let mut errand = self.start(&Job::Read(path.to_owned()))?;
+        match errand.receive()? {
+            (kind::CONTENT, content) => {
+                let content = frames::json(&content).map_err(|e| errand.lost(&e))?;
+                let notes = notes.clone();
+                Ok((content, Box::new(Content::new(Reading { errand, notes }))))
+            }
+            (kind, bytes) => Err(errand.failed(kind, &bytes)),
+        }
+    }
+
+    /// Puts bytes to a place, as [`super::place::put`]. Blocks.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        path: &Path,
+        kind: Kind,
+        body: &mut dyn Read,
+        force: bool,
+        tag: &str,
+    ) -> Result<(), HostError> {
+        let job = Job::Write { path: path.to_owned(), kind, force, tag: tag.to_owned() };
+        let mut errand = self.start(&job)?;
+        let mut piece = vec![0; PIECE];
+        let mut broken = None;
+        loop {
+            let (kind, bytes) = match body.read(&mut piece) {
+                Ok(0) => (kind::END, &[][..]),
+                Ok(n) => (kind::DATA, &piece[..n]),
+                Err(error) => {
+                    broken = Some(HostError::of_file(&path.display().to_string(), &error));
+                    (kind::BROKEN, &[][..])
+                }
+            };
+            match frames::send(&mut errand.stream, kind, bytes) {
+                Ok(()) if kind == kind::DATA => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(errand.lost(&error));
+                }
+                // It says why it takes no more.
+                Ok(()) | Err(_) => break,
+            }
+        }
+        let done = errand.last_word();
+        broken.map_or(done, Err)
+    }
+
+    fn start(self: &Arc<Self>, job: &Job) -> Result<Errand, HostError> {
+        self.take_turn()?;
+        let RunAs { user, program, args } = &self.run_as;
+        let failed = |error: io::Error| {
+            let (name, program) = (&user.name, program.display());
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => HostError::Internal(format!(
+                    "user {name} may not run {program} ({error}): put it where every user can run it"
+                )),
+                _ => HostError::Unavailable(format!("cannot run {program} as {name}: {error}")),
+            }
+        };
+        let started = UnixStream::pair().and_then(|(ours, theirs)| {
+            let null = File::options().read(true).write(true).open("/dev/null")?;
+            let arguments = [program.as_os_str()].into_iter().chain(args.iter().map(|a| &**a));
+            let arguments = arguments.map(|argument| CString::new(argument.as_bytes()));
+            let program = Program {
+                path: &CString::new(program.as_os_str().as_bytes())?,
+                arguments: &arguments.collect::<Result<Vec<_>, _>>()?,
+                environment: &[],
+                folder: c"/",
+                stdio: [theirs.as_fd(), null.as_fd(), null.as_fd()],
+                user: Some(user),
+                tag: None,
+            };
+            Ok((program.start()?, ours))
+        });
+        // From here on what is dropped gives the turn back.
+        let (process, stream) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                self.give_turn_back();
+                return Err(failed(error));
+            }
+        };
+        let mut errand = Errand { stream, process: Some(process), rights: Arc::clone(self) };
+        let times = errand.stream.set_read_timeout(Some(SILENCE));
+        let times = times.and_then(|()| errand.stream.set_write_timeout(Some(SILENCE)));
+        let asked = times.and_then(|()| frames::send_json(&mut errand.stream, kind::JOB, job));
+        asked.map_err(|error| errand.lost(&error))?;
+        Ok(errand)
+    }
+
+    fn take_turn(&self) -> Result<(), HostError> {
+        let until = Instant::now() + TURN;
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        while *used >= PROCESSES {
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                let text = "too many files are read and written for tasks at a time";
+                return Err(HostError::Unavailable(text.into()));
+            };
+            used = self.free.wait_timeout(used, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *used += 1;
+        Ok(())
+    }
+
+    fn give_turn_back(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.free.notify_one();
+    }
+}
+
+impl Errand {
+    fn receive(&mut self) -> Result<(u8, Vec<u8>), HostError> {
+        frames::receive(&mut self.stream).map_err(|error| self.lost(&error))
+    }
+
+    /// The answer of a process that has got everything.
+    fn last_word(&mut self) -> Result<(), HostError> {
+        let waits = self.stream.set_read_timeout(Some(LAST));
+        waits.map_err(|error| self.lost(&error))?;
+        match self.receive()? {
+            (kind::END, _) => Ok(()),
+            (kind, bytes) => Err(self.failed(kind, &bytes)),
+        }
+    }
+
+    fn failed(&self, kind: u8, bytes: &[u8]) -> HostError {
+        match frames::json::<Failure>(bytes) {
+            Ok(failure) if kind == kind::FAILED => failure.into_error(&self.rights.user().name),
+            _ => self.lost(&frames::strange(kind)),
+        }
+    }
+
+    /// It does not say why.
+    fn lost(&self, error: &io::Error) -> HostError {
+        let name = &self.rights.user().name;
+        HostError::Unavailable(match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                format!("the process that has the files as user {name} does not go on")
+            }
+            _ => format!("the process that had the files as user {name} ended early: {error}"),
+        })
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            if let Some(pid) = Pid::from_raw(process.id()) {
+                // It is not reaped yet, so the number is its own.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = process.wait();
+        }
+        self.rights.give_turn_back();
+    }
+}
+
+/// Content that a process sends.
+struct Reading {
+    errand: Errand,
+    notes: Notes,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let ended = || Err(io::ErrorKind::UnexpectedEof.into());
+        let read = match self.errand.stream.read(buf) {
+            Ok(0) if !buf.is_empty() => ended(),
+            read => read,
+        };
+        read.map_err(|error| io::Error::other(self.errand.lost(&error)))
+    }
+}
+
+impl Others for Reading {
+    fn other(&mut self, kind: u8, bytes: &[u8]) -> io::Result<bool> {
+        match kind {
+            kind::END => return Ok(true),
+            kind::NOTE => self.notes.push(frames::shortened(&String::from_utf8_lossy(bytes))),
+            kind => return Err(io::Error::other(self.errand.failed(kind, bytes))),
+        }
+        Ok(false)
+    }
+}
