@@ -47,6 +47,8 @@ def of_spec(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
         inner = spec.get(kind)
         if isinstance(inner, Mapping) and isinstance(inner.get("args"), Mapping):
             found += _walk(inner["args"], f"{kind}.args", False)
+    labels = spec.get("labels")
+    found += _walk(labels, "labels", False)
     line = spec.get("command") or str(spec.get("shell") or "").split()
     return _all(iter([*found, *_options(line, "the command")]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional
 
@@ -95,10 +96,11 @@ def ended(word: str) -> str:
 
 
 def evidence(made: Mapping[str, Any]) -> str:
-    """From a decision's text, which is ``class (evidence): what and why``."""
+    """From a decision's text, which is ``class (evidence, by "words"): what and why``."""
     text = str(made["text"])
     text = text[len(made["class"]) + 2 :] if text.startswith(f"{made['class']} (") else text
-    return text.partition("): ")[0]
+    # The words in it that decided are not part of it.
+    return re.sub(r', by "(?:[^"\\]|\\.)*"$', "", text.partition("): ")[0])
 
 
 def failure_type(word: str) -> FailureType:

@@ -313,12 +313,15 @@ impl Coordinator {
     /// Makes the plan the task's: how it runs next, when, and where not. Of a task that is
     /// pending again, or failed for good.
     pub(super) fn carry_out(&mut self, now: Now, id: &TaskId, epoch: u64, next: Next) {
+        let history = &self.recover.history;
+        let noted = history.all().rev().find(|f| f.epoch == epoch && f.task == **id);
+        let counted = noted.and_then(|f| history.counts(f, now.wall, self.rules()));
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Next { plan, found, hardware, worker, has, own } = next;
         let mut state = task.recovered();
         let (class, strategy) = (found.class, plan.strategy);
         state.follow(&plan, class, &worker, has, own, now.wall);
-        let text = format!("{} ({}): {}", class.as_str(), found.text, plan.reason);
+        let text = found.describe(&plan.reason, counted.as_deref());
         let decision = Decision {
             class: Some(class),
             hardware,

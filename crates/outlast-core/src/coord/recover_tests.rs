@@ -173,6 +173,11 @@ fn a_task_that_runs_out_of_memory_is_tried_smaller_and_the_next_one_starts_there
         first.text,
         "out_of_memory (stderr: \"MemoryError\"): it is tried with batch_size 32 instead of 64"
     );
+    let second = &r.decisions("a")[1].text;
+    assert!(
+        second.ends_with("; 2 out_of_memory failures of 1 task on 1 worker within 60 min"),
+        "{second}"
+    );
     r.submit("b", spec.clone());
     assert_eq!(r.given(), Some((1, 1, "train 16".into())));
     let told = &r.decisions("b")[0].text;

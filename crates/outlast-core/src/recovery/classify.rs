@@ -110,6 +110,19 @@ impl Classified {
         Classified { class, text: text.into(), weak: false, words: None, failure_type: None }
     }
 
+    /// Describes the failure and what is done about it, for people, with the words and the counts
+    /// that it rests on.
+    pub fn describe(&self, reason: &str, counted: Option<&str>) -> String {
+        let own = self.failure_type() == self.class.failure_type();
+        let class = self.class.as_str().to_owned();
+        let class = if own { class } else { self.failure_type().to_ascii_lowercase() };
+        // Where they are the whole line they are quoted already.
+        let words = self.words.as_ref().filter(|w| !self.text.ends_with(&quote(w)));
+        let by = words.map(|w| format!(", by {w:?}")).unwrap_or_default();
+        let counted = counted.map(|c| format!("; {c}")).unwrap_or_default();
+        format!("{class} ({}{by}): {reason}{counted}", self.text)
+    }
+
     /// The replaced system's name for what happened.
     pub fn failure_type(&self) -> &'static str {
         self.failure_type.unwrap_or_else(|| self.class.failure_type())
@@ -271,16 +284,25 @@ enum Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Returns what a line states. Source lines of a traceback, which are indented, state nothing.
-    fn stated(self, line: &str, said: &str) -> Option<said::Said> {
+    /// Returns true if the line is the message itself, of a failure that is `reported`.
+    fn is_message(self, line: &str) -> bool {
         match self {
-            Self::Message { reported } => said::stated(said, reported),
+            Self::Message { reported } => reported,
             Self::Stderr { message, reported } => {
-                let reports = !line.starts_with("    ") && BUILT_IN.reports.is_match(said);
-                let same = reported && !message.is_empty() && line.trim_end().ends_with(message);
-                (same || reports).then(|| said::stated(said, same))?
+                reported && !message.is_empty() && line.trim_end().ends_with(message)
             }
-            Self::Stdout => None,
+            Self::Stdout => false,
+        }
+    }
+
+    /// Returns true if the line may state anything. Source lines of a traceback, which are indented,
+    /// do not.
+    fn may_state(self, line: &str, said: &str) -> bool {
+        let reports = || !line.starts_with("    ") && BUILT_IN.reports.is_match(said);
+        match self {
+            Self::Message { .. } => true,
+            Self::Stderr { .. } => self.is_message(line) || reports(),
+            Self::Stdout => false,
         }
     }
 }
@@ -301,6 +323,11 @@ impl<'a> Found<'a> {
     fn software(line: &'a str, last_word: bool) -> Found<'a> {
         let class = FailureClass::Software;
         Found { class, line, last_word, words: None, failure_type: None }
+    }
+
+    fn stated(of: said::Said, line: &'a str) -> Found<'a> {
+        let said::Said { class, failure_type, words } = of;
+        Found { class, line, last_word: true, words: Some(words), failure_type }
     }
 }
 
@@ -324,14 +351,20 @@ fn read<'a>(text: &'a str, reader: Reader<'_>) -> Option<Found<'a>> {
         }
         // An error may end with advice, and the advice names another one.
         let said: Cow<'_, str> = built.advice.replace_all(line, "");
-        let said = said::unmasked(&said);
-        let specific = built.specific.find(&said, |_| true);
+        let (names, states) = (built.specific.is_match(&said), reader.may_state(line, &said));
+        // Most lines neither name nor state anything.
+        let said = match names || states {
+            true => Cow::Owned(said::unmasked(&said).into_owned()),
+            false => said,
+        };
+        let stated = || states.then(|| said::stated(&said, reader.is_message(line)))?;
+        let specific = names.then(|| built.specific.find(&said, |_| true)).flatten();
         if let Some((n, words)) = specific.filter(|_| !printed || built.reports.is_match(&said)) {
             let class = SPECIFIC[n].0;
             if matches!(class, FailureClass::Network | FailureClass::Timeout)
-                && let Some(of) = reader.stated(line, &said).filter(|s| is_subject(s.class))
+                && let Some(of) = stated().filter(|s| is_subject(s.class))
             {
-                return Some(stated(of, line));
+                return Some(Found::stated(of, line));
             }
             let words = Some(words);
             return Some(Found { class, line, last_word: true, words, failure_type: None });
@@ -341,19 +374,14 @@ fn read<'a>(text: &'a str, reader: Reader<'_>) -> Option<Found<'a>> {
                 return statement.or_else(|| Some(Found::software(line, true)));
             }
             software.get_or_insert(*line);
-        } else if let Some(of) = reader.stated(line, &said).filter(|_| statement.is_none()) {
+        } else if let Some(of) = stated().filter(|_| statement.is_none()) {
             // Another line may name the cause of it.
-            statement = Some(stated(of, line));
+            statement = Some(Found::stated(of, line));
         } else if built.software.is_match(line) {
             software.get_or_insert(*line);
         }
     }
     statement.or_else(|| software.map(|line| Found::software(line, false)))
-}
-
-fn stated(of: said::Said, line: &str) -> Found<'_> {
-    let said::Said { class, failure_type, words } = of;
-    Found { class, line, last_word: true, words: Some(words), failure_type }
 }
 
 /// What the way in which the process ended says by itself.

@@ -231,18 +231,17 @@ impl History {
             return None;
         }
         let both = format!("{} on {}", newest.task_type, newest.hardware.as_str());
-        let part = |p: &&Pattern| {
-            let subject: &str = match p.kind {
+        let part = |kind, subject: &str| {
+            let own: &str = match kind {
                 PatternKind::Worker => &newest.worker_name,
                 PatternKind::Hardware => newest.hardware.as_str(),
                 PatternKind::TaskType => &newest.task_type,
                 PatternKind::TypeOnHardware => &both,
                 PatternKind::Task => &newest.task,
             };
-            p.class == newest.class && p.subject == subject
+            own == subject
         };
-        let all = self.patterns(now, rules);
-        let shown = all.iter().filter(part).map(|p| {
+        let shown = self.find(now, rules, Some(newest.class), part).into_iter().map(|p| {
             let (kind, times) = (p.kind.as_str(), number(p.count, "failure"));
             let (tasks, workers) = (number(p.tasks, "task"), number(p.workers, "worker"));
             format!("{kind} {}: {times} of {tasks} on {workers}", p.subject)
@@ -282,9 +281,20 @@ impl History {
 
     /// All patterns there are now, the most frequent first.
     pub fn patterns(&self, now: i64, rules: &PatternRules) -> Vec<Pattern> {
+        self.find(now, rules, None, |_, _| true)
+    }
+
+    /// Those of a class, or of all, of the subjects that `may` be.
+    fn find(
+        &self,
+        now: i64,
+        rules: &PatternRules,
+        class: Option<FailureClass>,
+        may: impl Fn(PatternKind, &str) -> bool,
+    ) -> Vec<Pattern> {
         let mut groups: BTreeMap<(PatternKind, String, FailureClass), Vec<&Failure>> =
             BTreeMap::new();
-        for f in self.recent(now, rules) {
+        for f in self.recent(now, rules).filter(|f| class.is_none_or(|c| f.class == c)) {
             use PatternKind as K;
             let both = format!("{} on {}", f.task_type, f.hardware.as_str());
             for (kind, subject) in [
@@ -294,7 +304,9 @@ impl History {
                 (K::TypeOnHardware, both),
                 (K::Task, f.task.clone()),
             ] {
-                groups.entry((kind, subject, f.class)).or_default().push(f);
+                if may(kind, &subject) {
+                    groups.entry((kind, subject, f.class)).or_default().push(f);
+                }
             }
         }
         let tell = |((kind, subject, class), all): (_, Vec<&Failure>)| {

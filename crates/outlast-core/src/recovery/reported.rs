@@ -4,7 +4,7 @@
 
 use super::device::{self, Asked, Wanted};
 use super::patterns::{History, MAX_TEXT};
-use super::plan::{self, Plan};
+use super::plan;
 use super::{
     Blame, Budget, Classified, Config, Evidence, Failure, FailureClass, Fleet, Situation, Strategy,
     TaskRecovery, classify, knobs,
@@ -316,7 +316,7 @@ pub fn decide(report: &str) -> Result<Value, String> {
         "strategy": plan.strategy,
         "delay_ms": plan.delay,
         "reason": plan.reason,
-        "message": message(&found, &plan, counted),
+        "message": found.describe(&plan.reason, counted.as_deref()),
         "moved": plan.moved.as_ref().map(|m| &m.knob),
         "knobs": knobs::values(&spec.knobs, &state),
         "retries": r.retries + u32::from(!of_memory && !plan.gives_up()),
@@ -340,17 +340,6 @@ fn happened(r: &Report, config: &Config, spec: &TaskSpec) -> Result<Classified, 
         Some(word) => declared(word, &found, &seen.message),
         None => Ok(found),
     }
-}
-
-/// Describes the failure and what is done, for people, with the words and the counts that it rests
-/// on.
-fn message(found: &Classified, plan: &Plan, counted: Option<String>) -> String {
-    let own = found.failure_type() == found.class.failure_type();
-    let class = found.class.as_str().to_owned();
-    let class = if own { class } else { found.failure_type().to_ascii_lowercase() };
-    let by = found.words.as_ref().map(|w| format!(", by {w:?}")).unwrap_or_default();
-    let counted = counted.map(|c| format!("; {c}")).unwrap_or_default();
-    format!("{class} ({}{by}): {}{counted}", found.text, plan.reason)
 }
 
 /// What a worker must have for it now, as far as a task's `requires` can say it: one demand a key.

@@ -23,6 +23,10 @@ impl Patterns {
         Patterns { set, each }
     }
 
+    pub(super) fn is_match(&self, line: &str) -> bool {
+        self.set.is_match(line)
+    }
+
     /// The first pattern that `may` count and matches, and the words that it matched.
     pub(super) fn find(&self, line: &str, may: impl Fn(usize) -> bool) -> Option<(usize, String)> {
         let n = self.set.matches(line).iter().find(|n| may(*n))?;
