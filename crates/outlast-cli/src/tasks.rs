@@ -8,7 +8,7 @@ use std::time::Duration;
 /// List tasks.
 #[derive(clap::Args)]
 pub(crate) struct ListArgs {
-    /// Only in these states: pending, assigned, succeeded, failed, cancelled
+    /// Only in these states: pending, assigned (running, or waiting at a worker), running, succeeded, failed, cancelled
     #[arg(long = "state", value_delimiter = ',', value_name = "STATE")]
     states: Vec<String>,
     /// Only paused ones
@@ -59,6 +59,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
             let rows = [
                 ("pending", c.pending),
                 ("assigned", c.assigned),
+                ("of these running", c.running),
                 ("succeeded", c.succeeded),
                 ("failed", c.failed),
                 ("cancelled", c.cancelled),
@@ -102,6 +103,7 @@ pub(crate) fn state(t: &Task) -> String {
         (true, ..) => "cancelling".into(),
         (_, true, "pending") => "paused".into(),
         (_, true, "assigned") => "assigned, paused".into(),
+        (.., "assigned") if t.started_at.is_some() => "running".into(),
         (.., state) => state.into(),
     }
 }

@@ -57,7 +57,7 @@ impl Rig {
         self.base.connected("w").await;
         let one = NewTask::new(TaskSpec::new(Run::Shell("echo more".into())));
         self.base.client.submit(&one).await.unwrap();
-        let more = timeout(Duration::from_secs(30), self.base.client.wait(&one.id)).await;
+        let more = timeout(Duration::from_secs(120), self.base.client.wait(&one.id)).await;
         assert_eq!(more.expect("the worker takes no more work").unwrap().stdout.trim(), "more");
     }
 }

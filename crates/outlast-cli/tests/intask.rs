@@ -174,6 +174,6 @@ async fn a_command_waits_for_the_next_worker() {
     let _server = start(dir.path(), &fake);
     let (code, _, stderr) = said(waiting.wait_with_output().unwrap());
     assert!(code == 0 && stderr.contains("waiting for the worker"), "{code} {stderr}");
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(60));
     assert_eq!(fake.state.lock().unwrap().updates, 1);
 }

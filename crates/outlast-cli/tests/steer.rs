@@ -82,7 +82,7 @@ impl Rig {
             if out.status.success() && text.contains(says) {
                 return text;
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "{args:?}: {text}");
+            assert!(started.elapsed() < Duration::from_secs(120), "{args:?}: {text}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

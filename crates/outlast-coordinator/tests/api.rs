@@ -31,7 +31,7 @@ async fn many_results_in_one_request() {
     };
     let wait = async {
         let asked = ask(json!({ "ids": ["a", "b", "c"], "wait": 60 }));
-        tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().1
+        tokio::time::timeout(Duration::from_secs(120), asked).await.unwrap().1
     };
     let (ended, ()) = tokio::join!(wait, cancel);
     let ended = ended["results"].as_array().unwrap();
@@ -153,7 +153,7 @@ async fn keys_decide_who_may_do_what() {
     let (_sender, mut receiver) = dial(Some(&worker.token)).await.unwrap();
     // A link ends with what let it in: that there was no key at all, or one that is revoked.
     let ended = async |receiver: &mut Receiver| {
-        let next = tokio::time::timeout(Duration::from_secs(4), receiver.next()).await;
+        let next = tokio::time::timeout(Duration::from_secs(120), receiver.next()).await;
         next.expect("the link goes on").unwrap_err();
     };
     ended(&mut early_in).await;
@@ -181,7 +181,7 @@ async fn bad_links_are_refused_with_a_reason_and_counted() {
     let (mut newer, mut newer_in) = link(&c, "w").await;
     say(&mut newer, Kind::Hello(hello("w", "s", 2))).await;
     assert!(matches!(next(&mut newer_in).await, Kind::Welcome(_)));
-    let closed = tokio::time::timeout(Duration::from_secs(5), first_in.next()).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(120), first_in.next()).await.unwrap();
     assert!(closed.unwrap_err().contains("took over"));
     let (mut stale, mut stale_in) = link(&c, "w").await;
     say(&mut stale, Kind::Hello(hello("w", "s", 1))).await;
@@ -245,6 +245,6 @@ async fn tls_is_spoken_with_given_files() {
     assert!(dial(format!("http://localhost:{port}"), None).await.is_err());
     let ending = std::time::Instant::now();
     c.shutdown().await;
-    assert!(ending.elapsed() < Duration::from_secs(5));
+    assert!(ending.elapsed() < Duration::from_secs(60));
     drop(silent);
 }

@@ -131,7 +131,7 @@ async fn stalled_handshakes_delay_nobody() {
     }
     let url = format!("https://localhost:{}", c.local_addr().port());
     let dialler = Dialler::new(&url, "w", Some(&worker), Some(&ca)).unwrap();
-    timeout(Duration::from_secs(30), dialler.dial()).await.expect("it waits").unwrap();
+    timeout(Duration::from_secs(120), dialler.dial()).await.expect("it waits").unwrap();
     drop(stalled);
     c.shutdown().await;
 }

@@ -88,6 +88,8 @@ pub(crate) struct WorkerPeer {
 pub(crate) struct Former {
     hello: Option<v2::Hello>,
     outbox: Option<v2::OutboxBatch>,
+    /// The coordinator's life when its successor started.
+    heard_by: u32,
 }
 
 /// A run, as a keeper knows it.
@@ -179,7 +181,8 @@ impl World {
         w.peer.life += 1;
         w.peer.armed = u64::MAX;
         (w.exited, w.says_full) = (false, false);
-        let said = std::mem::take(&mut w.said);
+        let mut said = std::mem::take(&mut w.said);
+        said.heard_by = self.coord.life;
         if said.hello.is_some() {
             // Soon after its successor's start, or late; no draw, so that other choices stay.
             let at = self.now + [20, 900, 30_000][self.now as usize % 3];
@@ -363,6 +366,12 @@ impl World {
     pub fn former_wakes(&mut self, i: usize, said: Former) {
         let Some(mut hello) = said.hello else { return };
         let Some(core) = &self.coord.machine else { return };
+        // The last words of a dead process do not reach a coordinator that started later. Where there
+        // is a copy, they would be taken for the copy that lives, and the original be refused.
+        let copied = self.oracle.copies.spoke_for(Some(&self.workers[i].store_id));
+        if copied && said.heard_by != self.coord.life {
+            return;
+        }
         // Until its successor was there it may still be welcome.
         let known = core.worker(&hello.store_id);
         let outdated = known.is_some_and(|v| v.row.incarnation > hello.incarnation);

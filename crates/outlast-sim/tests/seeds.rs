@@ -44,7 +44,8 @@ fn seeds_that_failed_converge() {
     // lacks a checkpoint of its original. 410: a v1 worker that went on saying that a cancelled task runs. 3488: an
     // outcome beside its lane, of a task that was removed, kept its slot for ever. 1868, 2080: an
     // outcome that a copy of a store had announced, under a number that the original had used.
-    for seed in [218, 312, 410, 3488, 1868, 2080] {
+    // 14368: a dead copy's hello came to a coordinator that had started after it had died.
+    for seed in [218, 312, 410, 3488, 1868, 2080, 14_368] {
         let outcome = run(seed, None, false);
         assert_eq!(outcome.wrong, None, "cargo run -p outlast-sim -- --seed {seed} --trace");
     }

@@ -196,6 +196,8 @@ pub struct TaskFilter {
     pub id_prefix: Option<String>,
     /// Paused, and not over.
     pub paused: bool,
+    /// Of the assigned ones only those that have started.
+    pub started: bool,
     /// Submitted with a key of this name.
     pub owner: Option<String>,
 }
@@ -224,6 +226,8 @@ pub struct Counts {
     pub cancelled: u64,
     /// Of those that are not over, the paused ones.
     pub paused: u64,
+    /// Of the assigned ones, those that have started; counted where a filter or an owner is given.
+    pub running: u64,
 }
 
 impl Counts {

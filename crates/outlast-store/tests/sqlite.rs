@@ -326,6 +326,10 @@ fn long_lists_are_the_same_whatever_index_is_walked() {
         if n % 2 == 0 {
             records.push(assigned(&format!("a{n:05}"), 1, if n % 4 == 0 { "x" } else { "y" }, 2));
         }
+        if n % 6 == 0 {
+            let task = format!("a{n:05}").into();
+            records.push(CoordRecord::Started { task, epoch: 1, started_at: 3, at: 3 });
+        }
         if n % 7 == 0 || n > 11_000 {
             records.push(CoordRecord::Paused { task: format!("a{n:05}").into(), on: true, at: 3 });
         }
@@ -336,11 +340,27 @@ fn long_lists_are_the_same_whatever_index_is_walked() {
         s.reader.counts().unwrap().paused,
         (1..=12_000).filter(|n| paused(*n)).count() as u64
     );
+    assert_eq!(s.reader.running().unwrap(), 2_000);
     let (third, five) = (|n: u64| n.is_multiple_of(3), |n: u64| n.is_multiple_of(5));
     let label = vec![("third".to_owned(), "0".to_owned())];
     let none = TaskFilter::default;
     type Check<'a> = &'a dyn Fn(u64) -> bool;
-    let cases: [(&str, TaskFilter, Check<'_>); 9] = [
+    let cases: [(&str, TaskFilter, Check<'_>); 11] = [
+        (
+            "running",
+            TaskFilter { started: true, states: vec![TaskState::Assigned], ..none() },
+            &|n| n % 6 == 0,
+        ),
+        (
+            "running or pending, in a queue",
+            TaskFilter {
+                started: true,
+                states: vec![TaskState::Assigned, TaskState::Pending],
+                queue: Some("five".into()),
+                ..none()
+            },
+            &|n| five(n) && (n % 6 == 0 || n % 2 == 1),
+        ),
         ("state", TaskFilter { states: vec![TaskState::Assigned], ..none() }, &|n| n % 2 == 0),
         ("worker", TaskFilter { worker: Some("x".into()), ..none() }, &|n| n % 4 == 0),
         ("default queue", TaskFilter { queue: Some("default".into()), ..none() }, &|n| !five(n)),
@@ -387,6 +407,13 @@ fn long_lists_are_the_same_whatever_index_is_walked() {
                 found.reverse();
             }
             assert!(found == expected, "{name}: {} found, not {}", found.len(), expected.len());
+            let counts = s.reader.count(&filter).unwrap();
+            let running = expected.iter().filter(|n| **n % 6 == 0).count() as u64;
+            assert_eq!(
+                (counts.total(), counts.running),
+                (expected.len() as u64, running),
+                "{name}"
+            );
         }
     }
 }

@@ -232,8 +232,11 @@ documents! {
     pub struct CountsView {
         /// Waiting.
         pub pending: u64,
-        /// Given to a worker.
+        /// Given to a worker: they run there, or wait for their turn.
         pub assigned: u64,
+        /// Of the assigned ones, those that have started; 0 from older coordinators.
+        #[serde(default)]
+        pub running: u64,
         /// Ended well.
         pub succeeded: u64,
         /// Ended badly.

@@ -194,8 +194,8 @@ impl View {
         text += &format!(" · {} of {} slots busy", f.running, f.slots);
         if let Some(c) = &self.counts {
             text += &format!(
-                " · {} waiting, {} assigned, {} succeeded, {} failed, {} cancelled",
-                c.pending, c.assigned, c.succeeded, c.failed, c.cancelled
+                " · {} waiting, {} assigned ({} running), {} succeeded, {} failed, {} cancelled",
+                c.pending, c.assigned, c.running, c.succeeded, c.failed, c.cancelled
             );
             if c.paused > 0 {
                 text += &format!(", {} paused", c.paused);

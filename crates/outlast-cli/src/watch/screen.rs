@@ -78,7 +78,7 @@ fn state_style(state: &str, paint: &dyn Fn(Color) -> Style) -> Style {
         "connected" | "succeeded" => paint(Color::Green),
         "suspect" | "cancelled" | "draining" | "unfit" => paint(Color::Yellow),
         "away" | "failed" => paint(Color::Red),
-        "assigned" => paint(Color::Cyan),
+        "assigned" | "running" => paint(Color::Cyan),
         _ => Style::new(),
     }
 }

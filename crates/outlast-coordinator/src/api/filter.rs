@@ -28,6 +28,7 @@ impl Filter {
     ) -> Result<Filter, Refusal> {
         let mut tasks = TaskFilter { owner: owner.map(ToOwned::to_owned), ..TaskFilter::default() };
         let (mut given, mut rest) = (false, Vec::new());
+        let (mut running, mut all_assigned) = (false, false);
         let query = query.unwrap_or_default();
         let uri =
             format!("/?{query}").parse().map_err(|_| Refusal::bad("the query cannot be read"))?;
@@ -48,8 +49,11 @@ impl Filter {
             match key.as_str() {
                 "state" => {
                     for word in value.split(',') {
+                        running |= word == "running";
+                        all_assigned |= word == "assigned";
+                        let word = if word == "running" { "assigned" } else { word };
                         let state = TaskState::parse(word).ok_or_else(|| {
-                            let all = "pending, assigned, succeeded, failed, cancelled";
+                            let all = "pending, assigned, running, succeeded, failed, cancelled";
                             Refusal::bad(&format!("state: {word:?} is none of {all}"))
                         })?;
                         if !tasks.states.contains(&state) {
@@ -82,6 +86,7 @@ impl Filter {
                 }
             }
         }
+        tasks.started = running && !all_assigned;
         Ok(Filter { tasks, given, rest })
     }
 

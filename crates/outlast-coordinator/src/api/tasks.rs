@@ -159,7 +159,7 @@ pub(crate) async fn counts(
     let counts = app.readers.read(move |r| match &filter.owner {
         _ if given => r.count(&filter),
         Some(owner) => r.counts_of(owner),
-        None => r.counts(),
+        None => Ok(outlast_store::Counts { running: r.running()?, ..r.counts()? }),
     });
     let counts = counts.await.map_err(|e| Refusal::store(&e))?;
     Ok(Json(views::counts(counts, given)))

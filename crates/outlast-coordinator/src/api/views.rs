@@ -99,6 +99,7 @@ pub(super) fn counts(c: Counts, filtered: bool) -> CountsView {
         filtered,
         pending: c.pending,
         assigned: c.assigned,
+        running: c.running,
         succeeded: c.succeeded,
         failed: c.failed,
         cancelled: c.cancelled,

@@ -204,7 +204,7 @@ pub async fn say(sender: &mut Sender, kind: Kind) {
 }
 
 pub async fn next(receiver: &mut Receiver) -> Kind {
-    tokio::time::timeout(Duration::from_secs(5), receiver.next()).await.unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(120), receiver.next()).await.unwrap().unwrap()
 }
 
 /// A worker that was welcomed and told everything it holds.

@@ -63,7 +63,7 @@ impl Link {
     }
     /// The next message, which has this type.
     pub async fn expect(&mut self, kind: &str) -> Value {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.hear()).await;
+        let next = tokio::time::timeout(Duration::from_secs(120), self.hear()).await;
         let message = next.unwrap_or_else(|_| panic!("no {kind} came")).expect("a message");
         assert_eq!(message["type"], kind, "{message}");
         message
@@ -78,7 +78,7 @@ impl Link {
                 }
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(10), found).await;
+        let found = tokio::time::timeout(Duration::from_secs(120), found).await;
         found.unwrap_or_else(|_| panic!("no {kind} came"))
     }
     /// Ends it as a program does that stops.
@@ -89,7 +89,7 @@ impl Link {
     }
     pub async fn closed(&mut self) {
         let rest = async { while self.hear().await.is_some() {} };
-        tokio::time::timeout(Duration::from_secs(10), rest).await.expect("the link ends");
+        tokio::time::timeout(Duration::from_secs(120), rest).await.expect("the link ends");
     }
     pub async fn beat(&mut self, sequence: u64, active: &[&str]) -> Value {
         let beat = json!({ "type": "heartbeat", "sequence": sequence, "active_tasks": active });

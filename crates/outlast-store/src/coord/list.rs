@@ -110,7 +110,8 @@ pub(super) fn count(conn: &Connection, filter: &TaskFilter) -> Result<Counts, St
     let (terms, from) = page.terms(walk, &states);
     let condition = terms.condition();
     let sql = format!(
-        "SELECT t.state, count(*), total(t.paused = 1 AND t.state < 2) FROM {from}
+        "SELECT t.state, count(*), total(t.paused = 1 AND t.state < 2),
+             count(t.started_at) FROM {from}
          WHERE {condition} GROUP BY t.state"
     );
     let mut query = conn.prepare_cached(&sql)?;
@@ -120,7 +121,9 @@ pub(super) fn count(conn: &Connection, filter: &TaskFilter) -> Result<Counts, St
         let found = uint(r.get(1)?)?;
         match load::state(r.get(0)?)? {
             TaskState::Pending => counts.pending = found,
-            TaskState::Assigned => counts.assigned = found,
+            TaskState::Assigned => {
+                (counts.assigned, counts.running) = (found, uint(r.get(3)?)?);
+            }
             TaskState::Succeeded => counts.succeeded = found,
             TaskState::Failed => counts.failed = found,
             TaskState::Cancelled => counts.cancelled = found,
@@ -247,6 +250,9 @@ impl Page<'_> {
         if filter.paused {
             let mark = mark(Walk::Paused);
             terms.add(format!("{mark}t.paused = 1 AND {mark}t.state < 2"), []);
+        }
+        if filter.started {
+            terms.add("(+t.state <> 1 OR t.started_at IS NOT NULL)", []);
         }
         let mut labels = filter.labels.iter();
         if walk == Walk::Label

@@ -274,7 +274,18 @@ impl CoordReader {
             failed: db::uint(failed)?,
             cancelled: db::uint(cancelled)?,
             paused: db::uint(paused)?,
+            running: 0,
         })
+    }
+
+    /// How many tasks have started and are not over; reads all that are assigned.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn running(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(started_at) FROM tasks INDEXED BY tasks_state WHERE state = ?1";
+        let code = schema::state_code(TaskState::Assigned);
+        db::uint(self.conn.prepare_cached(sql)?.query_row([code], |r| r.get(0))?)
     }
 
     /// How many tasks of this owner are in each state.
@@ -288,6 +299,7 @@ impl CoordReader {
         };
         let all = "SELECT count(*) FROM tasks WHERE owner = ?1 AND state = ?2";
         let paused = "SELECT count(*) FROM tasks WHERE owner = ?1 AND state = ?2 AND paused = 1";
+        let started = "SELECT count(started_at) FROM tasks WHERE owner = ?1 AND state = ?2";
         Ok(Counts {
             pending: count(all, TaskState::Pending)?,
             assigned: count(all, TaskState::Assigned)?,
@@ -295,6 +307,7 @@ impl CoordReader {
             failed: count(all, TaskState::Failed)?,
             cancelled: count(all, TaskState::Cancelled)?,
             paused: count(paused, TaskState::Pending)? + count(paused, TaskState::Assigned)?,
+            running: count(started, TaskState::Assigned)?,
         })
     }
 

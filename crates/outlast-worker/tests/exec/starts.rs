@@ -120,12 +120,12 @@ fn a_place_that_does_not_come_is_the_tasks_mistake_and_is_not_waited_for_twice()
     assert_eq!(outcome.message, "working directory /no/such/folder does not exist");
     assert!(began.elapsed() >= Duration::from_millis(700));
     let began = Instant::now();
-    for n in 0..20 {
+    for n in 0..100 {
         let outcome = bench.start(&format!("t{n}"), nowhere.clone()).wait();
         assert_eq!(outcome.kind(), OutcomeKind::OutcomeFailed);
     }
-    // 14 s, if each waited.
-    assert!(began.elapsed() < Duration::from_secs(7));
+    // 70 s, if each waited.
+    assert!(began.elapsed() < Duration::from_secs(50));
 }
 
 /// Starts `count` tasks that hold what they have for a while, and returns the outcomes of those that

@@ -343,7 +343,7 @@ fn pauses_signals_and_stops_reach_tasks() {
     let stopped = Instant::now();
     agent.keeper.stop(&task, StopKind::Cancel);
     assert_eq!(agent.finished().1, Cause::Cancelled);
-    assert!(stopped.elapsed() < Duration::from_secs(2));
+    assert!(stopped.elapsed() < Duration::from_millis(4_500));
 }
 
 #[test]

@@ -189,7 +189,7 @@ pub fn start(dir: &Path, fake: &Arc<Fake>) -> LocalServer {
     let config = Config {
         max_upload: 8 << 20,
         spool_budget: 12 << 20,
-        body_patience: Duration::from_secs(2),
+        body_patience: Duration::from_secs(8),
         max_connections: 16,
         ..Config::new(dir)
     };
