@@ -37,7 +37,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def until(condition, seconds=15.0, what="it"):
+def until(condition, seconds=120.0, what="it"):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
@@ -63,7 +63,7 @@ def fails(task, *says):
     import outlast
 
     with pytest.raises(outlast.TaskFailed) as failed:
-        task.result(20)
+        task.result(120)
     for text in says:
         assert text in failed.value.message
     return failed.value

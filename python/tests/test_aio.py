@@ -58,7 +58,7 @@ def test_calls(shared, worker):
     async def body(client):
         task = await client.submit_call("add", 1, b=2)
         assert await task == 3 and task.new
-        assert await client.result(task, timeout=10) == 3
+        assert await client.result(task, timeout=120) == 3
         assert (await task.wait())["state"] == "succeeded"
         assert await client.get(task.id).result() == 3
         assert [n async for n in client.map("add", range(1200))] == [n + 10 for n in range(1200)]
@@ -82,7 +82,7 @@ def test_calls(shared, worker):
 def test_as_completed_gives_them_as_they_end(shared, worker):
     async def body(client):
         tasks = [await client.submit_call("nap", s) for s in (4.0, 1.5, 0.0)]
-        values = [await task async for task in client.as_completed(tasks, timeout=20)]
+        values = [await task async for task in client.as_completed(tasks, timeout=120)]
         assert values == [0.0, 1.5, 4.0]
         slow = await client.submit_call("forever")
         with pytest.raises(TimeoutError, match="not all tasks have ended within 0.2 s"):
@@ -105,7 +105,7 @@ def test_control_and_looks(shared, worker):
         await client.resume(task)
         await task.cancel()
         with pytest.raises(outlast.TaskCancelled):
-            await task.result(10)
+            await task.result(120)
         assert [e["event"] for e in await task.history()][:2] == ["submitted", "assigned"]
         assert (await task.state())["id"] == task.id and await client.checkpoints(task) == []
         assert await client.explain(task) and await client.counts()

@@ -49,18 +49,18 @@ def worker(shared, tmp_path):
 
 def test_calls(shared, worker):
     client = shared.client()
-    assert client.submit_call("add", 1).result(10) == 11
-    assert client.submit_call("add", 1, b=2).result(10) == 3
-    assert client.submit_call("add", a=1, b=2).result(10) == 3
-    assert client.submit_call("count", to=20).result(10) == {"at": 20, "attempt": 1, "same": True}
-    assert client.submit_call("count", 20).result(10)["at"] == 20
-    assert list(client.map("add", range(300), timeout=30)) == [n + 10 for n in range(300)]
+    assert client.submit_call("add", 1).result(120) == 11
+    assert client.submit_call("add", 1, b=2).result(120) == 3
+    assert client.submit_call("add", a=1, b=2).result(120) == 3
+    assert client.submit_call("count", to=20).result(120) == {"at": 20, "attempt": 1, "same": True}
+    assert client.submit_call("count", 20).result(120)["at"] == 20
+    assert list(client.map("add", range(300), timeout=120)) == [n + 10 for n in range(300)]
     with pytest.raises(outlast.TaskFailed, match="no function 'sub'; it has: add, count, fail, forever"):
-        client.submit_call("sub").result(10)
+        client.submit_call("sub").result(120)
     with pytest.raises(outlast.TaskFailed, match="missing 1 required positional argument"):
-        client.submit_call("add").result(10)
+        client.submit_call("add").result(120)
     with pytest.raises(outlast.TaskFailed) as failed:
-        client.submit_call("fail", "why").result(10)
+        client.submit_call("fail", "why").result(120)
     assert failed.value.message == "ValueError: why" and "in fail" in failed.value.remote_traceback
 
 
@@ -69,7 +69,7 @@ def test_the_same_submission_finds_the_same_task(shared, worker):
     spec = {"id": f"once-{time.time_ns()}"}
     first, second = client.submit_call("add", 1, spec=spec), client.submit_call("add", 1, spec=spec)
     assert (first.new, second.new, first.id) == (True, False, second.id)
-    assert client.get(first.id).result(10) == 11
+    assert client.get(first.id).result(120) == 11
     with pytest.raises(outlast.Refused) as refused:
         client.submit_call("add", 2, spec=spec)
     assert refused.value.status == 409
@@ -85,7 +85,7 @@ def test_control(shared, worker):
     client.resume(task)
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
-        task.result(10)
+        task.result(120)
     kinds = [event["event"] for event in task.history()]
     assert kinds[:2] == ["submitted", "assigned"] and "started" in kinds
     assert any(t["id"] == task.id for t in client.tasks("cancelled"))
@@ -115,7 +115,7 @@ def test_bad_input(shared):
 
 def test_many_threads_share_a_client(shared, worker):
     client, sums = shared.client(), []
-    work = lambda n: sums.append(client.submit_call("add", n, b=0).result(20))  # noqa: E731
+    work = lambda n: sums.append(client.submit_call("add", n, b=0).result(120))  # noqa: E731
     threads = [threading.Thread(target=work, args=(n,)) for n in range(20)]
     [t.start() for t in threads]
     [t.join() for t in threads]

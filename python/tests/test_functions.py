@@ -78,17 +78,17 @@ VALUES = [1, "x", None, [1.5, {"a": True}], (1, 2), {1: "a"}, b"raw", {3}, 1j, f
 
 def test_arguments_and_results_are_what_they_were(shared, worker):
     client = shared.client()
-    args, kwargs = client.submit_call(same, *VALUES, p=Point(1, 2), q=[(1,)]).result(20)
+    args, kwargs = client.submit_call(same, *VALUES, p=Point(1, 2), q=[(1,)]).result(120)
     assert list(args) == VALUES and kwargs == {"p": Point(1, 2), "q": [(1,)]}
-    assert client.submit_call(same).result(20) == ((), {})
-    assert client.submit_call(divmod, 7, 2).result(20) == (3, 1)
-    assert client.submit_call(Point.norm, Point(3, 4), power=2).result(20) == 25
-    assert client.submit_call(Point, 3, 4).result(20) == Point(3, 4)
-    assert client.submit_call(with_context, 4).result(20) == (1, 4)
-    assert list(client.map(divmod, range(5), kwargs={}, timeout=20, return_exceptions=True))[0].message
+    assert client.submit_call(same).result(120) == ((), {})
+    assert client.submit_call(divmod, 7, 2).result(120) == (3, 1)
+    assert client.submit_call(Point.norm, Point(3, 4), power=2).result(120) == 25
+    assert client.submit_call(Point, 3, 4).result(120) == Point(3, 4)
+    assert client.submit_call(with_context, 4).result(120) == (1, 4)
+    assert list(client.map(divmod, range(5), kwargs={}, timeout=120, return_exceptions=True))[0].message
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(1000.0)
-    assert (client.submit_call(numpy.cumsum, array).result(20) == numpy.cumsum(array)).all()
+    assert (client.submit_call(numpy.cumsum, array).result(120) == numpy.cumsum(array)).all()
 
 
 def order(*args, **kwargs):
@@ -98,7 +98,7 @@ def order(*args, **kwargs):
 def test_the_order_of_names_is_kept(shared, worker):
     client = shared.client()
     call = ({"z": {"y": 1, "b": 2}, "a": 3},)
-    assert client.submit_call(order, *call, q=1, c=2).result(20) == [["q", "c"], ["z", "a"], ["y", "b"]]
+    assert client.submit_call(order, *call, q=1, c=2).result(120) == [["q", "c"], ["z", "a"], ["y", "b"]]
     # Another order is no other task.
     one = {"id": f"ordered-{time.time_ns()}", "call": {"function": "named", "args": {"b": 1, "a": 2}}}
     other = {**one, "call": {"function": "named", "args": {"a": 2, "b": 1}}}
@@ -107,8 +107,8 @@ def test_the_order_of_names_is_kept(shared, worker):
 
 def test_a_name_gets_json_where_that_is_possible(shared, worker):
     client = shared.client()
-    assert client.submit_call("named", 1, (2, 3), "x").result(20) == ["int", "list", "str"]
-    assert client.submit_call("named", 1, {2}, (3,)).result(20) == ["int", "set", "tuple"]
+    assert client.submit_call("named", 1, (2, 3), "x").result(120) == ["int", "list", "str"]
+    assert client.submit_call("named", 1, {2}, (3,)).result(120) == ["int", "set", "tuple"]
 
 
 def test_by_value(shared, worker):
@@ -120,10 +120,10 @@ def test_by_value(shared, worker):
 
     here = os.getpid()
     away = worker.isolation == "process"
-    assert client.submit_call(inner, 5).result(20) == (15, away)
+    assert client.submit_call(inner, 5).result(120) == (15, away)
     assert list(client.map(lambda n: n + factor, range(10))) == list(range(3, 13))
     # In the arguments, too.
-    assert client.submit_call(lambda f, n: f(n), lambda n: n - 1, 7).result(20) == 6
+    assert client.submit_call(lambda f, n: f(n), lambda n: n - 1, 7).result(120) == 6
     # What can be imported also travels so if that is wanted.
     assert "$function" in str(client.info(client.submit_call(same, 1))["spec"]["call"]["args"])
     assert "$function" not in str(shared.client().info(shared.client().submit_call(same, 1)))
@@ -135,7 +135,7 @@ def test_functions_that_cannot_be_had(shared, worker):
     def call(function, *args, **python):
         args = {"$python": "import", "$args": list(args), **python}
         with pytest.raises(outlast.TaskFailed) as failed:
-            client.submit({"call": {"function": function, "args": args}}).result(20)
+            client.submit({"call": {"function": function, "args": args}}).result(120)
         return failed.value.message
 
     assert "cannot import 'no_such_module'" in call("no_such_module:f")
@@ -163,25 +163,25 @@ def test_exceptions_arrive_as_exceptions(shared, worker):
 
     def cause(error, client=client):
         with pytest.raises(outlast.TaskFailed) as failed:
-            client.submit_call(raises, error).result(20)
+            client.submit_call(raises, error).result(120)
         assert "in raises" in failed.value.remote_traceback
         return failed.value.__cause__
 
     found = cause(KeyError("it"))
     assert type(found) is KeyError and found.args == ("it",)
     with pytest.raises(outlast.TaskFailed) as failed:
-        client.submit_call(divmod, 1, 0).result(20)
+        client.submit_call(divmod, 1, 0).result(120)
     assert isinstance(failed.value.__cause__, ZeroDivisionError)
     # What cannot be pickled, or not be loaded again, is told as text.
     assert cause(OSError(2, "no such file")).errno == 2
     with pytest.raises(outlast.TaskFailed, match="1 is odd"):
-        client.submit_call(_raise_odd).result(20)
+        client.submit_call(_raise_odd).result(120)
     with pytest.raises(outlast.TaskFailed, match="Rebuilt: text") as failed:
-        client.submit_call(_raise_rebuilt).result(20)
+        client.submit_call(_raise_rebuilt).result(120)
     assert failed.value.__cause__ is None
     assert shared.client(allow_pickle=False)._cause("gASVAA==") is None
     with pytest.raises(outlast.TaskFailed) as failed:
-        shared.client(allow_pickle=False).submit_call(divmod, 1, 0).result(20)
+        shared.client(allow_pickle=False).submit_call(divmod, 1, 0).result(120)
     assert failed.value.__cause__ is None and "ZeroDivisionError" in str(failed.value)
 
 
@@ -204,26 +204,26 @@ def test_who_takes_no_pickles(shared, tmp_path):
 
         def refused(*call, by=client):
             with pytest.raises(outlast.TaskFailed) as failed:
-                by.submit_call(*call, spec=spec).result(20)
+                by.submit_call(*call, spec=spec).result(120)
             return str(failed.value)
 
         assert "takes no pickles (allow_pickle=False), and the arguments" in refused("strict_kinds", {1})
         assert "takes no pickles (allow_pickle=False), and the function" in refused(lambda: 0)
         assert "set is not JSON, and pickle is turned off" in refused(set, [1])
         # What needs none goes well, as far as JSON goes.
-        assert client.submit_call("strict_kinds", 1, spec=spec).result(20) == ["int"]
-        assert client.submit_call(divmod, 7, 2, spec=spec).result(20) == [3, 1]
-        assert careful.submit_call(kinds, (1,), spec=spec).result(20) == ["list"]
+        assert client.submit_call("strict_kinds", 1, spec=spec).result(120) == ["int"]
+        assert client.submit_call(divmod, 7, 2, spec=spec).result(120) == [3, 1]
+        assert careful.submit_call(kinds, (1,), spec=spec).result(120) == ["list"]
         with pytest.raises(outlast.SerializationError, match="can only travel by cloudpickle"):
             careful.submit_call(lambda: 0)
         with pytest.raises(outlast.TaskFailed) as failed:
-            client.submit_call(divmod, 1, 0, spec=spec).result(20)
+            client.submit_call(divmod, 1, 0, spec=spec).result(120)
         assert failed.value.__cause__ is None
 
 
 def test_a_careful_client_leaves_a_pickle_as_it_is(shared, worker):
     task = shared.client().submit_call(set, [1])
-    assert task.result(20) == {1}
+    assert task.result(120) == {1}
     assert shared.client(allow_pickle=False).result(task).keys() == {"$pickle5"}
 
 
@@ -238,13 +238,13 @@ def test_functions_wait_for_a_worker_that_can_run_them(shared, coordinator, tmp_
     try:
         client = coordinator.client()
         task = client.submit_call(divmod, 7, 2)
-        assert client.submit_call("anything", a={1}).result(20) == "{'a': {1}}"
+        assert client.submit_call("anything", a={1}).result(120) == "{'a': {1}}"
         assert task.info()["state"] == "pending" and "python_functions" in str(client.explain(task))
         with outlast.Worker(coordinator.url, name="able", state_dir=tmp_path / "able"):
-            assert task.result(20) == (3, 1)
+            assert task.result(120) == (3, 1)
         direct = {"function": "x:y", "args": {"$python": "import"}}
         with pytest.raises(outlast.TaskFailed, match="runs its execute_task only"):
-            client.submit({"call": direct}).result(20)
+            client.submit({"call": direct}).result(120)
     finally:
         manager.stop()
 
@@ -264,7 +264,7 @@ def test_map_streams(shared, worker, tmp_path):
     assert len(taken) <= 260
     assert list(results) == list(range(10, 3000))
     assert list(client.map(abs, [])) == []
-    mixed = list(client.map(_odd_ones_fail, range(6), return_exceptions=True, timeout=20))
+    mixed = list(client.map(_odd_ones_fail, range(6), return_exceptions=True, timeout=120))
     assert [type(m).__name__ for m in mixed] == ["int", "TaskFailed"] * 3
     results = client.map(_odd_ones_fail, range(6))
     assert next(results) == 0
@@ -294,7 +294,7 @@ def test_as_completed(shared, worker, tmp_path):
     client = shared.client()
     slow = client.submit_call(_wait_for, str(tmp_path / "slow"))
     quick = [client.submit_call(abs, -n) for n in range(20)]
-    coming = client.as_completed([slow, *quick], timeout=30)
+    coming = client.as_completed([slow, *quick], timeout=120)
     first = [next(coming) for _ in range(20)]
     assert {t.id for t in first} == {t.id for t in quick} and all(t in quick for t in first)
     assert sorted(t.result(0) for t in first) == list(range(20))
@@ -335,18 +335,18 @@ base = 40
 def add(n):
     return n + base
 worker.start()
-print(client.submit_call(add, 2).result(20))
-print(list(client.map(add, [1, 2], timeout=20)))
+print(client.submit_call(add, 2).result(120))
+print(list(client.map(add, [1, 2], timeout=120)))
 _ = worker.task(add)
-print(client.submit_call("add", 3).result(20))
+print(client.submit_call("add", 3).result(120))
 with outlast.Executor(client, session="one") as pool:
-    print(pool.submit(add, 4).result(20))
+    print(pool.submit(add, 4).result(120))
 class Mine(Exception):
     pass
 def bad():
     raise Mine("x")
 try:
-    client.submit_call(bad).result(20)
+    client.submit_call(bad).result(120)
 except outlast.TaskFailed as e:
     print(type(e.__cause__).__name__)
 worker.stop()

@@ -65,7 +65,7 @@ def test_every_block_runs_as_printed(shared, capsys):
             until(plugin.is_connected)
             client = shared.client()
             task = client.submit_call("execute_task", model="m", dataset="d")
-            seen["result"] = task.result(30)
+            seen["result"] = task.result(120)
             seen["state"] = task.state()
             seen["checkpoints"] = client.checkpoints(task)
             seen["worker"] = task.wait()["worker"]

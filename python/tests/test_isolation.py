@@ -206,7 +206,7 @@ def test_stop_leaves_no_process_and_no_thread(shared, tmp_path):
 
 def test_processes_are_used_again(shared, worker):
     pids = set(shared.client().map("pid", []))
-    pids = {shared.client().submit_call("pid").result(20) for _ in range(10)}
+    pids = {shared.client().submit_call("pid").result(120) for _ in range(10)}
     assert os.getpid() not in pids and len(pids) <= 2
     assert pids <= set(processes(worker)) and len(processes(worker)) <= 2
 
@@ -229,7 +229,7 @@ def test_how_a_process_dies_is_said(shared, worker, function, args, says, number
     assert error.result["signal"] == number and error.result["attempt"] == 1
     if number:
         assert [e["cause"] for e in task.history() if e["event"] == "failed"] == ["signal"]
-    assert client.submit_call("pid").result(20) in processes(worker)
+    assert client.submit_call("pid").result(120) in processes(worker)
 
 
 def test_what_a_dead_task_had_started_ends_with_it(shared, worker, tmp_path):
@@ -242,7 +242,7 @@ def test_a_forked_child_that_comes_back_answers_for_nothing(shared, worker, how,
     client = shared.client()
     # More than there are processes: none is left that is not usable.
     tasks = [client.submit_call("forks_and_comes_back", how) for _ in range(4)]
-    assert [task.result(20) for task in tasks] == [code] * 4
+    assert [task.result(120) for task in tasks] == [code] * 4
 
 
 @pytest.mark.parametrize("how, says", [("mute", "Mute: <its text"), ("half", "ValueError: caf")])
@@ -253,11 +253,11 @@ def test_exceptions_that_cannot_be_told_well(shared, worker, how, says):
 
 def test_an_idle_process_that_died_is_replaced(shared, worker):
     client = shared.client()
-    client.submit_call("pid").result(20)
+    client.submit_call("pid").result(120)
     for pid in processes(worker):
         os.kill(pid, signal.SIGKILL)
         until(lambda: not alive(pid))
-    assert client.submit_call("pid").result(20) in processes(worker)
+    assert client.submit_call("pid").result(120) in processes(worker)
 
 
 def test_a_task_that_does_not_look_is_interrupted(shared, worker, tmp_path):
@@ -266,7 +266,7 @@ def test_a_task_that_does_not_look_is_interrupted(shared, worker, tmp_path):
     until(lambda: task.info()["started_at"])
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
-        task.result(20)
+        task.result(120)
     until(ended.exists)  # `finally` ran
 
 
@@ -275,7 +275,7 @@ def test_a_task_that_cannot_be_interrupted_is_killed(shared, worker):
     until(lambda: task.info()["started_at"])
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
-        task.result(20)
+        task.result(120)
     until(lambda: "its process was killed" in str(task.history()))
 
 
@@ -287,11 +287,11 @@ def test_a_held_gil_silences_nobody(shared, worker):
     for _ in range(15):  # longer than the heartbeat's timeout
         time.sleep(0.1)
         assert worker.connected
-        assert client.submit_call("pid").result(20)
+        assert client.submit_call("pid").result(120)
     assert worker._runner.stats()["connection_attempts"] == before
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
-        task.result(20)
+        task.result(120)
 
 
 @pytest.mark.parametrize("function", ["sleep_on", "ignore_everything"])
@@ -305,7 +305,7 @@ def test_a_time_limit(shared, worker, tmp_path, function):
 def test_the_context_works(shared, worker, tmp_path):
     client = shared.client()
     task = client.submit_call("everything", str(tmp_path))
-    assert task.result(20) == {"made": 5, "cancelled": False, "attempt": 1}
+    assert task.result(120) == {"made": 5, "cancelled": False, "attempt": 1}
     state = until(lambda: (s := task.state())["version"] >= 2 and s)
     assert state["state"] == {"loss": 0.25, "more": [1]} and state["progress"] == 0.5
     assert len(client.checkpoints(task)) == 8
@@ -314,7 +314,7 @@ def test_the_context_works(shared, worker, tmp_path):
 def test_large_data_comes_back(shared, worker):
     pytest.importorskip("numpy")
     task = shared.client().submit_call("use_memory", spec={"retry_failures": True, "max_retries": 1})
-    assert task.result(30) == {"sum": 3_000_006.0, "n": (1,)} or task.result(1)["n"] == [1]
+    assert task.result(120) == {"sum": 3_000_006.0, "n": (1,)} or task.result(1)["n"] == [1]
 
 
 def test_pausing(shared, worker, tmp_path):
@@ -327,7 +327,7 @@ def test_pausing(shared, worker, tmp_path):
     with pytest.raises(TimeoutError):
         task.result(0.3)
     client.resume(task)
-    assert task.result(20) == "went on"
+    assert task.result(120) == "went on"
 
 
 def test_a_task_knows_its_trace(shared, worker):
@@ -335,18 +335,18 @@ def test_a_task_knows_its_trace(shared, worker):
     client, traced = shared.client(), {"traceparent": theirs, "tracestate": "a=1"}
     for _ in range(3):  # the processes are used again
         task = client.submit_call("whose_child", spec=traced)
-        assert task.result(20) == [theirs, "a=1", theirs, f"{theirs} a=1"]
-        assert client.submit_call("whose_child").result(20) == [None, None, None, ""]
+        assert task.result(120) == [theirs, "a=1", theirs, f"{theirs} a=1"]
+        assert client.submit_call("whose_child").result(120) == [None, None, None, ""]
 
 
 def test_a_context_ends_with_its_attempt(shared, worker):
-    said = [shared.client().submit_call("keeps_its_context").result(20) for _ in range(5)]
+    said = [shared.client().submit_call("keeps_its_context").result(120) for _ in range(5)]
     assert set(said) <= {"kept", "over"} and said[0] == "kept" and said[-1] == "over"
 
 
 def test_a_task_may_have_processes_of_its_own(shared, worker):
-    assert shared.client().submit_call("forks").result(20) == 7
-    assert shared.client().submit_call("uses_multiprocessing").result(30) == [[1, 2]] * 2
+    assert shared.client().submit_call("forks").result(120) == 7
+    assert shared.client().submit_call("uses_multiprocessing").result(120) == [[1, 2]] * 2
 
 
 def test_bad_input_of_a_worker(shared, tmp_path):
@@ -385,7 +385,7 @@ def test_start_and_stop_from_several_threads(shared, tmp_path):
         all_ = [threading.Thread(target=act) for act in [worker.start] * 4]
         [t.start() for t in all_]
         [t.join() for t in all_]
-        assert shared.client().submit_call("pid", spec=spec).result(20) in processes(worker)
+        assert shared.client().submit_call("pid", spec=spec).result(120) in processes(worker)
         pids = processes(worker)
         all_ = [threading.Thread(target=act) for act in [worker.stop] * 4]
         [t.start() for t in all_]
@@ -404,7 +404,7 @@ def test_isolation_is_a_choice(shared, tmp_path):
     worker.task(pid)
     spec = {"requires": {"threads": "*"}}
     with worker:
-        assert shared.client().submit_call("pid", spec=spec).result(20) == os.getpid()
+        assert shared.client().submit_call("pid", spec=spec).result(120) == os.getpid()
         assert processes(worker) == []
 
 
@@ -456,7 +456,7 @@ def test_a_time_limit_in_a_thread(threaded, tmp_path):
     task = submit("loops", str(tmp_path / "cleaned"), timeout=0.3, kill_grace=60)
     error = fails(task, "longer than its time limit of 0.3 s")
     assert error.result["outcome"] == "timed_out" and (tmp_path / "cleaned").exists()
-    assert submit("naps", 0.1, timeout=30).result(20) == 0.1  # its only slot is free
+    assert submit("naps", 0.1, timeout=30).result(120) == 0.1  # its only slot is free
 
 
 def test_a_cancelled_task_in_a_thread_is_interrupted_after_its_grace(threaded):
@@ -468,7 +468,7 @@ def test_a_cancelled_task_in_a_thread_is_interrupted_after_its_grace(threaded):
     until(lambda: not worker._runner.running())
     assert 0.35 < time.monotonic() - began < 5
     with pytest.raises(outlast.TaskCancelled):
-        task.result(20)
+        task.result(120)
 
 
 def test_a_thread_that_goes_on_past_its_limit_is_told_of(threaded, tmp_path, caplog):
@@ -490,7 +490,7 @@ def test_an_interruption_hits_no_other_task(threaded):
     worker, submit = threaded
     tasks = [submit("naps", 0.02, timeout=0.02, kill_grace=5) for _ in range(60)]
     between = [submit("naps", 0.005) for _ in range(60)]
-    assert [t.result(30) for t in between] == [0.005] * 60
+    assert [t.result(120) for t in between] == [0.005] * 60
     ends = [t.wait(30) for t in tasks]
     assert {e["outcome"] for e in ends} <= {"succeeded", "timed_out"}
     assert not worker._runner.running() and worker.connected

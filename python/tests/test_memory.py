@@ -55,7 +55,7 @@ def test_in_a_process_of_its_own(shared, tmp_path, fall_back):
     worker = outlast.Worker(shared.url, name=f"memory-{fall_back}", state_dir=tmp_path / "w")
     worker.task(large)
     with worker:
-        good, asked = shared.client().submit_call("large", fall_back).result(30)
+        good, asked = shared.client().submit_call("large", fall_back).result(120)
     assert good
     first = ["checkpoint_memory", "checkpoint"] if fall_back else ["checkpoint_memory"]
     assert asked == [*first, "restore", "restore", "checkpoint", "restore"]
@@ -74,7 +74,7 @@ def test_in_this_process(shared, tmp_path):
         return good
 
     with worker:
-        assert shared.client().submit_call("here").result(30) is True
+        assert shared.client().submit_call("here").result(120) is True
 
 
 def test_an_array_that_changes_meanwhile_harms_only_itself(shared, tmp_path):
@@ -107,4 +107,4 @@ def test_an_array_that_changes_meanwhile_harms_only_itself(shared, tmp_path):
     with worker:
         task = client.submit_call("torn")
         assert task.result(60) is True
-        until(lambda: len(client.checkpoints(task)) == 6, 30, "the upload")
+        until(lambda: len(client.checkpoints(task)) == 6, 120, "the upload")

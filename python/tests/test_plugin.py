@@ -50,7 +50,7 @@ def plugged(shared):
 def test_a_result(plugged):
     plugin, submit = plugged(lambda p, task_id, config: {"id": task_id, **config})
     task = submit(x=[1, None])
-    assert task.result(10) == {"id": task.id, "x": [1, None]}
+    assert task.result(120) == {"id": task.id, "x": [1, None]}
     assert plugin.worker.reconnection_plugin is plugin
 
 
@@ -124,7 +124,7 @@ def test_sys_exit_ends_the_task_and_not_the_worker(plugged):
 
     _, submit = plugged(execute)
     fails(submit(exit=True), "the task called sys.exit(3)")
-    assert submit(exit=False).result(10) == {}
+    assert submit(exit=False).result(120) == {}
 
 
 def test_results_that_cannot_be_serialised(plugged):
@@ -162,7 +162,7 @@ def test_a_submitted_result_decides(plugged):
         return {"ignored": True}
 
     _, submit = plugged(execute)
-    assert submit(fail=False).result(10) == {"a": 1}
+    assert submit(fail=False).result(120) == {"a": 1}
     assert fails(submit(fail=True), "broken").remote_traceback == "line 1"
 
 
@@ -179,7 +179,7 @@ def test_checkpoints_and_state(plugged):
 
     _, submit = plugged(execute)
     task = submit()
-    assert task.result(10) == {}
+    assert task.result(120) == {}
     state = until(lambda: task.state()["version"] >= 2 and task.state())
     assert state["state"] == {"a": 1, "c": "nan", "progress": 0.25} and state["progress"] == 0.25
 
@@ -202,7 +202,7 @@ def test_several_threads_of_a_task(plugged):
         return {"different": len(set(made)), "errors": errors}
 
     _, submit = plugged(execute)
-    assert submit().result(20) == {"different": 30, "errors": []}
+    assert submit().result(120) == {"different": 30, "errors": []}
 
 
 def test_a_task_that_does_not_run(plugged):
@@ -233,7 +233,7 @@ def test_cancel_reaches_a_guide_like_loop(plugged):
     until(lambda: task.info()["started_at"])
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
-        task.result(10)
+        task.result(120)
     until(lambda: ended == [task.id])
 
 
@@ -279,7 +279,7 @@ def test_a_task_that_hangs_in_c_is_named(shared):
     hang.set()
     until(lambda: not threads())
     manager.start()
-    assert task.result(10) is True  # what it returned in the end was kept
+    assert task.result(120) is True  # what it returned in the end was kept
     manager.stop()
 
 
@@ -300,7 +300,7 @@ def test_use_after_stop_and_start_again(plugged):
             call()
     plugin.start()
     plugin.start()
-    assert submit().result(10) == {"again": True}
+    assert submit().result(120) == {"again": True}
 
 
 def test_statistics(plugged):
@@ -408,7 +408,7 @@ def test_unreachable_until_failed_and_forced(processes, tmp_path, coordinator):
     coordinator.start()
     manager.force_reconnect()
     until(manager.is_connected)
-    assert coordinator.client().submit_call("execute_task").result(10) == {"ok": 1}
+    assert coordinator.client().submit_call("execute_task").result(120) == {"ok": 1}
     stats = manager.get_connection_stats()
     assert stats.failed_connections >= 2 and stats.connection_success_rate < 1
     manager.stop()

@@ -40,7 +40,7 @@ def test_a_loop_reports_and_the_state_shows_it(shared, worker):
     task = client.submit_call("train", 200)
     seen = until(lambda: 0 < (task.state()["progress"] or 0) < 1 and task.state(), what="a report")
     assert seen["state"]["train"]["total"] == 200 and seen["state"]["train"]["unit"] == "batch"
-    assert task.result(20) == 200
+    assert task.result(120) == 200
     end = until(lambda: (s := task.state())["progress"] == 1.0 and s, what="the last report")
     assert end["state"]["train"]["n"] == 200 and end["state"]["train"]["rate"] > 0
     assert end["state"]["train"]["postfix"] == {"loss": 0.005}
@@ -56,7 +56,7 @@ def test_reports_are_rare(shared, worker):
             pass
 
     task = shared.client().submit_call("quick", 200_000)
-    task.result(20)
+    task.result(120)
     state = until(lambda: (s := task.state())["progress"] == 1.0 and s)
     assert state["state"]["progress"]["n"] == 200_000 and state["version"] < 20
 
@@ -72,7 +72,7 @@ def test_a_cancel_ends_a_loop_with_a_bar(shared, worker):
     assert task.state()["progress"] is None  # nobody knows the total
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
-        task.result(10)
+        task.result(120)
 
 
 def test_a_terminal_shows_a_bar():
@@ -158,7 +158,7 @@ def test_what_a_client_gives_draws_itself(shared, worker):
 
     client = shared.client()
     task = client.submit_call("same", 1, spec={"id": f"shown-{time.time_ns()}"})
-    task.result(10)
+    task.result(120)
     assert task.id in task._repr_html_() and "succeeded" in task._repr_html_()
     tasks = client.tasks("succeeded")
     assert task.id in tasks._repr_html_()

@@ -99,10 +99,10 @@ DECORATED = HEAD.replace("import outlast", "import outlast, functools") + (
 def test_functions_of_a_script(script, text):
     script.run(text)
     client = script.client
-    assert list(client.map("triple", range(20), timeout=30)) == [3 * n for n in range(20)]
-    assert client.submit_call("same", 5).result(20) == 5
-    assert client.submit_call("scaled", 5).result(20) == 25
-    assert client.submit_call("method", 5).result(20) == 12
+    assert list(client.map("triple", range(20), timeout=120)) == [3 * n for n in range(20)]
+    assert client.submit_call("same", 5).result(120) == 5
+    assert client.submit_call("scaled", 5).result(120) == 25
+    assert client.submit_call("method", 5).result(120) == 12
     error = fails(client.submit_call("raises"), "Wrong: so")
     assert "in raises" in error.remote_traceback and "_child" not in error.remote_traceback
     assert text is NESTED or 'script.py", line' in error.remote_traceback
@@ -129,7 +129,7 @@ def test_functions_without_a_script(script, how):
     else:
         (script.folder / "in").write_text(text)
         script.run(text, sys.executable, "-", stdin=open(script.folder / "in"))
-    assert list(script.client.map("triple", range(5), timeout=30)) == [0, 3, 6, 9, 12]
+    assert list(script.client.map("triple", range(5), timeout=120)) == [0, 3, 6, 9, 12]
     assert ("__mp_main__" in script.output()) == (how == "-m")
 
 
@@ -138,7 +138,7 @@ def test_a_script_that_submits_before_it_serves(script):
         "client = outlast.Client(sys.argv[1])\n"
         "task = client.submit_call('triple', 14)\n"
         "worker.start()\n"
-        "print('it is', task.result(20), flush=True)\n"
+        "print('it is', task.result(120), flush=True)\n"
         "time.sleep(1000)\n"
     )  # fmt: skip
     script.run(text)
@@ -181,7 +181,7 @@ def test_functions_defined_later(script):
         "    worker.start()\n"
         "    for n in (1, 2):\n"
         "        exec(f'@worker.task\\ndef late(): return {n}')\n"
-        "        print(n, outlast.Client(sys.argv[1]).submit_call('late').result(20), flush=True)\n"
+        "        print(n, outlast.Client(sys.argv[1]).submit_call('late').result(120), flush=True)\n"
     )  # fmt: skip
     script.run(text)
     assert script.process.wait(20) == 0
@@ -195,7 +195,7 @@ def test_no_process_outlives_a_killed_worker(script):
     children = until(script.children)
     script.process.send_signal(signal.SIGKILL)
     script.process.wait()
-    until(lambda: not any(map(alive, children)), 3)
+    until(lambda: not any(map(alive, children)), 120)
     # What it ran is run again by the next one.
     script.run(GUARDED)
     until(lambda: task.info()["attempt"] == 2 and len(script.children()) > 0)
@@ -228,7 +228,7 @@ def test_the_end_of_the_interpreter(script):
     text = HEAD + FUNCTIONS + (
         "if __name__ == '__main__':\n"
         "    worker.start()\n"
-        "    print(outlast.Client(sys.argv[1]).submit_call('triple', 1).result(20), flush=True)\n"
+        "    print(outlast.Client(sys.argv[1]).submit_call('triple', 1).result(120), flush=True)\n"
         "    print(worker._runner.agent.processes(), flush=True)\n"
     )  # fmt: skip
     script.run(text)

@@ -14,7 +14,7 @@ EXAMPLE = ROOT / "examples" / "v1_worker.py"
 
 
 def get(coordinator, path):
-    with urllib.request.urlopen(f"{coordinator.url}/api/v1{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{coordinator.url}/api/v1{path}", timeout=60) as answer:
         return json.load(answer)
 
 
@@ -22,7 +22,7 @@ def post(coordinator, path, body=None):
     data = json.dumps(body if body is not None else {}).encode()
     request = urllib.request.Request(f"{coordinator.url}/api/v1{path}", data, method="POST")
     request.add_header("content-type", "application/json")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.status
 
 

@@ -1,7 +1,7 @@
 //! `outlast doctor`: what is wrong with a set-up, and what to do about it.
 
 use crate::{Context, output};
-use outlast::api::Worker;
+use outlast::api::{Info, Worker};
 use outlast::{Client, Error};
 use outlast_net::{DialError, Dialler, Url};
 use serde::Serialize;
@@ -120,6 +120,7 @@ async fn network(
             check("coordinator", Ok(format!("version {}{tls}, id {id}", info.version)));
             let (now, round) = (before.midpoint(wall()), wall() - before);
             check("clock", skew(&info.now, now, round));
+            check("coordinator's clock", steady(&info));
         }
         Err(error) => {
             check("coordinator", Err(error.to_string()));
@@ -250,6 +251,19 @@ async fn link(context: &Context) -> Result<String, String> {
 fn wall() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Whether the coordinator's clock goes evenly.
+fn steady(info: &Info) -> Result<String, String> {
+    match info.clock_jumped {
+        false => Ok("goes evenly".into()),
+        true => {
+            Err("the clock of its machine has jumped within the last hour; it goes on evenly by \
+                     its own, and removes nothing by age until an hour after the last jump: see \
+                     what sets that clock (NTP, the hypervisor)"
+                .into())
+        }
+    }
 }
 
 fn skew(theirs: &str, ours: i64, round: i64) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! Removes what ended long ago: tasks with their history, and workers that never came back. Without
 //! it the store would grow for ever.
 
-use crate::clock;
+use crate::clock::Ages;
 use crate::driver::{Ask, Driver};
 use crate::readers::Readers;
 use outlast_core::coord::Response;
@@ -38,17 +38,19 @@ impl Default for RetentionConfig {
 }
 
 /// Works until the coordinator ends.
-pub(crate) async fn run(config: RetentionConfig, driver: Driver, readers: Readers) {
+pub(crate) async fn run(config: RetentionConfig, ages: Ages, driver: Driver, readers: Readers) {
     let mut wait = config.every.min(FIRST);
     loop {
         tokio::time::sleep(wait).await;
         wait = config.every;
-        let Some(before) = clock::before(config.keep) else { continue };
-        match tasks(&driver, &readers, before, config.most).await {
+        let before = ages.before(config.keep);
+        // However old they are, only so many stay.
+        match tasks(&driver, &readers, before.unwrap_or(i64::MIN), config.most).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "tasks that ended long ago were removed"),
             Err(why) => tracing::warn!("old tasks were not removed: {why}"),
         }
+        let Some(before) = before else { continue };
         if let Err(why) = workers(&driver, &readers, before).await {
             tracing::warn!("workers that never came back were not forgotten: {why}");
         }

@@ -5,6 +5,7 @@ use crate::auth::{self, Auth};
 use crate::bind::bind;
 use crate::blobs::{self, BlobShelf};
 use crate::clock;
+use crate::clock::Ages;
 use crate::dash;
 use crate::driver::{self, Driver, Report, Sources};
 use crate::events::Feed;
@@ -260,6 +261,9 @@ impl Coordinator {
         let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
         bound(addr);
         let readers = Readers::new(&store)?;
+        let newest = readers.read(|r| r.newest_record()).await;
+        // Where it cannot be read, nothing is old for now.
+        let ages = Ages::since(newest.unwrap_or(Some(i64::MIN)));
         let reader = store.reader()?;
         let folder = Config::blob_folder(dir);
         let BlobConfig { bucket, budget, .. } = config.blobs.clone();
@@ -303,10 +307,12 @@ impl Coordinator {
             shelf.clone(),
             driver.clone(),
             readers.clone(),
+            ages,
             config.blobs.collect_every,
             config.blobs.keep_done,
         );
-        let retention = retention::run(config.retention.clone(), driver.clone(), readers.clone());
+        let (keep, its) = (config.retention.clone(), driver.clone());
+        let retention = retention::run(keep, ages, its, readers.clone());
         let collect = tokio::spawn(async move { tokio::join!(collect, retention) });
         let sampler = tokio::spawn(quality::run(quality.clone(), driver.clone()));
         let pulse = Arc::new(dash::Pulse::default());

@@ -98,3 +98,39 @@ async fn a_worker_that_never_came_back_is_forgotten_and_taken_back_when_it_does(
     drop(stays);
     c.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_coordinator_that_starts_on_another_day_removes_nothing_by_age_at_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let submit = async |c: &Coordinator, id: &str| {
+        post(c, "/api/v1/tasks", &json!({ "id": id, "command": ["x"] })).await;
+        post(c, &format!("/api/v1/tasks/{id}/cancel"), &json!({})).await;
+    };
+    let c = start(dir.path(), Duration::from_secs(3600), 1000).await;
+    submit(&c, "t").await;
+    c.shutdown().await;
+    // As if the clock had gone on by three days meanwhile.
+    let store = rusqlite::Connection::open(dir.path().join("coordinator.db")).unwrap();
+    let days = 3 * 86_400_000;
+    store.execute("UPDATE events SET at = at - ?1", [days]).unwrap();
+    store
+        .execute(
+            "UPDATE tasks SET submitted_at = submitted_at - ?1, ended_at = ended_at - ?1",
+            [days],
+        )
+        .unwrap();
+    drop(store);
+    let c = start(dir.path(), Duration::from_secs(3600), 1000).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(get(&c, "/api/v1/tasks/t").await.0, 200, "the clock may be wrong");
+    c.shutdown().await;
+    // The number that stay is kept to.
+    let c = start(dir.path(), Duration::from_secs(3600), 0).await;
+    gone(&c, "/api/v1/tasks/t").await;
+    // What is of today was removed by its age, and by the next start nothing is strange.
+    submit(&c, "u").await;
+    c.shutdown().await;
+    let c = start(dir.path(), Duration::ZERO, 1000).await;
+    gone(&c, "/api/v1/tasks/u").await;
+    c.shutdown().await;
+}

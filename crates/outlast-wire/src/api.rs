@@ -388,6 +388,9 @@ documents! {
         pub auth: bool,
         /// Whether it speaks TLS itself.
         pub tls: bool,
+        /// Whether its system's clock has jumped within the last hour: nothing is removed by age.
+        #[serde(default)]
+        pub clock_jumped: bool,
     }
 
     /// An error (RFC 9457).

@@ -202,6 +202,7 @@ pub(crate) async fn info(State(app): State<App>) -> Json<Info> {
         started_at: text(app.started_at),
         auth: app.auth.needed(),
         tls: app.tls,
+        clock_jumped: clock::has_jumped(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Removes the blobs that no checkpoint refers to any more, now and then.
 
 use super::BlobShelf;
-use crate::clock;
+use crate::clock::Ages;
 use crate::driver::{Ask, Driver};
 use crate::readers::Readers;
 use outlast_blob::{Collected, Hash};
@@ -32,6 +32,7 @@ pub(crate) async fn run(
     shelf: BlobShelf,
     driver: Driver,
     readers: Readers,
+    ages: Ages,
     every: Duration,
     keep_done: Duration,
 ) {
@@ -39,7 +40,7 @@ pub(crate) async fn run(
     loop {
         tokio::time::sleep(wait).await;
         wait = every;
-        if let Err(why) = prune(&driver, &readers, keep_done).await {
+        if let Err(why) = prune(&driver, &readers, ages, keep_done).await {
             tracing::warn!("old checkpoints were not removed: {why}");
         }
         match once(&shelf, &driver, &readers).await {
@@ -53,8 +54,13 @@ pub(crate) async fn run(
 }
 
 /// Removes the checkpoints of tasks that ended well, or were cancelled, long ago.
-async fn prune(driver: &Driver, readers: &Readers, keep: Duration) -> Result<(), String> {
-    let Some(before) = clock::before(keep) else { return Ok(()) };
+async fn prune(
+    driver: &Driver,
+    readers: &Readers,
+    ages: Ages,
+    keep: Duration,
+) -> Result<(), String> {
+    let Some(before) = ages.before(keep) else { return Ok(()) };
     // What cannot be removed now (its task was just retried) must not keep this going for ever.
     for _ in 0..ROUNDS {
         let found = readers.read(move |reader| reader.outdated(before, AT_ONCE)).await?;

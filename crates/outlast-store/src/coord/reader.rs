@@ -247,6 +247,20 @@ impl CoordReader {
         removal::aged(&self.conn, after, limit)
     }
 
+    /// When about something was last recorded (Unix ms): of the task that was submitted last, the
+    /// event that was written last, and all workers. None in an empty store.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn newest_record(&self) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT max(at) FROM (
+            SELECT * FROM (SELECT max(submitted_at, coalesce(started_at, submitted_at),
+                coalesce(ended_at, submitted_at)) AS at FROM tasks ORDER BY number DESC LIMIT 1)
+            UNION ALL SELECT * FROM (SELECT at FROM events ORDER BY event DESC LIMIT 1)
+            UNION ALL SELECT max(seen_at) FROM workers)";
+        Ok(self.conn.query_row(sql, [], |r| r.get(0))?)
+    }
+
     /// Whether there are outcomes of unknown tasks that were heard before this (Unix ms).
     ///
     /// # Errors
