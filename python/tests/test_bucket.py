@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.config import Config
 
 from conftest import Coordinator, binary, free_port, listens, until
 
@@ -27,6 +28,10 @@ fi
 """
 
 
+def s3():
+    return boto3.client("s3", config=Config(proxies={}))
+
+
 @pytest.fixture
 def bucket(processes, monkeypatch):
     """The address of an empty bucket."""
@@ -41,14 +46,16 @@ def bucket(processes, monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ALLOW_HTTP": "true",
+        # It leads nowhere, and is not for servers of this machine.
+        "http_proxy": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="checkpoints")
+    s3().create_bucket(Bucket="checkpoints")
     return "s3://checkpoints/fleet"
 
 
 def packs(prefix):
-    found = boto3.client("s3").list_objects_v2(Bucket="checkpoints", Prefix=prefix)
+    found = s3().list_objects_v2(Bucket="checkpoints", Prefix=prefix)
     return [entry["Key"] for entry in found.get("Contents", [])]
 
 
@@ -105,7 +112,7 @@ def test_checkpoints_outlive_their_worker_and_the_coordinator(bucket, processes,
     taken = outlast("restore", tmp_path / "backup", "--data-dir", tmp_path / "new", "--blob-store", bucket, ok=False)
     assert "give another prefix" in taken
     coordinator.kill()
-    boto3.client("s3").delete_object(Bucket="checkpoints", Key=packs("fleet/packs/")[0])
+    s3().delete_object(Bucket="checkpoints", Key=packs("fleet/packs/")[0])
     other = "s3://checkpoints/restored"
     outlast("restore", tmp_path / "backup", "--data-dir", tmp_path / "new", "--blob-store", other)
     restored = Coordinator(processes, tmp_path / "new", "--blob-store", other)
@@ -120,6 +127,8 @@ def test_a_bucket_that_cannot_be_used_is_said(processes, tmp_path, monkeypatch):
         "AWS_SECRET_ACCESS_KEY": "anything",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
         "AWS_ALLOW_HTTP": "true",
+        # It leads nowhere, and is not for servers of this machine.
+        "http_proxy": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(name, value)
     start = ("coordinator", "--listen", f"127.0.0.1:{free_port()}", "--data-dir", tmp_path / "data")
