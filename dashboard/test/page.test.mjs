@@ -160,11 +160,14 @@ test("a task's attempts, checkpoints and story are shown", async () => {
 });
 
 test("actions work, and ask before what cannot be undone", async () => {
-  await stage.api("tasks", [{ id: "long", shell: "echo begun; sleep 600", requires: { worker: "steady" } }]);
+  await stage.api("tasks", [{ id: "long", shell: "seq 20000; echo begun; sleep 600", requires: { worker: "steady" } }]);
   await page.goto(at("task/long"));
   const badge = page.locator(".sub .badge");
   await badge.filter({ hasText: "running" }).waitFor({ timeout: 15_000 });
+  // Only the end of a long log is fetched.
   await page.locator(".log", { hasText: "begun" }).waitFor();
+  await see(/The first 74 KiB are not shown/);
+  assert.ok((await page.locator(".log").innerText()).length <= 32_768);
   await page.getByRole("button", { name: "Pause" }).click();
   await badge.filter({ hasText: "paused" }).waitFor();
   // The overview counts it, and leads to it.

@@ -3,6 +3,7 @@ in it."""
 
 import json
 import signal
+import subprocess
 import sys
 import urllib.request
 
@@ -56,7 +57,10 @@ def test_results_failures_states_and_cancels(processes, coordinator):
     post(coordinator, "/tasks", call("c", "count", {"to": 10_000, "pause": 0.01}))
     until(lambda: get(coordinator, "/tasks/c/state")["state"].get("done", 0) > 20, what="progress")
     until(lambda: get(coordinator, "/tasks/c/checkpoints")["checkpoints"], what="a checkpoint")
-    post(coordinator, "/tasks/c/pause")
+    # Before it asks, the command line says that a v1 worker may not answer.
+    order = [binary(), "--coordinator", coordinator.url, "task", "pause", "c"]
+    said = subprocess.run(order, capture_output=True, text=True, timeout=120, check=True).stderr
+    assert "worker example speaks the v1 dialect" in said and "withdrawn" in said, said
     until(lambda: "noted" in events(coordinator, "c"), what="the pause")
     post(coordinator, "/tasks/c/resume")
     until(lambda: events(coordinator, "c").count("noted") == 2, what="the resume")

@@ -8,8 +8,8 @@ import { to } from "../route";
 import type { Checkpoint, Task } from "../types";
 import { Choice, type Column, Panel, Table, Trouble } from "../ui";
 
-/** Characters of a log that are shown: its end. */
-const TAIL = 20_000;
+/** Bytes of a log that are shown: its end. */
+const TAIL = 32_768;
 
 export function Log({ task }: { task: Task }) {
   const [stream, setStream] = useState<"stdout" | "stderr">("stdout");
@@ -17,9 +17,9 @@ export function Log({ task }: { task: Task }) {
   const loaded = useLoad(
     `log ${task.id} ${stream} ${task.attempt} ${task.state}`,
     async (signal) => {
-      const response = await ask(`api/v1/tasks/${seg(task.id)}/logs?stream=${stream}`, { signal });
-      const text = await tail(response);
-      return { ...text, source: response.headers.get("outlast-log-source") };
+      const response = await ask(`api/v1/tasks/${seg(task.id)}/logs?stream=${stream}&tail=${TAIL}`, { signal });
+      const cut = Number(response.headers.get("outlast-log-offset") ?? 0);
+      return { text: await response.text(), cut, source: response.headers.get("outlast-log-source") };
     },
     { every: running ? 3000 : 0, off: task.attempt === 0 },
   );
@@ -58,27 +58,6 @@ export function Log({ task }: { task: Task }) {
 /** Not to be had just now is no error of the page. */
 function LogTrouble({ error }: { error: ApiError }) {
   return error.status === 503 ? <p class="none">{error.detail}</p> : <Trouble error={error} />;
-}
-
-/** The end of a text that may be long, without keeping all of it. */
-async function tail(response: Response): Promise<{ text: string; cut: number }> {
-  let text = "";
-  let cut = 0;
-  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
-  while (reader) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    text += value;
-    if (text.length > 2 * TAIL) {
-      cut += text.length - TAIL;
-      text = text.slice(-TAIL);
-    }
-  }
-  if (text.length > TAIL) {
-    cut += text.length - TAIL;
-    text = text.slice(-TAIL);
-  }
-  return { text, cut };
 }
 
 export function Kept({ title, of, task }: { title: string; of: Checkpoint[]; task: string }) {
