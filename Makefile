@@ -1,5 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help chromium test demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows deny unit tools python test-python demo-python
+.PHONY: help chromium test release demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows deny unit tools python test-python demo-python
 .PHONY: dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
@@ -17,17 +17,18 @@ tools: ## install what the other targets need
 chromium: ## install a browser, for tasks and tests that need one
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
 
-demo: tools ## live through two outages, in about a minute and a half
+release: tools ## build the program, with its line tables in a file beside it
 	cargo build --release --locked -p outlast-cli
+	scripts/symbols.sh $(BIN)/outlast
+
+demo: release ## live through two outages, in about a minute and a half
 	$(BIN)/outlast demo
 
-demo-hardware: tools chromium ## see tasks run out of memory, lose their browser, and recover; half a minute
-	cargo build --release --locked -p outlast-cli
+demo-hardware: release chromium ## see tasks run out of memory, lose their browser, and recover; half a minute
 	$(BIN)/outlast demo --only hardware
 	$(BIN)/outlast demo --only browser
 
-demo-dashboard: tools ## watch a small fleet with faults in a browser, for three minutes: TIME=10m
-	cargo build --release --locked -p outlast-cli
+demo-dashboard: release ## watch a small fleet with faults in a browser, for three minutes: TIME=10m
 	$(BIN)/outlast demo --dashboard $(if $(TIME),--time $(TIME))
 
 test: tools chromium fmt lint arrows deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
