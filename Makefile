@@ -51,8 +51,8 @@ deny: ## licences and sources of what we depend on
 unit:
 	cargo test --workspace --locked
 	cargo run --locked -q -p outlast-fuzz -- --total 60
-	cargo run --release --locked -q -p outlast-sim -- --seeds 1000000 --seconds 120
-	cargo build --release --locked -p outlast-cli -p outlast-torture
+	cargo build --release --locked -p outlast-cli -p outlast-sim -p outlast-torture
+	$(BIN)/outlast-sim --seeds 1000000 --seconds 120
 	$(BIN)/outlast-torture --seconds 120
 
 sim: tools ## simulate faults: make sim SEEDS=20000
