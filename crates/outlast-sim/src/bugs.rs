@@ -47,6 +47,8 @@ pub enum Bug {
     ForgetsTried,
     /// After a restart it does not know how often a task was tried again.
     ForgetsBudget,
+    /// After a restart it does not know how often a task was lost together with others.
+    ForgetsShared,
     /// What was decided after a failure is not always written with the attempt's end.
     SplitsDecision,
     /// Workers are given a task as it was submitted, whatever was decided since.
@@ -71,7 +73,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 33] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -94,6 +96,7 @@ impl Bug {
         Bug::ForgetsDelay,
         Bug::ForgetsTried,
         Bug::ForgetsBudget,
+        Bug::ForgetsShared,
         Bug::SplitsDecision,
         Bug::OldKnobs,
         Bug::ForgetsUnsaved,

@@ -71,6 +71,8 @@ pub(crate) struct Recovery {
     retries: u32,
     /// Those after it ran out of memory, with a budget of their own.
     oom: u32,
+    /// Losses together with others: from the second to the tenth they are free.
+    shared: u32,
     knobs: BTreeMap<String, usize>,
 }
 
@@ -109,6 +111,14 @@ impl Recovery {
         }
         if over.is_some() {
             return Err("it is over, and was to be tried again".into());
+        }
+        let shared = state.shared.checked_sub(self.shared).filter(|more| *more <= 1);
+        let shared = shared.ok_or("the count of losses with others went wrong")? == 1;
+        let free = shared && (1..10).contains(&self.shared);
+        self.shared = state.shared;
+        if free {
+            self.knobs = state.knobs.clone();
+            return Ok(self);
         }
         let own = class == FailureClass::OutOfMemory
             && (!spec.knobs.is_empty() || spec.max_oom_retries.is_some());

@@ -13,6 +13,7 @@ mod client;
 pub mod compare;
 mod copies;
 mod failures;
+mod kills;
 mod oracle;
 mod peers;
 mod runs;

@@ -127,6 +127,7 @@ impl World {
                 Some(Bug::ForgetsDelay) => recovery.not_before = 0,
                 Some(Bug::ForgetsTried) => *recovery = Default::default(),
                 Some(Bug::ForgetsBudget) => recovery.oom_retries = 0,
+                Some(Bug::ForgetsShared) => recovery.shared = 0,
                 _ => {}
             }
         }

@@ -53,6 +53,8 @@ pub(crate) enum Event {
     Settle,
     /// A former incarnation of this worker wakes and dials too.
     Former(usize, Box<Former>),
+    /// The keepers of all workers are killed.
+    KeepersDie,
     /// Of workers of the v1 dialect.
     V1(V1Event),
 }
@@ -236,6 +238,7 @@ impl World {
         self.at(100, Event::Client);
         self.at(5_000, Event::Collect);
         self.plan_copy();
+        self.plan_kills();
         self.at(self.heal_at, Event::Heal);
         while let Some(Due(time, _, event)) = self.heap.pop() {
             self.now = time;
@@ -336,6 +339,7 @@ impl World {
             Event::V1(event) => self.on_v1_event(event),
             Event::Settle => self.let_everything_go_on(),
             Event::Copy => self.copy(),
+            Event::KeepersDie => self.keepers_die(),
             Event::Former(i, said) => self.former_wakes(i, *said),
             Event::Collect => {
                 self.collect();

@@ -30,6 +30,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod told;
+mod toll;
 mod unfit;
 mod v1;
 mod workers;

@@ -2,6 +2,7 @@
 //! Delays, workers that a task avoids, quarantines, and knobs that worked.
 
 use super::tasks::{End, Loss};
+use super::toll::Toll;
 use super::workers::{Isolation, Member};
 use super::{CoordConfig, Coordinator, Response, Task};
 use crate::records::{CoordRecord, TaskState};
@@ -86,6 +87,8 @@ pub(super) struct Next {
     has: Option<String>,
     /// It counts toward the budget for running out of memory.
     own: bool,
+    /// Others were lost with it.
+    shared: bool,
 }
 
 impl State {
@@ -252,15 +255,21 @@ impl Coordinator {
         if !matches!(found.class, F::WorkerCrash | F::WorkerLost) {
             found = Classified::new(F::WorkerStopped, reason);
         }
+        let toll = Toll::of(task, outcome);
         let (limit, spent) = (task.spec.max_retries, task.retries);
+        let limit = if toll.spared { limit.max(spent + 1) } else { limit };
         let budget = Budget { name: "max_retries", limit, spent };
         let attempt = AttemptId { task: id.clone(), epoch: task.epoch };
         let blame = match found.class {
             // It tells of the network or of a person, not of the task or of the machine.
             F::WorkerStopped | F::WorkerLost => Blame::default(),
+            // One of several: none of them is known to have killed anything.
+            _ if toll.shared => {
+                Blame { killed: 0, ..self.note_failure(now, key, &attempt, &found) }
+            }
             _ => self.note_failure(now, key, &attempt, &found),
         };
-        Some(self.think(key, id, found, budget, false, blame))
+        Some(Next { shared: toll.shared, ..self.think(key, id, found, budget, false, blame) })
     }
 
     /// Asks the planner.
@@ -307,7 +316,7 @@ impl Coordinator {
             jitter,
         });
         let worker = worker.unwrap_or_default();
-        Next { plan, found, hardware, worker, has, own }
+        Next { plan, found, hardware, worker, has, own, shared: false }
     }
 
     /// Makes the plan the task's: how it runs next, when, and where not. Of a task that is
@@ -317,10 +326,11 @@ impl Coordinator {
         let noted = history.all().rev().find(|f| f.epoch == epoch && f.task == **id);
         let counted = noted.and_then(|f| history.counts(f, now.wall, self.rules()));
         let Some(task) = self.tasks.get_mut(id) else { return };
-        let Next { plan, found, hardware, worker, has, own } = next;
+        let Next { plan, found, hardware, worker, has, own, shared } = next;
         let mut state = task.recovered();
         let (class, strategy) = (found.class, plan.strategy);
         state.follow(&plan, class, &worker, has, own, now.wall);
+        state.shared += u32::from(shared);
         let text = found.describe(&plan.reason, counted.as_deref());
         let decision = Decision {
             class: Some(class),

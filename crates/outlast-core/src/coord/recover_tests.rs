@@ -110,6 +110,9 @@ impl Rig {
             stderr_tail: stderr.as_bytes().to_vec().into(),
             ..Default::default()
         };
+        self.tells(conn, outcome);
+    }
+    fn tells(&mut self, conn: u64, outcome: TaskOutcome) {
         let seq = self.seq.entry(conn).or_default();
         *seq += 1;
         let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(outcome)) }];
@@ -505,4 +508,48 @@ fn a_type_is_kept_off_hardware_where_it_fails() {
     r.drain();
     r.submit("last", spec);
     assert_eq!(r.given().unwrap().2, "t cuda");
+}
+
+#[test]
+fn what_ran_beside_others_when_its_keeper_was_killed_pays_once() {
+    let mut r = Rig::new(1);
+    r.submit("t", json!({"shell": "x", "max_retries": 2}));
+    let mut lose = |beside| {
+        let (conn, epoch, _) = r.given().expect("it is tried again");
+        r.tells(
+            conn,
+            TaskOutcome {
+                task_id: "t".into(),
+                epoch,
+                kind: OutcomeKind::OutcomeInterrupted.into(),
+                cause: v2::Cause::WorkerCrashed.into(),
+                started_at_ms: 1,
+                finished_at_ms: 2,
+                beside,
+                ..Default::default()
+            },
+        );
+        r.pass(3_600_000);
+        let last = r.records.iter().rev().find_map(|record| match record {
+            CoordRecord::Requeued { retries, reason, .. } => Some((*retries, reason.clone())),
+            CoordRecord::Ended { state, reason, .. } => {
+                assert_eq!(*state, TaskState::Failed);
+                Some((9, reason.clone()))
+            }
+            _ => None,
+        });
+        last.unwrap()
+    };
+    assert_eq!(lose(3).0, 1);
+    let (retries, reason) = lose(1);
+    assert_eq!(retries, 1);
+    assert!(reason.contains("beside another task") && reason.contains("not count"), "{reason}");
+    assert!(lose(7).1.contains("beside 7 other tasks"));
+    assert_eq!(lose(0).0, 2, "alone");
+    // None is left, and what it shares with others is free up to the tenth.
+    for n in 4..=10 {
+        assert_eq!(lose(2).0, 2, "{n}");
+    }
+    let (ended, reason) = lose(2);
+    assert!(ended == 9 && reason.contains("max_retries is 2"), "{reason}");
 }

@@ -2,6 +2,7 @@
 
 use super::recover::Next;
 use super::removal::is_own;
+use super::toll::Toll;
 use super::{Coordinator, Lookup, Output};
 use crate::records::{Asked, CoordRecord, TaskState};
 use crate::recovery::{TaskRecovery, knobs};
@@ -303,6 +304,7 @@ impl Coordinator {
             .and_then(|key| self.fleet.find(key))
             .map(|m| m.row.store_id.clone());
         let (epoch, retries, max) = (task.epoch, task.retries, task.spec.max_retries);
+        let toll = Toll::of(task, outcome.as_deref());
         // Without word from the worker it may have started.
         let started = outcome.as_ref().is_none_or(|o| o.started_at_ms > 0);
         let tried = task.recovery.as_ref().map(|r| r.told()).filter(|t| !t.is_empty());
@@ -311,7 +313,7 @@ impl Coordinator {
             Some((TaskState::Cancelled, reason.to_owned()))
         } else if task.spec.rerun == Rerun::Never && started {
             Some((TaskState::Failed, format!("{reason}; it must not run twice (rerun = never)")))
-        } else if retries >= max {
+        } else if retries >= max && !toll.spared {
             Some((
                 TaskState::Failed,
                 format!(
@@ -337,7 +339,8 @@ impl Coordinator {
                 }
             }
             None => {
-                let back = Loss { retries: retries + 1, reason, cause };
+                let (retries, reason) = toll.charge(retries, reason);
+                let back = Loss { retries, reason: &reason, cause };
                 self.requeue(now, id, back, outcome, next);
             }
         }

@@ -26,6 +26,9 @@ pub struct TaskRecovery {
     /// Retries after it ran out of memory that do not count toward `max_retries`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_retries: u32,
+    /// Losses together with others that ran beside it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shared: u32,
     /// It must not start before this time, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_before: i64,

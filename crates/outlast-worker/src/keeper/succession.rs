@@ -126,13 +126,18 @@ impl Client {
             })
             .collect();
         let mut events = Vec::new();
-        for (one, began) in in_line(former, u64::from(self.slots.max(1))) {
+        let line = in_line(former, u64::from(self.slots.max(1)));
+        let ran = line.iter().filter(|(_, began)| *began).count();
+        for (one, began) in line {
             let (kind, cause) = match returned || !began {
                 true => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
                 false => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
             };
             let mut outcome = plain(&one.id.task, one.id.epoch, kind, reason);
             outcome.started_at_ms = one.started_at_ms;
+            if cause == Cause::KeeperDied {
+                outcome.beside = u32::try_from(ran - 1).unwrap_or(u32::MAX);
+            }
             state.ours.insert(one.id, Ours::Told);
             events.push(Event::Finished((outcome, cause)));
         }
