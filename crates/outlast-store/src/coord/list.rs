@@ -338,6 +338,7 @@ mod tests {
             queue: Some("q".into()),
             worker: Some("w".into()),
             id_prefix: Some("t".into()),
+            started: true,
             paused: true,
             owner: Some("o".into()),
         };
