@@ -214,6 +214,7 @@ fn decided(who: u8, which: u8, at: i64) -> (Arc<Decision>, Arc<TaskRecovery>) {
         begun: who == 1,
         tried: vec![Tried { class, strategy, worker: "w".into() }],
         oom_retries: u32::from(which),
+        shared: u32::from(who),
         not_before: at,
         avoid: vec!["w".into(); usize::from(who)],
         avoid_hardware: (who == 2).then(|| "cpu".into()),
