@@ -239,7 +239,8 @@ async fn files_are_read_and_written_with_the_tasks_rights() {
         "echo forged >f; {O} task checkpoint f; ln -s {0} link; ln -s {1} file
          for to in link/new {0}/open {2}/way/new /etc/outlast-forged {3}; do \
          {O} task restore $to --force && echo written; done
-         {O} task restore file; cat file",
+         {O} task restore file; cat file
+         head -c 3000000 /dev/zero >large; {O} task checkpoint large; {O} task restore /etc/outlast-forged",
         closed.display(),
         secret.display(),
         rig.base.dir.path().display(),
@@ -247,8 +248,8 @@ async fn files_are_read_and_written_with_the_tasks_rights() {
     );
     let (code, out, err) = rig.run(&["--shell", &script]);
     // A link itself is replaced: its folder is the task's.
-    assert_eq!((code, &*out), (0, "1-1\nforged\n"), "{err}");
-    assert_eq!(err.matches("Permission denied").count(), 5, "{err}");
+    assert_eq!((code, &*out), (2, "1-1\nforged\n1-2\n"), "{err}");
+    assert_eq!(err.matches("Permission denied").count(), 6, "{err}");
     assert_eq!(fs::read_to_string(&secret).unwrap(), "a secret");
     assert_eq!(fs::read_to_string(closed.join("open")).unwrap(), "behind a closed door");
     assert!(!closed.join("new").exists() && !Path::new("/etc/outlast-forged").exists());
@@ -375,16 +376,15 @@ async fn what_cannot_hold_is_refused_at_the_start() {
     }
     // The way to the folders of tasks is closed to them, or theirs to change.
     for (mode, owner, why) in [
-        (0o700, 0, "(mode 700): Permission denied"),
-        (0o777, 0, "(mode 777): that user could put another folder in the place"),
-        (0o755, nobody.uid, "(mode 755): that user could put another folder in the place"),
+        (0o700, 0, " (mode 700): Permission denied"),
+        (0o777, 0, "could put something else in the place"),
+        (0o755, nobody.uid, "could put something else in the place"),
     ] {
         fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
         std::os::unix::fs::chown(dir.path(), Some(owner), None).unwrap();
         let (code, said) = start("nobody", 0);
-        let place = format!("{} {why}", dir.path().display());
-        assert!(code == Some(1) && said.contains(&place), "{code:?} {said}");
-        assert!(said.contains("--state-dir"), "{said}");
+        let place = dir.path().display().to_string();
+        assert!(code == Some(1) && said.contains(why) && said.contains(&place), "{code:?} {said}");
     }
 }
 

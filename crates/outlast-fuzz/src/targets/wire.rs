@@ -65,6 +65,18 @@ pub(super) fn targets() -> Vec<Target> {
             },
         },
         Target {
+            name: "files",
+            what: "what a process with a task's rights says",
+            seeds: outlast_worker::fuzz::files_seeds,
+            words: &[],
+            make: None,
+            run: |input| {
+                let (said, peak) = measure(|| outlast_worker::fuzz::files(input));
+                // A frame at a time, whose buffer doubles; as text, and as text that is cut.
+                Run { said, peak, bound: 8 * input.len() + (64 << 10) }
+            },
+        },
+        Target {
             name: "chunks",
             what: "chunks of blobs",
             seeds: || {

@@ -20,11 +20,7 @@ use std::path::{Path, PathBuf};
 /// If the worker cannot be understood, or is gone. What went wrong with files is said to the worker.
 pub fn files() -> io::Result<()> {
     let mut worker = Worker(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
-    let (kind, job) = frames::receive(&mut worker.0)?;
-    if kind != kind::JOB {
-        return Err(frames::strange(kind));
-    }
-    let done = match frames::json(&job)? {
+    let done = match frames::receive_job(&mut worker.0)? {
         Job::Enter { uid, folders } => enter(uid, &folders),
         Job::Read(path) => read(&path, &mut worker.0)
             .map_err(|error| Failure::of_file(&path.display().to_string(), &error)),
@@ -68,7 +64,9 @@ fn read(path: &Path, worker: &mut UnixStream) -> io::Result<()> {
             n => frames::send(worker, kind::DATA, &piece[..n])?,
         }
     }
-    notes.list().iter().try_for_each(|note| frames::send(worker, kind::NOTE, note.as_bytes()))
+    let mut note =
+        |note: &String| frames::send(worker, kind::NOTE, frames::shortened(note).as_bytes());
+    notes.list().iter().try_for_each(&mut note)
 }
 
 /// Whether this process is that user's, has no more rights, and gets to the folders.

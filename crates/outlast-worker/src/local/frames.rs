@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 /// Bytes of content that go at a time.
 pub(super) const PIECE: usize = 128 << 10;
-/// The longest frame, in bytes: a path may be as long as the document that named it, and longer when it is
-/// written down.
-const MAX: usize = 8 << 20;
+/// The longest frame, in bytes.
+const MAX: usize = 256 << 10;
+/// The longest frame of a job, in bytes: a path may be as long as the document that named it, and longer
+/// when it is written down.
+const MAX_JOB: usize = 8 << 20;
 /// The longest text that is passed on, in characters.
 const MAX_TEXT: usize = 4096;
 
@@ -76,6 +78,7 @@ impl Failure {
             HostError::Full { detail, .. } => detail,
             error => error.to_string(),
         };
+        let text = shortened(&text);
         Failure { word, text }
     }
 
@@ -111,11 +114,23 @@ pub(super) fn send_json(to: &mut impl Write, kind: u8, value: &impl Serialize) -
 
 /// The next frame. That the other side is gone is `UnexpectedEof`.
 pub(super) fn receive(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    receive_up_to(MAX, from)
+}
+
+/// What to do.
+pub(super) fn receive_job(from: &mut impl Read) -> io::Result<Job> {
+    match receive_up_to(MAX_JOB, from)? {
+        (kind::JOB, job) => json(&job),
+        (kind, _) => Err(strange(kind)),
+    }
+}
+
+fn receive_up_to(most: usize, from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     from.read_exact(&mut head)?;
     let [kind, len @ ..] = head;
     let len = u32::from_le_bytes(len) as usize;
-    if len > MAX {
+    if len > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
     }
     let mut bytes = Vec::new();

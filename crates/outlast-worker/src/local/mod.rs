@@ -15,6 +15,7 @@ mod body;
 pub mod client;
 mod errand;
 mod frames;
+pub(crate) mod fuzz;
 mod host;
 pub mod pack;
 mod place;

@@ -266,3 +266,66 @@ impl Others for Reading {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rights of nobody, by a program of ours; none where this is not root.
+    fn rights(script: &str) -> Option<Arc<Rights>> {
+        let user = User::find("nobody").ok().filter(|_| outlast_spawn::effective_uid() == 0);
+        let Some(user) = user else {
+            eprintln!("skipped: only root can start programs as another user");
+            return None;
+        };
+        let args = ["-c", script].map(OsString::from).into();
+        Some(Arc::new(Rights::new(RunAs { user, program: "/bin/sh".into(), args })))
+    }
+
+    /// What reading and writing come to.
+    fn both(rights: &Arc<Rights>) -> [String; 2] {
+        let path = Path::new("/etc/passwd");
+        let read = rights.read(path, &Notes::default()).and_then(|(_, mut body)| {
+            let read = body.read_to_end(&mut Vec::new());
+            read.map(drop).map_err(|error| HostError::of_file("it", &error))
+        });
+        let mut body = io::repeat(7).take(3 << 20);
+        let written = rights.write(Path::new("/nowhere"), Kind::Raw, &mut body, true, "t");
+        [read, written].map(|done| done.map_or_else(|e| e.to_string(), |()| "done".into()))
+    }
+
+    #[test]
+    fn whatever_the_process_does_is_an_error_and_its_turn_comes_back() {
+        // It ends, it says what makes no sense, or too much, and it hangs up in the middle.
+        for (script, says) in [
+            ("exit 0", "ended early"),
+            ("kill -9 $$", "ended early"),
+            ("printf '\\0\\0\\0\\0\\0' >&0; cat >/dev/null", "was not expected"),
+            ("printf 'C\\377\\377\\377\\377' >&0; cat >/dev/null", "too long"),
+            ("printf 'C\\006\\0\\0\\0\"file\"D\\5\\0\\0\\0ab' >&0; exit 0", "ended early"),
+        ] {
+            let Some(rights) = rights(script) else { return };
+            for _ in 0..PROCESSES {
+                let said = both(&rights);
+                assert!(said[0].contains(says), "{script}: {said:?}");
+                assert_ne!(said[1], "done", "{script}");
+            }
+            assert_eq!(*rights.used.lock().unwrap(), 0);
+        }
+        let Some(rights) = rights("printf 'E\\0\\0\\0\\0' >&0; cat >/dev/null") else { return };
+        assert_eq!(both(&rights)[1], "done");
+        assert!(rights.check(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_program_that_the_user_may_not_run_is_named() {
+        let Some(known) = rights("") else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::write(&program, "").unwrap();
+        let run_as = RunAs { program: program.clone(), ..known.run_as.clone() };
+        let error = Arc::new(Rights::new(run_as)).check(Vec::new()).unwrap_err();
+        let says = format!("user nobody may not run {}", program.display());
+        assert!(error.contains(&says), "{error}");
+    }
+}

@@ -41,7 +41,6 @@ use outlast_core::worker::{Alive, Output, Unfit, Worker, WorkerConfig};
 use outlast_net::pulse::PingConfig;
 use outlast_net::{DialError, Dialler};
 use outlast_store::StoreError;
-use outlast_store::folder::{PRIVATE, close_folder, is_passable};
 use outlast_store::group::{self, Decided};
 use runs::Runs;
 use std::path::PathBuf;
@@ -184,14 +183,7 @@ impl Agent {
             );
         }
         let rights = config.run_as.clone().map(|run_as| Arc::new(Rights::new(run_as)));
-        let close = || close_folder(&config.state_dir, PRIVATE, room::is_state_folder);
-        match &rights {
-            Some(_) => run_as::open_way(&config.state_dir),
-            // Tasks that another worker runs here as another user need their way.
-            None if is_passable(&config.state_dir) => Ok(()),
-            None => close(),
-        }
-        .map_err(folder)?;
+        run_as::open_folder(&config)?;
         identity::settle(&config.state_dir, config.identity)?;
         // The store first: it says clearly when another process has the folder.
         let (store, snapshot, short) = room::open_store(&config.state_dir)?;
@@ -209,7 +201,7 @@ impl Agent {
         let blobs = Blobs::open(config.state_dir.join(room::BLOBS), budget)?;
         let (runner, held) = Runner::open(exec, config.core.slots, config.keeper.clone())?;
         if socket.rights.is_none() {
-            close().map_err(folder)?;
+            run_as::close_folder_of(&config.state_dir)?;
         }
         if held.swept > 0 {
             tracing::warn!("ended {} processes of a former worker", held.swept);
