@@ -45,7 +45,7 @@ class FailureType(enum.Enum):
     PERSISTENT_ERROR = "persistent_error"
     WORKER_CRASH = "worker_crash"
     WORKER_DISCONNECTION = "worker_disconnection"
-    #: Never found, since tasks outlive their coordinator; only what a report says.
+    #: Only what a report says: tasks outlive their coordinator.
     COORDINATOR_ERROR = "coordinator_error"
     UNKNOWN = "unknown"
 

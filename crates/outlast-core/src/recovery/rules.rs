@@ -150,7 +150,7 @@ pub(super) const SPECIFIC: &[(F, &str)] = &[
     ),
     (
         F::Network,
-        r"(?i)\b(?:connect|connection|read|handshake|TLS handshake|i/o|proxy|gateway|upstream(?: request)?)\b.{0,20} (?:timed out|timeout)|\b(?:ssh|curl|connect to|dial)\b.{0,80} timed out|Max retries exceeded with url|ReadTimeoutError|ConnectTimeout(?:Error)?\b|RemoteDisconnected|getaddrinfo failed|dial tcp|502 Bad Gateway|503 Service (?:Temporarily )?Unavailable|504 Gateway Time-?out|SSLError\(|fetch failed$|TypeError: Failed to fetch|NetworkError when attempting",
+        r"(?i)\b(?:connect|connection|read|handshake|TLS handshake|i/o|proxy|gateway|upstream(?: request)?)\b.{0,20} (?:timed out|timeout)|\b(?:ssh|curl|connect to|dial)\b.{0,80} timed out|Max retries exceeded with url|ReadTimeoutError|(?:Connect|Read|Write|Pool)Timeout(?:Error)?\b|RemoteDisconnected|getaddrinfo failed|dial tcp|502 Bad Gateway|503 Service (?:Temporarily )?Unavailable|504 Gateway Time-?out|SSLError\(|fetch failed$|TypeError: Failed to fetch|NetworkError when attempting",
     ),
     (
         F::Timeout,

@@ -16,7 +16,8 @@ const MASKED: &str = concat!(
     r"|\b(?:invalid|unknown|unexpected|bad|wrong|unsupported|missing|set|setting|increase|increasing|raise|configur\w+|parse|parsing|default|larger|longer|shorter|negative|positive)\b[^:;,.]{0,40}\btime-?out\b",
     r"|\b(?:\w+_)?time-?out\w* (?:must|should|shall|cannot|can't|can not|may|needs?|has to|expects?|not\b|is (?:not|too|set|in|invalid|missing|required|an?)|value|argument|parameter|option|setting|config\w*|of \S+ \w* ?(?:is|must)|policy|handler)\b",
     r"|\boom[-_ ](?:score|adj|guard|handl|prevent|protect|check|polic|threshold|safe|callback|hook|free)\w*",
-    r"|\b(?:no|not|never|without|isn't|wasn't|non)[ -](?:an? |the |any |more )?(?:oom|time-?outs?|crash(?:ed|es)?|disconnect\w*|out[- ]of[- ]memory|context lost)\b",
+    r"|\b(?:no|not|never|without|isn't|wasn't|non)[ -](?:an? |the |any |more )?(?:oom|time-?outs?|crash(?:ed|es)?|disconnect\w*|out[- ]of[- ]memory|context lost|killed|lost|dead|died)\b",
+    r"|\b(?:no|0|zero) (?:\w+ )?(?:errors?|failures?|failed)\b|^.*\btests?\b.*\bpassed\b.*$",
     r"|\b(?:data ?loader|service|web|shared) ?workers?\b|\bneural networks?\b",
     r"|\bdisconnected (?:sub)?(?:graph|component|set|vert|node)\w*|\bgraph\b.{0,30}\bdisconnected\b",
 );
@@ -28,6 +29,7 @@ type Statement = (F, Option<&'static str>, bool, &'static str);
 
 const EXHAUSTED: Option<&str> = Some("RESOURCE_EXHAUSTION");
 const TRANSIENT: Option<&str> = Some("TRANSIENT_ERROR");
+const COORDINATOR: Option<&str> = Some("COORDINATOR_ERROR");
 
 /// In this order: the first that matches decides.
 const STATEMENTS: &[Statement] = &[
@@ -35,7 +37,7 @@ const STATEMENTS: &[Statement] = &[
         F::OutOfMemory,
         None,
         false,
-        r"(?i)(?:\b|_)oom(?:ed|s|[-_ ]?kill(?:ed|er|ing)?)?(?:\b|_err)|(?:\b|_)out[-_ ]?of[-_ ]?(?:(?:gpu|device|host|heap|system|shared|video)[-_ ])?(?:memory|v?ram)(?:\b|_)|(?:_|\b)(?:no|not_enough)_?mem(?:ory)?(?:\b|_)",
+        r"(?i)(?:\b|_)oom(?:ed|s|[-_ ]?kill(?:ed|er|ing)?)?(?:\b|_err)|(?:\b|_)out[-_ ]?of[-_ ]?(?:(?:gpu|device|host|heap|system|shared|video)[-_ ])?(?:memory|v?ram)(?:\b|_)|(?:_|\b)(?:no|not_enough)_?mem(?:ory)?(?:\b|_)|\bout of mem\b|^\W*(?:\w+: )?memory error\b|\bswap (?:space )?(?:is )?exhausted\b|\bmemory (?:usage |use )?(?:is )?above\b",
     ),
     (
         F::OutOfMemory,
@@ -53,13 +55,19 @@ const STATEMENTS: &[Statement] = &[
         F::Disk,
         None,
         false,
-        r"(?i)\b(?:disk|storage|volume|file ?system|partition|drive|tmpfs)(?: space| usage| limit)? (?:is |was |has been |got )?(?:full|exhausted|depleted|exceeded|read-only)\b|\bread-only filesystem\b|\b(?:out of|low on(?: resource:?)?|insufficient|not enough|no (?:free|more)) (?:\S+[ -]){0,2}?(?:disk|storage|inodes?|space)\b|\bno inodes?\b",
+        r"(?i)\b(?:disk|storage|volume|file ?system|partition|drive|tmpfs)(?: space| usage| limit)? (?:is |was |has been |got |almost |nearly )*(?:full|exhausted|depleted|exceeded|read-only)\b|\blow disk\b|\bread-only filesystem\b|\b(?:out of|low on(?: resource:?)?|insufficient|not enough|no (?:free|more)) (?:\S+[ -]){0,2}?(?:disk|storage|inodes?|space)\b|\bno inodes?\b",
     ),
     (
         F::Unknown,
         EXHAUSTED,
         true,
-        r"(?i)\bresources?[-_ ]?exhaust(?:ed|ion)|too many open files|\bE[MN]FILE\b|can'?t start new thread|unable to create (?:new )?(?:native )?thread|pthread_create\b.{0,20}failed|can(?:no|')t fork|fork failed|resource temporarily unavailable|out of (?:file descriptors|handles|sockets|ports|resources)|\bquota (?:was |has been )?exceeded|\bexceeded .{0,20}quota\b|resource limits? (?:was |were )?(?:reached|exceeded|hit)",
+        r"(?i)\bresources?[-_ ]?exhaust(?:ed|ion)|too many open files|\bE[MN]FILE\b|can'?t start new thread|unable to create (?:new )?(?:native )?thread|pthread_create\b.{0,20}failed|can(?:no|')t fork|fork failed|resource temporarily unavailable|out of (?:file descriptors|handles|sockets|ports|resources)|\bquota (?:was |has been )?exceeded|\bexceeded .{0,20}quota\b|(?:file )?descriptors (?:are |were )?exhausted|resource limits? (?:was |were )?(?:reached|exceeded|hit)",
+    ),
+    (
+        F::Unknown,
+        COORDINATOR,
+        true,
+        r"(?i)\bcoordinator\b(?: (?:process|has|is|was|went|got|unexpectedly|internal))* (?:errors?|crash(?:ed)?|died|failed|failure|fault|down|unreachable|unavailable|offline|not responding|unresponsive|gone)\b",
     ),
     (
         F::ContextLost,
@@ -83,13 +91,13 @@ const STATEMENTS: &[Statement] = &[
         F::BrowserCrash,
         None,
         false,
-        r"(?i)\bsession (?:was |is )?(?:deleted|closed|terminated)\b.{0,60}\b(?:page|browser|tab|target)\b|\binvalid session id\b|\bno such (?:session|window|execution context)\b|\bsession not created\b|execution context was destroyed|(?:navigating )?frame (?:was |got )?detached|\bdevtools\b.{0,40}\b(?:disconnected|closed|lost)\b|\bdisconnected from (?:the )?(?:browser|chrome|renderer|devtools)\b",
+        r"(?i)\bsession (?:was |is )?(?:deleted|closed|terminated)\b.{0,60}\b(?:page|browser|tab|target)\b|\binvalid session id\b|\b(?:selenium|webdriver) session (?:was |is )?(?:lost|closed|died|terminated)\b|\b(?:page|tab) (?:was |is |has been )?closed\b|\bedge crashed\b|\bcontext (?:was )?destroyed\b|\b(?:webgl2?|webgpu|webnn)\b(?: (?:adapter|device|context|is|was|initiali[sz]ation))* (?:errors?|failed|failure|crash(?:ed)?|unavailable|not available)\b|\bno such (?:session|window|execution context)\b|\bsession not created\b|execution context was destroyed|(?:navigating )?frame (?:was |got )?detached|\bdevtools\b.{0,40}\b(?:disconnected|closed|lost)\b|\bdisconnected from (?:the )?(?:browser|chrome|renderer|devtools)\b",
     ),
     (
         F::WorkerCrash,
         None,
         true,
-        r"(?i)\b(?:workers?|executors?|actors?|raylet|nanny)\b(?: (?:process(?:es)?|pod|thread|was|were|is|has|have|been|got|all|unexpectedly|suddenly|node|id|[#('\x22\[]?[\w.:@/-]*\d[\w.:@/-]*[)'\x22\]]?|[(\[]\S+(?: \S+)?[)\]])){0,4},? (?:crash(?:ed|es|ing)?|die[ds]|dead|death|killed|segfault(?:ed)?|aborted|terminated(?: abruptly| unexpectedly| by)?|exited|exits|failure|failed to start)\b",
+        r"(?i)\b(?:workers?|executors?|actors?|raylet|nanny)\b(?: [\x22'`]?[\w.:@/-]+[\x22'`]?)?(?: (?:process(?:es)?|pod|thread|was|were|is|has|have|been|got|all|unexpectedly|suddenly|node|id|[#('\x22\[]?[\w.:@/-]*\d[\w.:@/-]*[)'\x22\]]?|[(\[]\S+(?: \S+)?[)\]])){0,4},? (?:crash(?:ed|es|ing)?|die[ds]|dead|death|killed|segfault(?:ed)?|aborted|terminated(?: abruptly| unexpectedly| by)?|exited|exits|failure|failed to start)\b",
     ),
     (
         F::WorkerCrash,
@@ -101,7 +109,7 @@ const STATEMENTS: &[Statement] = &[
         F::WorkerLost,
         None,
         true,
-        r"(?i)\b(?:workers?|executors?)\b(?: (?:process|connection|link|session|was|were|is|has|have|been|got|became|went|unexpectedly|suddenly|node|id|marked|marked as|seems|[#('\x22\[]?[\w.:@/-]*\d[\w.:@/-]*[)'\x22\]]?|[(\[]\S+[)\]])){0,4} (?:lost|disconnect(?:ed|ion|s)?|unreachable|offline|unresponsive|not responding|not reachable|gone|silent|stale|away|dropped|vanished|did not respond|didn't respond|stopped responding|lost (?:connection|contact))\b",
+        r"(?i)\b(?:workers?|executors?)\b(?: [\x22'`]?[\w.:@/-]+[\x22'`]?)?(?: (?:process|connection|link|session|was|were|is|has|have|been|got|became|went|unexpectedly|suddenly|node|id|marked|marked as|seems|[#('\x22\[]?[\w.:@/-]*\d[\w.:@/-]*[)'\x22\]]?|[(\[]\S+[)\]])){0,4} (?:lost|disconnect(?:ed|ion|s)?|unreachable|offline|unresponsive|not responding|not reachable|gone|silent|stale|away|dropped|vanished|removed|deregistered|did not respond|didn't respond|stopped responding|lost (?:connection|contact))\b",
     ),
     (
         F::WorkerLost,
@@ -119,7 +127,7 @@ const STATEMENTS: &[Statement] = &[
         F::WorkerStopped,
         None,
         true,
-        r"(?i)\b(?:workers?|executors?|nodes?|instances?|vms?|machines?|hosts?|pods?|containers?)\b(?: (?:was|were|is|has|have|been|being|got|[#('\x22\[]?[\w.:@/-]*\d[\w.:@/-]*[)'\x22\]]?)){0,4} (?:preempted|evicted|drain(?:ed|ing)|shut(?:ting)? down|stopped|reboot(?:ed|ing)|restart(?:ed|ing)|interrupted|reclaimed|scaled down)\b|\bpre-?empt(?:ed|ion)\b|\bspot (?:instance )?(?:interruption|termination|reclaim)",
+        r"(?i)\b(?:workers?|executors?|nodes?|instances?|vms?|machines?|hosts?|pods?|containers?)\b(?: (?:was|were|is|has|have|been|being|got|[#('\x22\[]?[\w.:@/-]*\d[\w.:@/-]*[)'\x22\]]?)){0,4} (?:preempted|evicted|drain(?:ed|ing)|shut(?:ting)? ?down|stopped|reboot(?:ed|ing)|restart(?:ed|ing)|interrupted|reclaimed|scaled down)\b|\bpre-?empt(?:ed|ion)\b|\bspot (?:instance )?(?:interruption|termination|reclaim)",
     ),
     (
         F::Device,
@@ -131,13 +139,13 @@ const STATEMENTS: &[Statement] = &[
         F::Device,
         None,
         false,
-        r"(?i)\bcuda\b(?: (?:is|was|device|driver|runtime|kernel|initiali[sz]ation|launch))* (?:errors?|fail(?:ed|ure|s)|fault|crash(?:ed)?|unavailable|not available|not found)\b|\bno (?:cuda |nvidia |visible |compatible |usable )*(?:gpu|accelerator|tpu|npu|cuda device)s? (?:device )?(?:was |were |is |are )?(?:found|available|detected|visible)\b|\bthermal (?:shutdown|throttl\w+|trip)|\boverheat(?:ed|ing)\b|\bdisk (?:i/o )?(?:errors?|failure|failed)\b|\bI/O errors?\b|\becc (?:memory )?errors?\b|\bdouble[- ]bit error",
+        r"(?i)\bcuda\b(?: (?:is|was|device|driver|runtime|kernel|initiali[sz]ation|launch))* (?:errors?|fail(?:ed|ure|s)|fault|crash(?:ed)?|unavailable|not available|not found)\b|\bno (?:cuda |nvidia |visible |compatible |usable )*(?:gpu|accelerator|tpu|npu|cuda device)s? (?:device )?(?:was |were |is |are )?(?:found|available|detected|visible)\b|\bthermal (?:shutdown|throttl\w+|trip)|\boverheat(?:ed|ing)\b|\b(?:gpu|cpu) temperature\b|\bf(?:ell|allen) off the bus\b|\becc\b.{0,20}\buncorrectable\b|\bdevice (?:errors?|fail(?:ed|ure)|fault)\b|\bdriver crash(?:ed)?\b|\bcu(?:blas|dnn|fft|solver|sparse|rand)\b.{0,20}\b(?:errors?|fail(?:ed|ure))\b|\bdisk (?:i/o )?(?:errors?|failure|failed)\b|\bI/O errors?\b|\becc (?:memory )?errors?\b|\bdouble[- ]bit error",
     ),
     (
         F::Timeout,
         None,
         false,
-        r"(?i)\btime(?:d|s)?[- ]out\b|(?:\b|_)time-?out(?:ed)?\b.{0,30}\b(?:exceeded|expired|elapsed|reached|hit|occur+ed|error|after|while|waiting|fired|triggered|detected|passed|is over)\b|\b(?:due to|because of|by|hit|exceeded|reached|after|with|on|from) (?:an? |the )?(?:[\w-]+ ){0,3}time-?out\b|(?:\b|_)time-?out[\s!.)\]'\x22]*$|^\W*(?:\w+ )?time-?out\s*[:(,-]|\bworker time-?out\b|TIMEOUT_(?:ERROR|EXPIRED|EXCEEDED)",
+        r"(?i)\btime(?:d|s)?[- ]out\b|(?:\b|_)time-?out(?:ed)?\b.{0,30}\b(?:exceeded|expired|elapsed|reached|hit|occur+ed|error|after|while|waiting|fired|triggered|detected|passed|is over)\b|\b(?:due to|because of|by|hit|exceeded|reached|after|with|on|from) (?:an? |the )?(?:[\w-]+ ){0,3}time-?out\b|(?:\b|_)time-?out[\s!.)\]'\x22]*$|^\W*(?:\w+ )?time-?out\s*[:(,-]|\bworker time-?out\b|TIMEOUT_(?:ERROR|EXPIRED|EXCEEDED)|(?-i:\b[A-Z]\w*Timeout\b)",
     ),
     (
         F::Timeout,
@@ -149,7 +157,7 @@ const STATEMENTS: &[Statement] = &[
         F::Timeout,
         None,
         false,
-        r"(?i)\b(?:ran|run|running) out of time\b|\b(?:took|taking|takes) too long\b|\b(?:did not|didn't|failed to|does not|doesn't) (?:finish|complete|respond|answer|return|end|start|terminate|stop) (?:\S+ )?(?:with)?in (?:time\b|the time|\d)|\bno (?:response|answer|reply|output|progress) (?:received |was received )?(?:within|for|after|in) \d|\bhang (?:was )?detected|\b(?:task|process|job|test|kernel) (?:is |has |was )?(?:hung|stalled|stuck|hanging)\b",
+        r"(?i)\b(?:ran|run|running) out of time\b|\b(?:took|taking|takes) (?:too long\b|longer than \d)|\b(?:did not|didn't|failed to|does not|doesn't) (?:finish|complete|respond|answer|return|end|start|terminate|stop) (?:\S+ )?(?:with)?in (?:time\b|the time|\d)|\bno (?:response|answer|reply|output|progress) (?:received |was received )?(?:within|for|after|in) \d|\bhang (?:was )?detected|\b(?:task|process|job|test|kernel) (?:is |has |was )?(?:hung|stalled|stuck|hanging)\b",
     ),
     (
         F::Network,
@@ -161,7 +169,7 @@ const STATEMENTS: &[Statement] = &[
         F::Network,
         None,
         false,
-        r"(?i)\blost (?:the |its |our )?(?:\w+ )?(?:connection|link|contact|connectivity)\b|\bdisconnect(?:ed|ion)\b|\b(?:failed|unable|could not|couldn't|cannot|can't) (?:to )?(?:connect|reach|contact|establish (?:an? |the )?(?:\w+ )?(?:connection|link)|open (?:an? |the )?(?:\w+ )?(?:connection|socket))\b|\b(?:failed|unable|could not|couldn't|cannot|can't) (?:to )?resolve (?:\S+ )?(?:host\w*|name|address|dns|domain)\b",
+        r"(?i)\blost (?:the |its |our )?(?:\w+ )?(?:connection|link|contact|connectivity)\b|\bdisconnect(?:ed|ion)\b|\bdisconnect (?:detected|event|error)\b|\b(?:failed|unable|could not|couldn't|cannot|can't) (?:to )?(?:connect|reach|contact|establish (?:an? |the )?(?:\w+ )?(?:connection|link)|open (?:an? |the )?(?:\w+ )?(?:connection|socket))\b|\b(?:failed|unable|could not|couldn't|cannot|can't) (?:to )?resolve (?:\S+ )?(?:host\w*|name|address|dns|domain)\b",
     ),
     (
         F::Network,
@@ -191,7 +199,7 @@ const STATEMENTS: &[Statement] = &[
         F::Software,
         None,
         true,
-        r"(?i)\bsoftware (?:errors?|fail(?:ed|ure)|fault)\b|\bsegfault(?:ed)?\b",
+        r"(?i)\b(?:software|assertion|import|syntax|type|value|key|index|attribute|name|runtime|logic|compil(?:e|ation)) (?:errors?|exception|fault)\b|\bsoftware fail(?:ed|ure)\b|\bsegfault(?:ed)?\b|\bdivision by zero\b|\bnull pointer\b|\b(?:process|program|application|script|interpreter)\b(?: (?:has|was|unexpectedly))* (?:crash(?:ed)?|died|aborted|terminated (?:abnormally|unexpectedly))\b",
     ),
     (F::NotStarted, None, true, r"(?i)\bpersistent (?:errors?|fail(?:ed|ure)|fault)\b"),
 ];
@@ -216,9 +224,19 @@ pub(super) struct Said {
 
 /// Returns what the line states; `reported`: by a program that saw a task fail.
 pub(super) fn stated(line: &str, reported: bool) -> Option<Said> {
-    let (n, words) = SET.find(line, |n| reported || !STATEMENTS[n].2)?;
+    let may = |n: usize| reported || !STATEMENTS[n].2;
+    let found = SET.find(line, may).or_else(|| SET.find(&spelled_out(line)?, may));
+    let (n, words) = found?;
     let (class, failure_type, ..) = STATEMENTS[n];
     Some(Said { class, failure_type, words })
+}
+
+/// Returns a line that is a name, or begins with one (`network_error: x`), in words.
+fn spelled_out(line: &str) -> Option<String> {
+    let (name, rest) = line.split_at(line.find(':').unwrap_or(line.len()));
+    let is_name = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let named = name.contains('_') && name.trim().chars().all(is_name);
+    named.then(|| name.replace('_', " ") + rest)
 }
 
 /// Signals by the end of their names, for messages that name one.
