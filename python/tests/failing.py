@@ -31,7 +31,7 @@ class Fleet:
 
     def failed(self, task_id, line, **spec):
         self.run(task_id, line, **spec)
-        end = self.client.wait(task_id, 30)
+        end = self.client.wait(task_id, 120)
         assert end["state"] == "failed", end
         return end
 

@@ -60,7 +60,7 @@ def test_the_names_are_those_of_the_replaced_system(fleet):
 def test_what_the_coordinator_decided_is_told_and_not_decided_again(fleet):
     line = f"test {{knob.batch_size}} -le 16 || {{ {fails(OOM)}; }}"
     fleet.run("oom", line, knobs={"batch_size": [64, 32, 16]})
-    assert fleet.client.wait("oom", 30)["state"] == "succeeded"
+    assert fleet.client.wait("oom", 120)["state"] == "succeeded"
     made = decisions(fleet, "oom")
     assert len(made) == 2
     for n, knobs in ((1, [32, 16]), (2, [16])):
@@ -119,7 +119,7 @@ def test_a_failure_that_is_final_is_planned_and_applied(fleet):
     assert CUDA in first.message and first.message.startswith("device (stderr")
     assert manager.apply_recovery_action("t", first, wait=False)["did"] == "retry"
     until(lambda: fleet.client.info("t")["attempt"] == 2)
-    assert fleet.client.wait("t", 30)["state"] == "failed"
+    assert fleet.client.wait("t", 120)["state"] == "failed"
     # Nobody else is there yet.
     fleet.worker("w2", MACHINE="good")
     second = manager.handle_failure("t", "w1", {})
@@ -127,7 +127,7 @@ def test_a_failure_that_is_final_is_planned_and_applied(fleet):
     assert second.hardware_requirements == {"worker": "!=w1"}
     done = manager.apply_recovery_action("t", second)
     assert (done["did"], done["task_id"]) == ("submit", "t-recovery-1")
-    end = fleet.client.wait("t-recovery-1", 30)
+    end = fleet.client.wait("t-recovery-1", 120)
     assert (end["state"], end["worker"]) == ("succeeded", "w2")
     # The same again is the same task.
     assert manager.apply_recovery_action("t", second)["task_id"] == "t-recovery-1"
@@ -149,7 +149,7 @@ def test_knobs_are_lowered_by_a_task_of_its_own(fleet):
         modified_task={"shell": line, "knobs": {"batch_size": [8]}},
     )
     done = fleet.manager.apply_recovery_action("t", changed)
-    assert fleet.client.wait(done["task_id"], 30)["state"] == "succeeded"
+    assert fleet.client.wait(done["task_id"], 120)["state"] == "succeeded"
     # Another change gets the next id.
     other = dataclasses.replace(changed, modified_task={"shell": "true"})
     assert fleet.manager.apply_recovery_action("t", other)["task_id"] == "t-recovery-2"
@@ -305,7 +305,7 @@ def test_what_runs_is_moved_and_else_left_alone(fleet):
     # What ended on the former worker is no news, and what runs here has not ended.
     assert manager.handle_failure("long", "w2", OOM).message.startswith("out_of_memory")
     fleet.client.cancel("long")
-    assert fleet.client.wait("long", 30)["state"] == "cancelled"
+    assert fleet.client.wait("long", 120)["state"] == "cancelled"
     with pytest.raises(outlast.OutlastError, match="is cancelled"):
         manager.apply_recovery_action("long", there)
 
@@ -385,7 +385,7 @@ def test_the_drawing_shows_what_happened(fleet, tmp_path):
     assert "Nothing has failed" in Page(empty).text
     line = f"test {{knob.batch_size}} -le 16 || {{ {fails(OOM)}; }}"
     fleet.run("oom", line, knobs={"batch_size": [32, 16]})
-    assert fleet.client.wait("oom", 30)["state"] == "succeeded"
+    assert fleet.client.wait("oom", 120)["state"] == "succeeded"
     fleet.failed("plain", fails("<script>alert(1)</script> MemoryError"))
     fleet.manager.handle_failure("mine", "w<9>", f"{CUDA} \x1b[31m")
     (path,) = fleet.manager.create_visualization(str(tmp_path / "drawn"))
