@@ -10,7 +10,7 @@ pub(crate) struct Args {
     /// The worker's folder of tasks
     #[arg(long, value_name = "FOLDER")]
     root: PathBuf,
-    /// Whom tasks run as, if not as the keeper
+    /// User whom tasks run as [default: the keeper's own]
     #[arg(long, value_name = "USER")]
     run_as: Option<String>,
 }

@@ -46,7 +46,7 @@ pub(crate) fn user(name: &str) -> Result<User, Usage> {
     Ok(user)
 }
 
-/// What is needed and not there, by what the system says of a process.
+/// Returns the capabilities that are needed and not there, by what the system says of a process.
 fn missing(status: &str) -> Vec<&'static str> {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|number| u64::from_str_radix(number.trim(), 16).ok());

@@ -283,7 +283,8 @@ async fn tasks_go_on_over_a_restart_of_their_worker() {
     let script = format!(
         "echo before >f; {O} task checkpoint f; echo ready >ready
          while [ ! -e go ]; do sleep 0.1; done
-         {O} task restore back && cat back; echo after >f; {O} task checkpoint f; id -un"
+         {O} task restore back && cat back; echo after >f; {O} task checkpoint f
+         {O} task artifact f; echo again >/dev/stdout; id -un"
     );
     let out = rig.outlast(&["submit", "--id", "long", "--shell", &script]);
     assert!(out.status.success(), "{out:?}");
@@ -310,7 +311,7 @@ async fn tasks_go_on_over_a_restart_of_their_worker() {
     let out = if out.status.success() { out } else { panic!("{out:?} {}", rig.log()) };
     drop(out);
     let logs = text(&rig.outlast(&["task", "logs", "long"]).stdout);
-    assert_eq!(logs, "1-1\nbefore\n1-2\nnobody\n");
+    assert_eq!(logs, "1-1\nbefore\n1-2\nf\nagain\nnobody\n");
     // Another attempt, which begins in a folder of its own, has the checkpoint too.
     let script = format!(
         "{O} task restore f && cat f && exit 0; echo kept >f; {O} task checkpoint f; exit 1"
@@ -352,11 +353,17 @@ async fn what_cannot_hold_is_refused_at_the_start() {
     let Some(nobody) = nobody() else { return };
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("w");
+    let file = dir.path().join("config.toml");
+    fs::write(&file, "[worker]\nrun_as = \"root\"").unwrap();
     let start = |run_as: &str, who: u32| {
         let mut command = Command::new(O);
         command.args(["worker", "--no-browser", "--coordinator", "http://127.0.0.1:9"]);
-        command.arg("--state-dir").arg(&state).env("OUTLAST_RUN_AS", run_as).current_dir("/");
-        command.env("OUTLAST_CONFIG", "/dev/null").env_remove("OUTLAST_API_KEY");
+        command.arg("--state-dir").arg(&state).current_dir("/");
+        match run_as {
+            "" => command.env("OUTLAST_CONFIG", &file),
+            _ => command.env("OUTLAST_CONFIG", "/dev/null").env("OUTLAST_RUN_AS", run_as),
+        };
+        command.env_remove("OUTLAST_API_KEY");
         if who != 0 {
             command.uid(who).gid(who);
         }
@@ -367,6 +374,7 @@ async fn what_cannot_hold_is_refused_at_the_start() {
         ("nobody", nobody.uid, "that is the user whom this worker runs as"),
         ("root", 0, "that is root"),
         ("0", 0, "that is root"),
+        ("", 0, "that is root"),
         ("no-such-user", 0, "there is no user"),
     ] {
         let (code, said) = start(run_as, who);

@@ -34,7 +34,7 @@ pub struct Config {
     pub browser: Vec<OsString>,
     /// Variables of every task, over those of its spec; default none.
     pub extra_env: Vec<(String, String)>,
-    /// Whom tasks run as; default: as this process does. Another user needs root.
+    /// The user whom tasks run as; default: this process's own. Another one needs root.
     pub user: Option<User>,
 }
 

@@ -217,7 +217,7 @@ impl Executor {
         &self.inner.config.root
     }
 
-    /// Whom tasks run as, if not as this process does.
+    /// The user whom tasks run as, if not this process's own.
     pub fn user(&self) -> Option<&User> {
         self.inner.config.user.as_ref()
     }

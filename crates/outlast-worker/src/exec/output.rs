@@ -68,7 +68,7 @@ struct Shared {
     held: AtomicUsize,
     cap: u64,
     tail: u64,
-    /// Whose pipes are, if not this process's user's: else a task could not open `/dev/stderr`.
+    /// The owner of pipes, if not this process's user: else a task could not open `/dev/stderr`.
     owner: Option<User>,
 }
 

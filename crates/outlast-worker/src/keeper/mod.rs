@@ -36,8 +36,8 @@ pub struct KeeperLaunch {
     pub program: PathBuf,
     /// All of its arguments.
     pub args: Vec<OsString>,
-    /// Whom its tasks run as, if it is started with arguments that say so. One that runs tasks as
-    /// somebody else is not used.
+    /// The user whom its tasks run as, if the arguments name one. A keeper that runs tasks as somebody
+    /// else is not used.
     pub user: Option<User>,
 }
 
@@ -70,9 +70,9 @@ pub enum KeeperError {
         pid: u32,
         /// Attempts that wait or run.
         busy: u64,
-        /// Whom they run as.
+        /// Their user.
         theirs: String,
-        /// Whom they should.
+        /// The user whom they should run as.
         ours: String,
     },
     /// It speaks another version, and cannot be replaced while it runs tasks.

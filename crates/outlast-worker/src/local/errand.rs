@@ -69,7 +69,7 @@ fn read(path: &Path, worker: &mut UnixStream) -> io::Result<()> {
     notes.list().iter().try_for_each(&mut note)
 }
 
-/// Whether this process is that user's, has no more rights, and gets to the folders.
+/// Checks that this process is that user's, has no more rights, and gets to the folders.
 fn enter(uid: u32, folders: &[PathBuf]) -> Result<(), Failure> {
     let failed = |what: String, error| Err(Failure::of_file(&what, &error));
     if rustix::process::geteuid().as_raw() != uid {

@@ -1,4 +1,4 @@
-//! What a worker and a process that has its tasks' user's rights say to each other: a kind (a byte), a
+//! Frames between a worker and a process that has its tasks' user's rights: a kind (a byte), a
 //! length (4 bytes, little endian) and as many bytes.
 
 use super::host::HostError;
@@ -22,7 +22,7 @@ const MAX_TEXT: usize = 4096;
 pub(super) mod kind {
     /// To the process: what to do.
     pub const JOB: u8 = b'J';
-    /// What the bytes to come are.
+    /// The nature of the bytes to come.
     pub const CONTENT: u8 = b'C';
     pub const DATA: u8 = b'D';
     /// Something that was left out.
@@ -35,7 +35,7 @@ pub(super) mod kind {
     pub const END: u8 = b'E';
 }
 
-/// What a process does with its user's rights.
+/// A thing to do with the user's rights.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
     /// Goes to these folders, as that user.
@@ -46,7 +46,7 @@ pub(super) enum Job {
     Write { path: PathBuf, kind: Kind, force: bool, tag: String },
 }
 
-/// Why something did not work.
+/// The reason why something did not work.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Failure {
     word: Word,
@@ -63,7 +63,7 @@ enum Word {
 }
 
 impl Failure {
-    /// Of a file.
+    /// A failure with a file.
     pub fn of_file(what: &str, error: &io::Error) -> Failure {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let error = HostError::of_file(what, error);
@@ -82,7 +82,7 @@ impl Failure {
         Failure { word, text }
     }
 
-    /// As the worker says it; `user` is whose rights were not enough.
+    /// The worker's answer to a task; the rights of `user` were not enough.
     pub fn into_error(self, user: &str) -> HostError {
         let Failure { word, text } = self;
         let text = shortened(&text);
@@ -117,7 +117,7 @@ pub(super) fn receive(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     receive_up_to(MAX, from)
 }
 
-/// What to do.
+/// Receives a job.
 pub(super) fn receive_job(from: &mut impl Read) -> io::Result<Job> {
     match receive_up_to(MAX_JOB, from)? {
         (kind::JOB, job) => json(&job),

@@ -1,4 +1,4 @@
-//! What a process with a task's rights says of files, read from any bytes.
+//! Frames of a process with a task's rights, read from any bytes.
 
 use super::frames::{self, Content, Failure, Others, kind, send, send_json};
 use super::types::Kind;

@@ -75,7 +75,7 @@ pub trait Host: Send + Sync + 'static {
 pub enum Source {
     /// A file or folder of the task's; absolute. What could not be packed goes to the notes.
     Path(PathBuf, Notes),
-    /// The same, with the rights of another user.
+    /// A file or folder of the task's, with the rights of another user.
     Theirs(PathBuf, Notes, Arc<Rights>),
     /// A request's body. The file goes when this is dropped.
     Spooled(Spooled),

@@ -21,7 +21,7 @@ pub(super) struct Places {
     busy: Mutex<HashSet<PathBuf>>,
     /// Tells this worker's temporary names from another's.
     tag: String,
-    /// With whose rights they are written, if not this process's.
+    /// The rights with which they are written, if not this process's.
     rights: Option<Arc<Rights>>,
 }
 

@@ -17,18 +17,21 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
-/// Processes at a time; further ones wait, for so long.
-const PROCESSES: usize = 16;
+/// Processes at a time, beside those whose bytes are being stored; further ones wait, for so long.
+const PROCESSES: usize = 14;
 const TURN: Duration = Duration::from_secs(60);
 /// The longest silence of a process that reads or takes bytes.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The longest wait for its last word: what it wrote goes to the disk before.
 const LAST: Duration = Duration::from_secs(600);
+/// The longest wait for one that only looks.
+const LOOK: Duration = Duration::from_secs(10);
 
-/// Whom tasks run as, and the program that gets at files as that user: one that calls
+/// The user whom tasks run as, and the program that gets at files as that user: one that calls
 /// [`super::files`].
 #[derive(Debug, Clone)]
 pub struct RunAs {
@@ -44,21 +47,21 @@ pub struct RunAs {
 #[derive(Debug)]
 pub struct Rights {
     run_as: RunAs,
-    used: Mutex<usize>,
-    free: Condvar,
+    turns: Semaphore,
+    silence: Duration,
 }
 
 /// One of the processes, from its start until this is dropped.
 struct Errand {
     stream: UnixStream,
     process: Option<Process>,
-    rights: Arc<Rights>,
+    user: String,
 }
 
 impl Rights {
-    /// Those of that user.
+    /// Makes the rights of that user.
     pub fn new(run_as: RunAs) -> Rights {
-        Rights { run_as, used: Mutex::default(), free: Condvar::new() }
+        Rights { run_as, turns: Semaphore::new(PROCESSES), silence: SILENCE }
     }
 
     /// The user.
@@ -66,20 +69,30 @@ impl Rights {
         &self.run_as.user
     }
 
+    /// A turn for one process. It is waited for here, since a thread that waits is not another's.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, HostError> {
+        match timeout(TURN, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => {
+                let text = "too many files are read and written for tasks; ask again in a moment";
+                Err(HostError::Unavailable(text.into()))
+            }
+        }
+    }
+
     /// Looks whether processes can run as the user, have no further rights, and get to these folders.
     /// Blocks.
     ///
     /// # Errors
-    /// Why not, for people.
-    pub fn check(self: &Arc<Self>, folders: Vec<PathBuf>) -> Result<(), String> {
+    /// The reason why not; `Unavailable` if the process did not get to say.
+    pub fn check(&self, folders: Vec<PathBuf>) -> Result<(), HostError> {
         let job = Job::Enter { uid: self.user().uid, folders };
-        let mut errand = self.start(&job).map_err(|error| error.to_string())?;
-        errand.last_word().map_err(|error| error.to_string())
+        self.start(&job)?.last_word(LOOK.min(self.silence))
     }
 
     /// Opens a file for its content, or a folder for its tar stream, as [`super::pack::open`]. Blocks.
     pub(super) fn read(
-        self: &Arc<Self>,
+        &self,
         path: &Path,
         notes: &Notes,
     ) -> Result<(Kind, Box<dyn Read + Send>), HostError> {
@@ -96,7 +109,7 @@ impl Rights {
 
     /// Puts bytes to a place, as [`super::place::put`]. Blocks.
     pub(super) fn write(
-        self: &Arc<Self>,
+        &self,
         path: &Path,
         kind: Kind,
         body: &mut dyn Read,
@@ -125,12 +138,11 @@ impl Rights {
                 Ok(()) | Err(_) => break,
             }
         }
-        let done = errand.last_word();
+        let done = errand.last_word(LAST);
         broken.map_or(done, Err)
     }
 
-    fn start(self: &Arc<Self>, job: &Job) -> Result<Errand, HostError> {
-        self.take_turn()?;
+    fn start(&self, job: &Job) -> Result<Errand, HostError> {
         let RunAs { user, program, args } = &self.run_as;
         let failed = |error: io::Error| {
             let (name, program) = (&user.name, program.display());
@@ -138,7 +150,11 @@ impl Rights {
                 io::ErrorKind::PermissionDenied => HostError::Internal(format!(
                     "user {name} may not run {program} ({error}): put it where every user can run it"
                 )),
-                _ => HostError::Unavailable(format!("cannot run {program} as {name}: {error}")),
+                // It has too many processes, or the system has.
+                io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => {
+                    HostError::Unavailable(format!("cannot run {program} as {name}: {error}"))
+                }
+                _ => HostError::Internal(format!("cannot run {program} as {name}: {error}")),
             }
         };
         let started = UnixStream::pair().and_then(|(ours, theirs)| {
@@ -156,39 +172,13 @@ impl Rights {
             };
             Ok((program.start()?, ours))
         });
-        // From here on what is dropped gives the turn back.
-        let (process, stream) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                self.give_turn_back();
-                return Err(failed(error));
-            }
-        };
-        let mut errand = Errand { stream, process: Some(process), rights: Arc::clone(self) };
-        let times = errand.stream.set_read_timeout(Some(SILENCE));
-        let times = times.and_then(|()| errand.stream.set_write_timeout(Some(SILENCE)));
+        let (process, stream) = started.map_err(failed)?;
+        let mut errand = Errand { stream, process: Some(process), user: user.name.clone() };
+        let times = errand.stream.set_read_timeout(Some(self.silence));
+        let times = times.and_then(|()| errand.stream.set_write_timeout(Some(self.silence)));
         let asked = times.and_then(|()| frames::send_json(&mut errand.stream, kind::JOB, job));
         asked.map_err(|error| errand.lost(&error))?;
         Ok(errand)
-    }
-
-    fn take_turn(&self) -> Result<(), HostError> {
-        let until = Instant::now() + TURN;
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        while *used >= PROCESSES {
-            let Some(left) = until.checked_duration_since(Instant::now()) else {
-                let text = "too many files are read and written for tasks at a time";
-                return Err(HostError::Unavailable(text.into()));
-            };
-            used = self.free.wait_timeout(used, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *used += 1;
-        Ok(())
-    }
-
-    fn give_turn_back(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.free.notify_one();
     }
 }
 
@@ -198,8 +188,8 @@ impl Errand {
     }
 
     /// The answer of a process that has got everything.
-    fn last_word(&mut self) -> Result<(), HostError> {
-        let waits = self.stream.set_read_timeout(Some(LAST));
+    fn last_word(&mut self, patience: Duration) -> Result<(), HostError> {
+        let waits = self.stream.set_read_timeout(Some(patience));
         waits.map_err(|error| self.lost(&error))?;
         match self.receive()? {
             (kind::END, _) => Ok(()),
@@ -209,14 +199,14 @@ impl Errand {
 
     fn failed(&self, kind: u8, bytes: &[u8]) -> HostError {
         match frames::json::<Failure>(bytes) {
-            Ok(failure) if kind == kind::FAILED => failure.into_error(&self.rights.user().name),
+            Ok(failure) if kind == kind::FAILED => failure.into_error(&self.user),
             _ => self.lost(&frames::strange(kind)),
         }
     }
 
     /// It does not say why.
     fn lost(&self, error: &io::Error) -> HostError {
-        let name = &self.rights.user().name;
+        let name = &self.user;
         HostError::Unavailable(match error.kind() {
             io::ErrorKind::WouldBlock => {
                 format!("the process that has the files as user {name} does not go on")
@@ -235,7 +225,6 @@ impl Drop for Errand {
             }
             let _ = process.wait();
         }
-        self.rights.give_turn_back();
     }
 }
 
@@ -272,18 +261,18 @@ mod tests {
     use super::*;
 
     /// Rights of nobody, by a program of ours; none where this is not root.
-    fn rights(script: &str) -> Option<Arc<Rights>> {
+    fn rights(script: &str) -> Option<Rights> {
         let user = User::find("nobody").ok().filter(|_| outlast_spawn::effective_uid() == 0);
         let Some(user) = user else {
             eprintln!("skipped: only root can start programs as another user");
             return None;
         };
         let args = ["-c", script].map(OsString::from).into();
-        Some(Arc::new(Rights::new(RunAs { user, program: "/bin/sh".into(), args })))
+        Some(Rights::new(RunAs { user, program: "/bin/sh".into(), args }))
     }
 
-    /// What reading and writing come to.
-    fn both(rights: &Arc<Rights>) -> [String; 2] {
+    /// The outcome of reading and of writing.
+    fn both(rights: &Rights) -> [String; 2] {
         let path = Path::new("/etc/passwd");
         let read = rights.read(path, &Notes::default()).and_then(|(_, mut body)| {
             let read = body.read_to_end(&mut Vec::new());
@@ -295,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_process_does_is_an_error_and_its_turn_comes_back() {
+    fn whatever_the_process_does_is_an_error() {
         // It ends, it says what makes no sense, or too much, and it hangs up in the middle.
         for (script, says) in [
             ("exit 0", "ended early"),
@@ -305,13 +294,15 @@ mod tests {
             ("printf 'C\\006\\0\\0\\0\"file\"D\\5\\0\\0\\0ab' >&0; exit 0", "ended early"),
         ] {
             let Some(rights) = rights(script) else { return };
-            for _ in 0..PROCESSES {
-                let said = both(&rights);
-                assert!(said[0].contains(says), "{script}: {said:?}");
-                assert_ne!(said[1], "done", "{script}");
-            }
-            assert_eq!(*rights.used.lock().unwrap(), 0);
+            let said = both(&rights);
+            assert!(said[0].contains(says), "{script}: {said:?}");
+            assert_ne!(said[1], "done", "{script}");
         }
+        // A task of the same user stops it.
+        let Some(mut stopped) = rights("kill -STOP $$") else { return };
+        stopped.silence = Duration::from_millis(300);
+        assert!(both(&stopped)[0].contains("does not go on"));
+        assert!(matches!(stopped.check(Vec::new()), Err(HostError::Unavailable(_))));
         let Some(rights) = rights("printf 'E\\0\\0\\0\\0' >&0; cat >/dev/null") else { return };
         assert_eq!(both(&rights)[1], "done");
         assert!(rights.check(Vec::new()).is_ok());
@@ -324,7 +315,7 @@ mod tests {
         let program = dir.path().join("program");
         std::fs::write(&program, "").unwrap();
         let run_as = RunAs { program: program.clone(), ..known.run_as.clone() };
-        let error = Arc::new(Rights::new(run_as)).check(Vec::new()).unwrap_err();
+        let error = Rights::new(run_as).check(Vec::new()).unwrap_err().to_string();
         let says = format!("user nobody may not run {}", program.display());
         assert!(error.contains(&says), "{error}");
     }

@@ -29,8 +29,8 @@ use tokio::sync::Semaphore;
 pub(super) struct App<H> {
     pub host: Arc<H>,
     pub spool: Spool,
-    pub places: Places,
-    /// With whose rights files are read, if not this process's.
+    pub places: Arc<Places>,
+    /// The rights with which files are read, if not this process's.
     pub rights: Option<Arc<Rights>>,
     /// None: whoever may connect may speak for all.
     pub tokens: Option<Arc<Tokens>>,
@@ -190,6 +190,10 @@ async fn upload<H: Host>(app: &App<H>, request: Request) -> Result<Upload, Refus
     if is_json(&parts.headers) {
         let from: FromPath = chunks.json().await?;
         let path = absolute(&from.path)?;
+        let _turn = match &app.rights {
+            Some(rights) => Some(rights.turn().await?),
+            None => None,
+        };
         // Opened, not only looked at: whether it may be read is said now.
         let source = match &app.rights {
             Some(rights) => Source::Theirs(path.clone(), notes.clone(), rights.clone()),
@@ -280,9 +284,14 @@ async fn restore<H: Host>(State(app): Shared<H>, At(at, _): At, body: Body) -> A
                 None => Ok(None),
             };
         };
+        let _turn = match &app.rights {
+            Some(rights) => Some(rights.turn().await?),
+            None => None,
+        };
+        let places = Arc::clone(&app.places);
         let put = move || {
             let kind = found.view.meta.kind;
-            app.places.put(&path, kind, &mut *found.body, to.force)?;
+            places.put(&path, kind, &mut *found.body, to.force)?;
             Ok(Some(Restored { view: found.view, path }))
         };
         let put = tokio::task::spawn_blocking(put).await;

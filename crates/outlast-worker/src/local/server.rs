@@ -53,8 +53,8 @@ pub struct Config {
     pub max_connections: usize,
     /// What attempts show themselves by; none: whoever may connect may speak for all.
     pub tokens: Option<Arc<Tokens>>,
-    /// Who may connect, and with whose rights files are read and written, if that is not this
-    /// process's user.
+    /// The user who may connect, and with whose rights files are read and written, if not this
+    /// process's own.
     pub rights: Option<Arc<Rights>>,
 }
 
@@ -98,7 +98,7 @@ pub fn serve<H: Host>(config: Config, host: Arc<H>) -> io::Result<LocalServer> {
         host,
         spool,
         // Of the place, not of this process: the next one clears away what this one leaves.
-        places: Places::new(socket::tag(&config.socket), config.rights.clone()),
+        places: Arc::new(Places::new(socket::tag(&config.socket), config.rights.clone())),
         rights: config.rights,
         tokens: config.tokens,
         body_patience: config.body_patience,

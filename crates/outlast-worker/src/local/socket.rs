@@ -150,6 +150,12 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(bind(&path, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(live);
+        // For another user the way is open; without one it is closed again.
+        let way = dir.path().join(private() + "way");
+        for (passable, mode) in [(true, 0o711), (false, 0o700)] {
+            make_way(&way, passable).unwrap();
+            assert_eq!(fs::metadata(&way).unwrap().mode() & 0o777, mode);
+        }
         let open = dir.path().join(private() + "x");
         DirBuilder::new().mode(0o755).create(&open).unwrap();
         let error = bind(&open.join("api.sock"), None).unwrap_err();

@@ -79,7 +79,7 @@ pub struct AgentConfig {
     pub ping: PingConfig,
     /// As whom it starts.
     pub identity: Identity,
-    /// Another user than this process's, whom commands run as. Needs root, and a keeper that runs
+    /// The user whom commands run as, if not this process's own. Needs root, and a keeper that runs
     /// tasks as that user, if there is one.
     pub run_as: Option<RunAs>,
 }

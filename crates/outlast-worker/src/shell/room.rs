@@ -84,7 +84,7 @@ pub(super) fn is_state_folder(folder: &Path) -> bool {
     folder.join(STORE).exists()
 }
 
-/// Whether this is the name of something of ours in a state folder that other users need not have.
+/// Returns whether this is a name of ours in a state folder, of something that other users need not have.
 pub(super) fn is_ours(name: &str) -> bool {
     let kept = [BLOBS, "tmp", local::KEY_FILE, super::PROVED, super::identity::NOTE, "api.path"];
     kept.contains(&name) || [STORE, "former-"].iter().any(|ours| name.starts_with(ours))

@@ -3,7 +3,7 @@
 
 use super::{AgentConfig, StartError, room};
 use crate::exec::{WORK, make_root};
-use crate::local::{Rights, make_way};
+use crate::local::{HostError, Rights, make_way};
 use outlast_spawn::User;
 use outlast_store::folder::{PRIVATE, close_folder, is_passable, share_folder};
 use std::fs::Metadata;
@@ -11,6 +11,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Looks by a process of the user's, which may be held up.
+const TRIES: u32 = 3;
 
 /// Makes the state folder: closed, or passable if tasks run as another user. Then what is in it is closed:
 /// former versions left some of it open.
@@ -71,7 +74,19 @@ pub(super) fn check(rights: &Arc<Rights>, root: &Path, socket: &Path) -> Result<
     let named = folders.iter().map(std::path::absolute).collect::<io::Result<Vec<_>>>();
     let folders = real.and_then(|real| Ok([named?, real].concat()));
     let folders = folders.map_err(|e| failed(e.to_string()))?;
-    rights.check(folders).map_err(|why| {
+    let (mut tries, mut checked) = (1, rights.check(folders.clone()));
+    while tries < TRIES && matches!(checked, Err(HostError::Unavailable(_))) {
+        (tries, checked) = (tries + 1, rights.check(folders.clone()));
+    }
+    if let Err(HostError::Unavailable(why)) = &checked {
+        // A task that still runs may have stopped it: that must not keep the worker from starting.
+        tracing::warn!(
+            "whether user {} gets to the folders of tasks is not known: {why}",
+            user.name
+        );
+        return Ok(());
+    }
+    checked.map_err(|why| {
         failed(format!(
             "{why}. They need a way to their folders, so give the worker a --state-dir that every user \
              can go through to and only root can change, such as /var/lib/outlast/worker"
