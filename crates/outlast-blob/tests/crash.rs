@@ -36,7 +36,10 @@ fn what_was_acknowledged_outlives_kill_9() {
     let dir = tempdir().unwrap();
     let mut acknowledged = Vec::new();
     let mut orphans = 0;
-    for round in 0..12u64 {
+    for round in 0..100u64 {
+        if round >= 12 && orphans > 0 {
+            break;
+        }
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--nocapture", "--test-threads=1"])
             .env(CHILD, dir.path())
@@ -44,8 +47,16 @@ fn what_was_acknowledged_outlives_kill_9() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
-        std::thread::sleep(Duration::from_millis(150 + round * 37 % 200));
+        let (stores, storing) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let heard = |line: &String| {
+                line.starts_with("acknowledged ").then(|| stores.send(()));
+            };
+            lines.map_while(Result::ok).inspect(heard).collect::<Vec<_>>()
+        });
+        // The next ones are killed.
+        storing.recv_timeout(Duration::from_secs(120)).expect("it stores nothing");
+        std::thread::sleep(Duration::from_millis(round * 37 % 200));
         child.kill().unwrap();
         child.wait().unwrap();
         for line in reader.join().unwrap() {
