@@ -49,6 +49,8 @@ deny: ## licences and sources of what we depend on
 	python3 scripts/deny.py
 
 unit:
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy libfaketime; } || \
+		echo 'without libfaketime the test of clocks that jump is skipped' >&2
 	cargo test --workspace --locked
 	cargo run --locked -q -p outlast-fuzz -- --total 60
 	cargo build --release --locked -p outlast-cli -p outlast-sim -p outlast-torture

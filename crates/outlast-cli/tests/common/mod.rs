@@ -31,6 +31,10 @@ impl Drop for Process {
 
 impl Process {
     pub fn spawn(dir: &Path, name: &str, args: &[&str]) -> Process {
+        Process::spawn_with(dir, name, args, &[])
+    }
+    /// With variables of its own.
+    pub fn spawn_with(dir: &Path, name: &str, args: &[&str], env: &[(&str, &str)]) -> Process {
         let path = dir.join(format!("{name}.log"));
         let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
@@ -41,6 +45,7 @@ impl Process {
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
         // What a browser can do here is found out once for all tests.
         command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+        command.envs(env.iter().copied());
         Process(command.spawn().unwrap())
     }
     pub fn signal(&self, signal: &str) {
