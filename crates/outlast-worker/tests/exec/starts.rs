@@ -2,6 +2,7 @@
 //! what the executor does until it can start something again.
 
 use super::*;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -131,13 +132,20 @@ fn a_place_that_does_not_come_is_the_tasks_mistake_and_is_not_waited_for_twice()
 /// Starts `count` tasks that hold what they have for a while, and returns the outcomes of those that
 /// did not start. Then there is room again, and everything has to run.
 fn starve(bench: &Bench, count: usize, told: &Told) -> Vec<TaskOutcome> {
-    // It needs nothing more once it runs.
-    let line = "exec sleep 8";
-    let running: Vec<_> = (0..count).map(|n| bench.start(&format!("t{n}"), shell(line))).collect();
+    let fifo = bench.file("goes-on");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // For both, so that it needs no reader and stays open.
+    let mut goes_on = fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    // A line each; it needs nothing more once it runs.
+    let line = format!("read line <{}", fifo.display());
+    let running: Vec<_> = (0..count).map(|n| bench.start(&format!("t{n}"), shell(&line))).collect();
     until("it to be unfit", || told.lock().unwrap().first().cloned().flatten());
-    // All that did not start are back before anything else changes.
-    thread::sleep(Duration::from_secs(2));
-    let refused: Vec<_> = running.iter().filter_map(|r| r.outcome.try_recv().ok()).collect();
+    let mut refused: Vec<TaskOutcome> = Vec::new();
+    until("each to run or to be back", || {
+        refused.extend(running.iter().filter_map(|r| r.outcome.try_recv().ok()));
+        let run = running.iter().filter(|r| r.handle.started_at_ms().is_some()).count();
+        (run + refused.len() >= count).then_some(())
+    });
     assert!(!refused.is_empty() && bench.executor.unfit().is_some());
     for outcome in &refused {
         assert_eq!(outcome.kind(), OutcomeKind::OutcomeReturned, "{outcome:?}");
@@ -147,6 +155,7 @@ fn starve(bench: &Bench, count: usize, told: &Told) -> Vec<TaskOutcome> {
     let again = bench.start("again", shell("true")).wait();
     assert_eq!(again.kind(), OutcomeKind::OutcomeReturned);
     assert!(again.message.starts_with("this worker cannot start tasks for now: "), "{again:?}");
+    goes_on.write_all(&vec![b'\n'; count]).unwrap();
     until("it to be fit", || {
         told.lock().unwrap().last().is_some_and(Option::is_none).then_some(())
     });
@@ -212,7 +221,7 @@ fn on_a_disk_that_takes_no_file_nothing_fails_and_nothing_is_started() {
     };
     let refused = |name: &str, why: &str| {
         // What is kept for the next attempt needs no new file: more than that at once do.
-        let line = "sleep 1";
+        let line = "sleep 4";
         let all: Vec<_> =
             (0..8).map(|n| bench.start(&format!("{name}-{n}"), shell(line))).collect();
         let kinds: Vec<_> = all.iter().map(|one| one.wait()).collect();
