@@ -33,9 +33,10 @@ enum OnCut {
 
 /// How long a plain request may take.
 const REQUEST: Duration = Duration::from_secs(60);
-/// How long a coordinator may take to prove that it knows a key, and for how long that holds.
+/// How long a coordinator may take to prove that it knows a key.
 const CHALLENGE: Duration = Duration::from_secs(10);
-const PROVEN: Duration = Duration::from_secs(10);
+/// For how long it holds which key is sent, if any.
+const DECIDED: Duration = Duration::from_secs(10);
 /// Seconds that one request waits for a result.
 const WAIT: u64 = 30;
 
@@ -204,8 +205,8 @@ impl Builder {
         let via = via.map(|via| via.named());
         let http = http.build().map_err(|e| setup(e.to_string()))?;
         let (key, patience, notice) = (self.key, self.patience, self.notice);
-        let (base, proven) = (url.http(), Arc::default());
-        Ok(Client { http, base, via, url, key, proven, patience, notice })
+        let (base, decided) = (url.http(), Arc::default());
+        Ok(Client { http, base, via, url, key, decided, patience, notice })
     }
 }
 
@@ -219,8 +220,8 @@ pub struct Client {
     url: outlast_wire::Url,
     /// The key that was given.
     key: Option<String>,
-    /// The key that the coordinator proved to know, and when.
-    proven: Arc<Mutex<Option<(String, Instant)>>>,
+    /// The key that is sent, if any, and when that was decided.
+    decided: Arc<Mutex<Option<(Option<String>, Instant)>>>,
     patience: Duration,
     notice: Option<Arc<Notice>>,
 }
@@ -470,27 +471,26 @@ impl Client {
     /// The key to send: the one that was given, or this user's own coordinator's. Where no TLS says
     /// who answers, whoever does has proved to know it.
     async fn key(&self) -> Result<Option<String>, Error> {
-        let Some(found) = Credential::find(&self.url, self.key.as_deref()) else { return Ok(None) };
-        if self.url.tls {
-            return Ok(Some(found.token));
-        }
-        if let Some((token, at)) = &*self.proven()
-            && *token == found.token
-            && at.elapsed() < PROVEN
+        if let Some((key, at)) = &*self.decided()
+            && at.elapsed() < DECIDED
         {
-            return Ok(Some(found.token));
+            return Ok(key.clone());
         }
-        let said = self.challenge(&found.token).await?;
-        let at = self.url.authority();
-        let key = found.after(said, &at).map_err(|why| Error::Strange { url: at.clone(), why })?;
-        if said == Said::Proof {
-            *self.proven() = Some((found.token.clone(), Instant::now()));
-        }
-        Ok(key.map(ToOwned::to_owned))
+        let key = match Credential::find(&self.url, self.key.as_deref()) {
+            Some(found) if !self.url.tls => {
+                let said = self.challenge(&found.token).await?;
+                let url = self.url.authority();
+                let key = found.after(said, &url).map(|key| key.map(ToOwned::to_owned));
+                key.map_err(|why| Error::Strange { url, why })?
+            }
+            found => found.map(|found| found.token),
+        };
+        *self.decided() = Some((key.clone(), Instant::now()));
+        Ok(key)
     }
 
-    fn proven(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    fn decided(&self) -> MutexGuard<'_, Option<(Option<String>, Instant)>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn challenge(&self, token: &str) -> Result<Said, Error> {
@@ -520,17 +520,19 @@ impl Client {
         let answer = request.send().await.map_err(Failed::Sent);
         if answer.is_err() {
             // Whoever answers next may be somebody else.
-            *self.proven() = None;
+            *self.decided() = None;
         }
         answer
     }
 
-    /// Whether there is a key by now that was not there before: the coordinator makes its user's when
-    /// it starts for the first time.
+    /// Whether there is a key by now that was not sent: the coordinator makes its user's when it starts
+    /// for the first time, and may need one that it did not need before.
     async fn has_new_key(&self, refused: &Response) -> bool {
-        refused.status() == StatusCode::UNAUTHORIZED
-            && self.key.is_none()
-            && matches!(self.key().await, Ok(Some(_)))
+        if refused.status() != StatusCode::UNAUTHORIZED {
+            return false;
+        }
+        let sent = self.decided().take().and_then(|(key, _)| key);
+        matches!(self.key().await, Ok(Some(key)) if Some(&key) != sent.as_ref())
     }
 
     /// Sends, again and again while that can help and patience lasts.
