@@ -210,6 +210,9 @@ impl Builder {
     }
 }
 
+/// The key that is sent, if any, and when that was decided.
+type Decided = (Option<String>, Instant);
+
 /// A coordinator, as seen by a user.
 #[derive(Clone)]
 pub struct Client {
@@ -220,8 +223,7 @@ pub struct Client {
     url: outlast_wire::Url,
     /// The key that was given.
     key: Option<String>,
-    /// The key that is sent, if any, and when that was decided.
-    decided: Arc<Mutex<Option<(Option<String>, Instant)>>>,
+    decided: Arc<Mutex<Option<Decided>>>,
     patience: Duration,
     notice: Option<Arc<Notice>>,
 }
@@ -489,7 +491,7 @@ impl Client {
         Ok(key)
     }
 
-    fn decided(&self) -> MutexGuard<'_, Option<(Option<String>, Instant)>> {
+    fn decided(&self) -> MutexGuard<'_, Option<Decided>> {
         self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
