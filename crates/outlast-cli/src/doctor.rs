@@ -253,7 +253,7 @@ fn wall() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Whether the coordinator's clock goes evenly.
+/// The check of the coordinator's clock: an error if it has jumped.
 fn steady(info: &Info) -> Result<String, String> {
     match info.clock_jumped {
         false => Ok("goes evenly".into()),

@@ -30,13 +30,13 @@ fn steady(mono: u64) -> &'static Steady {
     STEADY.get_or_init(|| Steady::new(mono, system_wall()))
 }
 
-/// Whether the system's clock has jumped within the last hour.
+/// Returns true if the system's clock has jumped within the last hour.
 pub(crate) fn has_jumped() -> bool {
     let mono = mono();
     steady(mono).is_in_doubt(mono)
 }
 
-/// What is old enough to be removed.
+/// The age from which on things are removed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ages {
     /// Until then, by `Now::mono`, the clock may be one that is wrong since before the start.
@@ -44,7 +44,7 @@ pub(crate) struct Ages {
 }
 
 impl Ages {
-    /// Of a coordinator that starts now and whose newest record is of this time (Unix ms). If the
+    /// For a coordinator that starts now and whose newest record is of this time (Unix ms). If the
     /// clock is far from that, either nothing happened for long or the clock is wrong: an hour lets
     /// a time server, or people, correct it before anything is removed.
     pub fn since(newest: Option<i64>) -> Ages {
@@ -76,7 +76,7 @@ impl Ages {
     }
 }
 
-/// Whether the newest record is of another day than now, or of the future.
+/// Returns true if the newest record is more than a day old, or of the future.
 fn is_far(now: i64, newest: i64) -> bool {
     !(-FUTURE..=DAY).contains(&now.saturating_sub(newest))
 }

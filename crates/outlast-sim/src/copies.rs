@@ -7,10 +7,10 @@
 //! outboxes alike.
 
 use crate::oracle::Oracle;
-use crate::peers::{Former, Peer, WorkerPeer};
+use crate::peers::WorkerPeer;
 use crate::world::{Event, World};
 use outlast_core::{AttemptId, TaskId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// When the folder is copied at the earliest, and within how long after that, in milliseconds.
@@ -27,22 +27,11 @@ pub(crate) fn original(seed: u64, workers: usize) -> Option<usize> {
 /// The copy, before it is made.
 pub(crate) fn slot(of: &WorkerPeer, original: usize) -> WorkerPeer {
     WorkerPeer {
-        peer: Peer::new(of.peer.store.clone()),
-        name: of.name.clone(),
-        store_id: of.store_id.clone(),
         slots: of.slots,
         gpu: of.gpu,
-        link: None,
-        running: BTreeMap::new(),
-        keeper_life: 0,
-        blobs: BTreeSet::new(),
-        upload: 0,
-        bad_until: 0,
-        says_full: false,
-        exited: false,
-        said: Former::default(),
         copy_of: Some(original),
         out: true,
+        ..WorkerPeer::new(of.peer.store.clone(), of.name.clone(), of.store_id.clone())
     }
 }
 

@@ -26,7 +26,7 @@ impl World {
     }
 
     fn keeper_dies(&mut self, i: usize) {
-        // Of one whose agent is gone the agent's next start says what is lost.
+        // Where the agent is gone, its next start reports the losses.
         if self.workers[i].peer.machine.is_none() || self.is_paused(i) {
             return;
         }

@@ -83,6 +83,30 @@ pub(crate) struct WorkerPeer {
     pub out: bool,
 }
 
+impl WorkerPeer {
+    /// A worker with this store that has not been started.
+    pub fn new(store: SimWorkerStore, name: String, store_id: Arc<str>) -> WorkerPeer {
+        WorkerPeer {
+            peer: Peer::new(store),
+            name,
+            store_id,
+            slots: 1,
+            gpu: false,
+            link: None,
+            running: BTreeMap::new(),
+            keeper_life: 0,
+            blobs: BTreeSet::new(),
+            upload: 0,
+            bad_until: 0,
+            says_full: false,
+            exited: false,
+            said: Former::default(),
+            copy_of: None,
+            out: false,
+        }
+    }
+}
+
 /// What an incarnation said last: it says it again when it wakes after its successor started.
 #[derive(Default)]
 pub(crate) struct Former {

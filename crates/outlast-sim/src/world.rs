@@ -160,24 +160,12 @@ impl World {
         let count = rng.random_range(1..=5);
         let worker = |i: usize, rng: &mut SmallRng| {
             let store_id: Arc<str> = format!("store-{i}").into();
+            let store = SimWorkerStore::new(store_id.clone());
             WorkerPeer {
-                peer: Peer::new(SimWorkerStore::new(store_id.clone())),
-                name: format!("w{i}"),
-                store_id,
                 // So that every task fits somewhere.
                 slots: if i == 0 { 2 } else { rng.random_range(1..4) },
                 gpu: i == 0,
-                link: None,
-                running: BTreeMap::new(),
-                keeper_life: 0,
-                blobs: BTreeSet::new(),
-                upload: 0,
-                bad_until: 0,
-                says_full: false,
-                exited: false,
-                said: Former::default(),
-                copy_of: None,
-                out: false,
+                ..WorkerPeer::new(store, format!("w{i}"), store_id)
             }
         };
         let mut workers: Vec<WorkerPeer> = (0..count).map(|i| worker(i, &mut rng)).collect();

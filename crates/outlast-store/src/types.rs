@@ -196,7 +196,7 @@ pub struct TaskFilter {
     pub id_prefix: Option<String>,
     /// Paused, and not over.
     pub paused: bool,
-    /// Of the assigned ones only those that have started.
+    /// Assigned tasks only where they have started.
     pub started: bool,
     /// Submitted with a key of this name.
     pub owner: Option<String>,
@@ -226,7 +226,7 @@ pub struct Counts {
     pub cancelled: u64,
     /// Of those that are not over, the paused ones.
     pub paused: u64,
-    /// Of the assigned ones, those that have started; counted where a filter or an owner is given.
+    /// Assigned tasks that have started; counted where a filter or an owner is given.
     pub running: u64,
 }
 

@@ -234,7 +234,7 @@ documents! {
         pub pending: u64,
         /// Given to a worker: they run there, or wait for their turn.
         pub assigned: u64,
-        /// Of the assigned ones, those that have started; 0 from older coordinators.
+        /// Assigned tasks that have started; 0 from older coordinators.
         #[serde(default)]
         pub running: u64,
         /// Ended well.
@@ -388,7 +388,7 @@ documents! {
         pub auth: bool,
         /// Whether it speaks TLS itself.
         pub tls: bool,
-        /// Whether its system's clock has jumped within the last hour: nothing is removed by age.
+        /// True if its system's clock has jumped within the last hour: nothing is removed by age.
         #[serde(default)]
         pub clock_jumped: bool,
     }

@@ -33,7 +33,7 @@ enum OnCut {
 
 /// How long a plain request may take.
 const REQUEST: Duration = Duration::from_secs(60);
-/// How long a coordinator may take to prove that it knows a key.
+/// The time in which a coordinator must prove that it knows a key.
 const CHALLENGE: Duration = Duration::from_secs(10);
 /// For how long it holds which key is sent, if any.
 const DECIDED: Duration = Duration::from_secs(10);
@@ -527,7 +527,7 @@ impl Client {
         answer
     }
 
-    /// Whether there is a key by now that was not sent: the coordinator makes its user's when it starts
+    /// Returns true if there is a key by now that was not sent: the coordinator makes its user's when it starts
     /// for the first time, and may need one that it did not need before.
     async fn has_new_key(&self, refused: &Response) -> bool {
         if refused.status() != StatusCode::UNAUTHORIZED {

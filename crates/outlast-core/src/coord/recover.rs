@@ -243,6 +243,7 @@ impl Coordinator {
         reason: &str,
         cause: Cause,
         outcome: Option<&TaskOutcome>,
+        toll: Toll,
     ) -> Option<Next> {
         let task = self.tasks.get(id)?;
         let key = task.worker.filter(|key| self.fleet.find(*key).is_some());
@@ -255,7 +256,6 @@ impl Coordinator {
         if !matches!(found.class, F::WorkerCrash | F::WorkerLost) {
             found = Classified::new(F::WorkerStopped, reason);
         }
-        let toll = Toll::of(task, outcome);
         let (limit, spent) = (task.spec.max_retries, task.retries);
         let limit = if toll.spared { limit.max(spent + 1) } else { limit };
         let budget = Budget { name: "max_retries", limit, spent };

@@ -323,7 +323,7 @@ impl Coordinator {
                 ),
             ))
         } else {
-            next = self.after_loss(now, id, reason, cause, outcome.as_deref());
+            next = self.after_loss(now, id, reason, cause, outcome.as_deref(), toll);
             let plan = next.as_ref().map(|n| &n.plan).filter(|p| p.gives_up());
             plan.map(|plan| (TaskState::Failed, format!("{reason}; {}", plan.reason)))
         };

@@ -1,4 +1,4 @@
-//! What a loss costs. Tasks that ran beside each other are lost together when one of them kills the
+//! The cost of a loss in retries. Tasks that ran beside each other are lost together when one of them kills the
 //! keeper that ran them, and nothing says which one it was. The first loss of that kind counts as
 //! any other. Further ones do not, up to a bound, so that a task does not fail for its neighbours.
 
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// is never alone must end at some time.
 const MAX_SHARED: u32 = 10;
 
-/// Whether a loss counts toward `max_retries`.
+/// The cost of one loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Toll {
     /// Others were lost with it.
@@ -21,7 +21,8 @@ pub(super) struct Toll {
 }
 
 impl Toll {
-    /// Of a current attempt of this task; without an outcome its worker said nothing of it.
+    /// Returns the cost of losing the current attempt of this task; without an outcome its worker said
+    /// nothing of it.
     pub fn of(task: &Task, outcome: Option<&TaskOutcome>) -> Toll {
         let lost = outcome.filter(|o| o.kind() == OutcomeKind::OutcomeInterrupted);
         let beside = lost.map_or(0, |o| o.beside);

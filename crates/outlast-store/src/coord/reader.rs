@@ -247,7 +247,7 @@ impl CoordReader {
         removal::aged(&self.conn, after, limit)
     }
 
-    /// When about something was last recorded (Unix ms): of the task that was submitted last, the
+    /// The time of about the last record (Unix ms): of the task that was submitted last, the
     /// event that was written last, and all workers. None in an empty store.
     ///
     /// # Errors
@@ -292,7 +292,7 @@ impl CoordReader {
         })
     }
 
-    /// How many tasks have started and are not over; reads all that are assigned.
+    /// The number of tasks that have started and are not over; reads all that are assigned.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
