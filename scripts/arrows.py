@@ -1,7 +1,10 @@
-"""Checks that the crates depend on each other only as ARCHITECTURE.md says."""
+"""Checks the house's shape: which crates depend on which (ARCHITECTURE.md), that no two files of a crate
+import each other, and that no function and no file is too long. Tests do not count."""
 import json, subprocess, sys
+from pathlib import Path
+from rustfiles import Crate, circles
 
-# What each crate may use. The core must never learn of stores, sockets or shells.
+# The crates that each crate may use. The core must never learn of stores, sockets or shells.
 ALLOWED = {
     "outlast-wire": set(),
     "outlast-core": {"outlast-wire"},
@@ -20,18 +23,128 @@ ALLOWED = {
     "outlast-python": {"outlast", "outlast-core", "outlast-worker"},
     "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
 }
+# Programs at the top, which may use every crate.
+TOP = {"outlast-cli", "outlast-bench"}
 PURE = {"outlast-core": {"tokio", "rusqlite", "axum", "mio", "libc", "nix"}}
 
-meta = json.loads(subprocess.check_output(
-    ["cargo", "metadata", "--format-version", "1", "--no-deps", "--locked"]))
-bad = []
-for package in meta["packages"]:
-    name = package["name"]
-    deps = {d["name"] for d in package["dependencies"] if d["kind"] is None}
-    if name in ALLOWED:
-        ours = {d for d in deps if d.startswith("outlast")}
-        bad += [f"{name} -> {d}" for d in sorted(ours - ALLOWED[name])]
-    bad += [f"{name} -> {d}" for d in sorted(deps & PURE.get(name, set()))]
-if bad:
-    sys.exit("dependency arrows that ARCHITECTURE.md forbids:\n  " + "\n  ".join(bad))
-print(f"{len(meta['packages'])} crates, all arrows allowed")
+MOST_LINES_OF_A_FUNCTION = 80
+MOST_LINES_OF_A_FILE = 500
+# What is not in order yet. These lists only shrink.
+STILL_CIRCLES = {
+    "outlast-bench", "outlast-blob", "outlast-chaos", "outlast-cli", "outlast-coordinator", "outlast-core",
+    "outlast-fuzz", "outlast-net", "outlast-python", "outlast-sim", "outlast-spawn", "outlast-sqlite",
+    "outlast-store", "outlast-torture", "outlast-wire", "outlast-worker",
+}
+STILL_LONG_FUNCTIONS = {
+    "outlast-cli": {"act", "run", "tasks_of"},
+    "outlast-coordinator": {"families", "on_news", "read", "start_after", "tell"},
+    "outlast-core": {"decide", "new", "on_hello", "register"},
+    "outlast-fuzz": {"kinds", "targets"},
+    "outlast-sim": {"coord_record", "occurs", "strike", "v1_hears", "worker_does"},
+    "outlast-store": {"apply"},
+    "outlast-wire": {"check"},
+    "outlast-worker": {"start"},
+}
+STILL_LONG_FILES = {
+    "crates/outlast/src/client.rs",
+    "crates/outlast-browser/src/run.rs",
+    "crates/outlast-core/src/coord/mod.rs",
+    "crates/outlast-core/src/coord/recover.rs",
+    "crates/outlast-core/src/coord/session.rs",
+    "crates/outlast-core/src/records.rs",
+    "crates/outlast-core/src/worker/mod.rs",
+    "crates/outlast-core/src/worker/session.rs",
+    "crates/outlast-sim/src/oracle.rs",
+    "crates/outlast-sim/src/peers.rs",
+    "crates/outlast-sim/src/v1.rs",
+    "crates/outlast-sim/src/world.rs",
+    "crates/outlast-store/src/sim/coord.rs",
+    "crates/outlast-wire/src/spec.rs",
+    "crates/outlast-worker/src/shell/mod.rs",
+}
+# Other sources whose files have the same limit.
+SCRIPTS = ("dashboard/src", "python/outlast", "scripts")
+
+TREE = Path(__file__).resolve().parent.parent
+
+
+def dependencies(packages):
+    """The arrows between crates that ARCHITECTURE.md forbids."""
+    for package in packages:
+        name = package["name"]
+        deps = {d["name"] for d in package["dependencies"] if d["kind"] is None}
+        if name in ALLOWED:
+            ours = {d for d in deps if d.startswith("outlast")}
+            yield from (f"{name} -> {d} is forbidden by ARCHITECTURE.md" for d in sorted(ours - ALLOWED[name]))
+        elif name not in TOP:
+            yield f"{name} is not known here: say in scripts/arrows.py which crates it may use"
+        yield from (f"{name} -> {d}: this crate is pure" for d in sorted(deps & PURE.get(name, set())))
+
+
+def short(path):
+    return str(path.relative_to(TREE))
+
+
+def knots(crate):
+    """The circles of files, each with the names that tie it."""
+    arrows = crate.arrows()
+    for group in circles(arrows):
+        ties = [f"    {short(one)} -> {short(other)}: {', '.join(sorted(names))}"
+                for (one, other), names in sorted(arrows.items()) if one in group and other in group]
+        yield "\n".join([f"{len(group)} files import each other in a circle:"] + ties)
+
+
+def too_long(crate):
+    """Functions and files over the limit: (whether it is still allowed, where, its text)."""
+    name = crate.name
+    for file, function, lines in crate.functions(MOST_LINES_OF_A_FUNCTION):
+        allowed = function in STILL_LONG_FUNCTIONS.get(name, ())
+        yield allowed, f"{short(file)}: {function} has {lines} lines; {MOST_LINES_OF_A_FUNCTION} is the limit"
+    for file, lines in crate.lengths():
+        if lines > MOST_LINES_OF_A_FILE:
+            yield short(file) in STILL_LONG_FILES, f"{short(file)} has {lines} lines; {MOST_LINES_OF_A_FILE} is the limit"
+
+
+def scripts():
+    """Other sources over the limit."""
+    for folder in SCRIPTS:
+        for file in sorted((TREE / folder).rglob("*")):
+            if file.suffix in (".py", ".ts", ".tsx"):
+                lines = len(file.read_text().splitlines())
+                if lines > MOST_LINES_OF_A_FILE:
+                    yield f"{short(file)} has {lines} lines; {MOST_LINES_OF_A_FILE} is the limit"
+
+
+def main(show):
+    meta = json.loads(subprocess.check_output(
+        ["cargo", "metadata", "--format-version", "1", "--no-deps", "--locked"], cwd=TREE))
+    packages = meta["packages"]
+    bad = list(dependencies(packages)) + list(scripts())
+    still, files = [], 0
+    for package in packages:
+        name = package["name"]
+        if show and name not in show:
+            continue
+        tied = []
+        for target in package["targets"]:
+            if target["kind"][0] in ("lib", "cdylib", "bin"):
+                crate = Crate(name, target["src_path"])
+                files += len(crate.lines)
+                tied += knots(crate)
+                for allowed, text in too_long(crate):
+                    (still if allowed else bad).append(text)
+        if name in STILL_CIRCLES:
+            still += [f"{name}: {knot}" for knot in tied]
+            if not tied and not show:
+                print(f"{name} has no circles any more: take it off the list in scripts/arrows.py")
+        else:
+            bad += [f"{name}: {knot}" for knot in tied]
+    if show:
+        print("\n".join(still + bad))
+    if bad:
+        sys.exit("the house's shape (scripts/arrows.py):\n  " + "\n  ".join(bad))
+    print(f"{len(packages)} crates, {files} files: all arrows allowed, {len(still)} exceptions")
+
+
+# With names of crates: shows all of theirs, allowed or not.
+main(sys.argv[1:])
