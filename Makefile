@@ -1,5 +1,5 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
-.PHONY: help chromium test release demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows deny unit tools python test-python demo-python
+.PHONY: help chromium test check release demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows words deny unit tools python test-python demo-python
 .PHONY: dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
@@ -31,7 +31,10 @@ demo-hardware: release chromium ## see tasks run out of memory, lose their brows
 demo-dashboard: release ## watch a small fleet with faults in a browser, for three minutes: TIME=10m
 	$(BIN)/outlast demo --dashboard $(if $(TIME),--time $(TIME))
 
-test: tools chromium fmt lint arrows deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
+check: tools fmt lint arrows words ## formatting, lints, arrows, words and unit tests: minutes, before each commit
+	cargo test --workspace --locked -q --lib --bins
+
+test: tools chromium fmt lint arrows words deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
 
 fmt:
 	cargo fmt --all --check
@@ -44,6 +47,9 @@ doc:
 
 arrows: ## dependencies point one way (ARCHITECTURE.md)
 	python3 scripts/arrows.py
+
+words: ## texts are in plain technical English (scripts/words.py)
+	python3 scripts/words.py
 
 deny: ## licences and sources of what we depend on
 	python3 scripts/deny.py
