@@ -29,7 +29,7 @@ BACKLOG: dict[str, tuple[int, int]] = {
     "crates/outlast-core": (173, 726),
     "crates/outlast-fuzz": (1, 22),
     "crates/outlast-net": (1, 38),
-    "crates/outlast-sim": (37, 81),
+    "crates/outlast-sim": (1, 0),
     "crates/outlast-spawn": (0, 15),
     "crates/outlast-sqlite": (0, 24),
     "crates/outlast-store": (51, 160),

@@ -11,7 +11,7 @@ pub enum Bug {
     ForgetsCursor,
     /// The worker's store loses a finished result now and then.
     LosesFinished,
-    /// Which process of a worker says hello is not looked at.
+    /// The nonce of a worker's process is ignored in its hello.
     ForgetsNonces,
     /// An outcome of an old attempt is passed off as the current one's.
     SkipsFencing,
@@ -21,7 +21,7 @@ pub enum Bug {
     ClockRuns,
     /// Assignments are not written down.
     ForgetsAssigned,
-    /// What was synced is gone after a crash now and then.
+    /// Synced batches are gone after a crash now and then.
     LyingDisk,
     /// After a restart a worker does not know what had started.
     ForgetsStarted,
@@ -49,15 +49,15 @@ pub enum Bug {
     ForgetsBudget,
     /// After a restart it does not know how often a task was lost together with others.
     ForgetsShared,
-    /// What was decided after a failure is not always written with the attempt's end.
+    /// Decisions after a failure are not always written with the attempt's end.
     SplitsDecision,
     /// Workers are given a task as it was submitted, whatever was decided since.
     OldKnobs,
     /// A v1 worker's result is acknowledged before it is kept.
     V1AcksAtOnce,
-    /// What was recorded of a v1 worker's results is not looked at: a repeated one counts again.
+    /// Recorded results of a v1 worker are ignored: a repeated one counts again.
     V1ForgetsOutcomes,
-    /// What was recorded of an outcome that came beside its lane is not looked at.
+    /// Recorded outcomes that came beside their lane are ignored.
     ForgetsUnsaved,
     /// A worker that is back is not made to wait until its inventory is answered.
     SettlesAtOnce,
@@ -72,7 +72,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All of them.
+    /// The list of all mistakes.
     pub const ALL: [Bug; 33] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,

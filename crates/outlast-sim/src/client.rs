@@ -1,4 +1,4 @@
-//! The user: submits, cancels, retries, and repeats what was not answered.
+//! The client: it submits, cancels, retries, and repeats requests.
 
 use crate::Bug;
 use crate::world::World;
@@ -10,20 +10,20 @@ use rand::Rng;
 use std::sync::Arc;
 
 impl World {
-    /// Does something that a user does.
+    /// Sends a request as a user does.
     pub fn client_acts(&mut self) {
         match self.rng.random_range(0..10) {
             0 => {
                 let Some(task) = self.some_task() else { return };
                 let known = self.coord.store.committed_row(&task);
                 self.say(|| format!("client cancels {task}"));
-                self.ask(Request::Cancel { task, known });
+                self.request(Request::Cancel { task, known });
             }
             1 => {
                 let Some(task) = self.some_task() else { return };
                 let known = self.coord.store.committed_row(&task);
                 self.say(|| format!("client retries {task}"));
-                self.ask(Request::Retry { task, known });
+                self.request(Request::Retry { task, known });
             }
             2 => {
                 // The same again, as after a lost answer.
@@ -36,27 +36,27 @@ impl World {
                 let known = self.coord.store.committed_row(&task);
                 let on = self.rng.random_bool(0.4);
                 self.say(|| format!("client pauses {task}: {on}"));
-                self.ask(Request::Pause { task, on, known });
+                self.request(Request::Pause { task, on, known });
             }
             4 => {
                 let Some(task) = self.some_task() else { return };
                 let known = self.coord.store.committed_row(&task);
                 if self.rng.random_bool(0.5) {
                     self.say(|| format!("client asks {task} for a checkpoint"));
-                    return self.ask(Request::Checkpoint { task, known });
+                    return self.request(Request::Checkpoint { task, known });
                 }
                 let other = self.rng.random_range(0..self.workers.len());
                 let to = self.rng.random_bool(0.3).then(|| self.workers[other].name.clone());
                 self.say(|| format!("client moves {task} to {to:?}"));
-                self.oracle.hurried(&task);
-                self.ask(Request::Move { task, to, known });
+                self.oracle.delays.end(&task);
+                self.request(Request::Move { task, to, known });
             }
             6 if self.rng.random_bool(0.5) => {
                 let tasks: Vec<TaskId> = (0..3).filter_map(|_| self.some_task()).collect();
                 let known = tasks.iter().filter_map(|id| self.coord.store.committed_row(id));
                 let (known, before) = (known.collect(), i64::MIN);
-                self.say(|| format!("{tasks:?} are removed if they are over"));
-                self.ask(Request::Remove { known, before });
+                self.say(|| format!("{tasks:?} are removed if they have ended"));
+                self.request(Request::Remove { known, before });
                 if self.rng.random_bool(0.5) {
                     let again = |id: TaskId| (id.clone(), self.specs[&id].clone());
                     let again = tasks.into_iter().map(again).collect();
@@ -73,14 +73,14 @@ impl World {
                     _ => RecoveryRequest::Unlearn(None),
                 };
                 self.say(|| format!("client overrules: {what:?}"));
-                self.ask(Request::Recovery(what));
+                self.request(Request::Recovery(what));
             }
             5 if self.rng.random_bool(0.3) => {
                 let i = self.rng.random_range(0..self.workers.len());
                 let on = self.rng.random_bool(0.3);
                 let worker = self.workers[i].name.clone();
                 self.say(|| format!("client drains {worker}: {on}"));
-                self.ask(Request::Drain { worker, on });
+                self.request(Request::Drain { worker, on });
             }
             _ => {
                 let count =
@@ -145,30 +145,31 @@ impl World {
             Submission { id, spec, known, former, owner: None, taken: false }
         };
         let request = Request::Submit(tasks.into_iter().map(submission).collect());
-        self.ask(request);
+        self.request(request);
     }
 
-    /// Nothing stays paused or drained for ever.
-    pub fn let_everything_go_on(&mut self) {
+    /// Requests that nothing stays paused or drained.
+    pub fn resume_everything(&mut self) {
         for row in self.coord.store.snapshot().tasks {
             let (task, known) = (row.id.clone(), Some(row));
-            self.ask(Request::Pause { task, on: false, known });
+            self.request(Request::Pause { task, on: false, known });
         }
         for i in 0..self.workers.len() {
             let worker = self.workers[i].name.clone();
-            self.ask(Request::Drain { worker, on: false });
+            self.request(Request::Drain { worker, on: false });
         }
     }
 
-    fn ask(&mut self, request: Request) {
+    fn request(&mut self, request: Request) {
         self.requests += 1;
         let number = self.requests;
-        self.asked.insert(number);
+        self.unanswered.insert(number);
         self.feed_coord(|core, now| core.on_request(now, number, request));
     }
 
+    /// The coordinator answers a request.
     pub fn on_reply(&mut self, request: u64, response: Response) {
-        if self.asked.remove(&request)
+        if self.unanswered.remove(&request)
             && let Response::Submitted(tasks) = response
         {
             tasks.iter().for_each(|task| self.oracle.accepted(&task.id));

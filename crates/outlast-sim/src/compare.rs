@@ -1,7 +1,8 @@
 //! Adaptation compared with fixed settings: one worker, its coordinator, and a link of a certain
 //! character between them, played twice from each seed. Both sides are the real machines.
 
-use crate::runs::Look;
+use crate::lookup::Look;
+use crate::queue::Queue;
 use outlast_core::adapt::Pins;
 use outlast_core::coord::{self, CoordConfig, Coordinator, LinkChange, Request, Submission};
 use outlast_core::worker::{self, Worker, WorkerConfig};
@@ -15,11 +16,10 @@ use outlast_wire::{Bytes, Run, TaskSpec};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the link, and the worker, are like.
+/// The character of the link, and of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scene {
     /// A good link with work, cut for a minute every ten.
@@ -37,11 +37,11 @@ pub enum Scene {
 }
 
 impl Scene {
-    /// All of them.
+    /// The list of all scenes.
     pub const ALL: [Scene; 6] =
         [Self::Calm, Self::Idle, Self::Stalls, Self::Uneven, Self::Dying, Self::Thin];
 
-    /// For people.
+    /// A description for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Calm => "calm, at work, cut for 60 s every 10 min",
@@ -54,10 +54,10 @@ impl Scene {
     }
 }
 
-/// What a run came to. Sums over runs.
+/// The figures of a run, or sums over runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
-    /// Links given up for silence, by either side, that would have gone on.
+    /// Links closed for silence, by either side, that would have gone on.
     pub false_suspicions: u32,
     /// Deaths of the link, and the milliseconds until the coordinator noticed each.
     pub detections: (u32, u64),
@@ -87,9 +87,9 @@ impl Figures {
 /// Virtual milliseconds of a run.
 pub const LONG: u64 = 2 * 3_600_000;
 
-/// What tasks write: text that people wrote, so that it is compressed as such is.
-const TEXT: &str = include_str!("world.rs");
-/// Bytes of it that one writes.
+/// The output of tasks: text that people wrote, so that it is compressed as such is.
+const TEXT: &str = concat!(include_str!("coordinator.rs"), include_str!("worker.rs"));
+/// Bytes of it that one task writes.
 const OUTPUT: usize = 12_000;
 
 enum Event {
@@ -98,38 +98,19 @@ enum Event {
     Up(u64, Kind),
     Down(u64, Kind),
     Dialled(u64),
-    /// The other side learns that a link ended: (link, the coordinator does)
+    /// The other side learns that a link ended: (link, the coordinator learns it)
     Closed(u64, bool),
     Ends(TaskId, u64),
     Fault,
     State(TaskId, u64, u64),
 }
 
-struct Due(u64, u64, Event);
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.1 == other.1
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
-
 /// One direction of the way between the two.
 #[derive(Default)]
 struct Way {
-    /// When all that was sent has left.
+    /// Time at which all that was sent has left.
     free: u64,
-    /// When all that was sent has arrived.
+    /// Time at which all that was sent has arrived.
     last: u64,
 }
 
@@ -137,8 +118,7 @@ struct Stage {
     scene: Scene,
     now: u64,
     rng: SmallRng,
-    heap: BinaryHeap<Reverse<Due>>,
-    events: u64,
+    events: Queue<Event>,
     coord: Coordinator,
     coord_store: SimCoordStore,
     worker: Worker,
@@ -156,7 +136,7 @@ struct Stage {
     up: Way,
     down: Way,
     beats: BTreeMap<u64, u64>,
-    /// When the coordinator and the worker are to tick.
+    /// Times at which the coordinator and the worker are to tick.
     armed: [u64; 2],
     figures: Figures,
 }
@@ -176,8 +156,7 @@ pub fn play(scene: Scene, seed: u64, adapts: bool) -> Figures {
         scene,
         now: 0,
         rng: SmallRng::seed_from_u64(seed),
-        heap: BinaryHeap::new(),
-        events: 0,
+        events: Queue::new(),
         coord,
         coord_store,
         worker,
@@ -206,8 +185,7 @@ impl Stage {
     }
 
     fn at(&mut self, time: u64, event: Event) {
-        self.events += 1;
-        self.heap.push(Reverse(Due(time.max(self.now), self.events, event)));
+        self.events.push(time.max(self.now), event);
     }
 
     fn go(&mut self) {
@@ -229,7 +207,7 @@ impl Stage {
             self.at(wait, Event::Fault);
         }
         self.pump();
-        while let Some(Reverse(Due(time, _, event))) = self.heap.pop() {
+        while let Some((time, event)) = self.events.pop() {
             if time > LONG {
                 return;
             }
@@ -360,7 +338,7 @@ impl Stage {
         self.at(arrives, event);
     }
 
-    fn gave_up(&mut self, link: u64) {
+    fn suspected(&mut self, link: u64) {
         if !self.dead.contains_key(&link) {
             self.figures.false_suspicions += 1;
         }
@@ -376,7 +354,7 @@ impl Stage {
         }
     }
 
-    /// Both machines have said all that they want; what they persist is durable at once.
+    /// Carries out all outputs of both machines; what they persist is durable at once.
     fn pump(&mut self) {
         loop {
             if let Some(output) = self.coord.poll_output() {
@@ -416,7 +394,7 @@ impl Stage {
                         self.figures.detections.0 += 1;
                         self.figures.detections.1 += self.now - since;
                     } else if cause == LinkCause::LinkSilent {
-                        self.gave_up(link);
+                        self.suspected(link);
                     }
                     self.open.retain(|l, _| *l != link);
                 }
@@ -454,7 +432,7 @@ impl Stage {
             worker::Output::Close(reason) => {
                 if let Some(link) = self.link.take() {
                     if reason.contains("silent") {
-                        self.gave_up(link);
+                        self.suspected(link);
                     }
                     self.beats.clear();
                     self.close(link, false);

@@ -1,66 +1,16 @@
 //! A copy of a worker's state folder that runs as a second worker, as when a machine is cloned.
-//!
-//! Of a task that must not run twice the promise is: what did not wait in the folder when it was
-//! copied never does; what waited there may, where the copy is let in while the original cannot be
-//! reached. And one of the two ends for good once both have spoken. What the two held at the time
-//! of the copy, or did while both were let in in turn, is not judged otherwise: they number their
-//! outboxes alike.
 
-use crate::oracle::Oracle;
-use crate::peers::WorkerPeer;
-use crate::world::{Event, World};
-use outlast_core::{AttemptId, TaskId};
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use crate::event::Event;
+use crate::peer::WorkerPeer;
+use crate::world::World;
+use outlast_core::AttemptId;
 
-/// When the folder is copied at the earliest, and within how long after that, in milliseconds.
+/// Earliest time at which the folder is copied, and the span after that within which it is, in
+/// virtual milliseconds.
 const COPIED: (u64, u64) = (20_000, 200_000);
-/// How long after the faults ended both may be there, in milliseconds: the older one dials twice, up
-/// to a minute apart.
+/// Time after the faults within which both may be there, in virtual milliseconds: the older one dials
+/// twice, up to a minute apart.
 const SETTLED: u64 = 300_000;
-
-/// Which worker is copied in this seed, if one is. No draw, so that other choices stay.
-pub(crate) fn original(seed: u64, workers: usize) -> Option<usize> {
-    seed.is_multiple_of(4).then_some((seed / 4) as usize % workers)
-}
-
-/// The copy, before it is made.
-pub(crate) fn slot(of: &WorkerPeer, original: usize) -> WorkerPeer {
-    WorkerPeer {
-        slots: of.slots,
-        gpu: of.gpu,
-        copy_of: Some(original),
-        out: true,
-        ..WorkerPeer::new(of.peer.store.clone(), of.name.clone(), of.store_id.clone())
-    }
-}
-
-/// What the oracle knows of copies.
-#[derive(Default)]
-pub(crate) struct Copies {
-    /// Stores of which there is a copy.
-    stores: BTreeSet<Arc<str>>,
-    /// What waited in the folder when it was copied.
-    waited: BTreeSet<TaskId>,
-}
-
-impl Copies {
-    /// Whether this may run twice though it must not.
-    pub fn waited(&self, task: &TaskId) -> bool {
-        self.waited.contains(task)
-    }
-    /// Whether two may have spoken for what this worker did.
-    pub fn spoke_for(&self, worker: Option<&Arc<str>>) -> bool {
-        worker.is_some_and(|worker| self.stores.contains(worker))
-    }
-}
-
-impl Oracle {
-    fn copied(&mut self, store: Arc<str>, held: impl Iterator<Item = AttemptId>) {
-        self.copies.stores.insert(store);
-        self.copies.waited.extend(held.map(|id| id.task));
-    }
-}
 
 impl World {
     /// Sets the time at which the folder is copied.
@@ -80,8 +30,8 @@ impl World {
         store.crash();
         let held = store.snapshot().attempts;
         let held = held.into_iter().map(|a| AttemptId { task: a.task, epoch: a.epoch });
-        self.oracle.copied(self.workers[of].store_id.clone(), held);
-        // It may have been started, and have failed to reach anybody, before.
+        self.oracle.copies.copied(self.workers[of].store_id.clone(), held);
+        // It may have been opened before, and have reached nobody.
         let opened = self.heal_seed / 64 % 3;
         (0..opened).for_each(|_| drop(store.open()));
         let blobs = self.workers[of].blobs.clone();
@@ -89,30 +39,30 @@ impl World {
         (copy.peer.store, copy.blobs, copy.out) = (store, blobs, false);
         let later = [0, 5_000, 60_000][(self.heal_seed / 16 % 3) as usize];
         self.say(|| format!("FAULT worker {of} is copied, and opened {opened} times"));
-        *self.faults.entry("copied folder").or_default() += 1;
+        self.count("copied folder", 1);
         self.at(self.now + later, Event::StartWorker(i));
     }
 
-    /// A worker was told that another process uses a copy of its folder: it is not started again.
+    /// A worker learned that another process uses a copy of its folder: it is not started again.
     pub fn note_copied(&mut self, i: usize) {
         let core = self.workers[i].peer.machine.as_ref();
         let Some(why) = core.and_then(|core| core.copied()).map(ToOwned::to_owned) else { return };
         let store = self.workers[i].store_id.clone();
-        if !self.oracle.copies.spoke_for(Some(&store)) {
+        if !self.oracle.copies.are_of(Some(&store)) {
             let text = format!("worker {i} was taken for a copy, and there is none: {why}");
-            self.oracle.wrong.get_or_insert(text);
+            self.oracle.fail(text);
         }
         self.workers[i].out = true;
     }
 
-    /// Two that are one and both go on.
+    /// The original whose copy runs beside it.
     fn twins(&self) -> Option<usize> {
         let lives = |w: &WorkerPeer| !w.out && w.peer.machine.is_some();
         let copy = self.workers.last().filter(|w| lives(w))?;
         copy.copy_of.filter(|of| lives(&self.workers[*of]))
     }
 
-    /// Whether it is too early to say that both go on.
+    /// Returns whether it is too early to say that both go on.
     pub fn copies_unsettled(&self) -> bool {
         self.now < self.heal_at + SETTLED && self.twins().is_some()
     }
@@ -121,7 +71,7 @@ impl World {
     pub fn judge_copies(&mut self) {
         if let Some(of) = self.twins() {
             let text = format!("worker {of} and its copy both go on");
-            self.oracle.wrong.get_or_insert(text);
+            self.oracle.fail(text);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Keepers that are killed under their agents, as by one of the tasks that they run: all that runs
 //! there is lost together.
 
-use crate::world::{Event, World};
+use crate::event::Event;
+use crate::world::World;
 use outlast_core::AttemptId;
 use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 
-/// When keepers are killed first, in virtual milliseconds.
+/// Time at which keepers are killed first, in virtual milliseconds.
 const FIRST: u64 = 15_000;
 
 impl World {
@@ -43,7 +44,7 @@ impl World {
         if lost.is_empty() {
             return;
         }
-        *self.faults.entry("keeper killed").or_default() += 1;
+        self.count("keeper killed", 1);
         let beside = lost.len() as u32 - 1;
         self.say(|| format!("FAULT the keeper of worker {i} is killed, with {} tasks", beside + 1));
         for (id, started_at_ms) in lost {

@@ -2,24 +2,34 @@
 //! under a virtual clock, with seeded faults in network, disk, clock and process.
 //!
 //! The machines are the real ones of `outlast-core`; this crate plays everything around them,
-//! and judges with `oracle`, which looks only at what went over the wire, what was synced and
-//! what was executed. First faults, then everything heals and must converge.
+//! and judges with `oracle`, which sees only what went over the wire, what was synced and what
+//! was executed. First faults, then everything heals and must converge.
 
 #![warn(missing_docs)]
 
+mod blobs;
 mod bugs;
-mod chaos;
 mod client;
 pub mod compare;
+mod coordinator;
 mod copies;
+mod event;
 mod failures;
+mod faults;
+mod judge;
 mod kills;
+mod link;
+mod lookup;
+mod network;
 mod oracle;
-mod peers;
+mod peer;
+mod planted;
+mod queue;
+mod run;
 mod runs;
 mod v1;
-mod v1_client;
+mod worker;
 mod world;
 
 pub use bugs::Bug;
-pub use world::{Outcome, run};
+pub use run::{Outcome, run};

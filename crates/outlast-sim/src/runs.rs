@@ -1,69 +1,18 @@
-//! What runs at workers: tasks that end, make checkpoints and tell their state, are paused, and
-//! outlive their worker's process when its keeper does. And blobs: local, uploaded, collected.
+//! The attempts that run at workers: they end, make checkpoints, report states, are paused, and outlive
+//! their worker's process when its keeper does.
 
-use crate::Bug;
-use crate::peers::RunState;
-use crate::world::{Event, World};
-use outlast_core::coord::{Given, Lookup, PastAttempt};
-use outlast_core::records::TaskRow;
+use crate::event::Event;
+use crate::peer::RunState;
+use crate::world::World;
 use outlast_core::worker::{Alive, Answer, StopKind};
 use outlast_core::{AttemptId, TaskId};
-use outlast_store::sim::SimCoordStore;
-use outlast_wire::v2::{Checkpoint, OutcomeKind, StateUpdate, TaskOutcome};
+use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Bytes, TaskSpec};
 use rand::Rng;
 use serde_json::{Map, Value};
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-/// How long a blob that nothing refers to stays at the coordinator, in virtual milliseconds.
-const GRACE: u64 = 60_000;
-
-/// The coordinator's blobs: when each was stored, or asked for last. They outlive crashes.
-pub(crate) type Blobs = BTreeMap<Vec<u8>, u64>;
-
-/// What a driver looks up for the coordinator.
-pub(crate) struct Look<'a> {
-    pub store: &'a SimCoordStore,
-    pub blobs: RefCell<&'a mut Blobs>,
-    pub now: u64,
-    /// A planted bug: outcomes are not found.
-    pub forgets: bool,
-}
-
-impl Lookup for Look<'_> {
-    fn task(&self, id: &str) -> Option<TaskRow> {
-        self.store.committed_row(id)
-    }
-    fn has_blob(&self, manifest: &[u8], _: &str) -> bool {
-        let mut blobs = self.blobs.borrow_mut();
-        let Some(pinned) = blobs.get_mut(manifest) else { return false };
-        *pinned = self.now;
-        true
-    }
-    fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt> {
-        let mut past = self.store.attempts(task, worker);
-        if self.forgets {
-            past.iter_mut().for_each(|a| a.outcomes.clear());
-        }
-        past
-    }
-    fn given(&self, task: &str, epoch: u64) -> Given {
-        self.store.given(task, epoch)
-    }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
-    fn state(&self, task: &str) -> Option<StateUpdate> {
-        self.store.committed_told(task).0.map(|s| (*s).clone())
-    }
-    fn checkpoints(&self, task: &str) -> Vec<Arc<Checkpoint>> {
-        self.store.committed_told(task).1
-    }
-}
 
 impl World {
+    /// A worker starts an attempt.
     pub fn run_starts(&mut self, i: usize, task: TaskId, epoch: u64, spec: &TaskSpec) {
         self.say(|| format!("worker {i} runs {task}.{epoch}"));
         self.oracle.executed(&task, epoch);
@@ -73,7 +22,7 @@ impl World {
         self.oracle.begins_from(&id, from.map(|c| (c.epoch, c.number)));
         if self.workers[i].running.get(&id).is_some_and(|r| r.ended.is_none()) {
             let (task, epoch) = (&id.task, id.epoch);
-            self.oracle.wrong.get_or_insert(format!("{task}.{epoch} was started while it runs"));
+            self.oracle.fail(format!("{task}.{epoch} was started while it runs"));
         }
         let keeper = self.workers[i].keeper_life;
         let started_at = self.workers[i].peer.now(self.now).wall;
@@ -88,10 +37,10 @@ impl World {
         };
         self.at(self.now + took, Event::TaskEnds(i, keeper, id.clone(), kind));
         let first = self.rng.random_range(0..8_000);
-        self.at(self.now + first, Event::TaskTells(i, keeper, id));
+        self.at(self.now + first, Event::TaskReports(i, keeper, id));
     }
 
-    /// An executor was told to stop an attempt.
+    /// An executor has to stop an attempt.
     pub fn run_stops(&mut self, i: usize, id: AttemptId, kind: StopKind) {
         let kind = match kind {
             StopKind::Cancel => OutcomeKind::OutcomeCancelled,
@@ -105,6 +54,7 @@ impl World {
         }
     }
 
+    /// A worker pauses an attempt, or resumes it.
     pub fn run_pauses(&mut self, i: usize, task: TaskId, epoch: u64, on: bool) {
         let id = AttemptId { task: task.clone(), epoch };
         let keeper = self.workers[i].keeper_life;
@@ -117,6 +67,7 @@ impl World {
         self.feed_worker(i, |core, now| core.on_paused(now, &task, epoch, on));
     }
 
+    /// An attempt ends.
     pub fn on_task_end(&mut self, i: usize, id: AttemptId, kind: OutcomeKind) {
         let wall = self.workers[i].peer.now(self.now).wall;
         let alive = self.workers[i].peer.machine.is_some();
@@ -146,7 +97,7 @@ impl World {
             },
             ..Default::default()
         };
-        // The keeper has it until the worker says that it is durable there.
+        // The keeper has it until it is durable at the worker.
         run.ended = Some(outcome.clone());
         self.say(|| format!("worker {i} ends {task}.{epoch} {}", kind.as_str_name()));
         if alive {
@@ -154,16 +105,16 @@ impl World {
         }
     }
 
-    /// A running task makes a checkpoint, or tells its state.
-    pub fn on_task_tells(&mut self, i: usize, id: AttemptId) {
+    /// A running task makes a checkpoint, or reports a state.
+    pub fn on_task_reports(&mut self, i: usize, id: AttemptId) {
         let alive = self.workers[i].peer.machine.is_some() && !self.is_paused(i);
         let keeper = self.workers[i].keeper_life;
         let Some(run) = self.workers[i].running.get_mut(&id).filter(|r| r.ended.is_none()) else {
             return;
         };
         let next = self.rng.random_range(200..12_000);
-        self.events_told += 1;
-        let question = self.events_told;
+        self.reports += 1;
+        let question = self.reports;
         if alive && !run.paused {
             run.n += 1;
             let (task, epoch, n) = (id.task.clone(), id.epoch, run.n);
@@ -183,76 +134,24 @@ impl World {
                 });
             }
         }
-        self.at(self.now + next, Event::TaskTells(i, keeper, id));
+        self.at(self.now + next, Event::TaskReports(i, keeper, id));
     }
 
+    /// A worker answers a task that reported.
     pub fn on_answer(&mut self, i: usize, answer: &Answer) {
         let store = self.workers[i].store_id.clone();
         match answer {
             Answer::Checkpoint(c) => {
-                self.oracle.told_durable(&store, (&c.task_id, c.epoch), c.number)
+                self.oracle.reported_durable(&store, (&c.task_id, c.epoch), c.number)
             }
             Answer::State(s) => {
-                self.oracle.told_durable(&store, (&s.task_id, s.epoch), s.version << 32)
+                self.oracle.reported_durable(&store, (&s.task_id, s.epoch), s.version << 32)
             }
             Answer::Refused(_) => {}
         }
     }
 
-    /// The driver begins an upload, or stops it.
-    pub fn on_upload(&mut self, i: usize, manifest: Option<Bytes>) {
-        let name = manifest.as_ref().map(|m| String::from_utf8_lossy(m).into_owned());
-        self.say(|| format!("worker {i} uploads {name:?}"));
-        self.workers[i].upload += 1;
-        let (life, upload) = (self.workers[i].peer.life, self.workers[i].upload);
-        if let Some(manifest) = manifest {
-            let took = self.rng.random_range(1..5_000);
-            self.at(self.now + took, Event::Uploaded(i, life, upload, manifest.to_vec()));
-        }
-    }
-
-    pub fn on_uploaded(&mut self, i: usize, upload: u64, manifest: Vec<u8>) {
-        if self.workers[i].upload != upload {
-            return;
-        }
-        // An upload needs the coordinator as the link does.
-        let up = self.coord.machine.is_some() && self.refused_until[i] <= self.now;
-        if !up {
-            let life = self.workers[i].peer.life;
-            return self.at(self.now + 1_000, Event::Uploaded(i, life, upload, manifest));
-        }
-        if !self.workers[i].blobs.contains(&manifest) {
-            let name = String::from_utf8_lossy(&manifest).into_owned();
-            self.oracle.wrong.get_or_insert(format!("I4: worker {i} lost the blob {name}"));
-        }
-        self.blobs.insert(manifest.clone(), self.now);
-        self.feed_worker(i, |core, _| core.on_uploaded(&manifest, Ok(())));
-    }
-
-    /// Both sides collect blobs that nothing refers to.
-    pub fn collect(&mut self) {
-        let mut referenced = self.coord.store.referenced();
-        let core = self.coord.machine.as_ref();
-        referenced.extend(core.into_iter().flat_map(|c| c.unsynced_blobs()).map(|b| b.to_vec()));
-        let now = self.now;
-        let blind = self.bug == Some(Bug::CollectsReferenced);
-        let before: BTreeSet<Vec<u8>> = self.blobs.keys().cloned().collect();
-        self.blobs.retain(|m, at| (referenced.contains(m) && !blind) || *at + GRACE > now);
-        let gone: Vec<_> = before.into_iter().filter(|m| !self.blobs.contains_key(m)).collect();
-        for m in &gone {
-            let name = String::from_utf8_lossy(m).into_owned();
-            self.say(|| format!("the coordinator's blob {name} is collected"));
-        }
-        for w in &mut self.workers {
-            if let Some(core) = &w.peer.machine {
-                let wanted: BTreeSet<Vec<u8>> =
-                    core.wanted_blobs().iter().map(|b| b.to_vec()).collect();
-                w.blobs.retain(|m| wanted.contains(m));
-            }
-        }
-    }
-
-    /// What the keeper ran on while the worker's process was away.
+    /// Runs of the keeper that continued while the worker's process was away.
     pub fn alive(&self, i: usize) -> Vec<Alive> {
         let alive = |(id, run): (&AttemptId, &RunState)| Alive {
             task: id.task.clone(),
@@ -263,7 +162,7 @@ impl World {
         self.workers[i].running.iter().map(alive).collect()
     }
 
-    /// After a start: what ended meanwhile is told, and what is not held any more is stopped.
+    /// Settles runs after a start: what ended meanwhile is reported, and what is not held any more is stopped.
     pub fn after_start(&mut self, i: usize) {
         let runs: Vec<(AttemptId, Option<TaskOutcome>)> =
             self.workers[i].running.iter().map(|(id, r)| (id.clone(), r.ended.clone())).collect();

@@ -10,7 +10,7 @@ fn seeds_converge() {
     }
 }
 
-/// The world is judged only after a worker that is just coming back owes nothing.
+/// The world is judged only after a worker that is just coming back has nothing unacknowledged.
 #[test]
 fn a_worker_may_come_back_as_the_last_thing() {
     assert_eq!(run(27_647, None, false).wrong, None);

@@ -1,179 +1,26 @@
-//! Workers of the v1 dialect: what the replaced system's client does, with its memory only. Their
-//! links are cut, swallow, and repeat; their processes forget everything.
+//! The links of workers of the v1 dialect: dials, heartbeats, and messages both ways.
 
+use super::peer::{BEAT, DIALS, REST, V1Event, V1Link};
 use crate::Bug;
-use crate::runs::Look;
-use crate::world::{Event, World};
-use outlast_core::{AttemptId, TaskId};
+use crate::event::Event;
+use crate::lookup::Look;
+use crate::world::World;
+use outlast_core::AttemptId;
 use outlast_wire::Bytes;
 use outlast_wire::v1::{FromWorker, ToWorker, parse};
 use outlast_wire::v2::LinkCause;
+use rand::Rng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-
-/// Between a worker's heartbeats, and until silence makes it dial again, in virtual milliseconds.
-const BEAT: (u64, u64) = (5_000, 15_000);
-
-/// What happens to such workers.
-pub(crate) enum V1Event {
-    /// (link, text)
-    Up(u64, String),
-    Down(u64, Box<ToWorker>),
-    /// (link, the coordinator learns it)
-    Closed(u64, bool),
-    Pong(u64, u64),
-    /// (worker, its life)
-    Dial(usize, u32),
-    /// (worker, link)
-    Beat(usize, u64),
-    /// The thread of a client that watches heartbeats: (worker, its life).
-    Watch(usize, u32),
-    /// Of the run with this number.
-    Ends(usize, u32, u64),
-    Tells(usize, u32, u64),
-    Start(usize),
-    Strike,
-}
-
-pub(crate) struct V1Link {
-    peer: usize,
-    life: u32,
-    open: bool,
-    mute_up: bool,
-    mute_down: bool,
-    last_up: u64,
-    last_down: u64,
-}
-
-/// A blob that arrived and has no answer yet: its link, task, name and content.
-type Sent = (u64, String, String, Vec<u8>);
-
-pub(crate) struct Run {
-    pub number: u64,
-    pub epoch: u64,
-    /// It gives the attempt's number back.
-    pub checkpoints: u64,
-}
-
-pub(crate) struct V1Peer {
-    pub name: String,
-    pub store: Arc<str>,
-    /// Gives `attempt` back with results.
-    pub echoes: bool,
-    /// Two threads: one dials again whenever a connection ends, the other opens a second one beside
-    /// the first after a silence.
-    pub twofold: bool,
-    /// It answers assignments with word that they run.
-    pub accepts: bool,
-    pub alive: bool,
-    pub life: u32,
-    /// The newest.
-    pub link: Option<u64>,
-    /// Those before it that are still there.
-    pub others: Vec<u64>,
-    /// When it dialled, since everything works.
-    pub dialled: Vec<u64>,
-    /// The blobs that arrived, in order. Their answers come in that order.
-    data: VecDeque<Sent>,
-    pub heard: u64,
-    pub refused_until: u64,
-    pub active: BTreeMap<TaskId, Run>,
-    /// Results that were not acknowledged.
-    pub results: BTreeMap<TaskId, Value>,
-    /// The checkpoints of each task that it still has, oldest first: name, run and attempt. Each run
-    /// begins with the same names.
-    pub saved: BTreeMap<TaskId, Vec<(String, u64, u64)>>,
-    /// The newest data of each task that was not acknowledged.
-    pub unkept: BTreeMap<TaskId, Value>,
-    /// Runs that were cancelled, and whose threads go on.
-    pub zombies: BTreeMap<u64, (TaskId, u64)>,
-}
-
-impl V1Peer {
-    /// The oldest of this task's that arrived has an answer now, which is no acknowledgement.
-    fn refused(&mut self, task: &str) {
-        if let Some(at) = self.data.iter().position(|(_, of, ..)| of == task) {
-            self.data.remove(at);
-        }
-    }
-    /// One of this name is acknowledged; whether one that arrived is kept. What was lost with a link
-    /// never has an answer.
-    fn acknowledged(&mut self, task: &str, name: &str, kept: impl Fn(&[u8]) -> bool) -> bool {
-        let mine = |sent: &Sent| sent.1 == task && sent.2 == name;
-        if let Some(at) = self.data.iter().position(|sent| mine(sent) && kept(&sent.3)) {
-            self.data.remove(at);
-            return true;
-        }
-        !self.data.iter().any(mine)
-    }
-    fn has(&self, link: u64) -> bool {
-        self.link == Some(link) || self.others.contains(&link)
-    }
-}
-
-/// All of them, with randomness of their own: other choices stay as they are without them.
-pub(crate) struct V1World {
-    pub rng: SmallRng,
-    pub peers: Vec<V1Peer>,
-    pub links: BTreeMap<u64, V1Link>,
-    pub numbers: u64,
-    /// The first blob of each name, for a planted bug.
-    named: BTreeMap<String, Vec<u8>>,
-    /// Whose link each is, or was.
-    owners: BTreeMap<u64, usize>,
-}
-
-/// So long after everything works again links have come to rest, in virtual milliseconds.
-const REST: u64 = 45_000;
-/// And so often one may be dialled within the time after that which a run lasts at least.
-const DIALS: (u64, usize) = (45_000, 6);
-
-impl V1World {
-    pub fn new(seed: u64) -> V1World {
-        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5EED_0001);
-        let count = if seed.is_multiple_of(2) { rng.random_range(1..=2) } else { 0 };
-        let peer = |n: usize, rng: &mut SmallRng| V1Peer {
-            name: format!("v{n}"),
-            store: format!("v1:v{n}").into(),
-            echoes: rng.random_bool(0.3),
-            twofold: rng.random_bool(0.4),
-            accepts: rng.random_bool(0.2),
-            alive: true,
-            life: 0,
-            link: None,
-            others: Vec::new(),
-            dialled: Vec::new(),
-            data: VecDeque::new(),
-            heard: 0,
-            refused_until: 0,
-            active: BTreeMap::new(),
-            results: BTreeMap::new(),
-            saved: BTreeMap::new(),
-            unkept: BTreeMap::new(),
-            zombies: BTreeMap::new(),
-        };
-        let peers = (0..count).map(|n| peer(n, &mut rng)).collect();
-        let (links, named, owners) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        V1World { rng, peers, links, numbers: 0, named, owners }
-    }
-    /// How long after everything works again a run goes on at least, so that links can be watched.
-    pub fn watched(&self) -> u64 {
-        if self.peers.iter().any(|p| p.twofold) { REST + DIALS.0 } else { 0 }
-    }
-    pub fn idle(&self) -> bool {
-        self.peers.iter().all(|p| p.active.is_empty() && p.results.is_empty())
-    }
-}
 
 impl World {
+    /// Plans an event of these workers.
     pub fn later(&mut self, after: u64, event: V1Event) {
         self.at(self.now + after, Event::V1(event));
     }
 
+    /// The workers start.
     pub fn start_v1(&mut self) {
         for j in 0..self.v1.peers.len() {
             self.later(10, V1Event::Dial(j, 0));
@@ -184,6 +31,7 @@ impl World {
         }
     }
 
+    /// Carries out an event of these workers.
     pub fn on_v1_event(&mut self, event: V1Event) {
         match event {
             V1Event::Up(link, text) => self.v1_arrives(link, &text),
@@ -232,7 +80,7 @@ impl World {
                 }
             }
             V1Event::Ends(j, life, run) if self.v1_lives(j, life) => self.v1_ends(j, run),
-            V1Event::Tells(j, life, run) if self.v1_lives(j, life) => self.v1_tells(j, run),
+            V1Event::Reports(j, life, run) if self.v1_lives(j, life) => self.v1_reports(j, run),
             V1Event::Start(j) if !self.v1.peers[j].alive => {
                 self.v1.peers[j].alive = true;
                 let life = self.v1.peers[j].life;
@@ -248,7 +96,7 @@ impl World {
         self.v1.peers[j].alive && self.v1.peers[j].life == life
     }
 
-    fn v1_dials(&mut self, j: usize) {
+    pub(super) fn v1_dials(&mut self, j: usize) {
         let life = self.v1.peers[j].life;
         let twofold = self.v1.peers[j].twofold;
         if (self.v1.peers[j].link.is_some() && !twofold) || !self.v1.peers[j].alive {
@@ -293,12 +141,12 @@ impl World {
         if lately > DIALS.1 {
             let s = DIALS.0 / 1000;
             let text = format!("I8: v1 worker {j} dialled {lately} times within {s} s of calm");
-            self.oracle.wrong.get_or_insert(text);
+            self.oracle.fail(text);
         }
     }
 
     /// Registration, results, states, a heartbeat; in another order, or twice, now and then.
-    fn v1_resumes(&mut self, j: usize) {
+    pub(super) fn v1_resumes(&mut self, j: usize) {
         let mut all = vec![json!({ "type": "registration", "capabilities": { "slots": 2 } })];
         all.extend(self.v1.peers[j].results.values().cloned());
         for task in self.v1.peers[j].active.keys() {
@@ -325,6 +173,7 @@ impl World {
         self.v1_says(j, &beat);
     }
 
+    /// A worker sends.
     pub fn v1_says(&mut self, j: usize, message: &Value) {
         let Some(link) = self.v1.peers[j].link else { return };
         let late = self.v1.rng.random_range(0..=self.latency);
@@ -346,7 +195,7 @@ impl World {
         let message = match parse(text, &name) {
             Ok(message) => message,
             Err(error) => {
-                self.oracle.wrong.get_or_insert(format!("v1: {text}: {error}"));
+                self.oracle.fail(format!("v1: {text}: {error}"));
                 return;
             }
         };
@@ -377,7 +226,7 @@ impl World {
         self.pump_coord();
     }
 
-    /// The coordinator sends on a link of this dialect; whether it is one.
+    /// The coordinator sends on a link of this dialect.
     pub fn v1_sends(&mut self, link: u64, message: ToWorker) {
         let Some(peer) = self.v1.owners.get(&link).copied() else { return };
         let store = self.v1.peers[peer].store.clone();
@@ -389,8 +238,10 @@ impl World {
                 // Of an answer that it runs, to a task that is not the worker's any more.
                 let no_result = self.v1.peers[peer].accepts;
                 if known.iter().all(|a| a.outcomes.is_empty()) && !removed && !no_result {
-                    let text = format!("I2: {store} was told that a result of {task_id} is kept");
-                    self.oracle.wrong.get_or_insert(text);
+                    let text = format!(
+                        "I2: {store} had an acknowledgement of {task_id}, which is not kept"
+                    );
+                    self.oracle.fail(text);
                 }
             }
             ToWorker::CheckpointDataAck { task_id, checkpoint_id } => {
@@ -403,7 +254,7 @@ impl World {
                     let text = format!(
                         "I4: {checkpoint_id} of {task_id} was acknowledged, and is not kept"
                     );
-                    self.oracle.wrong.get_or_insert(text);
+                    self.oracle.fail(text);
                 }
             }
             ToWorker::Error { task_id: Some(task_id), .. } => {
@@ -439,6 +290,7 @@ impl World {
         self.at(at, Event::V1(V1Event::Down(link, Box::new(message))));
     }
 
+    /// The coordinator pings.
     pub fn v1_pings(&mut self, link: u64, seq: u64) {
         let round = 2 * self.latency;
         let Some(l) = self.v1.links.get(&link) else { return };
@@ -447,7 +299,7 @@ impl World {
         }
     }
 
-    /// The coordinator closes a link of this dialect; whether it is one.
+    /// The coordinator closes a link. Returns whether it is one of this dialect.
     pub fn v1_closes(&mut self, link: u64) -> bool {
         let Some(l) = self.v1.links.get_mut(&link) else { return false };
         let (muted, at) = (l.mute_down, l.last_down);
@@ -458,7 +310,7 @@ impl World {
         true
     }
 
-    fn v1_breaks(&mut self, link: u64) {
+    pub(super) fn v1_breaks(&mut self, link: u64) {
         let Some(l) = self.v1.links.get_mut(&link) else { return };
         (l.mute_up, l.mute_down) = (true, true);
         let after = self.latency;
@@ -489,73 +341,6 @@ impl World {
                 self.later(at, V1Event::Closed(link, true));
             }
             self.v1_lost(j, link);
-        }
-    }
-
-    fn v1_strike(&mut self) {
-        let j = self.v1.rng.random_range(0..self.v1.peers.len());
-        let all = self.v1.peers[j].others.iter().copied().chain(self.v1.peers[j].link);
-        let all: Vec<u64> = all.collect();
-        let pick = self.v1.rng.random_range(0..all.len().max(1));
-        let link = all.get(pick).copied();
-        let time = self.v1.rng.random_range(500..60_000);
-        let name = match self.v1.rng.random_range(0..8) {
-            0..=2 => {
-                link.into_iter().for_each(|link| self.v1_breaks(link));
-                "v1 cut"
-            }
-            3 => {
-                let (up, down) =
-                    [(true, true), (true, false), (false, true)][self.v1.rng.random_range(0..3)];
-                if let Some(l) = link.and_then(|link| self.v1.links.get_mut(&link)) {
-                    (l.mute_up, l.mute_down) = (l.mute_up || up, l.mute_down || down);
-                }
-                "v1 half-open"
-            }
-            4 => {
-                self.v1.peers[j].refused_until = self.now + time;
-                all.iter().for_each(|link| self.v1_breaks(*link));
-                "v1 partition"
-            }
-            5 => {
-                // The same worker dials again while its former link is still there.
-                if !self.v1.peers[j].twofold {
-                    self.v1.peers[j].link = None;
-                }
-                self.v1_dials(j);
-                "v1 second link"
-            }
-            6 => {
-                if let Some(link) = self.v1.peers[j].link {
-                    self.v1_resumes(j);
-                    self.say(|| format!("link {link} says everything again"));
-                }
-                "v1 repeats"
-            }
-            _ => {
-                let peer = &mut self.v1.peers[j];
-                (peer.alive, peer.link, peer.life) = (false, None, peer.life + 1);
-                peer.others.clear();
-                peer.active.clear();
-                peer.results.clear();
-                peer.saved.clear();
-                peer.unkept.clear();
-                peer.zombies.clear();
-                all.iter().for_each(|link| self.v1_breaks(*link));
-                self.later(time, V1Event::Start(j));
-                "v1 worker crash"
-            }
-        };
-        self.say(|| format!("FAULT {name} (v1 worker {j})"));
-        *self.faults.entry(name).or_default() += 1;
-        let next = self.v1.rng.random_range(300..15_000);
-        self.later(next, V1Event::Strike);
-    }
-
-    pub fn v1_heal(&mut self) {
-        for j in 0..self.v1.peers.len() {
-            self.v1.peers[j].refused_until = self.now;
-            self.later(1, V1Event::Start(j));
         }
     }
 }

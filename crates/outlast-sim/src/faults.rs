@@ -1,10 +1,11 @@
-//! What goes wrong, and when it stops.
+//! The faults of network, processes, disks and clocks, and their end.
 
-use crate::world::{Event, World};
+use crate::event::Event;
+use crate::world::World;
 use rand::Rng;
 
 impl World {
-    /// Something goes wrong.
+    /// Makes something go wrong.
     pub fn strike(&mut self) {
         let i = self.rng.random_range(0..self.workers.len());
         let time = match self.rng.random_range(0..3) {
@@ -15,7 +16,28 @@ impl World {
         let until = self.now + time;
         let links: Vec<u64> = self.links.keys().copied().collect();
         let link = (!links.is_empty()).then(|| links[self.rng.random_range(0..links.len())]);
-        let name = match self.rng.random_range(0..18) {
+        let fault = self.rng.random_range(0..18);
+        let name = match fault {
+            0..=6 => self.strike_network(fault, i, link, until),
+            7..=12 => self.strike_process(fault, i, until),
+            _ => self.strike_machine(fault, i, until),
+        };
+        self.say(|| format!("FAULT {name} (worker {i}, {time} ms)"));
+        self.count(name, 1);
+        if self.now < self.heal_at {
+            let next = self.now + self.rng.random_range(200..20_000);
+            self.at(next.min(self.heal_at), Event::Strike);
+        }
+    }
+
+    fn strike_network(
+        &mut self,
+        fault: u32,
+        i: usize,
+        link: Option<u64>,
+        until: u64,
+    ) -> &'static str {
+        match fault {
             0 | 1 => {
                 if let Some(link) = link {
                     self.break_link(link, false);
@@ -37,10 +59,15 @@ impl World {
                 }
                 "partition"
             }
-            6 => {
+            _ => {
                 self.latency = self.rng.random_range(1..3_000);
                 "latency"
             }
+        }
+    }
+
+    fn strike_process(&mut self, fault: u32, i: usize, until: u64) -> &'static str {
+        match fault {
             7 | 8 => {
                 let power = self.rng.random_bool(0.5);
                 self.crash_coord(power);
@@ -58,11 +85,16 @@ impl World {
                 self.at(until, Event::Resume);
                 "coordinator stopped"
             }
-            12 => {
+            _ => {
                 self.workers[i].peer.paused_until = until;
                 self.at(until, Event::Resume);
                 "worker stopped"
             }
+        }
+    }
+
+    fn strike_machine(&mut self, fault: u32, i: usize, until: u64) -> &'static str {
+        match fault {
             13 => {
                 if self.rng.random_bool(0.5) {
                     self.coord.disk_full_until = until;
@@ -91,16 +123,10 @@ impl World {
                 );
                 "worker drain or stop"
             }
-        };
-        self.say(|| format!("FAULT {name} (worker {i}, {time} ms)"));
-        *self.faults.entry(name).or_default() += 1;
-        if self.now < self.heal_at {
-            let next = self.now + self.rng.random_range(200..20_000);
-            self.at(next.min(self.heal_at), Event::Strike);
         }
     }
 
-    /// Everything works from now on. Links that swallow stay so: nobody resets them.
+    /// Ends all faults: everything works from now on. Links that swallow stay so: nobody resets them.
     pub fn heal(&mut self) {
         self.say(|| "HEAL".into());
         self.healed = true;
@@ -121,7 +147,7 @@ impl World {
             self.workers[last].peer.disk_full_until = u64::MAX;
             let store = self.workers[last].store_id.clone();
             self.oracle.broken.insert(store);
-            *self.faults.entry("disk broken for good").or_default() += 1;
+            self.count("disk broken for good", 1);
         }
         if self.coord.machine.is_none() {
             self.start_coord();

@@ -1,0 +1,111 @@
+//! The places where mistakes are planted: around the core, in what it reads, writes, sends and receives.
+
+use crate::Bug;
+use crate::world::World;
+use outlast_core::TaskId;
+use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskState, WorkerSnapshot};
+use outlast_core::recovery::{TaskRecovery, knobs};
+use outlast_core::worker::Alive;
+use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::outbox_item;
+use rand::Rng;
+use std::sync::Arc;
+
+impl World {
+    /// In what the coordinator knows after a restart.
+    pub fn plant_in_snapshot(&self, snapshot: &mut CoordSnapshot) {
+        if self.bug == Some(Bug::ReusesEpoch) {
+            for task in &mut snapshot.tasks {
+                task.epoch = task.epoch.saturating_sub(1);
+            }
+        }
+        if self.bug == Some(Bug::ForgetsLease) {
+            for task in &mut snapshot.tasks {
+                task.state = TaskState::Pending;
+            }
+        }
+        for recovery in snapshot.tasks.iter_mut().filter_map(|t| t.recovery.as_mut()) {
+            let recovery = Arc::make_mut(recovery);
+            match self.bug {
+                Some(Bug::ForgetsDelay) => recovery.not_before = 0,
+                Some(Bug::ForgetsTried) => *recovery = Default::default(),
+                Some(Bug::ForgetsBudget) => recovery.oom_retries = 0,
+                Some(Bug::ForgetsShared) => recovery.shared = 0,
+                _ => {}
+            }
+        }
+    }
+
+    /// In what a worker knows after a restart.
+    pub fn plant_at_start(&self, snapshot: &mut WorkerSnapshot, alive: &mut Vec<Alive>) {
+        match self.bug {
+            Some(Bug::ForgetsStarted) => {
+                snapshot.attempts.iter_mut().for_each(|a| a.started_at = None);
+            }
+            Some(Bug::ForgetsAlive) => alive.clear(),
+            _ => {}
+        }
+    }
+
+    /// In what the coordinator's store is to keep.
+    pub fn plant_in_batch(&mut self, batch: &mut Batch<CoordRecord>) {
+        match self.bug {
+            Some(Bug::ForgetsCursor) => {
+                batch.records.retain(|r| !matches!(r, CoordRecord::Cursor { .. }));
+            }
+            Some(Bug::StateGoesBack) if self.rng.random_bool(0.2) => {
+                for record in &mut batch.records {
+                    if let CoordRecord::State { update } = record {
+                        Arc::make_mut(update).version = 1;
+                    }
+                }
+            }
+            Some(Bug::SplitsDecision) if self.rng.random_bool(0.3) => {
+                batch.records.retain(|r| !matches!(r, CoordRecord::Recovered { .. }));
+            }
+            Some(Bug::ForgetsAssigned) => {
+                batch.records.retain(|r| !matches!(r, CoordRecord::Assigned { .. }));
+            }
+            _ => {}
+        }
+    }
+
+    /// In what a worker sends.
+    pub fn plant_above(&mut self, mut kind: Kind) -> Kind {
+        if self.bug == Some(Bug::ForgetsNonces)
+            && let Kind::Hello(hello) = &mut kind
+        {
+            hello.nonce = 0;
+        }
+        if self.bug == Some(Bug::SkipsFencing)
+            && let Kind::Outbox(batch) = &mut kind
+        {
+            for item in &mut batch.items {
+                if let Some(outbox_item::Kind::Outcome(o)) = &mut item.kind {
+                    let id: TaskId = o.task_id.as_str().into();
+                    if let Some(row) = self.coord.store.task_row(&id) {
+                        o.epoch = row.epoch;
+                    }
+                }
+            }
+        }
+        kind
+    }
+
+    /// In what the coordinator sends: the task as it was submitted, or without its checkpoint.
+    pub fn plant_below(&self, mut kind: Kind) -> Kind {
+        let Kind::Assign(assign) = &mut kind else { return kind };
+        for t in &mut assign.tasks {
+            match self.bug {
+                Some(Bug::OldKnobs) => {
+                    let spec = &self.specs[&TaskId::from(t.task_id.as_str())];
+                    let plain = knobs::effective(spec, &TaskRecovery::default());
+                    t.spec_json = plain.to_json().into();
+                }
+                Some(Bug::PassesCheckpointsOver) => t.checkpoint = None,
+                _ => {}
+            }
+        }
+        kind
+    }
+}
