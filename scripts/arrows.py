@@ -31,13 +31,24 @@ MOST_LINES_OF_A_FUNCTION = 80
 MOST_LINES_OF_A_FILE = 500
 # What is not in order yet. These lists only shrink.
 STILL_CIRCLES = {
-    "outlast-bench", "outlast-blob", "outlast-chaos", "outlast-cli", "outlast-coordinator", "outlast-core",
-    "outlast-fuzz", "outlast-net", "outlast-python", "outlast-spawn", "outlast-sqlite",
-    "outlast-store", "outlast-torture", "outlast-wire", "outlast-worker",
+    "outlast-bench",
+    "outlast-blob",
+    "outlast-chaos",
+    "outlast-cli",
+    "outlast-core",
+    "outlast-fuzz",
+    "outlast-net",
+    "outlast-python",
+    "outlast-spawn",
+    "outlast-sqlite",
+    "outlast-store",
+    "outlast-torture",
+    "outlast-wire",
+    "outlast-worker",
 }
 STILL_LONG_FUNCTIONS = {
     "outlast-cli": {"act", "run", "tasks_of"},
-    "outlast-coordinator": {"families", "on_news", "read", "start_after", "tell"},
+    "outlast-coordinator": {"families", "start_after", "tell"},
     "outlast-core": {"decide", "new", "on_hello", "register"},
     "outlast-fuzz": {"kinds", "targets"},
     "outlast-store": {"apply"},

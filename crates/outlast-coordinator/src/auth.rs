@@ -1,6 +1,6 @@
 //! Who may do what: API keys, checked against the store and remembered for a second.
 
-use crate::api::{App, Refusal, Shared};
+use crate::problem::Refusal;
 use axum::http::{HeaderMap, StatusCode, header};
 use outlast_core::coord::Principal;
 use outlast_store::{KeyInfo, Keys, Role, StoreError};
@@ -217,18 +217,18 @@ impl State {
     }
 }
 
-/// Looks for changed keys, for those who wait for them.
-pub(crate) async fn watch_keys(app: Weak<Shared>) {
-    while let Some(app) = app.upgrade() {
-        app.auth.needed();
-        drop(app);
+/// Reads the keys again now and then, for those who wait for their change.
+pub(crate) async fn watch_keys(auth: Weak<Auth>) {
+    while let Some(auth) = auth.upgrade() {
+        auth.needed();
+        drop(auth);
         tokio::time::sleep(FRESH).await;
     }
 }
 
 /// What let a link or a stream in: it ends when that would not let it in any more.
 pub(crate) struct Pass {
-    app: App,
+    auth: Arc<Auth>,
     token: Option<String>,
     role: Role,
     who: Who,
@@ -237,12 +237,12 @@ pub(crate) struct Pass {
 
 impl Pass {
     /// Lets a request pass, or says why not.
-    pub fn check(app: &App, headers: &HeaderMap, role: Role) -> Result<Pass, Refusal> {
+    pub fn check(auth: &Arc<Auth>, headers: &HeaderMap, role: Role) -> Result<Pass, Refusal> {
         // First: a change after the check must be seen.
-        let changed = app.auth.changed.subscribe();
-        let who = app.auth.check(headers, role)?;
+        let changed = auth.changed.subscribe();
+        let who = auth.check(headers, role)?;
         let token = Auth::token(headers).map(str::to_owned);
-        Ok(Pass { app: app.clone(), token, role, who, changed })
+        Ok(Pass { auth: auth.clone(), token, role, who, changed })
     }
 
     /// Whose key it was.
@@ -254,7 +254,7 @@ impl Pass {
     pub async fn ended(&self) -> String {
         let mut changed = self.changed.clone();
         while changed.changed().await.is_ok() {
-            let judged = self.app.auth.judge(self.token.as_deref(), self.role);
+            let judged = self.auth.judge(self.token.as_deref(), self.role);
             // That the keys cannot be read is no reason.
             if let Err(refusal) = judged
                 && matches!(refusal.problem.status, 401 | 403)

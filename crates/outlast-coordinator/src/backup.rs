@@ -5,8 +5,9 @@
 //! for an hour: so the blobs copied later hold all of it. That is checked at the end all the same,
 //! and where it does not hold (a copy that took longer than that) all is copied again.
 
-use crate::server::Config;
-use crate::{blobs, clock};
+use crate::blobs::service;
+use crate::clock;
+use crate::config::Config;
 use outlast_blob::{BlobError, Copied, Hash, Home, check_copy, copy_store, packs_place};
 use outlast_store::{CoordReader, CoordStore, StoreError};
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,7 @@ fn copy(from: &Path, to: &Path) -> Result<BackupInfo, BackupError> {
     let copied = match blobs.is_dir() {
         true => {
             let place = packs_place(&blobs)?;
-            let bucket = place.as_deref().map(blobs::bucket).transpose()?;
+            let bucket = place.as_deref().map(service::bucket).transpose()?;
             let home = Home { folder: &blobs, bucket: bucket.as_deref() };
             copy_store(home, Home::local(&Config::blob_folder(to)))?
         }
@@ -146,7 +147,7 @@ pub fn restore(
     deep: bool,
     bucket: Option<&str>,
 ) -> Result<BackupInfo, BackupError> {
-    let bucket = bucket.map(blobs::bucket).transpose()?;
+    let bucket = bucket.map(service::bucket).transpose()?;
     let info = label(from)?;
     let place = Place::new(data_dir)?;
     place.clear()?;

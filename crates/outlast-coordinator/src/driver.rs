@@ -1,148 +1,34 @@
-//! The thread that owns the core: takes inputs in bunches, carries out what the core decides.
+//! The thread that owns the core: takes inputs in batches and carries out what the core decides.
 //! Never waits for the disk or for a link.
 
-use crate::blobs::BlobShelf;
+use crate::blobs::service::BlobService;
 use crate::clock;
-use crate::link::{LinkTx, ToLink};
+use crate::health::Health;
+use crate::input::{Answer, ApiRequest, Driver, Input, Report};
 use crate::look::Look;
-use crate::quality::Quality;
+use crate::outbound::{LinkTx, ToLink};
+use crate::quality::meters::Quality;
 use crate::share::Held;
-use crate::writer::{self, Health};
+use crate::writer;
 use outlast_core::TaskId;
-use outlast_core::coord::{
-    ConnId, Coordinator, Output, Principal, RecoveryRequest, Request, RequestId, Response,
-    Submission,
-};
+use outlast_core::coord::{ConnId, Coordinator, Output, Request, RequestId, Submission};
 use outlast_core::records::CoordRecord;
 use outlast_store::group::Decided;
 use outlast_store::{CoordReader, StoreError};
-use outlast_wire::v1::{Action, FromWorker};
+use outlast_wire::TaskSpec;
 use outlast_wire::v2::LinkCause;
-use outlast_wire::v2::body::Kind;
-use outlast_wire::{Bytes, TaskSpec};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Inputs that may wait; then links are read no further.
-const INPUTS: usize = 16_384;
 /// Inputs taken before what they led to is carried out.
-const BUNCH: usize = 1024;
+const BATCH: usize = 1024;
 
-/// What happens to the core.
-pub(crate) enum Input {
-    /// With whose link it is.
-    Open(ConnId, LinkTx, Principal),
-    /// With its part of the link's share.
-    Message(ConnId, Kind, Held),
-    Malformed(ConnId, String),
-    /// A link of the v1 dialect, with its worker's id; empty if its address does not have it.
-    OpenV1(ConnId, LinkTx, String, Principal),
-    /// With the blob of a checkpoint's data, and its part of the link's share.
-    V1(ConnId, Box<FromWorker>, Option<Bytes>, Held),
-    /// The worker said its id, on a link whose address does not have it.
-    NameV1(ConnId, String),
-    /// With the task whose checkpoint it was to be.
-    MalformedV1(ConnId, String, Option<TaskId>),
-    /// Too long to be read: the link ends.
-    OversizedV1(ConnId, String),
-    Pong(ConnId, u64),
-    /// Part of a message arrived.
-    Heard(ConnId),
-    Close(ConnId, LinkCause, String),
-    Ask(Ask, oneshot::Sender<Answer>),
-    /// Sends something that the core need not know of.
-    ToLink(ConnId, Kind),
-    /// Looks at the core.
-    Look(Box<dyn FnOnce(&Coordinator) + Send>),
-}
-
-/// What people ask for.
-pub(crate) enum Ask {
-    /// With whether the id was chosen by the client, so that it may be known; and whose they are.
-    Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>, Owner),
-    Cancel(TaskId),
-    Retry(TaskId),
-    /// Pause it, or let it go on.
-    Pause(TaskId, bool),
-    Checkpoint(TaskId),
-    /// To this worker, or away from where it is.
-    Move(TaskId, Option<String>),
-    /// Give it no new work, or new work again.
-    Drain(String, bool),
-    /// These tasks, if they are over; and outcomes of unknown ones heard before this.
-    Remove(Vec<TaskId>, i64),
-    /// Overrule what recovery decided.
-    Recovery(RecoveryRequest),
-    /// Something of its link or memory.
-    Act(String, Action),
-    /// By (attempt, number).
-    Prune(TaskId, Vec<(u64, u64)>),
-    Forget(String),
-    /// Bind a worker to no key any more.
-    Unbind(String),
-}
-
-/// Who submits.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Owner {
-    /// Name of the key.
-    pub name: Option<Arc<str>>,
-    /// Other owners' tasks are none of its business.
-    pub private: bool,
-}
-
-/// The core's response, or why the store could not be asked.
-pub(crate) type Answer = Result<Response, String>;
-
-/// What other threads report; never waits behind inputs.
-pub(crate) enum Report {
-    Persisted(u64),
-    Stop,
-}
-
-/// A way to reach the driver.
-#[derive(Clone)]
-pub(crate) struct Driver {
-    inputs: mpsc::Sender<Input>,
-}
-
-/// The driver has ended: the coordinator shuts down.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ended;
-
-impl Driver {
-    pub async fn put(&self, input: Input) -> Result<(), Ended> {
-        self.inputs.send(input).await.map_err(|_| Ended)
-    }
-    /// Without waiting: it is dropped where too much waits.
-    pub fn put_now(&self, input: Input) {
-        let _ = self.inputs.try_send(input);
-    }
-    pub async fn ask(&self, ask: Ask) -> Result<Answer, Ended> {
-        let (tx, rx) = oneshot::channel();
-        self.put(Input::Ask(ask, tx)).await?;
-        rx.await.map_err(|_| Ended)
-    }
-    pub async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Coordinator) -> T + Send + 'static,
-    ) -> Result<T, Ended> {
-        let (tx, rx) = oneshot::channel();
-        let look = move |core: &Coordinator| {
-            // Nobody may be waiting any more.
-            let _ = tx.send(look(core));
-        };
-        self.put(Input::Look(Box::new(look))).await?;
-        rx.await.map_err(|_| Ended)
-    }
-}
-
-/// What the driver reads beside the core.
+/// What the core's thread works with beside the core.
 pub(crate) struct Sources {
     pub reader: CoordReader,
-    pub blobs: BlobShelf,
+    pub blobs: BlobService,
     pub health: Arc<watch::Sender<Health>>,
     pub quality: Arc<Quality>,
 }
@@ -155,7 +41,7 @@ pub(crate) fn start(
     batches: Decided<CoordRecord>,
     reports: mpsc::UnboundedReceiver<Report>,
 ) -> std::io::Result<(Driver, std::thread::JoinHandle<()>)> {
-    let (inputs, rx) = mpsc::channel(INPUTS);
+    let (driver, inputs) = Driver::channel();
     let runtime = tokio::runtime::Handle::current();
     let (links, asked) = (HashMap::new(), HashMap::new());
     let Sources { reader, blobs, health, quality } = sources;
@@ -165,8 +51,8 @@ pub(crate) fn start(
         State { core, look, health, quality, batches, links, asked, last: 0, slow, resting };
     let thread = std::thread::Builder::new()
         .name("core".into())
-        .spawn(move || runtime.block_on(state.run(rx, reports)))?;
-    Ok((Driver { inputs }, thread))
+        .spawn(move || runtime.block_on(state.run(inputs, reports)))?;
+    Ok((driver, thread))
 }
 
 struct State {
@@ -205,7 +91,7 @@ impl State {
                     None => return,
                 },
             }
-            for _ in 0..BUNCH {
+            for _ in 0..BATCH {
                 match inputs.try_recv() {
                     Ok(input) => self.take(input),
                     Err(_) => break,
@@ -281,8 +167,8 @@ impl State {
                 self.core.on_close(now, conn, cause, &reason);
             }
             Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
-            Input::Look(look) => look(&self.core),
-            Input::Ask(ask, tx) => match self.request(ask) {
+            Input::Query(query) => query(&self.core),
+            Input::Request(request, tx) => match self.request(request) {
                 Ok(request) => {
                     self.last += 1;
                     self.asked.insert(self.last, tx);
@@ -296,9 +182,9 @@ impl State {
     }
 
     /// Adds what the store has. Read here, so that nothing can change before the core decides.
-    fn request(&self, ask: Ask) -> Result<Request, StoreError> {
-        Ok(match ask {
-            Ask::Submit(tasks, owner) => {
+    fn request(&self, request: ApiRequest) -> Result<Request, StoreError> {
+        Ok(match request {
+            ApiRequest::Submit(tasks, owner) => {
                 let find = |(id, spec, chosen): (TaskId, Arc<TaskSpec>, bool)| {
                     let known = if chosen { self.look.task_row(&id)? } else { None };
                     let former = match chosen && known.is_none() {
@@ -313,24 +199,28 @@ impl State {
                 };
                 Request::Submit(tasks.into_iter().map(find).collect::<Result<_, StoreError>>()?)
             }
-            Ask::Cancel(task) => Request::Cancel { known: self.look.task_row(&task)?, task },
-            Ask::Retry(task) => Request::Retry { known: self.look.task_row(&task)?, task },
-            Ask::Pause(task, on) => Request::Pause { known: self.look.task_row(&task)?, task, on },
-            Ask::Checkpoint(task) => {
+            ApiRequest::Cancel(task) => Request::Cancel { known: self.look.task_row(&task)?, task },
+            ApiRequest::Retry(task) => Request::Retry { known: self.look.task_row(&task)?, task },
+            ApiRequest::Pause(task, on) => {
+                Request::Pause { known: self.look.task_row(&task)?, task, on }
+            }
+            ApiRequest::Checkpoint(task) => {
                 Request::Checkpoint { known: self.look.task_row(&task)?, task }
             }
-            Ask::Move(task, to) => Request::Move { known: self.look.task_row(&task)?, task, to },
-            Ask::Remove(tasks, before) => {
+            ApiRequest::Move(task, to) => {
+                Request::Move { known: self.look.task_row(&task)?, task, to }
+            }
+            ApiRequest::Remove(tasks, before) => {
                 let known = tasks.iter().map(|id| self.look.task_row(id));
                 let known = known.collect::<Result<Vec<_>, _>>()?;
                 Request::Remove { known: known.into_iter().flatten().collect(), before }
             }
-            Ask::Prune(task, which) => Request::Prune { task, which },
-            Ask::Act(worker, action) => Request::Act { worker, action },
-            Ask::Drain(worker, on) => Request::Drain { worker, on },
-            Ask::Recovery(what) => Request::Recovery(what),
-            Ask::Forget(name) => Request::Forget(name),
-            Ask::Unbind(name) => Request::Unbind(name),
+            ApiRequest::Prune(task, which) => Request::Prune { task, which },
+            ApiRequest::Act(worker, action) => Request::Act { worker, action },
+            ApiRequest::Drain(worker, on) => Request::Drain { worker, on },
+            ApiRequest::Recovery(what) => Request::Recovery(what),
+            ApiRequest::Forget(name) => Request::Forget(name),
+            ApiRequest::Unbind(name) => Request::Unbind(name),
         })
     }
 

@@ -1,6 +1,6 @@
 //! What happened, for those who watch: made from what was committed, so never ahead of the disk.
 
-use crate::otel::Backlog;
+use crate::otel::backlog::Backlog;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRow};
 use outlast_wire::api::Alert;
 use std::collections::HashMap;

@@ -5,5 +5,5 @@
 /// # Errors
 /// What is wrong with it, as its sender is answered.
 pub fn submit(body: &[u8]) -> Result<usize, String> {
-    crate::api::submitted(body)
+    crate::api::submit::submitted(body)
 }

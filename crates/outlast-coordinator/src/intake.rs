@@ -1,16 +1,21 @@
 //! Bodies of requests that are held in memory: within a budget that all share, and only while they
 //! arrive at a fair rate. Handlers check the key by the head before they read a body here.
 
-use crate::api::Refusal;
+use crate::problem::Refusal;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
+use outlast_wire::json::Limit;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+/// Bytes of the body of a request that changes one thing.
+pub(crate) const MAX_REQUEST: usize = 16 << 10;
+/// The limit of a request's document that holds no tasks.
+pub(crate) const DOCUMENT: Limit = Limit { bytes: 1 << 20, weight: 4 << 20 };
 /// Bytes of bodies in memory at a time: of small ones, and of all others.
 const BUDGET: (usize, usize) = (64 << 20, 192 << 20);
 /// Bytes of the largest body that is small.

@@ -7,28 +7,39 @@
 #![warn(missing_docs)]
 
 mod api;
+mod app;
 mod auth;
 mod backup;
 mod bind;
 mod blobs;
 mod clock;
+mod config;
 mod dash;
 mod driver;
 mod events;
 mod explain;
+mod extract;
 mod fair;
 mod families;
 #[doc(hidden)]
 pub mod fuzz;
+mod gather;
+mod health;
+mod input;
 mod intake;
+mod keepalive;
 mod link;
 mod link_v1;
 mod listen;
 mod logs;
 mod look;
 mod metrics;
+mod missed;
 mod otel;
+mod outbound;
+mod outgoing;
 mod peers;
+mod problem;
 mod quality;
 mod readers;
 mod retention;
@@ -37,11 +48,13 @@ mod sessions;
 mod share;
 mod writer;
 
-pub use api::openapi;
+pub use api::document::openapi;
 pub use backup::{BackupError, BackupInfo, backup, restore};
-pub use otel::OtelConfig;
+pub use config::{BlobConfig, Config, TlsFiles, WatchConfig};
+pub use otel::config::OtelConfig;
 pub use outlast_net::pulse::PingConfig;
 pub use peers::ConnectionConfig;
-pub use quality::{AlertConfig, WebhookConfig};
+pub use quality::alerts::AlertConfig;
+pub use quality::webhook::WebhookConfig;
 pub use retention::RetentionConfig;
-pub use server::{BlobConfig, Config, Coordinator, StartError, TlsFiles, WatchConfig};
+pub use server::{Coordinator, StartError};

@@ -5,7 +5,7 @@
 //! The readers of one worker take turns, so that no more than one slice at a time is in front of
 //! its results and heartbeats, and slices are as long as the link carries in [`HORIZON`].
 
-use crate::driver::{Driver, Input};
+use crate::input::{Driver, Input};
 use outlast_core::coord::ConnId;
 use outlast_wire::Bytes;
 use outlast_wire::v2::body::Kind;

@@ -1,6 +1,6 @@
 //! What the core may look up: tasks that are over, and blobs.
 
-use crate::blobs::BlobShelf;
+use crate::blobs::service::BlobService;
 use outlast_blob::Hash;
 use outlast_core::coord::{Given, Lookup, PastAttempt};
 use outlast_core::records::TaskRow;
@@ -15,12 +15,12 @@ const TRIES: (u32, Duration) = (5, Duration::from_millis(100));
 
 pub(crate) struct Look {
     reader: CoordReader,
-    blobs: BlobShelf,
+    blobs: BlobService,
     failed: RefCell<Option<String>>,
 }
 
 impl Look {
-    pub fn new(reader: CoordReader, blobs: BlobShelf) -> Look {
+    pub fn new(reader: CoordReader, blobs: BlobService) -> Look {
         Look { reader, blobs, failed: RefCell::new(None) }
     }
 

@@ -1,6 +1,6 @@
 //! What is counted: gathered for `/metrics`, and to be sent to a collector.
 
-use crate::blobs::collect::Totals;
+use crate::blobs::service::Totals;
 use crate::families::{Family, Kind, Label, NONE, label};
 use outlast_blob::Usage;
 use outlast_core::coord::{Coordinator, Counters, WorkerState};

@@ -1,27 +1,33 @@
 //! Puts the parts together: store, core, threads, listener.
 
-use crate::api::{self, Shared};
+use crate::api;
+use crate::app::Shared;
 use crate::auth::{self, Auth};
 use crate::bind::bind;
-use crate::blobs::{self, BlobShelf};
-use crate::clock;
-use crate::clock::Ages;
-use crate::dash;
-use crate::driver::{self, Driver, Report, Sources};
+use crate::blobs;
+use crate::blobs::service::{self, BlobService};
+use crate::clock::{self, Ages};
+use crate::config::{BlobConfig, Config};
+use crate::dash::pulse::{self, Pulse};
+use crate::dash::session::Sessions;
+use crate::driver::{self, Sources};
 use crate::events::Feed;
+use crate::gather;
+use crate::health::Health;
+use crate::input::{Driver, Report};
 use crate::intake::Intake;
 use crate::listen::{self, Accepted};
 use crate::logs::Logs;
-use crate::otel::{Otel, OtelConfig, Running};
-use crate::peers::ConnectionConfig;
-use crate::quality::{self, AlertConfig, Former, History, Quality};
+use crate::otel::{self, Otel};
+use crate::quality::history::History;
+use crate::quality::meters::{Former, Quality};
+use crate::quality::sampler;
 use crate::readers::Readers;
-use crate::retention::{self, RetentionConfig};
+use crate::retention;
 use crate::sessions::WorkerSessions;
-use crate::writer::{self, Health};
+use crate::writer;
 use outlast_blob::{BlobError, Blobs};
-use outlast_core::coord::{self, CoordConfig};
-use outlast_net::pulse::PingConfig;
+use outlast_core::coord;
 use outlast_store::folder::{PRIVATE, close_folder};
 use outlast_store::{CoordStore, Keys, StoreError, StoredWorker, group};
 use outlast_wire::v2::LinkCause;
@@ -36,111 +42,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long requests may go on while the coordinator ends.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// Certificate chain and private key, PEM.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The key.
-    pub key: PathBuf,
-}
-
-/// What a coordinator is told at start.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Where to listen. Without an API key it is loopback only, whatever this says.
-    pub listen: SocketAddr,
-    /// The folder of its store; made when it is not there.
-    pub data_dir: PathBuf,
-    /// Speak TLS.
-    pub tls: Option<TlsFiles>,
-    /// Of the store of blobs.
-    pub blobs: BlobConfig,
-    /// How long what is over stays.
-    pub retention: RetentionConfig,
-    /// Of the core.
-    pub core: CoordConfig,
-    /// WebSocket pings on workers' links, beside heartbeats.
-    pub ping: PingConfig,
-    /// Of measuring.
-    pub watch: WatchConfig,
-    /// How many connections there may be.
-    pub connections: ConnectionConfig,
-}
-
-/// How the coordinator measures and warns.
-#[derive(Debug, Clone)]
-pub struct WatchConfig {
-    /// Bytes of disk that the history of links may take; 256 MB.
-    pub history_budget: u64,
-    /// When people are warned, and where.
-    pub alerts: AlertConfig,
-    /// Where traces and metrics go; none: nowhere.
-    pub otel: Option<OtelConfig>,
-}
-
-impl Default for WatchConfig {
-    fn default() -> Self {
-        WatchConfig { history_budget: 256_000_000, alerts: AlertConfig::default(), otel: None }
-    }
-}
-
-/// How the coordinator keeps blobs, which are the data of checkpoints.
-#[derive(Debug, Clone)]
-pub struct BlobConfig {
-    /// Where their packs lie instead of in the data folder: `s3://BUCKET/PREFIX`.
-    pub bucket: Option<String>,
-    /// Bytes that they may take on disk; none: what the disk has.
-    pub budget: Option<u64>,
-    /// How long what was uploaded stays though no checkpoint refers to it yet; 1 h.
-    pub grace: Duration,
-    /// Between collections of what nothing refers to; 10 min.
-    pub collect_every: Duration,
-    /// How long checkpoints stay after their task succeeded or was cancelled; 7 days.
-    pub keep_done: Duration,
-}
-
-impl Default for BlobConfig {
-    fn default() -> Self {
-        let (hour, ten_minutes) = (Duration::from_secs(3600), Duration::from_secs(600));
-        let keep_done = hour * 24 * 7;
-        BlobConfig {
-            bucket: None,
-            budget: None,
-            grace: hour,
-            collect_every: ten_minutes,
-            keep_done,
-        }
-    }
-}
-
-/// How a worker's link had ended when this process began.
-fn former_end(w: StoredWorker) -> Former {
-    match w.gone_at {
-        Some(at) => (Some(at), w.gone_cause, w.gone_reason),
-        None => (None, LinkCause::LinkRestarted, "the coordinator was restarted".into()),
-    }
-}
-
-impl Config {
-    /// The folder of the blobs in a data folder.
-    pub fn blob_folder(data_dir: &std::path::Path) -> PathBuf {
-        data_dir.join("blobs")
-    }
-    /// The file of the history of links in a data folder.
-    pub fn history_file(data_dir: &std::path::Path) -> PathBuf {
-        data_dir.join("links.db")
-    }
-    /// The file that says how far traces are exported, in a data folder.
-    pub fn otlp_file(data_dir: &std::path::Path) -> PathBuf {
-        data_dir.join("otlp-cursor")
-    }
-    /// The file of the store in a data folder.
-    pub fn store_file(data_dir: &std::path::Path) -> PathBuf {
-        data_dir.join("coordinator.db")
-    }
-}
 
 /// Why a coordinator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -206,9 +107,9 @@ pub struct Coordinator {
     reports: mpsc::UnboundedSender<Report>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
-    collect: tokio::task::JoinHandle<((), ())>,
+    upkeep: tokio::task::JoinHandle<((), ())>,
     sampler: tokio::task::JoinHandle<()>,
-    otel: Option<Running>,
+    otel: Option<otel::Running>,
     quality: Arc<Quality>,
     threads: Vec<JoinHandle<()>>,
     health: watch::Receiver<Health>,
@@ -241,22 +142,9 @@ impl Coordinator {
         };
         let file = Config::store_file(dir);
         let (store, snapshot) = CoordStore::open(&file)?;
-        let auth = Auth::new(Keys::open(&file)?)?;
-        let (addr, loopback_only) = match (auth.needed(), config.listen) {
-            (false, wanted) if !wanted.ip().is_loopback() => {
-                let ip = match wanted.ip() {
-                    IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-                };
-                tracing::warn!(
-                    "no API key is configured: listening on loopback only, not on {wanted}; \
-                     make keys with `outlast keys add` and start again"
-                );
-                (SocketAddr::new(ip, wanted.port()), true)
-            }
-            (_, wanted) => (wanted, false),
-        };
+        let auth = Arc::new(Auth::new(Keys::open(&file)?)?);
         // Before the core starts its clocks: a predecessor may take a while to go.
+        let (addr, loopback_only) = address(&auth, config.listen);
         let listener = bind(addr).await.map_err(|e| StartError::Listen(addr, e))?;
         let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
         bound(addr);
@@ -264,67 +152,39 @@ impl Coordinator {
         let newest = readers.read(|r| r.newest_record()).await;
         // Where it cannot be read, nothing is old for now.
         let ages = Ages::since(newest.unwrap_or(Some(i64::MIN)));
-        let reader = store.reader()?;
-        let folder = Config::blob_folder(dir);
-        let BlobConfig { bucket, budget, .. } = config.blobs.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let packs = bucket.as_deref().map(blobs::bucket).transpose()?;
-            Blobs::open(folder, outlast_blob::Config { budget, packs, ..Default::default() })
-        });
-        let opened = opened.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
-        let shelf = BlobShelf::new(opened, config.blobs.grace);
+        let blobs = open_blobs(&config).await?;
         let otel = config.watch.otel.clone();
         let otel = otel.map(|config| Otel::new(config, &snapshot.coordinator_id));
         let backlog = otel.as_ref().and_then(|otel| otel.backlog.clone());
         let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row), backlog);
         let watchers = feed.watchers();
-        let former = readers.read(|r| r.workers()).await.unwrap_or_default();
-        let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
-        let (history, keeper) =
-            History::start(&Config::history_file(dir), config.watch.history_budget);
-        let standing = history.standing().await;
-        let quality = Quality::new(
-            config.core.heartbeat_interval,
-            history,
-            former,
-            (&config.watch.alerts, standing),
-            watchers.clone(),
-        );
-        let quality = Arc::new(quality.map_err(StartError::Alerts)?);
+        let (quality, keeper) = measure(&config, &readers, &feed).await?;
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
         let coordinator_id = core.id().to_string();
+        let reader = store.reader()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let (batches, written) = group::group(writer::ALONE);
         let (health_tx, health) = watch::channel(Health::Good);
         let health_tx = Arc::new(health_tx);
         let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())
             .map_err(StartError::Thread)?;
-        let blobs = shelf.clone();
-        let sources = Sources { reader, blobs, health: health_tx, quality: quality.clone() };
-        let (driver, core): (Driver, _) =
+        let sources =
+            Sources { reader, blobs: blobs.clone(), health: health_tx, quality: quality.clone() };
+        let (driver, core) =
             driver::start(core, sources, batches, reported).map_err(StartError::Thread)?;
-        let collect = blobs::collect::run(
-            shelf.clone(),
-            driver.clone(),
-            readers.clone(),
-            ages,
-            config.blobs.collect_every,
-            config.blobs.keep_done,
-        );
-        let (keep, its) = (config.retention.clone(), driver.clone());
-        let retention = retention::run(keep, ages, its, readers.clone());
-        let collect = tokio::spawn(async move { tokio::join!(collect, retention) });
-        let sampler = tokio::spawn(quality::run(quality.clone(), driver.clone()));
-        let pulse = Arc::new(dash::Pulse::default());
-        tokio::spawn(dash::beat(driver.clone(), pulse.clone()));
-        let sessions = dash::Sessions::new(&coordinator_id, tls.is_some());
+        let upkeep = upkeep(&config, (&blobs, &driver, &readers), ages);
+        let sampler = tokio::spawn(sampler::run(quality.clone(), driver.clone()));
+        let pulse = Arc::new(Pulse::default());
+        tokio::spawn(pulse::beat(driver.clone(), pulse.clone()));
+        let sessions = Sessions::new(&coordinator_id, tls.is_some());
+        tokio::spawn(auth::watch_keys(Arc::downgrade(&auth)));
         let shared = Arc::new(Shared {
             driver,
             readers,
             auth,
             intake: Intake::default(),
             logs: Arc::new(Logs::default()),
-            shelf,
+            blobs,
             quality: quality.clone(),
             watchers,
             health: health.clone(),
@@ -339,26 +199,24 @@ impl Coordinator {
             worker_sessions: Arc::new(WorkerSessions::new()),
             pulse,
             otel,
-            missed: Default::default(),
+            missed: Arc::default(),
         });
-        tokio::spawn(auth::watch_keys(Arc::downgrade(&shared)));
-        let otel = shared.otel.as_ref().map(|otel| otel.start(&shared, &Config::otlp_file(dir)));
-        let otel = otel.transpose().map_err(StartError::Otel)?;
-        let app = api::router(shared);
-        let (stop_http, stopped) = oneshot::channel::<()>();
-        let stopped = async move { drop(stopped.await) };
+        let otel = export(&shared, &config).map_err(StartError::Otel)?;
         let (accepted, accepting) =
             Accepted::start(listener).map_err(|e| StartError::Listen(addr, e))?;
+        let threads = [core, writer, accepting].into_iter().chain(keeper).collect();
+        let (stop_http, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let app = api::router(shared);
         let http = tokio::spawn(listen::serve(accepted, tls, config.connections, app, stopped));
         let stop_http = Some(stop_http);
-        let threads = [core, writer, accepting].into_iter().chain(keeper).collect();
         Ok(Coordinator {
             addr,
             loopback_only,
             reports,
             stop_http,
             http,
-            collect,
+            upkeep,
             sampler,
             otel,
             quality,
@@ -388,7 +246,7 @@ impl Coordinator {
 
     /// Ends: answers what was asked, closes the links, writes what was decided.
     pub async fn shutdown(mut self) {
-        self.collect.abort();
+        self.upkeep.abort();
         self.sampler.abort();
         if let Some(otel) = self.otel.take() {
             otel.end().await;
@@ -408,5 +266,94 @@ impl Coordinator {
             }
         });
         let _ = joined.await;
+    }
+}
+
+/// The address to listen on, and whether it is on loopback for want of a key.
+fn address(auth: &Auth, wanted: SocketAddr) -> (SocketAddr, bool) {
+    if auth.needed() || wanted.ip().is_loopback() {
+        return (wanted, false);
+    }
+    let ip = match wanted.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    tracing::warn!(
+        "no API key is configured: listening on loopback only, not on {wanted}; make keys with \
+         `outlast keys add` and start again"
+    );
+    (SocketAddr::new(ip, wanted.port()), true)
+}
+
+async fn open_blobs(config: &Config) -> Result<BlobService, StartError> {
+    let folder = Config::blob_folder(&config.data_dir);
+    let BlobConfig { bucket, budget, grace, .. } = config.blobs.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let packs = bucket.as_deref().map(service::bucket).transpose()?;
+        Blobs::open(folder, outlast_blob::Config { budget, packs, ..Default::default() })
+    });
+    let opened = opened.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
+    Ok(BlobService::new(opened, grace))
+}
+
+/// Starts to measure; the thread that keeps the history, if it has a file.
+async fn measure(
+    config: &Config,
+    readers: &Readers,
+    feed: &Feed,
+) -> Result<(Arc<Quality>, Option<JoinHandle<()>>), StartError> {
+    let former = readers.read(|r| r.workers()).await.unwrap_or_default();
+    let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
+    let file = Config::history_file(&config.data_dir);
+    let (history, keeper) = History::start(&file, config.watch.history_budget);
+    let standing = history.standing().await;
+    let interval = config.core.heartbeat_interval;
+    let alerts = (&config.watch.alerts, standing);
+    let quality = Quality::new(interval, history, former, alerts, feed.watchers());
+    Ok((Arc::new(quality.map_err(StartError::Alerts)?), keeper))
+}
+
+/// Starts the removal of what is old.
+fn upkeep(
+    config: &Config,
+    (blobs, driver, readers): (&BlobService, &Driver, &Readers),
+    ages: Ages,
+) -> tokio::task::JoinHandle<((), ())> {
+    let collect = blobs::collect::run(
+        blobs.clone(),
+        driver.clone(),
+        readers.clone(),
+        ages,
+        config.blobs.collect_every,
+        config.blobs.keep_done,
+    );
+    let retention = retention::run(config.retention.clone(), ages, driver.clone(), readers.clone());
+    tokio::spawn(async move { tokio::join!(collect, retention) })
+}
+
+/// Starts to export traces and metrics, if that is configured.
+fn export(shared: &Arc<Shared>, config: &Config) -> Result<Option<otel::Running>, String> {
+    let Some(otel) = &shared.otel else { return Ok(None) };
+    let app = shared.clone();
+    let sources = otel::Sources {
+        coordinator_id: shared.coordinator_id.clone(),
+        version: shared.version.clone(),
+        started_at: shared.started_at,
+        readers: shared.readers.clone(),
+        quality: shared.quality.clone(),
+        gather: move || {
+            let app = app.clone();
+            // Series of single workers are many, and are had at /metrics.
+            async move { gather::families(&app, Some(0)).await }
+        },
+    };
+    otel.start(sources, &Config::otlp_file(&config.data_dir)).map(Some)
+}
+
+/// How a worker's link had ended when this process began.
+fn former_end(w: StoredWorker) -> Former {
+    match w.gone_at {
+        Some(at) => (Some(at), w.gone_cause, w.gone_reason),
+        None => (None, LinkCause::LinkRestarted, "the coordinator was restarted".into()),
     }
 }

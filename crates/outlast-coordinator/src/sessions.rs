@@ -3,8 +3,8 @@
 //! this process. So nothing is kept, a session ends with the process or its key, and another key
 //! cannot use it.
 
-use crate::api::Refusal;
 use crate::auth::Who;
+use crate::problem::Refusal;
 use axum::http::{HeaderMap, StatusCode};
 use outlast_blob::Hash;
 use outlast_core::coord::ConnId;

@@ -1,11 +1,7 @@
-//! What the peer of one link may have in memory here: messages that were read, and are not dealt with
+//! The memory that the peer of one link may take here: messages that were read, and are not dealt with
 //! or not durable yet. Over its share nothing more is read of it; its bytes wait in the network.
 
-use crate::driver::{Driver, Input};
-use outlast_core::coord::ConnId;
-use outlast_net::pulse::Progress;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The share of one link, in bytes as they are in memory. A message that takes more waits until nothing
@@ -15,8 +11,6 @@ pub(crate) const SHARE: usize = 16 << 20;
 pub(crate) const SHARE_V1: usize = 32 << 20;
 /// Bytes of one permit.
 const UNIT: usize = 1 << 10;
-/// How often the core hears that a link lives on which nothing is read.
-const HEARD: Duration = Duration::from_secs(2);
 
 /// The share of one link.
 pub(crate) struct Share {
@@ -29,32 +23,20 @@ pub(crate) struct Share {
 pub(crate) struct Held(#[allow(dead_code)] Option<OwnedSemaphorePermit>);
 
 impl Held {
-    /// Of what takes no memory to speak of.
+    /// The part of what takes no memory to speak of.
     pub const NONE: Held = Held(None);
 }
 
 impl Share {
+    /// A share of so many bytes.
     pub fn new(bytes: usize) -> Share {
         let units = bytes / UNIT;
         Share { room: Semaphore::new(units).into(), units }
     }
 
-    /// Waits until there is room for so many bytes. That it waits is not the peer's silence.
-    pub async fn take(
-        &self,
-        bytes: usize,
-        (conn, driver, progress): (ConnId, &Driver, &Progress),
-    ) -> Held {
+    /// Waits until there is room for so many bytes.
+    pub async fn take(&self, bytes: usize) -> Held {
         let units = bytes.div_ceil(UNIT).clamp(1, self.units) as u32;
-        loop {
-            let taken = self.room.clone().acquire_many_owned(units);
-            match tokio::time::timeout(HEARD, taken).await {
-                Ok(permit) => return Held(permit.ok()),
-                Err(_) => {
-                    progress.touch();
-                    let _ = driver.put(Input::Heard(conn)).await;
-                }
-            }
-        }
+        Held(self.room.clone().acquire_many_owned(units).await.ok())
     }
 }

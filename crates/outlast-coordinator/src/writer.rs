@@ -2,8 +2,9 @@
 //! is synced is it reported. What cannot be written is kept and tried again.
 
 use crate::clock;
-use crate::driver::Report;
 use crate::events::Feed;
+use crate::health::Health;
+use crate::input::Report;
 use outlast_core::coord::Coordinator;
 use outlast_core::records::{Batch, CoordRecord, TaskState};
 use outlast_store::CoordStore;
@@ -36,16 +37,6 @@ pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
 
 /// A commit that takes longer is stuck, in milliseconds.
 const STUCK: u64 = 10_000;
-
-/// How the store does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Health {
-    Good,
-    /// It cannot be written for now.
-    Trouble(String),
-    /// It can never be written again by this process.
-    Broken(String),
-}
 
 /// Starts the thread; it ends when all senders of batches are gone and everything is written.
 pub(crate) fn start(

@@ -1,18 +1,19 @@
 //! Blobs, for workers: which chunks are missing, chunks and manifests in and out. Bodies are
 //! binary (see `outlast_wire::blobframe`); the store is used from blocking threads only.
 
-use super::{App, Refusal};
+use crate::app::App;
 use crate::blobs::uploads::{Upload, Uploader};
 use crate::clock;
+use crate::extract::WorkerScope;
 use crate::intake::{Arriving, announced, too_large};
 use crate::listen::Arrived;
+use crate::problem::Refusal;
 use crate::sessions::Scope;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::{BlobError, Blobs, Hash, Ingest, MAX_CHUNKS, Packed};
-use outlast_store::Role;
 use outlast_wire::WORKER_HEADER;
 use outlast_wire::blobframe::{self, Decoder, Frame, MAX_BODY, MAX_HASHES, MAX_WANTED};
 use std::ops::Deref;
@@ -32,25 +33,23 @@ const OCTETS: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/o
 /// Which of these chunks are missing here: concatenated hashes in, concatenated hashes out.
 pub(crate) async fn missing(
     State(app): State<App>,
+    _: WorkerScope,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    app.worker_sessions.scope(&headers, &who)?;
     let asked = hashes(&app, &headers, body, MAX_HASHES).await?;
-    let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
+    let missing = app.blobs.run(move |blobs| blobs.missing(&asked)).await?;
     Ok(([OCTETS], concatenated(&missing)).into_response())
 }
 
 /// Takes chunks; they are durable when this answers 200. All of them, or none.
 pub(crate) async fn put_chunks(
     State(app): State<App>,
+    _: WorkerScope,
     headers: HeaderMap,
     ConnectInfo(arrived): ConnectInfo<Arrived>,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    app.worker_sessions.scope(&headers, &who)?;
     if announced(&headers).is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large(MAX_BODY));
     }
@@ -59,7 +58,7 @@ pub(crate) async fn put_chunks(
     let from = app.quality.named(name);
     let mut body = Arriving::new(body);
     let mut decoder = Decoder::default();
-    let mut ingest = app.shelf.blobs.ingest();
+    let mut ingest = app.blobs.blobs.ingest();
     let (mut batch, mut waiting) = (Vec::new(), 0);
     while let Some(data) = body.next(|| upload.must_leave()).await? {
         upload.got(body.got());
@@ -84,7 +83,7 @@ pub(crate) async fn put_chunks(
     }
     decoder.end().map_err(|e| Refusal::bad(&e.to_string()))?;
     let ingest = add(&app, ingest, batch).await?;
-    let done = blocking(&app, move |_| ingest.commit()).await?;
+    let done = app.blobs.run(move |_| ingest.commit()).await?;
     let count = [("outlast-new-chunks", done.new_chunks.to_string())];
     Ok((StatusCode::OK, count).into_response())
 }
@@ -100,18 +99,17 @@ async fn add(app: &App, mut ingest: Ingest, batch: Vec<Frame>) -> Result<Ingest,
         }
         Ok(ingest)
     };
-    blocking(app, add).await
+    app.blobs.run(add).await
 }
 
 /// Takes a manifest all of whose chunks are here; durable when this answers 204. 409 carries
 /// the hashes that are missing.
 pub(crate) async fn put_manifest(
     State(app): State<App>,
+    WorkerScope(scope): WorkerScope,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    let scope = app.worker_sessions.scope(&headers, &who)?;
     let bytes = app.intake.read(&headers, body, MANIFEST.0).await?;
     // After it has arrived: a slow one keeps nobody waiting.
     let _turn = if bytes.len() > MANIFEST.1 { Some(large(&app).await?) } else { None };
@@ -122,15 +120,14 @@ pub(crate) async fn put_manifest(
 /// too large for one body. Answers as [`put_manifest`] does.
 pub(crate) async fn put_manifest_parts(
     State(app): State<App>,
+    WorkerScope(scope): WorkerScope,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    let scope = app.worker_sessions.scope(&headers, &who)?;
     let parts = hashes(&app, &headers, body, MANIFEST.0.div_ceil(PART)).await?;
     let _turn = large(&app).await?;
     let wanted = parts.clone();
-    let missing = blocking(&app, move |blobs| blobs.missing(&wanted)).await?;
+    let missing = app.blobs.run(move |blobs| blobs.missing(&wanted)).await?;
     if !missing.is_empty() {
         return Ok((StatusCode::CONFLICT, [OCTETS], concatenated(&missing)).into_response());
     }
@@ -145,7 +142,7 @@ pub(crate) async fn put_manifest_parts(
         }
         Ok(all)
     };
-    let bytes = blocking(&app, join).await?;
+    let bytes = app.blobs.run(join).await?;
     accept(&app, scope, bytes).await
 }
 
@@ -159,12 +156,12 @@ async fn accept(
         Err(BlobError::Missing(missing)) => Ok(Err(missing)),
         Err(error) => Err(error),
     };
-    match blocking(app, accept).await? {
+    match app.blobs.run(accept).await? {
         Ok(hash) => {
             match scope {
-                Scope::All => app.shelf.accepted(hash, ""),
+                Scope::All => app.blobs.accepted(hash, ""),
                 Scope::Stores(stores) => {
-                    stores.iter().for_each(|store| app.shelf.accepted(hash, store));
+                    stores.iter().for_each(|store| app.blobs.accepted(hash, store));
                 }
             }
             Ok(StatusCode::NO_CONTENT.into_response())
@@ -178,23 +175,21 @@ async fn accept(
 /// One manifest, encoded.
 pub(crate) async fn get_manifest(
     State(app): State<App>,
-    headers: HeaderMap,
+    WorkerScope(scope): WorkerScope,
     Path(hash): Path<String>,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    let scope = app.worker_sessions.scope(&headers, &who)?;
     let hash: Hash = hash.parse().map_err(|e| Refusal::bad(&format!("{e}")))?;
     if let Scope::Stores(stores) = scope
-        && !app.shelf.is_from(&hash, &stores)
+        && !app.blobs.is_from(&hash, &stores)
     {
         let manifest = *hash.as_bytes();
-        let mine = app.readers.read(move |r| r.may_read(&manifest, &stores)).await;
+        let mine = app.read(move |r| r.may_read(&manifest, &stores)).await;
         // As if there were none: that there is one is nobody else's business.
-        if !mine.map_err(|e| Refusal::store(&e))? {
+        if !mine? {
             return Err(Refusal::no_blob(&hash.to_string()));
         }
     }
-    let found = blocking(&app, move |blobs| {
+    let found = app.blobs.run(move |blobs| {
         // Looking pins it, so that its chunks can be fetched next.
         if !blobs.has_manifest(&hash)? {
             return Ok(None);
@@ -208,18 +203,17 @@ pub(crate) async fn get_manifest(
 /// Gives chunks, as frames in the order asked for. 404 carries the hashes that are not here.
 pub(crate) async fn get_chunks(
     State(app): State<App>,
+    _: WorkerScope,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    app.worker_sessions.scope(&headers, &who)?;
     let wanted = hashes(&app, &headers, body, MAX_WANTED).await?;
     let asked = wanted.clone();
-    let missing = blocking(&app, move |blobs| blobs.missing(&asked)).await?;
+    let missing = app.blobs.run(move |blobs| blobs.missing(&asked)).await?;
     if !missing.is_empty() {
         return Ok((StatusCode::NOT_FOUND, [OCTETS], concatenated(&missing)).into_response());
     }
-    let from = (app.shelf.blobs.clone(), wanted, 0);
+    let from = (app.blobs.blobs.clone(), wanted, 0);
     let stream = futures_util::stream::unfold(Some(from), |from| async {
         let (blobs, wanted, at) = from?;
         if at >= wanted.len() {
@@ -245,23 +239,11 @@ pub(crate) async fn get_chunks(
     Ok(([OCTETS], Body::from_stream(stream)).into_response())
 }
 
-/// Uses the store from a blocking thread.
-pub(super) async fn blocking<T: Send + 'static>(
-    app: &App,
-    work: impl FnOnce(&Blobs) -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, Refusal> {
-    let blobs = app.shelf.blobs.clone();
-    match tokio::task::spawn_blocking(move || work(&blobs)).await {
-        Ok(done) => done.map_err(|e| Refusal::blob(&e)),
-        Err(error) => Err(Refusal::internal(&error.to_string())),
-    }
-}
-
 /// A turn to upload.
 async fn turn(app: &App, arrived: &Arrived, worker: &str) -> Result<Upload, Refusal> {
     let from = (!arrived.seat.is_shared()).then(|| arrived.seat.group());
     let who = Uploader { from, worker: worker.into() };
-    match tokio::time::timeout(TURN, app.shelf.uploads.take(who)).await {
+    match tokio::time::timeout(TURN, app.blobs.uploads.take(who)).await {
         Ok(Some(upload)) => Ok(upload),
         _ => Err(Refusal::busy("many uploads are on their way")),
     }
@@ -269,7 +251,7 @@ async fn turn(app: &App, arrived: &Arrived, worker: &str) -> Result<Upload, Refu
 
 /// A turn to work with a large manifest.
 async fn large(app: &App) -> Result<OwnedSemaphorePermit, Refusal> {
-    match tokio::time::timeout(TURN, app.shelf.large.clone().acquire_owned()).await {
+    match tokio::time::timeout(TURN, app.blobs.large.clone().acquire_owned()).await {
         Ok(Ok(permit)) => Ok(permit),
         _ => Err(Refusal::busy("many large manifests are worked with")),
     }

@@ -1,14 +1,17 @@
 //! What changes tasks: cancel, retry, pause, resume, checkpoint, move.
 
-use super::{App, DOCUMENT, MAX_REQUEST, Refusal, views};
-use crate::driver::Ask;
+use super::views;
+use crate::app::App;
+use crate::extract::Submitter;
+use crate::input::ApiRequest;
+use crate::intake::{DOCUMENT, MAX_REQUEST};
+use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use outlast_core::TaskId;
 use outlast_core::coord::Response as CoreResponse;
-use outlast_store::Role;
 use outlast_wire::api::{MoveTo, Task};
 
 /// Cancels a task. One that runs is stopped, and is over once its worker says so.
@@ -16,11 +19,10 @@ use outlast_wire::api::{MoveTo, Task};
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
 pub(crate) async fn cancel(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, Ask::Cancel, "the task is over already").await
+    change(&app, id, ApiRequest::Cancel, "the task is over already").await
 }
 
 /// Runs a task again that failed or was cancelled.
@@ -28,11 +30,10 @@ pub(crate) async fn cancel(
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It did not fail")))]
 pub(crate) async fn retry(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, Ask::Retry, "only a failed or cancelled task can be retried").await
+    change(&app, id, ApiRequest::Retry, "only a failed or cancelled task can be retried").await
 }
 
 /// Pauses a task: one that runs is stopped where it is, one that waits is given to nobody. It
@@ -42,11 +43,10 @@ pub(crate) async fn retry(
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
 pub(crate) async fn pause(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, |id| Ask::Pause(id, true), "the task is over already").await
+    change(&app, id, |id| ApiRequest::Pause(id, true), "the task is over already").await
 }
 
 /// Lets a paused task go on.
@@ -54,11 +54,10 @@ pub(crate) async fn pause(
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
 pub(crate) async fn resume(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, |id| Ask::Pause(id, false), "the task is over already").await
+    change(&app, id, |id| ApiRequest::Pause(id, false), "the task is over already").await
 }
 
 /// Asks a task for a checkpoint; a worker that is away is told when it is back.
@@ -66,11 +65,11 @@ pub(crate) async fn resume(
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "No worker has it")))]
 pub(crate) async fn checkpoint(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    change(&app, id, Ask::Checkpoint, "only a task that a worker has can make a checkpoint").await
+    change(&app, id, ApiRequest::Checkpoint, "only a task that a worker has can make a checkpoint")
+        .await
 }
 
 /// Lets a task go on at another worker, from its newest checkpoint.
@@ -80,11 +79,11 @@ pub(crate) async fn checkpoint(
         (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
 pub(crate) async fn move_to(
     State(app): State<App>,
+    _: Submitter,
     headers: HeaderMap,
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let body = app.intake.read(&headers, body, MAX_REQUEST).await?;
     let MoveTo { to } = match body.is_empty() {
         true => MoveTo { to: None },
@@ -93,29 +92,29 @@ pub(crate) async fn move_to(
             .map_err(|e| Refusal::bad(&format!("not {{\"to\": \"WORKER\"}}: {e}")))?,
     };
     let named = to.clone().unwrap_or_default();
-    let ask = |id| Ask::Move(id, to);
-    change_to(&app, id, ask, "the task is over, or being cancelled", &named).await
+    let request = |id| ApiRequest::Move(id, to);
+    change_to(&app, id, request, "the task is over, or being cancelled", &named).await
 }
 
 async fn change(
     app: &App,
     id: String,
-    ask: impl FnOnce(TaskId) -> Ask,
+    request: impl FnOnce(TaskId) -> ApiRequest,
     wrong: &str,
 ) -> Result<Json<Task>, Refusal> {
-    change_to(app, id, ask, wrong, "").await
+    change_to(app, id, request, wrong, "").await
 }
 
 /// `named`: the worker that was named.
 async fn change_to(
     app: &App,
     id: String,
-    ask: impl FnOnce(TaskId) -> Ask,
+    request: impl FnOnce(TaskId) -> ApiRequest,
     wrong: &str,
     named: &str,
 ) -> Result<Json<Task>, Refusal> {
     let id: TaskId = id.into();
-    match app.ask(ask(id.clone())).await? {
+    match app.request(request(id.clone())).await? {
         CoreResponse::Done(_) => Ok(Json(views::one(app, &id).await?)),
         CoreResponse::NotFound => Err(Refusal::no_task(&id)),
         CoreResponse::NoWorker => Err(Refusal::no_worker(named)),

@@ -1,6 +1,7 @@
 //! Which tasks a request is about.
 
-use super::{App, Refusal};
+use crate::app::App;
+use crate::problem::Refusal;
 use axum::extract::Query;
 use outlast_core::records::TaskState;
 use outlast_store::TaskFilter;
@@ -74,8 +75,7 @@ impl Filter {
                 "prefix" => tasks.id_prefix = Some(value),
                 "worker" => {
                     let name = value.clone();
-                    let found = app.driver.look(move |c| c.worker(&name)).await;
-                    let found = found.map_err(|_| Refusal::ending())?;
+                    let found = app.query(move |c| c.worker(&name)).await?;
                     let found = found.ok_or_else(|| Refusal::no_worker(&value))?;
                     tasks.worker = Some(found.row.store_id.to_string());
                 }

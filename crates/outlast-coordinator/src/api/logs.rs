@@ -1,13 +1,13 @@
 //! What tasks wrote.
 
-use super::{App, Refusal};
+use crate::app::App;
+use crate::extract::{Params, Submitter};
 use crate::logs::{Crowded, Reader, Slice};
+use crate::problem::Refusal;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use outlast_store::Role;
 use outlast_wire::api::MAX_LOG_PART;
 use outlast_wire::v2::{LogRequest, TaskOutcome};
 use serde::Deserialize;
@@ -77,12 +77,10 @@ struct Part {
         (status = 503, body = outlast_wire::api::Problem, description = "Its worker is away, or too many read logs")))]
 pub(crate) async fn logs(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
-    query: Result<Query<LogQuery>, QueryRejection>,
+    Params(query): Params<LogQuery>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(query) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     query.check()?;
     let (epoch, worker, outcome) = find(&app, &id, query.attempt).await?;
     if let (None, Some(attempt)) = (&worker, query.attempt) {
@@ -112,7 +110,7 @@ type Found = (u64, Option<Arc<str>>, Option<Arc<TaskOutcome>>);
 /// The attempt to show, which worker has its log, and how it ended.
 async fn find(app: &App, id: &str, attempt: Option<u64>) -> Result<Found, Refusal> {
     let wanted = id.to_owned();
-    let read = app.readers.read(move |r| {
+    let read = app.read(move |r| {
         let Some(task) = r.task(&wanted)? else { return Ok(None) };
         let shown = if task.ended_epoch > 0 { task.ended_epoch } else { task.epoch };
         let epoch = attempt.unwrap_or(shown);
@@ -134,7 +132,7 @@ async fn find(app: &App, id: &str, attempt: Option<u64>) -> Result<Found, Refusa
         };
         Ok(Some((epoch, worker, outcome)))
     });
-    let found = read.await.map_err(|e| Refusal::store(&e))?;
+    let found = read.await?;
     found.ok_or_else(|| Refusal::no_task(id))
 }
 
@@ -147,8 +145,8 @@ async fn of_worker(
     query: &LogQuery,
 ) -> Result<Result<Response, String>, Refusal> {
     let worker = store_id.to_owned();
-    let conn = app.driver.look(move |core| core.link_of_store(&worker)).await;
-    let Some(conn) = conn.map_err(|_| Refusal::ending())? else {
+    let conn = app.query(move |core| core.link_of_store(&worker)).await;
+    let Some(conn) = conn? else {
         return Ok(Err("its worker is not connected".into()));
     };
     let request = LogRequest {

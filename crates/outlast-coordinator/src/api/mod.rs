@@ -1,152 +1,32 @@
-//! The HTTP API: routes, and what all of them share. `tasks`, `control`, `told`, `workers`,
-//! `quality`, `blobs` and `watch` hold the handlers, `views` turns what the store has into what the API says.
+//! The HTTP API: routes. `tasks`, `control`, `told`, `workers`, `quality`, `blobs` and `watch` hold the
+//! handlers, `views` turns what the store has into what the API says, `document` describes it all.
 
 mod blobs;
 mod control;
+pub(crate) mod document;
 mod filter;
 mod logs;
-mod missed;
 mod own;
-mod problem;
 mod prove;
 mod quality;
 mod recovery;
 mod results;
-mod submit;
+pub(crate) mod submit;
 mod tasks;
 mod told;
 mod views;
 mod watch;
 mod workers;
 
-use crate::auth::Auth;
-use crate::blobs::BlobShelf;
-use crate::dash::{self, Pulse, Sessions};
-use crate::driver::{Ask, Driver};
-use crate::events::Happened;
-use crate::intake::Intake;
-use crate::logs::Logs;
-use crate::otel::Otel;
-use crate::quality::Quality;
-use crate::readers::Readers;
-use crate::sessions::WorkerSessions;
-use crate::writer::Health;
+use crate::app::App;
+use crate::dash;
+use crate::problem::Refusal;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::routing::{get, post, put};
-pub(crate) use missed::Missed;
-use outlast_core::coord::Response as CoreResponse;
-use outlast_net::pulse::PingConfig;
-use outlast_wire::api as dto;
+use outlast_wire::api::MAX_BODY;
 use outlast_wire::blobframe::MANIFEST_PARTS;
-use outlast_wire::json::Limit;
-pub(crate) use problem::Refusal;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-pub(crate) use submit::submitted;
-use tokio::sync::{broadcast, watch as watch_channel};
-use utoipa::OpenApi;
-pub(crate) use watch::gathered;
-
-/// Bytes of the body of a request that changes one thing.
-const MAX_REQUEST: usize = 16 << 10;
-
-pub(crate) struct Shared {
-    pub driver: Driver,
-    pub readers: Readers,
-    pub auth: Auth,
-    pub intake: Intake,
-    pub logs: Arc<Logs>,
-    pub shelf: BlobShelf,
-    pub quality: Arc<Quality>,
-    pub watchers: broadcast::Sender<Arc<Happened>>,
-    pub health: watch_channel::Receiver<Health>,
-    pub conns: AtomicU64,
-    pub coordinator_id: String,
-    pub version: String,
-    pub started_at: i64,
-    pub data_dir: std::path::PathBuf,
-    pub tls: bool,
-    pub ping: PingConfig,
-    pub sessions: Sessions,
-    pub worker_sessions: Arc<WorkerSessions>,
-    pub pulse: Arc<Pulse>,
-    pub otel: Option<Otel>,
-    pub missed: Missed,
-}
-
-pub(crate) type App = Arc<Shared>;
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Outlast", description = "Work that outlasts the network."),
-    paths(
-        submit::submit,
-        tasks::list,
-        tasks::show,
-        tasks::result,
-        tasks::history,
-        logs::logs,
-        tasks::counts,
-        results::results,
-        prove::prove,
-        control::cancel,
-        control::retry,
-        control::pause,
-        control::resume,
-        control::checkpoint,
-        control::move_to,
-        told::checkpoints,
-        told::data,
-        told::artifacts,
-        told::artifact,
-        told::state,
-        told::explain,
-        workers::list,
-        workers::show,
-        workers::drain,
-        workers::undrain,
-        workers::unbind,
-        workers::forget,
-        recovery::table,
-        recovery::patterns,
-        recovery::release,
-        recovery::quarantine,
-        recovery::allow,
-        recovery::forget,
-        workers::act,
-        quality::metrics,
-        quality::timeline,
-        quality::fleet,
-        quality::alerts,
-        watch::events,
-        watch::info,
-        watch::probe,
-        watch::healthz,
-        watch::readyz,
-        watch::metrics,
-        dash::session,
-        dash::login,
-        dash::logout,
-        dash::throughput,
-    ),
-    components(schemas(
-        dto::Problem,
-        dto::TaskEvent,
-        dto::WorkerEvent,
-        dto::FleetEvent,
-        dto::Alert
-    ))
-)]
-struct Document;
-
-/// The OpenAPI document, as JSON.
-pub fn openapi() -> String {
-    Document::openapi().to_pretty_json().unwrap_or_default()
-}
-
-/// What a document of a request may be, where it holds no tasks.
-pub(crate) const DOCUMENT: Limit = Limit { bytes: 1 << 20, weight: 4 << 20 };
 
 /// Whatever is about one task.
 fn task_routes(app: &App) -> Router<App> {
@@ -196,7 +76,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/info", get(watch::info))
         .route(outlast_wire::proof::PATH, get(prove::prove))
         .route("/api/v1/probe", put(watch::probe))
-        .route("/api/v1/openapi.json", get(watch::document))
+        .route("/api/v1/openapi.json", get(document::document))
         .route("/api/v1/worker/{name}/ws", get(workers::link_v1))
         // As some clients write it.
         .route("/api/v1/worker/{name}/ws/", get(workers::link_v1))
@@ -211,34 +91,28 @@ pub(crate) fn router(app: App) -> Router {
         .route("/readyz", get(watch::readyz))
         .route("/metrics", get(watch::metrics))
         .merge(dash::routes())
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::no_method)
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         // Handlers take bodies as they arrive, and read them by `Intake` or in parts.
-        .layer(DefaultBodyLimit::max(dto::MAX_BODY))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), dash::guard))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), dash::guard::guard))
         .with_state(app)
 }
 
-impl Shared {
-    /// Asks the core, unless nothing can be made durable just now.
-    pub async fn ask(&self, ask: Ask) -> Result<CoreResponse, Refusal> {
-        if let Health::Trouble(why) | Health::Broken(why) = &*self.health.borrow() {
-            return Err(Refusal::store(why));
-        }
-        let mut health = self.health.clone();
-        let answer = self.driver.ask(ask);
-        tokio::select! {
-            biased;
-            answer = answer => match answer {
-                Ok(Ok(response)) => Ok(response),
-                Ok(Err(why)) => Err(Refusal::store(&why)),
-                Err(_) => Err(Refusal::ending()),
-            },
-            // What was asked may still be done once there is room: asking again does no harm.
-            trouble = health.wait_for(|h| *h != Health::Good) => match trouble.as_deref() {
-                Ok(Health::Trouble(why) | Health::Broken(why)) => Err(Refusal::store(why)),
-                _ => Err(Refusal::ending()),
-            },
-        }
+async fn no_route(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Refusal {
+    let detail = format!("nothing is at {}; see /api/v1/openapi.json", uri.path());
+    let refusal = Refusal::new(StatusCode::NOT_FOUND, "no-route", "no such address", &detail);
+    let upgrade = headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes() == b"websocket");
+    if upgrade {
+        let detail = "workers dial /api/v1/worker/ID/ws, or /api/v2/worker/ID/ws";
+        let title = "no such address";
+        let shown = Refusal::new(StatusCode::NOT_FOUND, "no-route", title, detail);
+        app.missed.log(uri.path(), &shown);
     }
+    refusal
+}
+
+async fn no_method(method: Method, uri: Uri) -> Refusal {
+    let detail = format!("{} does not know {method}; see /api/v1/openapi.json", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "no such method here", &detail)
 }

@@ -1,9 +1,11 @@
 //! Keys that see and change only their own tasks. What is about one task is checked here for all
 //! routes below `/api/v1/tasks/{id}`; lists, counts and streams leave out what is another owner's.
 
-use super::{App, Refusal};
+use crate::app::App;
 use crate::auth::Who;
 use crate::events::Happened;
+use crate::problem::Refusal;
+use crate::readers::Readers;
 use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -36,27 +38,17 @@ pub(crate) async fn own_tasks(
     next.run(request).await
 }
 
-/// What a key that sees only its own tasks may not read at all.
-pub(crate) fn all_tasks(who: &Who) -> Result<(), Refusal> {
-    if who.only().is_none() {
-        return Ok(());
-    }
-    let detail = "it sees only tasks that were submitted with it, and this is about all of them";
-    let title = "this API key does not allow that";
-    Err(Refusal::new(axum::http::StatusCode::FORBIDDEN, "own-tasks-only", title, detail))
-}
-
 /// The owner whose events a stream may carry; none: all.
 pub(crate) struct Own {
-    app: App,
+    readers: Readers,
     owner: Option<String>,
     known: HashMap<Arc<str>, bool>,
 }
 
 impl Own {
-    pub fn new(app: &App, who: &Who) -> Own {
+    pub fn new(readers: Readers, who: &Who) -> Own {
         let owner = who.only().map(ToOwned::to_owned);
-        Own { app: app.clone(), owner, known: HashMap::new() }
+        Own { readers, owner, known: HashMap::new() }
     }
 
     /// Whether this may be told. Of tasks that are removed, or cannot be looked up: no.
@@ -66,7 +58,7 @@ impl Own {
             return *own;
         }
         let (wanted, owner) = (id.clone(), owner.clone());
-        let own = self.app.readers.read(move |r| r.is_owned(&wanted, &owner)).await;
+        let own = self.readers.read(move |r| r.is_owned(&wanted, &owner)).await;
         let own = own.unwrap_or(false);
         if self.known.len() >= REMEMBERED {
             self.known.clear();

@@ -1,9 +1,10 @@
 //! The coordinator's proof that it knows a key, for those who are about to send it.
 
-use super::{App, Refusal};
+use crate::app::App;
+use crate::extract::Params;
+use crate::problem::Refusal;
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use outlast_wire::proof::{Challenge, Proof};
 
@@ -13,9 +14,8 @@ use outlast_wire::proof::{Challenge, Proof};
     responses((status = 200, body = Proof), (status = 403, description = "there is no such key")))]
 pub(crate) async fn prove(
     State(app): State<App>,
-    query: Result<Query<Challenge>, QueryRejection>,
+    Params(challenge): Params<Challenge>,
 ) -> Result<Json<Proof>, Refusal> {
-    let Query(challenge) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     if !challenge.is_valid() {
         return Err(Refusal::bad("nonce: must be 32 to 128 hexadecimal digits"));
     }

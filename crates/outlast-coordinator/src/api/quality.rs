@@ -1,15 +1,17 @@
 //! How links and workers do: metrics with their history, timelines, the fleet in short.
 
-use super::{App, Refusal};
+use crate::app::App;
 use crate::clock::{self, text};
-use crate::quality::{Entry, Fleet, Row, timeline as line};
+use crate::extract::{Params, Submitter};
+use crate::problem::Refusal;
+use crate::quality::fleet::{Fleet, Row};
+use crate::quality::meters::Entry;
+use crate::quality::timeline as line;
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, State};
 use outlast_core::coord::LinkSample;
 use outlast_core::quality::{Meter, Point, Summary};
-use outlast_store::{LinkEntryKind, Resolution, Role};
+use outlast_store::{LinkEntryKind, Resolution};
 use outlast_wire::api::{
     AlertList, Disconnect, FleetColumns, FleetPage, LinkNote, LinkQuality, MAX_FLEET, MetricSeries,
     Problem, RttView, WorkerMetrics, WorkerTimeline,
@@ -61,8 +63,8 @@ fn range(span: &Span, step: i64, usual: i64) -> Result<(i64, i64), Refusal> {
 
 async fn sample(app: &App, name: &str) -> Result<LinkSample, Refusal> {
     let wanted = name.to_owned();
-    let found = app.driver.look(move |core| core.sample(&wanted)).await;
-    found.map_err(|_| Refusal::ending())?.ok_or_else(|| Refusal::no_worker(name))
+    let found = app.query(move |core| core.sample(&wanted)).await;
+    found?.ok_or_else(|| Refusal::no_worker(name))
 }
 
 /// What is measured of one worker, by name or store id, and its history: `1s` for the newest five
@@ -73,12 +75,10 @@ async fn sample(app: &App, name: &str) -> Result<LinkSample, Refusal> {
     responses((status = 200, body = WorkerMetrics), (status = 404, body = Problem)))]
 pub(crate) async fn metrics(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(name): Path<String>,
-    query: Result<Query<Span>, QueryRejection>,
+    Params(span): Params<Span>,
 ) -> Result<Json<WorkerMetrics>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(span) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let (word, step, usual) = match span.resolution.as_deref() {
         Some("1s") => ("1s", 1_000, 300),
         None | Some("1m") => ("1m", 60_000, 180),
@@ -262,12 +262,10 @@ fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics
     responses((status = 200, body = WorkerTimeline), (status = 404, body = Problem)))]
 pub(crate) async fn timeline(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(name): Path<String>,
-    query: Result<Query<Span>, QueryRejection>,
+    Params(span): Params<Span>,
 ) -> Result<Json<WorkerTimeline>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(span) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let to = span.to.as_deref().map(|t| time("to", t)).transpose()?;
     let to = to.unwrap_or_else(clock::wall);
     let from = span.from.as_deref().map(|t| time("from", t)).transpose()?;
@@ -317,11 +315,9 @@ pub(crate) struct Wanted {
     responses((status = 200, body = AlertList)))]
 pub(crate) async fn alerts(
     State(app): State<App>,
-    headers: HeaderMap,
-    query: Result<Query<Wanted>, QueryRejection>,
+    _: Submitter,
+    Params(q): Params<Wanted>,
 ) -> Result<Json<AlertList>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(q) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     if let Some(state) = q.state.as_deref().filter(|s| !matches!(*s, "firing" | "cleared")) {
         return Err(Refusal::bad(&format!("state={state:?}: there are firing and cleared")));
     }
@@ -342,11 +338,9 @@ pub(crate) struct Page {
     responses((status = 200, body = FleetPage)))]
 pub(crate) async fn fleet(
     State(app): State<App>,
-    headers: HeaderMap,
-    query: Result<Query<Page>, QueryRejection>,
+    _: Submitter,
+    Params(page): Params<Page>,
 ) -> Result<Json<FleetPage>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(page) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let limit = page.limit.unwrap_or(MAX_FLEET).clamp(1, MAX_FLEET);
     let fleet = app.quality.fleet.borrow().clone();
     let first = match &page.cursor {

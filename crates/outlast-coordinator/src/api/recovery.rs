@@ -1,15 +1,17 @@
 //! What is done after failures: the table, patterns, and how a person overrules.
 
-use super::{App, DOCUMENT, MAX_REQUEST, Refusal, own};
+use crate::app::App;
 use crate::clock::{self, text};
-use crate::driver::Ask;
+use crate::extract::{Operator, Overseer, Submitter};
+use crate::input::ApiRequest;
+use crate::intake::{DOCUMENT, MAX_REQUEST};
+use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use outlast_core::coord::{RecoveryRequest, Response as CoreResponse};
 use outlast_core::recovery::{Config, Failure, Learned, Pattern, Strategy};
-use outlast_store::Role;
 use outlast_wire::api::{
     FailurePattern, LearnedKnobs, OfType, PastFailure, QuarantinedWorker, RecoveryPatterns,
     RecoveryTable,
@@ -19,11 +21,9 @@ use outlast_wire::api::{
 #[utoipa::path(get, path = "/api/v1/recovery", tag = "recovery", responses((status = 200, body = RecoveryTable)))]
 pub(crate) async fn table(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
 ) -> Result<Json<RecoveryTable>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let config = app.driver.look(|core| core.recovery_config()).await;
-    let config = config.map_err(|_| Refusal::ending())?;
+    let config = app.query(|core| core.recovery_config()).await?;
     Ok(Json(shown(&config)))
 }
 
@@ -49,13 +49,10 @@ fn shown(config: &Config) -> RecoveryTable {
 #[utoipa::path(get, path = "/api/v1/recovery/patterns", tag = "recovery", responses((status = 200, body = RecoveryPatterns)))]
 pub(crate) async fn patterns(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Overseer,
 ) -> Result<Json<RecoveryPatterns>, Refusal> {
-    let who = app.auth.check(&headers, Role::Submit)?;
-    own::all_tasks(&who)?;
     let now = clock::now();
-    let view = app.driver.look(move |core| core.recovery(now)).await;
-    let view = view.map_err(|_| Refusal::ending())?;
+    let view = app.query(move |core| core.recovery(now)).await?;
     let quarantined = view.quarantined.iter().map(|(_, name, how, q)| QuarantinedWorker {
         worker: name.clone(),
         state: how.as_str().into(),
@@ -115,10 +112,9 @@ fn failure(f: &Failure) -> PastFailure {
     responses((status = 204), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn release(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
     let missing = || Refusal::no_worker(&name);
     overrule(&app, RecoveryRequest::Release(name.clone()), missing).await
 }
@@ -128,10 +124,9 @@ pub(crate) async fn release(
     responses((status = 204), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn quarantine(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
     let missing = || Refusal::no_worker(&name);
     overrule(&app, RecoveryRequest::Quarantine(name.clone()), missing).await
 }
@@ -141,10 +136,10 @@ pub(crate) async fn quarantine(
     responses((status = 204), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn allow(
     State(app): State<App>,
+    _: Operator,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
     let of = of_type(&app, &headers, body).await?;
     let Some(kind) = of.task_type else {
         return Err(Refusal::bad("name a type: {\"type\": \"TYPE\"}"));
@@ -158,10 +153,10 @@ pub(crate) async fn allow(
     responses((status = 204), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn forget(
     State(app): State<App>,
+    _: Operator,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
     let of = of_type(&app, &headers, body).await?;
     let kind = of.task_type.clone().unwrap_or_default();
     let missing = || no_type(&kind, "has knobs that are remembered");
@@ -183,7 +178,7 @@ async fn overrule(
     what: RecoveryRequest,
     missing: impl FnOnce() -> Refusal,
 ) -> Result<StatusCode, Refusal> {
-    match app.ask(Ask::Recovery(what)).await? {
+    match app.request(ApiRequest::Recovery(what)).await? {
         CoreResponse::Overruled => Ok(StatusCode::NO_CONTENT),
         _ => Err(missing()),
     }

@@ -1,13 +1,17 @@
 //! How many tasks ended, in one request: for those who follow more tasks than they could ask for
 //! one by one.
 
-use super::{App, DOCUMENT, Refusal, views};
+use super::views;
+use crate::app::App;
 use crate::events::Happened;
+use crate::extract::Submitter;
+use crate::intake::DOCUMENT;
+use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use outlast_store::{CoordReader, Role, StoreError};
+use outlast_store::{CoordReader, StoreError};
 use outlast_wire::api::{EndedTasks, MAX_PAGE, MAX_WAIT, WhichEnded};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,10 +33,10 @@ const FULL: usize = 8 << 20;
     responses((status = 200, body = EndedTasks)))]
 pub(crate) async fn results(
     State(app): State<App>,
+    Submitter(who): Submitter,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<EndedTasks>, Refusal> {
-    let who = app.auth.check(&headers, Role::Submit)?;
     let owner: Option<Arc<str>> = who.only().map(Into::into);
     let body = app.intake.read(&headers, body, MAX_ASKED).await?;
     let asked = DOCUMENT.read(&body).map_err(|e| Refusal::bad(&e))?;
@@ -47,8 +51,7 @@ pub(crate) async fn results(
     let ids: Arc<HashSet<String>> = Arc::new(ids.into_iter().collect());
     loop {
         let (asked, owner) = (ids.clone(), owner.clone());
-        let found = app.readers.read(move |r| look(r, &asked, owner.as_deref())).await;
-        let found = found.map_err(|e| Refusal::store(&e))?;
+        let found = app.read(move |r| look(r, &asked, owner.as_deref())).await?;
         let waits = !ids.is_empty() && found.results.is_empty() && found.unknown.is_empty();
         if !waits || tokio::time::timeout_at(deadline, ended(&mut watch, &ids)).await.is_err() {
             return Ok(Json(found));

@@ -1,7 +1,10 @@
 //! `POST /api/v1/tasks`.
 
-use super::{App, Refusal, views};
-use crate::driver::{Ask, Owner};
+use super::views;
+use crate::app::App;
+use crate::extract::Submitter;
+use crate::input::{ApiRequest, Owner};
+use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -9,7 +12,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use outlast_core::TaskId;
 use outlast_core::coord::Response as CoreResponse;
-use outlast_store::Role;
 use outlast_wire::SpecError;
 use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
 use outlast_wire::json::{Parts, short};
@@ -39,10 +41,10 @@ type Wanted = (TaskId, Arc<TaskSpec>, bool);
         (status = 429, body = outlast_wire::api::Problem, description = "Too many unfinished tasks: come back later")))]
 pub(crate) async fn submit(
     State(app): State<App>,
+    Submitter(who): Submitter,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Submit)?;
     let body = app.intake.read(&headers, body, MAX_BODY).await?;
     let trace = Trace::of(&headers);
     let (wanted, single) = if body.len() > LARGE {
@@ -53,7 +55,7 @@ pub(crate) async fn submit(
     };
     let first = wanted.first().map(|(id, ..)| id.clone());
     let owner = Owner { name: who.owner(), private: who.only().is_some() };
-    match app.ask(Ask::Submit(wanted, owner)).await? {
+    match app.request(ApiRequest::Submit(wanted, owner)).await? {
         CoreResponse::Submitted(tasks) => match (single, first, tasks.first()) {
             (true, Some(id), Some(done)) => {
                 let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };

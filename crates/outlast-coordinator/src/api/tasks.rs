@@ -1,15 +1,15 @@
 //! Tasks: list, show, result, history. What changes them is in `control`, what they wrote in `logs`.
 
 use super::filter::{Filter, PAGE};
-use super::{App, Refusal, views};
+use super::views;
+use crate::app::App;
 use crate::clock::text;
 use crate::events::Happened;
+use crate::extract::{Params, Submitter};
+use crate::problem::Refusal;
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, RawQuery, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, RawQuery, State};
 use outlast_core::TaskId;
-use outlast_store::Role;
 use outlast_wire::api::{CountsView, History, HistoryEvent, MAX_WAIT, Task, TaskList, TaskResult};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -26,19 +26,18 @@ use tokio::sync::broadcast;
     responses((status = 200, body = TaskList)))]
 pub(crate) async fn list(
     State(app): State<App>,
-    headers: HeaderMap,
+    Submitter(who): Submitter,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TaskList>, Refusal> {
-    let who = app.auth.check(&headers, Role::Submit)?;
     let mut filter = Filter::of(&app, who.only(), query, PAGE).await?;
     let (cursor, limit, newest) = filter.page()?;
     let filter = filter.tasks;
-    let page = app.readers.read(move |r| {
+    let page = app.read(move |r| {
         let page = r.list(&filter, cursor, limit, newest)?;
         let numbers: Vec<u64> = page.tasks.iter().map(|t| t.number).collect();
         Ok((page, r.extras(&numbers)?))
     });
-    let (page, extras) = page.await.map_err(|e| Refusal::store(&e))?;
+    let (page, extras) = page.await?;
     let tasks = page.tasks.iter().map(|t| views::task(t, extras.get(&t.number))).collect();
     Ok(Json(TaskList { tasks, next: page.next.map(|n| n.to_string()) }))
 }
@@ -48,10 +47,9 @@ pub(crate) async fn list(
     responses((status = 200, body = Task), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn show(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     Ok(Json(views::one(&app, &id.into()).await?))
 }
 
@@ -68,24 +66,22 @@ pub(crate) struct Wait {
         (status = 409, body = outlast_wire::api::Problem, description = "It is not over")))]
 pub(crate) async fn result(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
-    query: Result<Query<Wait>, QueryRejection>,
+    Params(Wait { wait }): Params<Wait>,
 ) -> Result<Json<TaskResult>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(Wait { wait }) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     let id: TaskId = id.into();
     // Before looking, so that an end in between is not missed.
     let mut watch = app.watchers.subscribe();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.min(MAX_WAIT));
     loop {
         let wanted = id.clone();
-        let found = app.readers.read(move |r| {
+        let found = app.read(move |r| {
             let task = r.task(&wanted)?;
             let over = task.as_ref().is_some_and(|t| t.state.is_terminal());
             Ok((task, if over { r.outcome(&wanted)? } else { None }))
         });
-        let (task, outcome) = found.await.map_err(|e| Refusal::store(&e))?;
+        let (task, outcome) = found.await?;
         let task = task.ok_or_else(|| Refusal::no_task(&id))?;
         if task.state.is_terminal() {
             return Ok(Json(views::result(&task, outcome.as_deref())));
@@ -120,13 +116,12 @@ async fn ended(watch: &mut broadcast::Receiver<std::sync::Arc<Happened>>, id: &T
     responses((status = 200, body = History), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn history(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<History>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let wanted = id.clone();
-    let read = app.readers.read(move |r| Ok((r.history(&wanted)?, r.workers()?))).await;
-    let (events, workers) = read.map_err(|e| Refusal::store(&e))?;
+    let read = app.read(move |r| Ok((r.history(&wanted)?, r.workers()?))).await;
+    let (events, workers) = read?;
     if events.is_empty() {
         return Err(Refusal::no_task(&id));
     }
@@ -151,16 +146,15 @@ pub(crate) async fn history(
     responses((status = 200, body = CountsView)))]
 pub(crate) async fn counts(
     State(app): State<App>,
-    headers: HeaderMap,
+    Submitter(who): Submitter,
     RawQuery(query): RawQuery,
 ) -> Result<Json<CountsView>, Refusal> {
-    let who = app.auth.check(&headers, Role::Submit)?;
     let Filter { tasks: filter, given, .. } = Filter::of(&app, who.only(), query, &[]).await?;
-    let counts = app.readers.read(move |r| match &filter.owner {
+    let counts = app.read(move |r| match &filter.owner {
         _ if given => r.count(&filter),
         Some(owner) => r.counts_of(owner),
         None => Ok(outlast_store::Counts { running: r.running()?, ..r.counts()? }),
     });
-    let counts = counts.await.map_err(|e| Refusal::store(&e))?;
+    let counts = counts.await?;
     Ok(Json(views::counts(counts, given)))
 }

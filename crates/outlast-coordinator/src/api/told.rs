@@ -1,9 +1,13 @@
 //! What tasks told on their way: checkpoints, their data, states; and the story of all of it.
 
-use super::blobs::blocking;
-use super::{App, DOCUMENT, Refusal, views};
+use super::views;
+use crate::app::App;
 use crate::clock::{self, text};
-use crate::explain::{self, Facts, Whereabouts};
+use crate::explain::facts::{Facts, Whereabouts};
+use crate::explain::story;
+use crate::extract::{Submitter, WorkerScope};
+use crate::intake::DOCUMENT;
+use crate::problem::Refusal;
 use crate::sessions::Scope;
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -13,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use outlast_blob::{BlobReader, Hash};
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerState;
-use outlast_store::{Role, StoredCheckpoint};
+use outlast_store::StoredCheckpoint;
 use outlast_wire::api::{ArtifactList, CheckpointList, Explanation, TaskStateView};
 use outlast_wire::v2::Checkpoint;
 use prost::Message;
@@ -33,10 +37,9 @@ const MAX_HEADER: usize = 8 << 10;
     responses((status = 200, body = CheckpointList), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn checkpoints(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<CheckpointList>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id, Kind::Checkpoints).await?;
     Ok(Json(CheckpointList { checkpoints: all.iter().map(views::checkpoint).collect() }))
 }
@@ -45,15 +48,14 @@ pub(crate) async fn checkpoints(
 /// message with its length before it. Of very many the newest.
 pub(crate) async fn kept(
     State(app): State<App>,
-    headers: HeaderMap,
+    WorkerScope(scope): WorkerScope,
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
-    let who = app.auth.check(&headers, Role::Worker)?;
-    if let Scope::Stores(stores) = app.worker_sessions.scope(&headers, &who)? {
+    if let Scope::Stores(stores) = scope {
         let wanted = id.clone();
-        let mine = app.readers.read(move |r| r.is_assigned(&wanted, &stores)).await;
+        let mine = app.read(move |r| r.is_assigned(&wanted, &stores)).await;
         // As if there were none: that there is one is nobody else's business.
-        if !mine.map_err(|e| Refusal::store(&e))? {
+        if !mine? {
             return Err(Refusal::no_task(&id));
         }
     }
@@ -75,10 +77,9 @@ pub(crate) async fn kept(
     responses((status = 200, body = ArtifactList), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn artifacts(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<ArtifactList>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id, Kind::Artifacts).await?;
     Ok(Json(ArtifactList { artifacts: all.iter().map(views::checkpoint).collect() }))
 }
@@ -98,13 +99,13 @@ impl Kind {
 
 async fn stored(app: &App, id: String, kind: Kind) -> Result<Vec<StoredCheckpoint>, Refusal> {
     let wanted = id.clone();
-    let read = app.readers.read(move |r| {
+    let read = app.read(move |r| {
         let mut all = r.checkpoints(&wanted)?;
         let known = !all.is_empty() || r.task(&wanted)?.is_some();
         all.retain(|c| Kind::of(c) == kind);
         Ok(known.then_some(all))
     });
-    read.await.map_err(|e| Refusal::store(&e))?.ok_or_else(|| Refusal::no_task(&id))
+    read.await?.ok_or_else(|| Refusal::no_task(&id))
 }
 
 /// The data of a checkpoint: `latest`, or its id such as `2-14`. The header
@@ -115,10 +116,10 @@ async fn stored(app: &App, id: String, kind: Kind) -> Result<Vec<StoredCheckpoin
         (status = 404, body = outlast_wire::api::Problem, description = "No such checkpoint, or it is not kept")))]
 pub(crate) async fn data(
     State(app): State<App>,
+    _: Submitter,
     headers: HeaderMap,
     Path((id, which)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id.clone(), Kind::Checkpoints).await?;
     let found = find(&all, &which).map_err(|why| Refusal::no_checkpoint(&id, &which, why))?;
     give(&app, &found.checkpoint, &headers).await
@@ -131,10 +132,10 @@ pub(crate) async fn data(
         (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn artifact(
     State(app): State<App>,
+    _: Submitter,
     headers: HeaderMap,
     Path((id, name)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let all = stored(&app, id.clone(), Kind::Artifacts).await?;
     match all.iter().rfind(|c| c.kept && c.checkpoint.artifact == name) {
         Some(found) => give(&app, &found.checkpoint, &headers).await,
@@ -149,7 +150,7 @@ async fn give(
 ) -> Result<Response, Refusal> {
     let manifest = <[u8; 32]>::try_from(&checkpoint.manifest[..]).map(Hash::from_bytes);
     let manifest = manifest.map_err(|_| Refusal::internal("the checkpoint names no blob"))?;
-    let reader = blocking(app, move |blobs| blobs.reader(&manifest)).await;
+    let reader = app.blobs.run(move |blobs| blobs.reader(&manifest)).await;
     let mut reader = reader.map_err(|refusal| match refusal.problem.status {
         // Other than a checkpoint that is not kept: somebody lost it.
         404 => Refusal::internal("this checkpoint should be here, and its data is missing"),
@@ -243,17 +244,16 @@ async fn part(reader: Option<BlobReader>) -> Option<Part> {
     responses((status = 200, body = TaskStateView), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn state(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<TaskStateView>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let wanted = id.clone();
-    let read = app.readers.read(move |r| {
+    let read = app.read(move |r| {
         let state = r.state(&wanted)?;
         let known = state.is_some() || r.task(&wanted)?.is_some();
         Ok(known.then_some(state))
     });
-    let state = read.await.map_err(|e| Refusal::store(&e))?.ok_or_else(|| Refusal::no_task(&id))?;
+    let state = read.await?.ok_or_else(|| Refusal::no_task(&id))?;
     let state = state.unwrap_or_default();
     let object = DOCUMENT.read(&state.state_json);
     Ok(Json(TaskStateView {
@@ -271,23 +271,22 @@ pub(crate) async fn state(
     responses((status = 200, body = Explanation), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn explain(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Explanation>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
     let wanted: TaskId = id.clone().into();
     let look =
         move |core: &outlast_core::coord::Coordinator| (core.explain(&wanted), core.workers());
-    let (waiting_for, views) = app.driver.look(look).await.map_err(|_| Refusal::ending())?;
+    let (waiting_for, views) = app.query(look).await?;
     let wanted = id.clone();
-    let read = app.readers.read(move |r| {
+    let read = app.read(move |r| {
         let Some(task) = r.task(&wanted)? else { return Ok(None) };
         let extra = r.extras(&[task.number])?.remove(&task.number).unwrap_or_default();
         let (events, mut checkpoints) = (r.history(&wanted)?, r.checkpoints(&wanted)?);
         checkpoints.retain(|c| Kind::of(c) == Kind::Checkpoints);
         Ok(Some((task, extra, events, checkpoints, r.workers()?)))
     });
-    let read = read.await.map_err(|e| Refusal::store(&e))?;
+    let read = read.await?;
     let (task, extra, events, checkpoints, stored) = read.ok_or_else(|| Refusal::no_task(&id))?;
     let states: HashMap<&str, WorkerState> =
         views.iter().map(|v| (&*v.row.store_id, v.state)).collect();
@@ -305,7 +304,7 @@ pub(crate) async fn explain(
     let workers = stored.into_iter().map(whereabouts).collect();
     let now = clock::wall();
     let facts = Facts { task, extra, events, checkpoints, waiting_for, workers, now };
-    Ok(Json(explain::explain(&facts)))
+    Ok(Json(story::explain(&facts)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! From what the store and the core have to what the API says.
 
-use super::{App, DOCUMENT, Refusal};
+use crate::app::App;
 use crate::clock::text;
+use crate::intake::DOCUMENT;
+use crate::problem::Refusal;
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
@@ -37,20 +39,20 @@ pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
 /// One task, with why it waits.
 pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
     let wanted = id.clone();
-    let read = app.readers.read(move |r| {
+    let read = app.read(move |r| {
         let Some(task) = r.task(&wanted)? else { return Ok(None) };
         let extra = r.extras(&[task.number])?.remove(&task.number);
         Ok(Some((task, extra)))
     });
-    let stored = read.await.map_err(|e| Refusal::store(&e))?;
+    let stored = read.await?;
     let (stored, extra) = stored.ok_or_else(|| Refusal::no_task(id))?;
     let mut view = task(&stored, extra.as_ref());
     if view.paused && stored.state == TaskState::Pending {
         view.waiting_for = Some("it is paused".into());
     } else if stored.state == TaskState::Pending {
         let id = id.clone();
-        let look = app.driver.look(move |core| core.explain(&id)).await;
-        view.waiting_for = look.map_err(|_| Refusal::ending())?;
+        let look = app.query(move |core| core.explain(&id)).await;
+        view.waiting_for = look?;
     }
     Ok(view)
 }
@@ -153,6 +155,16 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: 
         unfit: w.faults.as_ref().map_or_else(String::new, |f| f.says.clone()),
         unfit_since: w.faults.as_ref().map(|f| text(f.since)),
     }
+}
+
+/// One worker, by name or store id.
+pub(super) async fn one_worker(app: &App, name: &str) -> Result<Worker, Refusal> {
+    let wanted = name.to_owned();
+    let view = app.query(move |core| core.worker(&wanted)).await?;
+    let view = view.ok_or_else(|| Refusal::no_worker(name))?;
+    let store_id = view.row.store_id.clone();
+    let stored = app.read(move |r| r.worker(&store_id)).await?;
+    Ok(worker(&view, stored.as_ref(), app.started_at))
 }
 
 pub(super) fn checkpoint(c: &StoredCheckpoint) -> Checkpoint {

@@ -1,31 +1,27 @@
 //! Watching: events, health, metrics, what this is.
 
-use super::blobs::blocking;
-use super::own::{self, Own};
-use super::{App, Refusal};
+use super::own::Own;
+use crate::app::App;
 use crate::auth::Pass;
 use crate::clock::{self, text};
 use crate::dash;
 use crate::events::Happened;
-use crate::families::{self, Family};
+use crate::extract::{Overseer, Params, Subscriber};
+use crate::families::{self};
+use crate::gather;
 use crate::intake::{Arriving, too_large};
-use crate::metrics::{self, Sample};
-use crate::quality::prom;
-use crate::writer::Health;
+use crate::problem::Refusal;
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt};
-use outlast_blob::Hash;
-use outlast_store::Role;
 use outlast_wire::PROTOCOL;
 use outlast_wire::api::{Info, TaskEvent, WorkerEvent};
 use serde::Deserialize;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
@@ -90,16 +86,15 @@ impl Which {
     responses((status = 200, content_type = "text/event-stream")))]
 pub(crate) async fn events(
     State(app): State<App>,
+    Subscriber(pass): Subscriber,
     headers: HeaderMap,
-    query: Result<Query<Which>, QueryRejection>,
+    Params(which): Params<Which>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
-    let pass = Pass::check(&app, &headers, Role::Submit)?;
-    let Query(which) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     which.check()?;
     let fleet = which.includes("fleet").then(|| fleet(&app, &which));
     let fleet = futures_util::stream::iter(fleet).flatten();
     let stream = futures_util::stream::unfold(app.watchers.subscribe(), next);
-    let own = Arc::new(tokio::sync::Mutex::new(Own::new(&app, pass.who())));
+    let own = Arc::new(tokio::sync::Mutex::new(Own::new(app.readers.clone(), pass.who())));
     let stream = stream.filter_map(move |item| {
         let own = own.clone();
         let item = item.map(|what| which.wants(&what).then_some(what));
@@ -206,30 +201,6 @@ pub(crate) async fn info(State(app): State<App>) -> Json<Info> {
     })
 }
 
-/// The OpenAPI document. It is the same for everybody and for as long as the program runs, so that
-/// clients may keep it; with each new program it has another ETag.
-pub(crate) async fn document(headers: HeaderMap) -> impl IntoResponse {
-    static MADE: LazyLock<(Bytes, String)> = LazyLock::new(|| {
-        let text = super::openapi();
-        let tag = format!("\"{}\"", &Hash::of(text.as_bytes()).to_string()[..16]);
-        (text.into(), tag)
-    });
-    let (text, tag) = &*MADE;
-    let asked = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    let same =
-        asked.is_some_and(|all| all.split(',').any(|t| t.trim().trim_start_matches("W/") == tag));
-    let body = if same { Bytes::new() } else { text.clone() };
-    (
-        if same { StatusCode::NOT_MODIFIED } else { StatusCode::OK },
-        [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::CACHE_CONTROL, "public, no-cache"),
-            (header::ETAG, tag.as_str()),
-        ],
-        body,
-    )
-}
-
 /// Bytes of a probe at most.
 const MAX_PROBE: usize = 32 << 20;
 
@@ -255,10 +226,8 @@ pub(crate) async fn healthz() -> &'static str {
 /// 200 while tasks can be accepted: the store can be written and the core answers.
 #[utoipa::path(get, path = "/readyz", tag = "watch", responses((status = 200), (status = 507)))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refusal> {
-    if let Health::Trouble(why) | Health::Broken(why) = &*app.health.borrow() {
-        return Err(Refusal::store(why));
-    }
-    app.driver.look(|_| ()).await.map_err(|_| Refusal::ending())?;
+    app.health.borrow().check()?;
+    app.query(|_| ()).await?;
     let folder = app.data_dir.clone();
     let disk = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder));
     match tokio::time::timeout(LOOKS, disk).await {
@@ -300,24 +269,9 @@ pub(crate) struct Series {
     params(("workers" = Option<usize>, Query, description = "workers with series of their own")), responses((status = 200, content_type = "text/plain")))]
 pub(crate) async fn metrics(
     State(app): State<App>,
-    headers: HeaderMap,
-    query: Result<Query<Series>, QueryRejection>,
+    _: Overseer,
+    Params(series): Params<Series>,
 ) -> Result<impl IntoResponse, Refusal> {
-    let who = app.auth.check(&headers, Role::Submit)?;
-    own::all_tasks(&who)?;
-    let Query(series) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
-    let text = families::text(&gathered(&app, series.workers).await?);
+    let text = families::text(&gather::families(&app, series.workers).await?);
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
-}
-
-/// All metrics; `workers` is how many of them are to have series of their own.
-pub(crate) async fn gathered(app: &App, workers: Option<usize>) -> Result<Vec<Family>, Refusal> {
-    let sample = app.driver.look(Sample::of).await.map_err(|_| Refusal::ending())?;
-    let counts = app.readers.read(|r| r.counts()).await.map_err(|e| Refusal::store(&e))?;
-    let writable = *app.health.borrow() == Health::Good;
-    let usage = blocking(app, |blobs| Ok(blobs.usage())).await?;
-    let mut all = metrics::families(&sample, counts, writable, usage, app.shelf.totals());
-    all.extend(prom::families(&app.quality, workers));
-    all.extend(app.otel.iter().flat_map(|otel| otel.families()));
-    Ok(all)
 }

@@ -1,11 +1,18 @@
 //! Workers: list, show, drain, forget, and the link that they dial.
 
-use super::{App, DOCUMENT, Refusal, views};
+use super::views;
+use crate::app::App;
 use crate::auth::Pass;
-use crate::driver::Ask;
-use crate::link::Pulse;
+use crate::clock;
+use crate::extract::{Dialler, Operator, Submitter};
+use crate::input::ApiRequest;
+use crate::intake::DOCUMENT;
+use crate::keepalive::Keepalive;
+use crate::link::{Link, Session};
+use crate::link_v1::LinkV1;
 use crate::listen::Arrived;
-use crate::{clock, link, link_v1};
+use crate::problem::Refusal;
+use crate::quality::tap::Tap;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
@@ -14,7 +21,7 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use outlast_core::coord::{Response as CoreResponse, V1_MAX_LINKS, check_worker_id};
-use outlast_store::{Role, StoredWorker};
+use outlast_store::StoredWorker;
 use outlast_wire::api::{Worker, WorkerAction, WorkerList};
 use outlast_wire::frame::MAX_MESSAGE;
 use outlast_wire::spec::check_task_id;
@@ -37,13 +44,12 @@ const NAMED: usize = 1_000;
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers", responses((status = 200, body = WorkerList)))]
 pub(crate) async fn list(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
 ) -> Result<Json<WorkerList>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let stored = app.readers.read(|r| r.workers()).await.map_err(|e| Refusal::store(&e))?;
+    let stored = app.read(|r| r.workers()).await?;
     let stored: HashMap<Arc<str>, StoredWorker> =
         stored.into_iter().map(|w| (w.row.store_id.clone(), w)).collect();
-    let views = app.driver.look(|core| core.workers()).await.map_err(|_| Refusal::ending())?;
+    let views = app.query(|core| core.workers()).await?;
     let view = |w| views::worker(w, stored.get(&w.row.store_id), app.started_at);
     Ok(Json(WorkerList { workers: views.iter().map(view).collect() }))
 }
@@ -53,17 +59,10 @@ pub(crate) async fn list(
     responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn show(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Submitter,
     Path(name): Path<String>,
 ) -> Result<Json<Worker>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let wanted = name.clone();
-    let view = app.driver.look(move |core| core.worker(&wanted)).await;
-    let view = view.map_err(|_| Refusal::ending())?.ok_or_else(|| Refusal::no_worker(&name))?;
-    let store_id = view.row.store_id.clone();
-    let stored = app.readers.read(move |r| r.worker(&store_id)).await;
-    let stored = stored.map_err(|e| Refusal::store(&e))?;
-    Ok(Json(views::worker(&view, stored.as_ref(), app.started_at)))
+    Ok(Json(views::one_worker(&app, &name).await?))
 }
 
 /// Removes a worker that is gone for good; what it held is given to others at once.
@@ -71,11 +70,10 @@ pub(crate) async fn show(
     responses((status = 204), (status = 409, body = outlast_wire::api::Problem, description = "It is connected")))]
 pub(crate) async fn forget(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
-    match app.ask(Ask::Forget(name.clone())).await? {
+    match app.request(ApiRequest::Forget(name.clone())).await? {
         CoreResponse::Forgotten => Ok(StatusCode::NO_CONTENT),
         CoreResponse::Connected => {
             let detail = format!("stop worker {name} first; it is connected");
@@ -90,11 +88,10 @@ pub(crate) async fn forget(
     responses((status = 204), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn unbind(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
-    match app.ask(Ask::Unbind(name.clone())).await? {
+    match app.request(ApiRequest::Unbind(name.clone())).await? {
         CoreResponse::Unbound => Ok(StatusCode::NO_CONTENT),
         _ => Err(Refusal::no_worker(&name)),
     }
@@ -106,10 +103,10 @@ pub(crate) async fn unbind(
     responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn drain(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Worker>, Refusal> {
-    turn(app, headers, name, true).await
+    set_drained(&app, &name, true).await
 }
 
 /// Gives a drained worker new work again.
@@ -117,10 +114,10 @@ pub(crate) async fn drain(
     responses((status = 200, body = Worker), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn undrain(
     State(app): State<App>,
-    headers: HeaderMap,
+    _: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Worker>, Refusal> {
-    turn(app, headers, name, false).await
+    set_drained(&app, &name, false).await
 }
 
 /// Asks something of a worker: at once, or when it is back. A worker of the v1 dialect is told with
@@ -132,11 +129,11 @@ pub(crate) async fn undrain(
         (status = 429, body = outlast_wire::api::Problem, description = "Too many actions wait for it")))]
 pub(crate) async fn act(
     State(app): State<App>,
+    _: Operator,
     headers: HeaderMap,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
     let body = app.intake.read(&headers, body, MAX_ACTION).await?;
     let action: WorkerAction =
         DOCUMENT.read(&body).map_err(|e| Refusal::bad(&format!("not an action: {e}")))?;
@@ -152,7 +149,7 @@ pub(crate) async fn act(
         WorkerAction::ResendTaskResults { task_ids } => Action::ResendTaskResults(task_ids),
         WorkerAction::CancelTasks { task_ids } => Action::CancelTasks(task_ids),
     };
-    match app.ask(Ask::Act(name.clone(), action)).await? {
+    match app.request(ApiRequest::Act(name.clone(), action)).await? {
         CoreResponse::Asked => Ok(StatusCode::ACCEPTED),
         CoreResponse::Needless => {
             let detail = format!(
@@ -166,16 +163,10 @@ pub(crate) async fn act(
     }
 }
 
-async fn turn(
-    app: App,
-    headers: HeaderMap,
-    name: String,
-    drain: bool,
-) -> Result<Json<Worker>, Refusal> {
-    app.auth.check(&headers, Role::Operate)?;
-    match app.ask(Ask::Drain(name.clone(), drain)).await? {
-        CoreResponse::Drained => show(State(app), headers, Path(name)).await,
-        _ => Err(Refusal::no_worker(&name)),
+async fn set_drained(app: &App, name: &str, drained: bool) -> Result<Json<Worker>, Refusal> {
+    match app.request(ApiRequest::Drain(name.to_owned(), drained)).await? {
+        CoreResponse::Drained => Ok(Json(views::one_worker(app, name).await?)),
+        _ => Err(Refusal::no_worker(name)),
     }
 }
 
@@ -201,12 +192,11 @@ fn upgraded(
 /// of the id, as a client has it that formats none: then the worker's first message says it.
 pub(crate) async fn link_v1(
     State(app): State<App>,
-    headers: HeaderMap,
+    Dialler(pass): Dialler,
     Path(name): Path<String>,
     ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
-    let pass = Pass::check(&app, &headers, Role::Worker)?;
     let name = if name == UNNAMED { String::new() } else { name };
     let checked = if name.is_empty() { Ok(()) } else { check_worker_id(&name) };
     let upgrade = checked.map_err(|e| Refusal::bad(&e)).and_then(|()| {
@@ -217,32 +207,39 @@ pub(crate) async fn link_v1(
     let upgrade = upgrade.inspect_err(|refusal| app.missed.log(&name, refusal))?;
     // Refused here a client waits longer each time; a link that ends later it opens again at once.
     let (of, now) = (name.clone(), clock::now());
-    let room = app.driver.look(move |core| core.admits_link_v1(now, &of)).await;
-    if !room.map_err(|_| Refusal::ending())? {
+    let room = app.query(move |core| core.admits_link_v1(now, &of)).await;
+    if !room? {
         let refusal = Refusal::too_many_links(&name, V1_MAX_LINKS);
         app.missed.log(&name, &refusal);
         return Err(refusal);
     }
-    let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
-    let pulse = Pulse::new(pass, app.ping, arrived);
-    Ok(upgrade.on_upgrade(move |socket| link_v1::serve(socket, conn, name, app, pulse)))
+    let keepalive = keepalive(&app, pass, arrived);
+    let tap = Tap::new(app.quality.clone(), keepalive.conn);
+    let (logs, blobs, missed) = (app.logs.clone(), app.blobs.clone(), app.missed.clone());
+    let link = LinkV1 { keepalive, logs, tap, blobs, missed };
+    Ok(upgrade.on_upgrade(move |socket| link.serve(socket, name)))
 }
 
 /// The link of a worker (wire v2).
 pub(crate) async fn link(
     State(app): State<App>,
-    headers: HeaderMap,
+    Dialler(pass): Dialler,
     Path(name): Path<String>,
     ConnectInfo(arrived): ConnectInfo<Arrived>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
-    let pass = Pass::check(&app, &headers, Role::Worker)?;
     pass.who().may_be(&name)?;
     let upgrade = upgraded(upgrade, MAX_MESSAGE)?;
-    let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
-    let (driver, logs, quality) = (app.driver.clone(), app.logs.clone(), app.quality.clone());
-    let watched = (Pulse::new(pass, app.ping, arrived), quality, app.worker_sessions.clone());
+    let keepalive = keepalive(&app, pass, arrived);
+    let tap = Tap::new(app.quality.clone(), keepalive.conn);
+    let session = Session::new(app.worker_sessions.clone(), keepalive.conn);
     let tracer = app.otel.as_ref().and_then(|otel| otel.tracer.clone());
-    let serve = move |socket| link::serve(socket, conn, name, driver, logs, watched, tracer);
-    Ok(upgrade.on_upgrade(serve))
+    let link = Link { name, keepalive, logs: app.logs.clone(), tap, session, tracer };
+    Ok(upgrade.on_upgrade(move |socket| link.serve(socket)))
+}
+
+/// The keepalive of a new link, with a number for it.
+fn keepalive(app: &App, pass: Pass, arrived: Arrived) -> Keepalive {
+    let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
+    Keepalive::new((conn, app.driver.clone()), pass, app.ping, arrived)
 }

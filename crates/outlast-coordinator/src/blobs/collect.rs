@@ -1,13 +1,12 @@
 //! Removes the blobs that no checkpoint refers to any more, now and then.
 
-use super::BlobShelf;
+use super::service::BlobService;
 use crate::clock::Ages;
-use crate::driver::{Ask, Driver};
+use crate::input::{ApiRequest, Driver};
 use crate::readers::Readers;
 use outlast_blob::{Collected, Hash};
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 /// Before the first collection, or less when they are closer together.
@@ -15,21 +14,12 @@ const FIRST: Duration = Duration::from_secs(60);
 
 /// Checkpoints that are removed for their age before the store is read again.
 const AT_ONCE: usize = 500;
+/// Times that this is repeated in one collection.
 const ROUNDS: u32 = 200;
-
-/// What collections did since the start.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Totals {
-    pub runs: u64,
-    pub failed: u64,
-    pub manifests: u64,
-    pub chunks: u64,
-    pub bytes: u64,
-}
 
 /// Collects until the coordinator ends.
 pub(crate) async fn run(
-    shelf: BlobShelf,
+    service: BlobService,
     driver: Driver,
     readers: Readers,
     ages: Ages,
@@ -43,10 +33,10 @@ pub(crate) async fn run(
         if let Err(why) = prune(&driver, &readers, ages, keep_done).await {
             tracing::warn!("old checkpoints were not removed: {why}");
         }
-        match once(&shelf, &driver, &readers).await {
-            Ok(done) => note(&shelf, done),
+        match once(&service, &driver, &readers).await {
+            Ok(done) => note(&service, done),
             Err(why) => {
-                shelf.collected.lock().unwrap_or_else(PoisonError::into_inner).failed += 1;
+                service.count(|totals| totals.failed += 1);
                 tracing::warn!("blobs were not collected: {why}");
             }
         }
@@ -68,31 +58,37 @@ async fn prune(
             return Ok(());
         }
         for (task, which) in found {
-            let asked = driver.ask(Ask::Prune(task, which)).await;
+            let asked = driver.request(ApiRequest::Prune(task, which)).await;
             asked.map_err(|_| "the coordinator ends".to_owned())??;
         }
     }
     Ok(())
 }
 
-fn note(shelf: &BlobShelf, done: Collected) {
-    let mut totals = shelf.collected.lock().unwrap_or_else(PoisonError::into_inner);
-    totals.runs += 1;
-    totals.manifests += done.manifests;
-    totals.chunks += done.chunks;
-    totals.bytes += done.bytes;
+fn note(service: &BlobService, done: Collected) {
+    let Collected { manifests, chunks, bytes, packs } = done;
+    service.count(|totals| {
+        totals.runs += 1;
+        totals.manifests += manifests;
+        totals.chunks += chunks;
+        totals.bytes += bytes;
+    });
     if done != Collected::default() {
-        let Collected { manifests, chunks, bytes, packs } = done;
         tracing::info!(manifests, chunks, bytes, packs, "blobs were collected");
     }
 }
 
-async fn once(shelf: &BlobShelf, driver: &Driver, readers: &Readers) -> Result<Collected, String> {
+async fn once(
+    service: &BlobService,
+    driver: &Driver,
+    readers: &Readers,
+) -> Result<Collected, String> {
     // Before the store is read: what is decided later is durable by then, or was looked up
     // within the grace period.
-    let unsynced = driver.look(|core| core.unsynced_blobs().cloned().collect::<HashSet<_>>()).await;
+    let unsynced =
+        driver.query(|core| core.unsynced_blobs().cloned().collect::<HashSet<_>>()).await;
     let unsynced = unsynced.map_err(|_| "the coordinator ends".to_owned())?;
-    let (blobs, grace) = (shelf.blobs.clone(), shelf.grace);
+    let (blobs, grace) = (service.blobs.clone(), service.grace);
     let collect = readers.read(move |reader| {
         let unread = RefCell::new(None);
         let is_root = |manifest: &Hash| {

@@ -1,7 +1,7 @@
 //! The built page. Its names do not change, so browsers ask each time whether it is still the
 //! same (an ETag), and a new coordinator never meets an old page.
 
-use crate::api::Refusal;
+use crate::problem::Refusal;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

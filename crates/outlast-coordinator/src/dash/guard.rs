@@ -2,11 +2,12 @@
 //! somebody who is logged in, or who runs a coordinator without keys on this machine.
 
 use super::session;
-use crate::api::{App, Refusal};
+use crate::app::App;
 use crate::auth::Auth;
 use crate::clock;
 use crate::intake::announced;
 use crate::listen::Arrived;
+use crate::problem::Refusal;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;

@@ -2,26 +2,24 @@
 //! what browsers may ask, and how busy the fleet was. What the page shows comes from the API.
 
 mod assets;
-mod guard;
-mod pulse;
-mod session;
+pub(crate) mod guard;
+pub(crate) mod pulse;
+pub(crate) mod session;
 
-use crate::api::{App, Refusal};
+use crate::app::App;
 use crate::auth::Auth;
 use crate::clock::{self, text};
+use crate::extract::{Params, Submitter};
+use crate::problem::Refusal;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-pub(crate) use guard::guard;
 use outlast_store::Role;
 use outlast_wire::api::{Login, Session, Throughput};
-pub(crate) use pulse::{Pulse, beat};
 use serde::Deserialize;
-pub(crate) use session::Sessions;
 
 /// Bytes that a login may have: anybody may send one.
 const MAX_LOGIN: usize = 4096;
@@ -147,11 +145,9 @@ pub(crate) struct Since {
     responses((status = 200, body = Throughput)))]
 pub(crate) async fn throughput(
     State(app): State<App>,
-    headers: HeaderMap,
-    query: Result<Query<Since>, QueryRejection>,
+    _: Submitter,
+    Params(Since { since, step }): Params<Since>,
 ) -> Result<Json<Throughput>, Refusal> {
-    app.auth.check(&headers, Role::Submit)?;
-    let Query(Since { since, step }) = query.map_err(|e| Refusal::bad(&e.body_text()))?;
     match step.as_deref() {
         None | Some("1s") => Ok(Json(app.pulse.seconds(since))),
         Some("1m") => Ok(Json(app.pulse.minutes(since))),

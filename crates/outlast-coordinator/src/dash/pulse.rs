@@ -2,7 +2,7 @@
 //! by the minute, since the process started.
 
 use crate::clock;
-use crate::driver::Driver;
+use crate::input::Driver;
 use outlast_core::coord::Coordinator;
 use outlast_wire::api::Throughput;
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ pub(crate) async fn beat(driver: Driver, pulse: std::sync::Arc<Pulse>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let Ok((totals, waiting)) = driver.look(totals).await else { return };
+        let Ok((totals, waiting)) = driver.query(totals).await else { return };
         pulse.add(clock::wall(), totals, waiting);
     }
 }

@@ -1,6 +1,6 @@
 //! One sentence for each attempt: where it ran, for how long, what ended it, what it left.
 
-use super::Facts;
+use super::facts::Facts;
 use super::words::{Clock, bytes, duration, until};
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent};
 use outlast_wire::v2::Cause;

@@ -1,7 +1,7 @@
 //! How a task stands now, and what a person can do about it.
 
-use super::Facts;
 use super::attempts::from;
+use super::facts::{Facts, Whereabouts};
 use super::words::{Clock, duration, gone};
 use outlast_core::records::TaskState;
 use outlast_store::EventKind;
@@ -40,7 +40,7 @@ fn pending(facts: &Facts, clock: Clock) -> (String, Option<String>) {
     let why = facts.waiting_for.as_deref().unwrap_or("its turn comes next");
     let now = format!("it waits since {}: {why}", clock.time(since));
     let drained = facts.workers.values().filter(|w| w.there && w.drained).count();
-    let works = |w: &&super::Whereabouts| w.there && !w.drained && !w.is_unfit();
+    let works = |w: &&Whereabouts| w.there && !w.drained && !w.is_unfit();
     let unfit = facts.workers.values().find(|w| w.is_unfit());
     let hint = match (facts.workers.values().any(|w| works(&w)), drained) {
         (false, _) if unfit.is_some() => {

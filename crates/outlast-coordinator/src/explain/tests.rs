@@ -1,9 +1,13 @@
 //! Stories as they are told.
 
-use super::*;
+use super::facts::{Facts, Whereabouts};
+use super::story::explain;
 use outlast_core::records::TaskState;
-use outlast_wire::v2::{Cause, Checkpoint};
+use outlast_store::{EventKind, StoredCheckpoint, StoredEvent, StoredTask, TaskExtra};
+use outlast_wire::v2::{Cause, Checkpoint, LinkCause};
 use outlast_wire::{Run, TaskSpec};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// 2026-11-24, 10:00:00 UTC.
 const T: i64 = 1_795_514_400_000;

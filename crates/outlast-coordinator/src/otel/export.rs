@@ -9,7 +9,8 @@ use super::proto::{self, ExportTraceServiceRequest, Resource, ResourceSpans, Sco
 use super::send::Sender;
 use super::spans::{Life, Workers, outages, spans};
 use crate::clock;
-use crate::quality::{Quality, timeline};
+use crate::quality::meters::Quality;
+use crate::quality::timeline;
 use crate::readers::Readers;
 use outlast_core::TaskId;
 use outlast_store::{CoordReader, StoreError};

@@ -7,22 +7,27 @@ use super::proto::{
     number_data_point,
 };
 use super::send::{Sender, Tried};
-use crate::api::{App, gathered};
 use crate::clock;
-use crate::families::{Family, Kind};
+use crate::families::{Family, Kind, Label};
+use crate::problem::Refusal;
 use prost::Message;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
-/// Sends the metrics of `app` for ever. `started_at` (Unix ms) is when its counters began.
-pub(super) async fn run(app: App, mut sender: Sender, resource: Resource, every: Duration) {
+/// Sends the metrics that `gather` returns for ever. `started_at` (Unix ms) is when their counters began.
+pub(super) async fn run<R: Future<Output = Result<Vec<Family>, Refusal>>>(
+    gather: impl Fn() -> R,
+    started_at: i64,
+    mut sender: Sender,
+    resource: Resource,
+    every: Duration,
+) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Those of single workers are many, and are had at /metrics.
-        let Ok(families) = gathered(&app, Some(0)).await else { continue };
-        let (request, points) = request(&families, resource.clone(), app.started_at, clock::wall());
+        let Ok(families) = gather().await else { continue };
+        let (request, points) = request(&families, resource.clone(), started_at, clock::wall());
         if let Tried::Again(_) = sender.attempt(request.encode_to_vec(), points).await {
             sender.give_up(points);
         }
@@ -47,7 +52,7 @@ fn request(
 
 fn metric(family: &Family, started_at: i64, now: i64) -> Metric {
     let counter = matches!(family.kind, Kind::Counter | Kind::Seconds);
-    let point = |(label, value): &(crate::families::Label, f64)| NumberDataPoint {
+    let point = |(label, value): &(Label, f64)| NumberDataPoint {
         attributes: label.iter().map(|(key, word)| proto::text(key, word)).collect(),
         start_time_unix_nano: if counter { proto::nanos(started_at) } else { 0 },
         time_unix_nano: proto::nanos(now.max(started_at)),

@@ -3,11 +3,12 @@
 //! coordinator waits for it: what is to be exported is found in the store, so that a collector
 //! that is away costs neither memory nor traces.
 
-mod backlog;
-mod config;
+pub(crate) mod backlog;
+pub(crate) mod config;
+mod counts;
 mod cursor;
 mod export;
-mod ids;
+pub(crate) mod ids;
 mod meter;
 mod proto;
 mod send;
@@ -15,36 +16,23 @@ mod spans;
 #[cfg(test)]
 mod tests;
 
-use crate::api::App;
 use crate::clock;
-use crate::families::{Family, Kind, NONE, label};
-pub(crate) use backlog::Backlog;
-pub use config::OtelConfig;
+use crate::families::Family;
+use crate::outgoing;
+use crate::problem::Refusal;
+use crate::quality::meters::Quality;
+use crate::readers::Readers;
+use backlog::Backlog;
+use config::OtelConfig;
+use counts::{Count, Counts};
 use cursor::Cursor;
 use export::{Exporter, Names};
-pub(crate) use ids::{Tracer, tell};
-use send::{Count, Sender};
+use ids::Tracer;
+use send::Sender;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-
-/// What is counted of exporting.
-#[derive(Debug, Default)]
-struct Counts {
-    spans: Count,
-    points: Count,
-}
-
-impl Counts {
-    fn of(&self, what: &str) -> &Count {
-        if what == TRACES { &self.spans } else { &self.points }
-    }
-}
-
-const TRACES: &str = "traces";
-const METRICS: &str = "metrics";
 
 /// What the rest of the coordinator has of it.
 #[derive(Debug)]
@@ -55,6 +43,18 @@ pub(crate) struct Otel {
     /// The same.
     pub backlog: Option<Arc<Backlog>>,
     counts: Arc<Counts>,
+}
+
+/// What is exported, and of which coordinator.
+pub(crate) struct Sources<F> {
+    pub coordinator_id: String,
+    pub version: String,
+    /// When the coordinator's counters began, in Unix milliseconds.
+    pub started_at: i64,
+    pub readers: Readers,
+    pub quality: Arc<Quality>,
+    /// Gathers the metrics.
+    pub gather: F,
 }
 
 /// What runs of it.
@@ -72,16 +72,20 @@ impl Otel {
         Otel { config, tracer, backlog, counts: Arc::default() }
     }
 
-    /// Begins to export. `file` says how far traces are out.
+    /// Begins to export what `sources` has. `file` says how far traces are out.
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn start(&self, app: &App, file: &Path) -> Result<Running, String> {
+    pub fn start<F, R>(&self, sources: Sources<F>, file: &Path) -> Result<Running, String>
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Vec<Family>, Refusal>> + Send,
+    {
         let (stop, stopped) = watch::channel(false);
-        let resource = send::resource(&self.config, &app.coordinator_id, &app.version);
-        let sender = |target: &config::Target, what| {
-            let client = send::client(target.url.host_str())?;
-            Ok::<_, String>(Sender::new(client, target.clone(), what, self.counts.clone()))
+        let resource = send::resource(&self.config, &sources.coordinator_id, &sources.version);
+        let sender = |target: &config::Target, what, count: &Arc<Count>| {
+            let client = outgoing::client(target.url.host_str())?;
+            Ok::<_, String>(Sender::new(client, target.clone(), what, count.clone()))
         };
         let mut tasks = Vec::new();
         if let (Some(target), Some(tracer), Some(backlog)) =
@@ -92,10 +96,10 @@ impl Otel {
                 tracer: tracer.clone(),
                 backlog: backlog.clone(),
                 cursor: cursor.map_err(|e| format!("{}: {e}", file.display()))?,
-                sender: sender(target, TRACES)?,
+                sender: sender(target, "traces", &self.counts.spans)?,
                 resource: resource.clone(),
-                readers: app.readers.clone(),
-                quality: app.quality.clone(),
+                readers: sources.readers,
+                quality: sources.quality,
                 names: Names::default(),
             };
             let mut stopped = stopped.clone();
@@ -108,12 +112,13 @@ impl Otel {
             }));
         }
         if let Some(target) = &self.config.metrics {
-            let run =
-                meter::run(app.clone(), sender(target, METRICS)?, resource, self.config.interval);
+            let sender = sender(target, "metrics", &self.counts.points)?;
+            let (every, started_at) = (self.config.interval, sources.started_at);
+            let gather = sources.gather;
             let mut stopped = stopped;
             tasks.push(tokio::spawn(async move {
                 tokio::select! {
-                    () = run => {}
+                    () = meter::run(gather, started_at, sender, resource, every) => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             }));
@@ -122,30 +127,9 @@ impl Otel {
         Ok(Running { stop, tasks })
     }
 
-    /// What is counted of exporting.
+    /// The counts of exporting, as metrics.
     pub fn families(&self) -> Vec<Family> {
-        let (spans, points) = (&self.counts.spans, &self.counts.points);
-        let both = |name, help, of: fn(&Count) -> &std::sync::atomic::AtomicU64| {
-            let value = |count| of(count).load(Ordering::Relaxed) as f64;
-            let values = vec![
-                (label("what", "spans"), value(spans)),
-                (label("what", "points"), value(points)),
-            ];
-            Family { name, kind: Kind::Counter, help, values }
-        };
-        let waiting = self.backlog.as_ref().map_or(0, |b| b.len());
-        let help = "Tasks that ended and whose trace waits; beyond 65536 they wait in the store.";
-        vec![
-            both("otlp_exported_total", "Spans and points that a collector took.", |c| &c.exported),
-            both("otlp_dropped_total", "Spans and points that were lost.", |c| &c.dropped),
-            both("otlp_failures_total", "Deliveries that failed.", |c| &c.failures),
-            Family {
-                name: "otlp_waiting",
-                kind: Kind::Gauge,
-                help,
-                values: vec![(NONE, waiting as f64)],
-            },
-        ]
+        self.counts.families(self.backlog.as_ref().map_or(0, |b| b.len()))
     }
 }
 

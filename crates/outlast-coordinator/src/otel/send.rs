@@ -1,14 +1,13 @@
 //! One OTLP/HTTP address: delivers requests to it, and knows whether it is there. An outage is one
 //! line in the log, however often it is tried.
 
-use super::Counts;
 use super::config::{OtelConfig, Target};
+use super::counts::Count;
 use super::proto::{ExportTraceServiceResponse, Resource, text};
-use crate::quality::unproxied;
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The first and the longest pause before something is sent again; the longest that is waited
@@ -28,35 +27,14 @@ pub(super) enum Tried {
     Again(Option<Duration>),
 }
 
-/// What is counted of one kind of telemetry.
-#[derive(Debug, Default)]
-pub(super) struct Count {
-    /// Spans or points that were taken.
-    pub exported: AtomicU64,
-    /// Those that were refused, or could not be made.
-    pub dropped: AtomicU64,
-    /// Tries that failed.
-    pub failures: AtomicU64,
-}
-
 pub(super) struct Sender {
     client: reqwest::Client,
     target: Target,
     /// Traces or metrics.
     what: &'static str,
-    counts: Arc<Counts>,
+    count: Arc<Count>,
     /// It failed the last time, and that was told.
     failing: bool,
-}
-
-pub(super) fn client(host: Option<&str>) -> Result<reqwest::Client, String> {
-    // Somebody may have chosen another provider before: that one serves as well.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    unproxied(reqwest::Client::builder(), host)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|e| e.to_string())
 }
 
 /// Who speaks.
@@ -75,14 +53,14 @@ impl Sender {
         client: reqwest::Client,
         target: Target,
         what: &'static str,
-        counts: Arc<Counts>,
+        count: Arc<Count>,
     ) -> Sender {
-        Sender { client, target, what, counts, failing: false }
+        Sender { client, target, what, count, failing: false }
     }
 
     /// So many are not sent again.
     pub fn give_up(&self, many: u64) {
-        self.counts.of(self.what).dropped.fetch_add(many, Ordering::Relaxed);
+        self.count.dropped.fetch_add(many, Ordering::Relaxed);
     }
 
     /// Sends so many spans or points until they are taken or refused for good.
@@ -102,8 +80,7 @@ impl Sender {
 
     /// Sends them once.
     pub async fn attempt(&mut self, body: Vec<u8>, many: u64) -> Tried {
-        let count = self.counts.clone();
-        let count = count.of(self.what);
+        let count = self.count.clone();
         let (tried, why) = match self.post(body).await {
             Ok((rejected, message)) => {
                 count.exported.fetch_add(many.saturating_sub(rejected), Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //! `outlast_core::alerts`. Those that stand are kept with the history: after a crash they are not
 //! told again, and are cleared once they are over.
 
-use super::webhook::Webhook;
+use super::webhook::{Webhook, WebhookConfig};
 use crate::clock::{self, text};
 use crate::events::Happened;
 use outlast_core::alerts::{Change, Measure, Phase, Rule, Severity, judge};
@@ -30,23 +30,6 @@ pub struct AlertConfig {
     pub rules: Vec<Rule>,
     /// Where alerts are sent, if anywhere.
     pub webhook: Option<WebhookConfig>,
-}
-
-/// Where alerts are sent.
-#[derive(Clone, PartialEq)]
-pub struct WebhookConfig {
-    /// An `http` or `https` address; it is not left for another by a redirect.
-    pub url: String,
-    /// Sent as `Authorization: Bearer`.
-    pub token: Option<String>,
-    /// How long one delivery may take.
-    pub timeout: std::time::Duration,
-}
-
-impl std::fmt::Debug for WebhookConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebhookConfig").field("url", &self.url).finish_non_exhaustive()
-    }
 }
 
 impl Default for AlertConfig {

@@ -1,7 +1,8 @@
 //! What is measured of links, as metrics. Of the fleet by default; of single
 //! workers only while there are few, or as many as were asked for.
 
-use super::{Fleet, Quality, Row};
+use super::fleet::{Fleet, Row};
+use super::meters::Quality;
 use crate::clock;
 use crate::families::{Family, Kind, Label, NONE, label};
 use outlast_core::quality::{Summary, Totals};

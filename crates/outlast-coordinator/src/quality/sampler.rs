@@ -2,15 +2,16 @@
 //! that have passed.
 
 use super::alerts::Samples;
-use super::{Entry, Quality, SECONDS};
+use super::fleet::{Fleet, Row};
+use super::meters::{Entry, Quality, SECONDS, minute_of, points};
 use crate::clock;
-use crate::driver::Driver;
+use crate::input::Driver;
 use outlast_core::coord::{LinkSample, WorkerState};
 use outlast_core::quality::Micros;
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::FleetTotals;
 use outlast_wire::v2::LinkCause;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -20,58 +21,6 @@ const GONE: usize = 1_000;
 /// A worker that moves more bytes per second is busy.
 const BUSY: f64 = 2_000.0;
 
-/// A worker in short.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub id: Arc<str>,
-    pub name: Arc<str>,
-    pub state: WorkerState,
-    pub slots: u32,
-    pub running: u32,
-    pub held: u32,
-    pub rtt_ms: Option<f32>,
-    pub suspicion: Option<f32>,
-    pub stability: f32,
-    pub reconnects: u32,
-    pub goodput: (f32, f32),
-    pub alert: &'static str,
-    pub since: Option<i64>,
-    pub cause: LinkCause,
-    /// The measurement at which it changed last.
-    pub tick: u64,
-}
-
-/// The fleet at a moment.
-#[derive(Debug, Default)]
-pub(crate) struct Fleet {
-    pub tick: u64,
-    /// Unix milliseconds.
-    pub at: i64,
-    pub totals: FleetTotals,
-    /// By name.
-    pub rows: Vec<Row>,
-    /// Those that were forgotten, and at which measurement.
-    pub gone: VecDeque<(u64, Arc<str>)>,
-}
-
-impl Row {
-    /// Whether somebody would see the difference: what is measured always moves a little.
-    fn differs(&self, old: &Row) -> bool {
-        let words = |r: &Row| (r.state, r.slots, r.running, r.held, r.alert, r.cause, r.reconnects);
-        let moved = |a: Option<f32>, b: Option<f32>, least: f32| match (a, b) {
-            (Some(a), Some(b)) => (a - b).abs() > least.max(b.abs() * 0.2),
-            (a, b) => a.is_some() != b.is_some(),
-        };
-        words(self) != words(old)
-            || self.name != old.name
-            || moved(self.rtt_ms, old.rtt_ms, 2.0)
-            || moved(self.suspicion, old.suspicion, 1.5)
-            || (self.stability - old.stability).abs() >= 0.005
-            || moved(Some(self.goodput.0), Some(old.goodput.0), 500.0)
-            || moved(Some(self.goodput.1), Some(old.goodput.1), 500.0)
-    }
-}
-
 /// Measures until the coordinator ends.
 pub(crate) async fn run(quality: Arc<Quality>, driver: Driver) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
@@ -79,7 +28,7 @@ pub(crate) async fn run(quality: Arc<Quality>, driver: Driver) {
     let mut sampler = Sampler::new();
     loop {
         every.tick().await;
-        let Ok(samples) = driver.look(|core| core.samples()).await else { return };
+        let Ok(samples) = driver.query(|core| core.samples()).await else { return };
         let quality = quality.clone();
         // A large fleet takes some milliseconds.
         let work = tokio::task::spawn_blocking(move || {
@@ -193,19 +142,6 @@ impl Sampler {
         let at = std::mem::replace(&mut self.minute, minute);
         quality.history.minute(at, points(entries, now));
     }
-}
-
-/// The points since the last minute, of workers that have any.
-pub(super) fn points(
-    entries: &[Option<Arc<Entry>>],
-    now: Micros,
-) -> Vec<(Arc<str>, outlast_core::quality::Point)> {
-    let point = |e: &Arc<Entry>| (e.id.clone(), e.meter().on_minute(now));
-    entries.iter().flatten().map(point).filter(|(_, p)| !p.is_blank()).collect()
-}
-
-pub(super) fn minute_of(wall: i64) -> i64 {
-    wall.div_euclid(60_000) * 60_000
 }
 
 /// Workers whose seconds are kept so far.

@@ -1,7 +1,7 @@
 //! What one link's frames tell: sizes, heartbeats, errors. Counts for the worker from its welcome
 //! on; what came before is added then.
 
-use super::{Entry, Quality};
+use super::meters::{Entry, Quality};
 use crate::clock;
 use outlast_core::coord::ConnId;
 use outlast_core::quality::{Beat, Size};

@@ -1,10 +1,9 @@
 //! Sends alerts to an address: one after the other, those that wait together, again for a while
 //! when it does not answer. Holds up nobody.
 
-use super::alerts::WebhookConfig;
+use crate::outgoing;
 use outlast_wire::api::Alert;
 use serde::Serialize;
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,6 +16,23 @@ const TOGETHER: usize = 100;
 const TRIES: (u32, Duration, Duration) = (10, Duration::from_secs(1), Duration::from_secs(60));
 /// How long the coordinator's end waits for what is still to be delivered.
 const LAST: Duration = Duration::from_secs(5);
+
+/// Where alerts are sent.
+#[derive(Clone, PartialEq)]
+pub struct WebhookConfig {
+    /// An `http` or `https` address; it is not left for another by a redirect.
+    pub url: String,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<String>,
+    /// How long one delivery may take.
+    pub timeout: Duration,
+}
+
+impl std::fmt::Debug for WebhookConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookConfig").field("url", &self.url).finish_non_exhaustive()
+    }
+}
 
 pub(super) struct Webhook {
     queue: mpsc::Sender<Alert>,
@@ -35,33 +51,15 @@ enum Failure {
     Final(String),
 }
 
-/// Without a proxy where the host is this machine.
-pub(crate) fn unproxied(
-    client: reqwest::ClientBuilder,
-    host: Option<&str>,
-) -> reqwest::ClientBuilder {
-    let host = host.unwrap_or_default().trim_matches(['[', ']']);
-    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if local { client.no_proxy() } else { client }
-}
-
 impl Webhook {
     pub fn start(config: &WebhookConfig) -> Result<Webhook, String> {
-        // Somebody may have chosen another provider before: that one serves as well.
-        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let url = reqwest::Url::parse(&config.url).map_err(|e| format!("webhook: {e}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err("webhook: write an address such as https://host/path".into());
         }
-        let client = unproxied(reqwest::Client::builder(), url.host_str());
-        let client = client
-            .timeout(config.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("outlast/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| format!("webhook: {e}"))?;
+        let client = outgoing::client(url.host_str()).map_err(|e| format!("webhook: {e}"))?;
         let (queue, waiting) = mpsc::channel(WAITING);
-        let sender = Sender { client, url, token: config.token.clone() };
+        let sender = Sender { client, url, token: config.token.clone(), timeout: config.timeout };
         let work = tokio::spawn(sender.run(waiting));
         Ok(Webhook { queue, work })
     }
@@ -89,6 +87,7 @@ struct Sender {
     client: reqwest::Client,
     url: reqwest::Url,
     token: Option<String>,
+    timeout: Duration,
 }
 
 impl Sender {
@@ -116,7 +115,8 @@ impl Sender {
     }
 
     async fn deliver(&self, alerts: &[Alert]) -> Result<(), Failure> {
-        let request = self.client.post(self.url.clone()).json(&Delivery { alerts });
+        let request =
+            self.client.post(self.url.clone()).timeout(self.timeout).json(&Delivery { alerts });
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

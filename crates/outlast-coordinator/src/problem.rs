@@ -1,8 +1,6 @@
 //! Errors as RFC 9457 problem details.
 
-use super::App;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::BlobError;
 use outlast_wire::api::{PROBLEM_PREFIX, Problem};
@@ -140,22 +138,4 @@ impl IntoResponse for Refusal {
         }
         response
     }
-}
-
-pub(super) async fn no_route(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Refusal {
-    let detail = format!("nothing is at {}; see /api/v1/openapi.json", uri.path());
-    let refusal = Refusal::new(StatusCode::NOT_FOUND, "no-route", "no such address", &detail);
-    let upgrade = headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes() == b"websocket");
-    if upgrade {
-        let detail = "workers dial /api/v1/worker/ID/ws, or /api/v2/worker/ID/ws";
-        let title = "no such address";
-        let shown = Refusal::new(StatusCode::NOT_FOUND, "no-route", title, detail);
-        app.missed.log(uri.path(), &shown);
-    }
-    refusal
-}
-
-pub(super) async fn no_method(method: Method, uri: Uri) -> Refusal {
-    let detail = format!("{} does not know {method}; see /api/v1/openapi.json", uri.path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "no such method here", &detail)
 }

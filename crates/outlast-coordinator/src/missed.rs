@@ -1,7 +1,7 @@
 //! WebSockets that found nothing, or were refused, at their address: a worker whose address is wrong
 //! shows only an HTTP status, so the log says why.
 
-use super::Refusal;
+use crate::problem::Refusal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

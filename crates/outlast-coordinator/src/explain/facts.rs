@@ -1,0 +1,56 @@
+//! What is known of a task.
+
+use outlast_core::coord::Faults;
+use outlast_store::{StoredCheckpoint, StoredEvent, StoredTask, TaskExtra};
+use outlast_wire::v2::LinkCause;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where a worker is.
+#[derive(Debug, Clone)]
+pub(crate) struct Whereabouts {
+    pub name: Arc<str>,
+    /// Its link is up.
+    pub there: bool,
+    /// An operator lets it have no new work.
+    pub drained: bool,
+    /// What does not work there, as it says itself.
+    pub unfit: Option<Arc<Faults>>,
+    /// When its link ended, in Unix milliseconds.
+    pub gone_at: Option<i64>,
+    pub gone_cause: LinkCause,
+}
+
+impl Whereabouts {
+    /// Whether it takes no work because its machine is at fault.
+    pub fn is_unfit(&self) -> bool {
+        self.unfit.as_ref().is_some_and(|f| f.unfit)
+    }
+}
+
+/// Everything that is known. Times are Unix milliseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub task: StoredTask,
+    pub extra: TaskExtra,
+    /// In the order in which they were recorded.
+    pub events: Vec<StoredEvent>,
+    /// By epoch and number.
+    pub checkpoints: Vec<StoredCheckpoint>,
+    /// Why the scheduler has no worker for it.
+    pub waiting_for: Option<String>,
+    /// By store id.
+    pub workers: HashMap<Arc<str>, Whereabouts>,
+    pub now: i64,
+}
+
+impl Facts {
+    /// The name of the worker with this store.
+    pub fn name(&self, store: Option<&Arc<str>>) -> String {
+        let Some(store) = store else { return "a worker".into() };
+        let shown = self.task.worker.as_ref().filter(|w| *w == store);
+        let known = self.workers.get(store).map(|w| &w.name);
+        let name = known.or(shown.and(self.task.worker_name.as_ref()));
+        name.map_or_else(|| format!("a worker that was removed ({store})"), ToString::to_string)
+    }
+}

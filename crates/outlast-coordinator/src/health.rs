@@ -1,0 +1,24 @@
+//! Whether the store can be written.
+
+use crate::problem::Refusal;
+
+/// The state of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It can be written.
+    Good,
+    /// It cannot be written for now.
+    Trouble(String),
+    /// It can never be written again by this process.
+    Broken(String),
+}
+
+impl Health {
+    /// Refuses what needs the store while it cannot be written.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match self {
+            Health::Good => Ok(()),
+            Health::Trouble(why) | Health::Broken(why) => Err(Refusal::store(why)),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the core's thread takes: events of links, requests of people, and queries; and the handle by
+//! which the rest of the coordinator sends them.
+
+use crate::outbound::LinkTx;
+use crate::share::Held;
+use outlast_core::TaskId;
+use outlast_core::coord::{ConnId, Coordinator, Principal, RecoveryRequest, Response};
+use outlast_wire::v1::{Action, FromWorker};
+use outlast_wire::v2::LinkCause;
+use outlast_wire::v2::body::Kind;
+use outlast_wire::{Bytes, TaskSpec};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Inputs that may wait; then links are read no further.
+const INPUTS: usize = 16_384;
+
+/// One event, request or query for the core's thread.
+pub(crate) enum Input {
+    /// A link opened, with the principal of its key.
+    Open(ConnId, LinkTx, Principal),
+    /// A message, with its part of the link's share of memory.
+    Message(ConnId, Kind, Held),
+    /// A message that cannot be decoded, with the error.
+    Malformed(ConnId, String),
+    /// A link of the v1 dialect, with its worker's id; empty if its address does not have it.
+    OpenV1(ConnId, LinkTx, String, Principal),
+    /// A message of the v1 dialect, with the blob of a checkpoint's data and its part of the share.
+    V1(ConnId, Box<FromWorker>, Option<Bytes>, Held),
+    /// The worker's id, said on a link whose address does not have it.
+    NameV1(ConnId, String),
+    /// A message that cannot be decoded, with the task whose checkpoint it was to be.
+    MalformedV1(ConnId, String, Option<TaskId>),
+    /// A message that is too long to be read: the link ends.
+    OversizedV1(ConnId, String),
+    /// The answer to a ping of this number.
+    Pong(ConnId, u64),
+    /// A sign of life: part of a message arrived.
+    Heard(ConnId),
+    /// The link ended.
+    Close(ConnId, LinkCause, String),
+    /// A request, and where its answer goes.
+    Request(ApiRequest, oneshot::Sender<Answer>),
+    /// A message for a link that the core need not know of.
+    ToLink(ConnId, Kind),
+    /// A query of the core's memory.
+    Query(Box<dyn FnOnce(&Coordinator) + Send>),
+}
+
+/// A request of a person or of the coordinator's own upkeep.
+pub(crate) enum ApiRequest {
+    /// Submits tasks, each with whether its client chose the id (then it may be known already).
+    Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>, Owner),
+    /// Cancels a task.
+    Cancel(TaskId),
+    /// Runs a failed or cancelled task again.
+    Retry(TaskId),
+    /// Pauses a task, or lets it go on.
+    Pause(TaskId, bool),
+    /// Asks a task for a checkpoint.
+    Checkpoint(TaskId),
+    /// Moves a task to this worker, or away from where it is.
+    Move(TaskId, Option<String>),
+    /// Gives a worker no new work, or new work again.
+    Drain(String, bool),
+    /// Removes these tasks, if they are over; and outcomes of unknown ones heard before this time.
+    Remove(Vec<TaskId>, i64),
+    /// Overrules what recovery decided.
+    Recovery(RecoveryRequest),
+    /// An action for a worker's link or memory.
+    Act(String, Action),
+    /// Removes checkpoints of a task, each by attempt and number.
+    Prune(TaskId, Vec<(u64, u64)>),
+    /// Forgets a worker.
+    Forget(String),
+    /// Removes the binding of a worker to a key.
+    Unbind(String),
+}
+
+/// The submitter of tasks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Owner {
+    /// Name of the key.
+    pub name: Option<Arc<str>>,
+    /// The key sees only its own tasks.
+    pub private: bool,
+}
+
+/// The core's response, or why the store could not be read.
+pub(crate) type Answer = Result<Response, String>;
+
+/// A report of another thread; it never waits behind inputs.
+pub(crate) enum Report {
+    /// The batch of this number, and all before it, are durable.
+    Persisted(u64),
+    /// The coordinator ends.
+    Stop,
+}
+
+/// The handle of the core's thread.
+#[derive(Clone)]
+pub(crate) struct Driver {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The error after the core's thread has ended: the coordinator shuts down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended;
+
+impl Driver {
+    /// Returns the handle and the queue that the core's thread reads.
+    pub fn channel() -> (Driver, mpsc::Receiver<Input>) {
+        let (inputs, queue) = mpsc::channel(INPUTS);
+        (Driver { inputs }, queue)
+    }
+
+    /// Sends an input, once there is room for it.
+    pub async fn put(&self, input: Input) -> Result<(), Ended> {
+        self.inputs.send(input).await.map_err(|_| Ended)
+    }
+
+    /// Sends an input without waiting; it is dropped where too many wait.
+    pub fn put_now(&self, input: Input) {
+        let _ = self.inputs.try_send(input);
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn request(&self, request: ApiRequest) -> Result<Answer, Ended> {
+        let (tx, rx) = oneshot::channel();
+        self.put(Input::Request(request, tx)).await?;
+        rx.await.map_err(|_| Ended)
+    }
+
+    /// Reads the core's memory.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Coordinator) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (tx, rx) = oneshot::channel();
+        let query = move |core: &Coordinator| {
+            // Nobody may be waiting any more.
+            let _ = tx.send(query(core));
+        };
+        self.put(Input::Query(Box::new(query))).await?;
+        rx.await.map_err(|_| Ended)
+    }
+}
