@@ -41,7 +41,6 @@ STILL_CIRCLES = {
     "outlast-python",
     "outlast-spawn",
     "outlast-sqlite",
-    "outlast-store",
     "outlast-torture",
     "outlast-wire",
     "outlast-worker",
@@ -51,7 +50,6 @@ STILL_LONG_FUNCTIONS = {
     "outlast-coordinator": {"families", "start_after", "tell"},
     "outlast-core": {"decide", "new", "on_hello", "register"},
     "outlast-fuzz": {"kinds", "targets"},
-    "outlast-store": {"apply"},
     "outlast-wire": {"check"},
     "outlast-worker": {"start"},
 }
@@ -64,7 +62,6 @@ STILL_LONG_FILES = {
     "crates/outlast-core/src/records.rs",
     "crates/outlast-core/src/worker/mod.rs",
     "crates/outlast-core/src/worker/session.rs",
-    "crates/outlast-store/src/sim/coord.rs",
     "crates/outlast-wire/src/spec.rs",
     "crates/outlast-worker/src/shell/mod.rs",
 }

@@ -32,7 +32,7 @@ BACKLOG: dict[str, tuple[int, int]] = {
     "crates/outlast-sim": (1, 0),
     "crates/outlast-spawn": (0, 15),
     "crates/outlast-sqlite": (0, 24),
-    "crates/outlast-store": (51, 160),
+    "crates/outlast-store": (31, 109),
     "crates/outlast-torture": (12, 63),
     "crates/outlast-wire": (24, 365),
     "crates/outlast-worker": (86, 394),

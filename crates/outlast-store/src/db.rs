@@ -1,4 +1,4 @@
-//! How the stores of this crate are opened, and SQLite's integers. Knows no tables.
+//! The way in which the stores of this crate are opened, and SQLite's integers. Knows no tables.
 
 use crate::StoreError;
 use outlast_sqlite::Kind;

@@ -65,7 +65,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call can succeed later without anybody changing the store.
+    /// Returns whether the same call can succeed later without anybody changing the store.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Full | Self::Busy => true,

@@ -182,7 +182,7 @@ impl<R> ToWrite<R> {
         (began + apart).saturating_duration_since(Instant::now())
     }
 
-    /// Whether nothing more comes.
+    /// Returns whether nothing more comes.
     pub fn is_closed(&self) -> bool {
         self.shared.lock().closed
     }

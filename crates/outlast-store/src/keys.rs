@@ -36,7 +36,7 @@ impl Role {
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Worker, Self::Submit, Self::Operate].into_iter().find(|r| r.as_str() == word)
     }
-    /// Whether a key of this role may do what needs `needed`.
+    /// Returns whether a key of this role may do what needs `needed`.
     pub fn allows(self, needed: Role) -> bool {
         self == needed || self == Self::Operate
     }
@@ -69,7 +69,7 @@ pub struct KeyLimits {
 }
 
 impl KeyLimits {
-    /// Whether a worker of this name may be connected.
+    /// Returns whether a worker of this name may be connected.
     pub fn allows_worker(&self, name: &str) -> bool {
         let fits = |pattern: &String| match pattern.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),

@@ -1,4 +1,4 @@
-//! What the SQLite stores and their models have in common, for code that drives either.
+//! The interface of the SQLite stores and of their models, for code that drives either.
 
 use crate::StoreError;
 use outlast_core::records::{
@@ -12,7 +12,7 @@ pub trait CoordStorage {
     /// # Errors
     /// [`StoreError`]; then nothing was applied.
     fn commit(&mut self, batches: &[Batch<CoordRecord>]) -> Result<(), StoreError>;
-    /// What a coordinator that starts now would be given.
+    /// The snapshot that a coordinator that starts now is given.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -31,7 +31,7 @@ pub trait WorkerStorage {
     /// # Errors
     /// [`StoreError`]; then nothing was applied.
     fn commit(&mut self, batches: &[Batch<WorkerRecord>]) -> Result<(), StoreError>;
-    /// What is stored now, under the incarnation of this opening.
+    /// The stored state, under the incarnation of this opening.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

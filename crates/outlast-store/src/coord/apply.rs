@@ -1,30 +1,19 @@
-//! From records to rows. Everything here happens inside one transaction.
+//! The change of rows by each record. All of it happens inside one transaction.
 
-use super::rounds::{Current, Event};
-use super::schema::{phase, queue_column, state_code, state_of};
+use super::current::Current;
+use super::history_rows::Event;
+use super::schema::{phase, queue_column, state_code};
+use super::transaction::Transaction;
 use crate::StoreError;
 use crate::db::int;
 use crate::types::EventKind;
 use outlast_core::records::{CoordRecord, TaskState, WorkerRow};
 use outlast_wire::{TaskSpec, v2::TaskOutcome};
 use prost::Message;
-use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::{BTreeMap, HashMap};
+use rusqlite::params;
 use std::sync::Arc;
 
-/// Applies records; what can be summed up over a transaction is written once, at its end.
-pub(super) struct Applier<'a> {
-    pub(super) tx: &'a Connection,
-    refs: &'a mut HashMap<Arc<str>, i64>,
-    /// Change of the number of tasks per state code.
-    pub(super) moved: [i64; 5],
-    /// Change of the number of tasks that are paused and not over.
-    pub(super) paused: i64,
-    last_number: i64,
-    cursors: BTreeMap<(i64, i32), i64>,
-}
-
-/// How a task ended.
+/// The end of a task.
 struct End<'a> {
     epoch: i64,
     state: TaskState,
@@ -35,12 +24,8 @@ struct End<'a> {
     at: i64,
 }
 
-impl<'a> Applier<'a> {
-    pub(super) fn new(tx: &'a Connection, refs: &'a mut HashMap<Arc<str>, i64>) -> Self {
-        let (moved, cursors) = ([0; 5], BTreeMap::new());
-        Applier { tx, refs, moved, paused: 0, last_number: 0, cursors }
-    }
-
+impl Transaction<'_> {
+    /// Changes rows as this record says.
     pub(super) fn apply(&mut self, record: &CoordRecord) -> Result<(), StoreError> {
         use CoordRecord as R;
         match record {
@@ -59,7 +44,7 @@ impl<'a> Applier<'a> {
                 let (worker, outcome, at) = (None, outcome.as_deref(), *at);
                 let (epoch, cause, kind) =
                     (int(*epoch)?, i64::from(*cause as i32), EventKind::Requeued);
-                // Of the round that it ends, so that it stands between the attempts.
+                // It belongs to the round that it ends, so that it stands between the attempts.
                 let phase = phase::AFTER_ENDED;
                 let event = Event { phase, kind, epoch, worker, at, reason, cause, outcome };
                 self.on_requeued(task, *retries, event)
@@ -78,7 +63,7 @@ impl<'a> Applier<'a> {
             R::Noted { task, epoch, note, at } => {
                 let now = self.known(task)?;
                 let epoch = int(*epoch)?;
-                self.tell(&now, EventKind::Noted, epoch, None, *at, note)
+                self.record_event(&now, EventKind::Noted, epoch, None, *at, note)
             }
             R::WorkerSeen { worker, at } => self.on_worker_seen(worker, *at),
             R::WorkerGone { worker, reason, cause, at } => self.run(
@@ -119,27 +104,6 @@ impl<'a> Applier<'a> {
                 Ok(())
             }
         }
-    }
-
-    /// Writes what was summed up.
-    pub(super) fn finish(self) -> Result<(), StoreError> {
-        for ((worker, lane), seq) in &self.cursors {
-            self.run(
-                "INSERT INTO cursors VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)",
-                params![worker, lane, seq],
-            )?;
-        }
-        if self.moved == [0; 5] && self.paused == 0 && self.last_number == 0 {
-            return Ok(());
-        }
-        let [pending, assigned, succeeded, failed, cancelled] = self.moved;
-        self.run(
-            "UPDATE totals SET pending = pending + ?1, assigned = assigned + ?2,
-                 succeeded = succeeded + ?3, failed = failed + ?4, cancelled = cancelled + ?5,
-                 last_number = max(last_number, ?6), paused = paused + ?7",
-            params![pending, assigned, succeeded, failed, cancelled, self.last_number, self.paused],
-        )
     }
 
     fn on_submitted(
@@ -200,9 +164,9 @@ impl<'a> Applier<'a> {
             let sql = "UPDATE tasks SET started_at = ?2 WHERE number = ?1";
             return self.run(sql, params![now.number, started_at]);
         }
-        // Of an attempt that is no longer current, or told again.
+        // The attempt is no longer current, or its start is reported again.
         let worker = now.worker.filter(|_| now.epoch == epoch);
-        self.tell(&now, EventKind::Started, epoch, worker, started_at, "")
+        self.record_event(&now, EventKind::Started, epoch, worker, started_at, "")
     }
 
     fn on_requeued(
@@ -213,9 +177,9 @@ impl<'a> Applier<'a> {
     ) -> Result<(), StoreError> {
         let mut now = self.known(task)?;
         if now.is(TaskState::Assigned) && now.epoch == event.epoch {
-            // Its outcome tells of a start that nobody heard of.
-            let told = event.outcome.map(|o| o.started_at_ms).filter(|ms| *ms > 0);
-            now.started_at = now.started_at.or(told);
+            // Its outcome has a start that was not reported.
+            let started = event.outcome.map(|o| o.started_at_ms).filter(|ms| *ms > 0);
+            now.started_at = now.started_at.or(started);
         }
         let round = self.set_aside(&now)?;
         let worker = now.worker.filter(|_| now.epoch == event.epoch);
@@ -236,14 +200,14 @@ impl<'a> Applier<'a> {
             return Err(StoreError::Contradiction(format!("{task} cannot end as {word}")));
         }
         let mut now = self.known(task)?;
-        // Another attempt decided it: what the row says of this one is history now.
+        // Another attempt decided it: the row's entries of this one are history now.
         let other = (end.epoch != 0 && end.epoch != now.epoch)
             || (end.worker.is_some() && end.worker != now.worker);
         if now.ended_at.is_some() || (now.assigned_at.is_some() && other) {
             now.round = self.set_aside(&now)?;
             (now.assigned_at, now.started_at) = (None, None);
         }
-        let told = end.outcome.map(|o| o.started_at_ms).filter(|ms| *ms > 0 && end.epoch != 0);
+        let started = end.outcome.map(|o| o.started_at_ms).filter(|ms| *ms > 0 && end.epoch != 0);
         self.run(
             "UPDATE tasks SET state = ?2, cancelling = 0, round = ?3, worker = ?4,
                  assigned_at = ?5, started_at = ?6, ended_at = ?7, ended_epoch = ?8,
@@ -254,7 +218,7 @@ impl<'a> Applier<'a> {
                 now.round,
                 end.worker.or(now.worker),
                 now.assigned_at,
-                now.started_at.or(told),
+                now.started_at.or(started),
                 end.at,
                 end.epoch,
                 end.worker,
@@ -293,7 +257,7 @@ impl<'a> Applier<'a> {
     fn on_cancel_requested(&mut self, task: &str, at: i64) -> Result<(), StoreError> {
         let now = self.known(task)?;
         self.run("UPDATE tasks SET cancelling = 1 WHERE number = ?1", params![now.number])?;
-        self.tell(&now, EventKind::CancelRequested, now.epoch, now.worker, at, "")
+        self.record_event(&now, EventKind::CancelRequested, now.epoch, now.worker, at, "")
     }
 
     fn on_retried(&mut self, task: &str, at: i64) -> Result<(), StoreError> {
@@ -301,7 +265,7 @@ impl<'a> Applier<'a> {
         let round = self.set_aside(&now)?;
         let (assigned_at, started_at, ended_at, paused) = (None, None, None, false);
         let next = Current { round, assigned_at, started_at, ended_at, paused, ..now };
-        self.tell(&next, EventKind::Retried, now.epoch, None, at, "")?;
+        self.record_event(&next, EventKind::Retried, now.epoch, None, at, "")?;
         self.run(
             "UPDATE tasks SET state = 0, retries = 0, cancelling = 0, paused = 0, recovery = NULL,
                  worker = NULL, round = ?2,
@@ -345,67 +309,5 @@ impl<'a> Applier<'a> {
         self.cursors.retain(|(of, _), _| *of != number);
         self.run("DELETE FROM cursors WHERE worker = ?1", params![number])?;
         self.run("DELETE FROM workers WHERE store_id = ?1", params![worker])
-    }
-
-    fn count(&mut self, from: &Current, to: TaskState) {
-        self.moved[from.state as usize] -= 1;
-        self.moved[state_code(to) as usize] += 1;
-        if from.paused {
-            self.paused += i64::from(!to.is_terminal()) - i64::from(from.goes_on());
-        }
-    }
-
-    pub(super) fn known(&self, task: &str) -> Result<Current, StoreError> {
-        self.find(task)?
-            .ok_or_else(|| StoreError::Contradiction(format!("there is no task {task}")))
-    }
-
-    pub(super) fn find(&self, task: &str) -> Result<Option<Current>, StoreError> {
-        let mut query = self.tx.prepare_cached(
-            "SELECT number, state, epoch, worker, assigned_at, started_at, ended_at, ended_epoch,
-                 ended_worker, round, paused FROM tasks WHERE id = ?1",
-        )?;
-        let found = query
-            .query_row([task], |r| {
-                Ok(Current {
-                    number: r.get(0)?,
-                    state: r.get(1)?,
-                    epoch: r.get(2)?,
-                    worker: r.get(3)?,
-                    assigned_at: r.get(4)?,
-                    started_at: r.get(5)?,
-                    ended_at: r.get(6)?,
-                    ended_epoch: r.get(7)?,
-                    ended_worker: r.get(8)?,
-                    round: r.get(9)?,
-                    paused: r.get(10)?,
-                })
-            })
-            .optional()?;
-        match found {
-            Some(now) if state_of(now.state).is_none() => {
-                Err(StoreError::damaged("unknown task state", now.state))
-            }
-            found => Ok(found),
-        }
-    }
-
-    pub(super) fn worker_ref(&mut self, store_id: &Arc<str>) -> Result<i64, StoreError> {
-        if let Some(known) = self.refs.get(store_id) {
-            return Ok(*known);
-        }
-        let insert = "INSERT OR IGNORE INTO worker_refs (store_id) VALUES (?1)";
-        self.run(insert, params![store_id])?;
-        let number = self
-            .tx
-            .prepare_cached("SELECT ref FROM worker_refs WHERE store_id = ?1")?
-            .query_row([store_id], |r| r.get(0))?;
-        self.refs.insert(store_id.clone(), number);
-        Ok(number)
-    }
-
-    pub(super) fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
-        self.tx.prepare_cached(sql)?.execute(params)?;
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Copies of a coordinator's store: how one is made while the owner works, what it must hold,
 //! and how a store goes on that was restored from one.
 
-use super::apply::Applier;
+use super::transaction::Transaction;
 use super::{CoordReader, CoordStore, load, schema};
 use crate::StoreError;
 use crate::db::{int, uint};
@@ -66,7 +66,7 @@ impl CoordStore {
     pub fn fence(&mut self, by: u64, note: &str, at: i64) -> Result<u64, StoreError> {
         self.refs.clear();
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut applier = Applier::new(&tx, &mut self.refs);
+        let mut writing = Transaction::new(&tx, &mut self.refs);
         let (mut last, mut count) = (-1, 0);
         loop {
             let part = unfinished(&tx, last)?;
@@ -77,9 +77,9 @@ impl CoordStore {
                 match (state, worker) {
                     (TaskState::Assigned, Some(worker)) => {
                         let task = task.clone();
-                        applier.apply(&CoordRecord::Assigned { task, epoch, worker, at })?;
+                        writing.apply(&CoordRecord::Assigned { task, epoch, worker, at })?;
                     }
-                    _ => applier.run(
+                    _ => writing.run(
                         "UPDATE tasks SET epoch = ?2 WHERE number = ?1",
                         params![number, int(epoch)?],
                     )?,
@@ -87,13 +87,13 @@ impl CoordStore {
                 let sql = "UPDATE tasks SET gap_up_to = ?3,
                          gap_above = CASE WHEN gap_up_to = 0 THEN ?2 ELSE gap_above END
                      WHERE number = ?1";
-                applier.run(sql, params![number, int(epoch - by)?, int(epoch)?])?;
+                writing.run(sql, params![number, int(epoch - by)?, int(epoch)?])?;
                 let note = note.to_owned();
-                applier.apply(&CoordRecord::Noted { task, epoch, note, at })?;
+                writing.apply(&CoordRecord::Noted { task, epoch, note, at })?;
                 count += 1;
             }
         }
-        applier.finish()?;
+        writing.finish()?;
         tx.commit()?;
         Ok(count)
     }
@@ -101,7 +101,7 @@ impl CoordStore {
 
 type Row = (i64, TaskId, TaskState, u64, Option<Arc<str>>);
 
-/// Tasks that are not over, from behind this number on.
+/// Tasks that have not ended, from behind this number on.
 fn unfinished(conn: &rusqlite::Connection, last: i64) -> Result<Vec<Row>, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT t.number, t.id, t.state, t.epoch, w.store_id

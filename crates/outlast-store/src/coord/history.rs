@@ -12,12 +12,12 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Round and phase: where an entry stands. Equals stand as they were written.
+/// History row and phase: where an entry stands. Equals stand as they were written.
 type Place = (i64, i64);
 type Placed = Vec<(Place, StoredEvent)>;
 
 pub(super) fn history(conn: &Connection, id: &str) -> Result<Vec<StoredEvent>, StoreError> {
-    let Some((number, mut entries)) = told_by_row(conn, id)? else { return Ok(Vec::new()) };
+    let Some((number, mut entries)) = entries_of_row(conn, id)? else { return Ok(Vec::new()) };
     let mut query = conn.prepare_cached(
         "SELECT e.at, e.kind, e.epoch, w.store_id, e.reason, e.cause, e.round, e.phase, e.decision
          FROM events e LEFT JOIN worker_refs w ON w.ref = e.worker
@@ -36,7 +36,7 @@ pub(super) fn history(conn: &Connection, id: &str) -> Result<Vec<StoredEvent>, S
 }
 
 /// The task's number and the entries that are not in `events`.
-fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, StoreError> {
+fn entries_of_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT t.number, t.state, t.epoch, w.store_id, t.submitted_at, t.assigned_at,
              t.started_at, t.ended_at, t.ended_epoch, e.store_id, t.reason, t.round,
@@ -75,7 +75,7 @@ fn told_by_row(conn: &Connection, id: &str) -> Result<Option<(i64, Placed)>, Sto
     Ok(Some((r.get(0)?, entries)))
 }
 
-/// Of the columns at, kind, epoch, store id, reason and cause, in this order from the first.
+/// An entry of the columns at, kind, epoch, store id, reason and cause, in this order from the first.
 fn event(r: &Row<'_>) -> Result<StoredEvent, StoreError> {
     let code = r.get(1)?;
     let kind = EventKind::from_code(code)
@@ -160,7 +160,7 @@ pub(super) fn attempts(
     Ok(found.into_iter().map(attempt).collect())
 }
 
-/// Whom an attempt of a task was given to.
+/// The worker that an attempt of a task was assigned to.
 pub(super) fn given(conn: &Connection, id: &str, epoch: u64) -> Result<Given, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT t.number, t.epoch, w.store_id, t.gap_above, t.gap_up_to

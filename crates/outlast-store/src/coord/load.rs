@@ -1,7 +1,7 @@
 //! From rows to the core's types.
 
 use super::schema::state_of;
-use super::{recovery, told};
+use super::{recovery, reports};
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::StoredWorker;
@@ -41,7 +41,7 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
     let number = r.get(1)?;
     let worker: Option<Arc<str>> = r.get(6)?;
     // Most tasks have none: then a query per row of many is saved.
-    let checkpoints = if r.get(13)? { told::kept(conn, number)? } else { Vec::new() };
+    let checkpoints = if r.get(13)? { reports::kept(conn, number)? } else { Vec::new() };
     Ok(TaskRow {
         id: r.get(0)?,
         number: uint(number)?,

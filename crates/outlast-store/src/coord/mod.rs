@@ -2,21 +2,23 @@
 
 mod apply;
 mod copy;
-mod extra;
+mod current;
 mod history;
+mod history_rows;
 mod list;
 mod load;
 mod reader;
 mod recovery;
 mod removal;
-mod rounds;
+mod reports;
 pub(crate) mod schema;
-mod told;
+mod summary;
+mod transaction;
 
-pub use extra::TaskExtra;
 pub(crate) use load::{outcome as load_outcome, spec as load_spec};
 pub use reader::CoordReader;
 pub use removal::AgedTask;
+pub use summary::TaskExtra;
 
 use crate::{CoordStorage, StoreError};
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow};
@@ -80,16 +82,16 @@ impl CoordStore {
             self.conn.execute_batch("ROLLBACK")?;
         }
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut applier = apply::Applier::new(&tx, &mut self.refs);
+        let mut writing = transaction::Transaction::new(&tx, &mut self.refs);
         for record in batches.iter().flat_map(|b| &b.records) {
-            applier.apply(record)?;
+            writing.apply(record)?;
         }
-        applier.finish()?;
+        writing.finish()?;
         tx.commit()?;
         Ok(())
     }
 
-    /// What a coordinator that starts now would be given.
+    /// The snapshot that a coordinator that starts now is given.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

@@ -1,7 +1,7 @@
 //! Reading beside the owner: a connection of its own that sees what is committed.
 
 use super::removal::AgedTask;
-use super::{history, list, load, removal, schema, told};
+use super::{history, list, load, removal, reports, schema};
 use crate::db;
 use crate::types::{
     Counts, PastOutcome, StoredCheckpoint, StoredEvent, StoredTask, StoredWorker, TaskFilter,
@@ -38,7 +38,7 @@ impl CoordReader {
         load::task_row(&self.conn, id)
     }
 
-    /// Where a task stands.
+    /// The state of a task.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -73,7 +73,7 @@ impl CoordReader {
         list::list(&view, filter, cursor, limit, newest_first)
     }
 
-    /// How many tasks of a filter are in each state; it looks at each of them.
+    /// The number of tasks of a filter in each state; it looks at each of them.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
@@ -82,7 +82,7 @@ impl CoordReader {
         list::count(&view, filter)
     }
 
-    /// Everything that was recorded of a task, in that order; empty for an unknown one.
+    /// The history as it was recorded of a task, in that order; empty for an unknown one.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -91,7 +91,7 @@ impl CoordReader {
         history::history(&view, id)
     }
 
-    /// The task's result, when it is over and has one.
+    /// The task's result, when it has ended and has one.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -139,7 +139,7 @@ impl CoordReader {
         history::attempts(&view, id, worker)
     }
 
-    /// Whom an attempt of a task was given to.
+    /// The worker that an attempt of a task was assigned to.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -148,7 +148,7 @@ impl CoordReader {
         history::given(&view, id, epoch)
     }
 
-    /// Whether a checkpoint or artifact with this manifest belongs to a task that is assigned to
+    /// Returns whether a checkpoint or artifact with this manifest belongs to a task that is assigned to
     /// one of these workers, by store id.
     ///
     /// # Errors
@@ -167,7 +167,7 @@ impl CoordReader {
         Ok(false)
     }
 
-    /// Whether this task is assigned to one of these workers, by store id.
+    /// Returns whether this task is assigned to one of these workers, by store id.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -183,7 +183,7 @@ impl CoordReader {
         Ok(worker.is_some_and(|worker| stores.contains(&worker)))
     }
 
-    /// Whether there is a key of this name that is not revoked.
+    /// Returns whether there is a key of this name that is not revoked.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -192,28 +192,28 @@ impl CoordReader {
         Ok(self.conn.prepare_cached(sql)?.query_row([name], |r| r.get(0))?)
     }
 
-    /// All checkpoints that were told of, also those that are not kept; by epoch and number.
+    /// All checkpoints that were reported, also those that are not kept; by epoch and number.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
     pub fn checkpoints(&self, id: &str) -> Result<Vec<StoredCheckpoint>, StoreError> {
-        told::all(&self.conn, id)
+        reports::all(&self.conn, id)
     }
 
-    /// The newest state that the task told.
+    /// The newest state that the task reported.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn state(&self, id: &str) -> Result<Option<StateUpdate>, StoreError> {
-        told::state(&self.conn, id)
+        reports::state(&self.conn, id)
     }
 
-    /// Whether a checkpoint refers to this manifest that is kept, or was until an hour ago.
+    /// Returns whether a checkpoint refers to this manifest that is kept, or was until an hour ago.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn refers_to(&self, manifest: &[u8]) -> Result<bool, StoreError> {
-        told::refers_to(&self.conn, manifest)
+        reports::refers_to(&self.conn, manifest)
     }
 
     /// Kept checkpoints, by (epoch, number), of tasks that succeeded or were cancelled before
@@ -227,7 +227,7 @@ impl CoordReader {
         before: i64,
         limit: usize,
     ) -> Result<Vec<(Arc<str>, Vec<(u64, u64)>)>, StoreError> {
-        told::outdated(&self.conn, before, limit)
+        reports::outdated(&self.conn, before, limit)
     }
 
     /// The newest attempt of a removed task of this id; 0 when there was none.
@@ -261,7 +261,7 @@ impl CoordReader {
         Ok(self.conn.query_row(sql, [], |r| r.get(0))?)
     }
 
-    /// Whether there are outcomes of unknown tasks that were heard before this (Unix ms).
+    /// Returns whether there are outcomes of unknown tasks that were heard before this (Unix ms).
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
@@ -269,7 +269,7 @@ impl CoordReader {
         removal::has_orphans(&self.conn, before)
     }
 
-    /// How many tasks are in each state; costs the same for any number of tasks.
+    /// The number of tasks in each state; costs the same for any number of tasks.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -302,7 +302,7 @@ impl CoordReader {
         db::uint(self.conn.prepare_cached(sql)?.query_row([code], |r| r.get(0))?)
     }
 
-    /// How many tasks of this owner are in each state.
+    /// The number of this owner's tasks in each state.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
@@ -325,7 +325,7 @@ impl CoordReader {
         })
     }
 
-    /// Whether this task is there and belongs to this owner.
+    /// Returns whether this task is there and belongs to this owner.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

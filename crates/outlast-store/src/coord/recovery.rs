@@ -1,7 +1,7 @@
-//! What is recorded of recovery: decisions, failures to look back at, quarantines, and knobs that
+//! The records of recovery: decisions, failures to look back at, quarantines, and knobs that
 //! worked. Kept as JSON of the core's types.
 
-use super::apply::Applier;
+use super::transaction::Transaction;
 use crate::StoreError;
 use crate::db::int;
 use crate::types::EventKind;
@@ -20,7 +20,7 @@ fn write(item: &impl Serialize) -> String {
     serde_json::to_string(item).expect("the core's types have only string keys")
 }
 
-impl Applier<'_> {
+impl Transaction<'_> {
     pub(super) fn on_recovered(
         &mut self,
         task: &str,
@@ -30,7 +30,7 @@ impl Applier<'_> {
         at: i64,
     ) -> Result<(), StoreError> {
         let now = self.known(task)?;
-        self.tell(&now, EventKind::Recovery, epoch, None, at, &decision.text)?;
+        self.record_event(&now, EventKind::Recovery, epoch, None, at, &decision.text)?;
         self.run(
             "UPDATE events SET decision = ?1 WHERE event = last_insert_rowid()",
             params![write(decision)],
@@ -105,7 +105,7 @@ fn items<T: DeserializeOwned>(
     Ok(found)
 }
 
-/// Oldest first.
+/// The remembered failures, oldest first.
 pub(super) fn failures(conn: &Connection) -> Result<Vec<Failure>, StoreError> {
     items(conn, "SELECT item FROM failures ORDER BY number", "a failure")
 }
@@ -114,7 +114,7 @@ pub(super) fn learned(conn: &Connection) -> Result<Vec<Learned>, StoreError> {
     items(conn, "SELECT item FROM learned ORDER BY task_type, hardware", "knobs that worked")
 }
 
-/// By store id.
+/// The quarantines, by store id.
 pub(super) fn quarantines(conn: &Connection) -> Result<Vec<(Arc<str>, Quarantine)>, StoreError> {
     let mut query = conn.prepare("SELECT worker, item FROM quarantines ORDER BY worker")?;
     let mut rows = query.query([])?;

@@ -1,7 +1,7 @@
 //! Tasks that are removed, what stays of them, and which are to go.
 
-use super::apply::Applier;
 use super::load::{spec, state};
+use super::transaction::Transaction;
 use crate::StoreError;
 use crate::db::uint;
 use outlast_core::coord::may_come_again;
@@ -9,24 +9,24 @@ use outlast_core::ids::TaskId;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
-/// How long the newest attempt of a removed task is remembered, in milliseconds: a year. Whoever
-/// stays away longer and then delivers what it owes may meet another task of the same id.
+/// Time for which the newest attempt of a removed task is remembered, in milliseconds: a year. Whoever
+/// stays away longer and then delivers unacknowledged results may meet another task of the same id.
 const REMEMBERED: i64 = 365 * 24 * 3_600_000;
 
 /// A task as the one sees it who looks for what is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgedTask {
-    /// Its id.
+    /// The task's id.
     pub id: Arc<str>,
-    /// Its number in order of submission.
+    /// The number in order of submission.
     pub number: u64,
-    /// When it was submitted (Unix ms).
+    /// Time at which it was submitted (Unix ms).
     pub submitted_at: i64,
-    /// When it ended (Unix ms), if it is over.
+    /// Time at which it ended (Unix ms), if it has.
     pub ended_at: Option<i64>,
 }
 
-impl Applier<'_> {
+impl Transaction<'_> {
     pub(super) fn on_removed(
         &mut self,
         tasks: &[TaskId],
@@ -103,7 +103,7 @@ pub(super) fn aged(
     Ok(found)
 }
 
-/// Whether there are outcomes of unknown tasks that were heard before this.
+/// Returns whether there are outcomes of unknown tasks that were heard before this.
 pub(super) fn has_orphans(conn: &Connection, before: i64) -> Result<bool, StoreError> {
     // Nearly always there are none, and otherwise few.
     let sql = "SELECT EXISTS (SELECT 1 FROM orphans WHERE at < ?1)";

@@ -1,6 +1,6 @@
 //! The worker's store as a model.
 
-use super::{Disk, Model};
+use super::disk::{Disk, Model, crashing};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{AttemptRow, Batch, LostLink, WorkerRecord, WorkerSnapshot};
@@ -32,6 +32,8 @@ struct Worker {
     lost: Option<LostLink>,
 }
 
+crashing!(SimWorkerStore, WorkerRecord);
+
 impl SimWorkerStore {
     /// An empty store with this id, not opened yet.
     pub fn new(store_id: impl Into<Arc<str>>) -> Self {
@@ -53,34 +55,6 @@ impl SimWorkerStore {
     /// This process ends on purpose.
     pub fn end_well(&mut self) {
         self.ended_well = true;
-    }
-
-    /// Applies the batches; a crash still undoes them.
-    ///
-    /// # Errors
-    /// [`StoreError::Contradiction`]; then none was applied.
-    pub fn write(&mut self, batches: &[Batch<WorkerRecord>]) -> Result<(), StoreError> {
-        self.disk.write(batches)
-    }
-
-    /// Makes durable whatever was written.
-    pub fn sync(&mut self) {
-        self.disk.sync();
-    }
-
-    /// How many batches were written and not synced.
-    pub fn unsynced(&self) -> usize {
-        self.disk.unsynced.len()
-    }
-
-    /// Loses whatever was not synced.
-    pub fn crash(&mut self) {
-        self.disk.crash(0);
-    }
-
-    /// Loses whatever was not synced but the first `kept` batches: a disk may have written some.
-    pub fn crash_keeping(&mut self, kept: usize) {
-        self.disk.crash(kept);
     }
 
     /// What is stored now, under the incarnation of the last [`open`](Self::open).

@@ -1,4 +1,4 @@
-//! What is shown of tasks beside their rows.
+//! The summary of a task that is shown beside its row.
 
 use super::CoordReader;
 use crate::StoreError;
@@ -11,19 +11,19 @@ use std::collections::HashMap;
 /// Tasks asked for in one statement.
 const PART: usize = 500;
 
-/// What is shown of a task beside its row.
+/// Details of a task that are shown beside its row.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TaskExtra {
-    /// Somebody paused it.
+    /// The task is paused.
     pub paused: bool,
-    /// Why it ended; of a task that is over.
+    /// Cause of its end; of a task that has ended.
     pub cause: Cause,
-    /// How far it is, from 0 to 1, as it said last.
+    /// Progress from 0 to 1, as the task reported it last.
     pub progress: Option<f64>,
 }
 
 impl CoordReader {
-    /// What is shown of these tasks beside their rows, by number.
+    /// Details of these tasks that are shown beside their rows, by number.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

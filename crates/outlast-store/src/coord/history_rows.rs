@@ -1,52 +1,15 @@
-//! A task's history as it is written: what its row cannot tell goes to `events`.
+//! The history of a task as it is written: its row has the newest entries, `events` all others.
 //!
-//! `schema` describes rounds and phases; `history` reads them.
+//! `schema` describes history rows and phases; `history` reads them.
 
-use super::apply::Applier;
-use super::schema::{kind_code, phase, state_code, state_of};
+use super::current::Current;
+use super::schema::{kind_code, phase, state_of};
+use super::transaction::Transaction;
 use crate::StoreError;
 use crate::types::EventKind;
-use outlast_core::records::TaskState;
 use outlast_wire::v2::TaskOutcome;
 use prost::Message;
 use rusqlite::params;
-
-/// What a record needs to know of the task it changes.
-pub(super) struct Current {
-    pub(super) number: i64,
-    pub(super) state: i64,
-    pub(super) epoch: i64,
-    pub(super) worker: Option<i64>,
-    pub(super) assigned_at: Option<i64>,
-    pub(super) started_at: Option<i64>,
-    pub(super) ended_at: Option<i64>,
-    pub(super) ended_epoch: Option<i64>,
-    pub(super) ended_worker: Option<i64>,
-    pub(super) round: i64,
-    pub(super) paused: bool,
-}
-
-impl Current {
-    pub(super) fn is(&self, state: TaskState) -> bool {
-        self.state == state_code(state)
-    }
-    /// It is not over.
-    pub(super) fn goes_on(&self) -> bool {
-        self.is(TaskState::Pending) || self.is(TaskState::Assigned)
-    }
-    /// Where an entry that is recorded now belongs.
-    pub(super) fn phase(&self) -> i64 {
-        if self.ended_at.is_some() {
-            phase::AFTER_ENDED
-        } else if self.started_at.is_some() {
-            phase::AFTER_STARTED
-        } else if self.assigned_at.is_some() {
-            phase::AFTER_ASSIGNED
-        } else {
-            phase::BEFORE
-        }
-    }
-}
 
 /// An entry of the history.
 pub(super) struct Event<'a> {
@@ -60,8 +23,8 @@ pub(super) struct Event<'a> {
     pub(super) outcome: Option<&'a TaskOutcome>,
 }
 
-impl Applier<'_> {
-    /// Moves to `events` what the row is about to forget; gives the row's round from then on.
+impl Transaction<'_> {
+    /// Moves to `events` the entries that the row is about to lose; returns the row's round from then on.
     pub(super) fn set_aside(&self, now: &Current) -> Result<i64, StoreError> {
         let event = |phase, kind, worker, at| {
             let (epoch, reason, cause, outcome) = (now.epoch, "", 0, None);
@@ -70,7 +33,7 @@ impl Applier<'_> {
         };
         if let Some(at) = now.assigned_at {
             event(phase::ASSIGNED, EventKind::Assigned, now.worker, at)?;
-            // Without an assignment it is the start that a late outcome told, and no entry.
+            // Without an assignment it is the start of a late outcome, and no entry.
             if let Some(at) = now.started_at {
                 event(phase::STARTED, EventKind::Started, now.worker, at)?;
             }
@@ -78,7 +41,7 @@ impl Applier<'_> {
         if let Some(at) = now.ended_at {
             let state = state_of(now.state);
             let kind = state.and_then(EventKind::of_end).ok_or_else(|| {
-                StoreError::damaged("a task has ended but is not over, number", now.number)
+                StoreError::damaged("a task has an end and no final state, number", now.number)
             })?;
             self.run(
                 "INSERT INTO events
@@ -95,11 +58,12 @@ impl Applier<'_> {
                 ],
             )?;
         }
-        let forgets = now.assigned_at.is_some() || now.ended_at.is_some();
-        Ok(if forgets { now.round + 1 } else { now.round })
+        let moved = now.assigned_at.is_some() || now.ended_at.is_some();
+        Ok(if moved { now.round + 1 } else { now.round })
     }
 
-    pub(super) fn tell(
+    /// Writes an entry without cause and outcome, in the phase that the task is in.
+    pub(super) fn record_event(
         &self,
         now: &Current,
         kind: EventKind,
@@ -112,6 +76,7 @@ impl Applier<'_> {
         self.insert_event(now, Event { phase, kind, epoch, worker, at, reason, cause, outcome })
     }
 
+    /// Writes an entry of the history.
     pub(super) fn insert_event(&self, now: &Current, event: Event<'_>) -> Result<(), StoreError> {
         self.run(
             "INSERT INTO events

@@ -1,6 +1,6 @@
 //! Checkpoints, states and pauses: what is recorded of a task beside its way.
 
-use super::apply::Applier;
+use super::transaction::Transaction;
 use crate::StoreError;
 use crate::db::{int, uint};
 use crate::types::{EventKind, StoredCheckpoint};
@@ -10,8 +10,8 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
-impl Applier<'_> {
-    /// Of a task that is not known: nothing. Told again: nothing new.
+impl Transaction<'_> {
+    /// Records a checkpoint. One of an unknown task, or one that is known, changes nothing.
     pub(super) fn on_checkpoint(
         &mut self,
         checkpoint: &Checkpoint,
@@ -94,7 +94,7 @@ impl Applier<'_> {
             self.paused += i64::from(on) - i64::from(now.paused);
         }
         let kind = if on { EventKind::PauseRequested } else { EventKind::ResumeRequested };
-        self.tell(&now, kind, now.epoch, now.worker, at, "")
+        self.record_event(&now, kind, now.epoch, now.worker, at, "")
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) fn state(conn: &Connection, id: &str) -> Result<Option<StateUpdate>, 
     bytes.map(decode).transpose()
 }
 
-/// All checkpoints that were told of, by epoch and number.
+/// All reported checkpoints, by epoch and number.
 pub(super) fn all(conn: &Connection, id: &str) -> Result<Vec<StoredCheckpoint>, StoreError> {
     let mut query = conn.prepare_cached(
         "SELECT c.item, c.kept, w.store_id, w.name, c.at, c.gone_at
@@ -149,7 +149,7 @@ pub(super) fn all(conn: &Connection, id: &str) -> Result<Vec<StoredCheckpoint>, 
     Ok(found)
 }
 
-/// Whether a checkpoint refers to this manifest that is kept, or was until an hour ago: an
+/// Returns whether a checkpoint refers to this manifest that is kept, or was until an hour ago: an
 /// assignment that names it may be on its way.
 pub(super) fn refers_to(conn: &Connection, manifest: &[u8]) -> Result<bool, StoreError> {
     let mut query = conn.prepare_cached(
