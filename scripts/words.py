@@ -21,7 +21,7 @@ from collections import defaultdict
 BACKLOG: dict[str, tuple[int, int]] = {
     "crates/outlast": (8, 57),
     "crates/outlast-bench": (8, 12),
-    "crates/outlast-blob": (10, 88),
+    "crates/outlast-blob": (4, 27),
     "crates/outlast-browser": (13, 72),
     "crates/outlast-chaos": (0, 18),
     "crates/outlast-cli": (31, 161),

@@ -8,8 +8,7 @@
 
 use crate::packed::unpack;
 use crate::packs::{LocalPacks, PackStore};
-use crate::store::checked;
-use crate::{BlobError, Hash, index};
+use crate::{BlobError, Hash, Manifest, index};
 use outlast_sqlite::{prepare_folder, private, sync_folder};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
@@ -17,17 +16,17 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 
-/// How often an index is copied whose packs went away meanwhile.
+/// Number of times that an index is copied whose packs went away meanwhile.
 const TRIES: usize = 10;
 /// Bytes of a pack that are in memory while it travels from or to a bucket.
 const PIECE: u64 = 8 << 20;
 
-/// What a copy holds.
+/// The amounts of a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
     /// Packs.
     pub packs: u64,
-    /// Their bytes.
+    /// The bytes.
     pub bytes: u64,
 }
 
@@ -36,7 +35,7 @@ pub struct Copied {
 pub struct Home<'a> {
     /// The folder with the index.
     pub folder: &'a Path,
-    /// Where the packs lie if that is not below the folder.
+    /// Place where the packs lie if that is not below the folder.
     pub bucket: Option<&'a dyn PackStore>,
 }
 
@@ -162,7 +161,7 @@ pub fn check_copy(copy: Home<'_>, blobs: &[Hash], deep: bool) -> Result<(), Blob
     let (mut seen, mut bytes, mut room) = (HashSet::new(), Vec::new(), Vec::new());
     for blob in blobs {
         let body = index::manifest(&conn, blob)?.ok_or(BlobError::Unknown(*blob))?;
-        for (chunk, len) in checked(blob, &body)?.chunks() {
+        for (chunk, len) in Manifest::stored(blob, &body)?.chunks() {
             if !seen.insert(*chunk) {
                 continue;
             }

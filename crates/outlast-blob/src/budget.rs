@@ -27,7 +27,7 @@ impl Budget {
         self.limit
     }
 
-    /// Whether half of it is used: from then on, room is worth more than time.
+    /// Returns whether half of it is used: from then on, room is worth more than time.
     pub fn is_tight(&self) -> bool {
         self.limit.is_some_and(|limit| self.used() > limit / 2)
     }
@@ -65,7 +65,7 @@ impl Budget {
         self.packs.fetch_sub(bytes, Relaxed);
     }
 
-    /// Whether the index may grow by about so much; `own` is what the caller has taken.
+    /// Returns whether the index may grow by about so much; `own` is what the caller has taken.
     pub fn check(&self, bytes: u64, own: u64) -> Result<(), BlobError> {
         let used = self.used();
         match self.limit {

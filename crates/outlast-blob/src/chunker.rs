@@ -17,7 +17,7 @@ pub(crate) const BLOCK: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     buf: Vec<u8>,
-    /// Where each chunk ends in `buf`.
+    /// Place where each chunk ends in `buf`.
     ends: Vec<usize>,
 }
 
@@ -47,7 +47,7 @@ impl<R: Read> Chunker<R> {
         Self { source, scanner, rest: Vec::with_capacity(MAX), ended: false }
     }
 
-    /// Whether the stream has been read to its end.
+    /// Returns whether the stream has been read to its end.
     pub fn ended(&self) -> bool {
         self.ended
     }

@@ -1,17 +1,19 @@
-//! Collecting what nobody wants any more. Decides which chunks live; `compact.rs` then decides
-//! what becomes of the packs.
+//! The collection of blobs without a reference. It decides which chunks live; `compact` then decides on
+//! the packs.
 //!
 //! A chunk dies only if it is in no manifest that was there when the collection began, was
 //! referred to by no commit since, is held by no session, pinned by nobody, and lies in a pack
-//! older than the grace period. The first is found out without a lock; the others are looked at
+//! older than the grace period. The first is determined without a lock; the others are checked
 //! under the lock that holds, pins and commits take too ([`State::sweep`]), in the same
 //! transaction that deletes.
 //!
 //! [`State::sweep`]: crate::state::State::sweep
 
-use crate::index::{self, ChunkRow, PackRow};
-use crate::store::{Blobs, Shared, checked};
-use crate::{BlobError, Hash, compact};
+use crate::compact::Live;
+use crate::index::{self, ChunkRow};
+use crate::open::OpenStore;
+use crate::store::Blobs;
+use crate::{BlobError, Hash, Manifest, compact};
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use std::time::Duration;
 /// Rows read, or deleted in one transaction, at a time.
 const BATCH: usize = 4096;
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Manifests deleted.
@@ -30,13 +32,6 @@ pub struct Collected {
     pub bytes: u64,
     /// Packs deleted, those included whose rest was moved to new ones.
     pub packs: u64,
-}
-
-/// A pack and what of it lives.
-#[derive(Debug, Clone)]
-pub(crate) struct Live {
-    pub pack: PackRow,
-    pub bytes: u64,
 }
 
 impl Blobs {
@@ -69,14 +64,15 @@ impl Blobs {
         let marked = mark(shared)?;
         let packs = sweep(shared, &marked, cutoff, &mut done)?;
         drop(marked);
-        compact::compact(&self.shared, packs, &mut done)?;
+        let compacted = compact::compact(&self.shared, packs)?;
+        (done.bytes, done.packs) = (compacted.bytes, compacted.packs);
         shared.index_grew(&shared.state());
         Ok(done)
     }
 }
 
 /// Ends the collection, however that comes about.
-struct Running<'a>(&'a Shared);
+struct Running<'a>(&'a OpenStore);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -85,7 +81,7 @@ impl Drop for Running<'_> {
 }
 
 fn unwanted(
-    shared: &Shared,
+    shared: &OpenStore,
     is_root: &dyn Fn(&Hash) -> bool,
     cutoff: u64,
 ) -> Result<Vec<Hash>, BlobError> {
@@ -102,7 +98,7 @@ fn unwanted(
 }
 
 /// All chunks of all manifests.
-fn mark(shared: &Shared) -> Result<HashSet<Hash>, BlobError> {
+fn mark(shared: &OpenStore) -> Result<HashSet<Hash>, BlobError> {
     let mut marked = HashSet::new();
     let mut last = 0;
     loop {
@@ -112,7 +108,9 @@ fn mark(shared: &Shared) -> Result<HashSet<Hash>, BlobError> {
         for (_, hash, _) in page {
             let body = index::manifest(&shared.reads(), &hash)?;
             if let Some(body) = body {
-                marked.extend(checked(&hash, &body)?.chunks().iter().map(|(chunk, _)| *chunk));
+                marked.extend(
+                    Manifest::stored(&hash, &body)?.chunks().iter().map(|(chunk, _)| *chunk),
+                );
             }
         }
     }
@@ -120,7 +118,7 @@ fn mark(shared: &Shared) -> Result<HashSet<Hash>, BlobError> {
 
 /// Deletes dead chunks; returns the packs that were there before, with what is left of them.
 fn sweep(
-    shared: &Shared,
+    shared: &OpenStore,
     marked: &HashSet<Hash>,
     cutoff: u64,
     done: &mut Collected,
@@ -142,7 +140,7 @@ fn sweep(
         done.chunks += gone.len() as u64;
         for row in rows.iter().filter(|row| !gone.contains(&row.hash)) {
             if let Some(live) = packs.get_mut(&row.spot.pack) {
-                live.bytes += compact::space(row);
+                live.bytes += row.space();
             }
         }
     }

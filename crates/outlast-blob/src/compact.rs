@@ -1,12 +1,12 @@
-//! Giving back the space of dead chunks: packs without living ones are deleted, the living ones
-//! of others are moved together. Decides on packs only, never on whether a chunk lives.
+//! The space of dead chunks is given back: packs without living ones are deleted, the living ones
+//! of others are moved together. This decides on packs only, never on whether a chunk lives.
 
 use crate::BlobError;
-use crate::collect::{Collected, Live};
-use crate::index::{self, ChunkRow};
+use crate::frame::Piece;
+use crate::index::{self, ChunkRow, PackRow};
+use crate::open::OpenStore;
 use crate::packed::unpack;
-use crate::packer::{FRAME, Packer, Piece};
-use crate::store::Shared;
+use crate::packer::Packer;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -17,41 +17,49 @@ const LARGE: u64 = 8 << 20;
 /// Rows read at a time.
 const BATCH: usize = 4096;
 
-/// Bytes that a chunk takes in a pack.
-pub(crate) fn space(row: &ChunkRow) -> u64 {
-    u64::from(row.spot.stored) + FRAME as u64
+/// A pack, and the bytes of its living chunks.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub pack: PackRow,
+    pub bytes: u64,
+}
+
+/// The result of a compaction.
+#[derive(Debug, Default)]
+pub(crate) struct Compacted {
+    /// Bytes by which packs shrank.
+    pub bytes: u64,
+    /// Packs deleted, those included whose rest was moved to new ones.
+    pub packs: u64,
 }
 
 /// Deletes empty packs; rewrites those that are more than half dead, and many small ones.
-pub(crate) fn compact(
-    shared: &Arc<Shared>,
-    packs: Vec<Live>,
-    done: &mut Collected,
-) -> Result<(), BlobError> {
+pub(crate) fn compact(shared: &Arc<OpenStore>, packs: Vec<Live>) -> Result<Compacted, BlobError> {
+    let mut done = Compacted::default();
     // No commit adds chunks to a pack that it did not write: what is empty remains so.
     let (empty, packs): (Vec<_>, Vec<_>) = packs.into_iter().partition(|p| p.bytes == 0);
     let ids: Vec<i64> = empty.iter().map(|p| p.pack.id).collect();
     if !ids.is_empty() {
         shared.state().drop_packs(&ids)?;
     }
-    delete(shared, &empty, done);
+    delete(shared, &empty, &mut done);
 
     let groups = groups(packs, shared.pack_limit);
     if groups.is_empty() {
-        return Ok(());
+        return Ok(done);
     }
     let mut rows = rows_of(shared, &groups)?;
     for group in groups {
-        match rewrite(shared, &group, &mut rows, done) {
+        match rewrite(shared, &group, &mut rows, &mut done) {
             // Without room for a copy nothing more can be gained; the next time perhaps.
-            Err(BlobError::DiskFull) => return Ok(()),
+            Err(BlobError::DiskFull) => return Ok(done),
             other => other?,
         }
     }
-    Ok(())
+    Ok(done)
 }
 
-/// What to rewrite, and which of it together: each group fits into one new pack.
+/// The packs to rewrite, in groups of which each fits into one new pack.
 fn groups(packs: Vec<Live>, limit: u64) -> Vec<Vec<Live>> {
     let mut chosen = Vec::new();
     // By power of 16, so that a byte is moved a few times at most, however small the puts.
@@ -83,7 +91,7 @@ fn groups(packs: Vec<Live>, limit: u64) -> Vec<Vec<Live>> {
 
 /// The chunks in these packs, in the order in which they lie there. Memory: 60 bytes for each.
 fn rows_of(
-    shared: &Shared,
+    shared: &OpenStore,
     groups: &[Vec<Live>],
 ) -> Result<HashMap<i64, Vec<ChunkRow>>, BlobError> {
     let mut rows: HashMap<i64, Vec<ChunkRow>> =
@@ -105,10 +113,10 @@ fn rows_of(
 
 /// Copies the chunks of a group to a new pack, and lets that take the place of the group.
 fn rewrite(
-    shared: &Arc<Shared>,
+    shared: &Arc<OpenStore>,
     group: &[Live],
     rows: &mut HashMap<i64, Vec<ChunkRow>>,
-    done: &mut Collected,
+    done: &mut Compacted,
 ) -> Result<(), BlobError> {
     let mut packer = Packer::new(shared, false);
     let mut copied = Vec::new();
@@ -139,7 +147,7 @@ fn rewrite(
 
 /// Deletes packs that the index does not know any more. One that stays is an orphan, which the
 /// next opening deletes.
-fn delete(shared: &Shared, packs: &[Live], done: &mut Collected) {
+fn delete(shared: &OpenStore, packs: &[Live], done: &mut Compacted) {
     for live in packs {
         if shared.packs.delete(&live.pack.name).is_ok() {
             shared.budget.discharge(live.pack.bytes);
@@ -152,7 +160,7 @@ fn delete(shared: &Shared, packs: &[Live], done: &mut Collected) {
 /// Copies chunks after checking each. False when one is damaged: then their pack has to stay,
 /// for what is sound in it.
 fn copy(
-    shared: &Shared,
+    shared: &OpenStore,
     live: &Live,
     rows: &[ChunkRow],
     packer: &mut Packer,

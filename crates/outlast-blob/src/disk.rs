@@ -1,4 +1,4 @@
-//! How fast the disk has been, by what large puts saw of it.
+//! The rate of the disk, as large puts measured it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Disk {
         self.0.load(Relaxed)
     }
 
-    /// So many bytes were written and synced in this time.
+    /// Adds a measurement: bytes that were written and synced in this time.
     pub fn saw(&self, bytes: u64, took: Duration) {
         if bytes >= LEAST {
             let rate = (bytes as f64 / took.as_secs_f64().max(1e-3)) as u64;

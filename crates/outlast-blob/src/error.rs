@@ -1,10 +1,10 @@
-//! What can go wrong with the blob store, whose fault it is and whether trying again can help.
+//! The errors of the blob store, whose fault each is and whether trying again can help.
 
 use crate::Hash;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a call failed. Nothing that a failed call was to store is visible.
+/// Reason why a call failed. Nothing that a failed call was to store is visible.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobError {
@@ -14,9 +14,9 @@ pub enum BlobError {
          upgrade this program", path.display()
     )]
     Newer {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Its schema version.
+        /// The schema version.
         found: i64,
         /// The newest that this build knows.
         known: i64,
@@ -24,21 +24,21 @@ pub enum BlobError {
     /// An SQLite file of something else; it was not touched.
     #[error("{}: an SQLite file, but not the index of a blob store", path.display())]
     Foreign {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// Another process has the store open.
     #[error("{}: in use by {}", path.display(), outlast_sqlite::holder::of_store(path))]
     Locked {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// The packs are not where they were looked for.
     #[error("the packs of this blob store lie in {at}, not in {asked}")]
     Elsewhere {
-        /// Where they lie.
+        /// Place where they lie.
         at: String,
-        /// Where they were looked for.
+        /// Place where they were looked for.
         asked: String,
     },
     /// The index cannot be trusted.
@@ -51,7 +51,7 @@ pub enum BlobError {
     /// from now on, and the next put or ingest that brings it repairs it.
     #[error("chunk {chunk} is damaged: {detail}")]
     ChunkDamaged {
-        /// Its name.
+        /// The name.
         chunk: Hash,
         /// What was found.
         detail: String,
@@ -59,7 +59,7 @@ pub enum BlobError {
     /// A stored manifest does not have the content that its name promises.
     #[error("manifest {manifest} is damaged: {detail}")]
     ManifestDamaged {
-        /// Its name.
+        /// The name.
         manifest: Hash,
         /// What was found.
         detail: String,
@@ -74,7 +74,7 @@ pub enum BlobError {
     /// will not help.
     #[error("chunk {chunk} was refused: {detail}")]
     BadChunk {
-        /// Its name.
+        /// The name.
         chunk: Hash,
         /// What is wrong with it.
         detail: String,
@@ -86,7 +86,7 @@ pub enum BlobError {
         detail: String,
     },
     /// The blob has more chunks than a manifest may list.
-    #[error("the blob is too large: more than {} chunks", crate::MAX_CHUNKS)]
+    #[error("the blob is too large: more than {} chunks", crate::limits::MAX_CHUNKS)]
     TooLarge,
     /// The store's budget does not allow it.
     #[error("the blob store is full: {used} of {budget} bytes used, {needed} more needed")]
@@ -115,7 +115,7 @@ pub enum BlobError {
 }
 
 impl BlobError {
-    /// Whether the same call can succeed later without anybody repairing the store.
+    /// Returns whether the same call can succeed later without anybody repairing the store.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Full { .. } | Self::DiskFull | Self::Missing(_) | Self::Locked { .. } => true,
@@ -124,7 +124,7 @@ impl BlobError {
         }
     }
 
-    /// Whether there was no room.
+    /// Returns whether there was no room.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::DiskFull)
     }

@@ -19,7 +19,7 @@ impl Hash {
         Self(bytes)
     }
 
-    /// Its value.
+    /// The value.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -1,6 +1,7 @@
 //! The index's tables and the statements on them. Decides nothing and holds no lock; whoever
 //! calls says in which transaction.
 
+use crate::frame::FRAME;
 use crate::{BlobError, Hash};
 use outlast_sqlite::{Kind, Lock};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -66,7 +67,7 @@ CREATE TABLE manifests (
 );
 ";
 
-/// What a row of `chunks` takes on disk, roughly, with the tree around it.
+/// Bytes that a row of `chunks` takes on disk, roughly, with the tree around it.
 pub(crate) const CHUNK_ROW: u64 = 64;
 
 impl ToSql for Hash {
@@ -100,7 +101,7 @@ fn int(value: u64) -> Result<i64, BlobError> {
     i64::try_from(value).map_err(|_| BlobError::damaged("too large a number", value))
 }
 
-/// Where a chunk lies, by the pack's id.
+/// The place of a chunk, by the pack's id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spot {
     pub pack: i64,
@@ -114,6 +115,13 @@ pub(crate) struct Spot {
 pub(crate) struct ChunkRow {
     pub hash: Hash,
     pub spot: Spot,
+}
+
+impl ChunkRow {
+    /// Bytes that the chunk takes in its pack.
+    pub fn space(&self) -> u64 {
+        u64::from(self.spot.stored) + FRAME as u64
+    }
 }
 
 /// A pack and what is known of it.
@@ -165,7 +173,7 @@ pub(crate) fn chunks_after(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Adds a chunk unless it is there; tells whether it was added. With `replace` the new place
+/// Adds a chunk unless it is there; returns whether it was added. With `replace` the new place
 /// takes over from an old one.
 pub(crate) fn add_chunk(
     conn: &Connection,
@@ -225,7 +233,7 @@ pub(crate) fn packs(conn: &Connection) -> Result<Vec<PackRow>, BlobError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Adds a manifest, or says that one which is there was wanted again just now. Tells whether it
+/// Adds a manifest, or says that one which is there was wanted again just now. Returns whether it
 /// is new.
 pub(crate) fn add_manifest(
     conn: &Connection,
@@ -298,7 +306,7 @@ pub(crate) fn prefix(conn: &Connection, fresh: &str) -> Result<String, BlobError
     Ok(conn.query_row("SELECT value FROM meta WHERE key = 'prefix'", [], |r| r.get(0))?)
 }
 
-/// Where the packs lie when that is not beside the index, see [`crate::packs::PackStore::place`].
+/// Place where the packs lie when that is not beside the index, see [`crate::packs::PackStore::place`].
 pub(crate) fn packs_place(conn: &Connection) -> Result<Option<String>, BlobError> {
     let mut query = conn.prepare("SELECT value FROM meta WHERE key = 'packs'")?;
     Ok(query.query_row([], |r| r.get(0)).optional()?)

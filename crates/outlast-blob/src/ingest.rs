@@ -1,9 +1,10 @@
 //! The receiving side of a transfer: chunks come in packed and go to disk as they are.
 
+use crate::frame::Piece;
+use crate::open::OpenStore;
 use crate::packed::{Packed, unpack};
-use crate::packer::{Packer, Piece};
+use crate::packer::Packer;
 use crate::session::Session;
-use crate::store::Shared;
 use crate::{BlobError, Hash};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ const BATCH: usize = 1 << 20;
 /// dropped leaves nothing. A long transfer commits from time to time and begins another: what
 /// was committed need not be sent again.
 pub struct Ingest {
-    shared: Arc<Shared>,
+    shared: Arc<OpenStore>,
     session: Session,
     packer: Packer,
     /// Checked and not yet written.
@@ -24,19 +25,19 @@ pub struct Ingest {
     done: Ingested,
 }
 
-/// What an ingest made durable.
+/// The result of an ingest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ingested {
     /// Chunks that were not here before.
     pub new_chunks: u64,
-    /// Their bytes before compression.
+    /// The bytes before compression.
     pub new_bytes: u64,
     /// Bytes that packs grew by.
     pub stored_bytes: u64,
 }
 
 impl Ingest {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: &Arc<OpenStore>) -> Self {
         Self {
             shared: shared.clone(),
             session: Session::new(shared),
@@ -48,7 +49,7 @@ impl Ingest {
         }
     }
 
-    /// Takes a chunk if it is what its name says; tells whether it is new.
+    /// Takes a chunk if it is what its name says; returns whether it is new.
     ///
     /// # Errors
     /// [`BlobError::BadChunk`] refuses this chunk, and others can follow. No room, or what is

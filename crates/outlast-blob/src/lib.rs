@@ -2,8 +2,8 @@
 //!
 //! A blob is a [`Manifest`]: the list of its content-defined chunks, named by BLAKE3. Chunks
 //! lie in immutable **packs**; which chunk lies where, and which manifests exist, is in one
-//! SQLite **index**. The store knows bytes, not tasks: what deserves to be kept is told to
-//! [`Blobs::collect`] by its caller, and nothing here opens a socket.
+//! SQLite **index**. The store knows bytes, not tasks: the caller of [`Blobs::collect`] decides
+//! what is kept, and nothing here opens a socket.
 //!
 //! Three rules make it safe:
 //! - what the index refers to was synced before the index was (an `Ok` means durable);
@@ -24,10 +24,13 @@ mod collect;
 mod compact;
 mod disk;
 mod error;
+mod frame;
 mod hash;
 mod index;
 mod ingest;
+mod limits;
 mod manifest;
+mod open;
 mod packed;
 mod packer;
 pub mod packs;
@@ -45,9 +48,11 @@ pub use collect::Collected;
 pub use error::BlobError;
 pub use hash::Hash;
 pub use ingest::{Ingest, Ingested};
-pub use manifest::{MAX_CHUNK, MAX_CHUNKS, Manifest};
+pub use limits::{MAX_CHUNK, MAX_CHUNKS};
+pub use manifest::Manifest;
+pub use open::Config;
 pub use packed::{Packed, Squeezer};
 pub use put::Put;
 pub use reader::BlobReader;
 pub use reserve::free_reserve;
-pub use store::{Blobs, Config, Usage};
+pub use store::{Blobs, Usage};

@@ -1,11 +1,6 @@
-//! What a blob consists of, and the bytes of that on the wire and in the index.
+//! The manifest of a blob, and its bytes on the wire and in the index.
 
-use crate::{BlobError, Hash};
-
-/// The longest chunk, in bytes, before compression.
-pub const MAX_CHUNK: u32 = 256 << 10;
-/// The most chunks that one manifest lists: about 300 GiB of ordinary data, 140 MiB of manifest.
-pub const MAX_CHUNKS: usize = 1 << 22;
+use crate::{BlobError, Hash, MAX_CHUNK, MAX_CHUNKS};
 
 // One byte of version, then size and count, little-endian; then per chunk its hash and its
 // length in three bytes. There is one encoding of each manifest, so its hash names it.
@@ -38,6 +33,15 @@ impl Manifest {
             size += u64::from(*len);
         }
         Ok(Self { size, chunks })
+    }
+
+    /// Decodes a stored manifest, if its content has this name.
+    pub(crate) fn stored(name: &Hash, body: &[u8]) -> Result<Manifest, BlobError> {
+        let damaged = |detail: String| BlobError::ManifestDamaged { manifest: *name, detail };
+        if Hash::of(body) != *name {
+            return Err(damaged("its content has another hash".into()));
+        }
+        Manifest::decode(body).map_err(|e| damaged(e.to_string()))
     }
 
     /// Bytes of the blob.

@@ -14,11 +14,11 @@ const MAX_PATIENCE: u32 = 32;
 /// A chunk as stored, to be sent to another store without packing it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// Its length before compression, in bytes; at most [`MAX_CHUNK`].
+    /// The length before compression, in bytes; at most [`MAX_CHUNK`].
     pub raw_len: u32,
     /// Whether `bytes` is a zstd frame; otherwise it is the chunk itself.
     pub compressed: bool,
-    /// What is stored.
+    /// The stored bytes.
     pub bytes: Vec<u8>,
 }
 

@@ -1,50 +1,37 @@
-//! Writes chunks into packs. Owns the packs until the index knows them: one that is dropped
+//! The writer of chunks into packs. It owns the packs until the index knows them: one that is dropped
 //! before that takes its packs with it.
 
+use crate::BlobError;
+use crate::frame::{FRAME, MAGIC, Piece};
 use crate::index::{ChunkRow, Spot};
+use crate::open::OpenStore;
 use crate::packs::PackWriter;
 use crate::state::NewPack;
-use crate::store::Shared;
-use crate::{BlobError, Hash};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// What a pack begins with.
-const MAGIC: &[u8; 8] = b"OLPACK1\n";
-/// Before each chunk: its hash, its raw and its stored length. The index does without, but it
-/// could be built anew from them.
-pub(crate) const FRAME: usize = 32 + 4 + 4;
-
-/// A chunk to be written.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Piece<'a> {
-    pub hash: Hash,
-    pub raw_len: u32,
-    /// Compressed when it is shorter than `raw_len`.
-    pub bytes: &'a [u8],
-}
-
+/// Packs that are being written.
 pub(crate) struct Packer {
-    shared: Arc<Shared>,
-    /// Whether the budget applies; compaction must work when it is used up.
+    shared: Arc<OpenStore>,
+    /// The budget applies; compaction must work when it is used up.
     budgeted: bool,
     packs: Vec<NewPack>,
     /// Writes the last of `packs`.
     writer: Option<Box<dyn PackWriter>>,
     /// Makes the one before it durable meanwhile.
     sealing: Option<JoinHandle<io::Result<()>>>,
-    /// What the packs have been charged to the budget.
+    /// Bytes that were charged to the budget for the packs.
     charged: u64,
     /// Time spent on writing and syncing them.
     spent: Duration,
-    /// Whether the index may know the packs by now.
+    /// The index may know the packs by now.
     keep: bool,
 }
 
 impl Packer {
-    pub fn new(shared: &Arc<Shared>, budgeted: bool) -> Self {
+    pub fn new(shared: &Arc<OpenStore>, budgeted: bool) -> Self {
         Self {
             shared: shared.clone(),
             budgeted,
@@ -81,7 +68,7 @@ impl Packer {
                 end <= limit
             });
             let count = fitting.count();
-            // A pack has room for one chunk at least: see Shared::pack_limit.
+            // A pack has room for one chunk at least: see OpenStore::pack_limit.
             if count == 0 && !pack.rows.is_empty() {
                 self.roll()?;
                 continue;
@@ -102,7 +89,7 @@ impl Packer {
     }
 
     fn write(&mut self, pieces: &[Piece<'_>]) -> Result<(), BlobError> {
-        let heads: Vec<[u8; FRAME]> = pieces.iter().map(head).collect();
+        let heads: Vec<[u8; FRAME]> = pieces.iter().map(Piece::frame).collect();
         let mut parts = Vec::with_capacity(pieces.len() * 2);
         for (head, piece) in heads.iter().zip(pieces) {
             parts.push(IoSlice::new(head));
@@ -183,20 +170,12 @@ impl Drop for Packer {
         if self.keep {
             return;
         }
-        // What cannot be deleted now is deleted by the next opening.
+        // The next opening deletes the rest.
         for pack in &self.packs {
             let _ = self.shared.packs.delete(&pack.name);
         }
         self.shared.budget.discharge(self.charged);
     }
-}
-
-fn head(piece: &Piece<'_>) -> [u8; FRAME] {
-    let mut head = [0; FRAME];
-    head[..32].copy_from_slice(piece.hash.as_bytes());
-    head[32..36].copy_from_slice(&piece.raw_len.to_le_bytes());
-    head[36..].copy_from_slice(&(piece.bytes.len() as u32).to_le_bytes());
-    head
 }
 
 fn failed(name: &str, error: io::Error) -> BlobError {

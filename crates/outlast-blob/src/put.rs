@@ -2,10 +2,11 @@
 //! thread), hash and compress, write.
 
 use crate::chunker::{Block, Chunker};
+use crate::frame::Piece;
+use crate::open::OpenStore;
 use crate::packed::Squeezer;
-use crate::packer::{Packer, Piece};
+use crate::packer::Packer;
 use crate::session::Session;
-use crate::store::Shared;
 use crate::{BlobError, Hash, MAX_CHUNKS, Manifest};
 use std::io::Read;
 use std::sync::Arc;
@@ -15,25 +16,29 @@ use std::thread::{self, ScopedJoinHandle};
 /// Blocks that wait between two stages: enough to ride out a hiccup of the disk.
 const DEPTH: usize = 4;
 
-/// What a put stored.
+/// The result of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Put {
     /// The blob's name.
     pub manifest: Hash,
-    /// Its bytes.
+    /// The bytes.
     pub size: u64,
-    /// Its chunks.
+    /// The chunks.
     pub chunks: u64,
     /// Those among them that were not here.
     pub new_chunks: u64,
-    /// Their bytes before compression.
+    /// The bytes before compression.
     pub new_bytes: u64,
     /// Bytes that packs grew by.
     pub stored_bytes: u64,
 }
 
 /// With `small`, everything is compressed that shrinks, however fast the disk is.
-pub(crate) fn put(shared: &Arc<Shared>, source: impl Read, small: bool) -> Result<Put, BlobError> {
+pub(crate) fn put(
+    shared: &Arc<OpenStore>,
+    source: impl Read,
+    small: bool,
+) -> Result<Put, BlobError> {
     let mut chunker = Chunker::new(source);
     let mut packer = Packer::new(shared, true);
     let first = chunker.next(Block::default())?;
@@ -138,7 +143,7 @@ struct Sorted {
 }
 
 impl Sorter {
-    fn new(shared: &Arc<Shared>, squeezer: Squeezer) -> Self {
+    fn new(shared: &Arc<OpenStore>, squeezer: Squeezer) -> Self {
         let session = Session::new(shared);
         Self { session, squeezer, chunks: Vec::new(), new_chunks: 0, new_bytes: 0 }
     }

@@ -1,9 +1,9 @@
 //! Reading blobs back: neighbouring chunks in one go, each checked before it is given out.
 
+use crate::frame::FRAME;
 use crate::index::Spot;
+use crate::open::OpenStore;
 use crate::packed::unpack;
-use crate::packer::FRAME;
-use crate::store::{Shared, checked};
 use crate::{BlobError, Hash, Manifest, index};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use std::sync::Arc;
 /// Bytes read at a time, if chunks lie one behind the other.
 const RUN_BYTES: u64 = 2 << 20;
 const RUN_CHUNKS: usize = 64;
-/// How often a pack may be gone because its chunks were just moved to another.
+/// Number of times that a pack may be gone because its chunks were just moved to another.
 const TRIES: usize = 8;
 
 /// Some chunks as they are stored.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     bytes: Vec<u8>,
-    /// Where each begins in `bytes`, its stored and its raw length.
+    /// Place where each begins in `bytes`, its stored and its raw length.
     chunks: Vec<(usize, u32, u32)>,
 }
 
 impl Run {
     /// Reads the first of these chunks and those after it that lie behind it. Each comes with
     /// its raw length, if the caller knows one.
-    pub fn load(shared: &Shared, wanted: &[(Hash, Option<u32>)]) -> Result<Self, BlobError> {
+    pub fn load(shared: &OpenStore, wanted: &[(Hash, Option<u32>)]) -> Result<Self, BlobError> {
         let Some((first, _)) = wanted.first() else { return Ok(Self::default()) };
         let mut wanted = wanted;
         let mut gone = 0;
@@ -66,7 +66,10 @@ impl Run {
 
 /// In which pack the first chunk lies, and where in it that and those behind it do. There is at
 /// least one.
-fn plan(shared: &Shared, wanted: &[(Hash, Option<u32>)]) -> Result<(String, Vec<Spot>), BlobError> {
+fn plan(
+    shared: &OpenStore,
+    wanted: &[(Hash, Option<u32>)],
+) -> Result<(String, Vec<Spot>), BlobError> {
     let conn = shared.reads();
     let mut name = String::new();
     let mut spots: Vec<Spot> = Vec::new();
@@ -100,7 +103,7 @@ fn plan(shared: &Shared, wanted: &[(Hash, Option<u32>)]) -> Result<(String, Vec<
 
 /// Reads one blob. Memory: 3 MiB and the manifest.
 pub struct BlobReader {
-    shared: Arc<Shared>,
+    shared: Arc<OpenStore>,
     name: Hash,
     manifest: Manifest,
     /// The next chunk to unpack, and how many of its bytes to skip.
@@ -116,10 +119,10 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    pub(crate) fn open(shared: &Arc<Shared>, name: &Hash) -> Result<Self, BlobError> {
+    pub(crate) fn open(shared: &Arc<OpenStore>, name: &Hash) -> Result<Self, BlobError> {
         let mut state = shared.state();
         let body = index::manifest(state.conn(), name)?.ok_or(BlobError::Unknown(*name))?;
-        let manifest = checked(name, &body)?;
+        let manifest = Manifest::stored(name, &body)?;
         state.begin_reading(*name);
         Ok(Self {
             shared: shared.clone(),
@@ -135,7 +138,7 @@ impl BlobReader {
         })
     }
 
-    /// What is being read.
+    /// The manifest that is being read.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

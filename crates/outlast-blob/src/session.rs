@@ -1,22 +1,22 @@
 //! One put or ingest on its way to the index: which chunks it relies on, and its commit.
 
 use crate::index::CHUNK_ROW;
+use crate::open::OpenStore;
 use crate::packer::Packer;
-use crate::store::Shared;
 use crate::{BlobError, Hash, Manifest};
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Memory: about 100 bytes for each chunk.
 pub(crate) struct Session {
-    shared: Arc<Shared>,
+    shared: Arc<OpenStore>,
     seen: HashSet<Hash>,
-    /// Those that were here before us; held until we are dropped.
+    /// Chunks that were here before; held until we are dropped.
     held: Vec<Hash>,
 }
 
 impl Session {
-    pub fn new(shared: &Arc<Shared>) -> Self {
+    pub fn new(shared: &Arc<OpenStore>) -> Self {
         Self { shared: shared.clone(), seen: HashSet::new(), held: Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-//! What a store keeps in memory about its index: who relies on what, and what is known to be
+//! The state that a store keeps in memory about its index: who relies on what, and what is known to be
 //! damaged. One lock guards all of it together with the index's writing connection, so that
 //! "is it there? then I hold it" and "nobody holds it? then it goes" exclude each other.
 
@@ -21,11 +21,11 @@ pub(crate) struct State {
     conn: Connection,
     pub chunk_count: u64,
     pub manifest_count: u64,
-    /// How many sessions rely on a chunk that was there before them.
+    /// Number of sessions that rely on a chunk that was there before them.
     held: HashMap<Hash, u32>,
-    /// How many readers are open on a manifest.
+    /// Number of readers that are open on a manifest.
     reading: HashMap<Hash, u32>,
-    /// When somebody was told that this is here. Bounded by what is in the index.
+    /// Time at which a caller was last informed that this is here. Bounded by what is in the index.
     chunk_pins: HashMap<Hash, u64>,
     manifest_pins: HashMap<Hash, u64>,
     /// While a collection runs: every chunk that was referred to in a commit since it began.

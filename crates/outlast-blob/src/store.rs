@@ -1,34 +1,15 @@
-//! The store as its users see it: opening, questions, and the ways in and out.
+//! The store as its users see it: opening, queries, and the ways in and out.
 
-use crate::budget::Budget;
-use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::open::{Config, OpenStore};
 use crate::packed::{Packed, unpack};
-use crate::packs::{LocalPacks, PackStore};
 use crate::reader::{BlobReader, Run};
-use crate::reserve::Reserve;
-use crate::state::State;
-use crate::{BlobError, Hash, Ingest, MAX_CHUNK, Manifest, Put, index, packer, put};
-use outlast_sqlite::{Lock, prepare_folder, sync_folder};
-use rusqlite::Connection;
-use std::collections::{HashMap, HashSet};
+use crate::{BlobError, Hash, Ingest, Manifest, Put, index, put};
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-/// How a store is to be opened.
-#[derive(Clone, Default)]
-pub struct Config {
-    /// Bytes that packs and index may take on disk together; without one, the disk is the limit.
-    /// The index's log and a reserve take up to 14 MiB besides.
-    pub budget: Option<u64>,
-    /// Bytes of a pack at most; without one, 64 MiB. A pack holds one chunk at least.
-    pub pack_bytes: Option<u64>,
-    /// Where packs lie instead of in `packs/` below the store's folder.
-    pub packs: Option<Arc<dyn PackStore>>,
-}
-
-/// What a store holds.
+/// Amounts of what a store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of packs and index, those of unfinished puts included.
@@ -49,56 +30,7 @@ pub struct Usage {
 /// reader and ingest) is dropped.
 #[derive(Clone)]
 pub struct Blobs {
-    pub(crate) shared: Arc<Shared>,
-}
-
-pub(crate) struct Shared {
-    pub packs: Arc<dyn PackStore>,
-    pub pack_limit: u64,
-    pub budget: Budget,
-    pub disk: Disk,
-    pub clock: Clock,
-    prefix: String,
-    /// For what may be a moment old: it does not wait for a commit. Comes before `state`: the
-    /// connection that is closed last empties the log, and this one may not write.
-    reads: Mutex<Connection>,
-    state: Mutex<State>,
-    /// Locked by the one collection that runs.
-    pub collecting: Mutex<Reserve>,
-    _lock: Lock,
-}
-
-impl Shared {
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        // A panic in mid-transaction rolls back; the rest of the state is changed after that.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn reads(&self) -> MutexGuard<'_, Connection> {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn new_pack_name(&self) -> Result<String, BlobError> {
-        Ok(format!("{}{:016x}", self.prefix, random()?))
-    }
-
-    /// Says to the budget how large the index is now.
-    pub fn index_grew(&self, state: &State) {
-        if let Ok(bytes) = index::bytes(state.conn()) {
-            self.budget.index_is(bytes);
-        }
-    }
-
-    /// From now on this chunk counts as missing.
-    pub fn damaged(&self, chunk: Hash, detail: impl ToString) -> BlobError {
-        self.state().set_bad(chunk);
-        BlobError::ChunkDamaged { chunk, detail: detail.to_string() }
-    }
-}
-
-fn random() -> Result<u64, BlobError> {
-    getrandom::u64()
-        .map_err(|e| BlobError::Io { detail: format!("random numbers: {e}"), transient: false })
+    pub(crate) shared: Arc<OpenStore>,
 }
 
 impl Blobs {
@@ -109,38 +41,7 @@ impl Blobs {
     /// [`BlobError`] says what is wrong with it; an index that is not of this kind and version
     /// is left as it was.
     pub fn open(dir: impl AsRef<Path>, config: Config) -> Result<Self, BlobError> {
-        let dir = dir.as_ref();
-        let (conn, reads, lock) = index::open(&dir.join("index.db"))?;
-        let packs = match config.packs {
-            Some(packs) => packs,
-            None => {
-                let folder = dir.join("packs");
-                prepare_folder(&folder)?;
-                Arc::new(LocalPacks::new(folder))
-            }
-        };
-        index::belong(&conn, packs.place())?;
-        // SQLite syncs the index, not the name that we gave it.
-        sync_folder(dir).map_err(|e| BlobError::file(dir, e))?;
-        let clock = Clock::start();
-        index::not_after(&conn, clock.now())?;
-        let prefix = index::prefix(&conn, &format!("{:08x}-", random()? >> 32))?;
-        let (pack_bytes, bad) = reconcile(&conn, &*packs, &prefix)?;
-        let budget = Budget::new(config.budget, pack_bytes, index::bytes(&conn)?);
-        let least = u64::from(MAX_CHUNK) + (packer::FRAME + 8) as u64;
-        let shared = Shared {
-            packs,
-            pack_limit: config.pack_bytes.unwrap_or(64 << 20).max(least),
-            budget,
-            disk: Disk::default(),
-            clock,
-            prefix,
-            state: Mutex::new(State::new(conn, bad)?),
-            reads: Mutex::new(reads),
-            collecting: Mutex::new(Reserve::take(dir)),
-            _lock: lock,
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(OpenStore::open(dir.as_ref(), config)?) })
     }
 
     /// Stores everything that `source` gives. Chunks and manifest are durable when this returns.
@@ -155,7 +56,7 @@ impl Blobs {
         self.shared.budget.note(put::put(&self.shared, source, false))
     }
 
-    /// The same in as little room as there can be, where time matters less.
+    /// Stores like [`Blobs::put`], in as little room as there can be, where time matters less.
     ///
     /// # Errors
     /// As of [`Blobs::put`].
@@ -163,16 +64,16 @@ impl Blobs {
         self.shared.budget.note(put::put(&self.shared, source, true))
     }
 
-    /// What a blob consists of.
+    /// The manifest of a blob.
     ///
     /// # Errors
     /// [`BlobError::ManifestDamaged`], or that the index cannot be read.
     pub fn manifest(&self, manifest: &Hash) -> Result<Option<Manifest>, BlobError> {
         let body = index::manifest(&self.shared.reads(), manifest)?;
-        body.map(|body| checked(manifest, &body)).transpose()
+        body.map(|body| Manifest::stored(manifest, &body)).transpose()
     }
 
-    /// Whether this blob is here. If so it stays for a grace period, see [`Blobs::collect`].
+    /// Returns whether this blob is here. If so it stays for a grace period, see [`Blobs::collect`].
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -185,7 +86,7 @@ impl Blobs {
         Ok(here)
     }
 
-    /// Which of these chunks are not here (or damaged), each once. The others stay for a grace
+    /// The chunks among these that are not here (or damaged), each once. The others stay for a grace
     /// period, see [`Blobs::collect`].
     ///
     /// # Errors
@@ -233,7 +134,7 @@ impl Blobs {
         BlobReader::open(&self.shared, manifest)
     }
 
-    /// Begins to receive chunks.
+    /// Begins an ingest of chunks.
     pub fn ingest(&self) -> Ingest {
         Ingest::new(&self.shared)
     }
@@ -273,7 +174,7 @@ impl Blobs {
         Ok(hash)
     }
 
-    /// What the store holds.
+    /// The amounts of what the store holds.
     pub fn usage(&self) -> Usage {
         let state = self.shared.state();
         let budget = &self.shared.budget;
@@ -286,50 +187,4 @@ impl Blobs {
             damaged: state.bad_count(),
         }
     }
-}
-
-/// A stored manifest, if it is what its name says.
-pub(crate) fn checked(manifest: &Hash, body: &[u8]) -> Result<Manifest, BlobError> {
-    let damaged = |detail: String| BlobError::ManifestDamaged { manifest: *manifest, detail };
-    if Hash::of(body) != *manifest {
-        return Err(damaged("its content has another hash".into()));
-    }
-    Manifest::decode(body).map_err(|e| damaged(e.to_string()))
-}
-
-/// Deletes packs that the index does not know. Returns the bytes of the others, and the chunks
-/// of those that are gone or cut short.
-fn reconcile(
-    conn: &Connection,
-    packs: &dyn PackStore,
-    prefix: &str,
-) -> Result<(u64, HashSet<Hash>), BlobError> {
-    let mut known: HashMap<String, (i64, u64)> =
-        index::packs(conn)?.into_iter().map(|p| (p.name, (p.id, p.bytes))).collect();
-    let total = known.values().map(|(_, bytes)| bytes).sum();
-    let mut orphans = Vec::new();
-    let listed = packs.list(prefix, &mut |name, bytes| match known.get(name) {
-        None => orphans.push(name.to_owned()),
-        Some((_, expected)) if bytes >= *expected => {
-            known.remove(name);
-        }
-        Some(_) => {}
-    });
-    listed.map_err(|e| match packs.place() {
-        Some(place) => BlobError::io(format_args!("packs in {place}"), e),
-        None => BlobError::io("packs", e),
-    })?;
-    for name in orphans {
-        packs.delete(&name).map_err(|e| BlobError::io(format_args!("pack {name}"), e))?;
-    }
-    let harmed: HashSet<i64> = known.values().map(|(id, _)| *id).collect();
-    let mut bad = HashSet::new();
-    let mut after = None;
-    while !harmed.is_empty() {
-        let rows = index::chunks_after(conn, after, 4096)?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.hash);
-        bad.extend(rows.iter().filter(|r| harmed.contains(&r.spot.pack)).map(|r| r.hash));
-    }
-    Ok((total, bad))
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a request is tried again before its caller hears of it.
+/// Time for which a request is tried again before its caller has the error.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time for one try.
 const TRY: Duration = Duration::from_secs(30);

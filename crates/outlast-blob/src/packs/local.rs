@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// How many packs stay open for reading.
+/// Number of packs that stay open for reading.
 const OPEN_FILES: usize = 16;
 /// A pack that grew by so many bytes begins to be synced while it is written on, so that its end
 /// has little to wait for.

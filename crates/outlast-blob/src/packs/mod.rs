@@ -1,4 +1,4 @@
-//! Where packs lie: files that are written once, synced, read anywhere and deleted whole.
+//! The places of packs: files that are written once, synced, read anywhere and deleted whole.
 //! Knows nothing of chunks or the index.
 
 #[cfg(feature = "s3")]
