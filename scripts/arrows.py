@@ -31,8 +31,6 @@ MOST_LINES_OF_A_FUNCTION = 80
 MOST_LINES_OF_A_FILE = 500
 # What is not in order yet. These lists only shrink.
 STILL_CIRCLES = {
-    "outlast-bench",
-    "outlast-chaos",
     "outlast-cli",
     "outlast-core",
     "outlast-fuzz",

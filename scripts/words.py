@@ -20,10 +20,9 @@ from collections import defaultdict
 # line here has none.
 BACKLOG: dict[str, tuple[int, int]] = {
     "crates/outlast": (8, 57),
-    "crates/outlast-bench": (8, 12),
+    "crates/outlast-bench": (0, 1),
     "crates/outlast-blob": (4, 27),
     "crates/outlast-browser": (13, 72),
-    "crates/outlast-chaos": (0, 18),
     "crates/outlast-cli": (31, 161),
     "crates/outlast-coordinator": (110, 328),
     "crates/outlast-core": (173, 726),

@@ -17,9 +17,9 @@ use tokio::time::{sleep, sleep_until};
 
 /// Milliseconds between heartbeats, and of silence, as configured.
 const BEAT: (u64, u64) = (500, 1_500);
-/// How long each pair is watched.
+/// Time for which each pair is watched.
 const LONG: Duration = Duration::from_secs(285);
-/// When the link dies for ten seconds, in seconds.
+/// Time at which the link dies for ten seconds, in seconds.
 const DEATHS: [u64; 3] = [90, 180, 270];
 /// Results of 12 kB over the thin link.
 const RESULTS: usize = 400;
@@ -53,7 +53,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     });
     let played = played.into_iter().map(|p| p?).collect::<anyhow::Result<Vec<Figures>>>()?;
     println!(
-        "| link | links given up | until a dead link is noticed | bytes | slowest heartbeat | all results after |"
+        "| link | links closed for silence | until a dead link is noticed | bytes | slowest heartbeat | all results after |"
     );
     println!("|---|---|---|---|---|---|");
     for (scene, pair) in scenes.iter().zip(played.chunks(2)) {

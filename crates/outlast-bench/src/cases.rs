@@ -1,21 +1,22 @@
-//! What is measured.
+//! The list of cases, and those that are short.
 
-use crate::{Figure, Lab};
+use crate::figures::{Figures, put};
+use crate::idle::dial;
+use crate::noops::{noops, rate};
+use crate::procs::Lab;
 use futures_util::StreamExt;
-use outlast::{Call, NewTask, Run, TaskSpec};
+use outlast::{NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
-use outlast_net::Dialler;
-use outlast_wire::v2::{self, body::Kind};
 use std::future::Future;
 use std::pin::Pin;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-pub(crate) type Figures = Vec<Figure>;
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 type Case = for<'a> fn(&'a mut Figures) -> Done<'a>;
 
+/// All cases, by name.
 pub(crate) const ALL: &[(&str, Case)] = &[
     ("noop", |f| Box::pin(noop(f))),
     ("single", |f| Box::pin(single(f))),
@@ -31,30 +32,6 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("otlp", |f| Box::pin(crate::otlp::run(f))),
     ("storm", |f| Box::pin(crate::storm::run(f))),
 ];
-
-fn noops(count: usize) -> Vec<NewTask> {
-    let call = || Run::Call(Call { function: "noop".into(), args: serde_json::Value::Null });
-    (0..count).map(|_| NewTask::new(TaskSpec::new(call()))).collect()
-}
-
-pub(crate) fn put(
-    figures: &mut Figures,
-    what: &'static str,
-    value: f64,
-    unit: &'static str,
-    target: &'static str,
-) {
-    figures.push(Figure { what, value, unit, target });
-}
-
-/// Submits in batches and waits: tasks per second.
-pub(crate) async fn rate(lab: &Lab, count: usize, before: u64) -> anyhow::Result<f64> {
-    let tasks = noops(count);
-    let start = Instant::now();
-    lab.client.submit_all(&tasks).await?;
-    lab.succeeded(before + count as u64).await?;
-    Ok(count as f64 / start.elapsed().as_secs_f64())
-}
 
 async fn noop(figures: &mut Figures) -> anyhow::Result<()> {
     const COUNT: usize = 60_000;
@@ -231,60 +208,4 @@ async fn links(figures: &mut Figures) -> anyhow::Result<()> {
         put(figures, what, each, "kB", "20");
     }
     Ok(())
-}
-
-pub(crate) type Link = (outlast_net::Sender, outlast_net::Receiver);
-
-/// Idle workers: they say hello, and nothing more.
-pub(crate) async fn dial(lab: &Lab, from: usize, count: usize) -> anyhow::Result<Vec<Link>> {
-    let one = |n: usize| async move {
-        let name = format!("idle-{n}");
-        let dialler = Dialler::new(&format!("http://{}", lab.addr), &name, None, None)?;
-        // So many at once are let in at a pace: each comes back at its turn.
-        for connection in 1..100 {
-            let (sender, receiver) = dialler.dial().await?;
-            match hello(sender, receiver, n, connection).await {
-                Ok((Kind::Welcome(_), link)) => return anyhow::Ok(link),
-                Ok((Kind::Refused(r), _)) if r.retry => {
-                    sleep(Duration::from_millis(r.retry_after_ms.into())).await;
-                }
-                Ok((other, _)) => anyhow::bail!("{other:?}"),
-                Err(_) => sleep(Duration::from_millis(200)).await,
-            }
-        }
-        anyhow::bail!("{n} is never let in")
-    };
-    let mut dialled = futures_util::stream::iter(from..from + count).map(one).buffer_unordered(64);
-    let mut links = Vec::new();
-    while let Some(link) = dialled.next().await {
-        links.push(link?);
-    }
-    Ok(links)
-}
-
-/// Says hello on a fresh link; the first answer.
-pub(crate) async fn hello(
-    mut sender: outlast_net::Sender,
-    mut receiver: outlast_net::Receiver,
-    n: usize,
-    connection: u64,
-) -> anyhow::Result<(Kind, Link)> {
-    let hello = v2::Hello {
-        protocol: outlast_wire::PROTOCOL,
-        worker_id: format!("idle-{n}"),
-        store_id: format!("idle-store-{n}"),
-        incarnation: 1,
-        connection,
-        slots: 1,
-        capabilities_json: r#"{"cores":8,"os":"linux","arch":"x86_64"}"#.into(),
-        version: "bench".into(),
-        ..Default::default()
-    };
-    let send = |e: String| anyhow::anyhow!(e);
-    sender.feed(Kind::Hello(hello)).await.map_err(send)?;
-    let inventory = v2::Inventory { holdings: Vec::new(), last: true };
-    sender.feed(Kind::Inventory(inventory)).await.map_err(send)?;
-    sender.flush().await.map_err(send)?;
-    let answer = receiver.next().await.map_err(send)?;
-    Ok((answer, (sender, receiver)))
 }

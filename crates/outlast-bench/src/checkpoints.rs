@@ -1,7 +1,7 @@
 //! Checkpoints: how fast they are durable, what travels, what memory they take.
 
-use crate::Lab;
-use crate::cases::{Figures, put};
+use crate::figures::{Figures, put};
+use crate::procs::Lab;
 use anyhow::Context;
 use outlast::{Call, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;

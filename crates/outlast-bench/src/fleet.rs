@@ -1,7 +1,8 @@
 //! A fleet of idle workers that beat, and what it costs to measure and to watch it.
 
-use crate::Lab;
-use crate::cases::{Figures, Link, dial, put};
+use crate::figures::{Figures, put};
+use crate::idle::{Link, dial};
+use crate::procs::Lab;
 use outlast_wire::v2::{self, body::Kind};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 const WORKERS: usize = 10_000;
 /// Long enough for a worker's round-trip times to take all the room that they ever do.
 const BEATS: Duration = Duration::from_secs(65);
-/// How long processor time is measured.
+/// Time for which processor time is measured.
 const MEASURED: Duration = Duration::from_secs(20);
 
 /// Answers heartbeats, and sends one for each.

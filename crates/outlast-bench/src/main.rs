@@ -1,26 +1,17 @@
-//! `make bench`: what durability costs. Coordinator and workers are processes of their own;
+//! `make bench`: the costs of durability. Coordinator and workers are processes of their own;
 //! everything is synced on both sides, as always. Prints a table, and JSON with `--json FILE`.
 
 mod adapt;
 mod cases;
 mod checkpoints;
+mod figures;
 mod fleet;
+mod idle;
+mod noops;
 mod otlp;
 mod page;
 mod procs;
 mod storm;
-
-use procs::Lab;
-use serde::Serialize;
-
-/// A figure beside its target.
-#[derive(Debug, Serialize)]
-pub(crate) struct Figure {
-    what: &'static str,
-    value: f64,
-    unit: &'static str,
-    target: &'static str,
-}
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();

@@ -1,6 +1,7 @@
-//! What traces cost: no-ops without and with a collector, one after the other.
+//! The cost of traces: no-ops without and with a collector, one after the other.
 
-use crate::cases::{Figures, put, rate};
+use crate::figures::{Figures, put};
+use crate::noops::rate;
 use crate::procs::Lab;
 use anyhow::Context;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //! nothing; one in a hundred loses its link now and then. The dashboard is measured with it
 //! (`make bench-dashboard`).
 
-use crate::Lab;
-use crate::cases::{dial, hello};
+use crate::idle::{dial, hello};
+use crate::procs::Lab;
 use outlast_net::{Dialler, Receiver, Sender};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{Heartbeat, HeartbeatReply};
@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 
 /// Between the heartbeats of a worker: the default.
 const BEAT: Duration = Duration::from_secs(5);
-/// One in so many loses its link, after this long, and is back after as long.
+/// Share of workers that lose their link (one in so many), after this time, and are back after as long.
 const UNSTEADY: (usize, Duration) = (100, Duration::from_secs(20));
 /// No fleet is shown for longer, in seconds.
 const LONGEST: u64 = 600;
 
 /// Starts a coordinator and its fleet, and says where: address and process. Ends by itself, or when
-/// it is told to: the coordinator ends with it either way.
+/// it is terminated: the coordinator ends with it either way.
 pub(crate) fn run(workers: usize, seconds: u64) -> anyhow::Result<()> {
     anyhow::ensure!(seconds <= LONGEST, "at most {LONGEST} seconds");
     let runtime =

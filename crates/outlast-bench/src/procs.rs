@@ -142,7 +142,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Its number.
+    /// The number.
     pub fn id(&self) -> u32 {
         self.0.id()
     }
@@ -158,7 +158,7 @@ impl Process {
     pub fn rss(&self) -> anyhow::Result<f64> {
         self.memory("VmRSS:")
     }
-    /// Of its resident memory that which is no file's, in bytes.
+    /// Its resident memory that is no file's, in bytes.
     pub fn anonymous(&self) -> anyhow::Result<f64> {
         self.memory("RssAnon:")
     }
@@ -190,7 +190,7 @@ impl Lab {
     pub async fn new() -> anyhow::Result<Lab> {
         Lab::with(&[]).await
     }
-    /// One that exports traces and metrics to this address.
+    /// A lab that exports traces and metrics to this address.
     pub async fn traced(url: &str) -> anyhow::Result<Lab> {
         Lab::with(&[url]).await
     }

@@ -1,33 +1,34 @@
 //! Ten thousand workers that return to a coordinator that was killed.
 
-use crate::Lab;
-use crate::cases::{Figures, Link, hello, put};
+use crate::figures::{Figures, put};
+use crate::idle::{Link, hello};
+use crate::procs::Lab;
 use outlast_net::Dialler;
 use outlast_wire::v2::body::Kind;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 const WORKERS: usize = 10_000;
-/// Nobody dials before its first pause has passed, in seconds.
+/// Shortest pause before the first dial, in seconds.
 const FIRST: f64 = 1.2;
 
-/// What one worker lived through.
+/// The return of one worker.
 struct Return {
     /// From the restart to its welcome, in seconds.
     took: f64,
-    /// When its turn was, as it was told first; none if it was let in at once.
-    told: Option<f64>,
+    /// Time of its turn, as it was announced first; none if it was admitted at once.
+    announced: Option<f64>,
 }
 
 impl Return {
     fn turn(&self) -> f64 {
-        self.told.unwrap_or(self.took)
+        self.announced.unwrap_or(self.took)
     }
 }
 
-/// Dials until it is welcome, as a worker does: when it is told a turn it comes then.
+/// Dials until it is accepted, as a worker does, at the turn that it is given.
 async fn come_back(addr: String, n: usize, since: Instant) -> anyhow::Result<(Link, Return)> {
-    let (mut told, mut connection) = (None, 1);
+    let (mut announced, mut connection) = (None, 1);
     // The backoff of a real worker, first 1 s with jitter, then longer.
     let mut pause = 800 + (n as u64 * 7919) % 400;
     loop {
@@ -43,11 +44,11 @@ async fn come_back(addr: String, n: usize, since: Instant) -> anyhow::Result<(Li
         match hello(sender, receiver, n, connection).await {
             Ok((Kind::Welcome(_), link)) => {
                 let took = since.elapsed().as_secs_f64();
-                return Ok((link, Return { took, told }));
+                return Ok((link, Return { took, announced }));
             }
             Ok((Kind::Refused(refused), _)) => {
                 pause = u64::from(refused.retry_after_ms);
-                told.get_or_insert(since.elapsed().as_secs_f64() + pause as f64 / 1000.0);
+                announced.get_or_insert(since.elapsed().as_secs_f64() + pause as f64 / 1000.0);
             }
             _ => pause = 2_000,
         }
@@ -56,7 +57,7 @@ async fn come_back(addr: String, n: usize, since: Instant) -> anyhow::Result<(Li
 
 pub(crate) async fn run(figures: &mut Figures) -> anyhow::Result<()> {
     let mut lab = Lab::new().await?;
-    let held = crate::cases::dial(&lab, 0, WORKERS).await?;
+    let held = crate::idle::dial(&lab, 0, WORKERS).await?;
     lab.connected(WORKERS).await?;
     lab.restart_coordinator()?;
     drop(held);
@@ -74,7 +75,7 @@ pub(crate) async fn run(figures: &mut Figures) -> anyhow::Result<()> {
     lab.connected(WORKERS).await?;
     let took = since.elapsed().as_secs_f64();
     put(figures, "10,000 workers back after a coordinator's SIGKILL", took, "s", "30");
-    // In the order of the turns that they were told, at the even pace of the whole.
+    // In the order of the turns that they were given, at the even pace of the whole.
     let last = returns.iter().map(|r| r.took).fold(0.0, f64::max);
     returns.sort_by(|a, b| a.turn().total_cmp(&b.turn()));
     let fair = |place: usize| FIRST + last * (place + 1) as f64 / WORKERS as f64;

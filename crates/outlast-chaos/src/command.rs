@@ -1,4 +1,4 @@
-//! What a person types while a proxy runs.
+//! The commands that an operator types while a proxy runs.
 
 use crate::{Faults, ParseError};
 use std::str::FromStr;
@@ -6,20 +6,20 @@ use std::str::FromStr;
 /// A line typed to a running proxy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// From now on these faults hold.
+    /// Set the faults from now on.
     Set(Faults),
     /// Reset what is open, once.
     Reset,
     /// Show the counters.
     Stats,
-    /// Show what can be typed.
+    /// Show the commands.
     Help,
-    /// End.
+    /// End the proxy.
     Quit,
 }
 
 impl Command {
-    /// What can be typed.
+    /// The commands, for people.
     pub const HELP: &'static str = "\
 cut | refuse | half-open | stall       one of these, or several with commas
 delay=50ms~20ms  bandwidth=64kB  corrupt=0.1  truncate=1000B  slow-close=2s

@@ -5,12 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Why a text is no fault, schedule or command. It says what would be.
+/// Reason why a text is no fault, schedule or command. It says what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub(crate) String);
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// From the client to the upstream.
@@ -55,7 +55,7 @@ const NAMES: [&str; 9] = [
 #[serde(into = "String", try_from = "String")]
 pub struct Faults(Vec<(Option<Way>, Kind)>);
 
-/// What holds for one way.
+/// The effects of all faults of one direction.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Effects {
     pub half_open: bool,
@@ -72,7 +72,7 @@ impl Faults {
     pub fn none() -> Self {
         Self::default()
     }
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
     }
@@ -101,7 +101,7 @@ impl Faults {
         }
         e
     }
-    /// These and those.
+    /// Adds the faults of both.
     pub fn union(&self, other: &Faults) -> Faults {
         let mut all = self.clone();
         all.0.extend(other.0.iter().filter(|f| !self.0.contains(f)));

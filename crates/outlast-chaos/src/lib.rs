@@ -1,14 +1,16 @@
-//! A TCP proxy that injects faults: on command, or by a schedule. Knows nothing of Outlast.
+//! A TCP proxy that injects faults: on command, or by a schedule. It knows nothing of Outlast.
 
 #![warn(missing_docs)]
 
 mod command;
+mod counters;
 mod fault;
 mod proxy;
 mod pump;
 mod schedule;
 
 pub use command::Command;
+pub use counters::Stats;
 pub use fault::{Faults, ParseError};
-pub use proxy::{Handle, Proxy, Stats};
+pub use proxy::{Handle, Proxy};
 pub use schedule::{Event, Schedule};

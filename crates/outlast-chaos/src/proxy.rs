@@ -1,60 +1,29 @@
-//! Accepts, connects, counts, resets. `pump` moves the bytes.
+//! The proxy: it accepts, connects, counts and resets. `pump` moves the bytes.
 
 use crate::Faults;
+use crate::counters::{Counters, Stats};
 use crate::fault::Way;
 use crate::pump;
-use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 /// Connections at a time; more are refused.
 const CONNECTIONS: usize = 16_384;
-/// How long the upstream may take to accept.
+/// Time that the upstream may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What has happened so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
-    /// Connections accepted.
-    pub connections: u64,
-    /// Connections that are open.
-    pub open: u64,
-    /// Connections refused.
-    pub refused: u64,
-    /// Connections reset.
-    pub resets: u64,
-    /// Bytes from clients to the upstream.
-    pub bytes_up: u64,
-    /// Bytes from the upstream to clients.
-    pub bytes_down: u64,
-    /// Bytes swallowed by half-open connections.
-    pub swallowed: u64,
-    /// Chunks with a flipped bit.
-    pub corrupted: u64,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    connections: AtomicU64,
-    open: AtomicU64,
-    refused: AtomicU64,
-    resets: AtomicU64,
-    pub bytes: [AtomicU64; 2],
-    pub swallowed: AtomicU64,
-    pub corrupted: AtomicU64,
-}
-
+/// The faults that hold, and the counts, for all connections.
 #[derive(Debug)]
-pub(crate) struct Shared {
+struct Shared {
     faults: watch::Sender<Faults>,
     /// Grows with each cut.
     cuts: watch::Sender<u64>,
-    pub counters: Counters,
+    counters: Counters,
 }
 
 /// Steers a proxy; clones steer the same one.
@@ -64,7 +33,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// From now on these faults hold, also for connections that are open.
+    /// Sets the faults from now on, also for connections that are open.
     pub fn set(&self, faults: Faults) {
         if faults.cuts() {
             self.cut();
@@ -75,7 +44,7 @@ impl Handle {
     pub fn faults(&self) -> Faults {
         self.shared.faults.borrow().clone()
     }
-    /// No more faults.
+    /// Ends all faults.
     pub fn heal(&self) {
         self.set(Faults::none());
     }
@@ -83,20 +52,9 @@ impl Handle {
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|n| *n += 1);
     }
-    /// What has happened so far.
+    /// The counts so far.
     pub fn stats(&self) -> Stats {
-        let c = &self.shared.counters;
-        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        Stats {
-            connections: get(&c.connections),
-            open: get(&c.open),
-            refused: get(&c.refused),
-            resets: get(&c.resets),
-            bytes_up: get(&c.bytes[0]),
-            bytes_down: get(&c.bytes[1]),
-            swallowed: get(&c.swallowed),
-            corrupted: get(&c.corrupted),
-        }
+        self.shared.counters.stats()
     }
 }
 
@@ -121,11 +79,11 @@ impl Proxy {
         let task = tokio::spawn(accept(listener, upstream.to_owned(), shared.clone()));
         Ok(Proxy { addr, handle: Handle { shared }, task })
     }
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
-    /// Steers it.
+    /// A handle that steers it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -165,7 +123,7 @@ async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
     }
 }
 
-/// A close from now on is a reset.
+/// Makes a close from now on a reset.
 fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -187,8 +145,8 @@ async fn connection(mut client: TcpStream, upstream: &str, shared: &Shared) {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         let faults = || shared.faults.subscribe();
-        let up = pump::run(client_read, server_write, Way::Up, faults(), shared, &lost);
-        let down = pump::run(server_read, client_write, Way::Down, faults(), shared, &lost);
+        let up = pump::run(client_read, server_write, Way::Up, faults(), counters, &lost);
+        let down = pump::run(server_read, client_write, Way::Down, faults(), counters, &lost);
         tokio::select! {
             // One that breaks ends both.
             ends = async { tokio::try_join!(up, down) } => ends.is_ok(),

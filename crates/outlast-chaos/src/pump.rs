@@ -1,8 +1,8 @@
-//! Moves bytes one way, with the faults of that way. What is on its way is bounded.
+//! The pump of bytes one way, with the faults of that way. The bytes on their way are bounded.
 
 use crate::Faults;
+use crate::counters::Counters;
 use crate::fault::{Effects, Way};
-use crate::proxy::Shared;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const CHUNK: usize = 4096;
 /// Chunks on their way: 256 KiB at most.
 const FLYING: usize = 64;
 
-/// A way of a connection did not end cleanly.
+/// One direction of a connection did not end cleanly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
 type Ended = Result<(), Broken>;
@@ -28,12 +28,12 @@ pub(crate) async fn run(
     to: WriteHalf<'_>,
     way: Way,
     faults: watch::Receiver<Faults>,
-    shared: &Shared,
+    counters: &Counters,
     lost: &AtomicBool,
 ) -> Ended {
     let (tx, rx) = mpsc::channel(FLYING);
-    let reader = read(from, way, faults.clone(), shared, lost, tx);
-    let writer = write(to, way, faults, shared, rx);
+    let reader = read(from, way, faults.clone(), counters, lost, tx);
+    let writer = write(to, way, faults, counters, rx);
     tokio::pin!(reader, writer);
     tokio::select! {
         read = &mut reader => match read {
@@ -48,7 +48,7 @@ async fn read(
     mut from: ReadHalf<'_>,
     way: Way,
     mut faults: watch::Receiver<Faults>,
-    shared: &Shared,
+    counters: &Counters,
     lost: &AtomicBool,
     tx: mpsc::Sender<Flight>,
 ) -> Ended {
@@ -62,7 +62,7 @@ async fn read(
         let n = match read {
             Ok(n) if effects.half_open => {
                 lost.store(true, Ordering::Relaxed);
-                shared.counters.swallowed.fetch_add(n as u64, Ordering::Relaxed);
+                counters.swallowed.fetch_add(n as u64, Ordering::Relaxed);
                 if n == 0 {
                     // The end is swallowed too; the connection is reset when the fault ends.
                     std::future::pending::<()>().await;
@@ -88,7 +88,7 @@ async fn read(
         if effects.corrupt > 0.0 && rng.random_bool(effects.corrupt) {
             let at = rng.random_range(0..n);
             data[at] ^= 1 << rng.random_range(0..8);
-            shared.counters.corrupted.fetch_add(1, Ordering::Relaxed);
+            counters.corrupted.fetch_add(1, Ordering::Relaxed);
         }
         let left = effects.truncate.map(|limit| limit.saturating_sub(passed));
         let over = left.is_some_and(|left| left < n as u64);
@@ -130,10 +130,10 @@ async fn write(
     mut to: WriteHalf<'_>,
     way: Way,
     faults: watch::Receiver<Faults>,
-    shared: &Shared,
+    counters: &Counters,
     mut rx: mpsc::Receiver<Flight>,
 ) -> Ended {
-    let count = &shared.counters.bytes[usize::from(way == Way::Down)];
+    let count = &counters.bytes[usize::from(way == Way::Down)];
     while let Some((due, data)) = rx.recv().await {
         sleep_until(due).await;
         let rate = faults.borrow().way(way).bandwidth;

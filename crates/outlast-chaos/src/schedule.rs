@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Rule {
-    /// From then on.
+    /// Faults from then on.
     At(Duration, Faults),
-    /// Again and again.
+    /// Faults again and again.
     Every(Duration, Faults, Duration),
     Random {
         faults: Faults,
@@ -23,16 +23,16 @@ enum Rule {
     },
 }
 
-/// When which faults hold. Rules are parted by `;`; where several hold, all of their faults do.
+/// A plan of faults over time. Rules are parted by `;`; where several hold, all of their faults do.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Schedule(Vec<Rule>);
 
 /// The faults changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Since the schedule began.
+    /// Time since the schedule began.
     pub at: Duration,
-    /// What holds now.
+    /// The faults that hold now.
     pub faults: Faults,
 }
 
@@ -117,7 +117,7 @@ impl fmt::Display for Schedule {
 struct Active {
     rule: Rule,
     rng: SmallRng,
-    /// When it changes next; none: never again.
+    /// Time at which it changes next; none: never again.
     next: Option<Duration>,
     on: bool,
 }
