@@ -155,7 +155,7 @@ class Worker:
             if task_id in self.states:
                 self.say("task_state", task_id=task_id, state=self.states[task_id])
             elif wanted:
-                self.say("state_error", task_id=task_id, error="it told no state")
+                self.say("state_error", task_id=task_id, error="it reported no state")
 
     def on_error(self, message):
         print(f"the coordinator says: {message['message']}", file=sys.stderr)
@@ -183,7 +183,7 @@ class Worker:
             self.states.pop(task_id, None)
 
     def tell(self, task_id, **state):
-        """Tells how far it is; waits while it is paused."""
+        """Reports the progress; waits while the task is paused."""
         run = self.active.get(task_id)
         if run:
             run["go"].wait()

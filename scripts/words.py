@@ -179,7 +179,9 @@ def retired(path, text):
             continue  # a key or a name
         if path.startswith("dashboard/"):
             part = re.sub(r"\$\{[^}]*\}", "_", part)
-        plain = part if is_string else re.sub(r"`[^`\n]*`", lambda m: "`" + "_" * (len(m.group()) - 2) + "`", part)
+        if path.startswith("python/") and is_string:
+            part = re.sub(r"``[^`]*``|\{[^{}]*\}", "_", part)
+        plain = part if is_string else re.sub(r"`[^`\n]*`", "_", part)
         for number, row in enumerate(plain.split("\n")):
             for pattern, say, where in RETIRED:
                 m = path.startswith(where) and not (where and is_string) and pattern.search(row)

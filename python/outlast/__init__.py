@@ -1,4 +1,4 @@
-"""Work that outlasts the network.
+"""Python interface of Outlast, which runs tasks over networks that fail.
 
 ``outlast.worker_reconnection`` is the plugin for workers of the replaced system,
 ``outlast.Worker``, ``outlast.Client`` and ``outlast.Executor`` are the interface for new code.

@@ -1,4 +1,4 @@
-"""What a coordinator is asked to do about a failure."""
+"""Requests to a coordinator that carry out a recovery action."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def ask(client: Client, what: str, subject: Optional[str] = None) -> Any:
 
 
 def task(client: Client, task_id: str) -> Optional[dict[str, Any]]:
-    """A task, if the coordinator has it."""
+    """The document of a task; None if the coordinator does not have the task."""
     try:
         return client.info(task_id)
     except NotFound:
         return None
 
 
-#: Makes an action with a strategy for a task of the coordinator; OutlastError says why it is of no
-#: use.
+#: Creates an action with a strategy for a task of the coordinator; raises OutlastError if the strategy
+#: does not apply.
 Forced = Callable[[Mapping[str, Any], RecoveryStrategy], RecoveryAction]
 
 
@@ -63,27 +63,27 @@ def apply(
         )
     state = found["state"]
     if strategy is RecoveryStrategy.ESCALATION:
-        log.error("task %s needs a person: %s", task_id, action.message)
-        return _did(task_id, "nothing", "it is left to a person; the log says why")
+        log.error("task %s needs an operator: %s", task_id, action.message)
+        return _did(task_id, "nothing", "an operator has to decide; the log has the reason")
     if state in ("succeeded", "cancelled"):
         raise OutlastError(f"{word} cannot be applied: task {task_id} is {state}")
     if state == "failed":
         return _again(client, found, action, wait, forced)
     last = next((e for e in reversed(client.history(task_id)) if _failures.decides(e)), None)
     if last is not None and last["recovery"]["text"] == action.message:
-        return _did(task_id, "nothing", "the coordinator decided it, and carries it out")
+        return _did(task_id, "nothing", "the coordinator has decided on it and carries it out")
     return _elsewhere(client, found, action, forced)
 
 
 def _elsewhere(
     client: Client, found: Mapping[str, Any], action: RecoveryAction, forced: Forced
 ) -> dict[str, Any]:
-    """Of a task that waits or runs."""
+    """Applies an action to a task that waits or runs."""
     task_id, word, to = found["id"], action.strategy.value, action.worker_id
     runs = found["state"] == "assigned"
     if action.strategy in _MOVES:
         if to is None and (not runs or _devices.of_spec(found["spec"])):
-            # Only the planner knows who has the device, or whom a waiting task has left.
+            # Only the planner knows which workers have the device, or which are left for a waiting task.
             try:
                 to = forced(found, action.strategy).worker_id
             except OutlastError as e:
@@ -91,9 +91,9 @@ def _elsewhere(
                     f"{word} cannot be applied: {e}; or name a worker as action.worker_id"
                 ) from None
         ask(client, "move", task_id if to is None else f"{task_id} {to}")
-        return _did(task_id, "move", f"it goes on at {to or 'another worker'}")
+        return _did(task_id, "move", f"it continues on {to or 'another worker'}")
     if not runs and action.modified_task is None and action.strategy in _AS_IT_IS:
-        return _did(task_id, "nothing", "it waits to be tried again already")
+        return _did(task_id, "nothing", "it already waits for its next attempt")
     where = f"attempt {found['attempt']} runs on {found['worker']}" if runs else "it waits"
     raise OutlastError(
         f"{word} cannot be applied to task {task_id} while {where}: what follows is decided when"
@@ -104,7 +104,7 @@ def _elsewhere(
 def _again(
     client: Client, former: Mapping[str, Any], action: RecoveryAction, wait: bool, forced: Forced
 ) -> dict[str, Any]:
-    """Of a task that failed for good."""
+    """Applies an action to a task that has finally failed."""
     task_id, modified, to = former["id"], action.modified_task, action.worker_id
     if modified is None and action.strategy in _MOVES and to is not None:
         requires = {**former["spec"].get("requires", {}), "worker": to}
@@ -123,7 +123,7 @@ def _again(
         time.sleep(delay)
     if modified is None:
         client.retry(task_id)
-        return _did(task_id, "retry", "it is tried again as it is")
+        return _did(task_id, "retry", "it is retried unchanged")
     found = re.fullmatch(r"(.*)-recovery-(\d+)", task_id)
     base, count = (found[1], int(found[2])) if found else (task_id, 0)
     for number in range(count + 1, count + 100):

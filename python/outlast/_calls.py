@@ -1,11 +1,11 @@
-"""How calls travel: the function, and its arguments.
+"""Encoding of calls: the function and its arguments.
 
 A call is ``{"function": NAME, "args": DOCUMENT}``. A document is the JSON object of the keyword
-arguments; with positional ones ``{"$args": […], "$kwargs": {…}}``; with arguments that JSON does not
-hold ``{"$pickle": base64 of pickle((args, kwargs))}``. If it has ``$python``, the name is not that
+arguments; with positional ones ``{"$args": […], "$kwargs": {…}}``; with arguments that JSON cannot
+represent ``{"$pickle": base64 of pickle((args, kwargs))}``. With ``$python`` in it, the name is not that
 of a registered function but ``module:qualname``, to be imported by the worker (``"import"``), or the
-function lies beside it, as ``$function``: base64 of cloudpickle's bytes, made by the Python that
-``$python`` names, such as ``"3.11"``.
+document contains the function as ``$function``: base64 of the bytes of cloudpickle, made by the Python
+version in ``$python``, such as ``"3.11"``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .errors import ConfigurationError, InvalidData, OutlastError, Serialization
 ARGS, KWARGS, PICKLE, EACH = "$args", "$kwargs", "$pickle", "$each"
 PYTHON, FUNCTION = "$python", "$function"
 WAYS = ("auto", "import", "cloudpickle")
-#: What bytecode depends on.
+#: The version that bytecode depends on.
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
-#: What a worker that runs functions by path or by value says that it has, with VERSION.
+#: Capability, with VERSION, of workers that run functions by path or by value.
 CAPABILITY = "python_functions"
-# Of a task, in bytes of JSON; the coordinator takes no more.
+# Size of a task in bytes of JSON; the coordinator accepts no more.
 _LONGEST = 256 << 10
 
 
@@ -38,14 +38,14 @@ def cloudpickle() -> Any:
         return importlib.import_module("cloudpickle")
     except ImportError as e:
         raise ConfigurationError(
-            f"functions travel by value with cloudpickle, which is not here ({e}):"
+            f"functions are sent by value with cloudpickle, which cannot be imported ({e}):"
             " pip install cloudpickle"
         ) from e
 
 
 def way(ways: Any) -> str:
     """
-    :raises ConfigurationError: if there is no such way.
+    :raises ConfigurationError: if the value is unknown.
     """
     if ways not in WAYS:
         raise ConfigurationError(f"functions must be one of {', '.join(WAYS)}, not {ways!r}")
@@ -54,13 +54,13 @@ def way(ways: Any) -> str:
 
 def find(module: Any, qualname: str) -> Any:
     """
-    :raises AttributeError: naming what is not there.
+    :raises AttributeError: with the missing name.
     """
     return functools.reduce(getattr, qualname.split("."), module)
 
 
 def importable(function: Any) -> bool:
-    """Whether the function's path leads to it, from another process too."""
+    """Reports whether the function can be found by its path, from another process too."""
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if not module or module in ("__main__", "__mp_main__") or "<" in qualname:
         return False
@@ -71,7 +71,7 @@ def importable(function: Any) -> bool:
 
 
 class Function:
-    """A function on its way to a worker."""
+    """A function to be sent to a worker."""
 
     def __init__(
         self, function: Union[str, Callable[..., Any]], ways: str, allow_pickle: bool
@@ -95,16 +95,16 @@ class Function:
         if ways == "import" or (ways == "auto" and importable(function)):
             if not importable(function):
                 raise InvalidData(
-                    f"{self.name} cannot be imported by a worker: only what is at the top of a"
-                    " module can, and no worker has this program's __main__. Move it to a module,"
-                    " or say functions=\"cloudpickle\""
+                    f"{self.name} cannot be imported by a worker: only top-level functions of a"
+                    " module can, and workers do not have this program's __main__. Move it to a module,"
+                    " or use functions=\"cloudpickle\""
                 )
             self._extra = {PYTHON: "import"}
             self.requires = {CAPABILITY: "*"}
             return
         if not allow_pickle:
             raise SerializationError(
-                f"{self.name} can only travel by cloudpickle, and pickle is turned off"
+                f"{self.name} can only be sent with cloudpickle, and pickles are turned off"
                 " (allow_pickle)"
             )
         self._dumps = cloudpickle().dumps
@@ -120,10 +120,10 @@ class Function:
         return self._dumps is None and self._exact
 
     def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any], each: bool = False) -> str:
-        """The JSON text of the document. With ``each`` the one argument is a list of tuples of
-        arguments, and the result the list of what the function returned for each.
+        """The JSON text of the document. With ``each``, the single argument is a list of tuples of
+        arguments, and the result is the list of the function's results.
 
-        :raises SerializationError: if they can be neither JSON nor a pickle.
+        :raises SerializationError: if the arguments can be neither JSON nor a pickle.
         """
         extra = {**self._extra, EACH: True} if each else self._extra
         document: Any
@@ -136,8 +136,8 @@ class Function:
             document[ARGS] = plain
         why: Exception
         try:
-            # A name may be that of a function in any language; a Python function gets what was
-            # given, or a pickle of it.
+            # A name may refer to a function in any language. A Python function gets its arguments
+            # unchanged, or a pickle of them.
             if not self._exact:
                 _data.check_plain([plain, dict(kwargs)])
                 return _sized(_dump(document))
@@ -154,7 +154,7 @@ class Function:
                 return _sized(_dump(document))
             except (TypeError, ValueError) as e:
                 raise SerializationError(
-                    f"{e}, and pickle is turned off (allow_pickle)"
+                    f"{e}, and pickles are turned off (allow_pickle)"
                 ) from e
         data = self._pickled((args, dict(kwargs)), why)
         return _sized(_dump({PICKLE: base64.b64encode(data).decode("ascii"), **extra}))
@@ -167,7 +167,7 @@ class Function:
                 try:
                     return pickle.dumps(value, protocol=5)
                 except Exception:
-                    # Of a __main__ that no worker has.
+                    # A class of a __main__ that workers do not have.
                     return cloudpickle().dumps(value, protocol=5)
             return self._dumps(value, protocol=5)
         except Exception as e:
@@ -181,15 +181,15 @@ def _dump(document: Any) -> str:
 def _sized(text: str) -> str:
     if len(text) >= _LONGEST:
         raise InvalidData(
-            f"the function and its arguments are {len(text)} bytes, and a task carries less than"
+            f"the function and its arguments have {len(text)} bytes, and a task must have fewer than"
             f" {_LONGEST}: keep large data in files, or let the function load it"
         )
     return text
 
 
 def fingerprint(function: Any) -> str:
-    """Something that changes with what the function does: its code, its defaults, what it closes
-    over, what a partial or a method is bound to; empty if all that is in its name."""
+    """A digest that changes with the function's behaviour: its code, its defaults, its closure, and
+    the objects that a partial or a method is bound to; empty if the name identifies the function."""
     import hashlib
 
     told = _told(function, {})
@@ -197,7 +197,7 @@ def fingerprint(function: Any) -> str:
 
 
 def _told(value: Any, seen: dict[int, Any]) -> Any:
-    """What stands for a value: the same whenever it is made in the same way."""
+    """A representation of a value that is the same whenever the value is constructed the same way."""
     if isinstance(value, (type, types.BuiltinFunctionType, types.ModuleType)):
         owner = getattr(value, "__self__", None)
         named = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', value.__name__)}"
@@ -230,7 +230,7 @@ def _told(value: Any, seen: dict[int, Any]) -> Any:
 
 def _is_set(cell: Any) -> bool:
     try:
-        cell.cell_contents  # raises where it holds nothing
+        cell.cell_contents  # raises if the cell is empty
     except ValueError:
         return False
     return True
@@ -250,7 +250,7 @@ def _dumped(value: Any) -> str:
             return hashlib.sha256(by.dumps(value, protocol=5)).hexdigest()
         except Exception:
             continue
-    # Nothing tells it from another: then it is run again rather than taken for it.
+    # It cannot be distinguished from others: then it is run again rather than mistaken for one.
     return uuid.uuid4().hex
 
 
@@ -262,7 +262,7 @@ def _stable(value: Any) -> str:
 
 
 def wants_context(function: Callable[..., Any]) -> Optional[str]:
-    """The name of its parameter that is annotated as TaskContext."""
+    """The name of the function's parameter that is annotated as TaskContext."""
     from .context import TaskContext
 
     try:
@@ -288,13 +288,13 @@ def _imported(path: str) -> tuple[Callable[..., Any], Optional[str]]:
     except AttributeError as e:
         raise OutlastError(f"this worker has {module!r}, but no {path}: {e}") from e
     if not callable(function):
-        raise OutlastError(f"{path} is no function but {type(function).__name__}")
+        raise OutlastError(f"{path} is not a function but {type(function).__name__}")
     return function, wants_context(function)
 
 
 @functools.lru_cache(maxsize=64)
 def loaded(data: str) -> tuple[Callable[..., Any], Optional[str]]:
-    """A function of cloudpickle's bytes, as base64."""
+    """Decodes a function from base64 of the bytes of cloudpickle."""
     cloudpickle()
     function = _load(data, "the function")
     return function, wants_context(function)
@@ -308,29 +308,29 @@ def _load(data: str, what: str) -> Any:
 
 
 def unpickled(data: str) -> Any:
-    """Of base64 of a pickle."""
+    """Decodes base64 of a pickle."""
     import pickle
 
-    # A worker's script has this name in the processes of its tasks.
+    # In the processes of its tasks, a worker's script has this name.
     sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     return pickle.loads(base64.b64decode(data))
 
 
 def is_python(document: Any) -> bool:
-    """Whether the call brings its function, by path or by value."""
+    """Reports whether the call contains its function, by path or by value."""
     return isinstance(document, dict) and PYTHON in document
 
 
 def _refuse(what: str) -> OutlastError:
-    return OutlastError(f"this worker takes no pickles (allow_pickle=False), and {what} one")
+    return OutlastError(f"this worker accepts no pickles (allow_pickle=False), and {what} one")
 
 
 def brought(
     name: str, document: Mapping[str, Any], allow_pickle: bool
 ) -> tuple[Callable[..., Any], Optional[str]]:
-    """The function that the call brings.
+    """The function of a call that contains it.
 
-    :raises OutlastError: if it cannot be had here.
+    :raises OutlastError: if the function cannot be loaded here.
     """
     made_by = document[PYTHON]
     if FUNCTION not in document:
@@ -346,7 +346,7 @@ def brought(
 
 
 def taken_apart(document: Any, allow_pickle: bool) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments."""
+    """The arguments of a call."""
     if not isinstance(document, dict):
         return ([] if document is None else [document]), {}
     if PICKLE in document:
@@ -360,13 +360,13 @@ def taken_apart(document: Any, allow_pickle: bool) -> tuple[list[Any], dict[str,
 
 
 def config(document: Any, allow_pickle: bool) -> Any:
-    """The same for a function that takes the document itself.
+    """The arguments for a function that takes the whole document.
 
-    :raises OutlastError: if the call brings a function.
+    :raises OutlastError: if the call contains a function.
     """
     if is_python(document):
         raise OutlastError(
-            "this worker runs its execute_task only; functions by path or by value are for"
+            "this worker only runs its execute_task; functions by path or by value need an"
             " outlast.Worker"
         )
     if isinstance(document, dict) and PICKLE in document:
@@ -378,7 +378,7 @@ def config(document: Any, allow_pickle: bool) -> Any:
 def invoke(
     function: Callable[..., Any], wanted: Optional[str], context: Any, allow_pickle: bool
 ) -> Any:
-    """Calls it with the arguments of the task."""
+    """Calls the function with the arguments of the task."""
     document = context.args
     args, kwargs = taken_apart(document, allow_pickle)
     if is_python(document) and EACH in document:

@@ -1,18 +1,18 @@
 """A process that runs a worker's tasks, one at a time, in its main thread.
 
-It is started clean, with a socket as its stdin, and imports what the functions need, the worker's
-script among it. Frames on the socket (see ``child.rs``):
+The process starts clean, with a socket as its stdin, and imports the modules that the functions need,
+including the worker's script. Frames on the socket (see ``child.rs``):
 
 =====  =========================================================================================
-``B``  to it, first: what the worker's process has, see ``_spawn.py``
-``T``  to it: a task
-``D``  from it: the task's result; ``F``: how it failed; ``E``: why it cannot work at all
-``N``  from it: asks for a function by name; another kind: something for the task
-``A``  to it: the answer
+``B``  to the process, first: settings of the worker's process, see ``_spawn.py``
+``T``  to the process: a task
+``D``  from the process: the task's result; ``F``: its failure; ``E``: why the process cannot work at all
+``N``  from the process: request for a function by name; other kinds: requests of the task
+``A``  to the process: the answer
 =====  =========================================================================================
 
-It ends when the socket closes, and the kernel ends it with the worker. A terminal's Ctrl-C does not
-reach it. SIGURG is the worker's own way to raise :class:`TaskStopped` in a task that does not look.
+The process ends when the socket closes, and the kernel ends it with the worker. A terminal's Ctrl-C does not
+reach it. The worker uses SIGURG to raise :class:`TaskStopped` in a task that does not check its control.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from . import _calls, _outcome, _process, errors
 from .context import TaskContext, _current
 from .errors import InvalidData, OutlastError, TaskNotRunning, TaskStopped
 
-# How old what is known of the task's control may be, in seconds.
+# Age in seconds up to which the known control of the task is used again.
 _FRESH = 0.02
-# How long the worker has, after a SIGTERM to all of its processes, to say what becomes of the task.
+# Time in seconds for the worker, after a SIGTERM to all of its processes, to decide about the task.
 _PATIENCE = 1.0
-# The longest frame, in bytes, that the worker takes.
+# Longest frame in bytes that the worker accepts.
 _LONGEST = 16 << 20
-# Bytes of a checkpoint from which on the worker reads them in this process.
+# Size of a checkpoint in bytes from which on the worker reads it in this process's memory.
 _LARGE = 256 << 10
 
 
 class Link:
-    """The socket, and what interrupts the main thread while it is not on it."""
+    """The socket, and the interruption of the main thread while it does not use the socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -55,7 +55,7 @@ class Link:
         self._pending = False
 
     def is_mine(self) -> bool:
-        """Whether this is the process that was started with it, and none that was forked."""
+        """Reports whether this is the process that was started with the socket, and not a fork of it."""
         return self._process == os.getpid()
 
     def send(self, kind: bytes, payload: bytes) -> None:
@@ -69,13 +69,13 @@ class Link:
         return head[4:], payload
 
     def ask(self, kind: bytes, payload: bytes) -> dict[str, Any]:
-        """A question of the running task, from any of its threads."""
+        """A request of the running task, from any of its threads."""
         if not self.is_mine():
-            raise OutlastError("a process that a task forked has no way to the worker of its own")
+            raise OutlastError("a process that a task forked has no connection to the worker")
         if len(payload) > _LONGEST:
-            raise InvalidData(f"{len(payload)} bytes in one message are more than {_LONGEST}")
+            raise InvalidData(f"a message of {len(payload)} bytes is longer than {_LONGEST}")
         mine = threading.current_thread() is threading.main_thread()
-        # An exception in the middle of a frame would leave the rest of it behind.
+        # An exception in the middle of a frame would leave the rest of it unread.
         self._guarded = self._guarded or mine
         try:
             with self._lock:
@@ -88,7 +88,7 @@ class Link:
             self._pending = False
             raise _stopped()
         if answer is None:
-            os._exit(1)  # the worker is gone, and runs the task again
+            os._exit(1)  # the worker has ended, and its successor runs the task again
         return json.loads(answer[1])
 
     def interrupt(self, *_: Any) -> None:
@@ -99,12 +99,12 @@ class Link:
 
 
 def _stopped() -> TaskStopped:
-    return TaskStopped("the task was told to stop and did not look")
+    return TaskStopped("the task did not react to a request to stop")
 
 
 class Raw:
-    """Stands for the attempt in a :class:`TaskContext`, as ``_outlast.Context`` does in the
-    worker's process."""
+    """Represents the attempt in a :class:`TaskContext`, like ``_outlast.Context`` in the worker's
+    process."""
 
     args = "null"
 
@@ -124,17 +124,17 @@ class Raw:
     def _ask(self, op: str, **more: Any) -> Any:
         link = self._link
         if link is None:
-            raise TaskNotRunning(f"attempt {self.attempt} of task {self.task_id} is over")
+            raise TaskNotRunning(f"attempt {self.attempt} of task {self.task_id} has ended")
         answer = link.ask(b"Q", json.dumps({"op": op, **more}).encode())
         cancel, pause, asked = answer["control"]
         self._control, self._known_at = (cancel, pause, asked), time.monotonic()
         return _answered(answer)
 
     def checkpoint(self, data: Any, meta: str) -> str:
-        """Of bytes, or a list of such."""
+        """The data of a checkpoint as bytes, or a list of such."""
         parts = data if isinstance(data, (list, tuple)) else [data]
         if sum(map(len, parts)) >= _LARGE:
-            # The worker reads it where it lies, if the system lets it.
+            # The worker reads it in place, if the system permits.
             from ._outlast import Held
 
             held = Held(parts)
@@ -173,8 +173,8 @@ class Raw:
 
 
 class _Memory:
-    """A file in memory that the worker opens by this process's list of files, so that large data
-    is not pressed through the socket."""
+    """A file in memory that the worker opens through this process's list of files, so that large data
+    need not pass through the socket."""
 
     def __enter__(self) -> _Memory:
         self._file = os.memfd_create("outlast")
@@ -209,7 +209,7 @@ def _answered(answer: dict[str, Any]) -> Any:
 
 
 class Functions:
-    """The worker's functions, learned by name when a task first needs them."""
+    """The worker's functions, resolved by name when a task first needs them."""
 
     def __init__(self, link: Link, boot: dict[str, Any]) -> None:
         self._link = link
@@ -219,7 +219,7 @@ class Functions:
         self._main_failed = ""
 
     def import_main(self, main: dict[str, Any]) -> None:
-        """The worker's script under another name, as ``multiprocessing`` does it."""
+        """Imports the worker's script under another name, like ``multiprocessing``."""
         if self._main is not None:
             return
         self._main = main
@@ -232,7 +232,7 @@ class Functions:
         except _process.ImportEnds:
             pass
         except BaseException as e:
-            # What it needs may be there nevertheless.
+            # The function may have been defined nevertheless.
             self._main_failed = _outcome.failure(e)[0]
         finally:
             _process.importing = False
@@ -261,7 +261,7 @@ class Functions:
         return function, _calls.wants_context(function)
 
     def _registered(self, name: str, module: str, qualname: str) -> Optional[Callable[..., Any]]:
-        """As the decorator saw it, whatever the module calls by its name in the end."""
+        """The function as the decorator received it, whatever the module binds to its name later."""
         for known, function in reversed(_process.registered):
             if known == name and getattr(function, "__qualname__", None) == qualname:
                 if function.__module__ == module:
@@ -307,7 +307,7 @@ def _die_with(parent: int) -> None:
     death = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None, use_errno=True).prctl(death, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
-        os._exit(1)  # it died before
+        os._exit(1)  # the worker ended before
 
 
 def _end() -> None:
@@ -337,7 +337,7 @@ def _prepare(link: Link) -> dict[str, Any]:
     signal.signal(signal.SIGURG, link.interrupt)
     signal.signal(signal.SIGTERM, _terminated(link))
     for stream in (sys.stdout, sys.stderr):
-        # What a task printed should not be lost with its process.
+        # The output of a task should not be lost with its process.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)
     if sys.stderr is not None:
@@ -380,16 +380,16 @@ def _run(link: Link, functions: Functions, boot: dict[str, Any], job: dict[str, 
         finally:
             link.running = False
         if not link.is_mine():
-            # A process that the task forked, and that came back from it: it answers for nothing.
+            # A process that the task forked, and that returned from the task: it sends no answer.
             if message and sys.stderr is not None:
                 print(message, file=sys.stderr)
             _leave(None if good else 1)
-    except TaskStopped as e:  # it came when the task had just ended
+    except TaskStopped as e:  # raised when the task had just ended
         link.running = False
         good, told, message, stopped = False, "", str(e), True
     _current.context = None
     with link._lock:
-        # Threads that the task left behind have nothing to ask any more.
+        # Threads that the task left running can send no more requests.
         raw.over()
         link._pending = False
         _flush()
@@ -403,7 +403,7 @@ def _run(link: Link, functions: Functions, boot: dict[str, Any], job: dict[str, 
 
 
 def _trace(raw: Raw) -> None:
-    """Tells tracing libraries, and what the task starts, whose children their spans are."""
+    """Gives tracing libraries and child processes of the task the parent of their spans."""
     for name, value in (("TRACEPARENT", raw.traceparent), ("TRACESTATE", raw.tracestate)):
         if value is None:
             os.environ.pop(name, None)
@@ -425,7 +425,7 @@ def _flush() -> None:
 
 
 def main() -> None:
-    """Works until the worker closes the socket."""
+    """Runs tasks until the worker closes the socket."""
     sock = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -442,6 +442,6 @@ def main() -> None:
                 return
             _run(link, functions, boot, json.loads(came[1]))
     except KeyboardInterrupt:
-        pass  # somebody's signal to this process, while it is idle
+        pass  # a signal to this process while it was idle
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the worker ended meanwhile
+        pass  # the worker has ended

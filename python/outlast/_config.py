@@ -1,4 +1,4 @@
-"""Settings of a worker: defaults, validation, places."""
+"""Settings of a worker: defaults, validation and paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import ConfigurationError
 
 
 def api_key(given: Optional[str]) -> Optional[str]:
-    """The key that is given, or that the environment has or names the file of.
+    """The given key, or the one in the environment, or in the file that the environment names.
 
     :raises ConfigurationError: if that file cannot be read.
     """
@@ -31,7 +31,7 @@ def api_key(given: Optional[str]) -> Optional[str]:
     return key
 
 
-# Seconds unless said otherwise. Names and defaults are those of the replaced system.
+# In seconds unless stated otherwise. Names and defaults are those of the replaced system.
 DEFAULTS: dict[str, Any] = {
     "heartbeat_interval": 5.0,
     "heartbeat_timeout": 15.0,
@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
 _COUNTS = {"max_reconnect_attempts", "message_retry_count", "state_sync_batch_size"}
 _SHARES = {"reconnect_jitter", "connection_health_threshold"}
 _POSITIVE = {"heartbeat_interval", "heartbeat_timeout"}
-# Those that the Rust worker is told.
+# Settings that the Rust worker reads.
 PASSED = (
     "heartbeat_interval",
     "heartbeat_timeout",
@@ -64,9 +64,9 @@ _LONGEST = 365 * 86400
 
 
 def merged(given: Optional[Mapping[str, Any]], base: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
-    """``base`` with what is given, checked.
+    """``base`` with the given settings, validated.
 
-    :raises ConfigurationError: for an unknown key or a value that makes no sense.
+    :raises ConfigurationError: for an unknown key or an invalid value.
     """
     if given is None:
         given = {}
@@ -99,7 +99,7 @@ _PINS = ("heartbeat", "batch", "compression", "checkpoints", "telemetry", "all")
 
 
 def pins() -> str:
-    """What does not adapt to the link: the words of ``OUTLAST_PIN``, checked.
+    """Settings that do not adapt to the link: the words of ``OUTLAST_PIN``, validated.
 
     :raises ConfigurationError: for an unknown word.
     """
@@ -107,7 +107,7 @@ def pins() -> str:
     for word in words:
         if word not in (*_PINS, "none"):
             raise ConfigurationError(
-                f"OUTLAST_PIN: {word!r} cannot be pinned; {', '.join(_PINS)} can"
+                f"OUTLAST_PIN: {word!r} cannot be pinned; use {', '.join(_PINS)}"
             )
     return ",".join(words)
 
@@ -125,7 +125,7 @@ def _checked(key: str, value: Any) -> Any:
         raise bad("a number")
     if key in _COUNTS:
         if not math.isfinite(value) or value != int(value) or not 0 <= value < 2**32:
-            raise bad("a whole number from 0 on")
+            raise bad("a whole number of at least 0")
         return int(value)
     if key in _SHARES:
         if not 0 <= value <= 1:
@@ -143,8 +143,7 @@ _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def address(url: Any) -> str:
-    """A coordinator's address in the form that the Rust side takes; other parts are checked
-    there."""
+    """A coordinator's address in the form that the Rust side accepts, which validates its other parts."""
     if not isinstance(url, str) or not url.strip():
         raise ConfigurationError(
             f"coordinator_url must be an address such as http://host:7117, not {url!r}"
@@ -154,27 +153,26 @@ def address(url: Any) -> str:
 
 def worker_name(name: Any) -> str:
     """
-    :raises ConfigurationError: if no coordinator would take it.
+    :raises ConfigurationError: if no coordinator would accept it.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{name!r} is no worker id; use 1 to 128 of A-Z a-z 0-9 . _ : -"
+            f"{name!r} is not a worker id; use 1 to 128 of A-Z a-z 0-9 . _ : -"
         )
     return name
 
 
 def state_folder(name: str) -> Path:
-    """The folder of a worker that was given none: under ``$XDG_STATE_HOME``, else
-    ``~/.local/state``."""
+    """The default folder of a worker: under ``$XDG_STATE_HOME``, else ``~/.local/state``."""
     home = os.environ.get("XDG_STATE_HOME", "")
-    # The standard says to ignore a relative one.
+    # The standard requires that a relative one is ignored.
     base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
     return base / "outlast" / "workers" / urllib.parse.quote(name, safe="")
 
 
 def capabilities(given: Any) -> dict[str, Any]:
     """
-    :raises ConfigurationError: if they are no JSON object.
+    :raises ConfigurationError: if they are not a JSON object.
     """
     if given is None:
         return {}

@@ -1,17 +1,16 @@
-"""How values become bytes.
+"""Encoding of values as bytes.
 
-**Checkpoints**: what JSON gives back exactly as it was (dicts with text keys, lists, text,
-numbers but NaN and infinity, booleans, None) is JSON text, which ``outlast task fetch`` shows.
-Anything else is pickled by protocol 5 into one frame: ``OLPK1``, a line feed, two padding bytes;
-little-endian u64s: the number of buffers, the length of the pickle, the length of each buffer; the
-pickle; the buffers. Each part begins at a multiple of 64, so that data which did not change looks
-the same to the chunker, wherever it lies.
+**Checkpoints**: values that JSON restores exactly (dicts with text keys, lists, text, numbers except NaN and
+infinity, booleans, None) are JSON text, which ``outlast task fetch`` shows. Everything else is pickled with
+protocol 5 into one frame: ``OLPK1``, a line feed, two padding bytes; little-endian u64s: the number of
+buffers, the length of the pickle, the length of each buffer; the pickle; the buffers. Each part begins at a
+multiple of 64, so that unchanged data looks the same to the chunker, wherever it lies.
 
-**Results** are JSON, of which NumPy's numbers become numbers; what cannot be JSON is an object with
-the one member ``$pickle5``: base64 of such a frame.
+**Results** are JSON, with NumPy's numbers as numbers; a value that JSON cannot represent is an object with
+the single member ``$pickle5``: base64 of such a frame.
 
-The coordinator never unpickles. Whoever loads a pickle runs what is in it: turn it off
-(``allow_pickle=False``) where the other side is not trusted.
+The coordinator never unpickles. Loading a pickle runs code from it: turn pickles off
+(``allow_pickle=False``) if the other side is not trusted.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ _ALIGN = 64
 _MARK = "$pickle5"
 
 
-# As deep as lists and dicts go in JSON that others read too.
+# Depth up to which other JSON readers accept nested lists and dicts.
 _DEEPEST = 100
 
 
 def _exact(value: Any, elsewhere: bool = False, depth: int = _DEEPEST) -> bool:
-    """Whether JSON gives it back as it is.
+    """Reports whether JSON restores the value exactly.
 
-    :param elsewhere: also by way of programs whose integers have 64 bits, whose text has no halves
-        of surrogate pairs, and that stop at some depth; keys with a dollar are ours there.
+    :param elsewhere: even if it passes through programs whose integers have 64 bits, whose text has no halves
+        of surrogate pairs, and that limit the depth; keys with a dollar sign are reserved there.
     """
     kind = type(value)
     if kind is str:
@@ -65,12 +64,12 @@ def _exact(value: Any, elsewhere: bool = False, depth: int = _DEEPEST) -> bool:
 
 
 def travels(value: Any) -> bool:
-    """Whether JSON gives it back as it is after it went through other programs."""
+    """Reports whether JSON restores the value exactly after it passed through other programs."""
     return _exact(value, elsewhere=True)
 
 
 def _is_text(value: str) -> bool:
-    """Whether it has no half of a surrogate pair, as names of files may."""
+    """Reports whether the text has no half of a surrogate pair, as file names may have."""
     try:
         return value.isascii() or bool(value.encode())
     except UnicodeEncodeError:
@@ -78,12 +77,12 @@ def _is_text(value: str) -> bool:
 
 
 def _is_short(value: int) -> bool:
-    """Whether it has at most 64 bits."""
+    """Reports whether the integer has at most 64 bits."""
     return -(2**63) <= value < 2**64
 
 
 def _bends(value: Any, depth: int = _DEEPEST) -> str:
-    """What JSON cannot carry to other programs of a value that it can carry at all, if anything."""
+    """The part of a JSON value that other programs may not preserve, if there is one."""
     if isinstance(value, str):
         return "" if _is_text(value) else "half a surrogate pair"
     if isinstance(value, int):
@@ -98,15 +97,15 @@ def _bends(value: Any, depth: int = _DEEPEST) -> str:
 
 def check_plain(value: Any) -> None:
     """
-    :raises ValueError: if JSON text of it would be refused or rounded on its way.
+    :raises ValueError: if JSON text of the value would be refused or rounded by other programs.
     """
     bends = _bends(value)
     if bends:
-        raise ValueError(f"it has {bends}, which not every JSON reader gives back")
+        raise ValueError(f"it has {bends}, which not every JSON reader preserves")
 
 
 def picklers() -> list[Any]:
-    """What can pickle, the plainest first: cloudpickle only where something else has brought it."""
+    """The available picklers, the plainest first; cloudpickle only if it is already imported."""
     import pickle
 
     by_value = sys.modules.get("cloudpickle")
@@ -116,7 +115,7 @@ def picklers() -> list[Any]:
 def _frame(value: Any, by_value: bool = False) -> list[Any]:
     """The parts of a frame. The buffers are those of the value itself, not copies.
 
-    :param by_value: classes and functions of a ``__main__`` that came by value go so too.
+    :param by_value: also pickle classes and functions of a ``__main__`` that came by value.
     """
     import pickle
 
@@ -143,8 +142,8 @@ def _unframe(data: Union[bytes, bytearray]) -> Any:
     import pickle
 
     if data[: len(_MAGIC)] != _MAGIC:
-        raise SerializationError("the checkpoint's data is damaged or of another program")
-    # Arrays that are made over it can be written to.
+        raise SerializationError("the checkpoint's data is damaged or was made by another program")
+    # Arrays created over it are writable.
     view = memoryview(data if isinstance(data, bytearray) else bytearray(data))
     count, length = struct.unpack_from("<2Q", view, len(_MAGIC))
     lengths = struct.unpack_from(f"<{count}Q", view, len(_MAGIC) + 16)
@@ -162,15 +161,15 @@ def _too_deep(e: RecursionError) -> SerializationError:
 
 
 def to_checkpoint(value: Any, allow_pickle: bool) -> tuple[list[Any], dict[str, Any]]:
-    """The bytes of a checkpoint in parts, each with the buffer interface, and what is kept beside
-    them. The parts may be the value's own memory: it must not change until they are stored."""
+    """The bytes of a checkpoint in parts, each with the buffer interface, and its metadata. The parts may
+    be the value's own memory: it must not change until they are stored."""
     try:
         if _exact(value):
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
             return [text.encode("utf-8", "surrogatepass")], {"codec": "json"}
         if not allow_pickle:
             raise SerializationError(
-                "the checkpoint is not exactly JSON, and pickle is turned off (allow_pickle)"
+                "the checkpoint is not exactly JSON, and pickles are turned off (allow_pickle)"
             )
         return _frame(value), {"codec": "pickle5"}
     except RecursionError as e:
@@ -180,20 +179,20 @@ def to_checkpoint(value: Any, allow_pickle: bool) -> tuple[list[Any], dict[str, 
 def from_checkpoint(
     data: Union[bytes, bytearray], meta: dict[str, Any], allow_pickle: bool
 ) -> Any:
-    """The value again. It may be made over ``data``, which must not be changed then.
+    """Decodes the value. It may refer to the memory of ``data``, which must not change then.
 
-    :raises SerializationError: if it is a pickle and those are not allowed, or damaged.
+    :raises SerializationError: if it is a pickle that is not allowed, or damaged.
     """
     codec = meta.get("codec")
     if codec == "pickle5":
         if not allow_pickle:
             raise SerializationError(
-                "the checkpoint is a pickle, and pickle is turned off (allow_pickle)"
+                "the checkpoint is a pickle, and pickles are turned off (allow_pickle)"
             )
         return _unframe(data)
     if codec == "json":
         return json.loads(data.decode("utf-8", "surrogatepass"))
-    # Made by another program: its bytes.
+    # Made by another program: returned as bytes.
     return bytes(data)
 
 
@@ -206,7 +205,7 @@ def _foreign(value: Any) -> Any:
 
 
 def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
-    """The JSON text of a result; with ``exact`` a pickle of whatever JSON would change."""
+    """The JSON text of a result; with ``exact``, a pickle of every value that JSON would change."""
     try:
         if not (exact and allow_pickle):
             check_plain(value)
@@ -217,7 +216,7 @@ def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
         raise _too_deep(e) from e
     except (TypeError, ValueError) as e:
         if not allow_pickle:
-            raise SerializationError(f"{e}, and pickle is turned off (allow_pickle)") from e
+            raise SerializationError(f"{e}, and pickles are turned off (allow_pickle)") from e
         why = e
     try:
         return json.dumps({_MARK: base64.b64encode(b"".join(_frame(value, exact))).decode("ascii")})
@@ -226,18 +225,18 @@ def to_result(value: Any, allow_pickle: bool, exact: bool = False) -> str:
 
 
 class Unreadable(str):
-    """The JSON text of a value that Python's parser refuses, and why."""
+    """The JSON text of a value that Python's parser refuses, and the reason."""
 
     why: str = ""
 
 
 def read_end(text: str) -> dict[str, Any]:
-    """How a task ended. Workers of other programs may return what Python does not parse, nested too
-    deep or with an integer of too many digits: such a value is its text, :class:`Unreadable`."""
+    """The end of a task. Workers in other languages may return values that Python cannot parse (nested too
+    deep, or an integer of too many digits): such a value becomes its text, :class:`Unreadable`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
-        # It is the last member, and the only one of its name that is not within a text.
+        # It is the last member, and the only one of its name outside of a text.
         head, found, value = text.partition(',"value":')
         if not found:
             raise
@@ -250,7 +249,7 @@ def read_end(text: str) -> dict[str, Any]:
 def from_result(value: Any, allow_pickle: bool) -> Any:
     if isinstance(value, Unreadable):
         raise SerializationError(
-            f"the result is JSON that cannot be read here: {value.why}; what `wait` gives has its text"
+            f"the result is JSON that cannot be parsed here: {value.why}; `wait` returns its text"
         )
     if isinstance(value, dict) and value.keys() == {_MARK} and allow_pickle:
         return _unframe(base64.b64decode(value[_MARK]))
@@ -279,8 +278,8 @@ def _shown(value: Any) -> Any:
 
 
 def to_state(updates: Any) -> str:
-    """The JSON text of a state update. State is for people to look at: what is no JSON is shown
-    as text."""
+    """The JSON text of a state update. State is meant for display: values that are not JSON become
+    text."""
     if not isinstance(updates, Mapping):
         kind = type(updates).__name__
         raise SerializationError(f"a state update must be a dict, not {kind}")

@@ -1,6 +1,6 @@
-"""Devices that a task names in its own words, such as ``device: cuda`` in its arguments.
+"""Devices that a task names in its settings, such as ``device: cuda`` in its arguments.
 
-Only what is said is collected here; which workers have a device is judged by the core.
+This module only collects names; the core decides which workers have a device.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _NAMING = {
     "hardware", "hardware_type", "hardware_types", "hardware_class", "hardware_classes",
     "required_hardware", "accelerator", "accelerators", "browser", "browsers",
 }  # fmt: skip
-#: Devices that a name asks for by being true.
+#: Names of settings that request a device if they are true.
 _FLAGS = {"gpu", "cuda", "rocm", "mps", "xpu", "tpu", "npu", "webgpu", "webnn"}
 _PREFIXES = ("use_", "requires_", "require_", "needs_", "need_", "with_")
 _COUNTS = {"gpus", "num_gpus", "n_gpus", "gpu_count"}
-#: Where demands on a worker stand, whatever they name.
+#: Settings that hold demands on a worker, whatever their keys.
 _DEMANDS = {
     "requirements", "requires", "hardware_requirements", "required_hardware", "resources",
 }  # fmt: skip
-#: Where a task keeps its settings.
+#: Settings that hold the configuration of a task.
 _AROUND = _DEMANDS | {
     "args", "arguments", "kwargs", "params", "parameters", "config", "task_config", "configuration",
     "model_config", "context", "options", "settings", "call", "browser", "task", "spec", "input",
@@ -29,18 +29,18 @@ _AROUND = _DEMANDS | {
 }  # fmt: skip
 _COMMANDS = {"args", "arguments", "argv", "command"}
 _OPTIONS = ("--device", "--accelerator", "--hardware", "--browser")
-#: Levels of settings that are looked into, names of each, and devices of all.
+#: Levels of settings that are searched, names per level, and devices in total.
 _DEPTH, _MOST, _ALL = 4, 256, 32
 
 
 def of_config(config: Optional[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The devices that a config of the caller's own asks for: ``device``, where that stands (``from``), and
-    whether it ``must`` be a demand on the worker."""
+    """The devices that a caller's own config requests: ``device``, its place (``from``), and whether it is a
+    demand on the worker (``must``)."""
     return _all(_walk(config, "task", False)) if config is not None else []
 
 
 def of_spec(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The devices that a task of the coordinator asks for beside its ``requires``, which the
+    """The devices that a task of the coordinator requests in addition to its ``requires``, which the
     coordinator reads."""
     found: list[dict[str, Any]] = []
     for kind in ("call", "browser"):
@@ -54,15 +54,15 @@ def of_spec(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def of_report(info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The devices that a report names around the failure, but for the task and where that ran."""
+    """The devices that a report names, outside of the task and of the place where it ran."""
     around = _AROUND - {"task", "task_config"}
     named = {k: v for k, v in info.items() if k in around or k == "device"}
     return _all(_walk(named, "error_info", False))
 
 
 def without_devices(requires: Mapping[str, Any]) -> dict[str, Any]:
-    """Demands of a caller's own, but for those that :func:`of_config` reads: workers have many
-    words for a device."""
+    """Demands of a caller's own config, except those that :func:`of_config` reads, since workers name
+    devices in many ways."""
 
     def is_device(name: str, value: Any) -> bool:
         if name in _NAMING:
@@ -73,7 +73,7 @@ def without_devices(requires: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first(asked: list[dict[str, Any]]) -> Optional[str]:
-    """The device that is named first."""
+    """The first device that is named."""
     return asked[0]["device"] if asked else None
 
 
@@ -110,7 +110,7 @@ def _walk(given: Any, path: str, must: bool, depth: int = _DEPTH) -> Iterator[di
 
 def _is_set(value: Any, demanded: bool) -> bool:
     if isinstance(value, str):
-        # A model, where it is demanded.
+        # A model name, where a demand is expected.
         said = value.strip().lower()
         return said in ("true", "yes", "on", "*", "required") or (
             demanded and said not in ("", "0", "no", "none", "false", "off")

@@ -1,4 +1,4 @@
-"""The failure history as a page: HTML with inline SVG, nothing to load, light and dark."""
+"""The failure history as a page: self-contained HTML with inline SVG, light and dark."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from . import _failures
 
-#: Outcomes in the order in which they are drawn, and what they mean.
+#: Outcomes in the order in which they are drawn, with their meaning.
 _OUTCOMES = {
-    "succeeded": "it helped: the next attempt succeeded",
-    "failed again": "the next attempt failed too",
-    "given up": "nothing more was tried",
+    "succeeded": "the next attempt succeeded",
+    "failed again": "the next attempt failed, too",
+    "given up": "no further attempt was made",
     "cancelled": "cancelled meanwhile",
     "open": "not known yet",
-    "not tried": "the task was not to be tried again",
+    "not tried": "the task allows no further attempts",
 }
 _ROWS = 60  # of the table
 _ITEMS = 12  # of a list
@@ -49,7 +49,7 @@ ul { padding-left: 1.2rem; margin: .3rem 0 } li { overflow-wrap: anywhere }
 
 
 def _e(text: Any) -> str:
-    """For HTML; what XML cannot hold becomes a mark."""
+    """Escapes text for HTML; characters that XML does not allow become a replacement character."""
     clean = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     return html.escape(clean)
 
@@ -90,7 +90,7 @@ def _legend(used: Iterable[str]) -> str:
 
 
 def _where(failures: Sequence[Mapping[str, Any]]) -> str:
-    """Workers by what failed there."""
+    """Matrix of workers and the failure classes on them."""
     counts = Counter((f["worker"] or "(unknown)", f["class"]) for f in failures)
     workers = _most(w for w, _ in counts.elements())
     classes = _most(c for _, c in counts.elements())
@@ -130,12 +130,12 @@ def _where(failures: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _most(names: Iterable[str]) -> list[str]:
-    """The most frequent first."""
+    """Counts, the highest first."""
     return [name for name, _ in Counter(names).most_common()]
 
 
 def _helped(records: Sequence[_failures.Record]) -> str:
-    """What was tried after which failure, by what came of it."""
+    """Recovery actions by failure class, coloured by their outcome."""
     counts: Counter[tuple[str, str, str]] = Counter(
         (r.failure_class, r.action.strategy.value, r.outcome) for r in records
     )
@@ -163,11 +163,11 @@ def _helped(records: Sequence[_failures.Record]) -> str:
             x += width
             total += count
         parts.append(_label(x + 8, y + 19, total, kind="soft"))
-    return _svg(len(pairs) * row + 4, parts, "what was tried, and what came of it")
+    return _svg(len(pairs) * row + 4, parts, "actions and their outcomes")
 
 
 def _over_time(marks: Sequence[Mapping[str, Any]]) -> str:
-    """Each failure at its time, on its worker, in the colour of what came of it."""
+    """Each failure at its time and worker, in the colour of its outcome."""
     rows = _most(m["worker"] or "(unknown)" for m in marks)
     left, row, right = 190, 36, 20
     first = min(m["at"] for m in marks)
@@ -190,7 +190,7 @@ def _over_time(marks: Sequence[Mapping[str, Any]]) -> str:
         taken: dict[int, int] = {}
         for mark in (m for m in marks if (m["worker"] or "(unknown)") == worker):
             x = left + wide * (mark["at"] - first).total_seconds() / seconds
-            # Those at about the same time stand beside each other.
+            # Failures at about the same time are drawn beside each other.
             level = taken.get(int(x / 11), 0)
             taken[int(x / 11)] = level + 1
             up = (0, -9, 9)[level % 3]
@@ -209,7 +209,7 @@ def _over_time(marks: Sequence[Mapping[str, Any]]) -> str:
 def _marks(
     failures: Sequence[Mapping[str, Any]], records: Sequence[_failures.Record]
 ) -> list[dict[str, Any]]:
-    """Every failure once, oldest first, with what was done."""
+    """Each failure once, oldest first, with the action that followed."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for f in failures:
         found[f["task"], f["attempt"]] = {
@@ -245,7 +245,7 @@ def _marks(
 
 
 def _table(marks: Sequence[Mapping[str, Any]]) -> str:
-    head = ("When (UTC)", "Attempt", "Worker", "On", "What failed", "What was done", "Then")
+    head = ("When (UTC)", "Attempt", "Worker", "Device", "Failure", "Action", "Outcome")
     rows = []
     for mark in reversed(marks[-_ROWS:]):
         at = mark["at"].astimezone(datetime.timezone.utc).strftime("%m-%d %H:%M:%S")
@@ -261,12 +261,12 @@ def _table(marks: Sequence[Mapping[str, Any]]) -> str:
         rows.append(f"<tr>{cells}</tr>")
     headings = "".join(f"<th>{h}</th>" for h in head)
     more = len(marks) - _ROWS
-    note = f"<p>{more} earlier ones are left out.</p>" if more > 0 else ""
+    note = f"<p>{more} earlier ones are not shown.</p>" if more > 0 else ""
     return f"<div class=wide><table><tr>{headings}</tr>{''.join(rows)}</table></div>{note}"
 
 
 def _lists(document: Mapping[str, Any]) -> str:
-    """Patterns, quarantined workers, knobs that worked."""
+    """Patterns, quarantined workers, and knob values that worked."""
     patterns = [
         f"{_e(p['kind'])} <b>{_e(_short(p['subject'], 80))}</b>: {p['count']} × {_e(p['class'])},"
         f" {_count(p['tasks'], 'task')}, {_count(p['workers'], 'worker')}"
@@ -284,8 +284,8 @@ def _lists(document: Mapping[str, Any]) -> str:
     ]
     found = ""
     for title, items in (
-        ("What failures have in common", patterns),
-        ("Workers in quarantine", workers),
+        ("Repeated failures", patterns),
+        ("Quarantined workers", workers),
         ("Settings that worked", learned),
     ):
         if len(items) > _ITEMS:
@@ -306,16 +306,16 @@ def page(url: str, document: Mapping[str, Any], records: Sequence[_failures.Reco
         f" {_count(len({m['task'] for m in marks}), 'task')}, {_count(len(records), 'decision')}.</p>",
     ]
     if not marks:
-        parts.append("<p>Nothing has failed, as far as the coordinator looks back.</p>")
+        parts.append("<p>No failures in the coordinator's record.</p>")
     else:
-        parts += ["<h2>What failed where</h2>", _where(marks)]
+        parts += ["<h2>Failures by worker</h2>", _where(marks)]
         if records:
-            parts += ["<h2>What was tried, and what helped</h2>"]
+            parts += ["<h2>Actions and their outcomes</h2>"]
             parts += [_legend(r.outcome for r in records), _helped(records)]
         parts += ["<h2>Over time (UTC)</h2>", _legend(m["outcome"] for m in marks), _over_time(marks)]
     parts.append(_lists(document))
     if marks:
-        parts += ["<h2>One by one</h2>", _table(marks)]
+        parts += ["<h2>All failures</h2>", _table(marks)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'

@@ -1,4 +1,4 @@
-"""The coordinator's record of failures, and a manager's own, as they are read."""
+"""The coordinator's record of failures, and the one that a manager keeps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MOST_TASKS = 200
 
 @dataclass
 class Record:
-    """A failure and what was decided about it."""
+    """A failure and the decision about it."""
 
     context: FailureContext
     action: RecoveryAction
     failure_class: str
     decided_by: str
     outcome: str
-    #: As the planner takes it; none if it tells nothing of the machine or the task.
+    #: In the planner's form; None if the failure says nothing about the machine or the task.
     failure: Optional[dict[str, Any]] = None
     #: The changed task that was submitted for it.
     successor: Optional[str] = None
@@ -38,7 +38,7 @@ class Record:
 
 
 def state_of(spec: Mapping[str, Any], events: list[dict[str, Any]]) -> dict[str, Any]:
-    """How recovery left a task, by its history; as the planner takes it."""
+    """The recovery state of a task according to its history, in the planner's form."""
     knobs: dict[str, int] = {}
     tried: list[dict[str, Any]] = []
     avoid: list[str] = []
@@ -67,19 +67,19 @@ def state_of(spec: Mapping[str, Any], events: list[dict[str, Any]]) -> dict[str,
 
 
 def ends(events: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """By attempt: how it ended."""
+    """The end of each attempt, by attempt."""
     over = ("requeued", "succeeded", "failed", "cancelled")
     return {e["attempt"]: e for e in events if e["event"] in over and e["attempt"] > 0}
 
 
 def decides(event: Mapping[str, Any]) -> bool:
-    """Whether this entry of a history is a decision about a failure."""
+    """Reports whether this entry of a history is a decision about a failure."""
     made = event.get("recovery")
     return event["event"] == "recovery" and bool(made and made.get("class"))
 
 
 def outcome(strategy: str, attempt: int, ends: Mapping[int, Mapping[str, Any]]) -> str:
-    """Of the attempt after a decision."""
+    """The outcome of the attempt after a decision."""
     if strategy == "escalation":
         return "given up"
     later = [n for n in ends if n > attempt]
@@ -89,40 +89,40 @@ def outcome(strategy: str, attempt: int, ends: Mapping[int, Mapping[str, Any]]) 
 
 
 def ended(word: str) -> str:
-    """An outcome, by a task's state or by how an attempt ended."""
+    """An outcome, derived from a task's state or from the end of an attempt."""
     words = {"succeeded": "succeeded", "cancelled": "cancelled"}
     words |= {"failed": "failed again", "requeued": "failed again"}
     return words.get(word, "open")
 
 
 def evidence(made: Mapping[str, Any]) -> str:
-    """From a decision's text, which is ``class (evidence, by "words"): what and why``."""
+    """The evidence in a decision's text, which is ``class (evidence, by "words"): action and reason``."""
     text = str(made["text"])
     text = text[len(made["class"]) + 2 :] if text.startswith(f"{made['class']} (") else text
-    # The words in it that decided are not part of it.
+    # The words that decided are not part of the evidence.
     return re.sub(r', by "(?:[^"\\]|\\.)*"$', "", text.partition("): ")[0])
 
 
 def failure_type(word: str) -> FailureType:
-    """Of the coordinator's class."""
+    """The failure type of a class of the coordinator."""
     from ._outlast import FAILURE_TYPES
 
     return FailureType[FAILURE_TYPES.get(word, "UNKNOWN")]
 
 
 def when(text: str) -> datetime.datetime:
-    """A time of the API."""
+    """Parses a time of the API."""
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def iso(millis: int) -> str:
-    """As the API writes it."""
+    """Formats a time like the API."""
     at = datetime.datetime.fromtimestamp(millis / 1000, datetime.timezone.utc)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def member(worker: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker as the planner takes it."""
+    """A worker in the planner's form."""
     there = worker["state"] == "connected" and not worker.get("quarantine")
     return {
         "name": worker["name"],
@@ -134,12 +134,12 @@ def member(worker: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def busy(worker: Mapping[str, Any]) -> float:
-    """How full a worker is."""
+    """The share of a worker's slots that are in use."""
     return float(worker["held"]) / max(1, worker["slots"])
 
 
 def _past(failure: Mapping[str, Any]) -> dict[str, Any]:
-    """A failure of the API as the planner takes it."""
+    """A failure of the API in the planner's form."""
     return {
         "at": int(when(failure["at"]).timestamp() * 1000),
         "task": failure["task"],
@@ -161,7 +161,7 @@ def _mine(past: list[dict[str, Any]], records: list[Record]) -> list[Record]:
 def others(
     past: list[dict[str, Any]], records: list[Record], but: Optional[tuple[str, int]]
 ) -> list[dict[str, Any]]:
-    """All failures but one, as the planner takes them, oldest first."""
+    """All failures except one, in the planner's form, oldest first."""
     found = [_past(f) for f in past]
     found += [r.failure for r in _mine(past, records) if r.failure is not None]
     found = [f for f in found if (f["task"], f["epoch"]) != but]
@@ -170,7 +170,7 @@ def others(
 
 
 def unknown_to(past: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
-    """The failures that only callers told of, as the API would show them."""
+    """The failures that only callers reported, in the form of the API."""
     return [
         {
             "at": iso(r.failure["at"]),
@@ -189,7 +189,7 @@ def unknown_to(past: list[dict[str, Any]], records: list[Record]) -> list[dict[s
 
 
 def action_of(task: Mapping[str, Any], event: Mapping[str, Any]) -> RecoveryAction:
-    """The decision that this entry of a history is."""
+    """The decision in this entry of a history."""
     from ._outlast import recovery_spec
 
     made, spec = event["recovery"], None
@@ -210,7 +210,7 @@ def records_of(
     events: list[dict[str, Any]],
     past: list[dict[str, Any]],
 ) -> list[Record]:
-    """The coordinator's decisions about a task, by its history and the newest failures."""
+    """The coordinator's decisions about a task, from its history and the newest failures."""
     told = {(f["task"], f["attempt"]): f for f in past}
     over = ends(events)
     found: list[Record] = []

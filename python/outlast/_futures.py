@@ -1,4 +1,4 @@
-"""What :class:`outlast.Executor` hands out, and how it names tasks."""
+"""The futures of :class:`outlast.Executor`, and the names of its tasks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Future(futures.Future):  # type: ignore[type-arg]
-    """Of a task. It counts as pending until the task is over."""
+    """Future of a task. It is pending until the task has ended."""
 
     def __init__(self, executor: Executor, task_id: str) -> None:
         super().__init__()
         self._executor = executor
-        # Held from the first time that a cancel took effect, for ever: waiters hear of it once.
+        # Held forever from the first cancel that takes effect: waiters are notified of it once.
         self._announced = threading.Lock()
         #: The task's id; ``client.get(future.task_id)`` is its handle, in any process.
         self.task_id = task_id
@@ -33,23 +33,23 @@ class Future(futures.Future):  # type: ignore[type-arg]
         return f"<Future of task {self.task_id}, {self._state.lower()}>"
 
     def cancel(self) -> bool:
-        """Cancels the task, also one that runs. False if it is over.
+        """Cancels the task, even if it runs. False if the task has ended.
 
-        :raises OutlastError: if the coordinator could not be asked.
+        :raises OutlastError: if the coordinator cannot be reached.
         """
         if self.done():
             return self.cancelled()
         return self._executor._cancel(self)
 
     def _end(self, act: Callable[[], Any]) -> None:
-        # Somebody may have cancelled it at the same time.
+        # Another caller may have cancelled it at the same time.
         try:
             act()
         except futures.InvalidStateError:
             pass
 
     def _cancelled(self) -> bool:
-        # By whoever cancels and by the task's end, at any time and in any order.
+        # Called by the canceller and at the task's end, at any time and in any order.
         done = super().cancel()
         if done and self._announced.acquire(blocking=False):
             self.set_running_or_notify_cancel()
@@ -57,14 +57,14 @@ class Future(futures.Future):  # type: ignore[type-arg]
 
 
 class Session:
-    """Names tasks so that the same submission has the same name in another run.
+    """Names tasks so that the same submission gets the same name in another run.
 
-    :raises ConfigurationError: if it cannot be part of a task's id.
+    :raises ConfigurationError: if the session cannot be part of a task's id.
     """
 
     def __init__(self, name: Optional[str]) -> None:
         if name is not None and not _usable(name, 64):
-            raise ConfigurationError(f"{name!r} is no session; use 1 to 64 of A-Z a-z 0-9 . _ : -")
+            raise ConfigurationError(f"{name!r} is not a session; use 1 to 64 of A-Z a-z 0-9 . _ : -")
         self.name = name or f"x-{uuid.uuid4().hex[:20]}"
         self._own = name is None
         self._numbers = itertools.count(1)
@@ -72,18 +72,18 @@ class Session:
 
     def id(self, called: _calls.Function, arguments: str, key: Optional[str]) -> str:
         """
-        :raises InvalidData: if there can be no such key.
+        :raises InvalidData: if the key is invalid.
         """
         if key is not None:
             if not _usable(key, 128 - len(self.name) - 1):
                 raise InvalidData(
-                    f"{key!r} is no key; use A-Z a-z 0-9 . _ : -, with the session up to 127"
+                    f"{key!r} is not a key; use A-Z a-z 0-9 . _ : -, up to 127 with the session"
                 )
             return f"{self.name}:{key}"
         if self._own:
             return f"{self.name}:{next(self._numbers)}"
         document = json.loads(arguments)
-        # Bytes that stand for the function differ from run to run; its code does not.
+        # The pickled bytes of a function differ from run to run; its code does not.
         document.pop(_calls.FUNCTION, None)
         same = json.dumps([called.name, called.code, document], sort_keys=True)
         digest = hashlib.sha256(same.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Runs a function as a task, and says how it ended."""
+"""Runs a function as a task and reports its outcome."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, Callable, Optional
 from . import _calls, _data
 from .errors import TaskStopped
 
-# Of a traceback, in characters: it travels with the result.
+# Longest traceback in characters; it is sent with the result.
 _LONGEST = 64 << 10
-# Of a pickled exception, in bytes.
+# Longest pickled exception in bytes.
 _LARGEST = 64 << 10
 _HERE = os.path.dirname(__file__) + os.sep
 
-#: Whether it went well; JSON of the value, or of what is told of the failure; the message.
+#: Success; JSON of the value or of the failure; the message.
 Outcome = tuple[bool, str, str]
 
 
 def failure(error: BaseException, pickled: bool = False) -> tuple[str, str]:
-    """What is told of an exception: JSON of message and traceback, and a line."""
+    """The report of an exception: JSON of message and traceback, and one line."""
     if isinstance(error, SystemExit):
         message = f"the task called sys.exit({'' if error.code is None else _text(repr, error.code)})"
     else:
@@ -31,7 +31,7 @@ def failure(error: BaseException, pickled: bool = False) -> tuple[str, str]:
         name = type(error).__name__
         message = f"{name}: {text}" if text else name
     frames = error.__traceback__
-    # The caller's own code begins where this package's ends.
+    # The caller's own code begins where this package's code ends.
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
         frames = frames.tb_next
     trace = _text(lambda e: "".join(traceback.format_exception(type(e), e, frames)), error)
@@ -47,11 +47,11 @@ def failure(error: BaseException, pickled: bool = False) -> tuple[str, str]:
 
 
 def _text(of: Callable[[Any], str], value: Any) -> str:
-    """What a class of the task's own says of itself, which may fail."""
+    """The text of an object of the task's own class, whose ``__str__`` may fail."""
     try:
         return of(value)
     except Exception as e:
-        return f"<its text cannot be had: {type(e).__name__}>"
+        return f"<its text is not available: {type(e).__name__}>"
 
 
 def _clean(text: str) -> str:
@@ -59,7 +59,7 @@ def _clean(text: str) -> str:
 
 
 def _pickled(error: BaseException) -> Optional[str]:
-    """The exception itself, where it can travel."""
+    """The exception itself, if it can be pickled."""
     for by in _data.picklers():
         try:
             data = by.dumps(error, protocol=5)
@@ -71,7 +71,7 @@ def _pickled(error: BaseException) -> Optional[str]:
 
 
 def _explicit(error: Any) -> tuple[str, str]:
-    """The same of an error that a worker submitted itself."""
+    """The report of an error that a worker submitted itself."""
     if isinstance(error, BaseException):
         return failure(error)
     if isinstance(error, dict):
@@ -84,9 +84,9 @@ def _explicit(error: Any) -> tuple[str, str]:
 def run(
     execute: Callable[[Any], Any], context: Any, allow_pickle: bool, exceptions: bool
 ) -> tuple[Outcome, bool]:
-    """The outcome, and whether it was told to stop.
+    """The outcome, and whether the task was asked to stop.
 
-    :param exceptions: whether an exception travels itself, beside its text.
+    :param exceptions: whether to send the exception itself in addition to its text.
     """
     try:
         value = execute(context)
@@ -99,5 +99,5 @@ def run(
     except TaskStopped as e:
         return (False, "", str(e) or "stopped"), True
     except BaseException as e:
-        # Also SystemExit and KeyboardInterrupt: the task ends, not the worker.
+        # Includes SystemExit and KeyboardInterrupt: they end the task, not the worker.
         return (False, *failure(e, exceptions and allow_pickle)), False

@@ -1,4 +1,4 @@
-"""Failures put to the core's planner, and what it answers."""
+"""Requests to the core's planner, and its answers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _MOVES = (RecoveryStrategy.DIFFERENT_WORKER, RecoveryStrategy.DIFFERENT_HARDWARE
 
 @dataclass
 class Subject:
-    """A task, and the state in which recovery left it."""
+    """A task and its recovery state."""
 
     task_id: str
     attempt: int
     spec: dict[str, Any]
-    #: Of a task of the caller's own, its config.
+    #: The config of a task of the caller's own.
     config: Optional[dict[str, Any]]
     state: Mapping[str, Any]
     retries: int
-    #: Where it failed; empty if unknown.
+    #: The worker where it failed; empty if unknown.
     worker: str
-    #: On what it ran, where somebody says so.
+    #: The device on which it ran, if reported.
     hardware: Optional[str] = None
-    #: Devices that are named beside the task: see :mod:`outlast._devices`.
+    #: Devices that are named outside of the task: see :mod:`outlast._devices`.
     asked: tuple[dict[str, Any], ...] = ()
 
     def devices(self) -> list[dict[str, Any]]:
-        """All devices that it asks for."""
+        """All devices that the task requests."""
         own = _devices.of_spec(self.spec) if self.config is None else []
         return [*own, *_devices.of_config(self.config), *self.asked]
 

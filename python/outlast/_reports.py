@@ -1,4 +1,4 @@
-"""What callers report of failures, made sense of."""
+"""Interpretation of failure reports from callers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SPEC_ONLY = {
 
 @dataclass
 class Report:
-    """What a caller told of a failure."""
+    """A caller's report of a failure."""
 
     seen: dict[str, Any]
-    #: The type that the caller says it is.
+    #: The type that the caller states.
     failure_type: Optional[FailureType] = None
-    #: Devices that are named around the failure: see :mod:`outlast._devices`.
+    #: Devices that are named in the report: see :mod:`outlast._devices`.
     asked: list[dict[str, Any]] = field(default_factory=list)
     attempt: Optional[int] = None
     hardware: Optional[str] = None
@@ -38,7 +38,7 @@ class Report:
 
 def report(given: Any) -> Report:
     """
-    :raises InvalidData: if it makes no sense.
+    :raises InvalidData: if the report is invalid.
     """
     if isinstance(given, str):
         given = {"message": given}
@@ -46,7 +46,7 @@ def report(given: Any) -> Report:
         given = _of_exception(given)
     elif isinstance(given, FailureContext):
         profile = given.hardware_profile
-        # Unknown is what nobody set.
+        # Unknown is the same as unset.
         known = given.error_type is not FailureType.UNKNOWN
         given = {
             "message": given.error_message,
@@ -65,7 +65,7 @@ def report(given: Any) -> Report:
         if isinstance(inner, BaseException):
             inner = _of_exception(inner)
         if isinstance(inner, Mapping):
-            # As a v1 result has it. What stands beside it counts more.
+            # In the form of a v1 result. Fields beside it take precedence.
             del info[name]
             info = {**inner, **{k: v for k, v in info.items() if v is not None}}
     kinds = [info.get(n) for n in ("type", "error_type", "failure_type")]
@@ -80,7 +80,7 @@ def report(given: Any) -> Report:
     elif isinstance(kind, type):
         name = kind.__name__
     elif kind is not None:
-        # `cuda_error` says the same as "cuda error".
+        # `cuda_error` means the same as "cuda error".
         name = str(kind)
         name = name.replace("_", " ") if name.replace("_", "").isalpha() and "_" in name else name
     if name and name not in message:
@@ -138,10 +138,10 @@ def _whole(info: Mapping[str, Any], name: str, least: int, most: int) -> Optiona
 
 
 def spec_of(task: Any) -> tuple[dict[str, Any], Optional[dict[str, Any]]]:
-    """The task that a caller describes, as the coordinator would take it, and (if it is a config
-    of the caller's own) that config.
+    """The task that a caller describes, in the coordinator's form, and, if it is a config of the caller's
+    own, that config.
 
-    :raises InvalidData: if it is no dict.
+    :raises InvalidData: if the description is not a dict.
     """
     if task is None:
         task = {}
@@ -162,8 +162,8 @@ def spec_of(task: Any) -> tuple[dict[str, Any], Optional[dict[str, Any]]]:
 def ladders(
     spec: Mapping[str, Any], before: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A task's knobs and its state, where the caller may have left away values that were tried: a
-    place counts from the first value that there ever was."""
+    """A task's knobs and its state, where the caller may have omitted values that were tried: positions
+    count from the first value that there ever was."""
     given = spec.get("knobs") or {}
     if not isinstance(given, Mapping):
         raise InvalidData(f"knobs must be a dict of lists, not {type(given).__name__}")
@@ -179,7 +179,7 @@ def ladders(
 
 
 def with_result(seen: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a caller told, and what the coordinator has of the attempt's end."""
+    """The caller's report, completed with the coordinator's record of the attempt's end."""
     value = result.get("value")
     told = value if isinstance(value, dict) else {}
     texts = {

@@ -1,4 +1,4 @@
-"""Runs the Rust worker and, for it, Python functions."""
+"""Runs the Rust worker and executes Python functions for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger("outlast")
 
 _LEVELS = {"CONNECTED": logging.INFO, "DISCONNECTED": logging.WARNING, "FAILED": logging.ERROR}
 
-# A started worker works until it is stopped, whether or not somebody still refers to it.
+# A started worker works until it is stopped, even if it is not referenced any more.
 _live: set[Runner] = set()
 
 
 @atexit.register
 def _stop_all() -> None:
-    # A thread that came back into an interpreter that has ended would hang or crash.
+    # A thread that returned into an interpreter that has ended would hang or crash.
     for runner in list(_live):
         try:
             runner.stop(5.0)
@@ -33,7 +33,7 @@ def _stop_all() -> None:
 
 
 class Runner:
-    """A worker: started, stopped, started again. Safe to use from several threads."""
+    """A worker: can be started and stopped repeatedly. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class Runner:
         define: Optional[Callable[[str], str]] = None,
     ) -> None:
         """
-        :param exceptions: whether failures carry the exception itself, where that can be.
-        :param define: what a process is told of a function, for settings with a ``boot``.
+        :param exceptions: whether failures carry the exception itself, where possible.
+        :param define: describes a function to a task process, for settings with a ``boot``.
         """
         self._execute = execute
         self._allow_pickle = allow_pickle
@@ -84,7 +84,7 @@ class Runner:
 
     @property
     def started(self) -> bool:
-        """Whether it runs in this process."""
+        """Whether the worker runs in this process."""
         agent = self._agent
         return agent is not None and not agent.closed
 
@@ -126,7 +126,7 @@ class Runner:
         with self._contexts_lock:
             found = [c for (task, _), c in self._contexts.items() if task == task_id]
         if not found:
-            raise TaskNotRunning(f"this worker does not run a task {task_id!r} now")
+            raise TaskNotRunning(f"this worker does not currently run a task {task_id!r}")
         return max(found, key=lambda c: c.attempt)
 
     def running(self) -> list[TaskContext]:
@@ -136,7 +136,7 @@ class Runner:
     def _call(self, raw: Any) -> tuple[bool, str, str, bool]:
         try:
             told, stopped = self._run(raw)
-        except TaskStopped as e:  # it came when the task had just ended
+        except TaskStopped as e:  # raised when the task had just ended
             told, stopped = (False, "", str(e) or "stopped"), True
         except BaseException as e:
             told, stopped = (False, *_outcome.failure(e)), False
@@ -151,7 +151,7 @@ class Runner:
         _current.context = context
         rest = (self._execute, context, self._allow_pickle, self._exceptions)
         try:
-            # Nothing is raised here by others but within this.
+            # Other threads raise nothing here except within this block.
             done: tuple[_outcome.Outcome, bool] = raw.run(lambda: _outcome.run(*rest))
             return done
         finally:
@@ -161,8 +161,8 @@ class Runner:
             _forget_thread()
 
     def stop(self, timeout: float, drain: bool = False) -> None:
-        """Ends. Tasks that still run after two fifths of the time get :class:`TaskStopped` raised
-        inside; processes that go on a second later are killed."""
+        """Stops the worker. :class:`TaskStopped` is raised in tasks that still run after two fifths of the
+        time; processes that continue a second later are killed."""
         own = getattr(_current, "context", None)
         if own is not None and own in self.running():
             raise OutlastError("a task cannot stop its own worker: stop() would wait for the task")
@@ -185,7 +185,7 @@ class Runner:
                 ended = agent.wait_ended(min(1.0, max(0.05, until - time.monotonic())))
             stuck = [context.task_id for context in self.running()] if ended is None else []
             self.stats()
-            # What did not end is run again by whoever opens the folder next.
+            # Tasks that did not end are run again by the next process that opens the folder.
             agent.close(max(2.0, until - time.monotonic()) if ended else 0.5)
             _live.discard(self)
         if ended is None:
@@ -197,7 +197,7 @@ class Runner:
 
 
 def _forget_thread() -> None:
-    """Python before 3.12 keeps an entry for each thread that was not its own and is over."""
+    """Python before 3.12 keeps an entry for each foreign thread that has ended."""
     active = getattr(threading, "_active", {})
     if isinstance(active.get(threading.get_ident()), threading._DummyThread):
         active.pop(threading.get_ident(), None)
@@ -205,9 +205,9 @@ def _forget_thread() -> None:
 
 def _goes_on(task_id: str, attempt: int, what: str) -> None:
     log.error(
-        "task %s %s, and attempt %d goes on, although TaskStopped was raised in it: it is in a call"
-        " that does not come back to Python code, or catches everything. It keeps its slot until it"
-        " ends; isolation in processes would have killed it",
+        "task %s %s, and attempt %d continues although TaskStopped was raised in it: it is in a call"
+        " that does not return to Python code, or catches everything. It keeps its slot until it"
+        " ends; with isolation in processes it would have been killed",
         task_id, what, attempt,
     )  # fmt: skip
     _forget_thread()

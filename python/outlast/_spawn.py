@@ -1,4 +1,4 @@
-"""What the processes of a worker's tasks are started with, and how they find its functions."""
+"""Start parameters of the processes that run a worker's tasks, and the lookup of their functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 from . import _calls
 from .errors import ConfigurationError, OutlastError
 
-# What the first line needs is imported before anybody's folder is on the path.
+# The modules of the first line are imported before a foreign folder is on the path.
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; import json, socket, struct, threading;"
     " sys.path.insert(0, {here!r}); from outlast._child import main; main()"
@@ -22,11 +22,11 @@ _BOOT = (
 def command() -> list[str]:
     """The command line of such a process.
 
-    :raises ConfigurationError: if this program is no interpreter that could be started again.
+    :raises ConfigurationError: if this program is not an interpreter that could be started again.
     """
     if not sys.executable:
         raise ConfigurationError(
-            'no Python interpreter is known to run tasks with; use isolation="thread"'
+            'no Python interpreter is known that could run tasks; use isolation="thread"'
         )
     import subprocess
 
@@ -36,7 +36,7 @@ def command() -> list[str]:
 
 
 def boot(allow_pickle: bool, interval: float, main: Optional[dict[str, Any]]) -> str:
-    """What it is told first."""
+    """The first message to the process."""
     cwd = os.getcwd()
     told = {
         "parent": os.getpid(),
@@ -50,10 +50,10 @@ def boot(allow_pickle: bool, interval: float, main: Optional[dict[str, Any]]) ->
 
 
 def _main() -> Optional[dict[str, Any]]:
-    """The script that this process runs, if it can be imported: not that of a session."""
+    """The script that this process runs, if it can be imported (that of an interactive session cannot)."""
     module = sys.modules.get("__main__")
     spec = getattr(module, "__spec__", None)
-    # `python -m package.module`; a folder's own __main__ is a file like another.
+    # `python -m package.module`; a folder's own __main__ is an ordinary file.
     name = getattr(spec, "name", None)
     path = getattr(module, "__file__", None)
     if name and name != "__main__":
@@ -68,15 +68,15 @@ def _how(function: Callable[..., Any]) -> str:
         return "module"
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
     plain = inspect.unwrap(function)
-    # A method is found by its path too, but without its object.
+    # A method has a path, too, but would be found without its object.
     code = plain.__code__ if inspect.isfunction(plain) else None
     main = _main()
     if module == "__main__" and "<" not in qualname and main is not None and code is not None:
-        # What was typed or run with exec is not in the file.
+        # Interactive code and code run with exec are not in the file.
         if os.path.abspath(code.co_filename) == os.path.abspath(main["path"] or ""):
             return "main"
     if module and module != "__main__" and "<" not in qualname:
-        # Its module may call something else by its name, but registers it when it is imported.
+        # Its module may bind the name to something else, but registers the function when it is imported.
         known = getattr(sys.modules.get(module), "__file__", None)
         if known is not None and code is not None and code.co_filename == known:
             return "module"
@@ -85,7 +85,7 @@ def _how(function: Callable[..., Any]) -> str:
 
 def check(name: str, function: Callable[..., Any]) -> None:
     """
-    :raises ConfigurationError: if no other process can have the function.
+    :raises ConfigurationError: if no other process can load the function.
     """
     if _how(function) == "value":
         try:
@@ -103,9 +103,9 @@ def main_for(functions: list[Callable[..., Any]]) -> Optional[dict[str, Any]]:
 
 
 def definition(name: str, function: Callable[..., Any]) -> str:
-    """What such a process must know of a function.
+    """The description of a function for such a process.
 
-    :raises OutlastError: if it cannot be sent.
+    :raises OutlastError: if the function cannot be sent.
     """
     how = _how(function)
     if how == "value":

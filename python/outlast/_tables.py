@@ -1,11 +1,11 @@
-"""Lists of documents that Jupyter shows as tables."""
+"""Lists of documents that Jupyter displays as tables."""
 
 from __future__ import annotations
 
 import html
 from typing import Any, Callable, Iterable, Iterator, Mapping, Optional
 
-# The columns of each kind of list; others are in the documents themselves.
+# The columns of each kind of list; the documents themselves have more fields.
 _COLUMNS = {
     "task": ("id", "state", "progress", "worker", "attempt", "submitted_at", "ended_at", "reason"),
     "worker": ("name", "state", "slots", "running", "queued", "rtt_ms", "version", "seen_at"),
@@ -31,7 +31,7 @@ def _cell(name: str, value: Any) -> str:
 
 
 def table(documents: Iterable[Mapping[str, Any]], kind: str) -> str:
-    """HTML of a table; texts are escaped, and cut when they are long."""
+    """HTML of a table; texts are escaped, and truncated when they are long."""
     rows = list(documents)
     names = [n for n in _COLUMNS[kind] if any(r.get(n) is not None for r in rows)]
     names = names or list(_COLUMNS[kind][:2])
@@ -46,7 +46,7 @@ def table(documents: Iterable[Mapping[str, Any]], kind: str) -> str:
 
 
 def document(of: Mapping[str, Any]) -> str:
-    """HTML of one document: a row for each of its names."""
+    """HTML of one document: a row for each of its keys."""
     rows = "".join(
         f"<tr><th>{html.escape(str(name).replace('_', ' '))}</th><td>{_cell(str(name), value)}</td></tr>"
         for name, value in of.items()
@@ -56,12 +56,12 @@ def document(of: Mapping[str, Any]) -> str:
 
 
 def brief(of: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """What a table of these would show of one."""
+    """The part of a document that a table shows."""
     return {name: of[name] for name in _COLUMNS[kind] if of.get(name) not in (None, "")}
 
 
 class Pages(Iterator[dict[str, Any]]):
-    """Documents from page to page, asked for as they are taken, that draw themselves."""
+    """Documents fetched page by page as they are consumed, with a table view."""
 
     def __init__(self, page: Callable[[Optional[str]], dict[str, Any]], kind: str) -> None:
         self._page, self._kind = page, kind
@@ -80,12 +80,12 @@ class Pages(Iterator[dict[str, Any]]):
         return next(self._documents)
 
     def _repr_html_(self) -> str:
-        # From the beginning, whatever was taken: looking does not use them up.
+        # From the beginning, since displaying must not consume them.
         return table(self._page(None)[f"{self._kind}s"], self._kind)
 
 
 class Rows(list[dict[str, Any]]):
-    """A list of documents that draws itself."""
+    """A list of documents with a table view."""
 
     def __init__(self, documents: Iterable[dict[str, Any]], kind: str) -> None:
         super().__init__(documents)

@@ -1,7 +1,7 @@
 """The client for asyncio programs.
 
 Requests run in the extension's runtime, at most 64 at a time per event loop; all awaited tasks share
-one request. No thread of it enters Python: the loop watches a socket and fetches the answers.
+one request. Its threads never enter Python: the loop watches a socket and fetches the answers.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .errors import StoppedError, TaskFailed
 if TYPE_CHECKING:
     from ._outlast import Mailbox
 
-# Tasks of a map that are submitted at a time.
+# Tasks of a map that are submitted ahead.
 _PART = 500
 
 
 class AsyncTask:
-    """A submitted task. ``await task`` gives its result. The handle is only its id: another process
-    may make it again by :meth:`AsyncClient.get`."""
+    """A submitted task. ``await task`` returns its result. The handle is only its id: another process
+    can create it with :meth:`AsyncClient.get`."""
 
     def __init__(self, client: AsyncClient, task_id: str, new: Optional[bool] = None) -> None:
         self._client = client
         #: The task's id.
         self.id = task_id
-        #: Whether the submission made it (False: it was there already); None if that is unknown.
+        #: Whether the submission created it (False: it existed already); None if that is unknown.
         self.new = new
         self._end: Optional[dict[str, Any]] = None
 
@@ -85,7 +85,7 @@ class _Line:
         loop.add_reader(self.raw.fileno(), _drain, weakref.ref(self))
 
     def begin(self, op: str, args: str) -> asyncio.Future[str]:
-        """A future for the answer. Cancelling it gives the request up."""
+        """A future for the answer. Cancelling it cancels the request."""
         number = next(self._numbers)
         future: asyncio.Future[str] = self.loop.create_future()
         self._futures[number] = future
@@ -115,7 +115,7 @@ class _Line:
                 future.set_result(text or "")
 
     def close(self) -> None:
-        """In its own loop, or after that was closed."""
+        """Runs in its own loop, or after that was closed."""
         self._closed = True
         _release(self.loop, self.raw)
         for future in list(self._futures.values()):
@@ -125,12 +125,12 @@ class _Line:
 
 
     def __del__(self) -> None:
-        # The loop must not watch a number that the system gives to somebody else.
+        # The loop must not watch a descriptor that the system may reuse.
         if not getattr(self, "_closed", True) and not self.loop.is_closed():
             try:
                 self.loop.call_soon_threadsafe(_release, self.loop, self.raw)
             except RuntimeError:
-                pass  # closed in this moment
+                pass  # closed just now
 
 
 def _release(loop: asyncio.AbstractEventLoop, raw: Mailbox) -> None:
@@ -146,15 +146,15 @@ def _drain(line: weakref.ref[_Line]) -> None:
 
 
 class AsyncClient:
-    """A coordinator, as asyncio programs see it; everything that :class:`~outlast.Client` has::
+    """A coordinator's interface for asyncio programs, with the methods of :class:`~outlast.Client`::
 
         async with outlast.AsyncClient() as client:
             task = await client.submit_call("add", 1, 2)
             print(await task)
 
-    One client serves any number of event loops. Cancelling a coroutine that waits gives its request
-    up, and nothing else: the task goes on (:meth:`cancel` ends it), and a submission that was on its
-    way may have arrived: give it an ``id`` if you repeat it.
+    One client serves any number of event loops. Cancelling a waiting coroutine cancels its request, and
+    nothing else: the task continues (:meth:`cancel` ends it), and a submission in flight may have arrived:
+    give it an ``id`` if you repeat it.
 
     Every request is repeated while the coordinator cannot be reached, for ``patience`` seconds. All
     methods raise :class:`~outlast.Unreachable`, :class:`~outlast.Refused` or
@@ -200,7 +200,7 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Gives up all requests; whoever waits gets :class:`~outlast.StoppedError`. Tasks go on."""
+        """Cancels all requests; their callers get :class:`~outlast.StoppedError`. Tasks continue."""
         self._closed = True
         with self._lock:
             lines = list(self._lines.values())
@@ -212,7 +212,7 @@ class AsyncClient:
             else:
                 try:
                     line.loop.call_soon_threadsafe(line.close)
-                except RuntimeError:  # closed in this moment
+                except RuntimeError:  # closed just now
                     line.raw.close()
 
     def _line(self) -> _Line:
@@ -233,7 +233,7 @@ class AsyncClient:
     async def submit(self, spec: Mapping[str, Any]) -> AsyncTask:
         """Submits a task as the HTTP API describes it; see :meth:`outlast.Client.submit`.
 
-        :raises InvalidData: if it is no task.
+        :raises InvalidData: if it is not a valid task.
         """
         return await self._submit(json.dumps(dict(spec)))
 
@@ -250,7 +250,7 @@ class AsyncClient:
     ) -> AsyncTask:
         """Submits a call; see :meth:`outlast.Client.submit_call`.
 
-        :raises SerializationError: if something can be neither JSON nor a pickle.
+        :raises SerializationError: if a value can be neither JSON nor a pickle.
         :raises InvalidData: if it is larger than a task may be (256 KiB).
         """
         called = self._sync._function(function)
@@ -267,16 +267,16 @@ class AsyncClient:
         window: int = 4000,
         return_exceptions: bool = False,
     ) -> AsyncIterator[Any]:
-        """Calls a function with each item; gives the results in order (``async for``), each as soon
-        as it and those before it are there. Nothing is submitted before the first is asked for, and
-        at most ``window`` tasks are ahead of what was taken.
+        """Calls a function with each item and yields the results in order (``async for``), each as soon as it
+        and those before it are available. Nothing is submitted before the first is requested, and at most
+        ``window`` tasks are ahead of the results that were consumed.
 
-        :param kwargs: given to each call beside its item.
+        :param kwargs: passed to each call in addition to its item.
         :param timeout: seconds for all of them, from the first step on.
-        :param window: of tasks submitted whose results were not taken.
-        :param return_exceptions: give the :class:`~outlast.TaskFailed` of a task that failed in the
-            place of its result, and go on.
-        :raises TaskFailed: for a task that failed. Tasks that were submitted go on.
+        :param window: number of submitted tasks whose results were not consumed.
+        :param return_exceptions: yield the :class:`~outlast.TaskFailed` of a failed task in place of its
+            result, and continue.
+        :raises TaskFailed: for a failed task. Submitted tasks continue.
         :raises TimeoutError: if not all have ended by then.
         """
         if window < 1:
@@ -318,8 +318,8 @@ class AsyncClient:
     async def as_completed(
         self, tasks: Iterable[Union[str, AsyncTask]], timeout: Optional[float] = None
     ) -> AsyncIterator[AsyncTask]:
-        """Gives tasks as they end, well or not (``async for``); ``await task`` of each is there at
-        once.
+        """Yields tasks in the order in which they end, whatever their outcome (``async for``); ``await task``
+        returns at once.
 
         :param timeout: seconds for all of them, from the first step on.
         :raises TimeoutError: if not all have ended by then.
@@ -345,73 +345,73 @@ class AsyncClient:
                 future.cancel()
 
     def get(self, task_id: str) -> AsyncTask:
-        """A handle of a task that was submitted before. Nothing is asked yet."""
+        """A handle of a task that was submitted before. Sends no request."""
         return AsyncTask(self, task_id)
 
     async def wait(
         self, task: Union[str, AsyncTask], timeout: Optional[float] = None
     ) -> dict[str, Any]:
-        """How a task ended, well or not; see :meth:`outlast.Client.wait`.
+        """The end of a task, whatever its outcome; see :meth:`outlast.Client.wait`.
 
-        :param timeout: seconds; None waits for as long as it takes. 0 tells whether it has ended;
-            the coordinator has a tenth of a second to answer then.
-        :raises TimeoutError: if it is not known to have ended by then.
+        :param timeout: seconds; None waits indefinitely. 0 checks whether the task has ended; the coordinator
+            then has a tenth of a second to answer.
+        :raises TimeoutError: if the task is not known to have ended by then.
         """
         future = self._line().begin("wait", _id(task))
         until = _until(None if timeout is None else max(timeout, _LEAST))
         return _data.read_end(await _within(future, until, timeout, _id(task)))
 
     async def result(self, task: Union[str, AsyncTask], timeout: Optional[float] = None) -> Any:
-        """What the function returned; of a command, the document of :meth:`wait`.
+        """The function's result; for a command, the document of :meth:`wait`.
 
-        :raises TaskFailed: with the message and traceback of the worker.
+        :raises TaskFailed: with the worker's message and traceback.
         :raises TaskCancelled: if it was cancelled.
         :raises TimeoutError: if it has not ended within ``timeout`` seconds.
         """
         return self._sync._value(await self.wait(task, timeout))
 
     async def cancel(self, task: Union[str, AsyncTask]) -> None:
-        """Cancels a task; one that runs sees it when it next reports."""
+        """Cancels a task; a running one notices when it next reports."""
         await self._ask("cancel", _id(task))
 
     async def retry(self, task: Union[str, AsyncTask]) -> None:
-        """Runs a task again that failed or was cancelled."""
+        """Runs a failed or cancelled task again."""
         if isinstance(task, AsyncTask):
             task._end = None
         await self._ask("retry", _id(task))
 
     async def pause(self, task: Union[str, AsyncTask]) -> None:
-        """Pauses a task; one that runs waits when it next reports."""
+        """Pauses a task; a running one waits when it next reports."""
         await self._ask("pause", _id(task))
 
     async def resume(self, task: Union[str, AsyncTask]) -> None:
-        """Lets a paused task go on."""
+        """Resumes a paused task."""
         await self._ask("resume", _id(task))
 
     async def history(self, task: Union[str, AsyncTask]) -> list[dict[str, Any]]:
-        """Everything that happened to a task, in order."""
+        """The events of a task, in order."""
         return _tables.Rows((await self._ask("history", _id(task)))["events"], "event")
 
     async def explain(self, task: Union[str, AsyncTask]) -> dict[str, Any]:
-        """A task's story in sentences."""
+        """The history of a task in sentences."""
         return await self._ask("explain", _id(task))
 
     async def state(self, task: Union[str, AsyncTask]) -> dict[str, Any]:
-        """What a task told of itself last: ``state``, ``progress``…"""
+        """The last state that a task reported: ``state``, ``progress``…"""
         return await self._ask("state", _id(task))
 
     async def checkpoints(self, task: Union[str, AsyncTask]) -> list[dict[str, Any]]:
-        """The checkpoints of a task, also those that are not kept any more."""
+        """The checkpoints of a task, including those that were removed."""
         return _tables.Rows((await self._ask("checkpoints", _id(task)))["checkpoints"], "checkpoint")
 
     async def info(self, task: Union[str, AsyncTask]) -> dict[str, Any]:
-        """What the coordinator shows of a task."""
+        """The document of a task."""
         return await self._ask("task", _id(task))
 
     async def tasks(
         self, *states: str, labels: Optional[Mapping[str, str]] = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """All tasks in these states (none: in any), the newest first (``async for``)."""
+        """Tasks in these states (default: all), newest first (``async for``)."""
         query: dict[str, Any] = {"states": states, "labels": list((labels or {}).items())}
         cursor = None
         while True:
@@ -428,7 +428,7 @@ class AsyncClient:
         return _tables.Rows((await self._ask("workers"))["workers"], "worker")
 
     async def counts(self) -> dict[str, Any]:
-        """How many tasks are in each state."""
+        """The number of tasks in each state."""
         return await self._ask("counts")
 
 
@@ -439,7 +439,7 @@ def _until(timeout: Optional[float]) -> float:
 async def _within(
     future: asyncio.Future[Any], until: float, timeout: Optional[float], task: str = ""
 ) -> Any:
-    """What the future gives by then; it is cancelled otherwise."""
+    """The future's result, if it is available by then; the future is cancelled otherwise."""
     if until == math.inf:
         return await future
     left = until - asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""Hands in tasks and gets their results."""
+"""Submits tasks and fetches their results."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .errors import NotFound, TaskCancelled, TaskFailed
 
 T = TypeVar("T")
 
-# Tasks of a map that are submitted at a time.
+# Tasks of a map that are submitted ahead.
 _PART = 500
-# Seconds that the coordinator has to answer in, however short a timeout is.
+# Minimum time in seconds for the coordinator to answer, however short a timeout is.
 _LEAST = 0.1
 
 
 class Task:
-    """A submitted task. The handle is only its id: another process may make it again by
+    """A submitted task. The handle is only its id: another process can create it with
     :meth:`Client.get`."""
 
     def __init__(self, client: Client, task_id: str, new: Optional[bool] = None) -> None:
         self._client = client
         #: The task's id.
         self.id = task_id
-        #: Whether the submission made it (False: it was there already); None if that is unknown.
+        #: Whether the submission created it (False: it existed already); None if that is unknown.
         self.new = new
         self._end: Optional[dict[str, Any]] = None
 
@@ -60,28 +60,28 @@ class Task:
         return self._client.state(self.id)
 
     def info(self) -> dict[str, Any]:
-        """What the coordinator shows of it."""
+        """The task's document."""
         return self._client.info(self.id)
 
 
 class Client:
-    """A coordinator, as its users see it. Safe to use from several threads.
+    """A coordinator's interface for its users. Safe to use from several threads.
 
     Every request is repeated while the coordinator cannot be reached, for ``patience`` seconds;
     submissions carry their ids, so that repeating them does no harm. All methods wait with the GIL
     released, can be interrupted by Ctrl-C, and raise :class:`~outlast.Unreachable`,
     :class:`~outlast.Refused` or :class:`~outlast.NotFound`.
 
-    :param url: of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
-    :param api_key: of role submit or operate; default: ``$OUTLAST_API_KEY``, the key
-        in the file ``$OUTLAST_API_KEY_FILE``, or that of this user's own coordinator on this machine.
-    :param ca: PEM file of authorities to trust beside the system's.
-    :param allow_pickle: whether a result that is a pickle is loaded. Loading one runs what is in
-        it: say False if you do not trust the workers.
-    :param functions: how Python functions travel: ``"import"``, by their path ``module:name``, which
+    :param url: address of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
+    :param api_key: key of role submit or operate; default: ``$OUTLAST_API_KEY``, the key in the file
+        ``$OUTLAST_API_KEY_FILE``, or that of this user's own coordinator on this machine.
+    :param ca: PEM file of additional trusted authorities.
+    :param allow_pickle: whether to load results that are pickles. Loading a pickle runs code from it: pass
+        False if you do not trust the workers.
+    :param functions: how Python functions are sent: ``"import"``, by their path ``module:name``, which
         the worker imports; ``"cloudpickle"``, by value, to a worker of the same Python version; or
-        ``"auto"``: by path where they are at the top of a module, else (of a script, a session, or
-        another function) by value.
+        ``"auto"``: by path for top-level functions of a module, otherwise (functions of a script or session,
+        nested functions) by value.
     :raises ConfigurationError: if something cannot be used.
     """
 
@@ -112,7 +112,7 @@ class Client:
         """Submits a task as the HTTP API describes it, for example ``{"command": ["echo", "hello"],
         "max_retries": 3}``. With an ``id``, the same submission again finds the same task.
 
-        :raises InvalidData: if it is no task.
+        :raises InvalidData: if it is not a valid task.
         """
         return self._submit(json.dumps(dict(spec)))
 
@@ -128,16 +128,16 @@ class Client:
         spec: Optional[Mapping[str, Any]] = None,
         **kwargs: Any,
     ) -> Task:
-        """Submits a call: of a worker's function by its name, or of a Python function, which any
-        :class:`outlast.Worker` runs.
+        """Submits a call of a worker's function by its name, or of a Python function, which any
+        :class:`outlast.Worker` can run.
 
-        To a name, arguments travel as JSON where they can (tuples become lists), else as a pickle;
-        keyword arguments alone become the JSON object that ``execute_task`` of a plugin gets as its
-        config. A Python function gets just what is given here, and its result comes back as it was,
-        by pickle where JSON would change it.
+        Arguments of a call by name are sent as JSON where possible (tuples become lists), otherwise as a
+        pickle; keyword arguments alone become the JSON object that ``execute_task`` of a plugin gets as its
+        config. A Python function gets exactly the given arguments, and its result is returned exactly, with a
+        pickle where JSON would change it.
 
         :param spec: the rest of the task, such as ``{"id": …, "queue": …, "max_retries": …}``.
-        :raises SerializationError: if something can be neither JSON nor a pickle.
+        :raises SerializationError: if a value can be neither JSON nor a pickle.
         :raises InvalidData: if it is larger than a task may be (256 KiB).
         """
         called = self._function(function)
@@ -158,17 +158,17 @@ class Client:
         return_exceptions: bool = False,
         progress: Union[bool, str] = False,
     ) -> Iterator[Any]:
-        """Calls a function with each item; gives the results in order, each as soon as it and those
-        before it are there. The first ``window`` tasks are submitted before this returns, the others
-        as results are taken: items may be any number, and are not kept.
+        """Calls a function with each item and yields the results in order, each as soon as it and those
+        before it are available. The first ``window`` tasks are submitted before this returns, the others
+        as results are consumed: items may be an unlimited iterable, and are not kept.
 
-        :param kwargs: given to each call beside its item.
+        :param kwargs: passed to each call in addition to its item.
         :param timeout: seconds for all of them, from now on.
-        :param window: of tasks submitted whose results were not taken.
-        :param return_exceptions: give the :class:`~outlast.TaskFailed` of a task that failed in the
-            place of its result, and go on.
-        :param progress: True, or a description: show a bar where there is a terminal (needs tqdm).
-        :raises TaskFailed: by the iterator, for a task that failed. Tasks that were submitted go on.
+        :param window: number of submitted tasks whose results were not consumed.
+        :param return_exceptions: yield the :class:`~outlast.TaskFailed` of a failed task in place of its
+            result, and continue.
+        :param progress: True, or a description, shows a bar in a terminal (needs tqdm).
+        :raises TaskFailed: by the iterator, for a failed task. Submitted tasks continue.
         :raises TimeoutError: if not all have ended by then.
         """
         if window < 1:
@@ -230,7 +230,7 @@ class Client:
         *,
         progress: Union[bool, str] = False,
     ) -> Iterator[Task]:
-        """Gives tasks as they end, well or not; ``result()`` of each is there at once.
+        """Yields tasks in the order in which they end, whatever their outcome; ``result()`` returns at once.
 
         :param timeout: seconds for all of them, from now on.
         :param progress: as in :meth:`map`.
@@ -263,7 +263,7 @@ class Client:
         *,
         progress: Union[bool, str] = False,
     ) -> list[dict[str, Any]]:
-        """How tasks ended, well or not, in their order: the documents of :meth:`wait`.
+        """The ends of tasks, whatever their outcomes, in the order of the tasks: the documents of :meth:`wait`.
 
         :param timeout: seconds for all of them.
         :param progress: as in :meth:`map`.
@@ -274,16 +274,16 @@ class Client:
         return _tables.Rows([ended[_id(task)] for task in handles], "result")
 
     def get(self, task_id: str) -> Task:
-        """A handle of a task that was submitted before. Nothing is asked yet."""
+        """A handle of a task that was submitted before. Sends no request."""
         return Task(self, task_id)
 
     def wait(self, task: Union[str, Task], timeout: Optional[float] = None) -> dict[str, Any]:
-        """How a task ended, well or not: the document of the HTTP API, with ``state``, ``value``,
+        """The end of a task, whatever its outcome: the document of the HTTP API, with ``state``, ``value``,
         ``message``, ``worker``, ``attempt``…
 
-        :param timeout: seconds; None waits for as long as it takes. 0 tells whether it has ended;
-            the coordinator has a tenth of a second to answer then.
-        :raises TimeoutError: if it is not known to have ended by then.
+        :param timeout: seconds; None waits indefinitely. 0 checks whether the task has ended; the coordinator
+            then has a tenth of a second to answer.
+        :raises TimeoutError: if the task is not known to have ended by then.
         """
         _process.leave_import()
         until = _until(timeout)
@@ -297,10 +297,10 @@ class Client:
                 raise TimeoutError(f"task {_id(task)} has not ended within {timeout:g} s")
 
     def result(self, task: Union[str, Task], timeout: Optional[float] = None) -> Any:
-        """What the function returned; of a command, the document of :meth:`wait`.
+        """The function's result; for a command, the document of :meth:`wait`.
 
-        :raises TaskFailed: with the message and traceback of the worker; its ``__cause__`` is what
-            the function raised, where that could be pickled and pickles are allowed.
+        :raises TaskFailed: with the worker's message and traceback; its ``__cause__`` is the original
+            exception, if it could be pickled and pickles are allowed.
         :raises TaskCancelled: if it was cancelled.
         :raises TimeoutError: if it has not ended within ``timeout`` seconds.
         """
@@ -321,59 +321,59 @@ class Client:
         raise error from self._cause(told.get("exception"))
 
     def _cause(self, data: Any) -> Optional[BaseException]:
-        """What the function raised, if it came along and can be had here."""
+        """The exception that the function raised, if it was sent along and can be loaded here."""
         if not isinstance(data, str) or not self._allow_pickle:
             return None
         try:
             cause = _calls.unpickled(data)
         except Exception:
-            return None  # its class is not here
+            return None  # its class is not available
         return cause if isinstance(cause, BaseException) else None
 
     def cancel(self, task: Union[str, Task]) -> None:
-        """Cancels a task; one that runs sees it when it next reports."""
+        """Cancels a task; a running one notices when it next reports."""
         self._raw.cancel(_id(task))
 
     def retry(self, task: Union[str, Task]) -> None:
-        """Runs a task again that failed or was cancelled."""
+        """Runs a failed or cancelled task again."""
         if isinstance(task, Task):
             task._end = None
         self._raw.retry(_id(task))
 
     def pause(self, task: Union[str, Task]) -> None:
-        """Pauses a task; one that runs waits when it next reports."""
+        """Pauses a task; a running one waits when it next reports."""
         self._raw.pause(_id(task))
 
     def resume(self, task: Union[str, Task]) -> None:
-        """Lets a paused task go on."""
+        """Resumes a paused task."""
         self._raw.resume(_id(task))
 
     def history(self, task: Union[str, Task]) -> list[dict[str, Any]]:
-        """Everything that happened to a task, in order."""
+        """The events of a task, in order."""
         return _tables.Rows(json.loads(self._raw.history(_id(task)))["events"], "event")
 
     def explain(self, task: Union[str, Task]) -> dict[str, Any]:
-        """A task's story in sentences."""
+        """The history of a task in sentences."""
         return json.loads(self._raw.explain(_id(task)))
 
     def state(self, task: Union[str, Task]) -> dict[str, Any]:
-        """What a task told of itself last: ``state``, ``progress``…"""
+        """The last state that a task reported: ``state``, ``progress``…"""
         return json.loads(self._raw.state(_id(task)))
 
     def checkpoints(self, task: Union[str, Task]) -> list[dict[str, Any]]:
-        """The checkpoints of a task, also those that are not kept any more."""
+        """The checkpoints of a task, including those that were removed."""
         found = json.loads(self._raw.checkpoints(_id(task)))["checkpoints"]
         return _tables.Rows(found, "checkpoint")
 
     def info(self, task: Union[str, Task]) -> dict[str, Any]:
-        """What the coordinator shows of a task."""
+        """The document of a task."""
         return json.loads(self._raw.task(_id(task)))
 
     def tasks(
         self, *states: str, labels: Optional[Mapping[str, str]] = None
     ) -> Iterator[dict[str, Any]]:
-        """All tasks in these states (none: in any), the newest first. Jupyter shows the first
-        hundred as a table."""
+        """Tasks in these states (default: all), newest first. Jupyter displays the first hundred as a
+        table."""
         return _tables.Pages(lambda cursor: self._page(states, labels, cursor), "task")
 
     def _page(
@@ -387,7 +387,7 @@ class Client:
         return _tables.Rows(json.loads(self._raw.workers())["workers"], "worker")
 
     def counts(self) -> dict[str, Any]:
-        """How many tasks are in each state."""
+        """The number of tasks in each state."""
         return json.loads(self._raw.counts())
 
 

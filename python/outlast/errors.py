@@ -1,5 +1,4 @@
-"""What can go wrong. Every exception of this package is an :class:`OutlastError`, but for
-:class:`TaskStopped`, which ends a task."""
+"""Exceptions. All of them are :class:`OutlastError`, except :class:`TaskStopped`, which ends a task."""
 
 from __future__ import annotations
 
@@ -7,15 +6,15 @@ from typing import Any, Optional
 
 
 class OutlastError(Exception):
-    """Something went wrong; the text says what and what to do."""
+    """An operation failed; the text says which, and what to do."""
 
 
 class ConfigurationError(OutlastError, ValueError):
-    """A setting cannot be used."""
+    """A setting is invalid."""
 
 
 class StateFolderError(OutlastError):
-    """A worker's state folder cannot be used, for example because another process has it."""
+    """A worker's state folder cannot be used, for example because another process uses it."""
 
 
 class StoppedError(OutlastError, RuntimeError):
@@ -23,19 +22,19 @@ class StoppedError(OutlastError, RuntimeError):
 
 
 class TaskNotRunning(OutlastError, LookupError):
-    """This worker runs no such task, or its attempt is over."""
+    """This worker does not run the task, or its attempt has ended."""
 
 
 class StorageFull(OutlastError):
-    """There is no room for a checkpoint until the coordinator has taken over earlier ones."""
+    """There is no room for a checkpoint until earlier ones have been uploaded to the coordinator."""
 
 
 class InvalidData(OutlastError, ValueError):
-    """What was given cannot be taken; the text says why."""
+    """An argument is invalid; the text says why."""
 
 
 class SerializationError(OutlastError, TypeError):
-    """A value can be stored neither as JSON nor (where that is allowed) by pickle."""
+    """A value can be stored neither as JSON nor (if allowed) as a pickle."""
 
 
 class Unreachable(OutlastError, ConnectionError):
@@ -43,7 +42,7 @@ class Unreachable(OutlastError, ConnectionError):
 
 
 class Refused(OutlastError):
-    """The coordinator said no; ``status`` is that of HTTP."""
+    """The coordinator refused the request; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -51,12 +50,12 @@ class Refused(OutlastError):
 
 
 class NotFound(Refused, LookupError):
-    """The coordinator knows no such thing."""
+    """The coordinator does not have the task, worker or other object."""
 
 
 class TaskFailed(OutlastError):
-    """A task failed. ``remote_traceback`` is that of the worker, if there is one; ``result`` the
-    whole document that the coordinator has."""
+    """A task failed. ``remote_traceback`` is the worker's traceback, if there is one; ``result`` is the
+    coordinator's document of the result."""
 
     def __init__(
         self,
@@ -84,8 +83,8 @@ class TaskCancelled(TaskFailed):
 
 class TaskStopped(BaseException):
     """Raised inside a task that was cancelled or whose worker stops, when it reports something; and
-    anywhere in one that does not end in time then, or runs past its time limit.
+    at any point of a task that does not end in time then, or exceeds its time limit.
 
-    Not an :class:`Exception`, so that ``except Exception`` does not keep a task running that
-    nobody wants. Let it pass; ``finally`` blocks run.
+    Not an :class:`Exception`, so that ``except Exception`` does not keep an unwanted task running. Do not
+    catch it; ``finally`` blocks run.
     """

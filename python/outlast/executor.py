@@ -27,16 +27,16 @@ from .errors import (
 
 log = logging.getLogger("outlast.executor")
 
-# Submissions in one request, and those that wait for one; then submit() waits.
+# Submissions in one request, and submissions that wait for one; then submit() blocks.
 _PART = 500
 _WAITING = 5000
-# Functions whose paths are remembered.
+# Functions whose paths are cached.
 _KNOWN = 256
-# Seconds after which the thread ends if there is nothing to follow; the next submission has another.
+# Seconds without tasks to follow after which the thread ends; the next submission starts another.
 _IDLE = 10.0
-# Seconds between two tries.
+# Seconds between two attempts of a request.
 _PAUSE = 1.0
-# Seconds that the end of the program waits for what was handed in.
+# Seconds that the end of the program waits for pending submissions.
 _LAST = 10.0
 
 _live: weakref.WeakSet[Executor] = weakref.WeakSet()
@@ -44,7 +44,7 @@ _live: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 @atexit.register
 def _stop_all() -> None:
-    # The tasks go on, and the next process finds them; what was handed in must be on its way.
+    # The tasks continue, and the next process finds them; submissions must have been sent.
     for executor in list(_live):
         executor._leave(_LAST)
 
@@ -57,21 +57,21 @@ class Executor(futures.Executor):
                 print(future.result())
 
     With a ``session`` the futures survive the loss of this process: started again, the same program
-    finds the tasks that it submitted before, running or over, instead of submitting them anew. A
+    finds the tasks that it submitted before, running or finished, instead of submitting them again. A
     submission is the same if it has the same session, function (its name and its own code),
-    arguments, and the same number among those that are equal in all this: ten equal calls are ten
-    tasks, and found as such. What failed or was cancelled stays so: retry it by
-    :meth:`Client.retry`, or take another session. Arguments that JSON does not hold are compared
-    by their pickles, which may differ from run to run: give such calls a ``key`` of your own by
-    :meth:`submit_task`. Without a session each executor's tasks are its own.
+    arguments, and position among those that are equal in all this: ten equal calls are ten
+    tasks, and found as such. Failed and cancelled tasks stay as they are: retry them with
+    :meth:`Client.retry`, or use another session. Arguments that JSON cannot represent are compared
+    by their pickles, which may differ from run to run: give such calls a ``key`` with
+    :meth:`submit_task`. Without a session each executor has its own tasks.
 
     Leaving the ``with`` block waits for all futures. Ending the program without waiting does not
     end the tasks.
 
     :param client: a client, or the address for one.
     :param session: 1 to 64 of ``A-Z a-z 0-9 . _ : -``.
-    :param spec: of every task, such as ``{"max_retries": 5, "requires": {"gpu": "*"}}``.
-    :raises ConfigurationError: if something cannot be used.
+    :param spec: fields of every task, such as ``{"max_retries": 5, "requires": {"gpu": "*"}}``.
+    :raises ConfigurationError: if a setting is invalid.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Executor(futures.Executor):
         spec: Optional[Mapping[str, Any]] = None,
     ) -> None:
         if spec and not {"id", "call"}.isdisjoint(spec):
-            raise ConfigurationError("the spec of an executor's tasks has no id and no call")
-        #: The client that it speaks by.
+            raise ConfigurationError("the spec of an executor's tasks must have no id and no call")
+        #: The client that it uses.
         self.client = client if isinstance(client, Client) else Client(client)
         self._session = Session(session)
         self.session = self._session.name
@@ -91,7 +91,7 @@ class Executor(futures.Executor):
         self._imported: dict[Any, _calls.Function] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        # Handed in and not submitted yet, as (task's JSON text, its id, function's name).
+        # Not submitted yet, as (task's JSON text, its id, function's name).
         self._queue: collections.deque[tuple[str, str, str]] = collections.deque()
         self._sending = 0
         self._open: dict[str, list[Future]] = {}
@@ -106,10 +106,10 @@ class Executor(futures.Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """See :meth:`concurrent.futures.Executor.submit`; ``fn`` may also be the name of a worker's
-        function. The task is submitted in the background: what the coordinator refuses is the
-        future's exception.
+        function. The task is submitted in the background: if the coordinator refuses it, the future gets
+        the exception.
 
-        :raises SerializationError: if something can be neither JSON nor a pickle.
+        :raises SerializationError: if a value can be neither JSON nor a pickle.
         :raises RuntimeError: after :meth:`shutdown`.
         """
         return self.submit_task(fn, args, kwargs)
@@ -123,12 +123,12 @@ class Executor(futures.Executor):
         key: Optional[str] = None,
         spec: Optional[Mapping[str, Any]] = None,
     ) -> Future:
-        """The same with more to say.
+        """Like :meth:`submit`, with more options.
 
-        :param key: whoever submits the same key in this session gets the same task, whatever the
+        :param key: submissions with the same key in this session are the same task, whatever the
             arguments are. It becomes the task's id, ``SESSION:KEY``.
-        :param spec: beside that of the executor.
-        :raises InvalidData: if there is no such key.
+        :param spec: fields of the task, in addition to those of the executor.
+        :raises InvalidData: if the key is invalid.
         """
         return self._hand_in(self._function(fn, spec), list(args), dict(kwargs or {}), key, False)
 
@@ -144,8 +144,8 @@ class Executor(futures.Executor):
 
         :param timeout: seconds for all of them, from now on.
         :param chunksize: calls in one task.
-        :param buffersize: how many tasks are submitted ahead of the results that were taken; None
-            submits all of them before this returns.
+        :param buffersize: tasks that are submitted ahead of the consumed results; None submits all of
+            them before this returns.
         :raises TimeoutError: by the iterator.
         """
         if chunksize < 1:
@@ -197,7 +197,7 @@ class Executor(futures.Executor):
         except TypeError:  # it cannot be hashed
             known = None
         called = known or self.client._function(fn)
-        # By value it is what it is now; a path stays the same.
+        # By value, a function is what it is now; a path stays the same.
         if known is None and called.travels_by_path and len(self._imported) < _KNOWN:
             self._imported[fn] = called
         return called, {**self._spec, **(spec or {})}
@@ -224,7 +224,7 @@ class Executor(futures.Executor):
             known = self._open.setdefault(task_id, [])
             known.append(future)
             if len(known) == 1:
-                # Not in a callback of a future: nobody else makes room.
+                # Not in a callback of a future, since the same thread makes room.
                 mine = threading.current_thread() is self._thread
                 while len(self._queue) >= _WAITING and not self._closed and not mine:
                     self._changed.wait(1.0)
@@ -262,8 +262,8 @@ class Executor(futures.Executor):
             try:
                 ended = follower.next(wait)
             except OutlastError as e:
-                # The tasks are safe; whoever waits for a future goes on waiting.
-                log.warning("%s; trying again", e)
+                # The tasks are safe; futures stay pending.
+                log.warning("%s; retrying", e)
                 continue
             idle = not ended and time.monotonic() - began >= _IDLE
             for end in ended:
@@ -275,13 +275,13 @@ class Executor(futures.Executor):
             self.client._raw.submit_all(f"[{','.join(text for text, _, _ in batch)}]")
         except Refused as e:
             if e.status in (429, 502, 503, 504, 507) and not self._leaving:
-                log.warning("%s; trying again", e)
+                log.warning("%s; retrying", e)
                 with self._changed:
                     self._queue.extendleft(reversed(batch))
                     self._changed.wait(_PAUSE)
                 return
             if len(batch) > 1 and e.status in (400, 409, 413):
-                # One that is refused refuses them all; and a proxy may take no more than a part.
+                # One refused task refuses the whole batch; and a proxy may accept only part of it.
                 half = len(batch) // 2
                 for part in (batch[:half], batch[half:]):
                     self._submit(part)
@@ -293,8 +293,8 @@ class Executor(futures.Executor):
         self._follower.add([task_id for _, task_id, _ in batch if task_id in self._open])
 
     def _is_known(self, task_id: str, name: str) -> bool:
-        """Whether the task that has this id calls the same function: pickles of one and the same
-        thing may differ."""
+        """Reports whether the task that has this id calls the same function: pickles of the same object may
+        differ."""
         try:
             return bool(self.client.info(task_id)["spec"]["call"]["function"] == name)
         except (OutlastError, KeyError, TypeError):
@@ -337,9 +337,9 @@ class Executor(futures.Executor):
             if not waiting:
                 self.client.cancel(task_id)
         except NotFound:
-            pass  # it was refused, or is not there any more
+            pass  # it was refused, or does not exist any more
         except Refused as e:
-            if e.status == 409:  # over
+            if e.status == 409:  # it has ended
                 return future.cancelled()
             raise
         if self._follower is not None:
@@ -350,8 +350,8 @@ class Executor(futures.Executor):
         return any(done)
 
     def flush(self, timeout: Optional[float] = None) -> bool:
-        """Waits until the coordinator has everything that was handed in, durably: from then on the
-        loss of this process costs nothing. False if that is not so within ``timeout`` seconds."""
+        """Waits until the coordinator has durably stored every submission: from then on the loss of this
+        process costs nothing. False if that takes longer than ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not (self._queue or self._sending) or self._thread is None, timeout
@@ -365,10 +365,10 @@ class Executor(futures.Executor):
             log.warning("%s", e)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Takes no more. With ``wait`` it returns when all futures are done; without, they go on
-        until they are, or until the program ends, and their tasks even then.
+        """Accepts no more submissions. With ``wait``, returns when all futures are done; without, they
+        continue until they are, or until the program ends; their tasks continue even then.
 
-        :param cancel_futures: cancels the tasks that are not over, also those that run.
+        :param cancel_futures: cancels tasks that have not ended, including running ones.
         """
         if self._process != os.getpid():
             return
@@ -386,7 +386,7 @@ class Executor(futures.Executor):
             thread.join()
 
     def _leave(self, seconds: float) -> None:
-        """The program ends: what was handed in is submitted, nothing is waited for."""
+        """Submits pending tasks when the program ends, and waits for nothing else."""
         thread = self._thread
         if thread is None or self._process != os.getpid() or not thread.is_alive():
             return

@@ -1,9 +1,9 @@
-"""What follows a failure, with the names of the replaced system.
+"""Recovery from failures, with the interface of the replaced system.
 
-The decisions are those of the Rust core. Of a task that a coordinator has, the coordinator decides
-when an attempt ends, and :meth:`RecoveryManager.handle_failure` tells what it decided. Failures
-that only the caller knows of are put to the same planner, by the table and the workers of the
-coordinator; they are remembered by the manager alone, and only as long as it lives.
+The Rust core makes the decisions. For a task that a coordinator has, the coordinator decides when an
+attempt ends, and :meth:`RecoveryManager.handle_failure` returns its decision. Failures that only the
+caller knows of are passed to the same planner, with the coordinator's table and workers; only the
+manager keeps them, for as long as it exists.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ __all__ = [
 
 log = logging.getLogger("outlast.fault_tolerance")
 
-#: What :meth:`RecoveryManager.handle_failure` takes.
+#: Values that :meth:`RecoveryManager.handle_failure` accepts.
 ErrorInfo = Union[Mapping[str, Any], BaseException, FailureContext, str]
-#: What :meth:`RecoveryManager.apply_recovery_action` takes.
+#: Values that :meth:`RecoveryManager.apply_recovery_action` accepts.
 ActionLike = Union[RecoveryAction, RecoveryStrategy, Mapping[str, Any], str]
 
 
@@ -56,36 +56,36 @@ def create_recovery_manager(
     scheduler: Any = None,
     enable_ml: bool = False,
 ) -> RecoveryManager:
-    """A manager of recovery with this coordinator.
+    """A recovery manager for this coordinator.
 
     :param coordinator: a :class:`~outlast.Client` with a key of role submit (operate, to quarantine
         and release workers), or a coordinator's address.
-    :param db_manager: has no effect, with a warning: the record is the coordinator's.
-    :param scheduler: has no effect, with a warning: the coordinator places tasks.
-    :param enable_ml: has no effect, with a warning: decisions follow a table.
-    :raises ConfigurationError: if ``coordinator`` is neither. Nothing is dialled yet.
+    :param db_manager: has no effect and causes a warning: the coordinator keeps the record.
+    :param scheduler: has no effect and causes a warning: the coordinator places tasks.
+    :param enable_ml: has no effect and causes a warning: decisions follow a table.
+    :raises ConfigurationError: if ``coordinator`` is neither. No connection is opened yet.
     """
     return RecoveryManager(coordinator, db_manager, scheduler, enable_ml)
 
 
 @dataclass
 class _Own:
-    """What the manager keeps of a task that it put to the planner."""
+    """The manager's record of a task that it passed to the planner."""
 
     state: dict[str, Any] = field(default_factory=dict)
     retries: int = 0
-    #: The newest that was put to it.
+    #: The newest failure that was passed to the planner.
     attempt: int = 0
-    #: Of a task that the coordinator does not know: as the caller described it last, and its knobs
-    #: as they were at first.
+    #: For a task that the coordinator does not know: the caller's last description, and its original
+    #: knobs.
     task: Any = None
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
 class RecoveryManager:
     """See :func:`create_recovery_manager`. Safe to use from several threads. Methods raise
-    :class:`~outlast.Unreachable` if the coordinator does not answer within the client's patience,
-    and :class:`~outlast.Refused` if the key does not allow it."""
+    :class:`~outlast.Unreachable` if the coordinator does not answer within the client's ``patience``,
+    and :class:`~outlast.Refused` if the key does not allow the request."""
 
     def __init__(
         self,
@@ -111,10 +111,10 @@ class RecoveryManager:
         self.client = coordinator
         self._lock = threading.Lock()
         size = DEFAULTS["failure_history_size"]
-        #: What was put to the planner, oldest first.
+        #: Failures that were passed to the planner, oldest first.
         self._records: deque[_failures.Record] = deque(maxlen=size)
         self._own: OrderedDict[str, _Own] = OrderedDict()
-        #: Per task the attempts whose decision was told.
+        #: Per task, the attempts whose decision was returned.
         self._told: OrderedDict[str, set[int]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -127,34 +127,33 @@ class RecoveryManager:
         return _applying.task(self.client, task_id)
 
     def recovery_table(self) -> dict[str, Any]:
-        """What is tried after which failure, as it holds at the coordinator: the document of
-        ``GET /api/v1/recovery``."""
+        """The coordinator's recovery table: the document of ``GET /api/v1/recovery``."""
         return self._ask("table")
 
     def handle_failure(
         self, task_id: str, worker_id: Optional[str], error_info: ErrorInfo
     ) -> RecoveryAction:
-        """What follows a failure.
+        """Decides what to do about a failure.
 
         If the coordinator has the task and has decided on the attempt's end, that decision is
-        returned: it carries it out by itself. Otherwise the planner is asked, and nothing is done
-        until :meth:`apply_recovery_action`.
+        returned, which the coordinator carries out by itself. Otherwise the planner decides, and nothing is
+        done until :meth:`apply_recovery_action`.
 
-        :param task_id: of the coordinator, or any other.
+        :param task_id: id of a task of the coordinator, or any other.
         :param worker_id: name of the worker where it failed; None if unknown.
-        :param error_info: an exception, a text, or a dict, all of it optional: ``message`` (or
+        :param error_info: an exception, a text, or a dict with these optional fields: ``message`` (or
             ``error_message``, ``error``), ``type`` (a class of exceptions, or a
-            :class:`FailureType`, its name or its value in any case: that decides what happened,
-            whatever the texts say), ``traceback`` (or ``stacktrace``), ``stderr``, ``stdout``,
-            ``exit_code``, ``signal``, ``cause`` (a word of task histories, such as ``timed_out``),
-            ``attempt`` (which; else the newest that ended on that worker), ``hardware`` (such as
-            ``cuda``), ``checkpoint_data``, ``context``, ``requirements``, ``args`` (where a device
-            may be named that the task asks for). For a task that the coordinator does not know also
-            ``task``: a task as it is submitted, or a config of your own, whose ``knobs`` say what
-            may be changed (``{"batch_size": [64, 32]}``), with ``max_retries`` and ``requires``. A
-            device that it names, such as ``device: cuda``, also in its ``args`` or
-            ``requirements``, is one that another worker must have.
-        :raises InvalidData: if a report makes no sense.
+            :class:`FailureType`, its name or its value in any case, which determines the class whatever
+            the texts contain), ``traceback`` (or ``stacktrace``), ``stderr``, ``stdout``,
+            ``exit_code``, ``signal``, ``cause`` (a cause of task histories, such as ``timed_out``),
+            ``attempt`` (its number; default: the newest that ended on that worker), ``hardware`` (such as
+            ``cuda``), ``checkpoint_data``, ``context``, ``requirements``, ``args`` (which may name a
+            device that the task requests). For a task that the coordinator does not know also
+            ``task``: a task in the form of a submission, or a config of your own, whose ``knobs`` list what
+            may be changed (``{"batch_size": [64, 32]}``), with ``max_retries`` and ``requires``. If it names a
+            device, such as ``device: cuda``, possibly in its ``args`` or
+            ``requirements``, another worker must have that device.
+        :raises InvalidData: if a report is invalid.
         :raises Refused: (409) if the task has succeeded or was cancelled.
         """
         report = _reports.report(error_info)
@@ -189,7 +188,7 @@ class RecoveryManager:
                 told = not there or attempt in self._told.get(task["id"], ())
             running = task["state"] == "assigned" and task["worker"] == (worker or task["worker"])
             if told and running:
-                # It must be the one that runs there: its end is not known yet.
+                # It must be the attempt that runs there: its end is not known yet.
                 return None
         for event in reversed(events):
             if event["attempt"] == attempt and _failures.decides(event):
@@ -264,7 +263,7 @@ class RecoveryManager:
         )
         record = _failures.Record(context, action, answer["class"], "caller", "open")
         record.failure = answer["failure"]
-        # Of a running attempt the coordinator will decide, and have the record.
+        # The coordinator will decide on a running attempt, and record that.
         if task is None or task["state"] == "failed":
             own.state, own.retries, own.attempt = answer["state"], answer["retries"], attempt
             with self._lock:
@@ -279,7 +278,7 @@ class RecoveryManager:
         events: list[dict[str, Any]],
         known: Optional[_Own],
     ) -> _Own:
-        """The state in which recovery left a task of the coordinator: as its history says, unless this manager has
+        """The recovery state of a task of the coordinator: according to its history, unless this manager has
         decided since."""
         decided = [e["attempt"] for e in events if _failures.decides(e)]
         if known is None or max(decided, default=0) > known.attempt:
@@ -287,9 +286,9 @@ class RecoveryManager:
         return dataclasses.replace(known)
 
     def _forced(self, task: Mapping[str, Any], strategy: RecoveryStrategy) -> RecoveryAction:
-        """An action with this strategy for a task of the coordinator, for whoever only names it.
+        """An action with this strategy for a task of the coordinator, if only the strategy is given.
 
-        :raises OutlastError: if it is of no use; the text says why.
+        :raises OutlastError: if it does not apply; the text says why.
         """
         task_id = task["id"]
         with self._lock:
@@ -308,11 +307,11 @@ class RecoveryManager:
         return _planning.action(subject, answer, self._checkpoint(task_id))
 
     def get_recovery_history(self, task_id: str) -> list[dict[str, Any]]:
-        """What was decided about a task's failures, oldest first: the coordinator's durable record,
-        and what this manager was asked. Each has ``context`` (:class:`FailureContext`), ``action``
-        (:class:`RecoveryAction`), ``failure_class`` (the coordinator's word for what happened),
-        ``decided_by`` (``coordinator`` or ``caller``) and ``outcome``: of the attempt that
-        followed ``succeeded``, ``failed again`` or ``cancelled``, else ``given up`` or ``open``.
+        """The decisions about a task's failures, oldest first: from the coordinator's durable record and from
+        this manager. Each has ``context`` (:class:`FailureContext`), ``action``
+        (:class:`RecoveryAction`), ``failure_class`` (the coordinator's name of the class),
+        ``decided_by`` (``coordinator`` or ``caller``) and ``outcome`` of the next attempt: ``succeeded``,
+        ``failed again``, ``cancelled``, ``given up`` (there was none) or ``open``.
         """
         task = self._task(task_id)
         found: list[_failures.Record] = []
@@ -325,7 +324,7 @@ class RecoveryManager:
         return [r.shown() for r in found]
 
     def _mine(self, task_id: str, events: list[dict[str, Any]]) -> list[_failures.Record]:
-        """What this manager was asked about a task, with what has come of it."""
+        """The decisions of this manager about a task, with their outcomes."""
         with self._lock:
             own = [r for r in self._records if r.context.task_id == task_id]
         ends = _failures.ends(events)
@@ -340,11 +339,11 @@ class RecoveryManager:
         return own
 
     def get_failure_patterns(self) -> dict[str, Any]:
-        """What failures have in common, most frequent first (``patterns``: ``kind``, ``subject``,
-        ``class``, ``count``, ``tasks``, ``workers``, ``first``, ``last``, ``evidence``); which
-        workers are ``quarantined``, which knobs were ``learned``, and the newest ``failures``: the
-        document of ``GET /api/v1/recovery/patterns``. Failures that only this manager was told of
-        are counted in."""
+        """Repeated failures, most frequent first (``patterns``: ``kind``, ``subject``,
+        ``class``, ``count``, ``tasks``, ``workers``, ``first``, ``last``, ``evidence``), the
+        ``quarantined`` workers, the ``learned`` knob values, and the newest ``failures``: the
+        document of ``GET /api/v1/recovery/patterns``. Failures that were only reported to this manager
+        are included."""
         from ._outlast import recovery_patterns
 
         document: dict[str, Any] = self._ask("patterns")
@@ -364,8 +363,8 @@ class RecoveryManager:
         return {**document, "patterns": found, "failures": shown}
 
     def create_visualization(self, output_dir: Union[str, Path]) -> list[str]:
-        """Draws the failure history into ``output_dir`` (made if need be): what failed where, what
-        was tried and what helped, over time. One HTML file that needs nothing else.
+        """Draws the failure history into ``output_dir`` (created if missing): failures by worker, actions and
+        their outcomes, over time. Writes one self-contained HTML file.
 
         :returns: the paths written.
         :raises OSError: if the folder cannot be written.
@@ -389,14 +388,14 @@ class RecoveryManager:
         return [str(path)]
 
     def quarantine_worker(self, worker_id: str) -> None:
-        """Gives a worker no work but a probe after a while.
+        """Quarantines a worker: it gets no work except a probe after a while.
 
         :raises NotFound: if there is no such worker.
         """
         self._ask("quarantine", worker_id)
 
     def release_worker(self, worker_id: str) -> None:
-        """Gives a quarantined worker work again; what failed there counts no more.
+        """Ends the quarantine of a worker; its previous failures no longer count.
 
         :raises NotFound: if there is no such worker.
         """
@@ -405,24 +404,24 @@ class RecoveryManager:
     def apply_recovery_action(
         self, task_id: str, action: ActionLike, *, wait: bool = True
     ) -> dict[str, Any]:
-        """Has the coordinator do it.
+        """Carries out an action through the coordinator.
 
-        - What the coordinator decided, it does itself: nothing is done here.
+        - An action that the coordinator decided on is carried out by the coordinator: nothing is done here.
         - A task that waits or runs is moved to another worker.
-        - A task that failed is tried again by ``retry``, after ``action.delay`` seconds, for which
-          this waits. If the action changes the task (its knobs, or what it requires), the changed
-          task is submitted under a new id, ``TASK-recovery-1``; it begins without the checkpoints
-          of the former. Tasks with ``retry_failures`` and ``knobs`` are spared both.
-        - An escalation is written to the log, for a person.
+        - A failed task is retried with ``retry``, after ``action.delay`` seconds, for which
+          this method waits. If the action changes the task (its knobs, or its requirements), the changed
+          task is submitted under a new id, ``TASK-recovery-1``, and starts without the checkpoints
+          of the original. Tasks with ``retry_failures`` and ``knobs`` need neither.
+        - An escalation is logged for an operator.
 
-        :param action: what :meth:`handle_failure` returned, or one of your own. A strategy (a
+        :param action: the result of :meth:`handle_failure`, or an action of your own. A strategy (a
             :class:`RecoveryStrategy` or its name) or a dict with the fields of
-            :class:`RecoveryAction` will do: what it leaves out is filled in as the planner would do
-            it now, such as which worker, which value of a knob, and how long a delayed retry waits.
-        :param wait: False tries it again without the delay.
-        :returns: ``task_id`` (to go on with), ``did`` (``nothing``, ``retry``, ``move`` or
+            :class:`RecoveryAction` is accepted, too: the planner fills in omitted fields, such as
+            the worker, the value of a knob, and the delay.
+        :param wait: False retries without the delay.
+        :returns: ``task_id`` (to use from then on), ``did`` (``nothing``, ``retry``, ``move`` or
             ``submit``) and ``text``.
-        :raises InvalidData: if the action is none.
+        :raises InvalidData: if it is not a valid action.
         :raises NotFound: if the coordinator has no such task.
         :raises OutlastError: if it cannot be applied; the text says why.
         """
@@ -434,14 +433,14 @@ class RecoveryManager:
                         record.successor = done["task_id"]
                 known = self._own.get(task_id)
                 if known is not None:
-                    # It begins where its knobs are now; what was tried stays tried.
+                    # It starts with its current knobs; values that were tried stay tried.
                     state = {k: v for k, v in known.state.items() if k != "knobs"}
                     _bounded(self._own, done["task_id"], _Own(state, known.retries))
         return done
 
 
 def _bounded(known: OrderedDict[str, Any], key: str, new: Any) -> Any:
-    """The value of the key, new if there is none; the oldest are forgotten."""
+    """The value of the key, created if missing; the oldest values are removed."""
     found = known.setdefault(key, new)
     known.move_to_end(key)
     while len(known) > DEFAULTS["failure_history_size"]:

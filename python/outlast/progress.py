@@ -1,8 +1,8 @@
-"""Progress bars that people know, which also tell the coordinator.
+"""Progress bars with the interface of tqdm that also report to the coordinator.
 
-``outlast.tqdm`` is used as tqdm is. Inside a task it reports how far the task is, so that
-``outlast watch``, the dashboard and ``client.state(task)`` show it; where there is a terminal or a
-notebook and the package tqdm is installed, the bar is drawn too.
+``outlast.tqdm`` is used like tqdm. Inside a task it reports the task's progress, so that
+``outlast watch``, the dashboard and ``client.state(task)`` show it; in a terminal or
+notebook with the package tqdm installed, the bar is also drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _real() -> Any:
     """The class of the installed tqdm that fits this terminal or notebook; None without one."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a notebook lacks widgets
+            warnings.simplefilter("ignore")  # about missing notebook widgets
             from tqdm.auto import tqdm as real  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return None
@@ -41,7 +41,7 @@ def _visible(file: Any) -> bool:
         return False
 
 
-class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
+class tqdm(Generic[T]):  # noqa: N801, the established name
     """A progress bar with the interface of ``tqdm.tqdm``::
 
         for batch in outlast.tqdm(batches, desc="train", unit="batch"):
@@ -49,15 +49,15 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
 
     In a task, the number of steps, ``total``, ``unit``, the rate and the postfix become the entry
     ``desc`` (else ``progress``) of the task's state, at most twice a second; the outermost bar with a
-    total also sets the task's progress. A task that is cancelled ends here
-    (:class:`~outlast.TaskStopped`), and one that is paused waits.
+    total also sets the task's progress. The bar raises :class:`~outlast.TaskStopped` once its task is
+    cancelled, and waits while it is paused.
 
-    :param iterable: to go through; without one, call :meth:`update`.
-    :param total: steps in all; default: the iterable's length, if it has one.
+    :param iterable: the items; without one, call :meth:`update`.
+    :param total: total number of steps; default: the iterable's length, if it has one.
     :param disable: True draws nothing; None, as in tqdm, and False draw only where there is a
         terminal. The task's state is updated in any case.
     :param report: seconds between two reports.
-    :param options: everything else that the installed tqdm takes, such as ``leave`` or ``ncols``.
+    :param options: further parameters of the installed tqdm, such as ``leave`` or ``ncols``.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
             except (TypeError, AttributeError):
                 total = None
         self.iterable = iterable
-        #: Steps done.
+        #: Steps done so far.
         self.n: float = initial
-        #: Steps in all, or None.
+        #: Total number of steps, or None.
         self.total: Optional[float] = total
         self.desc = desc or ""
         self.unit = unit
@@ -121,7 +121,7 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
 
     def __iter__(self) -> Iterator[T]:
         if self.iterable is None:
-            raise TypeError("this tqdm was given no iterable; call update()")
+            raise TypeError("this tqdm has no iterable; call update()")
         try:
             for item in self.iterable:
                 yield item
@@ -142,7 +142,7 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
         self.close()
 
     def update(self, n: float = 1) -> None:
-        """So many steps more are done.
+        """Adds to the number of steps done.
 
         :raises TaskStopped: in a task that was cancelled, or whose worker stops.
         """
@@ -154,7 +154,7 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
             self._context.check()
 
     def set_description(self, desc: Optional[str] = None, refresh: bool = True) -> None:
-        """Another description."""
+        """Sets the description."""
         old, self.desc = self._name(), desc or ""
         if self._bar is not None:
             self._bar.set_description(desc, refresh)
@@ -171,21 +171,21 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
         refresh: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Values to show behind the bar, and in the task's state, such as ``loss=0.1``."""
+        """Sets values to show after the bar and in the task's state, such as ``loss=0.1``."""
         self._postfix = {**(ordered_dict or {}), **kwargs}
         if self._bar is not None:
             self._bar.set_postfix(ordered_dict, refresh, **kwargs)
         self._tell_later()
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
-        """The same as a text."""
+        """Sets the postfix as a text."""
         self._postfix = s or None
         if self._bar is not None:
             self._bar.set_postfix_str(s, refresh)
         self._tell_later()
 
     def refresh(self, *_: Any, **__: Any) -> None:
-        """Draws and reports now, as after ``bar.n = …``."""
+        """Draws and reports immediately, as after ``bar.n = …``."""
         if self._bar is not None:
             self._bar.n = self.n
             self._bar.total = self.total
@@ -194,7 +194,7 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
             self._tell()
 
     def reset(self, total: Optional[float] = None) -> None:
-        """Begins again, with another total perhaps."""
+        """Starts from zero, optionally with another total."""
         self.n, self._began = 0, time.monotonic()
         self.total = total if total is not None else self.total
         if self._bar is not None:
@@ -203,12 +203,12 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
             self._tell()
 
     def clear(self, *_: Any, **__: Any) -> None:
-        """Wipes the bar until it is next drawn."""
+        """Erases the bar until it is next drawn."""
         if self._bar is not None:
             self._bar.clear()
 
     def close(self) -> None:
-        """The bar is over; does nothing the second time."""
+        """Closes the bar; does nothing the second time."""
         if self._closed:
             return
         self._closed = True
@@ -224,12 +224,12 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
             else:
                 self._forget(self._name())
         except OutlastError:
-            pass  # the attempt may be over
+            pass  # the attempt may have ended
         self._context = None
 
     @classmethod
     def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
-        """Prints a line without breaking the bars."""
+        """Prints a line without disturbing the bars."""
         real = _real()
         if real is None:
             print(s, file=file, end=end)
@@ -238,8 +238,8 @@ class tqdm(Generic[T]):  # noqa: N801, the name that everybody knows
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What is reported: ``n``, ``total``, ``unit``, ``rate`` (steps per second), ``elapsed``
-        (seconds), ``postfix``; what there is."""
+        """The reported values: ``n``, ``total``, ``unit``, ``rate`` (steps per second), ``elapsed``
+        (seconds), ``postfix``; those that are known."""
         elapsed = time.monotonic() - self._began
         done = self.n - self._initial
         found = {
@@ -281,7 +281,7 @@ def trange(*args: int, **options: Any) -> tqdm[int]:
 
 
 def bar(of: Iterable[T], wanted: Union[bool, str], total: Optional[int]) -> Iterator[T]:
-    """The items, with a bar if it is wanted: True, or its description."""
+    """The items, with a bar if ``progress`` is True or a description."""
     if not wanted:
         return iter(of)
     return iter(tqdm(of, desc=wanted if isinstance(wanted, str) else None, total=total, unit="task"))

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Worker:
-    """Runs functions for a coordinator, and outlives the loss of its link::
+    """Runs functions for a coordinator, and survives the loss of its link::
 
         worker = outlast.Worker("http://127.0.0.1:7117")
 
@@ -31,35 +31,35 @@ class Worker:
 
         worker.run()
 
-    Each task runs in a process of its own, one per slot, which is used again for the next one. A
-    task that crashes, runs out of memory or hangs costs nobody else anything. These processes are
-    started anew, not forked, and import what the functions need: where a function is in the script
-    that the program was started with, that script is imported in each of them up to the point where
-    it starts its worker. What it does before is done in each of them, too, unless it stands under
-    ``if __name__ == "__main__"``. Functions of a session (Jupyter, ``python -c``) and those inside
-    other functions are sent to them by value.
+    Each task runs in a separate process, one per slot, which is reused for the next one. A task that
+    crashes, runs out of memory or hangs affects no other. These processes are spawned, not forked, and
+    import the modules of the functions: if a function is in the main script, that script is imported in
+    each of them up to the point where it starts its worker. Everything that the script does before that
+    point happens in each of them, too, unless it stands under
+    ``if __name__ == "__main__"``. Functions of a session (Jupyter, ``python -c``) and nested functions
+    are sent by value.
 
-    With ``isolation="thread"`` tasks run in threads of this process: they share what it has in
-    memory, and one that crashes the interpreter takes all with it; they are then run again. A
-    thread cannot be killed: a time limit or a cancellation that a task does not look for raises
-    :class:`~outlast.TaskStopped` in it, once, and a task that this does not end keeps its slot.
+    With ``isolation="thread"`` tasks run in threads of this process: they share its memory, and one that
+    crashes the interpreter ends all of them; they are then run again. A thread cannot be killed: at a time
+    limit or a cancellation that a task does not check for, :class:`~outlast.TaskStopped` is raised in it,
+    once, and a task that this does not end keeps its slot.
 
-    :param url: of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
-    :param name: that people see; default: this machine's.
-    :param state_dir: of the durable store; one process may use it at a time. Default: one per
-        worker name in the user's state folder, told in the log.
-    :param slots: tasks at once.
-    :param api_key: of role worker; default: ``$OUTLAST_API_KEY``, the key in the file
+    :param url: address of the coordinator; default: ``$OUTLAST_COORDINATOR``, else the local one.
+    :param name: displayed name; default: this machine's.
+    :param state_dir: folder of the durable store; one process may use it at a time. Default: one per
+        worker name in the user's state folder, named in the log.
+    :param slots: number of simultaneous tasks.
+    :param api_key: key of role worker; default: ``$OUTLAST_API_KEY``, the key in the file
         ``$OUTLAST_API_KEY_FILE``, or that of this user's own coordinator on this machine.
-    :param capabilities: what it has, beside what is found; JSON.
-    :param labels: text by name.
-    :param ca: PEM file of authorities to trust instead of the system's.
-    :param config: as of the plugin, for example ``{"heartbeat_interval": 3.0}``.
-    :param allow_pickle: whether checkpoints and results that are no JSON are pickled, and functions
-        and arguments taken that come as pickles. Whoever may submit to this worker can run anything
-        here, in that way or by a command.
+    :param capabilities: capabilities in addition to those that are detected; JSON.
+    :param labels: a dict of texts.
+    :param ca: PEM file of trusted authorities, instead of the system's.
+    :param config: settings of the plugin, for example ``{"heartbeat_interval": 3.0}``.
+    :param allow_pickle: whether checkpoints and results that are not JSON are pickled, and whether
+        functions and arguments that are pickles are accepted. With pickles or commands, anyone who may
+        submit to this worker can run any code here.
     :param isolation: ``"process"`` or ``"thread"``.
-    :raises ConfigurationError: if something cannot be used. Nothing is dialled yet.
+    :raises ConfigurationError: if a setting is invalid. No connection is opened yet.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Worker:
             Path(state_dir) if state_dir is not None else _config.state_folder(self.name)
         )
         if not isinstance(slots, int) or slots < 1:
-            raise ConfigurationError(f"slots must be a whole number from 1 on, not {slots!r}")
+            raise ConfigurationError(f"slots must be a whole number of at least 1, not {slots!r}")
         checked = _config.merged(config)
         self._options: dict[str, Any] = {
             **{key: checked[key] for key in (*_config.PASSED, "checkpoint_interval")},
@@ -121,11 +121,11 @@ class Worker:
     @overload
     def task(self, *, name: Optional[str] = None) -> Callable[[F], F]: ...
     def task(self, function: Any = None, *, name: Optional[str] = None) -> Any:
-        """Makes a function callable by tasks, under its own name or another one.
+        """Registers a function that tasks can call, under its own name or another one.
 
         A parameter annotated ``TaskContext`` gets the task's context; the others come from the
-        submission. Elsewhere ``outlast.current_task()`` gives it. Running a notebook's cell again
-        replaces the function.
+        submission. Other functions get the context from ``outlast.current_task()``. Running a notebook's cell
+        again replaces the function.
         """
 
         def register(function: F) -> F:
@@ -134,7 +134,7 @@ class Worker:
                 raise ConfigurationError(f"{function!r} has no name of its own; give it name=…")
             before = self._functions.get(known)
             if before is not None and not _same(before[0], function):
-                raise ConfigurationError(f"there is a task function {known!r} already")
+                raise ConfigurationError(f"a task function {known!r} is already registered")
             if self.isolation == "process" and self._runner.started:
                 _spawn.check(known, function)
             self._functions[known] = (function, _calls.wants_context(function))
@@ -177,7 +177,7 @@ class Worker:
         return _calls.invoke(*found, context, self._allow_pickle)
 
     def start(self) -> None:
-        """Opens the store, and dials until it succeeds.
+        """Opens the store, and connects; retries until it succeeds.
 
         :raises ConfigurationError: if the address cannot be used.
         :raises StateFolderError: if another process has the state folder.
@@ -185,15 +185,15 @@ class Worker:
         self._runner.start()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stops what runs, and keeps every result on disk for the next start. No thread is left.
+        """Stops running tasks, and keeps every result on disk for the next start. No thread remains.
 
         :raises OutlastError: if a task did not end within ``timeout`` seconds.
         """
         self._runner.stop(timeout)
 
     def drain(self, timeout: float = 3600.0) -> None:
-        """Takes no new work, finishes and delivers what it has, and ends; what is left after
-        ``timeout`` seconds is stopped."""
+        """Accepts no new tasks, finishes and delivers the current ones, and stops; tasks that still run after
+        ``timeout`` seconds are stopped."""
         self._runner.stop(timeout, drain=True)
 
     def __enter__(self) -> Worker:
@@ -204,9 +204,9 @@ class Worker:
         self.stop()
 
     def run(self) -> None:
-        """Starts, and works until Ctrl-C or SIGTERM; then stops. For the main thread.
+        """Starts, and works until Ctrl-C or SIGTERM; then stops. Call it from the main thread.
 
-        :raises OutlastError: if it gave up, as after ``max_reconnect_attempts``.
+        :raises OutlastError: if it stopped reconnecting, as after ``max_reconnect_attempts``.
         """
         _process.leave_import()
         asked = threading.Event()
@@ -227,14 +227,14 @@ class Worker:
 
     @property
     def connected(self) -> bool:
-        """Whether the coordinator has welcomed it."""
+        """Whether the coordinator has accepted it."""
         return self._runner.state()[0] == "CONNECTED"
 
 
 def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether one is a newer version of the other, as when a cell is run again."""
+    """Reports whether one is a newer version of the other, as when a cell is run again."""
     code = getattr(other, "__code__", None)
     if code is None or os.path.exists(code.co_filename):
-        return False  # written twice in a file, by mistake
+        return False  # defined twice in a file, by mistake
     path = [(getattr(f, "__module__", None), getattr(f, "__qualname__", f)) for f in (one, other)]
     return path[0] == path[1]

@@ -1,14 +1,14 @@
 """The plugin that makes a worker of the replaced system durable.
 
-``create_worker_reconnection_plugin(worker)`` is all that most workers need. Behind it runs the
-Rust worker: results and checkpoints are synced to disk before anything else happens, and reach the
-coordinator once, however often the link drops or this process is killed.
+Most workers need only ``create_worker_reconnection_plugin(worker)``. It runs the Rust worker, which
+syncs results and checkpoints to disk before anything else happens. They reach the coordinator
+exactly once, however often the link drops or this process is killed.
 
-An ``execute_task`` that hands its work to something else may return ``{"status": "running"}`` (or
-``"in_progress"``, with nothing beside it that a result would have). The task then runs on, and takes its
-slot, until ``submit_task_result(task_id, …)`` is called, the task is cancelled, or its timeout passes.
+An ``execute_task`` that delegates its work may return ``{"status": "running"}`` (or
+``"in_progress"``, without further fields that a result would have). The task then continues to run and to
+occupy its slot until ``submit_task_result(task_id, …)`` is called, it is cancelled, or its timeout passes.
 
-An assignment is a task of the kind ``call``; whatever function it names, ``execute_task(task_id,
+An assignment is a task of the kind ``call``; whichever function it names, ``execute_task(task_id,
 task_config)`` is run, with the task's ``args`` as ``task_config``::
 
     curl -d '{"call": {"function": "execute_task", "args": {"model": "m"}}}' …/api/v1/tasks
@@ -41,30 +41,30 @@ __all__ = [
 
 log = logging.getLogger("outlast.worker_reconnection")
 
-# As in the v1 dialect: what says that a task runs, and what may be beside it.
+# As in the v1 dialect: words for a running task, and fields that may accompany them.
 _RUNS = ("running", "in_progress")
 _BESIDE = {
     "status", "task_id", "worker_id", "attempt", "message", "progress", "started_at", "timestamp",
 }  # fmt: skip
-# Between two looks for a cancel while the result is awaited, in seconds.
+# Seconds between two checks for a cancel while the result is awaited.
 _LOOK = 0.1
 
 
 def _runs_on(result: Any) -> bool:
-    """Whether ``execute_task`` only said that the task runs."""
+    """Reports whether ``execute_task`` only reported that the task runs."""
     return isinstance(result, dict) and result.get("status") in _RUNS and set(result) <= _BESIDE
 
 
 class ConnectionState(enum.Enum):
-    """Where a worker's link stands."""
+    """State of a worker's link."""
 
-    #: Welcomed by the coordinator.
+    #: Accepted by the coordinator.
     CONNECTED = "connected"
-    #: Dialling, or waiting for the welcome.
+    #: Connecting, or waiting for the handshake.
     CONNECTING = "connecting"
-    #: Waiting to dial (again).
+    #: Waiting to connect (again).
     DISCONNECTED = "disconnected"
-    #: Given up after ``max_reconnect_attempts``, until ``force_reconnect()`` or ``start()``.
+    #: Stopped reconnecting after ``max_reconnect_attempts``, until ``force_reconnect()`` or ``start()``.
     FAILED = "failed"
     #: Stopped.
     SHUTDOWN = "shutdown"
@@ -81,10 +81,10 @@ class ConnectionStats:
     connection_attempts: int = 0
     successful_connections: int = 0
     failed_connections: int = 0
-    #: Local time without a zone, as ``datetime.now()`` gives.
+    #: Local time without a time zone, as returned by ``datetime.now()``.
     last_connected: Optional[datetime.datetime] = None
     last_disconnected: Optional[datetime.datetime] = None
-    #: Round trips in milliseconds, the newest 100, oldest first.
+    #: Round-trip times in milliseconds, the newest 100, oldest first.
     latency_samples: list[float] = field(default_factory=list)
 
     @property
@@ -95,18 +95,18 @@ class ConnectionStats:
 
     @property
     def connection_stability(self) -> float:
-        """Share of the time spent connected; 1.0 before there is any."""
+        """Share of the time spent connected; 1.0 if there is none yet."""
         total = self.connected_time + self.disconnected_time
         return self.connected_time / total if total else 1.0
 
     @property
     def connection_success_rate(self) -> float:
-        """Share of the attempts that succeeded; 1.0 without attempts."""
+        """Share of connection attempts that succeeded; 1.0 without attempts."""
         attempts = self.connection_attempts
         return self.successful_connections / attempts if attempts else 1.0
 
     def add_latency_sample(self, ms: float) -> None:
-        """Adds a round trip in milliseconds, and keeps the newest 100."""
+        """Adds a round-trip time in milliseconds, and keeps the newest 100."""
         self.latency_samples.append(float(ms))
         del self.latency_samples[:-100]
 
@@ -121,19 +121,19 @@ def _stats(document: Mapping[str, Any]) -> ConnectionStats:
 
 
 class WorkerReconnectionManager:
-    """Keeps a worker's tasks, results and checkpoints through the loss of its link.
+    """Preserves a worker's tasks, results and checkpoints when its link is lost.
 
     :param worker_id: 1 to 128 of ``A-Z a-z 0-9 . _ : -``.
-    :param coordinator_url: ``http(s)://``, ``ws(s)://`` or bare ``host:port``, also with the whole
+    :param coordinator_url: ``http(s)://``, ``ws(s)://`` or bare ``host:port``, optionally with the whole
         worker path.
-    :param api_key: of role worker.
-    :param capabilities: what this worker has, a JSON object.
+    :param api_key: key of role worker.
+    :param capabilities: this worker's capabilities, a JSON object.
     :param task_executor: called with (task id, task config); returns the result.
-    :param state_dir: of the durable store; default: one per worker id in the user's state folder.
-    :param allow_pickle: whether checkpoints and results that are no JSON are pickled.
-    :param slots: tasks at once.
+    :param state_dir: folder of the durable store; default: one per worker id in the user's state folder.
+    :param allow_pickle: whether checkpoints and results that are not JSON are pickled.
+    :param slots: number of simultaneous tasks.
     :param ca: PEM file of authorities to trust instead of the system's.
-    :raises ConfigurationError: if something cannot be used. Nothing is dialled yet.
+    :raises ConfigurationError: if a setting is invalid. No connection is opened yet.
     """
 
     def __init__(
@@ -196,22 +196,22 @@ class WorkerReconnectionManager:
             )
         result = executor(context.task_id, _calls.config(context.args, self.allow_pickle))
         if _runs_on(result):
-            log.info("TASK %s runs on until its result is submitted", context.task_id)
+            log.info("TASK %s runs until its result is submitted", context.task_id)
             while context._submitted is None:
                 context.check()
                 time.sleep(_LOOK)
         return result
 
     def configure(self, config: Mapping[str, Any]) -> None:
-        """Changes settings; they hold from the next ``start()`` on.
+        """Changes settings; they take effect at the next ``start()``.
 
-        :raises ConfigurationError: for an unknown key, naming the nearest known one, or a bad value.
+        :raises ConfigurationError: for an unknown key, with the nearest known one, or an invalid value.
         """
         self.config = _config.merged(config, self.config)
 
     def start(self) -> None:
-        """Opens the store, and dials until it succeeds. Does nothing if it runs; dials again at
-        once if it had given up.
+        """Opens the store, and connects; retries until it succeeds. Does nothing if it runs; connects again
+        at once if it had stopped reconnecting.
 
         :raises ConfigurationError: if the address or the settings cannot be used.
         :raises StateFolderError: if another process has the state folder.
@@ -219,10 +219,10 @@ class WorkerReconnectionManager:
         self._runner.start()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stops what runs, and keeps every result on disk for the next start. No thread is left.
+        """Stops running tasks, and keeps every result on disk for the next start. No thread remains.
 
-        Running tasks see a stop when they next report; those that do not within 5 seconds get
-        :class:`~outlast.TaskStopped` raised inside.
+        Running tasks notice a stop when they next report; in those that do not within 5 seconds,
+        :class:`~outlast.TaskStopped` is raised.
 
         :raises OutlastError: if a task did not end within ``timeout`` seconds.
         """
@@ -230,20 +230,20 @@ class WorkerReconnectionManager:
 
     @property
     def connection_state(self) -> ConnectionState:
-        """Where the link stands."""
+        """The state of the link."""
         return ConnectionState[self._runner.state()[0]]
 
     def get_connection_state(self) -> ConnectionState:
-        """Where the link stands."""
+        """The state of the link."""
         return self.connection_state
 
     @property
     def connection_reason(self) -> str:
-        """Why it stands so, such as what the coordinator answered; empty when all is well."""
+        """The reason of the link's state, such as the coordinator's answer; empty while it is up."""
         return self._runner.state()[1]
 
     def is_connected(self) -> bool:
-        """Whether the coordinator has welcomed this worker. False after ``stop()``."""
+        """Whether the coordinator has accepted this worker. False after ``stop()``."""
         return self.connection_state is ConnectionState.CONNECTED
 
     def is_healthy(self) -> bool:
@@ -252,31 +252,31 @@ class WorkerReconnectionManager:
         return stability >= self.config["connection_health_threshold"]
 
     def get_connection_stats(self) -> ConnectionStats:
-        """A snapshot; after ``stop()`` the last one."""
+        """A snapshot of the statistics; after ``stop()`` the last one."""
         return _stats(self._runner.stats())
 
     def reset_connection_stats(self) -> None:
-        """Starts the statistics anew.
+        """Restarts the statistics.
 
         :raises StoppedError: if the worker is not running.
         """
         self._runner.agent.reset_stats()
 
     def force_reconnect(self) -> None:
-        """Closes the link, if there is one, and dials at once.
+        """Closes the link, if there is one, and connects again at once.
 
         :raises StoppedError: if the worker is not running.
         """
         self._runner.agent.force_reconnect()
 
     def submit_task_result(self, task_id: str, result: Any, error: Any = None) -> None:
-        """Decides the outcome of a running task, instead of what ``execute_task`` returns or
-        raises; it takes effect when that returns, and at once if that returned
+        """Decides the outcome of a running task, instead of the value that ``execute_task`` returns or the
+        exception that it raises. It takes effect when that returns, or at once if it has returned
         ``{"status": "running"}``. The first one counts.
 
         :param error: a dict with ``message`` (and ``traceback``), text or an exception: the task
             fails.
-        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises TaskNotRunning: if this worker does not currently run the task.
         :raises SerializationError: if the result can be neither JSON nor a pickle.
         """
         context = self._runner.context(task_id)
@@ -287,12 +287,12 @@ class WorkerReconnectionManager:
         context._submitted = (result, error)
 
     def create_checkpoint(self, task_id: str, data: Any) -> str:
-        """Keeps a checkpoint of a running task and returns its id. It is durable then.
+        """Saves a checkpoint of a running task and returns its id. It is then durable.
 
-        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises TaskNotRunning: if this worker does not currently run the task.
         :raises SerializationError: if the data can be neither JSON nor a pickle.
-        :raises StorageFull: if the disk, or its share, is full.
-        :raises TaskStopped: after it was kept, if the task was cancelled or the worker stops.
+        :raises StorageFull: if the disk, or the task's share of it, is full.
+        :raises TaskStopped: after it was saved, if the task was cancelled or the worker stops.
         """
         context = self._runner.context(task_id)
         made = context.checkpoint(data)
@@ -300,20 +300,20 @@ class WorkerReconnectionManager:
         return made
 
     def get_latest_checkpoint(self, task_id: str) -> Any:
-        """The data of the newest checkpoint of a running task, of earlier attempts and other
-        workers too; None if there is none.
+        """The data of the newest checkpoint of a running task, including those of earlier attempts and other
+        workers; None if there is none.
 
-        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises TaskNotRunning: if this worker does not currently run the task.
         :raises Unreachable: if only the coordinator has it, and cannot be reached.
         """
         return self._runner.context(task_id).restore()
 
     def update_task_state(self, task_id: str, updates: Mapping[str, Any]) -> None:
-        """Merges into the state of a running task; None removes a name. A number ``progress``
+        """Merges into the state of a running task; None removes a key. A number ``progress``
         from 0 to 1, or as a percentage above 1 and up to 100, is also shown as the task's progress.
         Waits while the task is paused.
 
-        :raises TaskNotRunning: if this worker does not run the task now.
+        :raises TaskNotRunning: if this worker does not currently run the task.
         :raises TaskStopped: if the task was cancelled or the worker stops.
         """
         context = self._runner.context(task_id)
@@ -328,16 +328,16 @@ class WorkerReconnectionManager:
 
 
 class WorkerReconnectionPlugin:
-    """Connects an existing worker object. Its tasks run in threads of this process, where that
-    object is; a task that crashes the interpreter ends the others with it, and they are run again.
-    One that does not look when it has to end gets :class:`~outlast.TaskStopped` raised inside.
-    ``outlast.Worker`` gives each a process of its own.
+    """Connects an existing worker object. Its tasks run in threads of this process, which has that
+    object; a task that crashes the interpreter ends the others with it, and they are run again.
+    In a task that does not check whether it has to end, :class:`~outlast.TaskStopped` is raised.
+    ``outlast.Worker`` gives each task a process of its own.
 
-    Read from it: ``coordinator_url``; optional ``worker_id`` (default: a fresh UUID), ``api_key``,
+    Attributes of the object: ``coordinator_url``; optional ``worker_id`` (default: a fresh UUID), ``api_key``,
     ``capabilities``, ``reconnection_config``, ``execute_task(task_id, task_config) -> dict``, and
     beyond the replaced system ``state_dir``, ``allow_pickle`` (default True), ``slots`` (1), ``ca``.
 
-    :raises ConfigurationError: if something cannot be used.
+    :raises ConfigurationError: if a setting is invalid.
     """
 
     def __init__(self, worker: Any) -> None:
@@ -383,7 +383,7 @@ class WorkerReconnectionPlugin:
         self.reconnection_manager.stop(timeout)
 
     def is_connected(self) -> bool:
-        """Whether the coordinator has welcomed this worker."""
+        """Whether the coordinator has accepted this worker."""
         return self.reconnection_manager.is_connected()
 
     def get_connection_stats(self) -> ConnectionStats:
@@ -417,7 +417,7 @@ def create_worker_reconnection_plugin(worker: Any) -> WorkerReconnectionPlugin:
     plugin = WorkerReconnectionPlugin(worker)
     former = getattr(worker, "reconnection_plugin", None)
     ours = isinstance(former, WorkerReconnectionPlugin)
-    # One of ours that was stopped is of no more use to what the worker runs.
+    # A stopped plugin of this package does not serve the worker's calls any more.
     if former is None or (ours and former.connection_state is ConnectionState.SHUTDOWN):
         worker.reconnection_plugin = plugin
     try:

@@ -169,5 +169,5 @@ def test_a_timeout_holds_whether_or_not_the_coordinator_is_there(coordinator):
     all_late()
     coordinator.kill()
     all_late()
-    with pytest.raises(outlast.Unreachable):  # patience is over before
+    with pytest.raises(outlast.Unreachable):  # the client stops retrying before
         coordinator.client(patience=0.1).wait(task, 30)

@@ -111,7 +111,7 @@ def test_a_result_that_cannot_be_parsed_is_its_text():
             pass
         read = _data.read_end(end % text)
         assert (read["id"], read["value"], read["stdout"]) == ("t", text, ',"value":1')
-        with pytest.raises(SerializationError, match="cannot be read here"):
+        with pytest.raises(SerializationError, match="cannot be parsed here"):
             _data.from_result(read["value"], True)
 
 

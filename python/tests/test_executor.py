@@ -224,7 +224,7 @@ def test_one_thread_and_many_users(shared, fleet):
 
 def test_bad_input(shared):
     for bad in ("", "a b", "x" * 65, 5):
-        with pytest.raises(outlast.ConfigurationError, match="no session"):
+        with pytest.raises(outlast.ConfigurationError, match="not a session"):
             outlast.Executor(shared.url, session=bad)
     with pytest.raises(outlast.ConfigurationError):
         outlast.Executor("ftp://x")
@@ -233,7 +233,7 @@ def test_bad_input(shared):
     with outlast.Executor(shared.url) as pool:
         with pytest.raises(TypeError):
             pool.submit(5)
-        with pytest.raises(outlast.InvalidData, match="no key"):
+        with pytest.raises(outlast.InvalidData, match="not a key"):
             pool.submit_task(abs, [1], key="a b")
     with outlast.Executor(outlast.Client(f"127.0.0.1:{free_port()}", patience=0.2)) as pool:
         assert isinstance(pool.submit(abs, 1).exception(120), outlast.Unreachable)

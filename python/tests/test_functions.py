@@ -172,7 +172,7 @@ def test_exceptions_arrive_as_exceptions(shared, worker):
     with pytest.raises(outlast.TaskFailed) as failed:
         client.submit_call(divmod, 1, 0).result(120)
     assert isinstance(failed.value.__cause__, ZeroDivisionError)
-    # What cannot be pickled, or not be loaded again, is told as text.
+    # An exception that cannot be pickled, or not be loaded again, is reported as text.
     assert cause(OSError(2, "no such file")).errno == 2
     with pytest.raises(outlast.TaskFailed, match="1 is odd"):
         client.submit_call(_raise_odd).result(120)
@@ -209,12 +209,12 @@ def test_who_takes_no_pickles(shared, tmp_path):
 
         assert "takes no pickles (allow_pickle=False), and the arguments" in refused("strict_kinds", {1})
         assert "takes no pickles (allow_pickle=False), and the function" in refused(lambda: 0)
-        assert "set is not JSON, and pickle is turned off" in refused(set, [1])
+        assert "set is not JSON, and pickles are turned off" in refused(set, [1])
         # What needs none goes well, as far as JSON goes.
         assert client.submit_call("strict_kinds", 1, spec=spec).result(120) == ["int"]
         assert client.submit_call(divmod, 7, 2, spec=spec).result(120) == [3, 1]
         assert careful.submit_call(kinds, (1,), spec=spec).result(120) == ["list"]
-        with pytest.raises(outlast.SerializationError, match="can only travel by cloudpickle"):
+        with pytest.raises(outlast.SerializationError, match="can only be sent with cloudpickle"):
             careful.submit_call(lambda: 0)
         with pytest.raises(outlast.TaskFailed) as failed:
             client.submit_call(divmod, 1, 0, spec=spec).result(120)
@@ -243,7 +243,7 @@ def test_functions_wait_for_a_worker_that_can_run_them(shared, coordinator, tmp_
         with outlast.Worker(coordinator.url, name="able", state_dir=tmp_path / "able"):
             assert task.result(120) == (3, 1)
         direct = {"function": "x:y", "args": {"$python": "import"}}
-        with pytest.raises(outlast.TaskFailed, match="runs its execute_task only"):
+        with pytest.raises(outlast.TaskFailed, match="only runs its execute_task"):
             client.submit({"call": direct}).result(120)
     finally:
         manager.stop()

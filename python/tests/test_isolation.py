@@ -479,7 +479,7 @@ def test_a_thread_that_goes_on_past_its_limit_is_told_of(threaded, tmp_path, cap
         until(lambda: said in caplog.text)
         with pytest.raises(TimeoutError):
             task.wait(0.5)
-        assert caplog.text.count("goes on") == 1
+        assert caplog.text.count("continues although") == 1
     finally:
         (tmp_path / "end").touch()
     assert fails(task, "time limit of 0.2 s").result["outcome"] == "timed_out"

@@ -370,7 +370,7 @@ def test_defaults_and_configure():
 
 @pytest.mark.parametrize("name", ["", "a/b", "ü", "x" * 129, 7])
 def test_bad_worker_ids(name):
-    with pytest.raises(outlast.ConfigurationError, match="no worker id"):
+    with pytest.raises(outlast.ConfigurationError, match="not a worker id"):
         WorkerReconnectionManager(name, "http://127.0.0.1:1")
 
 

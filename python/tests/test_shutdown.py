@@ -103,7 +103,7 @@ def test_main_ends_in_the_middle_of_the_start(program):
 
 
 def test_an_exception_in_main(program):
-    program.run("worker.start()\nbegun()\nraise ValueError('told')\n", 1, "ValueError: told")
+    program.run("worker.start()\nbegun()\nraise ValueError('mine')\n", 1, "ValueError: mine")
 
 
 def test_sys_exit_in_main_and_in_a_thread(program):

@@ -96,4 +96,4 @@ def test_what_a_killed_worker_had_goes_on_from_its_checkpoint(processes, coordin
     result = get(coordinator, "/tasks/long/result")
     assert result["worker"] == "second"
     assert result["value"]["counted"] == 60
-    assert result["value"]["from"] >= 10, "it began anew"
+    assert result["value"]["from"] >= 10, "it started from the beginning"

@@ -15,7 +15,7 @@ from conftest import binary, free_port, listens, until
 pytest.importorskip("websocket")
 CLIENT = Path(__file__).with_name("v1_two_threads.py")
 WORKERS = 12
-# Of the outage: longer than the clients' patience of 15 s. All in seconds.
+# Duration of the outage, longer than the clients' timeout of 15 s. All in seconds.
 CUT = 20
 # Their dials begun in the outage wait up to 32 s more; then nothing is dialled any more.
 SETTLED, WATCHED = 75, 60

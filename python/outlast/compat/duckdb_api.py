@@ -1,6 +1,6 @@
-"""Once this is imported, ``duckdb_api.distributed_testing.worker_reconnection`` is
-:mod:`outlast.worker_reconnection`: workers of the replaced system run with their imports as they
-are. A package ``duckdb_api`` that is installed keeps everything else it has."""
+"""Provides ``duckdb_api.distributed_testing.worker_reconnection`` as
+:mod:`outlast.worker_reconnection` once it is imported, so that workers of the replaced system run with
+their imports unchanged. An installed package ``duckdb_api`` keeps everything else."""
 
 from __future__ import annotations
 
