@@ -87,7 +87,7 @@ OPENERS = set(
 QUANTIFIERS = set("all such those these one another both not so as".split())
 PREPOSITIONS = set(
     "by in from for with to on at without after before between within per under over above below up into than "
-    "only also".split())
+    .split())
 # Words that are not nouns; what has no other word has no noun.
 FUNCTION_WORDS = OPENERS | PREPOSITIONS | set(
     "a an the this i we you she us me his her my our your be been being am do does did done has have had having can "
@@ -202,7 +202,7 @@ def docs(text):
                 block.append(m.group(2).strip())
             continue
         if block:  # the first paragraph ends
-            yield start, re.split(r"(?<=[.:;!?]) |[.!?]$", " ".join(block), maxsplit=1)[0]
+            yield start, re.split(r"(?<=[.;!?]) |[.!?]$", " ".join(block), maxsplit=1)[0]
         block = None
         inside = bool(m)
 

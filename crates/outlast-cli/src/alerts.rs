@@ -1,4 +1,4 @@
-//! The `[alerts]` section of the configuration file: when a coordinator warns, and where.
+//! The `[alerts]` section of the configuration file: limits and receivers of alerts.
 
 use crate::{Context, Usage, args};
 use outlast_coordinator::{AlertConfig, WebhookConfig};
@@ -6,13 +6,13 @@ use outlast_core::alerts::{Measure, Rule, Severity};
 use std::time::Duration;
 use toml::{Table, Value};
 
-/// Keys of the section beside the rules' names.
+/// Keys of the section, in addition to the names of rules.
 const KEYS: [&str; 3] = ["webhook", "webhook_token", "webhook_timeout"];
 /// Keys of a rule.
 const RULE: [&str; 8] =
     ["enabled", "threshold", "clear", "hold", "clear_hold", "min_samples", "severity", "to"];
 
-/// What the file says, over the defaults.
+/// Applies the file's settings over the defaults.
 pub(crate) fn configured(context: &Context) -> Result<AlertConfig, Usage> {
     match context.config.section("alerts") {
         Some(table) => read(table).map_err(Usage),
@@ -20,7 +20,7 @@ pub(crate) fn configured(context: &Context) -> Result<AlertConfig, Usage> {
     }
 }
 
-/// Whether the section can be used.
+/// Validates the section.
 pub(crate) fn check(table: &Table) -> Result<(), String> {
     read(table).map(drop)
 }
@@ -93,7 +93,7 @@ fn change(rule: &mut Rule, table: &Table) -> Result<(), String> {
             _ => return Err(crate::config::unknown("key", key, &RULE)),
         }
     }
-    // Only the threshold was moved: the limit for clearing keeps its distance.
+    // Only the threshold was changed: the limit for clearing keeps its distance.
     if table.contains_key("threshold") && !table.contains_key("clear") {
         let usual = Rule::of(rule.measure);
         rule.clear = rule.threshold * usual.clear / usual.threshold;
@@ -108,7 +108,7 @@ fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64)).filter(|n| n.is_finite())
 }
 
-/// Milliseconds of a duration.
+/// Parses a duration to milliseconds.
 fn time(value: &Value) -> Result<u64, String> {
     let text = match value {
         Value::String(text) => text.clone(),

@@ -15,7 +15,7 @@ Examples:
   outlast restore /mnt/backups/2026-11-24 --data-dir ~/.local/share/outlast/coordinator"
 )]
 pub(crate) struct BackupArgs {
-    /// Folder to be made
+    /// Folder to create
     #[arg(value_name = "FOLDER")]
     to: PathBuf,
     /// Folder of the coordinator's store [default: ~/.local/share/outlast/coordinator]
@@ -31,16 +31,16 @@ are run by new attempts; results of older ones are still taken where a task allo
 The coordinator whose data was backed up must not run beside it."
 )]
 pub(crate) struct RestoreArgs {
-    /// The backup
+    /// Backup to restore
     #[arg(value_name = "BACKUP")]
     from: PathBuf,
-    /// Folder to be made
+    /// Folder to create
     #[arg(long, value_name = "FOLDER")]
     data_dir: PathBuf,
-    /// Put checkpoints into this bucket, s3://BUCKET/PREFIX, with no packs of this store yet
+    /// Store checkpoints in this bucket, s3://BUCKET/PREFIX, which must have no packs of this store yet
     #[arg(long, env = "OUTLAST_BLOB_STORE", value_name = "URL")]
     blob_store: Option<String>,
-    /// Do not read all checkpoints to check them
+    /// Skip the verification of all checkpoints
     #[arg(long)]
     quick: bool,
 }
@@ -63,7 +63,7 @@ pub(crate) fn restore(context: &Context, args: RestoreArgs) -> anyhow::Result<u8
     Ok(0)
 }
 
-/// A folder that cannot be used so is the user's mistake.
+/// Turns an unusable folder into a usage error.
 fn usage(error: BackupError) -> anyhow::Error {
     match error {
         BackupError::Taken(_) | BackupError::NoData(_) | BackupError::NoBackup(..) => {
@@ -78,7 +78,7 @@ fn report(context: &Context, info: &BackupInfo, holds: &str) -> anyhow::Result<u
         output::json(info)?;
     } else {
         let (tasks, open, size) = (info.tasks, info.unfinished, output::bytes(info.blob_bytes));
-        eprintln!("{holds} {tasks} tasks ({open} not over) and {} blobs ({size})", info.blobs);
+        eprintln!("{holds} {tasks} tasks ({open} unfinished) and {} blobs ({size})", info.blobs);
     }
     Ok(0)
 }

@@ -4,7 +4,7 @@ use crate::{Context, Usage, output};
 use outlast_chaos::{Command, Faults, Proxy, Schedule};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// A TCP proxy that injects faults.
+/// TCP proxy that injects faults.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   outlast chaos --upstream 127.0.0.1:7117            # then type: cut, heal, delay=200ms, …
@@ -14,21 +14,21 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 Point workers at --listen instead of the coordinator. Type help for the faults.")]
 pub(crate) struct Args {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:7118", value_name = "ADDRESS")]
     listen: String,
-    /// Where to forward to
+    /// Address to forward to
     #[arg(long, default_value = "127.0.0.1:7117", value_name = "ADDRESS", value_parser = host_port)]
     upstream: String,
-    /// Faults from the start
+    /// Faults that are active from the start
     #[arg(long, value_name = "FAULTS")]
     faults: Option<Faults>,
-    /// Faults by the clock
+    /// Schedule of faults
     #[arg(long, value_name = "RULES")]
     schedule: Option<Schedule>,
 }
 
-/// Whether it is host and port; whether that answers shows later.
+/// Checks that the text has the form HOST:PORT.
 fn host_port(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     match port.map(|(_, port)| port.parse::<u16>()) {
@@ -59,7 +59,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             _ = tokio::signal::ctrl_c() => break,
         };
         let Some(line) = line else {
-            // Run in the background: the schedule goes on.
+            // Runs in the background: the schedule continues.
             typing = false;
             continue;
         };

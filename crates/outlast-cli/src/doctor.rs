@@ -1,4 +1,4 @@
-//! `outlast doctor`: what is wrong with a set-up, and what to do about it.
+//! `outlast doctor`: checks of a set-up, with advice.
 
 use crate::{Context, output};
 use outlast::api::{Info, Worker};
@@ -9,22 +9,22 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
-/// How long each check may take.
+/// Time limit of each check.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Sizes of requests that are tried, in bytes: a chunk of a checkpoint with its head, and more.
+/// Sizes of test requests in bytes: a checkpoint chunk with its head, and larger ones.
 const SIZES: [usize; 4] = [(256 << 10) + 128, 1 << 20, 4 << 20, 16 << 20];
-/// How long each may take.
+/// Time limit of each test request.
 const UPLOAD: Duration = Duration::from_secs(20);
-/// Clocks further apart than this (ms) are worth a word.
+/// Difference of clocks in milliseconds from which on it is reported.
 const SKEW: i64 = 2_000;
 
-/// Workers with a fault that are named.
+/// Number of faulty workers that are named.
 const FAULTS: usize = 5;
 
-/// Check the way to the coordinator, the key, the clock, the disks and the workers.
+/// Check the connection to the coordinator, the key, the clock, the disks and the workers.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also check that this folder can be written
+    /// Also check that this folder is writable
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     if context.json() {
         output::json(&checks)?;
     } else if bad == 0 {
-        output::line("All is well.")?;
+        output::line("All checks passed.")?;
     }
     Ok(u8::from(bad > 0))
 }
@@ -99,8 +99,8 @@ async fn network(
             "{at}: {e}; an https address without a port means 443: write :7117 if the coordinator \
              listens there itself"
         )),
-        Ok(Err(e)) => Err(format!("{at}: {e}; is the coordinator running, and listening there?")),
-        Err(_) => Err(format!("{at} does not answer; a firewall may swallow packets")),
+        Ok(Err(e)) => Err(format!("{at}: {e}; check that the coordinator runs and listens there")),
+        Err(_) => Err(format!("{at} does not answer; a firewall may drop packets")),
     };
     if !check("connection", reached) {
         return;
@@ -142,7 +142,7 @@ async fn network(
                     check("copies", Err(copy));
                 }
             }
-            // A worker's key may not list them.
+            // A key of role worker may not list them.
             Err(Error::Problem(p)) if p.status == 403 => {}
             Err(error) => drop(check("workers", Err(error.to_string()))),
         }
@@ -151,16 +151,16 @@ async fn network(
     check("large requests", bodies(&client).await);
 }
 
-/// Whether what tasks and people say can become durable at the coordinator.
+/// Checks that the coordinator's store accepts writes.
 async fn store(client: &Client) -> Result<String, String> {
     match timeout(PATIENCE, client.ready()).await {
-        Ok(Ok(())) => Ok("can be written".into()),
+        Ok(Ok(())) => Ok("is writable".into()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer in time; its disk may be stuck".into()),
+        Err(_) => Err("no answer in time; its disk may hang".into()),
     }
 }
 
-/// Workers that say that something does not work there, by name.
+/// Lists workers that report a fault.
 fn workers(all: &[Worker]) -> Result<String, String> {
     let ill: Vec<_> = all.iter().filter(|w| w.gone_at.is_none() && !w.unfit.is_empty()).collect();
     let there = all.iter().filter(|w| w.gone_at.is_none()).count();
@@ -177,7 +177,7 @@ fn workers(all: &[Worker]) -> Result<String, String> {
     Err(says.collect::<Vec<_>>().join("; ") + &more)
 }
 
-/// A process with a copy of the worker's state folder that was refused.
+/// Describes a refused process with a copy of the worker's state folder.
 fn copy(worker: &Worker) -> Option<String> {
     let copied = worker.copied.as_ref()?;
     let (name, times, at) = (&worker.name, copied.times, output::time(Some(&copied.at)));
@@ -188,7 +188,7 @@ fn copy(worker: &Worker) -> Option<String> {
     ))
 }
 
-/// Tries bodies of growing sizes: proxies have limits, and checkpoints and batches go through them.
+/// Sends bodies of growing sizes, since proxies limit bodies, which checkpoints and batches need.
 async fn bodies(client: &Client) -> Result<String, String> {
     let mib = |bytes: usize| match bytes >> 20 {
         0 => format!("{} KiB", bytes >> 10),
@@ -201,12 +201,12 @@ async fn bodies(client: &Client) -> Result<String, String> {
                 passed = size;
                 continue;
             }
-            // One of before: it was asked, so the body passed.
+            // An older version: its answer shows that the body passed.
             Ok(Err(Error::Problem(p))) if p.status == 404 && p.word() == "no-route" => {
-                return Ok("not checked: the coordinator is of an older version".into());
+                return Ok("not checked: the coordinator has an older version".into());
             }
             Ok(Err(Error::Problem(p))) if p.status == 401 => {
-                return Ok("not checked: there is no valid key".into());
+                return Ok("not checked: no valid key".into());
             }
             Ok(Err(Error::Problem(p))) if p.status == 413 => {
                 format!("a proxy in the path refuses one of {} (413)", mib(size))
@@ -230,7 +230,7 @@ async fn bodies(client: &Client) -> Result<String, String> {
     Ok(format!("{} pass", mib(passed)))
 }
 
-/// Opens a worker's link and says nothing on it: proxies that do not pass WebSockets show here.
+/// Opens a worker's link and sends nothing, which detects proxies that do not forward WebSockets.
 async fn link(context: &Context) -> Result<String, String> {
     let (key, ca) = (context.api_key(), context.ca());
     let dialler = Dialler::new(&context.url(), "doctor", key.as_deref(), ca.as_deref());
@@ -241,10 +241,10 @@ async fn link(context: &Context) -> Result<String, String> {
             Ok("WebSockets pass".into())
         }
         Ok(Err(DialError::Refused { status: 403, .. })) => {
-            Ok("not checked: this key is not for workers".into())
+            Ok("not checked: this key does not have role worker".into())
         }
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer; a proxy in the path may not pass WebSockets".into()),
+        Err(_) => Err("no answer; a proxy in the path may not forward WebSockets".into()),
     }
 }
 
@@ -253,10 +253,10 @@ fn wall() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The check of the coordinator's clock: an error if it has jumped.
+/// Checks the coordinator's clock: an error if it has jumped.
 fn steady(info: &Info) -> Result<String, String> {
     match info.clock_jumped {
-        false => Ok("goes evenly".into()),
+        false => Ok("is steady".into()),
         true => {
             Err("the clock of its machine has jumped within the last hour; it goes on evenly by \
                      its own, and removes nothing by age until an hour after the last jump: see \
@@ -284,7 +284,7 @@ fn writable(dir: &std::path::Path) -> Result<String, String> {
         std::fs::write(&probe, [0; 65536]).and_then(|()| std::fs::File::open(&probe)?.sync_all());
     let removed = std::fs::remove_file(&probe);
     written.and(removed).map_err(name)?;
-    Ok(format!("{} can be written", dir.display()))
+    Ok(format!("{} is writable", dir.display()))
 }
 
 fn open_files() -> Result<String, String> {
@@ -294,6 +294,6 @@ fn open_files() -> Result<String, String> {
     match soft {
         Some(n) if n < 1024 => Err(format!("{n}; a coordinator needs one per worker: ulimit -n")),
         Some(n) => Ok(n.to_string()),
-        None => Ok("not known here".into()),
+        None => Ok("unknown on this system".into()),
     }
 }

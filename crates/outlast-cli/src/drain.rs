@@ -1,35 +1,34 @@
-//! What a worker that drains waits for, said now and then, and how long it waits for a coordinator
-//! that is away.
+//! Progress notes of a draining worker, and its time limit for a coordinator that is away.
 
 use outlast_core::stats::ConnectionState;
 use outlast_worker::shell::Agent;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a drain waits, by default, for a coordinator that is away.
+/// Default time for which a drain waits for a coordinator that is away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// Time between two checks.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
-/// Between two notes about what it waits for.
+/// Time between two progress notes.
 const NOTE: Duration = Duration::from_secs(15);
 
-/// A drain under way.
+/// A drain in progress.
 pub(crate) struct Drain<'a> {
     patience: Duration,
     coordinator: String,
     folder: &'a Path,
     noted: Instant,
-    /// Since when nothing runs, and the coordinator is away.
+    /// Time since which nothing runs and the coordinator is away.
     alone: Option<Instant>,
 }
 
 impl<'a> Drain<'a> {
-    /// Without a limit if `patience` is zero.
+    /// Starts a drain with this time limit; zero means none.
     pub fn new(patience: Duration, coordinator: String, folder: &'a Path) -> Drain<'a> {
         Drain { patience, coordinator, folder, noted: Instant::now(), alone: None }
     }
 
-    /// To be called now and then; whether it has waited for long enough.
+    /// Returns true once the time limit has passed. To be called every [`LOOK`].
     pub fn look(&mut self, agent: &Agent) -> bool {
         let (running, waiting, results) = agent.load();
         let (state, why) = agent.status().borrow().clone();
@@ -47,7 +46,7 @@ impl<'a> Drain<'a> {
                 false => format!("; there is no link to {coordinator} ({why})"),
             };
             tracing::info!(
-                "draining still: {running} tasks run, {results} results are not delivered{away}; \
+                "still draining: {running} tasks run, {results} results are not delivered{away}; \
                  they are kept in {}; SIGTERM or Ctrl-C again ends this worker now",
                 self.folder.display()
             );
@@ -55,11 +54,11 @@ impl<'a> Drain<'a> {
         false
     }
 
-    /// For people: what is left when it has waited for long enough.
+    /// Message about undelivered results when the time limit has passed.
     pub fn leaves(&self, agent: &Agent) -> String {
         let results = agent.load().2;
         format!(
-            "drained, but for {results} results: the coordinator {} is away; they are kept in {}, \
+            "drained, except for {results} results: the coordinator {} is away; they are kept in {}, \
              and the next worker with that folder delivers them",
             self.coordinator,
             self.folder.display()

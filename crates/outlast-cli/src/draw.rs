@@ -1,23 +1,23 @@
-//! Small drawings out of characters: sparklines, and a bar of states over time. Pure.
+//! Character drawings: sparklines, and a bar of states over time. Pure.
 
 use outlast::api::Interval;
 
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Whether colours are wanted: `NO_COLOR` (no-color.org) says no, and so does a dumb terminal.
+/// Returns true unless `NO_COLOR` (no-color.org) is set or the terminal is dumb.
 pub(crate) fn colours() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
-/// Values as bars of eight heights from zero to the highest, the newest at the right. Where there
-/// are more than fit, each bar is the highest of its share; a blank is no value.
+/// Draws values as bars of eight heights from zero to the highest, the newest at the right. If there
+/// are more than fit, each bar is the highest value of its share; a blank means no value.
 pub(crate) fn sparkline(values: &[Option<f64>], width: usize) -> String {
     if width == 0 {
         return String::new();
     }
     let share = values.len().div_ceil(width).max(1);
-    // Shares are counted from the right, so that only the oldest may be a part.
+    // Shares are counted from the right, so that only the oldest may be incomplete.
     let first = values.len() % share;
     let (odd, even) = values.split_at(first);
     let parts = (!odd.is_empty()).then_some(odd).into_iter().chain(even.chunks(share));
@@ -32,8 +32,8 @@ pub(crate) fn sparkline(values: &[Option<f64>], width: usize) -> String {
     bars.iter().map(bar).collect()
 }
 
-/// As many values as there is room for, each the highest of its share of the time; the few of a
-/// short time are repeated.
+/// Resamples values to the width: each is the highest of its share of the time; those of a short time
+/// are repeated.
 pub(crate) fn stretch(values: &[Option<f64>], width: usize) -> Vec<Option<f64>> {
     let part = |n: usize| {
         let (from, to) = (n * values.len() / width, (n + 1) * values.len() / width);
@@ -43,12 +43,12 @@ pub(crate) fn stretch(values: &[Option<f64>], width: usize) -> Vec<Option<f64>> 
     (0..if values.is_empty() { 0 } else { width }).map(part).collect()
 }
 
-/// States that a bar tells apart, with their characters; the worse ones come later.
+/// States of a bar with their characters; worse ones come later.
 pub(crate) const STATES: [(&str, char); 5] =
     [("connected", '━'), ("resync", '≈'), ("unknown", '?'), ("away", '·'), ("suspect", '▒')];
 
-/// The states from `from` to `to` as a bar, a state for each character: the worst that took at
-/// least a fifth of its time, so that a short cut is seen and does not hide the rest.
+/// Draws the states from `from` to `to` as a bar. Each character shows the worst state that took at
+/// least a fifth of its time, so that a short cut is visible and does not hide the rest.
 pub(crate) fn bar(
     intervals: &[Interval],
     from: i64,
@@ -78,7 +78,7 @@ pub(crate) fn bar(
     bar
 }
 
-/// Milliseconds for people, with as many digits as say something.
+/// Formats milliseconds with their significant digits.
 pub(crate) fn ms(value: f64) -> String {
     match value {
         v if v < 10.0 => format!("{v:.1} ms"),
@@ -96,7 +96,7 @@ mod tests {
         let some = |v: &[f64]| v.iter().map(|v| Some(*v)).collect::<Vec<_>>();
         assert_eq!(sparkline(&some(&[1.0, 2.0, 4.0, 8.0]), 10), "▁▂▄█");
         assert_eq!(sparkline(&[Some(8.0), None, Some(1.0)], 10), "█ ▁");
-        // A peak is not lost where several values share a bar.
+        // A peak is not lost if several values share a bar.
         assert_eq!(sparkline(&some(&[0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0]), 4).chars().count(), 4);
         assert_eq!(sparkline(&some(&[0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0]), 4), "▁█▁▁");
         assert_eq!(sparkline(&some(&[0.0, 0.0]), 4), "▁▁");

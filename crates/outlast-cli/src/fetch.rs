@@ -1,4 +1,4 @@
-//! What tasks left at the coordinator: checkpoints, states and artifacts, and their data.
+//! Data of tasks at the coordinator: checkpoints, states and artifacts.
 
 use crate::{Context, SHORT, Usage, output};
 use futures_util::StreamExt;
@@ -11,22 +11,22 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Breaks in a row without a byte in between, after which a download is given up.
+/// Consecutive interruptions without a byte in between after which a download fails.
 const BREAKS: u32 = 10;
-/// How long a download waits for a coordinator that is away.
+/// Time for which a download waits for a coordinator that is away.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(clap::Subcommand)]
 pub(crate) enum FetchCommand {
-    /// List the files that it kept for its result
+    /// List the artifacts of a task
     Artifacts {
-        /// Its id
+        /// Task id
         id: String,
     },
-    /// Get a checkpoint, or a file that it kept for its result
+    /// Download a checkpoint or an artifact
     #[command(after_help = "A checkpoint of a folder becomes a folder, which must not exist; \
 with --raw, a tar file.
-A download that breaks off goes on; PATH is complete or not there.
+An interrupted download resumes; PATH is complete or absent.
 
 Examples:
   outlast task fetch t1 -o model.pt
@@ -34,27 +34,27 @@ Examples:
   outlast task fetch t1 --artifact report.html -o report.html
   outlast task fetch t1 -o - | tar t")]
     Fetch {
-        /// Its id
+        /// Task id
         id: String,
-        /// This checkpoint instead of the newest
+        /// Checkpoint to download, instead of the newest
         #[arg(long, value_name = "WHICH", default_value = "latest", conflicts_with = "artifact")]
         checkpoint: String,
-        /// A file that it kept for its result, instead of a checkpoint
+        /// Artifact to download, instead of a checkpoint
         #[arg(long, value_name = "NAME")]
         artifact: Option<String>,
-        /// Where to; - is standard output
+        /// Destination; - is standard output
         #[arg(long, short, value_name = "PATH")]
         output: PathBuf,
-        /// The bytes as they are, also of a folder
+        /// Do not unpack a folder
         #[arg(long)]
         raw: bool,
-        /// Replace a file that is there
+        /// Replace an existing file
         #[arg(long)]
         force: bool,
     },
 }
 
-/// What a user asks the coordinator with a command that tasks have too.
+/// Request to the coordinator with a command that also works inside tasks.
 pub(crate) enum Outside {
     Checkpoints(String),
     State(String),
@@ -184,12 +184,12 @@ async fn to_path(
 ) -> anyhow::Result<DataHead> {
     let taken = fs::symlink_metadata(path);
     if taken.is_ok_and(|meta| meta.is_dir() || !force) {
-        let text = format!("{} is there already; --force replaces a file", path.display());
+        let text = format!("{} exists already; --force replaces a file", path.display());
         return Err(Usage(text).into());
     }
     let path = std::path::absolute(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Usage(format!("{} is no place for a file", path.display())).into());
+        return Err(Usage(format!("{} is not a file path", path.display())).into());
     };
     let hidden = |suffix: &str| {
         let mut hidden = std::ffi::OsString::from(".");
@@ -199,11 +199,11 @@ async fn to_path(
     };
     let part = hidden("part");
     let mut file = File::create_new(&part.0)
-        .map_err(|e| Usage(format!("{} cannot be made: {e}", path.display())))?;
+        .map_err(|e| Usage(format!("{} cannot be created: {e}", path.display())))?;
     let head = download(client, id, what, &mut file).await?;
     file.sync_all()?;
     let folder = head.meta.get("kind").and_then(|k| k.as_str()) == Some("folder");
-    // An artifact of a folder is a tar file, and its name may say so.
+    // An artifact of a folder stays a tar file, which its name may indicate.
     if folder && !raw && matches!(what, What::Checkpoint(_)) {
         let folder = hidden("folder");
         outlast_worker::local::unpack(io::BufReader::new(File::open(&part.0)?), &folder.0)?;
@@ -214,7 +214,7 @@ async fn to_path(
     Ok(head)
 }
 
-/// Removed again whatever happens.
+/// A temporary file or folder, removed on drop.
 struct Temp(PathBuf);
 
 impl Drop for Temp {
@@ -223,7 +223,7 @@ impl Drop for Temp {
     }
 }
 
-/// Copies all of the data, however often the connection breaks.
+/// Downloads all of the data, across interruptions of the connection.
 async fn download(
     client: &Client,
     id: &str,
@@ -237,7 +237,7 @@ async fn download(
         "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  (left {eta})",
     )?);
     loop {
-        // What was asked for first, also when there is a newer one meanwhile.
+        // The same checkpoint as at first, even if there is a newer one meanwhile.
         let (head, stream) = match (what, &first) {
             (What::Artifact(name), _) => {
                 let (head, stream) = client.artifact_data(id, name, offset).await?;
@@ -250,7 +250,7 @@ async fn download(
             }
         };
         if first.as_ref().is_some_and(|f| (&f.id, f.size) != (&head.id, head.size)) {
-            anyhow::bail!("the data changed while it was fetched; fetch it again");
+            anyhow::bail!("the data changed during the download; download it again");
         }
         bar.set_length(head.size);
         if first.is_none() && head.size > 1 << 20 && io::stderr().is_terminal() {
@@ -277,7 +277,7 @@ async fn download(
         breaks += 1;
         if breaks > BREAKS || offset > head.size {
             let why = broke.map_or_else(|| "it ended early".into(), |e| e.to_string());
-            anyhow::bail!("the download broke off after {offset} of {} bytes: {why}", head.size);
+            anyhow::bail!("the download was interrupted after {offset} of {} bytes: {why}", head.size);
         }
         first.get_or_insert(head);
         tokio::time::sleep(Duration::from_millis(500)).await;

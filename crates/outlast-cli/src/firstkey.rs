@@ -1,5 +1,5 @@
-//! The key that a coordinator makes at its first start, so that nobody but its user can use it, and that
-//! its user need not handle.
+//! The key that a coordinator creates at its first start, so that only its user can use it, without
+//! handling keys.
 
 use outlast_coordinator::Config;
 use outlast_store::folder::{PRIVATE, close_folder};
@@ -8,15 +8,15 @@ use outlast_wire::local;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// What the key is called.
+/// Name of the key.
 const NAME: &str = "local";
 
-/// The file in the data folder that has the key.
+/// Path of the file in the data folder that has the key.
 fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("local.key")
 }
 
-/// Makes the key if the data folder is new, unless none is wanted; returns it if it is valid. To be
+/// Creates the key if the data folder is new, unless `no_keys`; returns it if it is valid. To be
 /// called before the coordinator starts.
 pub(crate) fn prepare(data_dir: &Path, no_keys: bool) -> anyhow::Result<Option<String>> {
     let (store, file) = (Config::store_file(data_dir), file(data_dir));
@@ -34,8 +34,8 @@ pub(crate) fn prepare(data_dir: &Path, no_keys: bool) -> anyhow::Result<Option<S
     Ok(Some(key.token))
 }
 
-/// Leaves the key where this user's clients look for it; returns where that is. Without one, what a
-/// former coordinator left there goes.
+/// Stores the key where this user's clients find it, and returns that path. Without a key, removes
+/// the one that a previous coordinator left there.
 pub(crate) fn leave(key: Option<&str>, addr: SocketAddr) -> Result<Option<PathBuf>, String> {
     match (key, local::leave(addr.port(), key)) {
         (Some(_), left) => left.map(Some).map_err(|e| e.to_string()),
@@ -43,7 +43,7 @@ pub(crate) fn leave(key: Option<&str>, addr: SocketAddr) -> Result<Option<PathBu
     }
 }
 
-/// Says who may do what.
+/// Logs who has access.
 pub(crate) fn announce(
     data_dir: &Path,
     left: Result<Option<PathBuf>, String>,

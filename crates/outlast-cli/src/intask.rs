@@ -1,6 +1,6 @@
-//! `outlast task checkpoint|restore|progress|…`: what a task's own script says to its worker.
+//! `outlast task checkpoint|restore|progress|…`: requests of a task's script to its worker.
 //!
-//! A script may call these every second: no configuration is read, nothing is dialled but the
+//! A script may run these every second: they read no configuration and connect only to the
 //! worker's socket.
 
 use crate::fetch::{self, Outside};
@@ -13,40 +13,40 @@ use std::time::{Duration, Instant};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  something went wrong
+  1  error
   2  wrong usage, or not inside a task
-  4  OUTLAST_TASK_TOKEN is not this attempt's
-  5  the worker is away, or has no room
-  6  this attempt is over or superseded
+  4  OUTLAST_TASK_TOKEN does not belong to this attempt
+  5  the worker is away or has no room
+  6  this attempt has ended or is superseded
 
-A worker that is away is waited for, 10 minutes unless told otherwise: tasks outlive it.";
+The command waits for a worker that is away, 10 minutes by default: tasks outlive their worker.";
 
 const RESTORE_HELP: &str = "\
-A checkpoint of a file replaces the file. One of a folder needs a folder that is empty or absent.
-What is written is complete, or not there at all.
+A checkpoint of a file replaces the file. One of a folder needs an empty or missing folder.
+The result is complete or absent.
 
 Exit codes:
   0  restored
-  1  something went wrong
+  1  error
   2  wrong usage, or not inside a task
   3  there is no checkpoint yet
-  4  OUTLAST_TASK_TOKEN is not this attempt's
-  5  the worker is away, or the coordinator and this needs it; or the disk is full
-  6  this attempt is over or superseded, or the folder is not empty
-  7  there is no checkpoint of this id, or it is not kept any more
+  4  OUTLAST_TASK_TOKEN does not belong to this attempt
+  5  the worker, or a coordinator that has the data, is away; or the disk is full
+  6  this attempt has ended or is superseded, or the folder is not empty
+  7  no checkpoint has this id, or it was removed
   8  its data is damaged on this machine, and the coordinator has no other copy
 
 Examples:
   outlast task restore ckpt || start_fresh
 
-  # An error is no reason to start afresh:
+  # Start afresh only if there is no checkpoint, not after an error:
   code=0; outlast task restore ckpt || code=$?
   case $code in 0) ;; 3) start_fresh ;; *) exit 1 ;; esac";
 
-/// How long a worker may be away.
+/// Time to wait for a worker that is away.
 #[derive(clap::Args)]
 pub(crate) struct Patience {
-    /// Wait so long for a worker that is away [default: 10m]
+    /// Longest wait for a worker that is away [default: 10m]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     patience: Option<f64>,
     /// Do not wait for a worker that is away
@@ -56,9 +56,9 @@ pub(crate) struct Patience {
 
 #[derive(clap::Subcommand)]
 pub(crate) enum InTask {
-    /// In a task: keep a file or folder as a checkpoint; prints its id
-    #[command(after_help = format!("It is safe on the worker's disk when this returns. \
-Nothing should write to PATH meanwhile.
+    /// In a task: save a file or folder as a checkpoint; prints its id
+    #[command(after_help = format!("The checkpoint is durable on the worker's disk when the command returns. \
+    Do not write to PATH meanwhile.
 
 Examples:
   outlast task checkpoint model.pt --meta '{{\"epoch\": 3}}'
@@ -68,21 +68,21 @@ Examples:
     Checkpoint {
         /// File or folder
         path: PathBuf,
-        /// Kept beside it: a JSON object
+        /// Metadata of the checkpoint: a JSON object
         #[arg(long, value_name = "JSON")]
         meta: Option<String>,
-        /// A name for people [default: the file's]
+        /// Display name [default: the file's]
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
-    /// In a task: put the newest checkpoint (of any attempt) back; exit code 3 if there is none
+    /// In a task: restore the newest checkpoint (of any attempt); exit code 3 if there is none
     #[command(after_help = RESTORE_HELP)]
     Restore {
         /// File or folder
         path: PathBuf,
-        /// This one instead of the newest
+        /// Checkpoint to restore, instead of the newest
         #[arg(long)]
         id: Option<String>,
         /// Replace a folder that is not empty
@@ -91,64 +91,64 @@ Examples:
         #[command(flatten)]
         patience: Patience,
     },
-    /// List the checkpoints of a task; in a task, its own
+    /// List the checkpoints of a task; without an id, those of the calling task
     #[command(after_help = format!("Examples:
-  outlast task checkpoints t1             # of any task, as the coordinator knows it
-  outlast task checkpoints                # in a task: its own, also those under way
+  outlast task checkpoints t1             # of any task, from the coordinator
+  outlast task checkpoints                # in a task: its own, including those being uploaded
 
 {EXIT_CODES}"))]
     Checkpoints {
-        /// A task's id; without it the task that asks
+        /// Task id [default: the calling task]
         id: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
-    /// In a task: say how far it is
+    /// In a task: report progress
     #[command(after_help = format!("Examples:
   outlast task progress 0.85
   outlast task progress 85% --message 'epoch 17 of 20' --data '{{\"loss\": 0.031}}'
 
 {EXIT_CODES}"))]
     Progress {
-        /// 0 to 1, or 0% to 100%
+        /// Progress: 0 to 1, or 0% to 100%
         #[arg(value_parser = share, value_name = "VALUE")]
         value: f64,
-        /// Merged into the state: a JSON object
+        /// JSON object to merge into the state
         #[arg(long, value_name = "JSON")]
         data: Option<String>,
-        /// In words
+        /// Message to show with the progress
         #[arg(long, value_name = "TEXT")]
         message: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
-    /// Print the state of a task; in a task, its own, or change that
+    /// Print the state of a task; in a task, print or change its own
     #[command(after_help = format!("Examples:
-  outlast task state t1                   # of any task, as the coordinator knows it
+  outlast task state t1                   # of any task, from the coordinator
   outlast task state                      # in a task: its own
-  outlast task state loss=0.03 note=hello # merge; the values are JSON, or else text
+  outlast task state loss=0.03 note=hello # merge; values are JSON, or else text
   outlast task state note=null            # delete
 
 {EXIT_CODES}"))]
     State {
-        /// A task's id; or what is merged into the own state, where null deletes
+        /// Task id; or values to merge into the calling task's state (null deletes a key)
         #[arg(value_name = "ID|KEY=VALUE")]
         what: Vec<String>,
         #[command(flatten)]
         patience: Patience,
     },
-    /// In a task: keep a file (a folder as a tar file) for its result
+    /// In a task: save a file (a folder as a tar file) as an artifact of its result
     #[command(after_help = EXIT_CODES)]
     Artifact {
         /// File or folder
         file: PathBuf,
-        /// Its name in the result [default: the file's]
+        /// Name of the artifact [default: the file's]
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
-    /// In a task: print what is asked of it, as JSON
+    /// In a task: print the requests to it (cancel, pause, checkpoint) as JSON
     #[command(after_help = format!("Example:
   seen='{{}}'
   while new=$(outlast task control --wait 1h --seen \"$seen\"); do
@@ -156,14 +156,14 @@ Examples:
     outlast task checkpoint out/
   done
 
-With --wait, exit code 3 says that nothing was asked in that time.
+With --wait, exit code 3 means that there was no new request in that time.
 
 {EXIT_CODES}"))]
     Control {
-        /// Wait so long until something is asked that was not seen before
+        /// Wait up to this time for a new request
         #[arg(long, value_parser = args::seconds, value_name = "TIME")]
         wait: Option<f64>,
-        /// What was seen before: what this command printed
+        /// Requests that were seen before: the previous output of this command
         #[arg(long, value_name = "JSON", default_value = "{}", requires = "wait")]
         seen: String,
         #[command(flatten)]
@@ -172,7 +172,7 @@ With --wait, exit code 3 says that nothing was asked in that time.
 }
 
 impl InTask {
-    /// Set when a task is named: then this is not about the one that asks.
+    /// Returns the request to the coordinator, if the command names a task.
     pub(crate) fn outside(&self) -> Option<Outside> {
         match self {
             InTask::Checkpoints { id: Some(id), .. } => Some(Outside::Checkpoints(id.clone())),
@@ -186,7 +186,7 @@ impl InTask {
     }
 }
 
-/// Runs one; every error is told here.
+/// Runs one of the commands and prints its error.
 pub(crate) async fn run(json: bool, what: InTask) -> anyhow::Result<u8> {
     match act(json, what).await {
         Err(error) => match error.downcast::<ClientError>() {
@@ -207,9 +207,9 @@ fn code_of(error: &ClientError) -> u8 {
         ClientError::Problem(problem) => match (problem.status, problem.word()) {
             (400 | 413, _) => 2,
             (401 | 403, _) => 4,
-            // Not 3: that an attempt is unknown must not read as "no checkpoint yet".
+            // Not 3: an unknown attempt must not be mistaken for "no checkpoint yet".
             (409, _) | (404, "no-such-attempt") => 6,
-            // Neither is this: there are others.
+            // Not 3 either: there may be other checkpoints.
             (404, "no-such-checkpoint") => 7,
             (_, DAMAGED) => 8,
             (408 | 503 | 507, _) => 5,
@@ -318,7 +318,7 @@ async fn act(json: bool, what: InTask) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// What is asked now; with a time, what is asked once it differs, or None.
+/// Returns the current requests; with `wait`, those that differ from `seen`, or None after that time.
 async fn control(
     client: &Client,
     wait: Option<f64>,
@@ -339,7 +339,7 @@ async fn control(
     }
 }
 
-/// `0.85` or `85%`.
+/// Parses `0.85` or `85%`.
 fn share(text: &str) -> Result<f64, String> {
     let (number, whole) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),
@@ -347,28 +347,28 @@ fn share(text: &str) -> Result<f64, String> {
     };
     match number.trim().parse::<f64>() {
         Ok(n) if (0.0..=whole).contains(&n) => Ok(n / whole),
-        _ => Err(format!("{text:?} is not 0 to 1, nor 0% to 100%")),
+        _ => Err(format!("{text:?} is not within 0 to 1 or 0% to 100%")),
     }
 }
 
 fn object(flag: &str, text: Option<String>) -> Result<Map<String, Value>, Usage> {
     let Some(text) = text else { return Ok(Map::new()) };
     serde_json::from_str(&text)
-        .map_err(|e| Usage(format!("{flag} is no JSON object such as {{\"epoch\": 3}}: {e}")))
+        .map_err(|e| Usage(format!("{flag} is not a JSON object such as {{\"epoch\": 3}}: {e}")))
 }
 
-/// The values are JSON, or else text.
+/// Parses values as JSON, or else as text.
 fn values(pairs: Vec<(String, String)>) -> Map<String, Value> {
     let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
     pairs.into_iter().map(|(key, text)| (key, value(text))).collect()
 }
 
-/// A folder that is put back is a new one: whoever stands in the old one would stay there.
+/// Refuses to restore over the current folder: the script would stay in the replaced one.
 fn spare_own_folder(path: &Path) -> Result<(), Usage> {
     let here = std::env::current_dir().and_then(std::fs::canonicalize);
     match (here, std::fs::canonicalize(path)) {
         (Ok(here), Ok(path)) if here.starts_with(&path) => Err(Usage(format!(
-            "{} is where this script runs; restore into a folder below it",
+            "{} is this script's working directory; restore into a folder below it",
             path.display()
         ))),
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Logs: one line an event, whatever those whom it is about wrote.
+//! Log format: one line per event, whatever texts of other parties it contains.
 
 use outlast_wire::text::Visible;
 use std::fmt::Write;
@@ -6,8 +6,8 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
 
-/// Fields of events, as usual, but with control characters written out: a line feed in what a worker
-/// said would make a line of its own.
+/// Formats the fields of events with control characters escaped, so that a line feed in a worker's
+/// text does not forge a line.
 pub(crate) fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     let field = |writer: &mut tracing_subscriber::fmt::format::Writer<'_>,
                  field: &tracing::field::Field,

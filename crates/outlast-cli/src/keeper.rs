@@ -1,25 +1,25 @@
-//! `outlast keeper`: the process that a worker's commands run under. Started by `outlast worker`.
+//! `outlast keeper`: the parent process of a worker's commands, started by `outlast worker`.
 
 use crate::run_as;
 use outlast_worker::keeper::{KeeperConfig, main};
 use std::path::PathBuf;
 
-/// Run a worker's commands, so that they outlive it. `outlast worker` starts this itself.
+/// Run a worker's commands, so that they outlive the worker. `outlast worker` starts this itself
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The worker's folder of tasks
+    /// Folder of the worker's tasks
     #[arg(long, value_name = "FOLDER")]
     root: PathBuf,
-    /// User whom tasks run as [default: the keeper's own]
+    /// User that tasks run as [default: the keeper's own]
     #[arg(long, value_name = "USER")]
     run_as: Option<String>,
 }
 
-/// Blocks until there is nothing to keep any more.
+/// Runs until there is nothing left to keep.
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     // Each task that runs takes two.
     if let Err(error) = outlast_spawn::limits::raise_files() {
-        tracing::warn!("the limit of open files stays as it is: {error}");
+        tracing::warn!("cannot raise the limit of open files: {error}");
     }
     let mut config = KeeperConfig::new(args.root);
     config.exec.user = args.run_as.as_deref().map(run_as::user).transpose()?;

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 /// Manage the coordinator's API keys.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Works on the coordinator's data folder, not by its address, also while it runs; it notices
-within a second.
-As soon as there is a key, every request needs one."
+    after_help = "Works on the coordinator's data folder instead of connecting to it. A running coordinator
+    notices changes within a second.
+    Once a key exists, every request needs one."
 )]
 pub(crate) struct Args {
     /// The coordinator's data folder
@@ -25,14 +25,14 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Make a key; it is shown once
+    /// Create a key; it is shown once
     Add {
-        /// Whose it is: keys of one name count as one where workers and tasks belong to a key
+        /// Owner of the key; keys of the same name have the same owner
         name: String,
-        /// worker: connect workers; submit: hand in, watch and steer tasks; operate: everything
+        /// worker: connect workers; submit: submit, watch and control tasks; operate: everything
         #[arg(long, value_parser = ["worker", "submit", "operate"], default_value = "submit")]
         role: String,
-        /// Name of a worker that it may connect, or a prefix such as 'gpu-*'; may be repeated
+        /// Worker name that the key may connect, or a prefix such as 'gpu-*'; may be repeated
         /// [default: any]
         #[arg(long = "worker", value_name = "NAME")]
         workers: Vec<String>,
@@ -42,11 +42,11 @@ enum What {
     },
     /// List keys
     List,
-    /// Print the key that this user's own coordinator made, for curl or the dashboard
+    /// Print the key of this user's own coordinator, for curl or the dashboard
     Local,
-    /// Revoke a key for good
+    /// Revoke a key permanently
     Revoke {
-        /// As listed
+        /// Key id, as listed
         id: String,
     },
 }
@@ -55,7 +55,7 @@ enum What {
 fn local(context: &Context) -> anyhow::Result<u8> {
     let url = Url::parse(&context.url()).map_err(Usage)?;
     let Some(Credential { token, .. }) = Credential::find(&url, None) else {
-        eprintln!("outlast: no coordinator of this user's on this machine has left a key");
+        eprintln!("outlast: no coordinator of this user on this machine has stored a key");
         return Ok(3);
     };
     match context.json() {
@@ -74,12 +74,12 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let store = Config::store_file(&dir);
     if !store.is_file() {
         if !matches!(args.what, What::Add { .. }) {
-            let what = "holds no coordinator's data; give its folder with --data-dir";
+            let what = "contains no coordinator's data; give its folder with --data-dir";
             return Err(Usage(format!("{}: {what}", dir.display())).into());
         }
         let made = std::fs::create_dir_all(&dir);
         made.map_err(|e| anyhow::anyhow!("{}: {e}", dir.display()))?;
-        eprintln!("{}: a new coordinator's data folder, for there was none", dir.display());
+        eprintln!("{}: created a new data folder", dir.display());
     }
     let keys = Keys::open(&store)?;
     match args.what {
@@ -94,7 +94,7 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
             for pattern in &workers {
                 let stem = pattern.strip_suffix('*').unwrap_or(pattern);
                 if check_task_id(stem).is_err() && !(stem.is_empty() && pattern == "*") {
-                    let what = "is no worker's name, and no prefix of one that ends in *";
+                    let what = "is neither a worker name nor a prefix that ends in *";
                     return Err(Usage(format!("--worker: {pattern:?} {what}")).into());
                 }
             }
@@ -139,7 +139,7 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         }
         What::Revoke { id } => {
             if !keys.revoke_key(&id)? {
-                eprintln!("outlast: there is no valid key {id}; `outlast keys list` shows them");
+                eprintln!("outlast: no valid key {id}; `outlast keys list` lists them");
                 return Ok(3);
             }
             eprintln!("revoked {id}");

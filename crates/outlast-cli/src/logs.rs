@@ -1,4 +1,4 @@
-//! Copies of what tasks wrote.
+//! Output of tasks, copied to standard output and standard error.
 
 use crate::{Context, SHORT, output};
 use outlast::api::TaskResult;
@@ -6,10 +6,10 @@ use outlast::{Client, Error, LogPart};
 use std::io::Write;
 use std::time::Duration;
 
-/// Pauses of a follower while nothing comes: from the first on, up to the last.
+/// First and longest pause of a follower while there is no new output.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// Where a log goes.
+/// Destination of a log.
 #[derive(Clone, Copy)]
 enum To {
     Stdout,
@@ -25,18 +25,18 @@ impl To {
     }
 }
 
-/// How far a log was copied.
+/// Position up to which a log was copied.
 struct Log<'a> {
     id: &'a str,
     stderr: bool,
-    /// The attempt that it is of, once that is known.
+    /// The log's attempt, once known.
     attempt: Option<u64>,
     offset: u64,
     to: To,
 }
 
 impl Log<'_> {
-    /// The next part of this attempt, or of `attempt`, without copying it.
+    /// Fetches the next part of this attempt, or of `attempt`, without copying it.
     async fn part(&self, client: &Client, attempt: Option<u64>) -> Result<LogPart, Error> {
         client.log_part(self.id, self.stderr, attempt, self.offset).await
     }
@@ -45,7 +45,7 @@ impl Log<'_> {
         if let (false, Some((from, to))) = (part.whole, part.gap) {
             let bytes = to - from;
             eprintln!(
-                "outlast: its worker is away, and with it {bytes} bytes from offset {from} on"
+                "outlast: its worker is away, which has {bytes} more bytes from offset {from}"
             );
         }
         self.attempt = self.attempt.or(part.attempt);
@@ -65,8 +65,8 @@ impl Log<'_> {
     }
 }
 
-/// Copies all that a task wrote to where it wrote it, byte by byte. What its result has of it is
-/// text, and may be only the end.
+/// Copies the whole output of a task to the stream that it wrote to, byte by byte. The result only
+/// has text, and possibly only the end.
 pub(crate) async fn written(
     context: &Context,
     result: &TaskResult,
@@ -85,7 +85,7 @@ pub(crate) async fn written(
     match log.rest(&context.client(SHORT)?).await {
         Ok(()) => Ok(()),
         Err(error) if log.offset == 0 => {
-            eprintln!("outlast: only the end of what it wrote can be had: {error}");
+            eprintln!("outlast: only the end of the output is available: {error}");
             Ok(to.write(text.as_bytes())?)
         }
         Err(error) => Err(error),
@@ -106,28 +106,28 @@ pub(crate) async fn copy(
     }
     let client = context.client(SHORT)?;
     if client.task(id).await?.attempt == 0 {
-        eprintln!("outlast: task {id} has no log yet: no worker has it; --follow waits for it");
+        eprintln!("outlast: task {id} has no log yet, since no worker has it; --follow waits for it");
         return Ok(6);
     }
     log.rest(&client).await.map(|()| 0)
 }
 
 impl Log<'_> {
-    /// Copies what comes until the task is over; all attempts from the present one on, unless one
-    /// was asked for.
+    /// Copies new output until the task has ended: of all attempts from the present one on, unless one
+    /// was chosen.
     async fn follow(&mut self, context: &Context, only: bool) -> anyhow::Result<()> {
         let (waiting, client) = (context.client(Duration::MAX)?, context.quiet_client()?);
         let asked = self.attempt.filter(|_| only);
         let mut pause = PAUSE.0;
         loop {
-            // Looked at first, so that nothing written before the end is missed.
+            // Fetched first, so that no output before the end is missed.
             let over = waiting.result(self.id, 0).await?.is_some();
             let (end, idle) = match self.part(&client, asked).await {
                 Ok(part) if self.is_newer(&part) => {
-                    // What the former one wrote last; its worker may be gone.
+                    // The last output of the previous attempt, whose worker may be gone.
                     if let Err(error) = self.rest(&client).await {
                         let former = self.attempt.unwrap_or(0);
-                        eprintln!("outlast: the end of attempt {former} cannot be had: {error}");
+                        eprintln!("outlast: the end of attempt {former} is not available: {error}");
                     }
                     eprintln!("outlast: attempt {}", part.attempt.unwrap_or(0));
                     (self.attempt, self.offset) = (part.attempt, 0);
@@ -140,7 +140,7 @@ impl Log<'_> {
                     }
                     (part.end, part.end)
                 }
-                // For now; or nobody answers, which the next look at the result waits for.
+                // Temporary; or the coordinator is away, which the next request for the result waits for.
                 Err(error) if !over && matches!(error.status(), None | Some(429 | 503)) => {
                     (true, true)
                 }

@@ -1,7 +1,7 @@
-//! The `outlast` command. Each module has one subcommand; this one has what all share.
+//! The `outlast` command: one module per subcommand. This file has the shared parts.
 
-/// Says it to people, with what others wrote safe to show. Standard error that is closed or full is no
-/// reason to end.
+/// Prints to standard error, with control characters of foreign texts escaped. A closed or full
+/// standard error does not end the process.
 macro_rules! eprintln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -50,16 +50,16 @@ use std::time::Duration;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done
-  1    a task failed, or something went wrong
+  1    a task failed, or another error
   2    wrong usage or configuration
-  3    no such task or worker
+  3    there is no such task or worker
   4    the API key is missing, wrong or does not allow this
   5    the coordinator cannot be reached
   6    conflict: the id is taken, or the task's state does not allow this
   130  interrupted
-  128+N  of a task that was killed by signal N (submit --wait, task result)
+  128+N  the task was killed by signal N (submit --wait, task result)
 
-Configuration: ~/.config/outlast/config.toml (or $OUTLAST_CONFIG), then environment, then flags.
+Configuration: ~/.config/outlast/config.toml (or $OUTLAST_CONFIG); environment variables override it, flags override both.
 
 Examples:
   outlast coordinator                       # on one machine
@@ -68,7 +68,7 @@ Examples:
   outlast submit --array 1-100 -- ./bench {}
   outlast tasks --state failed";
 
-/// Work that outlasts the network.
+/// Runs long tasks on a fleet of workers, over networks that fail.
 #[derive(Parser)]
 #[command(name = "outlast", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -78,10 +78,10 @@ struct Cli {
     command: Command,
 }
 
-/// How to reach the coordinator, and how to answer.
+/// Connection to the coordinator, and output format.
 #[derive(clap::Args, Clone)]
 struct Common {
-    /// The coordinator's address [default: http://127.0.0.1:7117]
+    /// Address of the coordinator [default: http://127.0.0.1:7117]
     #[arg(long, global = true, env = "OUTLAST_COORDINATOR", value_name = "URL")]
     coordinator: Option<String>,
     /// API key
@@ -93,13 +93,13 @@ struct Common {
         value_name = "KEY"
     )]
     api_key: Option<String>,
-    /// File that holds the API key: others see the arguments and the environment of a process
+    /// File with the API key, which keeps it out of the arguments and the environment
     #[arg(long, global = true, env = "OUTLAST_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<std::path::PathBuf>,
-    /// PEM file of authorities to trust
+    /// PEM file of trusted certificate authorities
     #[arg(long, global = true, env = "OUTLAST_CA", value_name = "FILE")]
     ca: Option<std::path::PathBuf>,
-    /// JSON instead of text for people
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
 }
@@ -110,55 +110,55 @@ enum Command {
     Coordinator(coordinator::Args),
     /// Run a worker
     Worker(worker::Args),
-    /// Hand in a task, or many
+    /// Submit tasks
     Submit(Box<submit::Args>),
     /// List tasks
     Tasks(tasks::ListArgs),
-    /// Look at one task, or change it; or be one, and report
+    /// Inspect or control a task; inside a task, report to its worker
     Task {
         #[command(subcommand)]
         what: TaskCommand,
     },
-    /// List workers, or look at one
+    /// List, inspect and control workers
     Workers {
         #[command(subcommand)]
         what: Option<workers::WorkersCommand>,
     },
-    /// What is done after failures, and what they have in common
+    /// Inspect and override failure recovery
     Recovery {
         #[command(subcommand)]
         what: recovery::RecoveryCommand,
     },
-    /// Watch workers and tasks, live
+    /// Live view of workers and tasks
     Watch(watch::Args),
     /// Manage the coordinator's API keys (on its machine)
     Keys(keys::Args),
     /// Copy the coordinator's data while it runs (on its machine)
     Backup(backup::BackupArgs),
-    /// Make a new data folder from a backup
+    /// Create a data folder from a backup
     Restore(backup::RestoreArgs),
-    /// A proxy that injects network faults
+    /// Proxy that injects network faults
     Chaos(chaos::Args),
-    /// See an outage lived through, in about a minute
+    /// Demonstrate outages that lose no work, in about 90 seconds
     Demo(demo::Args),
-    /// Say what is wrong with a set-up
+    /// Check a set-up
     Doctor(doctor::Args),
     /// Run a script in a browser, as a browser task does
     Browser(browser::Args),
     #[command(hide = true)]
     Keeper(keeper::Args),
-    /// Read or write files for a worker, as the user whom its tasks run as. `outlast worker` starts
+    /// Read or write files for a worker, as the user of its tasks. `outlast worker` starts
     /// this itself
     #[command(hide = true)]
     Files,
-    /// Print completions for a shell
+    /// Print shell completions
     Completions {
-        /// Which shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
 }
 
-/// `outlast task …`: what a user asks of the coordinator, and what a task asks of its worker.
+/// `outlast task …`: requests of users to the coordinator, and of tasks to their worker.
 #[derive(Subcommand)]
 enum TaskCommand {
     #[command(flatten)]
@@ -171,13 +171,13 @@ enum TaskCommand {
     Inside(intask::InTask),
 }
 
-/// What a subcommand may use.
+/// Options and configuration for a subcommand.
 struct Context {
     common: Common,
-    /// Whether `--coordinator` itself was given, and not only the variable.
+    /// True if the flag `--coordinator` was given, and not only the variable.
     url_flag: bool,
     config: config::File,
-    /// The API key, wherever it is from.
+    /// The API key from any source.
     key: Option<String>,
 }
 
@@ -186,8 +186,8 @@ impl Context {
         let url = self.common.coordinator.clone().or(self.config.text("client", "coordinator"));
         url.unwrap_or_else(|| "http://127.0.0.1:7117".into())
     }
-    /// Refuses `--coordinator` for a command that works on the coordinator's data folder. A variable
-    /// or a file may name one: these hold for all commands.
+    /// Refuses the flag `--coordinator` for a command that works on the coordinator's data folder. The
+    /// variable and the configuration file may name one, since they apply to all commands.
     fn no_url(&self, command: &str) -> Result<(), Usage> {
         if !self.url_flag {
             return Ok(());
@@ -206,7 +206,7 @@ impl Context {
     fn builder(&self) -> outlast::Builder {
         Client::builder(&self.url()).api_key(self.api_key()).ca(self.ca())
     }
-    /// Tells what was done: programs by a document, people by a note.
+    /// Reports success, as a JSON document or as a note.
     fn done(&self, document: &impl serde::Serialize, note: &str) -> std::io::Result<()> {
         if self.json() {
             return output::json(document);
@@ -214,21 +214,21 @@ impl Context {
         eprintln!("{note}");
         Ok(())
     }
-    /// A client that is patient with a coordinator that is away, and says so.
+    /// Returns a client that retries for this time while the coordinator is away, and prints outages.
     fn client(&self, patience: Duration) -> Result<Client, Error> {
         let client = self.builder().patience(patience);
-        // Of one outage each request that is under way tells.
+        // Every pending request reports the same outage.
         let away = AtomicBool::new(false);
         let client = client.on_outage(move |why| match why {
             Some(why) if !away.swap(true, Relaxed) => {
-                eprintln!("outlast: {why}; trying again");
+                eprintln!("outlast: {why}; retrying");
             }
             None if away.swap(false, Relaxed) => eprintln!("outlast: the coordinator is back"),
             _ => {}
         });
         client.build()
     }
-    /// A client that asks once.
+    /// Returns a client that does not retry.
     fn quiet_client(&self) -> Result<Client, Error> {
         self.builder().patience(Duration::ZERO).build()
     }
@@ -237,10 +237,10 @@ impl Context {
     }
 }
 
-/// Patience of commands that a person waits for.
+/// Retry time of interactive commands.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// The command line, and whether it names a coordinator itself.
+/// Parses the command line; true if it names a coordinator itself.
 fn parse() -> Result<(Cli, bool), clap::Error> {
     let matches = Cli::command().try_get_matches()?;
     let url_flag = matches.value_source("coordinator") == Some(ValueSource::CommandLine);
@@ -264,13 +264,13 @@ fn main() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .fmt_fields(journal::fields())
-        // A terminal that is gone is no reason to end.
+        // A closed terminal does not end the process.
         .log_internal_errors(false)
         .init();
     let alone = match &cli.command {
-        // A mistake in the file is no concern of a task that reports to its worker.
+        // A task that reports to its worker does not depend on the configuration file.
         Command::Task { what: TaskCommand::Inside(what) } => what.outside().is_none(),
-        // Nor of what its worker tells everything.
+        // Nor do processes that get all settings from their worker.
         Command::Keeper(_) | Command::Browser(_) | Command::Files => true,
         _ => false,
     };
@@ -289,7 +289,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A worker's shell needs no more than one thread beside its own.
+    // A worker's shell needs only one thread in addition to its own.
     let mut runtime = match cli.command {
         Command::Coordinator(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -306,7 +306,7 @@ fn main() -> ExitCode {
         eprintln!("outlast: {error:#}");
         code_of(&error)
     });
-    // A thread that still reads standard input must not keep the process.
+    // A thread that still reads standard input must not keep the process alive.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
@@ -348,7 +348,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
     }
 }
 
-/// Does it to each of these, whatever becomes of the others; the worst code of all.
+/// Applies `act` to each name, regardless of errors; returns the highest exit code.
 async fn each(
     names: &[String],
     act: impl AsyncFn(&str) -> anyhow::Result<()>,
@@ -373,7 +373,7 @@ async fn each(
     Ok(worst)
 }
 
-/// A mistake in how the command was used.
+/// Wrong usage of the command.
 #[derive(Debug)]
 struct Usage(String);
 
@@ -396,7 +396,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             404 => 3,
             401 | 403 | 407 => 4,
             409 => 6,
-            // The coordinator was reached: it is the worker that is away.
+            // The coordinator was reached; the worker is away.
             503 if problem.word() == "no-logs" => 1,
             429 | 502..=504 | 507 => 5,
             _ => 1,

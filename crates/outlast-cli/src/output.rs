@@ -1,7 +1,7 @@
-//! Tables for people, JSON for programs.
+//! Output: tables or JSON.
 //!
-//! What others wrote is shown with its control characters written out, in one place: here. JSON, and
-//! what tasks wrote to their streams, stay byte by byte as they are.
+//! Control characters in foreign texts are escaped in one place: here. JSON, and the output of tasks,
+//! are copied unchanged.
 
 use outlast_wire::text::{visible, visible_lines};
 use serde::Serialize;
@@ -23,12 +23,12 @@ pub(crate) fn text(text: &str) -> io::Result<()> {
     exactly(&visible_lines(text))
 }
 
-/// Prints a line as it is: JSON, or what was painted of texts that are safe to show.
+/// Prints a line unchanged: JSON, or a drawing of texts that are safe to print.
 pub(crate) fn exactly(text: &str) -> io::Result<()> {
     raw(format!("{text}\n").as_bytes())
 }
 
-/// Prints these bytes. A reader that went away (`| head`) ends the process quietly.
+/// Prints bytes. A closed reader (`| head`) ends the process without an error.
 pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -38,7 +38,7 @@ pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Standard output as [`raw`] writes to it.
+/// Standard output, as used by [`raw`].
 pub(crate) struct Raw;
 
 impl Write for Raw {
@@ -74,15 +74,15 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     Ok(())
 }
 
-/// A time of today as it is, without the day; RFC 3339 otherwise.
+/// Formats a time of the API for display.
 pub(crate) fn time(text: Option<&str>) -> String {
     text.unwrap_or("-").replacen('T', " ", 1).trim_end_matches('Z').to_owned()
 }
 
-/// Unix milliseconds as a time of the day in UTC, with the day.
+/// Formats Unix milliseconds as date and time of day in UTC.
 pub(crate) fn clock(unix_ms: i64) -> String {
     let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000));
-    // The reverse of `unix_ms` below, by the same source.
+    // The inverse of `unix_ms` below, from the same source.
     let doe = (days + 719_468).rem_euclid(146_097);
     let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
@@ -92,7 +92,7 @@ pub(crate) fn clock(unix_ms: i64) -> String {
     format!("{m:02}-{d:02} {:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
 }
 
-/// Cuts a text for a column, safe to show.
+/// Shortens a text for a column, with control characters escaped.
 pub(crate) fn short(text: &str, width: usize) -> String {
     let text = text.replace(['\n', '\t'], " ");
     let text = visible(&text);
@@ -107,7 +107,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a task runs, in one line.
+/// Formats a task's command in one line.
 pub(crate) fn command(spec: &outlast::TaskSpec) -> String {
     match &spec.run {
         outlast::Run::Command(argv) => argv.join(" "),
@@ -117,7 +117,7 @@ pub(crate) fn command(spec: &outlast::TaskSpec) -> String {
     }
 }
 
-/// Milliseconds for people.
+/// Formats milliseconds for display.
 pub(crate) fn duration(ms: i64) -> String {
     match ms {
         0..1_000 => format!("{ms}ms"),
@@ -127,7 +127,7 @@ pub(crate) fn duration(ms: i64) -> String {
     }
 }
 
-/// Bytes for people.
+/// Formats a number of bytes for display.
 pub(crate) fn bytes(n: u64) -> String {
     let mut value = n as f64;
     for unit in ["B", "kB", "MB", "GB"] {
@@ -139,7 +139,7 @@ pub(crate) fn bytes(n: u64) -> String {
     format!("{value:.1} TB")
 }
 
-/// Unix milliseconds of an RFC 3339 time in UTC as the API writes it.
+/// Parses an RFC 3339 time in UTC, as in the API, to Unix milliseconds.
 pub(crate) fn unix_ms(text: &str) -> Option<i64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.split('-').map(|n| n.parse::<i64>().ok());

@@ -1,12 +1,12 @@
-//! What the long-running processes (coordinator, worker) have in common: signals that must not end
-//! them, their limit of open files, and the duties of a container's first process.
+//! Common parts of the long-running processes (coordinator, worker): ignored signals, the limit of
+//! open files, and the duties of a container's first process.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Prepares this process to run for long. Needs the runtime.
+/// Prepares a long-running process. Needs the runtime.
 ///
-/// A terminal that closes, or a log rotator's signal, is no reason to end: there is nothing to
-/// reload or to reopen, since logs go to standard error.
+/// A closing terminal or a log rotator's signal does not end it: there is nothing to reload or to
+/// reopen, since logs go to standard error.
 pub(crate) fn settle() -> std::io::Result<()> {
     let signals = [
         ("SIGHUP", SignalKind::hangup()),
@@ -24,13 +24,13 @@ pub(crate) fn settle() -> std::io::Result<()> {
     match outlast_spawn::limits::raise_files() {
         Ok(Some(limit)) => tracing::debug!("up to {limit} open files"),
         Ok(None) => {}
-        Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
+        Err(error) => tracing::warn!("cannot raise the limit of open files: {error}"),
     }
     outlast_worker::exec::serve_as_init();
     Ok(())
 }
 
-/// The exit code of a task that was killed by a signal, as a shell gives it.
+/// Exit code for a task that was killed by a signal, as in a shell.
 pub(crate) fn code_of_signal(signal: Option<i32>) -> Option<u8> {
     signal.filter(|signal| (1..=64).contains(signal)).map(|signal| 128 + signal as u8)
 }

@@ -1,4 +1,4 @@
-//! `outlast recovery`: what is done after failures, what they have in common, and overruling it.
+//! `outlast recovery`: rules and patterns of failure recovery, and operator overrides.
 
 use crate::{Context, SHORT, each, output};
 use outlast::api::{FailurePattern, LearnedKnobs, RecoveryPatterns, RecoveryTable};
@@ -15,37 +15,37 @@ use serde_json::json;
   [labels.\"team=ml\".errors]
   software = [\"escalation\"]")]
 pub(crate) enum RecoveryCommand {
-    /// What is tried after which failure, in which order
+    /// Print the recovery actions for each class of failure, in order
     Show,
-    /// What failures have in common, which workers are quarantined, which knobs worked
+    /// List repeated failures, quarantined workers, and knob values that worked
     Patterns {
-        /// The failures themselves as well
+        /// Also list the failures themselves
         #[arg(long, short)]
         all: bool,
     },
-    /// Give quarantined workers work again
+    /// End the quarantine of workers
     Release {
-        /// Their names
+        /// Worker names
         #[arg(required = true)]
         workers: Vec<String>,
     },
-    /// Give workers no work but a probe after a while
+    /// Quarantine workers: they get no work except, after a while, a probe
     Quarantine {
-        /// Their names
+        /// Worker names
         #[arg(required = true)]
         workers: Vec<String>,
     },
-    /// What failed of this type of task counts no more: it may run on any hardware again
+    /// Discard the failures of a type of task, so that it may run on any hardware again
     Allow {
-        /// The type
+        /// Type of task
         task_type: String,
     },
-    /// Forget the knobs that worked
+    /// Forget the knob values that worked
     Forget {
-        /// For this type of task
+        /// Only for this type of task
         #[arg(required_unless_present = "all")]
         task_type: Option<String>,
-        /// For all types
+        /// For all types of tasks
         #[arg(long, conflicts_with = "task_type")]
         all: bool,
     },
@@ -65,20 +65,20 @@ pub(crate) async fn run(context: &Context, what: RecoveryCommand) -> anyhow::Res
         RecoveryCommand::Release { workers } => {
             let release = async |worker: &str| {
                 client.release(worker).await?;
-                standing(context, &client, worker, "is given work again").await
+                standing(context, &client, worker, "gets work again").await
             };
             return each(&workers, release).await;
         }
         RecoveryCommand::Quarantine { workers } => {
             let quarantine = async |worker: &str| {
                 client.quarantine(worker).await?;
-                standing(context, &client, worker, "is given no work but probes").await
+                standing(context, &client, worker, "gets no work except probes").await
             };
             return each(&workers, quarantine).await;
         }
         RecoveryCommand::Allow { task_type } => {
             client.allow_type(&task_type).await?;
-            let note = format!("{task_type}: what failed counts no more");
+            let note = format!("{task_type}: previous failures are discarded");
             context.done(&json!({ "type": task_type, "allowed": true }), &note)?;
         }
         RecoveryCommand::Forget { task_type, all: _ } => {
@@ -106,7 +106,7 @@ fn show(table: &RecoveryTable) -> anyhow::Result<()> {
     output::line(&format!("delays: {base} s, doubled each time up to {max} s, ± {jitter:.0}%"))?;
     let p = &table.patterns;
     output::line(&format!(
-        "patterns: {} like failures within {} s, of the last {}; a quarantined worker gets a probe after {} s",
+        "patterns: {} similar failures within {} s, of the last {}; a quarantined worker gets a probe after {} s",
         p.count, p.window, p.history, p.probation
     ))?;
     let knobs = if table.remember { "are remembered" } else { "are not remembered" };
@@ -122,7 +122,7 @@ fn show(table: &RecoveryTable) -> anyhow::Result<()> {
 
 fn patterns(found: &RecoveryPatterns, all: bool) -> anyhow::Result<()> {
     if found.patterns.is_empty() {
-        output::line("no patterns: no like failures lately")?;
+        output::line("no patterns: no repeated failures lately")?;
     } else {
         let row = |p: &FailurePattern| {
             vec![
@@ -146,7 +146,7 @@ fn patterns(found: &RecoveryPatterns, all: bool) -> anyhow::Result<()> {
         output::line(&format!("worker {} is {}: {}", q.worker, q.state, q.reason))?;
         let probes = q.failed_probes;
         output::line(&format!(
-            "  a probe from {until} on ({probes} failed); `outlast recovery release {}` overrules",
+            "  a probe from {until} on ({probes} failed); `outlast recovery release {}` ends this",
             q.worker
         ))?;
     }
@@ -180,19 +180,19 @@ fn patterns(found: &RecoveryPatterns, all: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a table's file says.
+/// Reads the file of a table.
 pub(crate) fn file(path: &std::path::Path) -> Result<serde_json::Value, crate::Usage> {
     let wrong = |e: &dyn std::fmt::Display| crate::Usage(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
-    // JSON would make them null, which is as if they were left out.
+    // JSON would turn them into null, as if they were omitted.
     if let Some(name) = infinite(&table) {
-        return Err(wrong(&format!("{name} is no finite number")));
+        return Err(wrong(&format!("{name} is not a finite number")));
     }
     serde_json::to_value(table).map_err(|e| wrong(&e))
 }
 
-/// How a worker stands now; for people the note is enough.
+/// Prints a worker's quarantine state as JSON, or the note as text.
 async fn standing(
     context: &Context,
     client: &outlast::Client,
@@ -206,7 +206,7 @@ async fn standing(
     Ok(())
 }
 
-/// The first number that is none, by its name.
+/// Finds the first number that is not finite, by its name.
 fn infinite(table: &toml::Table) -> Option<String> {
     table.iter().find_map(|(name, value)| match value {
         toml::Value::Float(number) if !number.is_finite() => Some(name.clone()),

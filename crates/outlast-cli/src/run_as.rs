@@ -1,10 +1,10 @@
-//! `outlast worker --run-as`: whom tasks run as, and whether this worker can do that.
+//! `outlast worker --run-as`: the user of tasks, and the capabilities that this needs.
 
 use crate::Usage;
 use outlast_spawn::{User, effective_uid};
 
-/// Capabilities that running programs as another user, and giving that user folders, takes: their
-/// numbers and names.
+/// Numbers and names of the capabilities needed to run programs as another user and to give that user
+/// folders.
 const NEEDED: [(u32, &str); 6] = [
     (0, "CAP_CHOWN"),
     (1, "CAP_DAC_OVERRIDE"),
@@ -14,13 +14,13 @@ const NEEDED: [(u32, &str); 6] = [
     (7, "CAP_SETUID"),
 ];
 
-/// The user of that name or number, if tasks of this process can run as it.
+/// Looks up the user of that name or number, if tasks of this process can run as that user.
 pub(crate) fn user(name: &str) -> Result<User, Usage> {
     let wrong = |why: String| Usage(format!("--run-as {name}: {why}"));
     let user = User::find(name).map_err(|error| wrong(error.to_string()))?;
     let me = effective_uid();
     if user.uid == me && me != 0 {
-        return Err(wrong("that is the user whom this worker runs as: leave --run-as out".into()));
+        return Err(wrong("this worker already runs as that user: leave --run-as out".into()));
     }
     if me != 0 {
         return Err(wrong(format!(
@@ -46,11 +46,11 @@ pub(crate) fn user(name: &str) -> Result<User, Usage> {
     Ok(user)
 }
 
-/// Returns the capabilities that are needed and not there, by what the system says of a process.
+/// Returns the needed capabilities that are missing, from the system's description of a process.
 fn missing(status: &str) -> Vec<&'static str> {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|number| u64::from_str_radix(number.trim(), 16).ok());
-    // Where the system does not say, the first start does.
+    // If the system does not list them, the first start of a task shows it.
     let effective = effective.unwrap_or(u64::MAX);
     NEEDED.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect()
 }

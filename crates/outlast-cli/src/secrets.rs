@@ -1,4 +1,4 @@
-//! What other processes must not see of this one: the API key, and what it works with.
+//! Protection of this process's secrets, such as the API key, from other processes.
 
 use crate::{Command, Common, config};
 use std::fs::File;
@@ -6,13 +6,13 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The variable that holds the API key.
+/// Environment variable with the API key.
 const KEY: &str = "OUTLAST_API_KEY";
-/// The longest file of a key, in bytes.
+/// Longest key file in bytes.
 const MAX_FILE: u64 = 4096;
 
-/// Hides the key, and closes off the processes that run on: other processes of the user, a worker's
-/// tasks among them, cannot look into their memory, and their files are private. To be called first.
+/// Hides the key, and protects long-running processes: other processes of the user, including a
+/// worker's tasks, cannot read their memory, and their files are private. To be called first.
 pub(crate) fn harden(command: &Command, key: Option<&str>) {
     if let Some(key) = key {
         hide(key);
@@ -20,18 +20,18 @@ pub(crate) fn harden(command: &Command, key: Option<&str>) {
     let runs_on =
         matches!(command, Command::Coordinator(_) | Command::Worker(_) | Command::Keeper(_));
     if runs_on {
-        // Nothing that this process starts gets what whoever started it had open.
+        // Child processes do not inherit descriptors of this process's parent.
         outlast_spawn::tidy();
         outlast_spawn::undumpable();
     }
-    // The keeper does so itself: it needs the mask that its tasks shall have.
+    // The keeper does so itself, since its tasks get this process's mask.
     let writes = matches!(command, Command::Keys(_) | Command::Backup(_) | Command::Restore(_));
     if writes || (runs_on && !matches!(command, Command::Keeper(_))) {
         outlast_spawn::private_files();
     }
 }
 
-/// Takes the key from where the system shows it: the arguments, the environment.
+/// Erases the key from the arguments and the environment that the system shows.
 #[allow(unsafe_code)]
 fn hide(key: &str) {
     // SAFETY: this process has one thread so far.
@@ -41,7 +41,7 @@ fn hide(key: &str) {
     }
 }
 
-/// The API key: given itself, in a file, in the configuration.
+/// Finds the API key: given directly, in a file, or in the configuration.
 pub(crate) fn api_key(common: &Common, config: &config::File) -> Result<Option<String>, String> {
     if let Some(key) = common.api_key.clone().filter(|key| !key.is_empty()) {
         return Ok(Some(key));
@@ -61,12 +61,12 @@ fn read(path: &Path) -> Result<String, String> {
     let file = File::open(path).map_err(|e| named(&e))?;
     let mut text = String::new();
     if file.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o077 != 0) {
-        eprintln!("outlast: {}", named(&"other users may read it; chmod 600 closes it"));
+        eprintln!("outlast: {}", named(&"other users can read it; use chmod 600"));
     }
     file.take(MAX_FILE).read_to_string(&mut text).map_err(|e| named(&e))?;
     let key = text.trim();
     if key.is_empty() || key.contains(char::is_whitespace) {
-        return Err(named(&"it must hold one key and nothing else"));
+        return Err(named(&"it must contain one key and nothing else"));
     }
     Ok(key.to_owned())
 }

@@ -1,4 +1,4 @@
-//! `outlast workers show`: one worker, drawn.
+//! `outlast workers show`: the view of one worker.
 
 use crate::{draw, output};
 use outlast::Client;
@@ -8,9 +8,9 @@ use ratatui::crossterm::style::{Color, Stylize};
 use serde_json::Value;
 use std::io::IsTerminal;
 
-/// The narrowest and the widest that is drawn for.
+/// Minimum and maximum width.
 const WIDTH: (usize, usize) = (30, 120);
-/// Intervals of the timeline that are told in words.
+/// Number of intervals of the timeline that are listed.
 const TOLD: usize = 12;
 
 struct Page {
@@ -30,7 +30,7 @@ pub(crate) async fn show(client: &Client, name: &str, last: f64) -> anyhow::Resu
     Ok(())
 }
 
-/// The same for programs: the worker's document, with `metrics` and `timeline` in it.
+/// Prints the worker's document with `metrics` and `timeline`, as JSON.
 pub(crate) async fn document(client: &Client, name: &str, last: f64) -> anyhow::Result<Value> {
     let (worker, metrics, line) = look(client, name, last).await?;
     let mut document = serde_json::to_value(worker)?;
@@ -46,7 +46,7 @@ async fn look(
 ) -> anyhow::Result<(Worker, WorkerMetrics, WorkerTimeline)> {
     let from = now().saturating_sub((last * 1000.0) as i64).max(0);
     let worker = client.worker(name).await?;
-    // What is not older than five minutes is there by the second.
+    // The last five minutes are available by the second.
     let resolution = match last {
         s if s <= 300.0 => "1s",
         s if s <= 86_400.0 => "1m",
@@ -122,7 +122,7 @@ impl Page {
         );
         self.pair(&mut lines, "dials", &dials);
         let goodput = format!(
-            "{}/s up · {}/s down · {} and {} in all",
+            "{}/s up · {}/s down · {} and {} in total",
             output::bytes(l.goodput_up as u64),
             output::bytes(l.goodput_down as u64),
             output::bytes(l.bytes_up),
@@ -130,7 +130,7 @@ impl Page {
         );
         self.pair(&mut lines, "goodput", &goodput);
         let tasks = format!(
-            "{} ended · {} succeeded · {} each · {} checkpoints made, {} read back",
+            "{} ended · {} succeeded · {} each · {} checkpoints created, {} restored",
             m.tasks_executed,
             opt(m.task_success_rate, &percent),
             opt(m.avg_task_execution_time_ms, &|ms| output::duration(ms as i64)),
@@ -148,7 +148,7 @@ impl Page {
         let s = &m.series;
         let both: Vec<Option<f64>> =
             s.goodput_up.iter().zip(&s.goodput_down).map(|(a, b)| Some((*a)? + (*b)?)).collect();
-        // All three have the same axis of time, which begins where something is known.
+        // All three have the same time axis, which begins with the first value.
         let begin = intervals.first().map_or(from, |i| i.from.max(from));
         let first = s.at.partition_point(|at| at + (s.step_ms as i64) <= begin);
         self.spark(&mut lines, "rtt", &s.rtt_ms[first..], &draw::ms);
@@ -174,7 +174,7 @@ impl Page {
         vec![head, load, visible(&store).into_owned()]
     }
 
-    /// A name and what there is to say, over as many lines as it takes.
+    /// Adds a name and its text, wrapped to the width.
     fn pair(&self, lines: &mut Vec<String>, name: &str, text: &str) {
         let (room, text) = (self.width.saturating_sub(12).max(16), visible(text));
         let (mut line, mut first) = (String::new(), true);
@@ -199,21 +199,21 @@ impl Page {
         of: &dyn Fn(f64) -> String,
     ) {
         let Some(most) = values.iter().flatten().copied().reduce(f64::max) else {
-            return lines.push(format!("{name:<12}nothing was measured"));
+            return lines.push(format!("{name:<12}no measurements"));
         };
         let room = self.room();
         let drawn = draw::sparkline(&draw::stretch(values, room), room);
         lines.push(format!("{name:<12}{} max {}", self.paint(&drawn, Color::Cyan), of(most)));
     }
 
-    /// Characters for what is drawn over time, beside its name and its highest value.
+    /// Width in characters of drawings over time, without their name and highest value.
     fn room(&self) -> usize {
         self.width.saturating_sub(12 + 16).max(12)
     }
 
     fn timeline(&self, lines: &mut Vec<String>, intervals: &[Interval], (from, to): (i64, i64)) {
         let Some(first) = intervals.first() else {
-            return lines.push(format!("{:<12}nothing is known", "timeline"));
+            return lines.push(format!("{:<12}no data", "timeline"));
         };
         let from = first.from.max(from);
         let bar = draw::bar(intervals, from, to, self.room());
@@ -234,7 +234,7 @@ impl Page {
             let length = output::duration(i.to.unwrap_or(to) - i.from);
             let length = if i.to.is_none() { format!("{length} so far") } else { length };
             let why = match (i.cause.as_str(), i.reason.as_str()) {
-                // Its length says the same.
+                // The length already says so.
                 _ if i.state == "resync" => String::new(),
                 ("", reason) => reason.to_owned(),
                 (cause, "") => cause.to_owned(),
@@ -306,7 +306,7 @@ mod tests {
             assert!(text.contains("━ connected · ▒ suspect") || width < 40, "{text}");
             assert!(text.contains("adapted     batch (worker): 64 kB"), "{text}");
             assert!(text.contains("silent: "), "{text}");
-            // Only what cannot be broken may be longer than the terminal is wide.
+            // Only unbreakable texts may be longer than the terminal is wide.
             let long = lines.iter().skip(3).filter(|l| l.chars().count() > width.max(62)).count();
             assert_eq!(long, 0, "{text}");
             assert!(!text.contains('\u{1b}'));

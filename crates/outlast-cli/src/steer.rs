@@ -1,43 +1,43 @@
-//! `outlast task pause|resume|checkpoint-now|move|explain`: steering what runs, and its story.
+//! `outlast task pause|resume|checkpoint-now|move|explain`: control of running tasks, and their history.
 
 use crate::{Context, SHORT, each, output};
 use outlast::api::{Explanation, Task};
 
-/// The version that workers of the v1 dialect have.
+/// Protocol version of workers of the v1 dialect.
 const V1: &str = "v1";
 /// Seconds after which a coordinator withdraws a pause that such a worker does not answer.
 const PAUSE_LAPSES: u32 = 30;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum SteerCommand {
-    /// Say in sentences what happened to it, how it stands, and what can be done
+    /// Explain in sentences a task's history, its state, and possible actions
     Explain {
-        /// Its id
+        /// Task id
         id: String,
     },
-    /// Pause it: it is stopped where it is, or given to nobody
+    /// Pause tasks: running ones are suspended, waiting ones are not assigned
     Pause {
-        /// Their ids
+        /// Task ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Let it go on
+    /// Resume tasks
     Resume {
-        /// Their ids
+        /// Task ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Ask it for a checkpoint now
+    /// Request a checkpoint from tasks now
     CheckpointNow {
-        /// Their ids
+        /// Task ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Let it go on at another worker, from its newest checkpoint
+    /// Move a task to another worker, where it resumes from its newest checkpoint
     Move {
-        /// Its id
+        /// Task id
         id: String,
-        /// The worker [default: any but the one that has it]
+        /// Target worker [default: any other than the present one]
         #[arg(long, value_name = "WORKER")]
         to: Option<String>,
     },
@@ -67,14 +67,14 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
             return each(&ids, pause).await;
         }
         SteerCommand::Resume { ids } => {
-            let resume = async |id: &str| report(context, &client.resume(id).await?, "goes on");
+            let resume = async |id: &str| report(context, &client.resume(id).await?, "resumes");
             return each(&ids, resume).await;
         }
         SteerCommand::CheckpointNow { ids } => {
             let ask = async |id: &str| {
                 let task = client.ask_checkpoint(id).await?;
                 let note =
-                    format!("was asked for a checkpoint; see `outlast task checkpoints {id}`");
+                    format!("a checkpoint was requested; see `outlast task checkpoints {id}`");
                 report(context, &task, &note)
             };
             return each(&ids, ask).await;
@@ -82,9 +82,9 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
         SteerCommand::Move { id, to } => {
             let task = client.move_task(&id, to.as_deref()).await?;
             let note = match (&to, task.worker == to && task.state == "assigned") {
-                (Some(to), true) => format!("is at {to} already"),
-                (Some(to), false) => format!("is to go on at {to}"),
-                (None, _) => "is to go on elsewhere".into(),
+                (Some(to), true) => format!("is already on {to}"),
+                (Some(to), false) => format!("will continue on {to}"),
+                (None, _) => "will continue on another worker".into(),
             };
             report(context, &task, &note)?;
         }
@@ -92,9 +92,9 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
     Ok(0)
 }
 
-/// A worker of the v1 dialect may not know how to pause: that is said before it is asked.
+/// Warns before a pause that a worker of the v1 dialect may not support it.
 async fn warn_of_v1(client: &outlast::Client, id: &str) {
-    // Whatever is wrong, the request itself says it.
+    // The request itself reports every error.
     let Ok(task) = client.task(id).await else { return };
     let Some(name) = task.worker.filter(|_| task.state == "assigned") else { return };
     if let Ok(worker) = client.worker(&name).await
@@ -117,7 +117,7 @@ fn tell(story: &Explanation) -> std::io::Result<()> {
     }
     output::line(&format!("now: {}", story.now))?;
     if let Some(hint) = &story.hint {
-        output::line(&format!("what you can do: {hint}"))?;
+        output::line(&format!("possible action: {hint}"))?;
     }
     Ok(())
 }

@@ -10,12 +10,12 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How many results are waited for in one go.
+/// Results that are awaited at the same time.
 const WAITING: usize = 64;
-/// How long a submission tries to reach the coordinator.
+/// Time for which a submission tries to reach the coordinator.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Hand in tasks.
+/// Submit tasks.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   outlast submit -- make -j4 test
@@ -25,113 +25,113 @@ const PATIENCE: Duration = Duration::from_secs(60);
   outlast submit --browser square.js --args '{\"n\": 12}' --requires webgpu --wait
   echo '{\"shell\":\"uname -a\",\"requires\":{\"os\":\"linux\"}}' | outlast submit --file -
 
-With --array, {} in a command stands for the task's number, which it also has as
-OUTLAST_ARRAY_INDEX; {{}} stands for {} itself, and --index-token puts something else in the
-place of {}. In a file each line is a task as JSON, if it begins with {\" (or { and \"), or
-else a shell line.
-With --id the same submission again gives the same task.
+With --array, {} in a command is replaced by the task's number, which is also in
+OUTLAST_ARRAY_INDEX. Write {{}} for a literal {}, or choose another placeholder with
+--index-token. In a file, each line is a task as JSON if it begins with {\" (or { and \"),
+or else a shell command.
+With --id, repeating a submission returns the same task.
 
---knob batch_size=64,32,16 gives a command OUTLAST_KNOB_BATCH_SIZE, and replaces
-{knob.batch_size} in it. After it ran out of memory it is tried with the next value, from
-its checkpoint, and the next task of its type starts with what worked.")]
+--knob batch_size=64,32,16 sets OUTLAST_KNOB_BATCH_SIZE for a command, and replaces
+{knob.batch_size} in it. A task that runs out of memory is retried with the next value,
+from its checkpoint, and the next task of its type starts with the value that worked.")]
 pub(crate) struct Args {
-    /// The program and its arguments
+    /// Program and its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
-    /// A line for /bin/sh instead of a program
+    /// Command line for /bin/sh, instead of a program
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<String>,
-    /// A file of JavaScript that runs in a browser; see `outlast browser --help`
+    /// JavaScript file to run in a browser; see `outlast browser --help`
     #[arg(long, value_name = "SCRIPT", conflicts_with_all = ["command", "shell", "file"])]
     browser: Option<PathBuf>,
     #[command(flatten)]
     given: browser::Given,
-    /// One task for each number: 1-1000, 1,3,5-9, 0-100:5
+    /// Submit one task per number: 1-1000, 1,3,5-9, 0-100:5
     #[arg(long, value_name = "NUMBERS", conflicts_with = "file")]
     array: Option<String>,
-    /// What stands for the number in the command of an array task
+    /// Placeholder for the number in the command of an array task
     #[arg(long, value_name = "TEXT", default_value = "{}", requires = "array",
         value_parser = clap::builder::NonEmptyStringValueParser::new())]
     index_token: String,
-    /// One task for each line; - is standard input
+    /// Submit one task per line of this file; - is standard input
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["command", "shell"])]
     file: Option<PathBuf>,
-    /// Id of the task, or what the ids of many begin with
+    /// Id of the task, or common prefix of the ids of several
     #[arg(long)]
     id: Option<String>,
-    /// An environment variable
+    /// Set an environment variable
     #[arg(long = "env", short = 'e', value_parser = args::pair, value_name = "KEY=VALUE")]
     env: Vec<(String, String)>,
-    /// Working directory on the worker [default: a fresh one]
+    /// Working directory on the worker [default: a new one]
     #[arg(long, value_name = "FOLDER")]
     cwd: Option<String>,
-    /// Stop it after this time
+    /// Longest duration of an attempt
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     timeout: Option<f64>,
-    /// Higher goes first
+    /// Priority; tasks of higher priority are assigned first
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
-    /// Slots that it takes
+    /// Number of slots that the task occupies
     #[arg(long, default_value_t = 1)]
     slots: u32,
-    /// What its worker must have: gpu, os=linux, cores>=8
+    /// Capability that the worker must have: gpu, os=linux, cores>=8
     #[arg(long = "requires", value_parser = args::demand, value_name = "DEMAND")]
     requires: Vec<(String, String)>,
-    /// A label
+    /// Add a label
     #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
-    /// Queues of equal priority are served in turn
+    /// Queue of the task; queues of equal priority are served in rotation
     #[arg(long, default_value = "")]
     queue: String,
-    /// How often it is tried again after its worker was lost
+    /// Number of retries after its worker was lost
     #[arg(long, default_value_t = 3, value_name = "N")]
     max_retries: u32,
-    /// Try again also when it fails by itself
+    /// Also retry the task when it fails by itself
     #[arg(long)]
     retry_failures: bool,
-    /// How long a silent worker keeps it for itself
+    /// Time for which a disconnected worker keeps the task
     #[arg(long, value_parser = args::seconds, default_value = "10m", value_name = "TIME")]
     reconnect_window: f64,
-    /// What becomes of a result that comes after that: accept or fence
+    /// Treatment of a result that arrives after that time: accept or fence
     #[arg(long, value_parser = ["accept", "fence"], default_value = "accept", value_name = "WHAT")]
     late_result: String,
-    /// What its worker does on its own when that time has passed without a link
+    /// Action of the worker when that time has passed without a link
     #[arg(long, value_parser = ["continue", "pause", "stop"], default_value = "continue", value_name = "WHAT")]
     on_lease_expired: String,
-    /// Ask it for a checkpoint so often [default: never]
+    /// Interval at which the task is asked for a checkpoint [default: never]
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     checkpoint_interval: Option<f64>,
-    /// The signal that asks it: USR1, USR2 or HUP [default: none; see `outlast task control`]
+    /// Signal that asks for a checkpoint: USR1, USR2 or HUP [default: none; see `outlast task control`]
     #[arg(long, value_name = "SIGNAL")]
     checkpoint_signal: Option<String>,
-    /// Keep so many checkpoints, the newest
+    /// Number of newest checkpoints to keep
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     keep_checkpoints: u32,
-    /// Keep beside these the first one in every so much time
+    /// Also keep the first checkpoint of each interval of this length
     #[arg(long, value_parser = args::seconds, value_name = "TIME")]
     keep_checkpoints_every: Option<f64>,
-    /// Keep no more than that when it fails either
+    /// Apply these limits also if the task fails
     #[arg(long)]
     prune_failed: bool,
-    /// Time between SIGTERM and SIGKILL when it is stopped
+    /// Time between SIGTERM and SIGKILL when the task is stopped
     #[arg(long, value_parser = args::seconds, default_value = "5s", value_name = "TIME")]
     kill_grace: f64,
-    /// Whether it may run again after an interruption: allowed or never
+    /// Permission to run again after an interruption: allowed or never
     #[arg(long, value_parser = ["allowed", "never"], default_value = "allowed", value_name = "WHAT")]
     rerun: String,
-    /// A setting that recovery may change, with its values from the preferred one on; see below
+    /// Setting that recovery may change, with its values in order of preference; see below
     #[arg(long = "knob", value_parser = args::knob, value_name = "NAME=V1,V2")]
     knobs: Vec<(String, Vec<serde_json::Value>)>,
-    /// What it has in common with other tasks [default: its label type, or its program]
+    /// Type that the task shares with similar tasks [default: its label type, or its program]
     #[arg(long = "type", default_value = "", hide_default_value = true, value_name = "NAME")]
     task_type: String,
-    /// How often it is tried again after it ran out of memory [default: once for each knob's step]
+    /// Number of retries after it ran out of memory [default: one per step of each knob]
     #[arg(long, value_name = "N")]
     max_oom_retries: Option<u32>,
-    /// What is done about its failures, where it differs (TOML); see `outlast recovery --help`
+    /// Recovery rules for this task (TOML), over the general ones; see `outlast recovery --help`
     #[arg(long, value_name = "FILE")]
     recovery: Option<PathBuf>,
-    /// Wait until all have ended; of a single task show the output and take the exit code
+    /// Wait until all tasks have ended; for a single task, print its output and return its exit code
     #[arg(long, short)]
     wait: bool,
     /// Do not print ids
@@ -159,7 +159,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         }
         let old = done.iter().filter(|t| !t.created).count();
         if old > 0 && !args.quiet {
-            eprintln!("{old} of {} were there before", done.len());
+            eprintln!("{old} of {} existed already", done.len());
         }
         return Ok(0);
     }
@@ -168,8 +168,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         code = wait(context, &ids) => code,
         _ = tokio::signal::ctrl_c() => {
             let first = &ids[0];
-            eprintln!("\nNot waiting any more; {} tasks go on.", ids.len());
-            eprintln!("See them with `outlast tasks`, `outlast task result --wait {first}`;");
+            eprintln!("\nStopped waiting; {} tasks continue.", ids.len());
+            eprintln!("List them with `outlast tasks`, or wait with `outlast task result --wait {first}`;");
             eprintln!("cancel with `outlast task cancel {first}`.");
             Ok(130)
         }
@@ -177,7 +177,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
 }
 
 async fn wait(context: &Context, ids: &[String]) -> anyhow::Result<u8> {
-    // For as long as it takes: the coordinator may be away for hours.
+    // Without a time limit: the coordinator may be away for hours.
     let client = context.client(Duration::MAX)?;
     if let [id] = ids {
         let result = client.wait(id).await?;
@@ -221,7 +221,7 @@ async fn wait(context: &Context, ids: &[String]) -> anyhow::Result<u8> {
     Ok(u8::from(bad > 0))
 }
 
-/// Shows what a task wrote, and ends as it did.
+/// Prints a task's output and returns its exit code.
 async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
     if context.json() {
         output::json(result)?;
@@ -303,7 +303,7 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
         ..TaskSpec::new(run)
     };
     if args.browser.is_none() && args.given.any() {
-        let what = "--args, --page and --on-context-loss go with --browser SCRIPT";
+        let what = "--args, --page and --on-context-loss need --browser SCRIPT";
         return Err(Usage(what.into()).into());
     }
     let run = match (&args.shell, args.command.is_empty(), &args.file) {
@@ -347,7 +347,7 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
     Ok(tasks)
 }
 
-/// Puts an array task's number in the place of `token`. Where that is `{}`, `{{}}` stands for it.
+/// Replaces `token` by an array task's number. If it is `{}`, `{{}}` stands for a literal `{}`.
 fn put_index(text: &str, token: &str, n: u64) -> String {
     let n = n.to_string();
     match token {
@@ -359,8 +359,8 @@ fn put_index(text: &str, token: &str, n: u64) -> String {
     }
 }
 
-/// Puts an array task's number where the arguments of its script say `token`; where that is all
-/// they say, as a number.
+/// Replaces `token` in the arguments of a script by an array task's number; a text that consists of
+/// nothing else becomes a number.
 fn fill(args: &mut serde_json::Value, token: &str, n: u64) {
     use serde_json::Value as V;
     match args {
@@ -372,14 +372,14 @@ fn fill(args: &mut serde_json::Value, token: &str, n: u64) {
     }
 }
 
-/// Whether a line of a file is a task as JSON. A shell's group, `{ make; } > log`, is none.
+/// Reports whether a line of a file is a task as JSON, which a shell group, `{ make; } > log`, is not.
 fn is_json(line: &str) -> bool {
     let rest = line.strip_prefix('{').map(str::trim_start);
     rest.is_some_and(|rest| rest.starts_with(['"', '}']))
 }
 
-/// The trace that this process belongs to, by its environment. What is malformed is no trace, as
-/// the recommendation has it.
+/// The trace context in this process's environment. Malformed values are ignored, as the
+/// recommendation requires.
 fn trace() -> (String, String) {
     let parent = std::env::var(TRACEPARENT).ok().and_then(|text| TraceParent::parse(&text));
     let Some(parent) = parent else { return Default::default() };
@@ -429,7 +429,7 @@ fn from_file(
         tasks.push(NewTask { id, spec });
     }
     if tasks.is_empty() {
-        return Err(Usage(format!("{}: holds no task", file.display())).into());
+        return Err(Usage(format!("{}: contains no task", file.display())).into());
     }
     Ok(tasks)
 }

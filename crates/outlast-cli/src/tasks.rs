@@ -8,32 +8,32 @@ use std::time::Duration;
 /// List tasks.
 #[derive(clap::Args)]
 pub(crate) struct ListArgs {
-    /// Only in these states: pending, assigned (running, or waiting at a worker), running, succeeded, failed, cancelled
+    /// Only tasks in these states: pending, assigned (running, or waiting at a worker), running, succeeded, failed, cancelled
     #[arg(long = "state", value_delimiter = ',', value_name = "STATE")]
     states: Vec<String>,
-    /// Only paused ones
+    /// Only paused tasks
     #[arg(long)]
     paused: bool,
-    /// Only with this label
+    /// Only tasks with this label
     #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
-    /// Only of this queue
+    /// Only tasks of this queue
     #[arg(long)]
     queue: Option<String>,
-    /// Only those that this worker has, or had last
+    /// Only tasks that this worker has, or had last
     #[arg(long)]
     worker: Option<String>,
-    /// Only those whose id begins so
+    /// Only tasks whose id has this prefix
     #[arg(long)]
     prefix: Option<String>,
-    /// At most so many
+    /// Longest list
     #[arg(long, short = 'n', default_value_t = 50, value_name = "N",
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     limit: usize,
-    /// Oldest first
+    /// List the oldest first
     #[arg(long)]
     oldest: bool,
-    /// Only counts per state, of those that the other flags leave
+    /// Print only the number of matching tasks per state
     #[arg(long)]
     count: bool,
 }
@@ -97,7 +97,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
     Ok(0)
 }
 
-/// Where it stands, with what is asked of it.
+/// A task's state, including a pending request to it.
 pub(crate) fn state(t: &Task) -> String {
     match (t.cancelling, t.paused, t.state.as_str()) {
         (true, ..) => "cancelling".into(),
@@ -108,7 +108,7 @@ pub(crate) fn state(t: &Task) -> String {
     }
 }
 
-/// Why it ended, with the word for it.
+/// Reason and cause of a task's end.
 fn why(t: &Task) -> String {
     match (t.cause.as_str(), t.reason.as_str()) {
         ("" | "done" | "cancelled", reason) => reason.into(),
@@ -132,47 +132,47 @@ fn row(t: &Task) -> Vec<String> {
 
 #[derive(clap::Subcommand)]
 pub(crate) enum TaskCommand {
-    /// Everything about it
+    /// Show a task
     Show {
-        /// Its id
+        /// Task id
         id: String,
     },
-    /// How it ended
+    /// Show the result of a task
     Result {
-        /// Its id
+        /// Task id
         id: String,
-        /// Wait until it has
+        /// Wait until the task has ended
         #[arg(long)]
         wait: bool,
     },
-    /// What it wrote
+    /// Print the output of a task
     Logs {
-        /// Its id
+        /// Task id
         id: String,
         /// Standard error instead of standard output
         #[arg(long)]
         stderr: bool,
-        /// Go on while it runs
+        /// Continue while the task runs
         #[arg(long, short)]
         follow: bool,
-        /// Of this attempt instead of the newest
+        /// Attempt to show, instead of the newest
         #[arg(long, value_name = "N")]
         attempt: Option<u64>,
     },
-    /// Everything that happened to it
+    /// List the events of a task
     History {
-        /// Its id
+        /// Task id
         id: String,
     },
-    /// Cancel it
+    /// Cancel tasks
     Cancel {
-        /// Their ids
+        /// Task ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Run it again after it failed or was cancelled
+    /// Run failed or cancelled tasks again
     Retry {
-        /// Their ids
+        /// Task ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
@@ -196,7 +196,7 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
                 false => client.result(&id, 0).await?,
             };
             let Some(result) = found else {
-                eprintln!("outlast: task {id} is not over; --wait waits for it");
+                eprintln!("outlast: task {id} has not ended; --wait waits for it");
                 return Ok(6);
             };
             if context.json() {
@@ -247,7 +247,7 @@ fn report(context: &Context, task: &Task) -> anyhow::Result<()> {
     if context.json() {
         output::json(task)?;
     } else if task.cancelling {
-        eprintln!("{}: is being cancelled; its worker will say when it has stopped", task.id);
+        eprintln!("{}: is being cancelled; its worker will confirm when it has stopped", task.id);
     } else {
         eprintln!("{}: {}", task.id, task.state);
     }
@@ -281,7 +281,7 @@ fn show(t: &Task) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The newest checkpoints and the state.
+/// Prints the newest checkpoint and the state.
 async fn show_told(client: &outlast::Client, id: &str) -> anyhow::Result<()> {
     let list = client.checkpoints(id).await?.checkpoints;
     if let Some(newest) = list.iter().rfind(|c| c.kept) {
@@ -292,7 +292,7 @@ async fn show_told(client: &outlast::Client, id: &str) -> anyhow::Result<()> {
         output::line(&format!("{:12}{text}", "checkpoint"))?;
     }
     for line in fetch::state_lines(&client.task_state(id).await?) {
-        output::line(&format!("{:12}{line}", "told"))?;
+        output::line(&format!("{:12}{line}", "reported"))?;
     }
     Ok(())
 }
@@ -319,7 +319,7 @@ fn show_result(r: &TaskResult) -> anyhow::Result<()> {
         if !text.is_empty() {
             let note = if cut {
                 let size = output::bytes(size);
-                format!(" (only the end of {size}; all of it: outlast task logs{flag} {})", r.id)
+                format!(" (the end of {size}; full output: outlast task logs{flag} {})", r.id)
             } else {
                 String::new()
             };

@@ -6,46 +6,46 @@ use serde_json::json;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum WorkersCommand {
-    /// List workers (what `outlast workers` does)
+    /// List workers (the default)
     List,
-    /// Everything about one: its link, how it does, and what it went through
+    /// Show a worker: its link, its statistics, and its history
     Show {
-        /// Its name
+        /// Worker name
         name: String,
-        /// How far back to look
+        /// Period of the history to show
         #[arg(long, default_value = "1h", value_parser = args::seconds, value_name = "TIME")]
         last: f64,
     },
-    /// Give it no new work, and take back what it has not started
+    /// Stop assigning tasks to workers, and take back tasks that they have not started
     Drain {
-        /// Their names
+        /// Worker names
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Give it new work again
+    /// Assign tasks to workers again
     Undrain {
-        /// Their names
+        /// Worker names
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Begin the statistics of its link anew
+    /// Reset the statistics of a worker's link
     ResetStats {
-        /// Its name
+        /// Worker name
         name: String,
     },
-    /// Ask a worker of the v1 dialect for its results and states
+    /// Request results and states from a worker of the v1 dialect
     Sync {
-        /// Its name
+        /// Worker name
         name: String,
     },
-    /// Bind it to no API key any more: it is then bound to the next one that it comes with
+    /// Unbind a worker from its API key; it is bound to the key that it next connects with
     Unbind {
-        /// Its name
+        /// Worker name
         name: String,
     },
-    /// Remove a worker that is gone for good; its tasks go to others at once
+    /// Remove a worker that will not return; its tasks are reassigned at once
     Forget {
-        /// Its name
+        /// Worker name
         name: String,
     },
 }
@@ -79,12 +79,12 @@ pub(crate) async fn run(context: &Context, what: Option<WorkersCommand>) -> anyh
         WorkersCommand::Undrain { names } => return drain(context, &client, &names, false).await,
         WorkersCommand::ResetStats { name } => {
             client.act(&name, &WorkerAction::ResetConnectionStats).await?;
-            let note = format!("{name}: asked, at once or as soon as it is back");
+            let note = format!("{name}: requested, at once or as soon as it is back");
             context.done(&json!({ "worker": name, "asked": "reset_connection_stats" }), &note)?;
         }
         WorkersCommand::Sync { name } => {
             client.act(&name, &WorkerAction::SyncState).await?;
-            let note = format!("{name}: asked, with its next heartbeat");
+            let note = format!("{name}: requested, with its next heartbeat");
             context.done(&json!({ "worker": name, "asked": "sync_state" }), &note)?;
         }
         WorkersCommand::Unbind { name } => {
@@ -113,16 +113,16 @@ async fn drain(
             output::json(&worker)?;
         } else if on {
             let n = worker.running;
-            eprintln!("{name}: is given no new work; {n} tasks run there until they end");
+            eprintln!("{name}: gets no new tasks; {n} tasks run there until they end");
         } else {
-            eprintln!("{name}: is given work again");
+            eprintln!("{name}: gets new tasks again");
         }
         Ok(())
     };
     each(names, drain).await
 }
 
-/// What blobs take there: `3.1 GB of 20.0 GB`, and what had no room.
+/// Disk space of blobs: `3.1 GB of 20.0 GB`, and refused blobs.
 fn disk(w: &Worker) -> String {
     let Some(disk) = &w.disk else { return "-".into() };
     let mut text = output::bytes(disk.used);
@@ -135,7 +135,7 @@ fn disk(w: &Worker) -> String {
     text
 }
 
-/// The word, and the sentence where it says more.
+/// A cause, with its explanation if that says more.
 fn why(w: &Worker) -> String {
     if w.gone_at.is_none() && !w.unfit.is_empty() {
         return w.unfit.clone();

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Where Debian's package `libfaketime` has the library.
+/// Path of the library in Debian's package `libfaketime`.
 fn library() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
     folders.map(|f| f.path().join("faketime/libfaketime.so.1")).find(|path| path.exists())

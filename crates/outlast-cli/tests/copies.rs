@@ -97,7 +97,7 @@ async fn of_two_copies_of_a_state_folder_one_works_and_nothing_runs_twice() {
         sleep(Duration::from_millis(200)).await;
     }
 
-    // As somebody else it is welcome.
+    // With a new identity it is accepted.
     let args = ["worker", "--name", "w2", "--coordinator", &url, "--state-dir", &at];
     let _other = Process::spawn(dir, "w2", &[&args[..], &["--new-identity"]].concat());
     base.connected("w2").await;

@@ -72,7 +72,7 @@ impl Disk {
     fn place(&self) -> String {
         self.0.0.display().to_string()
     }
-    /// As after an error of the device; false where the kernel has no such switch.
+    /// Remounts read-only, as after a device error; false if the kernel has no such switch.
     fn turn_read_only(&self) -> bool {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let place = self.place();
@@ -81,7 +81,7 @@ impl Disk {
         let switch = format!("/sys/fs/ext4/{device}/trigger_fs_error");
         std::fs::write(switch, "1").is_ok()
     }
-    /// Whoever writes hangs until it thaws.
+    /// Makes every write hang until the file system is thawed.
     fn freeze(&self) -> bool {
         succeeds("fsfreeze", &["-f", &self.place()])
     }
@@ -146,7 +146,7 @@ impl Rig {
             sleep(Duration::from_millis(50)).await;
         }
     }
-    /// What the command line says, and how it ended.
+    /// Runs the command line; returns its output and exit code.
     fn says(&self, args: &[&str]) -> (String, Option<i32>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
         command.args(["--coordinator", &self.base.url()]).args(args);
@@ -224,7 +224,7 @@ async fn tasks_do_not_wait_for_a_worker_whose_disk_is_full() {
         }
     };
     timeout(Duration::from_secs(60), cleared).await.expect("the alert stays");
-    rig.until("nothing is owed", "a", |w| w.unacked == 0).await;
+    rig.until("all results are acknowledged", "a", |w| w.unacked == 0).await;
     drop(rig.a.take());
 }
 
@@ -260,7 +260,7 @@ async fn results_of_a_full_disk_count_once_also_after_a_crash() {
     rig.until("a is back", "a", |w| w.state == "connected" && w.incarnation > 1).await;
     rig.submit(ids("after", 20), "sleep 0.1").await;
     rig.succeed(ids("after", 20).chain(ids("once", 24)).chain(ids("more", 20)), 60).await;
-    rig.until("nothing is owed", "a", |w| w.unacked == 0 && w.held == 0).await;
+    rig.until("all results are acknowledged", "a", |w| w.unacked == 0 && w.held == 0).await;
     let text = std::fs::read_to_string(&ledger).unwrap();
     let mut ran: Vec<&str> = text.lines().collect();
     ran.sort_unstable();
@@ -313,7 +313,7 @@ async fn a_disk_that_hangs_is_noticed_and_what_hangs_with_it_goes_elsewhere() {
     rig.succeed(ids("t", 100), 180).await;
     disk.thaw();
     rig.until("a is fit again", "a", |w| w.state == "connected" && w.unfit.is_empty()).await;
-    rig.until("nothing is owed", "a", |w| w.unacked == 0 && w.held == 0).await;
+    rig.until("all results are acknowledged", "a", |w| w.unacked == 0 && w.held == 0).await;
     drop(rig);
 }
 
@@ -358,7 +358,7 @@ async fn the_doctor_says_when_the_coordinator_cannot_write() {
     let Some(disk) = Disk::new(&image, data) else { return };
     let rig = Rig::new(base).await;
     let (text, code) = rig.says(&["doctor"]);
-    assert!(text.contains("All is well") && code == Some(0), "{text}");
+    assert!(text.contains("All checks passed") && code == Some(0), "{text}");
     disk.0.fill();
     let (text, code) = rig.says(&["doctor"]);
     let says = "coordinator's store: the store cannot be written";

@@ -1,5 +1,5 @@
-//! What others on a worker's machine can do to it: other users, and tasks. With real processes.
-//! Much of it needs a second user: these tests are skipped, and say so, where they are not root's.
+//! Protection of a worker against other users of its machine and against tasks, with real processes.
+//! Most tests need a second user: they are skipped, with a note, unless they run as root.
 
 mod common;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 const O: &str = env!("CARGO_BIN_EXE_outlast");
 const NOBODY: u32 = 65534;
 
-/// Whether there is a second user to be had.
+/// Returns true if a second user is available.
 fn is_root() -> bool {
     let root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
     if !root {
@@ -86,8 +86,8 @@ fn as_nobody(base: &Base, name: &str, key: &str, first: &str, args: &str) -> Pro
     Process(command.spawn().unwrap())
 }
 
-/// Where a process of the same user finds a word: arguments and environments of all others. The
-/// word is written so that the script does not find itself.
+/// Searches for a word in the arguments and environments of all other processes, as a process of the
+/// same user. The word is written so that the script does not find itself.
 fn look(word: &str) -> String {
     let (first, rest) = word.split_at(1);
     format!(

@@ -1,4 +1,4 @@
-//! What others wrote does nothing to a terminal or a log: with real processes.
+//! Foreign texts cannot act on a terminal or a log, with real processes.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn shown(base: &Base, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap()
 }
 
-/// Nothing of it acts: not a control character beside the ends of lines.
+/// Asserts that a text has no control characters except line feeds.
 fn harmless(what: &str, text: &str) {
     let bad = text.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
     assert_eq!(bad, None, "{what}: {text:?}");

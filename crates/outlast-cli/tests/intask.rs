@@ -99,12 +99,12 @@ async fn errors_have_codes_and_words() {
     };
     is(&["checkpoint", "nothing"], 2, "nothing: No such file");
     is(&["checkpoint", "/dev/null"], 2, "neither file nor folder");
-    is(&["checkpoint", "x", "--meta", "3"], 2, "--meta is no JSON object");
+    is(&["checkpoint", "x", "--meta", "3"], 2, "--meta is not a JSON object");
     is(&["progress", "7"], 2, "0 to 1");
     is(&["restore", "x", "--id", "c9"], 7, "no checkpoint \"c9\"");
     is(&["restore", "x", "--id", "damaged"], 8, "its data is damaged");
     is(&["restore", "x", "--id", "breaks"], 8, "its data is damaged");
-    is(&["restore", "."], 2, "where this script runs");
+    is(&["restore", "."], 2, "working directory");
     is(&["control", "--wait", "0", "--seen", "x"], 2, "--seen");
     let run = |change: &dyn Fn(&mut Command) -> &mut Command| {
         let mut command = rig.command(env!("CARGO_BIN_EXE_outlast"));

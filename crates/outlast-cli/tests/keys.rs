@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 const O: &str = env!("CARGO_BIN_EXE_outlast");
 const NOBODY: u32 = 65534;
-/// Nothing here is timed.
+/// Generous time limit: nothing here is timed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A user with a home of their own.
@@ -147,7 +147,7 @@ fn the_first_session_works_for_its_user_and_for_nobody_else() {
     open.says("coordinator", "every user of this machine can run commands as this one", 1);
 }
 
-/// Somebody who listens where a coordinator should: answers each request so, and keeps what was said.
+/// Process that listens in a coordinator's place: sends a fixed answer and records each request.
 struct Impostor {
     heard: Arc<Mutex<Vec<u8>>>,
 }

@@ -1,4 +1,4 @@
-//! What the command line makes of mistakes and odd data, with real processes.
+//! Wrong usage and unusual data on the command line, with real processes.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn fails(base: &Base, args: &[&str], code: i32, says: &str) {
     assert!(text.contains(says), "{args:?}: {text}");
 }
 
-/// Its standard output goes nowhere, or to a full disk.
+/// Runs a command whose standard output is closed, or a full disk.
 fn printing_to(base: &Base, args: &[&str], to: Stdio) -> (i32, String) {
     let child = command(base, args).stdout(to).stderr(Stdio::piped()).spawn().unwrap();
     said(&child.wait_with_output().unwrap())
@@ -77,7 +77,7 @@ async fn output_is_shown_as_it_was_written() {
     assert!(told.starts_with("1\n2\n") && told.contains("\n30000\n"), "{} bytes", told.len());
     let result = run(&base, &["task", "result", "long"]);
     let result = String::from_utf8_lossy(&result.stdout).into_owned();
-    assert!(result.contains("stderr (only the end of 168.9 kB"), "{result}");
+    assert!(result.contains("stderr (the end of 168.9 kB"), "{result}");
     assert!(result.contains("outlast task logs --stderr long)"), "{result}");
 
     // A reader that went away ends it quietly; what cannot be written is an error.
@@ -99,12 +99,12 @@ async fn output_is_shown_as_it_was_written() {
     assert_eq!(task.state, "cancelled");
     fails(&base, &["task", "retry", "no", "waits"], 3, "waits: pending");
     fails(&base, &["task", "pause", "no", "waits"], 3, "waits: is paused");
-    fails(&base, &["task", "resume", "no", "waits"], 3, "waits: goes on");
+    fails(&base, &["task", "resume", "no", "waits"], 3, "waits: resumes");
     fails(&base, &["task", "checkpoint-now", "no", "waits"], 6, "waits");
-    fails(&base, &["workers", "drain", "no", "w"], 3, "w: is given no new work");
-    fails(&base, &["workers", "undrain", "no", "w"], 3, "w: is given work again");
-    fails(&base, &["recovery", "quarantine", "no", "w"], 3, "w: is given no work but probes");
-    fails(&base, &["recovery", "release", "no", "w"], 3, "w: is given work again");
+    fails(&base, &["workers", "drain", "no", "w"], 3, "w: gets no new tasks");
+    fails(&base, &["workers", "undrain", "no", "w"], 3, "w: gets new tasks again");
+    fails(&base, &["recovery", "quarantine", "no", "w"], 3, "w: gets no work except probes");
+    fails(&base, &["recovery", "release", "no", "w"], 3, "w: gets work again");
     // Programs are answered with JSON.
     for (args, says) in [
         (&["recovery", "quarantine", "w"][..], "\"quarantine\":\"quarantined\""),
@@ -142,7 +142,7 @@ async fn an_outage_is_told_once() {
     let out = tokio::task::spawn_blocking(|| submit.wait_with_output().unwrap()).await.unwrap();
     let (code, text) = said(&out);
     assert_eq!(code, 0, "{text}");
-    assert_eq!(text.matches("trying again").count(), 1, "{text}");
+    assert_eq!(text.matches("retrying").count(), 1, "{text}");
     assert_eq!(text.matches("is back").count(), 1, "{text}");
 }
 
@@ -154,10 +154,10 @@ fn mistakes_are_told_without_a_coordinator() {
     assert!(code == 1 && text.contains("standard output: "), "{text}");
 
     // Looking at keys makes nothing.
-    fails(&base, &["keys", "--data-dir", "typo", "list"], 2, "typo: holds no coordinator's data");
+    fails(&base, &["keys", "--data-dir", "typo", "list"], 2, "typo: contains no coordinator's data");
     fails(&base, &["keys", "revoke", "k", "--data-dir", "typo"], 2, "--data-dir");
     assert!(!base.dir.path().join("typo").exists());
-    fails(&base, &["keys", "add", "me", "--data-dir", "data"], 0, "data: a new coordinator's");
+    fails(&base, &["keys", "add", "me", "--data-dir", "data"], 0, "data: created a new data folder");
     let out = run(&base, &["keys", "list", "--data-dir", "data"]);
     assert!(String::from_utf8_lossy(&out.stdout).contains("me"), "{out:?}");
     // They are in the folder: an address as a flag is a mistake, wherever it stands, and nothing is

@@ -188,7 +188,7 @@ async fn a_drain_does_not_wait_for_ever_for_a_coordinator_and_says_who_has_a_fol
     until("it to start", async || base.client.task("t").await.ok()?.started_at).await;
     coordinator.kill();
     worker.signal("TERM");
-    // Another worker on its folder is told who has it, and what can be done.
+    // Another worker on its folder reports which process uses it, and what to do.
     let state = base.dir.path().join("w").display().to_string();
     let args = ["worker", "--name", "w", "--state-dir", &state, "--no-browser"];
     let second = outlast(&args).output().unwrap();

@@ -13,10 +13,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Nothing here is timed: a busy machine may take its time.
+/// Generous time limit: nothing here is timed.
 const LONG: Duration = Duration::from_secs(180);
 
-/// What a proxy does with a body that is too large.
+/// Reaction of a proxy to a body that is too large.
 #[derive(Clone, Copy, PartialEq)]
 enum Refuses {
     /// Answers 413, with a page of its own.
@@ -270,7 +270,7 @@ async fn base_up(base: &Base) {
     timeout(LONG, up).await.unwrap();
 }
 
-/// What a command says, with these variables.
+/// Runs a command with these variables; returns its exit code and output.
 fn said(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
     command.args(args).env("OUTLAST_CONFIG", "/dev/null").env_remove("OUTLAST_API_KEY");

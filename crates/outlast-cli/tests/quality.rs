@@ -1,4 +1,4 @@
-//! What people see of a link that is slow, and then cut: real processes and the chaos proxy.
+//! Output about a link that is slow and then cut, with real processes and the chaos proxy.
 
 mod common;
 
@@ -128,7 +128,7 @@ async fn data_of_checkpoints_counts_as_goodput_and_restores_are_told() {
 
 type Told = std::sync::Arc<std::sync::Mutex<Vec<serde_json::Value>>>;
 
-/// A webhook: its address, and the alerts that it was told.
+/// Starts a webhook; returns its address and the alerts that it receives.
 async fn hook() -> (String, Told) {
     let told = Told::default();
     let keep = told.clone();
@@ -182,11 +182,11 @@ async fn alerts_that_stand_when_a_coordinator_is_killed_are_cleared_when_they_ar
     let count = |n: usize| move |told: &Vec<(String, serde_json::Value)>| told.len() >= n;
     tasks("bad", "exit 1").await;
     let fired = until("an alert", told, count(1)).await;
-    // It is told at once, and kept within a moment.
+    // It is delivered at once, and stored within a moment.
     sleep(Duration::from_millis(500)).await;
     coordinator.kill();
 
-    // No news is no good news, and what was told is not told again.
+    // Missing measurements do not clear an alert, and it is not delivered again.
     let mut coordinator = with_alerts(&base, &alerts);
     base.connected("w").await;
     sleep(Duration::from_secs(3)).await;

@@ -1,4 +1,4 @@
-//! What follows failures, with real processes.
+//! Recovery from failures, with real processes.
 
 mod common;
 

@@ -107,7 +107,7 @@ fn ends(mut command: Command, log: &Path) -> (Option<i32>, String) {
     (code, fs::read_to_string(log).unwrap())
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 fn until(what: &str, is: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is() {
@@ -371,7 +371,7 @@ async fn what_cannot_hold_is_refused_at_the_start() {
     };
     for (run_as, who, says) in [
         ("nobody", 1, "only root can run tasks as another user"),
-        ("nobody", nobody.uid, "that is the user whom this worker runs as"),
+        ("nobody", nobody.uid, "this worker already runs as that user"),
         ("root", 0, "that is root"),
         ("0", 0, "that is root"),
         ("", 0, "that is root"),

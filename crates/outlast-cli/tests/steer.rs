@@ -66,7 +66,7 @@ impl Rig {
     fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
-    /// What a command prints, which must succeed.
+    /// Runs a command that must succeed; returns its output.
     fn said(&self, args: &[&str]) -> String {
         let out = self.run(args);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -117,7 +117,7 @@ fn a_task_is_steered_and_survives_a_restore() {
     rig.until(&["workers"], "connected");
     let submit = ["submit", "--id", "t", "--env", &path, "--env", &stop, "--keep-checkpoints", "2"];
     rig.said(&[&submit[..], &["--shell", JOB]].concat());
-    // It tells of itself.
+    // It reports progress and checkpoints.
     rig.until(&["task", "checkpoints", "t"], "1-3");
     assert!(rig.said(&["tasks"]).contains("50%"));
     assert!(rig.said(&["task", "state", "t"]).contains("progress 50.0%\nn="));

@@ -12,7 +12,7 @@ use outlast_wire::api::Problem;
 use outlast_wire::{SESSION_HEADER, WORKER_HEADER};
 use std::time::{Duration, Instant};
 
-/// How long the other side may be silent in the middle of a request.
+/// Longest silence of the other side during a request.
 const SILENCE: Duration = Duration::from_secs(30);
 /// A kept connection that breaks this soon had been closed before.
 const STALE: Duration = Duration::from_secs(2);
@@ -22,9 +22,9 @@ const MAX_ANSWER: usize = 64 << 20;
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Of HTTP.
+    /// HTTP status.
     pub status: u16,
-    /// All of it.
+    /// The complete body.
     pub body: Bytes,
 }
 
@@ -48,15 +48,15 @@ pub struct Http<'a> {
 type Open = (SendRequest<Full<Bytes>>, Option<HeaderValue>);
 
 impl<'a> Http<'a> {
-    /// Nothing is opened yet.
+    /// Creates a client without opening a connection.
     pub fn new(dialler: &'a Dialler) -> Http<'a> {
         Http { dialler, open: None }
     }
 
-    /// Asks, and waits for the whole answer.
+    /// Sends a request and waits for the complete answer.
     ///
     /// # Errors
-    /// Why there is no answer; the connection is given up then.
+    /// The reason why there is no answer; the connection is then closed.
     pub async fn ask(
         &mut self,
         method: &str,

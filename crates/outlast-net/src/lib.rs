@@ -32,16 +32,16 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// Bytes held for reading and for writing by a link that is idle.
 const BUFFER: usize = 16 << 10;
-/// How long a TCP connection may take: time for three of its first packets. Where a network drops
-/// them, the system would send them ever more seldom, for minutes.
+/// Time limit of a TCP connection: enough for three of its first packets. Where a network drops
+/// them, the system would retry ever less often, for minutes.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The same for a probe: time for two.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
-/// What may wait to be written, in bytes, beside the message that is being written: answers to pings of
-/// a coordinator that reads none.
+/// Bytes that may wait to be written in addition to the message being written: answers to pings of a
+/// coordinator that does not read them.
 const WRITE_SLACK: usize = 1 << 20;
 
-/// Why there is no link. The text says what to do.
+/// Reason why no link was established. The text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// The address cannot be used.
@@ -50,28 +50,28 @@ pub enum DialError {
     /// The TLS set-up cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Something accepted a connection and ended it before there was a link.
+    /// A connection was accepted and ended before the link was established.
     #[error("cannot reach {at}: {why}")]
     Broken {
         /// Host and port.
         at: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// Nothing accepted a connection at the address.
+    /// No connection was accepted at the address.
     #[error("cannot reach {at}: {why}")]
     Unreachable {
         /// Host and port.
         at: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// Something answered, and is not the coordinator that the key is of.
+    /// The answering process did not prove that it knows the key.
     #[error("{at}: {why}")]
     Unproven {
         /// Host and port.
         at: String,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         why: String,
     },
     /// The connection broke in the middle of a request.
@@ -79,17 +79,17 @@ pub enum DialError {
     Cut {
         /// Host and port.
         at: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// Something answered, but would not open a link.
+    /// The answering process refused the link.
     #[error("{at} answered {status}: {why}")]
     Refused {
         /// Host and port.
         at: String,
-        /// Of HTTP.
+        /// HTTP status.
         status: u16,
-        /// What it said.
+        /// The text of the answer.
         why: String,
     },
 }
@@ -106,11 +106,11 @@ pub struct Dialler {
     /// The key that was given.
     key: Option<String>,
     tls: Option<TlsConnector>,
-    /// What the coordinator gave this worker to name with its requests.
+    /// Session that the coordinator gave this worker, to be named in requests.
     session: Mutex<Option<HeaderValue>>,
-    /// Where it is noted that the coordinator proved to know a key, if anywhere.
+    /// File in which a coordinator's proof of knowing the key is recorded, if any.
     note: Option<PathBuf>,
-    /// How large bodies may be on the way there.
+    /// Size limit of bodies on the path to the coordinator.
     pub limit: BodyLimit,
 }
 
@@ -143,7 +143,7 @@ impl Dialler {
         })
     }
 
-    /// What requests are to name as their worker's session from now on; empty: nothing.
+    /// Sets the session that requests name as their worker's from now on; empty: none.
     pub fn set_session(&self, session: &str) {
         let value = HeaderValue::try_from(session).ok().filter(|_| !session.is_empty());
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = value;
@@ -159,7 +159,7 @@ impl Dialler {
         Dialler { note: Some(file), ..self }
     }
 
-    /// Whether keys go over a network where others may read them.
+    /// Returns true if keys are sent without TLS to another machine.
     pub fn is_exposed(&self) -> bool {
         self.key.is_some() && !self.url.tls && !local::is_local(&self.url.host)
     }
@@ -208,7 +208,7 @@ impl Dialler {
         }
     }
 
-    /// Whether something accepts TCP connections at the address. Costs neither TLS nor a request.
+    /// Returns true if a TCP connection is accepted at the address. Uses neither TLS nor a request.
     pub async fn probe(&self) -> bool {
         self.reach(PROBE_LIMIT).await.is_ok()
     }
@@ -270,7 +270,7 @@ impl Dialler {
     }
 }
 
-/// Whether the coordinator at this address has proved to know a key before.
+/// Returns true if the coordinator at this address has proved before that it knows a key.
 fn noted(file: &Path, at: &str) -> bool {
     local::read(file).is_some_and(|noted| noted == at)
 }
@@ -294,7 +294,7 @@ fn plain(status: u16) -> &'static str {
 /// The half of a link that sends.
 pub struct Sender {
     sink: SplitSink<Socket, Message>,
-    /// How messages are compressed.
+    /// Compression of messages.
     pub packing: Packing,
 }
 

@@ -1,5 +1,5 @@
-//! How large the bodies of requests to one address may be: proxies have limits, which they say by
-//! 413 or by cutting the connection.
+//! Size limits of request bodies to one address. Proxies have limits, which they show by status 413
+//! or by cutting the connection.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ const ANY: usize = 32 << 20;
 const AGAIN: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(24 * 3600));
 const AFTER_CUT: Duration = Duration::from_secs(30);
 
-/// Why a body did not pass.
+/// Reason why a body was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// It was refused for its size.
+    /// The body was refused for its size.
     Refused,
     /// The connection was cut, or it took too long: its size may have been the reason.
     Cut,
@@ -29,7 +29,7 @@ struct State {
     limit: Option<Known>,
     /// The largest body that passed since the limit was found.
     passed: usize,
-    /// How long the next limit holds.
+    /// Time for which the next limit applies.
     wait: Duration,
 }
 

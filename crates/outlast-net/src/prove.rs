@@ -8,13 +8,13 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long the answer may take.
+/// Time limit of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest head of an answer, and the longest answer, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_BODY: usize = 64 << 10;
 
-/// What was said, and whether the connection is of no more use.
+/// Returns the answer, and true if the connection cannot be used any more.
 pub(crate) async fn ask(
     stream: &mut dyn Io,
     (authority, prefix): (&str, &str),

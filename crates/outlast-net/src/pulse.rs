@@ -1,5 +1,5 @@
-//! Whether a link's other side is there, below whatever travels on it: WebSocket pings, judged by
-//! bytes received. A pong may wait behind data on a slow link; that data is life too.
+//! Detection of a dead link below its protocol: WebSocket pings, answered by any received bytes. A
+//! pong may wait behind data on a slow link; that data counts as a sign of life, too.
 
 use std::any::Any;
 use std::io;
@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep, timeout};
 /// silence meanwhile says nothing.
 const LATE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether a long message is on its way.
+/// Interval of checks for a long message in transit.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How often pings are sent, and how long nothing may arrive after one.
+/// Interval of pings, and the longest silence after one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingConfig {
-    /// Between pings; 0: none are sent.
+    /// Time between pings; 0: none are sent.
     pub interval: Duration,
     /// Silence after a ping that ends the link.
     pub timeout: Duration,
@@ -38,7 +38,7 @@ impl Default for PingConfig {
 pub struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// How many so far.
+    /// Number of bytes received so far.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -48,7 +48,7 @@ impl Progress {
     }
 }
 
-/// What is dropped with a stream.
+/// Value that is dropped with a stream.
 type Held = Arc<dyn Any + Send + Sync>;
 
 /// A stream whose arriving bytes are counted.
@@ -64,7 +64,7 @@ impl<S> Counted<S> {
     pub fn new(inner: S) -> Counted<S> {
         Counted { inner, progress: Progress::default(), _held: None }
     }
-    /// The same; `held` is dropped with the stream, for whoever counts streams.
+    /// Wraps a stream; `held` is dropped with the stream, which allows to count streams.
     pub fn holding(inner: S, held: Held) -> Counted<S> {
         Counted { _held: Some(held), ..Counted::new(inner) }
     }

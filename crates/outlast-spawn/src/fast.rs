@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// container's filter of system calls.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Of linux/sched.h: handlers become defaults in the child.
+/// Flag of linux/sched.h: signal handlers become defaults in the child.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 /// Ample for one function that calls none.
 const STACK: usize = 16 << 10;
@@ -49,7 +49,7 @@ struct CloneArgs {
 #[derive(Default)]
 struct SigAction([usize; 4]);
 
-/// All that the child needs, and what it tells.
+/// Data for the child, and its report.
 struct Child {
     path: *const c_char,
     arguments: *const *const c_char,
@@ -58,7 +58,7 @@ struct Child {
     stdio: [i32; 3],
     /// -1: as it is.
     umask: i64,
-    /// Who it becomes; null: nobody else. The groups follow by number and place.
+    /// User that the child becomes; null: unchanged. The groups follow by number and address.
     user: *const (u32, u32),
     groups: (usize, *const u32),
     /// The signal mask of the calling thread.
@@ -69,7 +69,7 @@ struct Child {
     ignored: u64,
     default: SigAction,
     limits: [Limit; 2],
-    /// Why it did not become the program.
+    /// Error number, if the child did not become the program.
     error: i32,
 }
 

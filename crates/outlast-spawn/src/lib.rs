@@ -38,17 +38,17 @@ use std::process::{Command, Stdio};
 /// as another user of a session of its own: a terminal of ours is not its to type into.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a> {
-    /// Where it is; nothing is searched for.
+    /// Path of the program; `PATH` is not searched.
     pub path: &'a CStr,
     /// The arguments, its own name first.
     pub arguments: &'a [CString],
-    /// Its whole environment, each as `NAME=value`.
+    /// Complete environment, each as `NAME=value`.
     pub environment: &'a [&'a CStr],
-    /// Its working directory.
+    /// Working directory.
     pub folder: &'a CStr,
     /// Standard input, output and error. They are duplicated, and stay the caller's.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Whom it runs as, if not as this process does. The folder is entered with that user's rights.
+    /// User to run as, if not this process's. The folder is entered with that user's rights.
     pub user: Option<&'a User>,
     /// A number that it and all its descendants carry, whatever they do with their environment,
     /// sessions and parents; see [`limits::tag_of`]. Below [`limits::MAX_TAG`].

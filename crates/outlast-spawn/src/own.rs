@@ -1,5 +1,5 @@
-//! What a program does not get of this process: descriptors, a mask of permissions, the user. And what
-//! a child does about it between fork and exec where std starts it.
+//! Properties of this process that a program does not inherit: descriptors, the permission mask, the
+//! user. Includes the steps of a child between fork and exec where std starts it.
 #![allow(unsafe_code)]
 
 use crate::limits::{self, Limits};
@@ -53,7 +53,7 @@ pub fn tidy() {
     mark_all();
 }
 
-/// What a child needs to become a program.
+/// Data for a child to become a program.
 struct Program {
     path: CString,
     folder: CString,

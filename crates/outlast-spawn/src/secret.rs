@@ -62,7 +62,8 @@ pub unsafe fn conceal(secret: &OsStr) {
     }
 }
 
-/// Where the system shows the arguments and the first environment from: addresses in this process.
+/// Returns the addresses in this process of the arguments and the first environment, which the
+/// system shows to other processes.
 fn block() -> (Range<usize>, Range<usize>) {
     let text = std::fs::read("/proc/self/stat").map(OsString::from_vec).unwrap_or_default();
     let text = text.to_string_lossy();

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// How long the answer is used again: a process seldom changes what it ignores.
+/// Time for which the answer is cached: a process seldom changes its ignored signals.
 const FRESH: Duration = Duration::from_secs(1);
 /// The largest number of a signal.
 const LAST: i32 = 64;

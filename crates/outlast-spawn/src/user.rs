@@ -15,7 +15,7 @@ const MAX_GROUPS: usize = 65_536;
 /// A user with all groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// As the user database has it.
+    /// Name in the user database.
     pub name: String,
     /// The number.
     pub uid: u32,

@@ -6,10 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// How a process ended, and what it and those of its descendants that it waited for used.
+/// End of a process, with the resources used by it and by descendants that it waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// Its exit code or signal.
+    /// Exit code or signal.
     pub status: ExitStatus,
     /// Processor time, the system's for it included.
     pub cpu: Duration,

@@ -1,17 +1,17 @@
-//! Why a file could not be opened. Each store has an error of its own, which says the same.
+//! Errors of opening a file. Each store has an error type of its own with the same cases.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a file could not be opened or made.
+/// Reason why a file could not be opened or created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A newer version of the software wrote it.
     #[error("{}: written by a newer version (schema {found}, this one knows up to {known})", path.display())]
     Newer {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its schema version.
+        /// Schema version of the file.
         found: i64,
         /// The newest that this build knows.
         known: i64,
@@ -19,24 +19,24 @@ pub enum Error {
     /// An SQLite file of something else; it was not touched.
     #[error("{}: an SQLite file, but not {expected}", path.display())]
     Foreign {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it should have been.
+        /// Expected kind of file.
         expected: &'static str,
     },
-    /// Its owner has not made it yet, or not brought it up to date.
+    /// The file's owner has not yet created or migrated it.
     #[error("{}: its owner has not made it, or not brought it up to date", path.display())]
     NotReady {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// Another process has it open.
     #[error("{}: in use by {}", path.display(), crate::holder::of_store(path))]
     Locked {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// What SQLite's check found.
+    /// Result of SQLite's integrity check.
     #[error("damaged: {0}")]
     Damaged(String),
     /// The file system cannot hold a write-ahead log.
@@ -45,9 +45,9 @@ pub enum Error {
     /// The operating system refused.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         error: io::Error,
     },
     /// SQLite refused.

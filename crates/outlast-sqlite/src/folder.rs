@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// For the owner only.
+/// Permissions for the owner only.
 pub const PRIVATE: u32 = 0o700;
-/// As before, but what others know the name of they may go through to.
+/// Permissions for the owner; other users may traverse the folder to known names.
 pub const PASSABLE: u32 = 0o711;
 
 /// Makes a folder with these permissions, with all above it, or takes those of others away from one that

@@ -1,4 +1,4 @@
-//! Who holds a lock: the holder signs the locked file, so that whoever finds it locked can say who it is.
+//! The holder of a lock, who signs the locked file, so that others can name the holder.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -26,12 +26,12 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Who signed this file, in words; "another process" if nobody did.
+/// Describes the process that signed this file; "another process" if none did.
 pub fn signed(file: &Path) -> String {
     read(file).unwrap_or_else(|| "another process".to_owned())
 }
 
-/// Who has the store at this path, in words.
+/// Describes the process that has the store at this path open.
 pub fn of_store(path: &Path) -> String {
     signed(&super::lock_of(path))
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// Files up to this size are checked in full when they are opened; it takes under a second.
 const CHECK_LIMIT: u64 = 64 << 20;
 
-/// What tells one kind of file from another, how it came to be and how it is used.
+/// A kind of file: its identification, its schema, and its settings.
 #[derive(Debug)]
 pub struct Kind {
     /// For error texts: "a coordinator's store".
@@ -27,14 +27,14 @@ pub struct Kind {
     pub application_id: i32,
     /// The n-th (from 1) brings `user_version` to n. Never edited once released.
     pub migrations: &'static [&'static str],
-    /// How long a connection waits for another's transaction.
+    /// Time that a connection waits for another's transaction.
     pub busy: Duration,
     /// Pages that a writing connection keeps in memory, in KiB.
     pub cache_kib: u32,
     /// Pages in the log before it is copied back: pages that change often are copied less often
     /// where it is larger.
     pub log_pages: u32,
-    /// What the log's file is cut to once it was copied back, in bytes.
+    /// Size in bytes to which the log's file is truncated after a checkpoint.
     pub log_bytes: u64,
 }
 
@@ -204,7 +204,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process has the file open as its owner.
+/// Returns true if a process has the file open as its owner.
 ///
 /// # Errors
 /// [`Error::File`].
@@ -243,7 +243,7 @@ fn lock(path: &Path) -> Result<Lock, Error> {
     }
 }
 
-/// What we keep may hold secrets: only the owner reads what we create. SQLite gives its log
+/// Restricts created files to their owner, since they may contain secrets. SQLite gives its log
 /// files the permissions of the main file.
 pub fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! What a script in a browser asks for, passed on to the task's worker.
+//! Requests of a script in a browser, forwarded to the task's worker.
 
 use outlast_browser::{Answer, Host, Level, MAX_MESSAGE, Saved, Wish};
 use outlast_worker::local::{Client, Control, MAX_WAIT, Progress};
@@ -10,29 +10,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Beside a checkpoint: what it is, since JSON is not told from bytes by looking.
+/// Metadata key of a checkpoint's type, since JSON cannot be recognized from its bytes.
 const CONTENT: &str = "content_type";
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
 
-/// The worker of a task; or nobody, where a script is tried out by hand.
+/// The worker of a task, or none if a script is run locally.
 pub(super) struct TaskHost {
     client: Option<Client>,
-    /// For what passes through a file.
+    /// Folder for data that is passed in a file.
     folder: PathBuf,
-    /// What was asked of the task so far.
+    /// Requests to the task that were seen so far.
     seen: Arc<Mutex<Control>>,
     files: AtomicU64,
 }
 
 impl TaskHost {
     pub fn new(client: Option<Client>, folder: PathBuf) -> TaskHost {
-        let tell = |why: &str| eprintln!("outlast: waiting for the worker: {why}");
-        let client = client.map(|c| c.on_outage(tell));
+        let note = |why: &str| eprintln!("outlast: waiting for the worker: {why}");
+        let client = client.map(|c| c.on_outage(note));
         TaskHost { client, folder, seen: Arc::default(), files: AtomicU64::new(0) }
     }
 
-    /// A place that nothing is at.
+    /// Returns an unused path.
     fn place(&self) -> Result<PathBuf, String> {
         let n = self.files.fetch_add(1, Ordering::Relaxed);
         let name = format!("outlast-browser-{}-{n}", std::process::id());
@@ -64,7 +64,7 @@ impl Host for TaskHost {
             loop {
                 let before = read();
                 let Ok(now) = client.control(before, Duration::from_secs(MAX_WAIT)).await else {
-                    // The worker is away, or the attempt is over: then this ends soon.
+                    // The worker is away, or the attempt has ended: then this process ends soon.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     continue;
                 };
@@ -77,7 +77,7 @@ impl Host for TaskHost {
     }
 
     fn console(&self, level: Level, text: &str) {
-        // That nobody reads it must not end the task.
+        // A closed output must not end the task.
         let _ = match level {
             Level::Out => writeln!(std::io::stdout(), "{text}"),
             Level::Error => writeln!(std::io::stderr(), "{text}"),
@@ -128,7 +128,7 @@ async fn grant(client: &Client, place: &Path, wish: Wish) -> Result<Option<Saved
     Ok(None)
 }
 
-/// Without a worker nothing is kept, and that is said.
+/// Prints requests that cannot be carried out without a worker.
 fn by_hand(wish: Wish) -> Result<Option<Saved>, String> {
     let show = |map: &Map<String, Value>| match map.is_empty() {
         true => String::new(),
@@ -136,7 +136,7 @@ fn by_hand(wish: Wish) -> Result<Option<Saved>, String> {
     };
     match wish {
         Wish::Checkpoint { data, .. } => {
-            eprintln!("outlast: checkpoint of {} bytes, not kept", data.as_bytes().len());
+            eprintln!("outlast: checkpoint of {} bytes, not saved", data.as_bytes().len());
         }
         Wish::Restore => {}
         Wish::Progress { value, message, data } => {
@@ -145,7 +145,7 @@ fn by_hand(wish: Wish) -> Result<Option<Saved>, String> {
         }
         Wish::State(changes) => eprintln!("outlast: state{}", show(&changes)),
         Wish::Artifact { name, data } => {
-            eprintln!("outlast: artifact {name} of {} bytes, not kept", data.as_bytes().len());
+            eprintln!("outlast: artifact {name} of {} bytes, not saved", data.as_bytes().len());
         }
     }
     Ok(None)

@@ -1,4 +1,4 @@
-//! `outlast browser`: what runs a browser task, inside of one or tried out by hand.
+//! `outlast browser`: runs a browser task, or a script locally.
 
 mod host;
 
@@ -15,52 +15,52 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 const HELP: &str = "\
-Inside a browser task this is what its worker runs. By hand it runs a script the same way, with
-nothing to keep checkpoints in.
+Workers use this command to run browser tasks. Outside of a task it runs a script in the same way,
+but does not save checkpoints.
 
-The script is JavaScript as in a console. Its value is the result; if that is a function, it is
-called with the task, and so is a function named main. What it finds there and as `outlast`:
+The script is JavaScript, evaluated as in a console. Its value is the result. If that is a function,
+or if there is a function named main, it is called with this object, which is also `outlast`:
   task.args, task.id, task.attempt
   await task.restore()                   the newest checkpoint, or null
   await task.checkpoint(value, {name, meta})   any JSON value, an ArrayBuffer or a typed array
   await task.progress(0.5, \"half\", {loss: 0.1})
   await task.state({key: value})         merged; null deletes
   await task.artifact(\"out.json\", value)
-  task.onCheckpoint(async () => value)   for when somebody wants a checkpoint
+  task.onCheckpoint(async () => value)   called when a checkpoint is requested
 
 Exit codes:
   0    done; the result is on standard output, as JSON
-  1    the script threw, or its page could not be loaded
+  1    the script threw an exception, or its page could not be loaded
   2    wrong usage
   5    the worker is away
   70   the browser, or the page's process, crashed; 128 + N if signal N ended it
   71   a WebGL, WebGPU or WebNN context was lost
   72   the page ran out of memory
-  127  there is no browser
+  127  no browser was found
 
 Examples:
   outlast browser square.js --args '{\"n\": 12}'
-  outlast browser --probe                # what a browser can do on this machine
+  outlast browser --probe                # prints the browser's capabilities on this machine
   outlast submit --browser square.js --args '{\"n\": 12}' --wait";
 
-/// Which browser, and how it is started.
+/// Browser program and its flags.
 #[derive(clap::Args, Clone, Default)]
 pub(crate) struct Which {
-    /// The browser's program [default: chromium, or a relative of it, in PATH]
+    /// Browser program [default: chromium, or a variant of it, in PATH]
     #[arg(long = "browser", env = PROGRAM, value_name = "PATH")]
     program: Option<PathBuf>,
-    /// A flag that the browser is started with, such as --browser-flag=--enable-features=Vulkan
+    /// Additional flag of the browser, such as --browser-flag=--enable-features=Vulkan
     #[arg(long = "browser-flag", env = FLAGS, value_name = "FLAG", allow_hyphen_values = true, value_delimiter = '\n')]
     flags: Vec<String>,
 }
 
-/// Environment variable: the browser's program.
+/// Environment variable with the browser program.
 pub(crate) const PROGRAM: &str = "OUTLAST_BROWSER";
-/// Environment variable: flags, one in a line.
+/// Environment variable with flags, one per line.
 pub(crate) const FLAGS: &str = "OUTLAST_BROWSER_FLAGS";
 
 impl Which {
-    /// With what the configuration file says where nothing else was said.
+    /// Fills in settings of the configuration file that were not given otherwise.
     pub fn or(mut self, program: Option<String>) -> Which {
         self.program = self.program.or(program.map(PathBuf::from));
         self
@@ -70,7 +70,7 @@ impl Which {
         let program = find(self.program.as_deref(), &path)?;
         Ok(Launch { program, flags: self.flags.clone(), folder })
     }
-    /// What it can do here, if it is there; remembered for all workers of a user.
+    /// Returns the browser's capabilities on this machine, if it exists; cached per user.
     pub async fn probe(&self) -> Result<probe::Found, String> {
         let launch = self.launch(std::env::temp_dir()).map_err(|e| e.to_string())?;
         let cache = crate::config::folder("XDG_CACHE_HOME", ".cache");
@@ -79,14 +79,14 @@ impl Which {
             None => probe::ask(&launch).await,
         }
     }
-    /// Whether somebody asked for this one.
+    /// Returns true if the browser was named explicitly.
     pub fn named(&self) -> bool {
         self.program.is_some()
     }
-    /// For the tasks of a worker.
+    /// Environment variables for the tasks of a worker.
     pub fn env(&self) -> Vec<(String, String)> {
         let program = self.program.as_ref().map(|p| {
-            // Tasks run elsewhere; a bare name is looked for in PATH.
+            // Tasks run in other folders; a bare name is looked up in PATH.
             let bare = p.components().count() == 1;
             let path = if bare { Ok(p.clone()) } else { std::path::absolute(p) };
             (PROGRAM.to_owned(), path.unwrap_or_else(|_| p.clone()).display().to_string())
@@ -96,43 +96,43 @@ impl Which {
     }
 }
 
-/// Run a script in a browser: what a browser task does
+/// Run a script in a browser, as a browser task does
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// The script's file, or - for standard input; none: the task that this is part of
+    /// Script file, or - for standard input [default: the script of the calling task]
     #[arg(value_name = "SCRIPT")]
     script: Option<PathBuf>,
     #[command(flatten)]
     given: Given,
-    /// Say as JSON what the browser can do here, and run nothing
+    /// Print the browser's capabilities as JSON, and run nothing
     #[arg(long, conflicts_with = "script")]
     probe: bool,
     #[command(flatten)]
     which: Which,
 }
 
-/// What a script is given.
+/// Inputs of a script.
 #[derive(clap::Args, Default)]
 pub(crate) struct Given {
-    /// task.args of a browser script: JSON
+    /// Value of task.args in a browser script: JSON
     #[arg(long, value_name = "JSON")]
     args: Option<String>,
-    /// The page that a browser script runs in: a URL, or a file of HTML [default: an empty one]
+    /// Page in which a browser script runs: a URL, or an HTML file [default: an empty page]
     #[arg(long, value_name = "URL|FILE")]
     page: Option<String>,
-    /// What a lost GPU context does to a browser script: fail or note
+    /// Reaction to a lost GPU context in a browser script: fail or note
     #[arg(long, value_parser = ["fail", "note"], default_value = "fail", value_name = "WHAT")]
     on_context_loss: String,
 }
 
 impl Given {
-    /// Whether there is anything that only a browser task can do with.
+    /// Returns true if an option is set that needs a browser task.
     pub fn any(&self) -> bool {
         self.args.is_some() || self.page.is_some() || self.on_context_loss == "note"
     }
 
-    /// With the script that the file holds.
+    /// Builds the browser task with the script in the file.
     pub fn browser(&self, file: &Path) -> Result<outlast::Browser, Usage> {
         let script = match file == Path::new("-") {
             true => std::io::read_to_string(std::io::stdin()),
@@ -142,14 +142,14 @@ impl Given {
         let args = match &self.args {
             None => Value::Null,
             Some(text) => serde_json::from_str(text)
-                .map_err(|e| Usage(format!("--args is no JSON such as {{\"n\": 12}}: {e}")))?,
+                .map_err(|e| Usage(format!("--args is not JSON such as {{\"n\": 12}}: {e}")))?,
         };
         let page = match self.page.as_deref() {
             None => String::new(),
             Some(url) if url.contains("://") || url.starts_with("about:") => url.to_owned(),
             Some(html) if html.starts_with("data:") || html.starts_with('<') => html.to_owned(),
             Some(file) => std::fs::read_to_string(file)
-                .map_err(|e| Usage(format!("--page {file}: {e}; give a URL or a file of HTML")))?,
+                .map_err(|e| Usage(format!("--page {file}: {e}; give a URL or an HTML file")))?,
         };
         let on_context_loss = match self.on_context_loss.as_str() {
             "note" => OnContextLoss::Note,
@@ -175,7 +175,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
         (None, Some(client)) => match client.info().await {
             Ok(info) => {
                 let spec: TaskSpec = serde_json::from_value(info.spec)?;
-                // A folder of the task's own takes the profile along when it goes.
+                // In the task's own folder the profile is removed with the folder.
                 let own = spec.cwd.is_none();
                 let folder = if own { std::env::current_dir()? } else { std::env::temp_dir() };
                 (script(spec, info.task, info.attempt)?, folder)
@@ -185,7 +185,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
                 return Ok(5);
             }
         },
-        (None, None) => return Err(Usage("give the file of a script; see --help".into()).into()),
+        (None, None) => return Err(Usage("a script file is required; see --help".into()).into()),
     };
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -209,7 +209,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
             Err(why) => Verdict::new(70, why.to_string()),
         }
     };
-    // Whoever is told to end takes the browser along: dropping it kills it.
+    // A process that has to end also ends the browser: dropping it kills it.
     let verdict = tokio::select! {
         verdict = went => verdict,
         _ = term.recv() => return Ok(128 + 15),
@@ -220,7 +220,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
 
 fn script(spec: TaskSpec, task: String, attempt: u64) -> anyhow::Result<Script> {
     let Run::Browser(browser) = spec.run else {
-        let why = "this is no browser task; hand one in with `outlast submit --browser`";
+        let why = "this is not a browser task; submit one with `outlast submit --browser`";
         return Err(Usage(why.into()).into());
     };
     let bears_context_loss = browser.on_context_loss == OnContextLoss::Note;
@@ -228,10 +228,10 @@ fn script(spec: TaskSpec, task: String, attempt: u64) -> anyhow::Result<Script> 
     Ok(Script { source, page, args, task, attempt, bears_context_loss })
 }
 
-/// How it went: for the exit code, for people, for the result.
+/// Outcome: exit code, message, and report.
 struct Verdict {
     code: u8,
-    /// What standard error ends with.
+    /// Last text of standard error.
     text: String,
     report: Report,
 }
@@ -254,7 +254,7 @@ fn verdict(end: End) -> Verdict {
         End::Failed { message, stack } => {
             let mut verdict = Verdict::new(1, message);
             let details = json!({"message": verdict.report.message, "traceback": stack});
-            // As it is: who reads it knows stacks, not us.
+            // Unchanged, as developers expect a stack.
             verdict.text = stack;
             verdict.report.value = serde_json::value::to_raw_value(&details).ok();
             verdict
@@ -268,7 +268,7 @@ fn verdict(end: End) -> Verdict {
     }
 }
 
-/// Tells it to whoever is to know.
+/// Writes the outcome to standard error, and to the result file or standard output.
 fn finish(verdict: Verdict) -> anyhow::Result<u8> {
     if !verdict.text.is_empty() {
         eprintln!("{}", verdict.text);
@@ -283,7 +283,7 @@ fn finish(verdict: Verdict) -> anyhow::Result<u8> {
     Ok(verdict.code)
 }
 
-/// What a worker says of its browser, by `requires`.
+/// Capabilities of a worker's browser, as matched by `requires`.
 pub(crate) fn capabilities(found: &probe::Found, into: &mut Map<String, Value>) {
     let mut set = |name: &str, value: Value| into.insert(name.into(), value);
     let major = found.version.split('.').next().and_then(|n| n.parse::<u64>().ok());
@@ -303,7 +303,7 @@ pub(crate) fn capabilities(found: &probe::Found, into: &mut Map<String, Value>) 
         set("webnn", json!(found.webnn));
         classes.push("webnn");
     }
-    // `hardware` stays what the machine is without its browser.
+    // `hardware` stays the machine's hardware without its browser.
     let hardware = into.get("hardware").and_then(Value::as_str).unwrap_or("cpu").to_owned();
     let all = hardware.split(',').map(str::trim).chain(classes).collect::<Vec<_>>();
     let all = json!(all);

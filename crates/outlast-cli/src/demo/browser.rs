@@ -1,5 +1,5 @@
-//! A script that computes with WebGPU in a headless browser: its browser is killed, and it goes on
-//! in a new one from its checkpoint.
+//! Demo of a script that computes with WebGPU in a headless browser: its browser is killed, and it
+//! resumes in a new one from its checkpoint.
 
 use super::{Report, Stage, until};
 use anyhow::Context;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const SCRIPT: &str = include_str!("collatz.js");
-/// The part after which the browser is killed.
+/// Part after which the browser is killed.
 const KILLED: usize = 20;
 const PARTS: usize = 64;
 
-/// The parts that an attempt's output tells of.
+/// Parses the parts in an attempt's output.
 fn parts(output: &str) -> Vec<usize> {
     output.lines().filter_map(|l| l.strip_prefix("part ")?.parse().ok()).collect()
 }
 
-/// The same count, by the processor.
+/// Computes the expected count on the processor.
 fn expected() -> u64 {
     let steps = |mut n: u64| {
         let mut steps = 0;
@@ -32,7 +32,7 @@ fn expected() -> u64 {
     (0..65_536).map(steps).sum()
 }
 
-/// The browser whose profile is below the folder: the one of its processes that has no type.
+/// Finds the browser whose profile is below the folder: its process without a type.
 fn browser_below(folder: &Path) -> Option<String> {
     let mark = format!("--user-data-dir={}", folder.display());
     let all = std::fs::read_dir("/proc").ok()?.flatten();
@@ -48,8 +48,8 @@ fn browser_below(folder: &Path) -> Option<String> {
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let which = crate::browser::Which::default();
     let found = which.probe().await.map_err(anyhow::Error::msg);
-    let found = found.context("this play needs Chromium, which is of no use here")?;
-    anyhow::ensure!(found.webgpu.is_some(), "this play needs WebGPU, which this browser lacks");
+    let found = found.context("this demo needs Chromium, which was not found")?;
+    anyhow::ensure!(found.webgpu.is_some(), "this demo needs WebGPU, which this browser lacks");
     stage.say(&format!("browser: {} {}", found.name, found.version));
     let at = Stage::port()?;
     let _server = stage.coordinator(&at, &[])?;
@@ -102,10 +102,10 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let total = result.value.parse().ok().and_then(|v: Value| v["total"].as_u64());
     claim(total == Some(expected()), format!("it counted {total:?}, not {}", expected()));
     let told = |words: &str| story.sentences.iter().any(|s| s.contains(words));
-    claim(told("browser_crash"), "its story does not tell of the crash".into());
+    claim(told("browser_crash"), "its history does not mention the crash".into());
     claim(told("new browser"), "nor of a new browser".into());
     claim(told("going on from checkpoint"), "nor of its checkpoint".into());
     let json = json!({ "killed_after": done, "went_on_at": first, "total": total, "wrong": bad });
-    let good = "A new browser went on from the checkpoint, and counted right.";
+    let good = "A new browser resumed from the checkpoint, and the count is correct.";
     Ok(Report { bad, good, json })
 }

@@ -1,5 +1,5 @@
-//! A small fleet with faults, to be watched on the dashboard: links that are cut, slow or half
-//! open, a worker that stops and comes back, and work that never runs out meanwhile.
+//! Demo fleet with faults for the dashboard: links that are cut, slow or half open, a worker that
+//! stops and returns, and a continuous supply of tasks.
 
 use super::{Process, Stage, until};
 use outlast::{Client, NewTask, Run, TaskSpec};
@@ -9,18 +9,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// So that losses are seen within the demo.
+/// Heartbeat settings that make losses visible within the demo.
 const BEATS: [&str; 4] = ["--heartbeat-interval", "1s", "--heartbeat-timeout", "4s"];
-/// Names, slots, and the faults of the link that they share; none: no fault.
+/// Worker names, slots, and the faults of their common link (empty: none).
 const GROUPS: [(&[&str], &str, &str); 4] = [
     (&["lab-1", "lab-2", "lab-3", "lab-4"], "2", ""),
     (&["edge-1", "edge-2", "edge-3"], "1", "random cut for 3s..14s every 15s..35s seed 7"),
     (&["sat-1", "sat-2"], "2", "0s delay=140ms~60ms"),
     (&["mobile-1", "mobile-2"], "1", "random half-open for 6s..9s every 25s..50s seed 11"),
 ];
-/// This one is stopped after so many seconds, and started again after so many.
+/// Worker that is stopped, with the seconds until it stops and until it starts again.
 const STOPPED: (&str, u64, u64) = ("lab-4", 30, 55);
-/// New work only while less than this waits.
+/// Number of waiting tasks below which new ones are submitted.
 const BACKLOG: u64 = 40;
 
 struct Work<'a> {
@@ -34,12 +34,12 @@ impl Work<'_> {
         self.made += 1;
         let mut spec = TaskSpec::new(Run::Shell(line));
         spec.labels = BTreeMap::from([("kind".into(), kind.into())]);
-        // Short, so that work is seen to go elsewhere.
+        // Short, so that reassignments are visible.
         spec.reconnect_window = 10.0;
         NewTask { id: format!("{kind}-{:04}", self.made), spec }
     }
 
-    /// A script that tells of itself, and keeps what it has done.
+    /// Script that reports its progress and saves checkpoints.
     fn training(&mut self) -> NewTask {
         let outlast = &self.outlast;
         let line = format!(
@@ -97,9 +97,9 @@ pub(super) async fn play(stage: &Stage, time: Duration) -> anyhow::Result<()> {
         }
     }
     until(&client, 1).await?;
-    println!("The dashboard: {url}/dashboard");
+    println!("Dashboard: {url}/dashboard");
     let (count, seconds) = (workers.len(), time.as_secs());
-    println!("{count} workers, seven with bad links; for {seconds} s, or until Ctrl-C.");
+    println!("{count} workers, seven with unreliable links; for {seconds} s, or until Ctrl-C.");
     look(&format!("{url}/dashboard"));
     let outlast = std::env::current_exe()?.display().to_string();
     let mut work = Work { client: &client, outlast, made: 0 };
@@ -109,7 +109,7 @@ pub(super) async fn play(stage: &Stage, time: Duration) -> anyhow::Result<()> {
         work.submit(second).await?;
         if second == STOPPED.1 {
             stage.say(&format!("{} is stopped", STOPPED.0));
-            // What it ran is given to others.
+            // Its tasks are reassigned.
             workers.remove(STOPPED.0);
         } else if second == STOPPED.2 {
             stage.say(&format!("{} is back", STOPPED.0));
@@ -117,7 +117,7 @@ pub(super) async fn play(stage: &Stage, time: Duration) -> anyhow::Result<()> {
         }
         sleep(left.min(Duration::from_secs(1))).await;
     }
-    println!("The time is over.");
+    println!("The demo has ended.");
     Ok(())
 }
 
@@ -126,7 +126,7 @@ fn worker(stage: &Stage, name: &str, via: &str, slots: &str) -> anyhow::Result<P
     stage.worker(name, via, &[&BEATS[..], &pauses].concat())
 }
 
-/// Opens the page, where there is a desktop to open it on.
+/// Opens the page, if there is a desktop.
 fn look(url: &str) {
     let desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|v| std::env::var_os(v).is_some());
     let open = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };

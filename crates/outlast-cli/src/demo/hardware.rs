@@ -1,6 +1,6 @@
-//! A training run that has too little memory for its batches: it runs out of memory while its
-//! link is down, is tried again smaller from its checkpoint, loses its link once more in
-//! mid-recovery, and the next run starts with what worked.
+//! Demo of a training run whose batches are too large for its memory: it runs out of memory while its
+//! link is down, is retried with smaller batches from its checkpoint, loses its link again during
+//! recovery, and the next run starts with the batch size that worked.
 
 use super::{Report, Stage, until};
 use anyhow::Context;
@@ -14,12 +14,12 @@ use tokio::time::sleep;
 
 const PROGRAM: &str = include_str!("train.py");
 const STEPS: usize = 100;
-/// The step after which the link is lost for the first time, and for how long.
+/// Step after which the link is lost for the first time, and the duration of the loss.
 const LOST: (usize, Duration) = (45, Duration::from_secs(4));
-/// How long it is lost in mid-recovery.
+/// Duration of the loss during recovery.
 const AGAIN: Duration = Duration::from_secs(3);
 
-/// A step that was done: attempt, batch size, number.
+/// A completed step: attempt, batch size, number.
 type Step = (u64, u64, usize);
 
 fn steps(ledger: &Path) -> Vec<Step> {
@@ -54,7 +54,7 @@ impl Play<'_> {
             sleep(Duration::from_millis(10)).await;
         }
     }
-    /// Waits until a decision stands in the task's history.
+    /// Waits until the task's history has a decision.
     async fn decided(&self, id: &str) -> anyhow::Result<HistoryEvent> {
         loop {
             let history = self.client.history(id).await?;
@@ -79,7 +79,7 @@ impl Play<'_> {
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let python = std::process::Command::new("python3").arg("--version").output();
-    python.context("this play needs python3, which cannot be started")?;
+    python.context("this demo needs python3, which cannot be started")?;
     std::fs::write(stage.dir.join("train.py"), PROGRAM)?;
     let beats = ["--heartbeat-interval", "500ms", "--heartbeat-timeout", "2s"];
     let at = Stage::port()?;
@@ -107,7 +107,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     link.heal();
     stage.say("LINK BACK: the coordinator learns of it");
     let decision = play.decided("first").await?;
-    // In mid-recovery: the new attempt is on its way.
+    // During recovery: the new attempt is being sent.
     link.set("cut".parse()?);
     stage.say(&format!("decided: {}", decision.reason));
     stage.say("LINK LOST again, in mid-recovery");
@@ -145,11 +145,11 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     claim(ran.len() == STEPS, format!("the second one did {} steps", ran.len()));
     claim(ran.iter().all(|s| s.1 == 32), format!("the second one began with {:?}", ran.first()));
     let told = |story: &Explanation, words: &str| story.sentences.iter().any(|s| s.contains(words));
-    claim(told(&stories[0], "out_of_memory"), "its story does not tell of memory".into());
+    claim(told(&stories[0], "out_of_memory"), "its history does not mention memory".into());
     claim(told(&stories[0], "going on from checkpoint"), "nor of its checkpoint".into());
     claim(told(&stories[1], "which worked for task first"), "nor does the second's".into());
     let json = json!({ "died_after": died, "went_on_at": from, "batch": 32,
         "second_attempts": second.attempt, "wrong": bad });
-    let good = "It recovered with smaller batches, from its checkpoint, and the next one knew.";
+    let good = "It recovered with smaller batches from its checkpoint, and the next run started with these.";
     Ok(Report { bad, good, json })
 }

@@ -1,8 +1,8 @@
-//! `outlast demo`: outages, lived through by real processes, and the proof that nothing was lost
-//! or run twice. This has the stage; `outage`, `recovery`, `hardware` and `browser` are played on
-//! it, and `dashboard` is for those who want to watch.
+//! `outlast demo`: outages with real processes, and the proof that nothing was lost or run twice. This
+//! module starts the processes; `outage`, `recovery`, `hardware` and `browser` are the scenarios, and
+//! `dashboard` runs a fleet to watch.
 
-/// Shows it to whom it concerns. A play goes on without anybody who looks, and clears up.
+/// Prints a line. A demo continues without a reader, and cleans up.
 macro_rules! println {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -26,14 +26,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-/// The longest that a play may take, compressed and in real time.
+/// Longest duration of a scenario, compressed and in real time.
 const LIMIT: (Duration, Duration) = (Duration::from_secs(180), Duration::from_secs(900));
-/// The longest that a dashboard is shown.
+/// Longest duration of the dashboard demo.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// How long a process may take to end when it is asked to.
+/// Time for a process to end on request.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// Live through two outages, in about a minute and a half.
+/// Demonstrate two outages that lose no work, in about 90 seconds.
 #[derive(clap::Args)]
 #[command(
     after_help = "The first play: twenty commands, the link cut for 18 s, the coordinator killed meanwhile.
@@ -52,25 +52,25 @@ pub(crate) struct Args {
     /// Keep the folder with stores and logs
     #[arg(long)]
     keep: bool,
-    /// One play: outage, recovery, hardware or browser [default: the first two]
+    /// Run one scenario: outage, recovery, hardware or browser [default: the first two]
     #[arg(long, value_parser = ["outage", "recovery", "hardware", "browser"], value_name = "PLAY")]
     only: Option<String>,
-    /// Play the second one at full length: an outage of 45 s, with default timeouts
+    /// Run the second scenario at full length: an outage of 45 s, with default timeouts
     #[arg(long)]
     real_time: bool,
-    /// Instead of the plays: a fleet with faults, and the address of its dashboard
+    /// Run a fleet with faults instead, and print the address of its dashboard
     #[arg(long, conflicts_with_all = ["only", "real_time"])]
     dashboard: bool,
-    /// How long that goes on [default: 3m]
+    /// Duration of the dashboard demo [default: 3m]
     #[arg(long, requires = "dashboard", value_parser = args::seconds, value_name = "TIME")]
     time: Option<f64>,
 }
 
-/// A process of ours; ended with us, whatever happens.
+/// A child process, ended with the demo in any case.
 struct Process(Child);
 
 impl Process {
-    /// With SIGKILL, as a machine that loses power would.
+    /// Kills the process with SIGKILL, like a power loss.
     fn kill(&mut self) -> std::io::Result<()> {
         self.0.kill()?;
         self.0.wait().map(drop)
@@ -82,7 +82,7 @@ impl Drop for Process {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;
         }
-        // Asked to end, a worker takes its keeper along.
+        // A worker that ends on request also ends its keeper.
         let _ = Command::new("kill").arg(self.0.id().to_string()).stderr(Stdio::null()).status();
         let deadline = Instant::now() + LEAVE;
         while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
@@ -111,7 +111,7 @@ impl Stage {
         let log = File::options().create(true).append(true).open(path)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // The user's own settings are not meant for the demo.
+        // The user's own settings do not apply to the demo.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("OUTLAST_") {
                 command.env_remove(name);
@@ -120,7 +120,7 @@ impl Stage {
         command.env("OUTLAST_CONFIG", "/dev/null").env("OUTLAST_NO_KEYS", "1");
         Ok(Process(command.spawn()?))
     }
-    /// A worker that stops at once when it is asked to end.
+    /// Starts a worker that stops at once on request.
     fn worker(&self, name: &str, via: &str, more: &[&str]) -> anyhow::Result<Process> {
         let state = self.dir.join(name).display().to_string();
         let args = [
@@ -136,7 +136,7 @@ impl Stage {
         ];
         self.spawn(name, &[&args[..], more].concat())
     }
-    /// A coordinator on a port that was free, which it can be restarted on.
+    /// Starts a coordinator on a free port, which it can be restarted on.
     fn port() -> std::io::Result<String> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         Ok(format!("127.0.0.1:{port}"))
@@ -148,7 +148,7 @@ impl Stage {
     }
 }
 
-/// How a play went.
+/// Report of a scenario.
 struct Report {
     bad: Vec<String>,
     good: &'static str,
@@ -164,7 +164,7 @@ fn since(then: i64) -> f64 {
     (wall() - then) as f64 / 1000.0
 }
 
-/// Waits for so many connected workers.
+/// Waits for this number of connected workers.
 async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
     loop {
         let all = client.workers().await?;
@@ -175,7 +175,7 @@ async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
     }
 }
 
-/// A fleet to be watched, until its time is over or somebody ends it.
+/// Runs a fleet to watch, until its time has passed or it is interrupted.
 async fn watched(args: &Args) -> anyhow::Result<u8> {
     let time = Duration::try_from_secs_f64(args.time.unwrap_or(180.0));
     let time = time.ok().filter(|t| *t <= LONGEST);

@@ -1,4 +1,4 @@
-//! An outage of 18 seconds, in which the coordinator is killed too: every task once.
+//! Demo of an outage of 18 seconds, during which the coordinator is killed, too: every task runs once.
 
 use super::{Report, Stage, since, until, wall};
 use crate::output;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Real work, about ten seconds each.
+/// Tasks that take about ten seconds each.
 fn tasks(runs: &Path) -> Vec<NewTask> {
     let work = [
         ("hash", "head -c 200000000 /dev/zero | sha256sum"),
@@ -50,7 +50,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     sleep(Duration::from_secs(6)).await;
     link.set("cut".parse()?);
     let cut = wall();
-    stage.say("LINK CUT: no worker reaches the coordinator; their tasks go on");
+    stage.say("LINK CUT: no worker reaches the coordinator; their tasks continue");
     sleep(Duration::from_secs(9)).await;
     let before = client.counts().await?;
     stage.say(&format!(
@@ -77,7 +77,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
         let result = client.wait(&task.id).await?;
         results.insert(task.id.clone(), result);
     }
-    stage.say("all results are there");
+    stage.say("all results have arrived");
     check(stage, &client, &results, &runs, cut, healed).await
 }
 
@@ -130,7 +130,7 @@ async fn check(
         bad.push(format!("{} tasks, {} succeeded", count.total, count.succeeded));
     }
     if during == 0 {
-        bad.push("no task finished during the cut: the demo showed nothing".into());
+        bad.push("no task finished during the cut, so the demo proved nothing".into());
     }
     if !stage.quiet {
         println!();
@@ -146,6 +146,6 @@ async fn check(
     }
     let json = json!({ "tasks": list, "finished_during_cut": during,
         "link_to_synced_ms": synced, "wrong": bad });
-    let good = "Every task ran once, and every result is there, once.";
+    let good = "Every task ran once, and every result arrived once.";
     Ok(Report { bad, good, json })
 }

@@ -1,5 +1,5 @@
-//! A benchmark of 1,000 steps, whose link is lost at step 875, after its checkpoint at 850: it
-//! ends offline, and everything is at the coordinator once the link is back.
+//! Demo of a benchmark of 1,000 steps, whose link is lost at step 875, after its checkpoint at 850: it
+//! ends offline, and all data is at the coordinator once the link is back.
 
 use super::{Report, Stage, since, until, wall};
 use futures_util::StreamExt;
@@ -13,10 +13,10 @@ use tokio::time::sleep;
 
 const TASK: &str = "benchmark";
 const STEPS: usize = 1000;
-/// The step at which the link is lost.
+/// Step at which the link is lost.
 const LOST: usize = 875;
 
-/// A task like any other: a script, with the commands that a task has.
+/// Script of the task, which uses the commands for tasks.
 fn script(outlast: &Path, ledger: &Path, pause: f64) -> String {
     let (outlast, ledger) = (outlast.display(), ledger.display());
     format!(
@@ -56,7 +56,7 @@ impl Play<'_> {
             sleep(Duration::from_millis(5)).await;
         }
     }
-    /// Waits until the worker's own log says this, after so many bytes of it.
+    /// Waits until the worker's log contains this text after this offset in bytes.
     async fn worker_says(&self, words: &str, after: usize) -> String {
         loop {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -101,14 +101,14 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let known = play.log_len();
     link.set("half-open".parse()?);
     let lost = Instant::now();
-    stage.say("LINK LOST: it swallows everything, and tells nobody");
+    stage.say("LINK LOST: all data is dropped silently");
     let why = play.worker_says("disconnected", known).await;
     let noticed = lost.elapsed();
-    // From here on nothing answers a dial.
+    // From here on no connection attempt is answered.
     link.set("cut".parse()?);
     stage.say(&format!("the worker noticed after {:.1} s: {why}", noticed.as_secs_f64()));
     let last = play.steps();
-    stage.say(&format!("it goes on, at step {last}, and dials again and again"));
+    stage.say(&format!("it continues, at step {last}, and keeps trying to reconnect"));
     play.at_step(STEPS).await;
     sleep(Duration::from_millis(300)).await;
     let task = play.client.task(TASK).await?;
@@ -126,7 +126,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let result = play.client.wait(TASK).await?;
     stage.say(&format!("result: {}, {:?}", result.state, result.stdout.trim()));
     let synced = play.everything_there().await?;
-    stage.say(&format!("checkpoints and state are there too, {:.1} s after the link", since(back)));
+    stage.say(&format!("checkpoints and state have arrived, too, {:.1} s after the link", since(back)));
     let report = play.judge(&result, &synced, shown).await?;
     drop(worker);
     Ok(report)
@@ -136,7 +136,7 @@ fn step_of(c: &outlast::api::Checkpoint) -> Option<u64> {
     c.meta.get("user")?.get("step")?.as_u64()
 }
 
-/// What the coordinator has in the end.
+/// The coordinator's data at the end.
 struct Synced {
     checkpoints: CheckpointList,
     state: TaskStateView,
@@ -199,7 +199,7 @@ impl Play<'_> {
         }
         let json = json!({ "steps": ledger.lines().count(), "checkpoints": made,
             "connection": worker.connection, "wrong": bad });
-        let good = "Not a step was lost, and not one was run twice.";
+        let good = "No step was lost, and none was run twice.";
         Ok(Report { bad, good, json })
     }
 

@@ -1,4 +1,4 @@
-//! `outlast watch`: workers and tasks, live in the terminal; or as lines for a pipe.
+//! `outlast watch`: a live view of workers and tasks in the terminal, or lines for a pipe.
 
 mod screen;
 
@@ -14,25 +14,25 @@ use std::io::IsTerminal;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Between looks at the coordinator: workers are measured once a second.
+/// Time between two requests: workers are measured once a second.
 const EVERY: Duration = Duration::from_secs(1);
-/// Round-trip times that are remembered of a worker for its sparkline.
+/// Number of round-trip times kept per worker for its sparkline.
 const REMEMBERED: usize = 24;
-/// Pages of the fleet that are looked at.
+/// Number of pages of the fleet that are fetched.
 const PAGES: usize = 5;
 
-/// Watch workers and tasks, live.
+/// Live view of workers and tasks.
 #[derive(clap::Args)]
 #[command(after_help = "In the terminal q, Esc or Ctrl-C quits, and ↑ ↓ PgUp PgDn move through the
 workers; those in trouble come first. Without a terminal it prints a line whenever something has
 changed; with --json it prints a document a second.")]
 pub(crate) struct Args {
-    /// Print what there is now, and end
+    /// Print the current state once
     #[arg(long)]
     once: bool,
 }
 
-/// What there is to see.
+/// The current view.
 #[derive(Default, Serialize)]
 struct View {
     at: String,
@@ -52,16 +52,16 @@ struct View {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
-    // Its own errors are shown in the view.
+    // Errors are shown in the view.
     let client = context.quiet_client()?;
     let mut view = View::default();
-    // Before the screen is taken: a wrong key or address is told in plain text.
+    // Before the screen is cleared, so that a wrong key or address is reported in plain text.
     view.look(&client).await?;
     if args.once || context.json() || !std::io::stdout().is_terminal() {
         return lines(&client, view, args.once, context.json()).await;
     }
     let mut term = signal(SignalKind::terminate())?;
-    // Puts the terminal back when something panics, too.
+    // Restores the terminal even after a panic.
     let mut terminal = ratatui::try_init()?;
     let colour = draw::colours();
     let end = tokio::select! {
@@ -73,7 +73,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// For pipes and files.
+/// Prints lines for pipes and files.
 async fn lines(client: &Client, mut view: View, once: bool, json: bool) -> anyhow::Result<u8> {
     let mut last = String::new();
     loop {
@@ -97,7 +97,7 @@ async fn lines(client: &Client, mut view: View, once: bool, json: bool) -> anyho
         }
         match view.look(client).await {
             Ok(()) => view.trouble = None,
-            // A document that is not of now would mislead.
+            // An outdated document would mislead.
             Err(error) if json => return Err(error.into()),
             Err(error) => view.trouble = Some(error.to_string()),
         }
@@ -136,7 +136,7 @@ async fn show(
         }
         if looked.elapsed() >= EVERY {
             looked = tokio::time::Instant::now();
-            // What was seen last stays on the screen while the coordinator is away.
+            // The last view stays on the screen while the coordinator is away.
             view.trouble = view.look(client).await.err().map(|e| e.to_string());
         }
     }
@@ -173,14 +173,14 @@ impl View {
             let alert = ["critical", "warning", "info"].iter().position(|a| *a == w.alert[*n]);
             let state = ["unfit", "suspect", "away", "draining", "connected"];
             let state = state.iter().position(|s| *s == w.state[*n]);
-            // One that was stopped on purpose is no trouble.
+            // A worker that was stopped on purpose is not a problem.
             let stopped = w.state[*n] == "away" && w.cause[*n] == "worker_stopped";
             (alert.unwrap_or(3), stopped, state.unwrap_or(4), *n)
         });
         Ok(())
     }
 
-    /// Everything in a line.
+    /// Summarizes the view in one line.
     fn summary(&self) -> String {
         let f = &self.fleet;
         let mut text = format!("{} workers: {} connected", f.workers, f.connected);
@@ -221,7 +221,7 @@ impl View {
         Ok(())
     }
 
-    /// What a row says, in the order of `screen::COLUMNS`.
+    /// Cells of a row, in the order of `screen::COLUMNS`.
     fn cells(&self, n: usize) -> Vec<String> {
         let w = &self.workers;
         let rtt = w.rtt_ms[n].map_or("-".into(), |ms| draw::ms(f64::from(ms)));

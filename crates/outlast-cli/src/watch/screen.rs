@@ -1,4 +1,4 @@
-//! The screen: totals, alerts, workers, newest tasks. What does not fit is left out from the
+//! The screen: totals, alerts, workers, newest tasks. Columns that do not fit are omitted from the
 //! right.
 
 use super::View;
@@ -23,23 +23,23 @@ pub(super) const COLUMNS: [(&str, u16); 9] = [
     ("ALERT", 8),
     ("WHY", 24),
 ];
-/// Of the sparkline, which comes after the round-trip time where there is room.
+/// Width of the sparkline, which follows the round-trip time if there is room.
 const SPARK: u16 = 12;
-/// Alerts that are told in words.
+/// Number of alerts that are listed.
 const ALERTS: usize = 4;
 
 pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>, url: &str, colour: bool) {
     let area = frame.area();
     let alerts = view.alerts.len().min(ALERTS) as u16;
-    let told = view.trouble.clone().unwrap_or_else(|| view.summary());
-    let told = visible(&told).into_owned();
+    let text = view.trouble.clone().unwrap_or_else(|| view.summary());
+    let text = visible(&text).into_owned();
     // In full, even on a narrow screen.
     let width = usize::from(area.width.max(1));
     let head =
-        1 + (told.chars().count().div_ceil(width.saturating_sub(6).max(1)) as u16).clamp(1, 4);
+        1 + (text.chars().count().div_ceil(width.saturating_sub(6).max(1)) as u16).clamp(1, 4);
     let body = area.height.saturating_sub(head + alerts);
     let wanted = view.order.len() as u16 + 3;
-    // Workers have two thirds, if there are that many.
+    // Workers get two thirds, if there are that many.
     let workers = wanted.clamp(4, (body * 2 / 3).max(4)).min(body);
     let heights = [head, alerts, workers].map(Constraint::Length);
     let areas = heights.into_iter().chain([Constraint::Min(0)]);
@@ -47,8 +47,8 @@ pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>, url: &str, colour: bo
     let paint = |color: Color| if colour { Style::new().fg(color) } else { Style::new() };
     let title = Line::from(format!("Outlast at {url}   (q quits)")).bold();
     let state = match &view.trouble {
-        Some(_) => Line::from(told).style(paint(Color::Red)),
-        None => Line::from(told),
+        Some(_) => Line::from(text).style(paint(Color::Red)),
+        None => Line::from(text),
     };
     let text = Paragraph::new(vec![title, state]).wrap(Wrap { trim: true });
     frame.render_widget(text, head);
@@ -62,8 +62,8 @@ pub(super) fn draw(view: &mut View, frame: &mut Frame<'_>, url: &str, colour: bo
                 "warning" => Color::Yellow,
                 _ => Color::Cyan,
             };
-            let told = visible(&format!("{}: {}", a.severity, a.message)).into_owned();
-            let text = Line::from(told).style(paint(color));
+            let text = visible(&format!("{}: {}", a.severity, a.message)).into_owned();
+            let text = Line::from(text).style(paint(color));
             if a.severity == "critical" { text.add_modifier(Modifier::BOLD) } else { text }
         })
         .collect();
@@ -83,10 +83,10 @@ fn state_style(state: &str, paint: &dyn Fn(Color) -> Style) -> Style {
     }
 }
 
-/// The columns that fit, by place, and whether the sparkline does.
+/// Returns the indices of the columns that fit, and whether the sparkline does.
 fn fitting(width: u16) -> (Vec<usize>, bool) {
     let inner = width.saturating_sub(2);
-    // Names, states and the reasons matter most.
+    // Names, states and reasons matter most.
     let order = [0, 1, 8, 4, 2, 7, 5, 6, 3];
     let (mut used, mut columns) = (0, Vec::new());
     for n in order {
@@ -156,7 +156,7 @@ fn tasks_table(tasks: &[Task], frame: &mut Frame<'_>, area: Rect, paint: &dyn Fn
         let at = t.ended_at.as_ref().or(t.started_at.as_ref()).unwrap_or(&t.submitted_at);
         let clock = at.split('T').nth(1).and_then(|c| c.get(..8)).unwrap_or_default();
         let cells = if narrow {
-            // Ids begin alike; their ends tell them apart.
+            // Ids often share a prefix; their ends differ.
             let skip = t.id.chars().count().saturating_sub(13);
             let end: String = t.id.chars().skip(skip).collect();
             let id = if skip > 0 { format!("…{end}") } else { end };
