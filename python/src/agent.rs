@@ -17,7 +17,7 @@ use tokio::sync::watch;
 struct Running {
     agent: shell::Agent,
     runtime: Runtime,
-    /// Where functions run, if not in threads of this process.
+    /// Processes that run functions, if these do not run in threads of this process.
     pool: Option<Arc<Pool>>,
 }
 
@@ -268,7 +268,7 @@ impl Agent {
         self.with(py, |r| r.pool.as_ref().map(|pool| pool.redefined(name))).map(drop)
     }
 
-    /// How it ended, (failed, why), if it does within so many seconds.
+    /// Waits for the worker's end, up to `seconds`; returns (failed, reason).
     fn wait_ended(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(bool, String)>> {
         let (handle, mut ended) =
             self.with(py, |r| (r.runtime.handle().clone(), r.agent.ended()))?;
@@ -321,7 +321,7 @@ impl Agent {
         closed.map_err(|e| system("closing the worker", &e))
     }
 
-    /// Whether it has been closed.
+    /// Returns true if the worker has been closed.
     #[getter]
     fn closed(&self, py: Python<'_>) -> bool {
         self.process != std::process::id() || py.detach(|| self.lock().is_none())

@@ -42,10 +42,10 @@ impl From<Error> for Failure {
 struct State {
     answers: Vec<(u64, Answer)>,
     running: HashMap<u64, AbortHandle>,
-    /// Who waits for each task's end.
+    /// Waiting requests for each task's end.
     waits: HashMap<String, HashSet<u64>>,
     awaited: HashMap<u64, String>,
-    /// Where the next window of awaited tasks begins.
+    /// Start of the next window of awaited tasks.
     turn: usize,
 }
 
@@ -69,7 +69,7 @@ impl Shared {
         let ring = before == 0 && !state.answers.is_empty();
         drop(state);
         if ring {
-            // When the socket is full, the loop has been told often enough.
+            // A full socket has already woken the loop.
             let _ = (&self.bell).write(&[1]);
         }
     }
@@ -128,9 +128,8 @@ async fn perform(client: &outlast::Client, op: &str, args: Value) -> Answer {
             text(&tasks.iter().map(|t| &t.id).collect::<Vec<_>>())
         }
         "tasks" => {
-            let query: Query = serde_json::from_value(args).map_err(|e| {
-                Failure::Invalid(format!("the tasks to list cannot be told from this: {e}"))
-            })?;
+            let query: Query = serde_json::from_value(args)
+                .map_err(|e| Failure::Invalid(format!("invalid query of tasks: {e}")))?;
             let Query { states, labels, cursor } = query;
             text(&client.tasks(&TaskQuery { states, labels, cursor, ..Default::default() }).await?)
         }
@@ -166,7 +165,7 @@ async fn follow(client: outlast::Client, shared: Arc<Shared>) {
             continue;
         }
         let answer = if fresh {
-            // Not given up for those that come, or none would ever be answered.
+            // Not restarted for new ones, or none would ever be answered.
             fresh = false;
             client.results(&window, 0).await
         } else {
@@ -188,7 +187,7 @@ async fn follow(client: outlast::Client, shared: Arc<Shared>) {
                     shared.ended(id, || Err(Failure::Missing(format!("there is no task {id}"))));
                 }
             }
-            // Patience is over: whoever waits is told.
+            // The client's retry time has passed: all waiting requests fail.
             Err(error) => {
                 for id in &window {
                     shared.ended(id, || Err(Failure::Coordinator(again(&error))));
@@ -256,7 +255,7 @@ impl Mailbox {
         Ok(Mailbox { client, shared, ear, follower: Mutex::new(None), process })
     }
 
-    /// What to watch: readable when there are answers.
+    /// Descriptor to watch: readable when there are answers.
     fn fileno(&self) -> i32 {
         self.ear.as_raw_fd()
     }
@@ -297,7 +296,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Nobody wants this answer any more. A request that is on its way may still take effect.
+    /// Drops an answer. A request that was already sent may still take effect.
     fn forget(&self, token: u64) {
         if self.process != std::process::id() {
             return;
@@ -334,7 +333,7 @@ impl Mailbox {
         told.collect()
     }
 
-    /// Gives up everything.
+    /// Cancels all requests.
     fn close(&self) {
         if self.process == std::process::id() {
             self.end();

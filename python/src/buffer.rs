@@ -74,12 +74,12 @@ impl View {
         Ok(View(view))
     }
 
-    /// Of something that can be read.
+    /// Returns a view of a readable object.
     pub(crate) fn read(object: &Bound<'_, PyAny>) -> PyResult<View> {
         View::of(object, SIMPLE)
     }
 
-    /// Of something that can be written to.
+    /// Returns a view of a writable object.
     pub(crate) fn write(object: &Bound<'_, PyAny>) -> PyResult<View> {
         View::of(object, WRITABLE)
     }
@@ -136,7 +136,7 @@ impl std::fmt::Debug for Views {
 }
 
 impl Views {
-    /// Of a sequence of objects with buffers.
+    /// Returns views of a sequence of objects with buffers.
     pub(crate) fn of(parts: &[Bound<'_, PyAny>]) -> PyResult<Views> {
         Ok(Views(parts.iter().map(View::read).collect::<PyResult<_>>()?))
     }
@@ -219,7 +219,7 @@ impl Foreign {
         Ok(process_vm_readv(self.process, &mut [IoSliceMut::new(into)], &from)?)
     }
 
-    /// Whether what was read so far was this process's, and no other's with its number.
+    /// Checks that the data read so far came from this process, and not from another one with its number.
     fn still_there(&self) -> io::Result<()> {
         match self.parts.iter().find(|(_, bytes)| *bytes > 0) {
             Some((at, _)) => self.memory.read_exact_at(&mut [0], *at),

@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 /// The longest payload, in bytes. A result may have 1 MiB.
 const MAX_FRAME: usize = 16 << 20;
-/// How often a frame that is waited for is given up, to look at other things.
+/// Time after which the wait for a frame is interrupted to check for other events.
 pub const TICK: Duration = Duration::from_millis(50);
-/// How long a process that is not needed any more has to end by itself.
+/// Time for a process that is not needed any more to end by itself.
 const LEAVE: Duration = Duration::from_secs(2);
 
 /// A frame: its kind and payload.
 pub type Frame = (u8, Vec<u8>);
 
-/// What came, if anything did within a tick.
+/// Result of waiting for a frame for one tick.
 pub enum Came {
     Frame(Frame),
     Nothing,
@@ -33,7 +33,7 @@ pub enum Came {
 pub struct Child {
     process: std::process::Child,
     stream: UnixStream,
-    /// What was read of the next frame.
+    /// Bytes of the next frame that were read so far.
     partial: Vec<u8>,
     gone: bool,
 }
@@ -118,7 +118,7 @@ impl Child {
         i32::try_from(self.process.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Whether it can be given a task: it lives, and has said nothing that nobody asked for.
+    /// Returns true if the process can run a task: it is alive and has sent nothing unexpected.
     pub fn is_ready(&mut self) -> bool {
         !self.gone && self.partial.is_empty() && matches!(self.process.try_wait(), Ok(None))
     }
@@ -140,7 +140,7 @@ impl Child {
         let _ = self.process.kill();
     }
 
-    /// How it ended; what it had started ends too.
+    /// Ends the process and its descendants; returns its exit status.
     pub fn end(&mut self) -> io::Result<ExitStatus> {
         // Its end of the socket was closed, so it is about to end, unless it closed it on purpose.
         let until = Instant::now() + LEAVE;
@@ -167,7 +167,7 @@ impl Drop for Child {
     }
 }
 
-/// How a process ended, for people; and the signal, if it was one.
+/// Describes the end of a process; with the signal, if it was one.
 pub fn ending(status: ExitStatus) -> (String, Option<i32>) {
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
@@ -183,7 +183,7 @@ pub fn ending(status: ExitStatus) -> (String, Option<i32>) {
     }
 }
 
-/// What a process that ends by itself dies of.
+/// Signals that may kill a process, with their names.
 const NAMES: [(i32, &str); 14] = [
     (1, "SIGHUP"),
     (2, "SIGINT"),

@@ -42,7 +42,7 @@ pub(crate) fn client_error(py: Python<'_>, e: &Error) -> PyErr {
     }
 }
 
-/// What is asked gives, or nothing if it takes longer than so many seconds.
+/// Awaits a request; None if it takes longer than this many seconds.
 async fn within<T>(
     limit: Option<f64>,
     ask: impl Future<Output = Result<T, Error>>,
@@ -119,7 +119,7 @@ impl Client {
         match answer {
             Some(Ok(value)) => Ok(value),
             Some(Err(e)) => Err(client_error(py, &e)),
-            None => Err(error(py, "OutlastError", "the request was given up")),
+            None => Err(error(py, "OutlastError", "the request was cancelled")),
         }
     }
 }
@@ -147,7 +147,7 @@ impl Client {
         Ok(Client { url, key: api_key, ca, patience, made })
     }
 
-    /// Its coordinator's address in full.
+    /// Returns the coordinator's full address.
     #[getter]
     fn url(&self) -> &str {
         &self.url
@@ -180,8 +180,8 @@ impl Client {
         Ok(self.block(py, ask)?.map(|_| ids))
     }
 
-    /// How a task ended as JSON, if it does within so many seconds (at most 60), and the answer
-    /// takes no longer than `limit` seconds.
+    /// Returns the end of a task as JSON, if the task ends within this many seconds (at most 60) and the
+    /// answer takes no longer than `limit` seconds.
     #[pyo3(signature = (id, wait, limit=None))]
     fn result(
         &self,

@@ -1,4 +1,4 @@
-//! What a running task may ask of its worker.
+//! Interface of a running task to its worker.
 
 use crate::buffer::{View, Views};
 use crate::error;
@@ -20,7 +20,7 @@ const READ: usize = 1 << 20;
 #[pyclass(frozen, module = "outlast._outlast")]
 pub struct Context {
     pub inner: TaskContext,
-    /// Where it runs.
+    /// Thread that the task runs in.
     pub thread: Arc<Thread>,
 }
 
@@ -141,7 +141,7 @@ impl Context {
         py.detach(|| self.inner.artifact(name, &path)).map(drop).map_err(|e| host(py, e))
     }
 
-    /// What `work()` returns; meanwhile this thread may be interrupted, and not afterwards.
+    /// Calls `work()`; this thread may be interrupted meanwhile, and not afterwards.
     fn run<'py>(&self, work: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.thread.run(work)
     }
@@ -151,7 +151,7 @@ impl Context {
         self.thread.interrupt(py, Why::Stop)
     }
 
-    /// What is asked of it now: cancel, pause, how often a checkpoint.
+    /// Returns the current requests to the task: cancel, pause, number of checkpoint requests.
     fn control(&self) -> (bool, bool, u64) {
         let now = self.inner.control();
         (now.cancel, now.pause, now.checkpoint_request)

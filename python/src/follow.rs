@@ -26,12 +26,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Followed {
     ids: HashSet<String>,
-    /// Those, and some that are not followed any more.
+    /// The followed tasks, and some that are not followed any more.
     order: VecDeque<String>,
 }
 
 impl Followed {
-    /// The first so many.
+    /// Returns the first window of tasks.
     fn window(&mut self) -> Vec<String> {
         while self.order.front().is_some_and(|id| !self.ids.contains(id)) {
             self.order.pop_front();
@@ -43,7 +43,7 @@ impl Followed {
         known.take(MAX_PAGE).cloned().collect()
     }
 
-    /// Others come first next time.
+    /// Rotates the order, so that other tasks come first next time.
     fn rotate(&mut self, by: usize) {
         let by = by.min(self.order.len());
         self.order.rotate_left(by);
@@ -62,10 +62,10 @@ impl Shared {
     }
 }
 
-/// What was found, as JSON: results, and `{"id": …, "state": "unknown"}`.
+/// Results as JSON, and `{"id": …, "state": "unknown"}`.
 type Found = Result<Vec<String>, Error>;
 
-/// Tells of tasks as they end. For one thread that takes, and any that add.
+/// Reports tasks as they end, to one thread that receives and any number that add.
 #[pyclass(frozen, module = "outlast._outlast")]
 pub struct Follower {
     shared: Arc<Shared>,
@@ -101,7 +101,7 @@ async fn follow(client: Client, shared: Arc<Shared>, found: Sender<Found>) {
             continue;
         }
         let answer = if fresh {
-            // Not given up for those that come, or none would ever be answered.
+            // Not restarted for new ones, or none would ever be answered.
             fresh = false;
             client.results(&window, 0).await
         } else {
@@ -165,8 +165,8 @@ impl Follower {
         self.shared.lock().ids.remove(id);
     }
 
-    /// Those that have ended since, as JSON; waits up to so many seconds for the first, or until
-    /// somebody wakes it.
+    /// Returns the tasks that have ended since, as JSON; waits up to `seconds` for the first, or until it
+    /// is woken.
     fn next(&self, py: Python<'_>, seconds: f64) -> PyResult<Vec<String>> {
         let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let until = Instant::now().checked_add(limit);
@@ -192,7 +192,7 @@ impl Follower {
         self.shared.woken.notify_one();
     }
 
-    /// Ends it.
+    /// Closes the follower.
     fn close(&self) {
         self.task.abort();
         self.wake();

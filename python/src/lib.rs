@@ -18,7 +18,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use std::time::Duration;
 
-/// How often a call that waits looks whether Ctrl-C was pressed.
+/// Interval at which a waiting call checks for Ctrl-C.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// An exception of `outlast.errors`.
@@ -30,7 +30,7 @@ pub(crate) fn error(py: Python<'_>, class: &str, arguments: impl Arguments) -> P
     made.unwrap_or_else(|e| e)
 }
 
-/// What an exception is made of.
+/// Arguments of an exception.
 pub(crate) trait Arguments {
     fn call<'py>(self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
 }

@@ -16,9 +16,9 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What kills have to be looked for that often.
+/// Interval at which kills for lack of memory are checked.
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(5);
-/// How long closing waits for processes that are being killed.
+/// Time that closing waits for killed processes.
 const CLOSING: Duration = Duration::from_secs(10);
 
 type Spawned = io::Result<Child>;
@@ -40,7 +40,7 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     idle: Vec<Child>,
-    /// Of all processes: idle, at work, about to start.
+    /// Number of all processes: idle, at work, about to start.
     total: usize,
     pids: Vec<u32>,
     spare_ordered: bool,
@@ -74,10 +74,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    /// Of up to `slots` processes, each started by this command and told `boot` first.
+    /// Creates a pool of up to `slots` processes, each started by this command and sent `boot` first.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system cannot start a thread.
     pub fn start(
         command: Vec<String>,
         boot: String,
@@ -158,7 +158,7 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// One that is idle, or a new one.
+    /// Takes an idle process, or starts one.
     fn take(&self) -> Spawned {
         let mut state = lock(&self.state);
         loop {
@@ -261,7 +261,7 @@ impl Pool {
         lock(&self.definitions).get(name).map_or(0, |d| d.version)
     }
 
-    /// What a process must know of a function; the worker's Python says it once.
+    /// Returns the description of a function for a process; the worker's Python creates it once.
     fn definition(&self, name: &str) -> Result<Arc<str>, String> {
         let version = self.version(name);
         if let Some(text) = lock(&self.definitions).get(name).and_then(|d| d.text.clone()) {
@@ -353,7 +353,7 @@ impl Pool {
         }
     }
 
-    /// Its process is gone, or is to go.
+    /// Ends a process that is gone or has to end; returns the task's failure.
     fn died(&self, child: &mut Child, why: Option<Why>, context: &TaskContext) -> Failure {
         let pid = child.pid();
         let status = child.end();

@@ -13,14 +13,14 @@ pub fn failure_types() -> BTreeMap<&'static str, &'static str> {
     FailureClass::ALL.iter().map(|class| (class.as_str(), class.failure_type())).collect()
 }
 
-/// What the core would do after a failure: its answer as JSON.
+/// Returns the core's decision about a failure as JSON.
 #[pyfunction]
 pub fn recovery_plan(py: Python<'_>, report: &str) -> PyResult<String> {
     let decided = py.detach(|| reported::decide(report));
     decided.map(|d| d.to_string()).map_err(|e| error(py, "InvalidData", e.as_str()))
 }
 
-/// What failures have in common, as JSON.
+/// Returns patterns of failures as JSON.
 #[pyfunction]
 pub fn recovery_patterns(py: Python<'_>, lookback: &str) -> PyResult<String> {
     let found = reported::in_common(lookback);

@@ -1,4 +1,4 @@
-//! What a task in a process of its own asks of its worker: JSON each way.
+//! Requests of a task in a process of its own to its worker: JSON in both directions.
 
 use crate::buffer::Foreign;
 use crate::context::class;
@@ -14,12 +14,12 @@ use std::sync::Arc;
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 enum Request {
-    /// Of data in a file that the process keeps open.
+    /// A checkpoint of data in a file that the process keeps open.
     Checkpoint {
         path: PathBuf,
         meta: Map<String, Value>,
     },
-    /// Of data in its memory, (address, bytes) each; no answer if that cannot be read.
+    /// A checkpoint of data in its memory, (address, bytes) each; no answer if that cannot be read.
     CheckpointMemory {
         pid: u32,
         parts: Vec<(u64, u64)>,

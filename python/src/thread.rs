@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// How often it is looked whether a task was told to stop.
+/// Interval of checks for a request to stop a task.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What `call` answers: whether it went well; the value, or what is told of the failure, as JSON;
-/// the failure's message; whether it let `TaskStopped` pass.
+/// Result of `call`: success; the value, or the report of the failure, as JSON; the failure's
+/// message; true if `TaskStopped` was raised through it.
 type Answer = (bool, String, String, bool);
 
 /// The thread of a task, as long as something may be raised in it. It is looked at and changed with
@@ -28,7 +28,7 @@ pub struct Thread(Mutex<State>);
 #[derive(Default)]
 struct State {
     id: Option<c_ulong>,
-    /// Why `TaskStopped` was raised in it first.
+    /// First reason for which `TaskStopped` was raised in it.
     why: Option<Why>,
 }
 

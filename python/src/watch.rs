@@ -1,14 +1,14 @@
-//! When a task in a process of its own has to end, and how.
+//! End of tasks in processes of their own: times and means.
 
 use crate::child::{Child, TICK};
 use outlast_worker::shell::TaskContext;
 use std::time::{Duration, Instant};
 
-/// How much of a hurry there is, as `Pool::hurry` takes it.
+/// Level of urgency, as passed to `Pool::hurry`.
 pub const INTERRUPT: u8 = 1;
 pub const KILL: u8 = 2;
 
-/// Why a process was told to end.
+/// Reason for which a process has to end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     Stop,

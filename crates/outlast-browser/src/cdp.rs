@@ -11,7 +11,7 @@ const MAX_INCOMING: usize = 128 << 20;
 /// Messages that may wait to be written, and events to be looked at.
 const QUEUE: usize = 256;
 
-/// Why a command of the protocol came to nothing.
+/// Reason why a command of the protocol failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CdpError {
     /// The browser is gone.
@@ -20,20 +20,20 @@ pub enum CdpError {
     /// The browser sent what is too large to take.
     #[error("the browser sent a message of more than {MAX_INCOMING} bytes")]
     TooLarge,
-    /// It refused; the text is its own.
+    /// The browser refused the command; the text is its own.
     #[error("{method}: {message}")]
     Refused {
         /// The command.
         method: String,
-        /// Why.
+        /// The browser's message.
         message: String,
     },
 }
 
-/// Something happened in the browser.
+/// Event from the browser.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// In which session; none: in the browser itself.
+    /// Session of the event; none: the browser itself.
     pub session: Option<String>,
     pub method: String,
     pub params: Value,
@@ -42,7 +42,7 @@ pub(crate) struct Event {
 type Waiting = HashMap<u64, (String, oneshot::Sender<Result<Value, CdpError>>)>;
 
 struct Shared {
-    /// None once the browser is gone, and why.
+    /// Pending commands; an error with the reason once the browser is gone.
     waiting: Mutex<Result<(u64, Waiting), CdpError>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a page writes to its console, as lines of text.
+//! Console messages of a page, as lines of text.
 
 use serde_json::Value;
 

@@ -24,11 +24,11 @@ const NAMES: [&str; 6] = [
     "chrome",
     "microsoft-edge",
 ];
-/// How long a browser may take to answer for the first time. A busy machine needs a while.
+/// Time for a browser's first answer, which can be long on a busy machine.
 const START: Duration = Duration::from_secs(60);
-/// How long it may take to end when it is asked to.
+/// Time for a browser to end on request.
 const LEAVE: Duration = Duration::from_secs(3);
-/// How long a process takes at most to be seen as dead once its pipe is closed.
+/// Longest time until a process is seen as dead after its pipe was closed.
 const DEATH: Duration = Duration::from_secs(5);
 /// Lines of its own log that are kept for the case that it dies, and the longest of them.
 const KEPT: (usize, u64) = (16, 1000);
@@ -65,7 +65,7 @@ const FLAGS: &[&str] = &[
 /// There is no browser.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
-    /// Not where it was said to be.
+    /// There is no browser at the given path.
     #[error("{} is no program", .0.display())]
     Here(PathBuf),
     /// Nowhere on the path.
@@ -94,18 +94,18 @@ pub fn find(named: Option<&Path>, path: &OsStr) -> Result<PathBuf, NotFound> {
     }
 }
 
-/// How a browser is started.
+/// Start parameters of a browser.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// The program.
     pub program: PathBuf,
     /// Flags beside our own; the later ones win.
     pub flags: Vec<String>,
-    /// Where its profile, which does not outlive it, is kept.
+    /// Folder of its profile, which is removed with the browser.
     pub folder: PathBuf,
 }
 
-/// Why there is no running browser.
+/// Reason why no browser is running.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// A folder or a process could not be had.
@@ -113,23 +113,23 @@ pub enum LaunchError {
     System {
         /// The program.
         program: PathBuf,
-        /// Why.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// It ended before it was of any use.
+    /// The browser ended before it answered.
     #[error("browser crashed at its start: {exit}{}", said.iter().map(|l| format!("\n  {l}")).collect::<String>())]
     Died {
-        /// How.
+        /// End of its process.
         exit: Exit,
-        /// Its last words.
+        /// Last lines of its output.
         said: Vec<String>,
     },
-    /// It does not answer.
+    /// The browser does not answer.
     #[error("browser crashed or hangs: no answer in {} s", START.as_secs())]
     Silent,
 }
 
-/// How a browser's process ended.
+/// End of a browser's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit(Option<ExitStatus>);
 
@@ -220,12 +220,12 @@ impl Browser {
         Ok(browser)
     }
 
-    /// What it calls itself, such as `Chrome/156.0.8078.79`.
+    /// Product name and version, such as `Chrome/156.0.8078.79`.
     pub fn product(&self) -> &str {
         &self.product
     }
 
-    /// Its process.
+    /// Process id.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
@@ -240,12 +240,12 @@ impl Browser {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// What it said so far is of no interest any more.
+    /// Discards the output so far.
     pub(crate) fn forget_words(&self) {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Whether a page's JavaScript engine said so when it gave up.
+    /// Returns true if the output shows that a page's JavaScript engine ran out of memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let told = ["V8 javascript OOM", "V8 process OOM", "heap out of memory"];
         self.last_words().iter().any(|line| told.iter().any(|t| line.contains(t)))

@@ -5,26 +5,26 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-/// What every page gets before anything of its own runs.
+/// Script that runs in every page before the page's own scripts.
 const API: &str = include_str!("page.js");
 /// The name of the function by which the page speaks to us.
 pub(crate) const BINDING: &str = "__outlast_send";
-/// Where a page is that comes from no server. HTTPS, since WebGPU is for secure origins only; the
-/// name is one that can never exist.
+/// Address of a page that comes from no server. HTTPS, since WebGPU requires a secure origin; the
+/// name is reserved and can never exist.
 pub(crate) const OWN: &str = "https://task.outlast.invalid/";
 /// The name that a script has in stack traces.
 const SCRIPT: &str = "task.js";
 
-/// What a script threw.
+/// An exception that a script threw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Thrown {
-    /// Its message with its kind, such as `TypeError: x is not a function`.
+    /// Message with its type, such as `TypeError: x is not a function`.
     pub message: String,
     /// The message, and where it was thrown.
     pub stack: String,
 }
 
-/// Why an evaluation gave no value.
+/// Reason why an evaluation returned no value.
 #[derive(Debug)]
 pub(crate) enum EvalError {
     Thrown(Thrown),
@@ -42,7 +42,7 @@ pub(crate) struct Page {
     pub cdp: Cdp,
     pub target: String,
     pub session: String,
-    /// What is answered when [`OWN`] is asked for.
+    /// Document that is served at [`OWN`].
     html: String,
 }
 
@@ -61,7 +61,8 @@ impl Page {
         Ok(Page { cdp: cdp.clone(), target, session, html: html.into() })
     }
 
-    /// Has it tell what happens, and gives its documents our object, which knows this of the task.
+    /// Subscribes to the page's events, and installs the `outlast` object with these values in its
+    /// documents.
     pub async fn prepare(&self, known: &Value) -> Result<(), CdpError> {
         // JSON is JavaScript.
         let source =
@@ -159,7 +160,7 @@ fn outcome(mut answer: Value) -> Result<Value, EvalError> {
     }
 }
 
-/// What an exception says, without our own frames.
+/// Formats an exception without frames of this crate's scripts.
 pub(crate) fn thrown(details: &Value) -> Thrown {
     let exception = &details["exception"];
     let text = match (exception["description"].as_str(), &exception["value"]) {

@@ -1,8 +1,8 @@
-//! What a browser can do on this machine, found out by having it done, and remembered.
+//! Capabilities of a browser on this machine: tried out, and cached.
 //!
-//! A browser takes seconds to start, so what was found is kept in a file until the program, its
-//! flags or the machine's boot changes (and with that maybe the graphics driver). What failed is
-//! tried again after some minutes.
+//! A browser takes seconds to start, so the result is cached in a file until the program, its flags or
+//! the machine's boot changes (and with that maybe the graphics driver). A failed probe is repeated
+//! after some minutes.
 
 use crate::launch::{Browser, Launch};
 use crate::page::{OWN, Page};
@@ -15,15 +15,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long finding out may take.
+/// Time limit of a probe.
 pub const LIMIT: Duration = Duration::from_secs(30);
-/// How long a failure is believed, in seconds.
+/// Time in seconds for which a failure is cached.
 const RETRY: u64 = 300;
 /// Draws a pixel, multiplies a matrix' worth of nothing: what is only said to be there does not
 /// count.
 const QUESTIONS: &str = include_str!("probe.js");
 
-/// Who does the work of a graphics interface.
+/// Implementation of a graphics interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acceleration {
@@ -33,26 +33,26 @@ pub enum Acceleration {
     Software,
 }
 
-/// What a browser can do.
+/// Capabilities of a browser.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// `chromium`, `chrome` or `edge`.
     pub name: String,
-    /// Such as `156.0.8078.79`.
+    /// Version, such as `156.0.8078.79`.
     pub version: String,
     /// WebGL, if a pixel could be drawn with it.
     pub webgl: Option<Acceleration>,
-    /// Who draws.
+    /// Name of the WebGL renderer.
     pub webgl_renderer: String,
     /// WebGPU, if a shader ran.
     pub webgpu: Option<Acceleration>,
-    /// Which adapter.
+    /// Name of the WebGPU adapter.
     pub webgpu_adapter: String,
     /// WebNN: the device types that a context could be made for.
     pub webnn: Vec<String>,
 }
 
-/// What probe.js answers.
+/// Answers of probe.js.
 #[derive(Deserialize)]
 struct Answers {
     webgl: Option<String>,
@@ -61,7 +61,7 @@ struct Answers {
     webnn: Vec<String>,
 }
 
-/// Whether a renderer's name is that of a processor's emulation.
+/// Returns true if a renderer's name is that of an emulation by the processor.
 fn emulated(renderer: &str) -> bool {
     let name = renderer.to_ascii_lowercase();
     ["swiftshader", "llvmpipe", "softpipe", "basic render", "lavapipe"]
@@ -112,7 +112,7 @@ async fn question(launch: &Launch) -> Result<Found, String> {
             });
             went.map_err(text)?;
             served.map_err(|e| e.to_string())?;
-            // What is told from now on is of no interest, but has to be taken.
+            // Later events are ignored, but have to be received.
             let answers = tokio::select! {
                 answers = page.value(QUESTIONS) => answers.map_err(text)?,
                 () = async { while events.recv().await.is_some() {} } => {
@@ -136,21 +136,21 @@ async fn question(launch: &Launch) -> Result<Found, String> {
     })
 }
 
-/// What is kept in the file.
+/// Content of the cache file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    /// Of what this was found.
+    /// Identity of the probed browser.
     of: Value,
-    /// When, in Unix seconds.
+    /// Time of the probe in Unix seconds.
     at: u64,
     found: Result<Found, String>,
 }
 
-/// What is known from `file`, or else finds out and keeps it there. Several that ask at once have
-/// one of them find out. A file that cannot be kept is no failure.
+/// Returns the cached capabilities from `file`, or else probes and caches them. Of several concurrent
+/// callers only one probes. A cache that cannot be written is not an error.
 ///
 /// # Errors
-/// Why the browser is of no use here.
+/// The reason why the browser cannot be used here.
 pub async fn cached(launch: &Launch, file: &Path) -> Result<Found, String> {
     let of = identity(launch);
     if let Some(found) = known(file, &of) {
@@ -196,7 +196,7 @@ fn known(file: &Path, of: &Value) -> Option<Result<Found, String>> {
     (kept.of == *of && fresh).then_some(kept.found)
 }
 
-/// What it depends on.
+/// Returns everything that the capabilities depend on.
 fn identity(launch: &Launch) -> Value {
     let file = fs::metadata(&launch.program).ok();
     let file = file.map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()));

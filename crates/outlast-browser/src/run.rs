@@ -1,8 +1,8 @@
-//! A script in a page, from its start to how it ended.
+//! A script in a page, from its start to its outcome.
 //!
-//! Three things go on at once: the work (open, load, run), the pump, which looks at all that the
-//! browser tells and never waits for an answer of it, and the clerk, who passes the script's
-//! wishes on one after the other, in their order.
+//! Three parts run concurrently: the work (open, load, run), the pump, which handles all events of the
+//! browser and never waits for an answer, and the clerk, which forwards the script's requests one
+//! after the other, in order.
 
 use crate::cdp::{CdpError, Event};
 use crate::console;
@@ -25,21 +25,21 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub const MAX_MESSAGE: usize = 32 << 20;
 /// The largest result, in bytes of JSON.
 pub const MAX_VALUE: usize = 1 << 20;
-/// Wishes that may wait, and their bytes together.
+/// Requests that may wait, and their total bytes.
 const MAX_WISHES: (usize, usize) = (1024, 128 << 20);
-/// How long a page may take to load.
+/// Time limit for a page to load.
 const LOAD: Duration = Duration::from_secs(60);
-/// After a failure, how long a cause that explains it may take to be told.
+/// Time after a failure in which an event that explains it may still arrive.
 const HINDSIGHT: Duration = Duration::from_millis(500);
-/// How long the last wishes of a script that has ended may take.
+/// Time limit for the last requests of a script that has ended.
 const LAST_WISHES: Duration = Duration::from_secs(30);
 
-/// What is run.
+/// A script with its page and settings.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     /// JavaScript. Its value, or that of the function that it evaluates to, is the result.
     pub source: String,
-    /// Where: a URL, or HTML if it begins with `<`; empty: an empty page.
+    /// Page: a URL, or HTML if it begins with `<`; empty: an empty page.
     pub page: String,
     /// Becomes `task.args`.
     pub args: Value,
@@ -47,25 +47,25 @@ pub struct Script {
     pub task: String,
     /// Becomes `task.attempt`.
     pub attempt: u64,
-    /// A lost GPU context is told of, and nothing more.
+    /// Policy for a lost GPU context: true only reports it.
     pub bears_context_loss: bool,
 }
 
-/// How a script ended.
+/// Outcome of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Its result, as JSON.
+    /// Result as JSON.
     Done(String),
-    /// It threw, or could not be begun.
+    /// The script threw an exception, or could not be started.
     Failed {
-        /// In a line.
+        /// Message in one line.
         message: String,
         /// With the places in the source.
         stack: String,
     },
     /// The browser, or the process of the page, is gone.
     Crashed {
-        /// Which, and how.
+        /// Process and reason.
         message: String,
         /// The signal that ended it.
         signal: Option<i32>,
@@ -76,16 +76,16 @@ pub enum End {
     ContextLost(String),
 }
 
-/// How loud a console message is.
+/// Destination of a console message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// For standard output.
+    /// Standard output.
     Out,
-    /// For standard error.
+    /// Standard error.
     Error,
 }
 
-/// What a script saves, or finds again.
+/// Data that a script saves or restores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saved {
     /// A JSON text.
@@ -95,7 +95,7 @@ pub enum Saved {
 }
 
 impl Saved {
-    /// Its content.
+    /// Returns the content.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Saved::Json(text) => text.as_bytes(),
@@ -104,25 +104,25 @@ impl Saved {
     }
 }
 
-/// What a script asks for.
+/// Request of a script.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wish {
     /// Keep this as a checkpoint; the answer is its id.
     Checkpoint {
-        /// What.
+        /// Data to save.
         data: Saved,
         /// A name for people.
         name: Option<String>,
-        /// What is kept beside it.
+        /// Metadata of the checkpoint.
         meta: Map<String, Value>,
     },
     /// The newest checkpoint, or null.
     Restore,
-    /// How far it is.
+    /// Progress report.
     Progress {
-        /// 0 to 1.
+        /// Progress from 0 to 1.
         value: f64,
-        /// In words.
+        /// Message to show.
         message: Option<String>,
         /// Merged into the state.
         data: Map<String, Value>,
@@ -131,22 +131,22 @@ pub enum Wish {
     State(Map<String, Value>),
     /// Keep this for the result.
     Artifact {
-        /// Its name.
+        /// Name of the artifact.
         name: String,
-        /// What.
+        /// Data to save.
         data: Saved,
     },
 }
 
-/// Whoever answers wishes: the outer reason is for the script, which gets it as an exception.
+/// Answer to a request; the script gets the error as an exception.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Option<Saved>, String>> + Send>>;
 
 /// The world outside of the page.
 pub trait Host: Send + Sync + 'static {
     /// Does what a script asks for.
     fn grant(&self, wish: Wish) -> Answer;
-    /// Is done each time that somebody wants a checkpoint of the task. Asked only of hosts of
-    /// scripts that listen.
+    /// Completes each time that a checkpoint of the task is requested. Called only if the script has a
+    /// handler for that.
     fn checkpoint_wanted(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
     /// A line of the page's console.
     fn console(&self, level: Level, text: &str);
@@ -212,7 +212,7 @@ impl Message {
     }
 }
 
-/// A wish, and where its answer goes.
+/// A request, and the receiver of its answer.
 struct Errand {
     id: u64,
     context: Value,
@@ -249,7 +249,7 @@ pub async fn run(browser: &mut Browser, script: &Script, host: Arc<dyn Host>) ->
     };
     let end = match worked {
         Ok(Ok(json)) => done(json),
-        // Something else may be the reason, and about to be told.
+        // The cause may be another event that is about to arrive.
         Ok(Err(error)) => match timeout(HINDSIGHT, pump.run(&mut browser.events)).await {
             Ok(fatal) => fatal.end(browser).await,
             Err(_) => failed(error, browser).await,
@@ -321,7 +321,7 @@ async fn work(
     page.run(&script.source).await
 }
 
-/// What ends everything.
+/// Event that ends the run.
 enum Fatal {
     /// The browser closed its pipe.
     Gone,
@@ -366,7 +366,7 @@ struct Pump {
     page: Arc<OnceLock<Page>>,
     host: Arc<dyn Host>,
     errands: mpsc::Sender<Errand>,
-    /// Bytes of the wishes that wait.
+    /// Bytes of the waiting requests.
     pending: Arc<AtomicUsize>,
     loaded: watch::Sender<bool>,
     bears: bool,
@@ -377,7 +377,7 @@ struct Pump {
 }
 
 impl Pump {
-    /// Looks at everything that is told, until something ends all.
+    /// Handles all events until one ends the run.
     async fn run(&mut self, events: &mut mpsc::Receiver<Event>) -> Fatal {
         loop {
             let known = self.crashed.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));

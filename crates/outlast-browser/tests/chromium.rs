@@ -1,4 +1,4 @@
-//! With a real Chromium; without one there is nothing to test.
+//! Tests with a real Chromium; skipped without one.
 
 use outlast_browser::*;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn launch(folder: &tempfile::TempDir) -> Option<Launch> {
     Some(Launch { program: chromium()?, flags: vec![], folder: folder.path().into() })
 }
 
-/// Keeps what it is told.
+/// Host that records all requests.
 #[derive(Default)]
 struct Notes {
     saved: Mutex<Vec<Saved>>,

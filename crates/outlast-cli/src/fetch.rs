@@ -277,7 +277,10 @@ async fn download(
         breaks += 1;
         if breaks > BREAKS || offset > head.size {
             let why = broke.map_or_else(|| "it ended early".into(), |e| e.to_string());
-            anyhow::bail!("the download was interrupted after {offset} of {} bytes: {why}", head.size);
+            anyhow::bail!(
+                "the download was interrupted after {offset} of {} bytes: {why}",
+                head.size
+            );
         }
         first.get_or_insert(head);
         tokio::time::sleep(Duration::from_millis(500)).await;

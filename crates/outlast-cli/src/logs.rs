@@ -106,7 +106,9 @@ pub(crate) async fn copy(
     }
     let client = context.client(SHORT)?;
     if client.task(id).await?.attempt == 0 {
-        eprintln!("outlast: task {id} has no log yet, since no worker has it; --follow waits for it");
+        eprintln!(
+            "outlast: task {id} has no log yet, since no worker has it; --follow waits for it"
+        );
         return Ok(6);
     }
     log.rest(&client).await.map(|()| 0)

@@ -154,10 +154,20 @@ fn mistakes_are_told_without_a_coordinator() {
     assert!(code == 1 && text.contains("standard output: "), "{text}");
 
     // Looking at keys makes nothing.
-    fails(&base, &["keys", "--data-dir", "typo", "list"], 2, "typo: contains no coordinator's data");
+    fails(
+        &base,
+        &["keys", "--data-dir", "typo", "list"],
+        2,
+        "typo: contains no coordinator's data",
+    );
     fails(&base, &["keys", "revoke", "k", "--data-dir", "typo"], 2, "--data-dir");
     assert!(!base.dir.path().join("typo").exists());
-    fails(&base, &["keys", "add", "me", "--data-dir", "data"], 0, "data: created a new data folder");
+    fails(
+        &base,
+        &["keys", "add", "me", "--data-dir", "data"],
+        0,
+        "data: created a new data folder",
+    );
     let out = run(&base, &["keys", "list", "--data-dir", "data"]);
     assert!(String::from_utf8_lossy(&out.stdout).contains("me"), "{out:?}");
     // They are in the folder: an address as a flag is a mistake, wherever it stands, and nothing is

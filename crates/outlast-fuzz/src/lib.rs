@@ -28,10 +28,10 @@ const SLOW: Duration = Duration::from_secs(30);
 /// Inputs that are kept to be mutated, at most, and the longest of them in bytes.
 const KEPT: (usize, usize) = (1000, 64 << 10);
 
-/// What a reader did with an input.
+/// Result of a reader for one input.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// What it said: an error's text, or the kind of what it read.
+    /// Text of the error, or the kind of the decoded value.
     pub said: String,
     /// Bytes that it took.
     pub peak: usize,
@@ -39,7 +39,7 @@ pub struct Run {
     pub bound: usize,
 }
 
-/// What came of a target.
+/// Result of a target.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Inputs that were tried.
@@ -50,7 +50,7 @@ pub struct Report {
     pub peak: (usize, usize),
     /// The longest that one took.
     pub slowest: Duration,
-    /// What is wrong, with the input that shows it.
+    /// Description of a violation, with the input that shows it.
     pub wrong: Option<(String, Vec<u8>)>,
 }
 
@@ -92,7 +92,7 @@ pub fn corpus(target: &Target) -> Vec<Vec<u8>> {
     (target.seeds)().into_iter().chain(found).collect()
 }
 
-/// What it said, without the numbers and quotes in it.
+/// Hashes a result's text without its numbers and quotes.
 fn feature(said: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     let letters = said.chars().filter(|c| c.is_ascii_alphabetic());

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
+/// Runs the targets; returns true if none has failed.
 fn run() -> anyhow::Result<bool> {
     let mut targets = targets::all();
     let (mut seconds, mut total, mut seed) = (60.0, None, 1);
@@ -51,7 +51,7 @@ fn run() -> anyhow::Result<bool> {
     }
     let each = total.map_or(seconds, |total| total / targets.len() as f64);
     let each = Duration::try_from_secs_f64(each).context("the time")?;
-    // What panics is told once it is caught.
+    // Panics are reported once they are caught.
     std::panic::set_hook(Box::new(|_| ()));
     println!(
         "{:16}{:>10}{:>8}{:>12}{:>12}{:>10}",

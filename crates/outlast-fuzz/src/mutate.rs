@@ -10,14 +10,14 @@ const EDGES: [u64; 12] = [0, 1, 2, 127, 128, 255, 256, 65_535, 65_536, 1 << 31, 
 
 /// Changes inputs.
 pub struct Mutator<'a> {
-    /// Where chance comes from.
+    /// Source of randomness.
     pub rng: &'a mut SmallRng,
-    /// What readers know.
+    /// Dictionary of words that readers recognize.
     pub words: &'static [&'static str],
 }
 
 impl Mutator<'_> {
-    /// One of these, changed a few times.
+    /// Picks one of the inputs and changes it a few times.
     pub fn mutated(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {
         let mut input = self.one(inputs).to_vec();
         for _ in 0..self.rng.random_range(1..=6) {

@@ -1,4 +1,4 @@
-//! What the coordinator says, also by routes that its client does not know yet.
+//! Documents of the coordinator's API, including routes that its client does not have yet.
 
 use anyhow::Context;
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub(crate) struct Listed {
     pub kept: bool,
     pub dropped: bool,
     pub step: Option<u32>,
-    /// When the coordinator recorded it (Unix ms), if it says.
+    /// Time of the coordinator's record (Unix ms), if it has one.
     pub recorded: Option<i64>,
 }
 
@@ -29,7 +29,7 @@ impl Api {
         Ok(Api { http, base: base.to_owned() })
     }
 
-    /// None if there is no such route or thing.
+    /// Fetches a document; None if the route or object does not exist.
     pub async fn get(&self, path: &str) -> anyhow::Result<Option<Value>> {
         let answer = self.http.get(format!("{}{path}", self.base)).send().await?;
         if answer.status() == 404 {
@@ -38,7 +38,7 @@ impl Api {
         Ok(Some(answer.error_for_status()?.json().await?))
     }
 
-    /// What the coordinator has of a task's checkpoints.
+    /// Lists the coordinator's checkpoints of a task.
     pub async fn checkpoints(&self, task: &str) -> anyhow::Result<Option<Vec<Listed>>> {
         let Some(all) = self.get(&format!("/api/v1/tasks/{task}/checkpoints")).await? else {
             return Ok(None);

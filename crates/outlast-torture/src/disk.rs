@@ -16,7 +16,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Of so many MiB.
+    /// Mounts a disk of this size in MiB.
     pub fn mount(at: &Path, size: u32) -> io::Result<Disk> {
         std::fs::create_dir_all(at)?;
         mount(at, size)?;

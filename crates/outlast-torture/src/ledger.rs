@@ -1,12 +1,12 @@
-//! What a task writes down outside of its worker's folder: the truth that the coordinator's story
-//! is compared with. One file per task, one line per fact, each synced before the task goes on.
+//! Record that a task writes outside of its worker's folder: the truth that the coordinator's history
+//! is compared with. One file per task, one line per fact, each synced before the task continues.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Of a checkpoint: the attempt that made it and its number there, which is also its age.
+/// Id of a checkpoint: the attempt that made it and its number there, which is also its age.
 pub(crate) type CheckpointId = (u64, u64);
 
 /// A fact. What it means is at the place that writes it.
@@ -14,9 +14,9 @@ pub(crate) type CheckpointId = (u64, u64);
 pub(crate) enum Fact {
     /// The attempt's process runs, on this worker.
     Start(String),
-    /// It goes on after this step, from this checkpoint.
+    /// The attempt resumes after this step, from this checkpoint.
     Restored(CheckpointId, u32),
-    /// It was told that there is no checkpoint.
+    /// The attempt found no checkpoint.
     Fresh,
     /// A step was done.
     Step(u32),
@@ -26,7 +26,7 @@ pub(crate) enum Fact {
     Delivered(CheckpointId),
     /// A checkpoint or restore was refused for good: the exit code.
     Refused(i32),
-    /// Something that must not be.
+    /// A violation that the task itself observed.
     Wrong(String),
     /// The process ends with this code.
     End(i32),
@@ -58,7 +58,7 @@ pub(crate) fn checkpoint_id(text: &str) -> Option<CheckpointId> {
     Some((epoch.parse().ok()?, number.parse().ok()?))
 }
 
-/// Where one attempt writes.
+/// Writer for one attempt.
 pub(crate) struct Ledger {
     file: File,
     attempt: u64,
@@ -112,7 +112,7 @@ fn parse(line: &str) -> Option<Line> {
     Some(Line { attempt, at, pid, fact })
 }
 
-/// All that was noted of a task. A last line that was cut off by a kill says nothing.
+/// Reads the record of a task. A last line that was cut off by a kill is ignored.
 pub(crate) fn read(folder: &Path, task: &str) -> io::Result<Vec<Line>> {
     let text = match std::fs::read_to_string(path(folder, task)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),

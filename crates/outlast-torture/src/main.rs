@@ -43,10 +43,10 @@ pub(crate) struct Args {
     /// The `outlast` program [default: beside this one]
     #[arg(long)]
     outlast: Option<PathBuf>,
-    /// How long faults go on
+    /// Duration of the faults
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Which faults and tasks [default: the time]
+    /// Seed of faults and tasks [default: the time]
     #[arg(long)]
     seed: Option<u64>,
     /// Tasks [default: one in two seconds]
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// Keep the folder with stores, logs and ledgers
     #[arg(long)]
     keep: bool,
-    /// If something hangs at the end, leave all as it is until Ctrl-C
+    /// Keep all processes until Ctrl-C if something hangs at the end
     #[arg(long)]
     hold: bool,
     /// The report as JSON

@@ -1,4 +1,4 @@
-//! What must hold of every task when all is over: its history, its result and its ledger agree.
+//! Properties of every task at the end: its history, its result and its ledger agree.
 
 use crate::api::{Listed, unix_ms};
 use crate::ledger::{CheckpointId, Fact, Line};
@@ -7,16 +7,16 @@ use outlast::api::{History, Task, TaskResult};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All that is known of a task.
+/// Evidence about a task.
 pub(crate) struct Evidence {
     pub plan: Plan,
     pub task: Task,
     pub result: Option<TaskResult>,
     pub history: History,
     pub lines: Vec<Line>,
-    /// What the coordinator has of its checkpoints, if it tells.
+    /// The coordinator's list of its checkpoints, if available.
     pub listed: Option<Vec<Listed>>,
-    /// When the coordinator was seen to have a checkpoint.
+    /// Times at which the coordinator was first seen to have each checkpoint.
     pub seen: BTreeMap<CheckpointId, i64>,
 }
 
@@ -28,12 +28,12 @@ pub(crate) struct Totals {
     pub attempts: u64,
     /// Processes that were started for them.
     pub starts: u64,
-    /// Results of attempts that had been given up.
+    /// Results of abandoned attempts.
     pub superseded: u64,
     pub steps: u64,
     pub steps_twice: u64,
     pub checkpoints: u64,
-    /// Of these, how many a task itself saw to be the coordinator's.
+    /// Number of these that a task itself saw at the coordinator.
     pub delivered: u64,
     pub refused: u64,
     pub restored: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Totals {
     pub lost_with_workers: u64,
 }
 
-/// One run of a task's process.
+/// A single run of a task's process.
 struct Start<'a> {
     attempt: u64,
     pid: u32,
@@ -84,7 +84,7 @@ fn made(lines: &[Line]) -> Vec<Made<'_>> {
 }
 
 impl Evidence {
-    /// When it was certain that the coordinator has a checkpoint.
+    /// Times from which on the coordinator certainly has each checkpoint.
     fn delivered(&self) -> BTreeMap<CheckpointId, i64> {
         let mut all = self.seen.clone();
         for one in self.listed.iter().flatten().filter(|c| !c.dropped) {
@@ -128,7 +128,7 @@ fn step(line: &Line) -> Option<u32> {
     }
 }
 
-/// What is wrong with a task, in sentences without its name.
+/// Lists the violations of a task, in sentences without its name.
 pub(crate) fn judge(
     e: &Evidence,
     destroyed: &BTreeSet<String>,
@@ -149,7 +149,7 @@ pub(crate) fn judge(
     wrong
 }
 
-/// It is over, once.
+/// Checks that the task ended exactly once.
 fn ended(e: &Evidence, wrong: &mut Vec<String>) {
     let state = e.task.state.as_str();
     if !matches!(state, "succeeded" | "failed" | "cancelled") {
@@ -163,13 +163,13 @@ fn ended(e: &Evidence, wrong: &mut Vec<String>) {
     let is_end = |event: &&str| matches!(*event, "succeeded" | "failed" | "cancelled");
     let ends: Vec<&str> =
         e.history.events.iter().map(|e| e.event.as_str()).filter(is_end).collect();
-    // What had been given up may still succeed, late.
+    // An abandoned attempt may still succeed, late.
     if ends != [state] && ends != ["failed", "succeeded"] {
         wrong.push(format!("it is {state}, its history ends with {ends:?}"));
     }
 }
 
-/// It ended as it should.
+/// Checks the expected outcome.
 fn expected(e: &Evidence, wrong: &mut Vec<String>) {
     let blank = blank();
     let result = e.result.as_ref().unwrap_or(&blank);
@@ -271,8 +271,8 @@ fn restored(
     }
 }
 
-/// What a worker acknowledged that is still there, so that the coordinator must have it: ids and
-/// steps.
+/// Acknowledged checkpoints of workers that still exist, which the coordinator must therefore have:
+/// ids and steps.
 pub(crate) fn owed(lines: &[Line], destroyed: &BTreeSet<String>) -> Vec<(CheckpointId, u32)> {
     let made = made(lines);
     made.iter().filter(|m| !destroyed.contains(m.worker)).map(|m| (m.id, m.step)).collect()

@@ -50,7 +50,7 @@ fn well(kind: Kind) -> Evidence {
     }
 }
 
-/// What is found when one thing is not as it should be.
+/// Returns the violations after one change to valid evidence.
 fn found(kind: Kind, change: impl FnOnce(&mut Evidence), destroyed: &[&str]) -> String {
     let mut e = well(kind);
     change(&mut e);

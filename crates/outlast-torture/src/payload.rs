@@ -1,4 +1,4 @@
-//! What a task's checkpoint holds: bytes that follow from the task and the step alone, so that a
+//! Content of a task's checkpoint: bytes that are derived from the task and the step alone, so that a
 //! restore can be verified without keeping a copy.
 
 use rand::rngs::SmallRng;

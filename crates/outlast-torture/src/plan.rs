@@ -1,5 +1,5 @@
-//! Which faults, against whom, when, and for how long: all of it follows from the seed. What it
-//! meets does not: processes and disks are as fast as they are.
+//! Plan of faults: kinds, targets, times and durations, all derived from the seed. The state that a
+//! fault meets is not: processes and disks are as fast as they are.
 
 use outlast_chaos::Faults;
 use rand::rngs::SmallRng;
@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use std::fmt;
 use std::time::Duration;
 
-/// Something that is done to a process, a link or a disk. `who` counts workers from 0.
+/// A fault of a process, a link or a disk. `who` counts workers from 0.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fault {
     KillCoordinator,
@@ -20,14 +20,14 @@ pub(crate) enum Fault {
     StopKeeper(usize),
     /// Worker, keeper and tasks at once, as when a machine loses power; its disk is kept.
     PowerLoss(usize),
-    /// As above, and its disk is gone too: another worker comes instead.
+    /// A worker is killed and its disk is lost, too: another worker replaces it.
     Destroy(usize),
     Link(usize, Faults),
     DiskFull(usize),
 }
 
 impl Fault {
-    /// For counting.
+    /// Name of the kind of fault, for statistics.
     pub fn word(&self) -> &'static str {
         match self {
             Fault::KillCoordinator => "coordinator killed",
@@ -75,9 +75,9 @@ impl fmt::Display for Fault {
 /// A fault and its time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Planned {
-    /// From the beginning.
+    /// Start time.
     pub at: Duration,
-    /// How long it lasts; of a kill, when the process is started again.
+    /// Duration; after a kill, the time until the process is started again.
     pub lasts: Duration,
     pub fault: Fault,
 }

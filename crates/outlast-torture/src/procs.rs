@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// It was sent SIGSTOP.
+    /// True while the process is stopped by SIGSTOP.
     pub stopped: bool,
 }
 
@@ -33,7 +33,7 @@ impl Process {
     pub fn id(&self) -> u32 {
         self.child.id()
     }
-    /// How it ended, if it has.
+    /// Returns the exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -41,7 +41,7 @@ impl Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-    /// It is a child that was not waited for: its id is nobody else's.
+    /// Stops or continues the process. As an unreaped child, its id cannot be reused.
     pub fn stop(&mut self, on: bool) {
         signal(self.id(), if on { Signal::STOP } else { Signal::CONT });
         self.stopped = on;

@@ -1,4 +1,4 @@
-//! What is told at the end.
+//! Final report.
 
 use crate::oracle::Totals;
 use crate::watch::Seen;
@@ -22,7 +22,7 @@ pub(crate) struct Report {
     pub totals: Totals,
     /// Checkpoints that were read back from the coordinator, byte by byte.
     pub read_back: u64,
-    /// Whether the coordinator shows checkpoints and states.
+    /// True if the coordinator's API has checkpoints and states.
     pub checkpoints_checked: bool,
     pub looks: u64,
     pub looks_failed: u64,

@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 const TICK: Duration = Duration::from_millis(50);
 /// Between lines about how it goes.
 const TELL: Duration = Duration::from_secs(5);
-/// Of the time, in which tasks are handed in.
+/// Share of the time in which tasks are submitted.
 const HANDING_IN: f64 = 0.7;
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<i32> {
@@ -218,7 +218,7 @@ impl Course<'_> {
                 (last, moved) = (Some(now), Instant::now());
             }
             let how = format!(
-                "{left} tasks are not over, workers hold {held}, {missing} checkpoints are not \
+                "{left} tasks have not ended, workers hold {held}, {missing} checkpoints are not \
                  delivered, {ready} of {} workers are connected",
                 names.len()
             );
@@ -239,7 +239,7 @@ impl Course<'_> {
         files.filter_map(|f| Some(f.metadata().ok()?.len())).sum()
     }
 
-    /// How many acknowledged checkpoints the coordinator does not have that it must get.
+    /// Counts acknowledged checkpoints that the coordinator must get and does not have.
     async fn missing(&self, api: &Api, plans: &[Plan], world: &World) -> anyhow::Result<u64> {
         let mut missing = 0;
         for plan in plans {

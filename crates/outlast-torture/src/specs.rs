@@ -6,20 +6,20 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::path::Path;
 
-/// What a task is there for.
+/// Kind of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// It succeeds in the end, whatever happens to its workers.
+    /// Succeeds in the end, whatever happens to its workers.
     Plain,
-    /// It succeeds; late results of older attempts are refused.
+    /// Succeeds; late results of older attempts are refused.
     Fence,
-    /// It exits with code 3 after its last step.
+    /// Exits with code 3 after its last step.
     Fails,
-    /// It exits with code 3 twice, and is tried again.
+    /// Exits with code 3 twice, and is retried.
     Flaky,
-    /// It must not run twice.
+    /// Must not run twice.
     Once,
-    /// It takes longer than it may.
+    /// Exceeds its time limit.
     Slow,
 }
 
@@ -41,12 +41,12 @@ impl Kind {
 pub(crate) struct Plan {
     pub kind: Kind,
     pub steps: u32,
-    /// Of a checkpoint, in bytes.
+    /// Size of a checkpoint in bytes.
     pub size: usize,
     pub task: NewTask,
 }
 
-/// Where things are that a task needs.
+/// Paths of files that a task needs.
 pub(crate) struct Places<'a> {
     pub outlast: &'a Path,
     pub torture: &'a Path,

@@ -1,4 +1,4 @@
-//! What runs inside of a task: steps, checkpoints that it restores from, and a ledger of all of it.
+//! Program of a task: steps, checkpoints that it resumes from, and a ledger of both.
 
 use crate::ledger::{CheckpointId, Fact, Ledger, checkpoint_id, read};
 use crate::payload::payload;
@@ -14,7 +14,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How an attempt ends that was told that it is over: not 0, it has not done its work.
+/// Exit code of an attempt that learned of its end: not 0, since it has not done its work.
 const OVER: i32 = 7;
 
 /// Be a task.
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// A checkpoint after so many steps; 0: none
     #[arg(long)]
     every: u32,
-    /// Of a checkpoint, in bytes
+    /// Size of a checkpoint in bytes
     #[arg(long)]
     size: usize,
     #[arg(long)]
@@ -124,7 +124,7 @@ impl Task {
         Ok(self.ledger.note(&Fact::Wrong(what))?)
     }
 
-    /// The step after which to go on; None if this attempt is over.
+    /// Returns the step to resume after; None if this attempt has ended.
     fn restore(&mut self) -> anyhow::Result<Option<u32>> {
         let path = std::env::current_dir()?.join("restored");
         let to = path.display().to_string();
@@ -164,7 +164,7 @@ impl Task {
         Ok(step)
     }
 
-    /// Whether this attempt is over.
+    /// Saves a checkpoint; returns true if this attempt has ended.
     fn checkpoint(&mut self, step: u32) -> anyhow::Result<bool> {
         let path = std::env::current_dir()?.join("checkpoint");
         let bytes = payload(&self.id, step, self.args.size);

@@ -8,22 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Between looks.
+/// Time between two checks.
 const EVERY: Duration = Duration::from_millis(700);
-/// Tasks whose checkpoints and states are looked at in one look.
+/// Tasks whose checkpoints and states are fetched in one check.
 const SAMPLE: usize = 12;
 
-/// What was seen.
+/// Observations.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub wrong: Vec<String>,
-    /// When a checkpoint was first seen to be kept by the coordinator (Unix ms, after the answer).
+    /// Times at which each checkpoint was first seen at the coordinator (Unix ms, after the answer).
     pub kept: BTreeMap<(String, CheckpointId), i64>,
     pub looks: u64,
     pub failed: u64,
     tasks: BTreeMap<String, (u64, String)>,
     states: BTreeMap<String, (u64, u64)>,
-    /// Where the sample goes on.
+    /// Start of the next sample.
     next: usize,
 }
 
@@ -97,7 +97,7 @@ fn on_task(seen: &mut Seen, task: &Task) {
     if task.attempt < attempt {
         seen.wrong.push(format!("{id}: attempt {attempt} became {}", task.attempt));
     }
-    // A success that arrives after the task had been given up is honoured.
+    // A success that arrives after its attempt was abandoned counts.
     let honoured = state == "failed" && task.state == "succeeded";
     if is_over(&state) && task.state != state && !honoured {
         seen.wrong.push(format!("{id}: it was {state}, and is {} now", task.state));

@@ -18,19 +18,19 @@ const HEARTBEATS: [&str; 4] = ["--heartbeat-interval", "1s", "--heartbeat-timeou
 /// A worker, or where one should be.
 struct Node {
     name: String,
-    /// How many were here before.
+    /// Number of previous workers in this place.
     life: u32,
     state: PathBuf,
     process: Option<Process>,
     proxy: Proxy,
-    /// Of the link's fault; a newer one is not ended by the end of an older one.
+    /// Number of the link's newest fault, so that the end of an older one does not end it.
     link: u64,
     disk: Option<Disk>,
     /// MiB of a disk of its own; 0: none.
     small_disk: u32,
 }
 
-/// What is due later.
+/// Action that is due later.
 enum Due {
     Coordinator,
     Worker(usize),
@@ -105,7 +105,7 @@ impl World {
         Ok(world)
     }
 
-    /// Which worker's disk can be filled.
+    /// Returns the worker whose disk can be filled.
     pub fn small_disk(&self) -> Option<usize> {
         self.nodes.iter().position(|n| n.disk.is_some())
     }
@@ -330,7 +330,7 @@ impl World {
         Ok(())
     }
 
-    /// How everything stands, in a few words.
+    /// Describes the state of all processes in a few words.
     pub fn describe(&self) -> String {
         let of = |p: &Option<Process>| match p {
             None => "down",

@@ -126,7 +126,10 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let result = play.client.wait(TASK).await?;
     stage.say(&format!("result: {}, {:?}", result.state, result.stdout.trim()));
     let synced = play.everything_there().await?;
-    stage.say(&format!("checkpoints and state have arrived, too, {:.1} s after the link", since(back)));
+    stage.say(&format!(
+        "checkpoints and state have arrived, too, {:.1} s after the link",
+        since(back)
+    ));
     let report = play.judge(&result, &synced, shown).await?;
     drop(worker);
     Ok(report)

@@ -1,5 +1,5 @@
-//! What both cores make of messages, whatever these are: what is decoded is bounded, and so is what
-//! becomes of it.
+//! Both cores with arbitrary messages: the decoded size is bounded, and so is the memory that a core
+//! takes for it.
 
 use super::Target;
 use super::json::v1_texts;
@@ -20,7 +20,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
 
-/// What a core may take of its own, in bytes.
+/// Memory in bytes that a core may use itself.
 const OWN: usize = 4 << 20;
 /// Messages of one input.
 const MESSAGES: usize = 8;
@@ -157,7 +157,7 @@ fn run(input: &[u8], of: fn(Vec<Kind>) -> Said) -> Run {
 
 const NOW: Now = Now { mono: 1_000, wall: 1_000_000 };
 
-/// One that has a link, and a task that waits.
+/// Creates a coordinator with a link and a waiting task.
 fn coordinator() -> Coordinator {
     let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
     let mut core = Coordinator::new(CoordConfig::default(), snapshot, NOW);
@@ -171,7 +171,7 @@ fn coordinator() -> Coordinator {
     core
 }
 
-/// Does what is to be done until nothing is; the kinds of what it was.
+/// Carries out outputs until there are none left; returns their kinds.
 fn settle(core: &mut Coordinator) -> String {
     let mut said = String::new();
     carry_out(core, &mut said);

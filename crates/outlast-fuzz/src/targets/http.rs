@@ -1,4 +1,4 @@
-//! What a task says to its worker, over the socket: a server that grants nothing.
+//! Requests of a task to its worker over the socket: a server that grants nothing.
 
 use super::Target;
 use crate::Run;
@@ -15,9 +15,9 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-/// What a request may take: a document of 1 MiB and 8 MiB of values, and the connection's buffers.
+/// Memory bound of a request: a document of 1 MiB and 8 MiB of values, and the connection's buffers.
 const BOUND: usize = 16 << 20;
-/// What is said to a server in one input, in bytes.
+/// Longest input to a server in bytes.
 const LONGEST: usize = 256 << 10;
 
 pub(super) fn targets() -> Vec<Target> {

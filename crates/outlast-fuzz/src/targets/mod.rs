@@ -11,13 +11,13 @@ use rand::rngs::SmallRng;
 
 /// A reader of bytes from outside.
 pub struct Target {
-    /// Its name.
+    /// Name of the target.
     pub name: &'static str,
-    /// What it reads.
+    /// Description of the reader.
     pub what: &'static str,
     /// Inputs to begin with.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// What it knows.
+    /// Dictionary of words that it recognizes.
     pub words: &'static [&'static str],
     /// Makes an input from nothing.
     pub make: Option<fn(&mut SmallRng) -> Vec<u8>>,
@@ -25,7 +25,7 @@ pub struct Target {
     pub run: fn(&[u8]) -> Run,
 }
 
-/// All of them.
+/// Returns all targets.
 pub fn all() -> Vec<Target> {
     [wire::targets(), json::targets(), core::targets(), http::targets(), small::targets()]
         .into_iter()
@@ -33,7 +33,7 @@ pub fn all() -> Vec<Target> {
         .collect()
 }
 
-/// What was read, or why not.
+/// Describes the decoded value or the error.
 fn said<T, E: std::fmt::Display>(done: Result<T, E>, good: impl FnOnce(T) -> String) -> String {
     match done {
         Ok(value) => good(value),

@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 
 /// Texts of errors and the like, in bytes.
 const TALK: usize = 4 << 10;
-/// What unpacking takes at once, in bytes.
+/// Memory in bytes that unpacking allocates at once.
 const ROOM: usize = 512 << 10;
 
 pub(super) fn targets() -> Vec<Target> {
