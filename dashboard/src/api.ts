@@ -1,4 +1,4 @@
-// Asks the coordinator. Addresses are relative to the page, so that a proxy may put a prefix in
+// Requests to the coordinator. Addresses are relative to the page, so that a proxy may put a prefix in
 // front of both.
 
 import { Store } from "./store";
@@ -6,12 +6,12 @@ import type { Problem, Session, TaskResult } from "./types";
 
 /** Longest wait for an answer, in milliseconds. */
 const PATIENCE = 15_000;
-/** Says that it is our page that asks; other sites cannot send it. */
+/** Identifies requests of this page; other sites cannot send this header. */
 const OURS = { "outlast-dashboard": "1" };
 
-/** Who is logged in; none: not known yet. */
+/** Current login; none: not known yet. */
 export const session = new Store<Session | null>(null);
-/** Why one has to log in again. */
+/** Reason for a new login. */
 export const parting = new Store("");
 
 export class ApiError extends Error {
@@ -22,7 +22,7 @@ export class ApiError extends Error {
   ) {
     super(title);
   }
-  /** Whether the coordinator could not be reached at all. */
+  /** True if the coordinator could not be reached. */
   get unreachable(): boolean {
     return this.status === 0;
   }
@@ -50,7 +50,7 @@ async function problem(response: Response): Promise<ApiError> {
   }
 }
 
-/** Asks; throws an `ApiError`. */
+/** Sends a request; throws an `ApiError`. */
 export async function ask(path: string, init: RequestInit = {}): Promise<Response> {
   const limit = AbortSignal.timeout(PATIENCE);
   const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
@@ -76,7 +76,7 @@ export async function get<T>(path: string, signal?: AbortSignal, read = (text: s
   }
 }
 
-/** How a task ended. Its value stays text: parsing would round its numbers. It is the last field, and no text within can look like its name. */
+/** Parses the result of a task. Its value stays text, since parsing would round numbers. It is the last field, and no text within can look like its name. */
 export function readResult(text: string): TaskResult {
   const at = text.indexOf(',"value":');
   if (at < 0) return { ...(JSON.parse(text) as TaskResult), value: null };
@@ -91,7 +91,7 @@ export async function act(method: "POST" | "DELETE", path: string, body?: unknow
 
 export const seg = encodeURIComponent;
 
-/** Finds out who is logged in. */
+/** Loads the current login. */
 export async function whoAmI(): Promise<void> {
   session.set(await get<Session>("api/v1/session"));
 }

@@ -1,4 +1,4 @@
-// The frame around all pages: who is logged in, where one is, whether the link stands.
+// Frame of all pages: login, navigation, state of the connection.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, logOut, session, whoAmI } from "./api";
@@ -34,7 +34,7 @@ export function App() {
   if (!me) {
     return (
       <main class="login">
-        <p role="status">{error ? `${error.message}; trying again…` : "Loading…"}</p>
+        <p role="status">{error ? `${error.message}; retrying…` : "Loading…"}</p>
       </main>
     );
   }
@@ -42,7 +42,7 @@ export function App() {
   return <Frame />;
 }
 
-/** What each page follows of all that happens. */
+/** Events that each page subscribes to. */
 const FOLLOWED: Record<string, (of: string) => string> = {
   fleet: () => "include=fleet,alert",
   worker: () => "include=worker,alert",
@@ -54,7 +54,7 @@ function Frame() {
   const state = useStore(link).state;
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
-  // Each page follows what it shows. One that is left takes the focus back to the top.
+  // A new page subscribes to its own events and moves the focus to the top.
   useEffect(() => {
     follow(FOLLOWED[page]?.(encodeURIComponent(of)) ?? "include=alert");
     if (!first.current) {
@@ -78,7 +78,7 @@ function Frame() {
         {page === "task" && <TaskPage key={of} id={of} />}
         {!["fleet", "worker", "tasks", "task"].includes(page) && (
           <p>
-            There is no such page. <a href={to("fleet")}>See the fleet</a>
+            Page not found. <a href={to("fleet")}>Go to the fleet</a>
           </p>
         )}
       </main>
@@ -88,7 +88,7 @@ function Frame() {
 }
 
 const THEMES: Record<Theme, [next: Theme, sign: string, text: string]> = {
-  auto: ["light", "◐", "as the system has it"],
+  auto: ["light", "◐", "system setting"],
   light: ["dark", "☀", "light"],
   dark: ["auto", "☾", "dark"],
 };
@@ -135,7 +135,7 @@ function LinkState() {
     connecting: ["idle", "Connecting"],
     live: ["good", "Live"],
     lost: ["bad", "Offline"],
-    resting: ["idle", "Resting"],
+    resting: ["idle", "Paused"],
   }[state] as [string, string];
   return (
     <span class={`link-state ${tone}`}>
@@ -145,7 +145,7 @@ function LinkState() {
   );
 }
 
-/** Says that what is shown is old, and until when it was right. */
+/** Notice that the shown data is old, with its time. */
 function Lost() {
   const { state, heard, retryAt } = useStore(link);
   return (
@@ -161,9 +161,9 @@ function LostBar({ heard, retryAt }: { heard: number; retryAt: number }) {
   return (
     <div class="lost">
       <strong>Connection to the coordinator lost, retrying.</strong>
-      <span>{heard > 0 && `What you see was true at ${time(heard)}, ${duration(now - heard)} ago.`}</span>
+      <span>{heard > 0 && `Showing data of ${time(heard)}, ${duration(now - heard)} ago.`}</span>
       <span aria-hidden="true" class="muted">
-        {wait > 800 ? `Next try in ${Math.ceil(wait / 1000)} s` : "Trying…"}
+        {wait > 800 ? `Next attempt in ${Math.ceil(wait / 1000)} s` : "Connecting…"}
       </span>
       <button type="button" onClick={tryNow}>
         Try now

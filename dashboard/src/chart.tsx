@@ -1,4 +1,4 @@
-// A chart over time (uPlot), with what it says in words beside it.
+// A chart over time (uPlot), with a description in words.
 
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
@@ -10,7 +10,7 @@ export interface Line {
   /** Name of a colour of the style sheet. */
   ink: string;
   values: (number | null)[];
-  /** Filled down to the axis. */
+  /** True to fill the area down to the axis. */
   area?: boolean;
   dashed?: boolean;
 }
@@ -20,18 +20,18 @@ interface Props {
   /** Unix milliseconds. */
   at: number[];
   lines: Line[];
-  /** A value as people read it. */
+  /** Formats a value. */
   say: (value: number) => string;
   height?: number;
-  /** The axis ends here at least. */
+  /** Minimum for the upper end of the axis. */
   least?: number;
   empty?: string;
-  /** Only whole numbers. */
+  /** True for whole numbers only. */
   whole?: boolean;
 }
 
 const FONT = "11px system-ui, sans-serif";
-/** Half of a label with seconds, and a little: the last one of an axis ends within the picture. */
+/** Half of the width of a label with seconds, so that the last label of an axis fits. */
 const HALF_LABEL = 30;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const pad = (n: number) => String(n).padStart(2, "0");
@@ -40,7 +40,7 @@ const hhmmss = (s: number) => {
   return `${pad(d.getHours())}:${pad(d.getMinutes())}:${pad(d.getSeconds())}`;
 };
 
-/** As a label of the axis: a new day by its date. */
+/** Label of the axis; the first one of a day is its date. */
 function moment(s: number): string {
   const text = hhmmss(s);
   const d = new Date(s * 1000);
@@ -143,7 +143,7 @@ export function Chart(props: Props) {
         <div ref={box} class="plot" role="img" aria-label={inWords(title, at, lines, say)} style={{ height: `${height}px` }} />
       ) : (
         <p class="none" style={{ height: `${height}px` }}>
-          {props.empty ?? "Nothing was measured yet."}
+          {props.empty ?? "No measurements yet."}
         </p>
       )}
       <span ref={readout} class="readout" aria-hidden="true" />
@@ -151,7 +151,7 @@ export function Chart(props: Props) {
   );
 }
 
-/** What was measured, from the first on; at least a minute's worth of points. */
+/** Measured points from the first one on; at least those of a minute. */
 function data({ at, lines }: Props): uPlot.AlignedData {
   const known = lines.map((l) => l.values.findIndex((v) => v !== null)).filter((n) => n >= 0);
   const from = Math.max(0, Math.min(...known, at.length - 60));
@@ -159,7 +159,7 @@ function data({ at, lines }: Props): uPlot.AlignedData {
 }
 
 function newest(line: Line, say: (v: number) => string): string {
-  // The interval that goes on is not measured yet.
+  // The current interval is not measured yet.
   const last = line.values.slice(-3).findLast((v) => v !== null);
   return last === null || last === undefined ? "–" : say(last);
 }
@@ -174,14 +174,14 @@ function told({ at, lines, say }: Props, index: number | null): string {
   return `${hhmmss(when / 1000)}  ${parts.join("  ")}`;
 }
 
-/** For those who cannot see it. */
+/** Description for screen readers. */
 function inWords(title: string, at: number[], lines: Line[], say: (v: number) => string): string {
   const from = at[0];
   const to = at.at(-1);
   if (from === undefined || to === undefined) return title;
   const parts = lines.map((line) => {
     const known = line.values.filter((v): v is number => v !== null);
-    if (known.length === 0) return `${line.label}: not measured`;
+    if (known.length === 0) return `${line.label}: no measurements`;
     const max = known.reduce((a, b) => Math.max(a, b), 0);
     const mean = known.reduce((a, b) => a + b, 0) / known.length;
     return `${line.label}: now ${newest(line, say)}, mean ${say(mean)}, at most ${say(max)}`;

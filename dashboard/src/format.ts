@@ -1,10 +1,10 @@
-// Numbers and times as people read them.
+// Formatting of numbers and times.
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export const count = (n: number): string => number.format(n);
-/** 12,345 as it is, from a hundred thousand on in short. */
+/** 12,345 in full; compact from a hundred thousand on. */
 export const short = (n: number): string => (n < 100_000 ? number.format(n) : compact.format(n));
 
 export function bytes(n: number): string {
@@ -41,7 +41,7 @@ export function duration(n: number): string {
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const dated = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
-/** The time of day; with the date when it is not today's. */
+/** Time of day; with the date unless it is today's. */
 export function time(at: number | string): string {
   const then = new Date(at);
   const today = then.toDateString() === new Date().toDateString();
@@ -53,7 +53,7 @@ export function ago(at: number | string, now = Date.now()): string {
   return n < 2000 ? "just now" : `${coarse(n)} ago`;
 }
 
-/** In one unit. */
+/** Duration in a single unit. */
 export function coarse(n: number): string {
   const s = Math.max(0, Math.round(n / 1000));
   if (s < 60) return `${s} s`;
@@ -67,7 +67,7 @@ export const percent = (n: number): string => `${n > 0.9995 || n === 0 ? Math.ro
 /** out_of_memory → out of memory. */
 export const words = (word: string): string => word.replaceAll("_", " ");
 
-/** What a task runs, in a line. */
+/** Command of a task in one line. */
 export function what(spec: { command?: string[]; shell?: string; call?: { function: string } }): string {
   if (spec.command) return spec.command.map((a) => (/^[\w@%+=:,./-]+$/.test(a) ? a : JSON.stringify(a))).join(" ");
   if (spec.shell !== undefined) return spec.shell;

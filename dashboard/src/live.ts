@@ -1,21 +1,21 @@
-// The event stream, and what is known of the link to the coordinator. Silence is taken for a lost
-// link, since a half-open one looks just like that: the server sends something every few seconds.
+// The event stream, and the state of the connection to the coordinator. Silence counts as a lost connection,
+// since a half-open one cannot be distinguished from it: the server sends something every few seconds.
 
 import { expelled } from "./api";
 import { Store } from "./store";
 
-/** Silence after which the link counts as lost, in milliseconds; the server speaks every 5 s. */
+/** Silence in milliseconds after which the connection counts as lost; the server sends something every 5 s. */
 const SILENCE = 12_000;
-/** First and longest pause before it is tried again, in milliseconds. */
+/** First and longest pause before a retry, in milliseconds. */
 const PAUSES = [500, 10_000] as const;
-/** A page that nobody sees is told nothing after so many milliseconds. */
+/** Time in milliseconds after which a hidden page closes its stream. */
 const HIDDEN = 60_000;
 
 export interface Link {
   state: "connecting" | "live" | "lost" | "resting";
-  /** When something was heard last; 0: never. */
+  /** Time of the last received data; 0: never. */
   heard: number;
-  /** When it is tried again. */
+  /** Time of the next retry. */
   retryAt: number;
 }
 
@@ -24,7 +24,7 @@ export const link = new Store<Link>({ state: "connecting", heard: 0, retryAt: 0 
 type Listener = (data: unknown) => void;
 const listeners = new Map<string, Set<Listener>>();
 
-/** Listens to events of this kind, or to `open`: the link is up, look at everything again. */
+/** Listens to events of this kind, or to `open`: the connection is up, and everything has to be loaded again. */
 export function on(kind: string, listener: Listener): () => void {
   const all = listeners.get(kind) ?? new Set();
   listeners.set(kind, all.add(listener));
@@ -43,7 +43,7 @@ let retry = 0;
 let watchdog = 0;
 let hidden = 0;
 
-/** Follows events; what was followed before is not any more. None: follow nothing. */
+/** Subscribes to events instead of the previous ones. None: no subscription. */
 export function follow(wanted: string | null): void {
   if (wanted === query && (stream || retry)) return;
   query = wanted;
@@ -52,7 +52,7 @@ export function follow(wanted: string | null): void {
   if (query !== null) void dial();
 }
 
-/** Tries again at once. */
+/** Retries at once. */
 export function tryNow(): void {
   if (query === null || link.get().state === "live") return;
   stop();
@@ -143,7 +143,7 @@ window.addEventListener("online", tryNow);
 window.addEventListener("offline", () => {
   if (query !== null && link.get().state === "live") lost();
 });
-// Browsers allow six connections to a server: pages that nobody sees let go of theirs.
+// Browsers allow six connections to a server: hidden pages close theirs.
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hidden);
   if (document.visibilityState === "hidden") {

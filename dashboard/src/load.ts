@@ -1,4 +1,4 @@
-// Loads what a page shows, again when the link is back, when something happened, or at times.
+// Loads the data of a page: again after a reconnect, after events, or periodically.
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api";
@@ -7,24 +7,24 @@ import { link, on } from "./live";
 export interface Loaded<T> {
   data: T | undefined;
   error: ApiError | undefined;
-  /** Looks again, soon. */
+  /** Reloads soon. */
   again: () => void;
 }
 
 export interface When {
-  /** Milliseconds between looks, while the link stands; none: only when something happened. */
+  /** Milliseconds between reloads while the connection is up; none: only after events. */
   every?: number;
-  /** Kinds of events after which to look again. */
+  /** Kinds of events that cause a reload. */
   events?: string[];
-  /** Whether this event matters. */
+  /** Filter of events. */
   matters?: (data: unknown) => boolean;
-  /** The least time between looks, in milliseconds. */
+  /** Minimum time between reloads, in milliseconds. */
   pace?: number;
-  /** Not at all for now. */
+  /** True to load nothing for now. */
   off?: boolean;
 }
 
-/** What `load` gives, for as long as `key` stays the same. Old data stay when a look fails. */
+/** Result of `load`, for as long as `key` stays the same. Old data stay if a reload fails. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>, when: When = {}): Loaded<T> {
   const [state, set] = useState<{ key: string; data?: T; error?: ApiError }>({ key });
   const latest = useRef({ load, when });

@@ -1,4 +1,4 @@
-// Logging in by API key.
+// Login with an API key.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, logIn, parting } from "./api";
@@ -57,8 +57,8 @@ export function Login() {
           {busy ? "Checking…" : "Log in"}
         </button>
         <p id="key-help" class="muted">
-          Role <em>submit</em> sees everything and steers tasks, <em>operate</em> also steers workers. On the
-          coordinator’s machine <code>outlast keys add NAME --role operate</code> makes one.
+          Role <em>submit</em> can view everything and control tasks; <em>operate</em> can also control workers. On the
+          coordinator’s machine <code>outlast keys add NAME --role operate</code> creates one.
         </p>
       </form>
     </main>

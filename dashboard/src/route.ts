@@ -1,10 +1,10 @@
-// Where in the page one is: the part of the address after `#`.
+// Current view: the part of the address after `#`.
 
 import { Store } from "./store";
 
 export interface Route {
   page: string;
-  /** Of what, such as a task's id. */
+  /** Object of the view, such as a task's id. */
   of: string;
   query: URLSearchParams;
 }
@@ -16,7 +16,7 @@ function parse(): Route {
   try {
     of = decodeURIComponent(of);
   } catch {
-    // As it is written.
+    // Malformed escapes stay as they are.
   }
   return { page: page || "fleet", of, query: new URLSearchParams(query) };
 }
@@ -24,14 +24,14 @@ function parse(): Route {
 export const route = new Store<Route>(parse());
 window.addEventListener("hashchange", () => route.set(parse()));
 
-/** The address of a page. */
+/** Address of a view. */
 export function to(page: string, of = "", query: Record<string, string> = {}): string {
   const wanted = Object.entries(query).filter(([, v]) => v !== "");
   const tail = wanted.length ? `?${new URLSearchParams(wanted)}` : "";
   return `#/${page}${of ? `/${encodeURIComponent(of)}` : ""}${tail}`;
 }
 
-/** Changes what is asked for without a new step in the history. */
+/** Changes the query without a new history entry. */
 export function requery(page: string, of: string, query: Record<string, string>): void {
   history.replaceState(null, "", to(page, of, query));
   route.set(parse());

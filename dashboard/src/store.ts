@@ -1,4 +1,4 @@
-// A value that components follow.
+// An observable value.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -23,7 +23,7 @@ export class Store<T> {
   }
 }
 
-/** The value of a store; the component is drawn again when it changes. */
+/** Returns the value of a store; the component is rendered again when it changes. */
 export function useStore<T>(store: Store<T>): T {
   const [value, set] = useState(() => store.get());
   useEffect(() => {

@@ -1,4 +1,4 @@
-// Light or dark: as the system has it, unless somebody chose.
+// Light or dark colours: the system setting, unless the user chose.
 
 import { Store } from "./store";
 
@@ -15,7 +15,7 @@ function stored(): Theme {
 }
 
 export const theme = new Store<Theme>(stored());
-/** Grows when colours change, for those who draw on a canvas. */
+/** Incremented when colours change, for canvas drawings. */
 export const paint = new Store(0);
 
 function apply(): void {
@@ -30,7 +30,7 @@ export function choose(word: Theme): void {
     if (word === "auto") localStorage.removeItem(KEY);
     else localStorage.setItem(KEY, word);
   } catch {
-    // It holds until the page is left.
+    // The choice applies until the page is closed.
   }
   theme.set(word);
   apply();
@@ -38,7 +38,7 @@ export function choose(word: Theme): void {
 
 const probe = document.createElement("span");
 
-/** A colour of the style sheet, as it is now. */
+/** Current value of a colour of the style sheet. */
 export function colour(name: string): string {
   if (!probe.isConnected) {
     probe.hidden = true;

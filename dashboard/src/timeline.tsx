@@ -1,4 +1,4 @@
-// Times as bars on lanes: a worker's link, a task's attempts.
+// Timelines: bars on lanes, for a worker's link or a task's attempts.
 
 import type { ComponentChildren } from "preact";
 import { duration } from "./format";
@@ -6,9 +6,9 @@ import { duration } from "./format";
 export interface Bar {
   from: number;
   to: number;
-  /** Decides how it looks. */
+  /** Style of the bar. */
   kind: string;
-  /** What it is, for the pointer and for readers. */
+  /** Description, for tooltips and screen readers. */
   title: string;
 }
 
@@ -29,7 +29,7 @@ export interface Lane {
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800];
 const pad = (n: number) => String(n).padStart(2, "0");
 
-/** Round times between two, about `wanted` of them. */
+/** Round times within a range, about `wanted` of them. */
 function ticks(from: number, to: number, wanted: number): number[] {
   const step = (STEPS.find((s) => s * 1000 >= (to - from) / wanted) ?? 604_800) * 1000;
   const shift = new Date(from).getTimezoneOffset() * 60_000;
@@ -85,14 +85,14 @@ export function Timeline({ from, to, lanes, title }: { from: number; to: number;
 
 function inWords(lane: Lane): string {
   const parts = lane.bars.slice(-12).map((b) => b.title);
-  const told = lane.marks ?? [];
-  const marks = told.length ? `${told.length} ${told.length === 1 ? "mark" : "marks, the last"}: ${told.at(-1)?.title}` : "";
-  return [...parts, marks].filter(Boolean).join("; ") || "nothing";
+  const all = lane.marks ?? [];
+  const marks = all.length ? `${all.length} ${all.length === 1 ? "mark" : "marks, the last"}: ${all.at(-1)?.title}` : "";
+  return [...parts, marks].filter(Boolean).join("; ") || "no data";
 }
 
 export const lasting = (from: number, to: number): string => duration(to - from);
 
-/** What the colours and the signs mean. */
+/** Legend of colours and signs. */
 export function Legend({ of, marks = [] }: { of: [kind: string, text: string][]; marks?: [kind: string, sign: string, text: string][] }) {
   return (
     <ul class="legend">

@@ -1,4 +1,4 @@
-// Small parts that all pages share.
+// Common components.
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -8,7 +8,7 @@ import { words } from "./format";
 import { Store, useStore } from "./store";
 import type { Loaded } from "./load";
 
-/** How a state looks: a sign beside the colour, so that nobody depends on the colour. */
+/** Colour and sign of a state; the sign makes it recognizable without the colour. */
 const SIGNS: Record<string, [tone: string, sign: string]> = {
   connected: ["good", "●"],
   resync: ["sync", "↻"],
@@ -59,22 +59,22 @@ export function Panel(props: { title: string; children: ComponentChildren; aside
   );
 }
 
-/** A column of a table: what stands above it and in it. */
+/** Column of a table: heading and content. */
 export interface Column<T> {
   label: string;
   of: (row: T) => ComponentChildren;
-  /** How it is set, its head too. */
+  /** Alignment, also of its heading. */
   set?: "num" | "when";
-  /** Of its cells only. */
+  /** Class of its cells. */
   class?: string;
-  /** In full, where it is cut. */
+  /** Full text of a truncated cell. */
   title?: (row: T) => string;
-  /** Says nothing; a dash is known to. */
+  /** True if a cell is empty; a dash always counts as empty. */
   blank?: (row: T) => boolean;
 }
 
-/** A table that scrolls where it is too wide. Narrow windows show its rows as lists, in which each
- * cell has its label, and leave out those that say nothing. */
+/** A table that scrolls if it is too wide. Narrow windows show its rows as lists of labelled cells,
+ * without the empty ones. */
 export function Table<T>(props: { label: string; rows: T[]; id: (row: T, n: number) => string | number; columns: (Column<T> | null)[] }) {
   const columns = props.columns.filter((c) => c !== null);
   return (
@@ -113,7 +113,7 @@ function TableCell<T>({ row, column: c }: { row: T; column: Column<T> }) {
   );
 }
 
-/** Facts, name and value. */
+/** List of names and values. */
 export function Facts({ of }: { of: [string, ComponentChildren][] }) {
   return (
     <dl class="facts">
@@ -137,7 +137,7 @@ export function Progress({ share, label }: { share: number; label: string }) {
 }
 
 export function Trouble({ error, again }: { error: ApiError; again?: () => void }) {
-  // That the link is lost is said once, at the top.
+  // A lost connection is reported once, at the top.
   if (useStore(link).state === "lost" && error.unreachable) return null;
   return (
     <div class="trouble" role="alert">
@@ -152,7 +152,7 @@ export function Trouble({ error, again }: { error: ApiError; again?: () => void 
   );
 }
 
-/** What a page has while it loads, or when it cannot. Old data stay when a later look fails. */
+/** Content of a page, or its loading state or error. Old data stay if a later request fails. */
 export function Await<T>({ of, children }: { of: Loaded<T>; children: (data: T) => ComponentChildren }) {
   if (of.data !== undefined) return <>{children(of.data)}</>;
   if (of.error) return <Trouble error={of.error} again={of.again} />;
@@ -163,7 +163,7 @@ export function Await<T>({ of, children }: { of: Loaded<T>; children: (data: T) 
   );
 }
 
-/** What is told in a corner, for a while. */
+/** Temporary notification in a corner. */
 interface Toast {
   text: string;
   bad: boolean;
@@ -198,16 +198,16 @@ export interface Action {
   method?: "POST" | "DELETE";
   path: string;
   body?: unknown;
-  /** What is said once it was done. */
+  /** Notification after success. */
   done: string;
-  /** Asked before, when it cannot be undone. */
+  /** Confirmation of an irreversible action. */
   confirm?: string;
-  /** Only with this role. */
+  /** Required role. */
   needs: "submit" | "operate";
   danger?: boolean;
 }
 
-/** What may be done here, of those actions that the key allows. Nothing while the link is lost. */
+/** Actions that the key allows. Disabled while the connection is lost. */
 export function Actions({ of, then }: { of: Action[]; then: () => void }) {
   const me = useStore(session);
   const state = useStore(link).state;
@@ -264,7 +264,7 @@ function Confirm({ action, yes, no }: { action: Action; yes: () => void; no: () 
   );
 }
 
-/** One of a few, as buttons side by side. */
+/** Choice between a few values, as adjacent buttons. */
 export function Choice<T extends string>(props: { label: string; of: readonly (readonly [T, string])[]; value: T; set: (value: T) => void }) {
   return (
     <div class="choice" role="group" aria-label={props.label}>
@@ -277,7 +277,7 @@ export function Choice<T extends string>(props: { label: string; of: readonly (r
   );
 }
 
-/** The time now, anew every so many milliseconds. */
+/** Current time, updated every `every` milliseconds. */
 export function useNow(every = 1000): number {
   const [now, set] = useState(() => Date.now());
   useEffect(() => {
@@ -287,7 +287,7 @@ export function useNow(every = 1000): number {
   return now;
 }
 
-/** The time up to which what is shown is known: it stands still while the link is lost. */
+/** Time up to which the shown data is known: it stops while the connection is lost. */
 export function useKnown(every = 1000): number {
   const now = useNow(every);
   const { state, heard } = useStore(link);

@@ -198,7 +198,7 @@ test("actions work, and ask before what cannot be undone", async () => {
   await page.goto(at("worker/steady"));
   await page.getByRole("button", { name: "Drain" }).click();
   await page.locator(".sub .badge", { hasText: "draining" }).waitFor();
-  await page.getByRole("button", { name: "Give work again" }).click();
+  await page.getByRole("button", { name: "Resume" }).click();
   await page.locator(".sub .badge", { hasText: "connected" }).waitFor();
 });
 
@@ -279,14 +279,14 @@ test("a page whose own link is lost says so, and catches up", async () => {
   await logIn(far, keys.operate);
   await far.getByText("Live", { exact: true }).waitFor();
   // What it is to show while the link is away must be there first.
-  await far.getByRole("button", { name: /Drain|Give work/ }).waitFor();
+  await far.getByRole("button", { name: /Drain|Resume/ }).waitFor();
   const lost = far.getByText("Connection to the coordinator lost, retrying.");
   for (const fault of ["cut", "half-open"]) {
     own.do(fault);
     await lost.waitFor({ timeout: 20_000 });
     assert.ok(await far.locator("main.stale").count(), "what is old looks so");
-    assert.ok(await far.getByRole("button", { name: /Drain|Give work/ }).isDisabled());
-    await far.getByText(/What you see was true at/).waitFor();
+    assert.ok(await far.getByRole("button", { name: /Drain|Resume/ }).isDisabled());
+    await far.getByText(/Showing data of/).waitFor();
     await shot(far, `lost-${fault}`, { fullPage: false });
     await accessible(far, `lost by ${fault}`);
     // What happens meanwhile is seen once the link is back.

@@ -1,5 +1,5 @@
-// All workers as one picture, a cell each: what is wrong with ten thousand is seen at a glance.
-// The table beside it says the same in words.
+// Map of all workers, one cell each, which shows problems of ten thousand workers at a glance. The table
+// below has the same information in words.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count, words } from "../format";
@@ -19,7 +19,7 @@ interface Grid {
   height: number;
 }
 
-/** The largest cells with which all fit. */
+/** Largest cells with which all workers fit. */
 function fit(width: number, n: number): Grid {
   for (let cell = LARGEST; ; cell--) {
     const across = Math.max(1, Math.floor(width / cell));
@@ -28,10 +28,10 @@ function fit(width: number, n: number): Grid {
   }
 }
 
-/** What the picture shows. */
+/** State of the drawn map. */
 interface Drawn {
   frame: string;
-  /** Of each cell, in order. */
+  /** Style of each cell, in order. */
   looks: Uint8Array;
   rows: Row[];
   version: number;
@@ -40,10 +40,10 @@ interface Drawn {
 
 interface Props {
   rows: Row[];
-  /** All, if there is none. */
+  /** Matching workers; none: all match. */
   matching: Set<Row> | null;
   version: number;
-  /** Those that cannot be reached. */
+  /** Number of unreachable workers. */
   down: number;
 }
 
@@ -78,7 +78,7 @@ export function FleetMap({ rows, matching, version, down }: Props) {
       element.style.height = `${g.height}px`;
     }
     pen.setTransform(density, 0, 0, density, 0, 0);
-    // Only cells that look otherwise than before are drawn.
+    // Only cells that changed are drawn.
     const frame = `${w} ${h} ${g.cell} ${rows.length} ${painted}`;
     const last = drawn.current;
     const same = last.frame === frame;
@@ -119,7 +119,7 @@ export function FleetMap({ rows, matching, version, down }: Props) {
       <canvas
         ref={canvas}
         role="img"
-        aria-label={`Map of ${count(rows.length)} workers; ${count(down)} of them cannot be reached. The table below has the same in words.`}
+        aria-label={`Map of ${count(rows.length)} workers; ${count(down)} of them cannot be reached. The table below has the same information in words.`}
         onMouseMove={(e) => {
           const row = at(e);
           setHovered(row ? { row, x: e.offsetX, y: e.offsetY } : null);

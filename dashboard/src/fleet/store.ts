@@ -1,5 +1,5 @@
-// All workers in short, kept up to date by the event stream. Ten thousand of them are to cost a
-// few milliseconds a second: rows are changed in place, and one number tells that something did.
+// Summaries of all workers, kept up to date by the event stream. Ten thousand of them should cost a few
+// milliseconds per second: rows are changed in place, and a version number is incremented with each change.
 
 import { get } from "../api";
 import { on } from "../live";
@@ -21,28 +21,28 @@ export interface Row {
   alert: string;
   since: number | null;
   cause: string;
-  /** Its place by name. */
+  /** Position in the order of names. */
   rank: number;
-  /** What a filter looks at. */
+  /** Text that filters search. */
   text: string;
-  /** The fleet's version since which it is as it is. */
+  /** Version of the fleet at the row's last change. */
   changed: number;
 }
 
 const byName = new Intl.Collator("en", { numeric: true });
 
 export class Fleet {
-  /** By name. */
+  /** Rows in the order of names. */
   rows: Row[] = [];
   totals: FleetTotals | null = null;
-  /** Grows with each change. */
+  /** Incremented with each change. */
   readonly version = new Store(0);
   #byId = new Map<string, Row>();
   #tick = -1;
-  /** What happened while the whole was being loaded. */
+  /** Events that arrived while the fleet was being loaded. */
   #early: FleetEvent[] | null = [];
 
-  /** Follows the stream, until the answer is called. */
+  /** Subscribes to the stream; the returned function unsubscribes. */
   start(): () => void {
     return on("fleet", (data) => {
       const event = data as FleetEvent;
@@ -51,7 +51,7 @@ export class Fleet {
     });
   }
 
-  /** Loads all of it anew. */
+  /** Reloads the whole fleet. */
   async load(signal: AbortSignal): Promise<void> {
     this.#early = [];
     const pages: FleetPage[] = [];
@@ -66,7 +66,7 @@ export class Fleet {
     this.#byId.clear();
     for (const page of pages) this.#put(page.workers);
     this.#sort();
-    // Pages of different times: the events since the first make them one.
+    // Pages are loaded at different times: the events since the first one make them consistent.
     this.#tick = pages[0]?.tick ?? -1;
     this.totals = pages.at(-1)?.totals ?? null;
     for (const event of early) this.#apply(event);
@@ -83,7 +83,7 @@ export class Fleet {
     this.version.set(this.version.get() + 1);
   }
 
-  /** Whether the order by name changed. */
+  /** True if the order by name changed. */
   #put(c: FleetColumns): boolean {
     let moved = false;
     for (let n = 0; n < c.id.length; n++) {
@@ -120,7 +120,7 @@ export class Fleet {
 
 export type Column = "name" | "state" | "load" | "held" | "rtt" | "stability" | "reconnects" | "goodput" | "since";
 
-/** What needs attention comes first. */
+/** Sort keys; rows that need attention come first. */
 const URGENCY: Record<string, number> = { unfit: 0, suspect: 0, away: 1, draining: 2, connected: 3 };
 const ALERTS: Record<string, number> = { critical: 0, warning: 1, info: 2 };
 
@@ -136,17 +136,17 @@ const KEYS: Record<Column, (row: Row) => number> = {
   since: (r) => -(r.since ?? 0),
 };
 
-/** Of those that do not match. No key is like it. */
+/** Key of rows that do not match, different from all others. */
 const NONE = Number.POSITIVE_INFINITY;
 
-/** Finds those that match, in order. As long as nothing of that changes, the answer is the same array. */
+/** Finds matching rows, in order. Returns the same array until the result changes. */
 export class Chooser {
   #asked = "";
   #rows: Row[] = [];
   #keys = new Float64Array();
   #shown: Row[] = [];
 
-  /** `rows`: by name, and another array once that order is another. */
+  /** `rows` is in the order of names, and a new array once that order changes. */
   choose(rows: Row[], text: string, states: Set<string>, by: Column, reverse: boolean): Row[] {
     const wanted = text.trim().toLowerCase();
     const matches = (r: Row) => (!states.size || states.has(r.state)) && (!wanted || r.text.includes(wanted) || r.cause.includes(wanted));

@@ -1,4 +1,4 @@
-// A table of which only the rows in sight exist.
+// A table that only renders its visible rows.
 
 import { Component } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
@@ -8,15 +8,15 @@ import { Badge } from "../ui";
 import type { Column, Row } from "./store";
 
 const HEADS: [Column, string, string, boolean][] = [
-  ["state", "State", "What needs attention first", false],
+  ["state", "State", "By urgency", false],
   ["name", "Worker", "By name", false],
-  ["load", "Load", "Tasks that run, of its slots", true],
-  ["held", "Held", "Attempts that it was given", true],
+  ["load", "Load", "Running tasks and slots", true],
+  ["held", "Held", "Attempts assigned to the worker", true],
   ["rtt", "RTT", "Newest round-trip time", true],
-  ["stability", "Stability", "Share of the time that its link was up", true],
-  ["reconnects", "Back/min", "Times that it came back within the last minute", true],
+  ["stability", "Stability", "Share of time with a link", true],
+  ["reconnects", "Reconnects", "Reconnects within the last minute", true],
   ["goodput", "Traffic", "Bytes per second, both directions", true],
-  ["since", "Since", "How long it has been in this state", true],
+  ["since", "Since", "Time in this state", true],
 ];
 
 interface Props {
@@ -27,7 +27,7 @@ interface Props {
   now: number;
 }
 
-/** Rows beyond those in sight, on either side. */
+/** Additional rows before and after the visible ones. */
 const SPARE = 6;
 
 export function FleetTable({ rows, by, reverse, sort, now }: Props) {
@@ -51,7 +51,7 @@ export function FleetTable({ rows, by, reverse, sort, now }: Props) {
   const from = Math.max(0, Math.floor(view.top / view.row) - SPARE);
   const till = Math.min(rows.length, Math.ceil((view.top + view.height) / view.row) + SPARE);
 
-  // The arrow keys may lead to a row that did not exist before.
+  // The arrow keys may lead to a row that was not rendered before.
   useLayoutEffect(() => {
     const wanted = wantFocus.current;
     if (wanted === null) return;
@@ -121,11 +121,11 @@ interface LineProps {
   row: Row;
   changed: number;
   index: number;
-  /** How long it has been in its state. */
+  /** Time in its state. */
   since: string;
 }
 
-/** Rows are changed in place: what they were is not known, only when they changed. */
+/** Rows are changed in place, so they are compared by the time of their last change. */
 class Line extends Component<LineProps> {
   override shouldComponentUpdate(next: LineProps): boolean {
     const { row, changed, index, since } = this.props;

@@ -1,4 +1,4 @@
-// A task's attempts, made from its history.
+// Attempts of a task, derived from its history.
 
 import { time, words } from "../format";
 import type { Bar, Lane, Mark } from "../timeline";
@@ -11,13 +11,13 @@ export interface Attempt {
   /** Unix milliseconds. */
   assigned: number;
   started: number | null;
-  /** How it ended; none while it goes on. */
+  /** End of the attempt; none while it continues. */
   end: { at: number; event: string; reason: string; cause: string } | null;
 }
 
 const ENDS = new Set(["requeued", "succeeded", "failed", "cancelled", "superseded"]);
 
-/** In the order in which they were given out. */
+/** Attempts in the order of their assignment. */
 export function attempts(events: HistoryEvent[]): Attempt[] {
   const all = new Map<number, Attempt>();
   for (const e of events) {
@@ -30,7 +30,7 @@ export function attempts(events: HistoryEvent[]): Attempt[] {
     if (!attempt) continue;
     // A start carries the worker's clock, which may be off.
     if (e.event === "started") attempt.started = Math.max(at, attempt.assigned);
-    // What came after it was given up is told as a remark of its own.
+    // An end after the attempt was abandoned is shown as a separate mark.
     if (ENDS.has(e.event) && (!attempt.end || attempt.end.event !== "succeeded")) {
       const first = attempt.end;
       attempt.end = { at: first && e.event === "superseded" ? first.at : at, event: e.event, reason: e.reason, cause: e.cause };
@@ -40,12 +40,12 @@ export function attempts(events: HistoryEvent[]): Attempt[] {
 }
 
 export const LEGEND: [string, string][] = [
-  ["waiting", "waits for its turn"],
-  ["running", "runs"],
+  ["waiting", "waiting on its worker"],
+  ["running", "running"],
   ["good", "succeeded"],
   ["bad", "failed"],
-  ["given-up", "given up"],
-  ["outage", "its worker could not be reached"],
+  ["given-up", "abandoned"],
+  ["outage", "worker unreachable"],
   ["idle", "cancelled or superseded"],
 ];
 
@@ -56,7 +56,7 @@ interface Told {
   events: HistoryEvent[];
 }
 
-/** A lane each. `outages`: when each worker could not be reached. */
+/** One lane per attempt. `outages`: the intervals in which each worker was unreachable. */
 export function lanes(tries: Attempt[], { checkpoints, events }: Told, outages: Map<string, Interval[]>, now: number): Lane[] {
   return tries.map((a) => {
     const end = a.end?.at ?? Math.max(now, a.assigned);
@@ -66,7 +66,7 @@ export function lanes(tries: Attempt[], { checkpoints, events }: Told, outages: 
       bars.push({ from: a.assigned, to: Math.min(began, end), kind: "waiting", title: `attempt ${a.epoch} waited ${lasting(a.assigned, began)} on ${a.worker ?? "its worker"}` });
     }
     if (end > began || a.end) {
-      const how = a.end ? (a.end.event === "requeued" ? "was given up" : words(a.end.event)) : "runs";
+      const how = a.end ? (a.end.event === "requeued" ? "was abandoned" : words(a.end.event)) : "running";
       const why = a.end?.reason || words(a.end?.cause ?? "");
       bars.push({
         from: began,
@@ -77,17 +77,17 @@ export function lanes(tries: Attempt[], { checkpoints, events }: Told, outages: 
     }
     for (const o of outages.get(a.worker ?? "") ?? []) {
       const [from, to] = [Math.max(o.from, a.assigned), Math.min(o.to ?? now, end)];
-      if (to > from) bars.push({ from, to, kind: "outage", title: `${a.worker} could not be reached for ${lasting(from, to)}${o.cause ? ` (${words(o.cause)})` : ""}` });
+      if (to > from) bars.push({ from, to, kind: "outage", title: `${a.worker} was unreachable for ${lasting(from, to)}${o.cause ? ` (${words(o.cause)})` : ""}` });
     }
     const marks: Mark[] = checkpoints
       .filter((c) => c.attempt === a.epoch && !c.dropped)
       .map((c) => ({ at: Date.parse(c.recorded_at), sign: "◆", kind: "checkpoint", title: `checkpoint ${c.id} at ${time(c.recorded_at)}` }));
     for (const e of events) {
-      // Given up, and yet it ended otherwise.
+      // Abandoned, although it ended otherwise later.
       const revised = e.event === "requeued" && a.end?.event !== "requeued";
       const known = !revised && (e.event === "assigned" || e.event === "started" || e.event === "checkpoint" || ENDS.has(e.event));
       if (e.attempt === a.epoch && !known) {
-        marks.push({ at: Date.parse(e.at), sign: "▾", kind: "remark", title: `${revised ? "given up" : words(e.event)} at ${time(e.at)}${e.reason ? `: ${e.reason}` : ""}` });
+        marks.push({ at: Date.parse(e.at), sign: "▾", kind: "remark", title: `${revised ? "abandoned" : words(e.event)} at ${time(e.at)}${e.reason ? `: ${e.reason}` : ""}` });
       }
     }
     const label = (

@@ -1,4 +1,4 @@
-// The whole fleet: how many are there, how busy they are, what is wrong, and each of them.
+// The fleet: numbers, load, alerts, and the list of workers.
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { get } from "../api";
@@ -14,7 +14,7 @@ import { useStore } from "../store";
 import type { Alert, Counts, FleetTotals, Throughput } from "../types";
 import { Badge, Choice, Panel, Trouble, useKnown } from "../ui";
 
-/** Kept while one looks at something else. */
+/** Kept while another page is shown. */
 const fleet = new Fleet();
 const filter = { text: "", states: new Set<string>(), by: "state" as Column, reverse: false };
 
@@ -98,7 +98,7 @@ function TasksTile({ totals }: { totals: FleetTotals | null }) {
       <h2>Tasks</h2>
       <div class="figures">
         <Figure value={say(data?.pending)} label="waiting" href={to("tasks", "", { state: "pending" })} />
-        <Figure value={say(totals?.running)} label={totals ? `run on ${short(totals.slots)} slots` : "run"} href={to("tasks", "", { state: "assigned" })} />
+        <Figure value={say(totals?.running)} label={totals ? `running on ${short(totals.slots)} slots` : "running"} href={to("tasks", "", { state: "assigned" })} />
         {data && data.paused > 0 && <Figure value={short(data.paused)} label="paused" href={to("tasks", "", { paused: "true" })} />}
         <Figure value={say(data?.succeeded)} label="succeeded" href={to("tasks", "", { state: "succeeded" })} />
         <Figure value={say(data?.failed)} label="failed" href={to("tasks", "", { state: "failed" })} tone={data?.failed ? "bad-text" : ""} />
@@ -125,7 +125,7 @@ function NetworkTile({ totals: t }: { totals: FleetTotals | null }) {
 type Span = "1s" | "1m";
 const NEWEST: Record<Span, number> = { "1s": 600, "1m": 1440 };
 
-/** Tasks that ended, over time; each look asks only for what is new. */
+/** Throughput over time; each reload fetches only new points. */
 function Flow() {
   const [span, setSpan] = useState<Span>("1s");
   const [past] = useState<{ span: Span; data: Throughput | null }>({ span, data: null });
@@ -134,7 +134,7 @@ function Flow() {
     async (signal) => {
       if (past.span !== span) Object.assign(past, { span, data: null });
       const old = past.data;
-      // The newest minute still grows.
+      // The newest minute is incomplete.
       const known = span === "1m" ? old?.at.at(-2) : old?.at.at(-1);
       const fresh = await get<Throughput>(`api/v1/throughput?step=${span}&since=${known ?? 0}`, signal);
       past.data = old && known !== undefined ? join(old, fresh, known, NEWEST[span]) : fresh;
@@ -147,7 +147,7 @@ function Flow() {
     () => [
       { label: "succeeded", ink: "--good", values: per(data?.succeeded), area: true },
       { label: "failed", ink: "--bad", values: per(data?.failed) },
-      { label: "tried again", ink: "--warn", values: per(data?.requeued), dashed: true },
+      { label: "retried", ink: "--warn", values: per(data?.requeued), dashed: true },
     ],
     [data],
   );
@@ -186,18 +186,18 @@ function join(old: Throughput, fresh: Throughput, known: number, limit: number):
   };
 }
 
-/** Alerts that events told of since the list was loaded: so many are kept, the newest. */
-const TOLD = 1000;
+/** Number of alerts kept from events since the list was loaded, the newest. */
+const MAX_NEWER = 1000;
 
-/** The alerts: loaded, and with what the events of the stream said since. A storm of them is shown
- * once a second, and is not a reason to load thousands again. */
+/** The loaded alerts, updated by the events since. A storm of events is shown once a second, and does not
+ * reload thousands of alerts. */
 function useAlerts() {
-  const [told] = useState(() => new Map<number, Alert>());
+  const [newer] = useState(() => new Map<number, Alert>());
   const load = async (signal: AbortSignal) => {
-    const former = [...told.values()];
+    const former = [...newer.values()];
     const { alerts } = await get<{ alerts: Alert[] }>("api/v1/alerts", signal);
-    // What was told before is in the list.
-    for (const alert of former) if (told.get(alert.id) === alert) told.delete(alert.id);
+    // Alerts that were reported before are in the list.
+    for (const alert of former) if (newer.get(alert.id) === alert) newer.delete(alert.id);
     return alerts;
   };
   const loaded = useLoad<Alert[]>("alerts", load, { every: 300_000 });
@@ -206,11 +206,11 @@ function useAlerts() {
     let timer = 0;
     const off = on("alert", (data) => {
       const alert = data as Alert;
-      told.delete(alert.id);
-      told.set(alert.id, alert);
-      for (const oldest of told.keys()) {
-        if (told.size <= TOLD) break;
-        told.delete(oldest);
+      newer.delete(alert.id);
+      newer.set(alert.id, alert);
+      for (const oldest of newer.keys()) {
+        if (newer.size <= MAX_NEWER) break;
+        newer.delete(oldest);
       }
       timer ||= window.setTimeout(() => {
         timer = 0;
@@ -225,8 +225,8 @@ function useAlerts() {
   const alerts = useMemo(() => {
     if (!loaded.data) return undefined;
     const all = new Map(loaded.data.map((a) => [a.id, a]));
-    for (const [id, alert] of told) {
-      // One that was cleared is not raised again: the list may be newer than an event meanwhile.
+    for (const [id, alert] of newer) {
+      // A cleared alert does not fire again: the list may be newer than an event.
       if (all.get(id)?.state === "cleared" && alert.state === "firing") continue;
       all.set(id, alert);
     }
@@ -241,21 +241,21 @@ function Alerts({ totals }: { totals: FleetTotals | null }) {
   const now = useKnown(10_000);
   const { alerts, error, again } = useAlerts();
   const firing = (alerts ?? []).filter((a) => a.state === "firing").sort((a, b) => (WORST[a.severity] ?? 9) - (WORST[b.severity] ?? 9) || b.id - a.id);
-  // The list has a limit, the totals have none.
-  const standing = totals ? Object.values(totals.alerts).reduce((a, b) => a + b, 0) : firing.length;
+  // The list is limited, the totals are not.
+  const firingCount = totals ? Object.values(totals.alerts).reduce((a, b) => a + b, 0) : firing.length;
   const cleared = (alerts ?? [])
     .filter((a) => a.state !== "firing")
     .sort((a, b) => Date.parse(b.cleared_at ?? b.since) - Date.parse(a.cleared_at ?? a.since))
     .slice(0, 5);
   return (
-    <Panel title="Alerts" aside={alerts && <span class="muted">{standing ? `${count(standing)} stand` : "none stand"}</span>}>
+    <Panel title="Alerts" aside={alerts && <span class="muted">{firingCount ? `${count(firingCount)} firing` : "none firing"}</span>}>
       {error && !alerts && <Trouble error={error} again={again} />}
-      <ul class="alerts" aria-live="polite" aria-relevant="additions" tabIndex={0} aria-label="Alerts that stand">
+      <ul class="alerts" aria-live="polite" aria-relevant="additions" tabIndex={0} aria-label="Firing alerts">
         {firing.slice(0, 50).map((a) => (
           <AlertLine key={a.id} alert={a} now={now} />
         ))}
-        {firing.length > 50 && <li class="muted">and {count(Math.max(standing, firing.length) - 50)} more</li>}
-        {alerts && firing.length === 0 && <li class="none">All is well.</li>}
+        {firing.length > 50 && <li class="muted">and {count(Math.max(firingCount, firing.length) - 50)} more</li>}
+        {alerts && firing.length === 0 && <li class="none">No alerts.</li>}
         {cleared.map((a) => (
           <AlertLine key={a.id} alert={a} now={now} />
         ))}
@@ -264,7 +264,7 @@ function Alerts({ totals }: { totals: FleetTotals | null }) {
   );
 }
 
-/** The message without the name that stands before it. */
+/** The message without its leading worker name. */
 function unnamed({ message, worker }: Alert): string {
   const name = `worker ${worker}`;
   return message.startsWith(name) ? message.slice(name.length).replace(/^[: ]+/, "") : message;
@@ -329,7 +329,7 @@ function Workers({ version, rows, ready }: { version: number; rows: Row[]; ready
       {rows.length > 12 && <FleetMap rows={rows} matching={matching} version={version} down={(counts["suspect"] ?? 0) + (counts["away"] ?? 0)} />}
       {ready && rows.length === 0 ? (
         <p class="none">
-          No worker has come yet. Start one with <code>outlast worker</code>.
+          No workers yet. Start one with <code>outlast worker</code>.
         </p>
       ) : (
         <FleetTable rows={shown} by={by} reverse={reverse} sort={sort} now={now} />

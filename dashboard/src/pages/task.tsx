@@ -1,4 +1,4 @@
-// One task: how it stands, its story, its attempts over time, and what can be done.
+// One task: its state, its history, its attempts over time, and actions.
 
 import { useEffect } from "preact/hooks";
 import { get, readResult, seg } from "../api";
@@ -9,7 +9,7 @@ import { Legend, type Lane, Timeline } from "../timeline";
 import type { Checkpoint, Explanation, HistoryEvent, Interval, Task, TaskResult, TaskState, WorkerTimeline } from "../types";
 import { type Action, Actions, Await, Badge, type Column, Facts, Panel, Progress, Table, Trouble, useKnown } from "../ui";
 import { type Attempt, attempts, lanes, LEGEND } from "./attempts";
-import { Kept, Log } from "./left";
+import { Kept, Log } from "./outputs";
 import { standing } from "./tasks";
 
 interface All {
@@ -71,30 +71,30 @@ function Head({ task, again }: { task: Task; again: () => void }) {
   const at = `api/v1/tasks/${seg(task.id)}`;
   const actions: Action[] = [];
   if (!over(task)) {
-    if (task.paused) actions.push({ label: "Resume", path: `${at}/resume`, done: "It goes on.", needs: "submit" });
-    else actions.push({ label: "Pause", path: `${at}/pause`, done: "It is being paused.", needs: "submit" });
+    if (task.paused) actions.push({ label: "Resume", path: `${at}/resume`, done: "The task resumes.", needs: "submit" });
+    else actions.push({ label: "Pause", path: `${at}/pause`, done: "The task is being paused.", needs: "submit" });
     if (task.state === "assigned") {
-      actions.push({ label: "Checkpoint", path: `${at}/checkpoint`, done: "It was asked for a checkpoint.", needs: "submit" });
+      actions.push({ label: "Checkpoint", path: `${at}/checkpoint`, done: "A checkpoint was requested.", needs: "submit" });
       actions.push({
         label: "Move",
         path: `${at}/move`,
-        done: "It is being moved.",
+        done: "The task is being moved.",
         needs: "submit",
-        confirm: `Move ${task.id} to another worker? It goes on there from its newest checkpoint; what it did since is done again.`,
+        confirm: `Move ${task.id} to another worker? It resumes there from its newest checkpoint; work since then is repeated.`,
       });
     }
     if (!task.cancelling) {
       actions.push({
         label: "Cancel",
         path: `${at}/cancel`,
-        done: "It is being cancelled.",
+        done: "The task is being cancelled.",
         needs: "submit",
         danger: true,
-        confirm: `Cancel ${task.id}? What it has not finished is lost, but for its checkpoints.`,
+        confirm: `Cancel ${task.id}? Its work is lost, except for its checkpoints.`,
       });
     }
   } else if (task.state !== "succeeded") {
-    actions.push({ label: "Retry", path: `${at}/retry`, done: "It will run again.", needs: "submit" });
+    actions.push({ label: "Retry", path: `${at}/retry`, done: "The task will run again.", needs: "submit" });
   }
   return (
     <div class="head">
@@ -125,7 +125,7 @@ function Head({ task, again }: { task: Task; again: () => void }) {
 
 function Story({ story }: { story: Explanation }) {
   return (
-    <Panel title="What happened" aside={<span class="muted">times in UTC</span>}>
+    <Panel title="Summary" aside={<span class="muted">times in UTC</span>}>
       <ol class="story">
         {story.sentences.map((sentence, n) => (
           <li key={n}>{sentence}</li>
@@ -136,7 +136,7 @@ function Story({ story }: { story: Explanation }) {
       </p>
       {story.hint && (
         <p class="hint">
-          <strong>What can be done:</strong> {story.hint}
+          <strong>Possible action:</strong> {story.hint}
         </p>
       )}
     </Panel>
@@ -151,7 +151,7 @@ function About({ task, state, result }: { task: Task; state: TaskState; result: 
         {k} {String(v)}
       </span>
     ));
-  const facts: [string, preact.ComponentChildren][] = [["Runs", <code class="wrap long" tabIndex={0}>{what(task.spec)}</code>]];
+  const facts: [string, preact.ComponentChildren][] = [["Command", <code class="wrap long" tabIndex={0}>{what(task.spec)}</code>]];
   if (call?.args !== undefined) facts.push(["Arguments", <code class="wrap">{JSON.stringify(call.args)}</code>]);
   facts.push(["Submitted", time(task.submitted_at)]);
   if (task.started_at) facts.push(["Started", time(task.started_at)]);
@@ -171,26 +171,26 @@ function About({ task, state, result }: { task: Task; state: TaskState; result: 
     if (result.max_rss_bytes) facts.push(["Peak memory", bytes(result.max_rss_bytes)]);
     if (result.value !== null) facts.push(["Value", <code class="wrap">{result.value}</code>]);
   }
-  const told = Object.entries(state.state);
+  const entries = Object.entries(state.state);
   return (
     <Panel title={result ? "Result" : "Task"}>
       <Facts of={facts} />
-      {told.length > 0 && (
+      {entries.length > 0 && (
         <>
           <h3>
-            State <span class="muted">told by attempt {state.attempt}{state.at ? ` at ${time(state.at)}` : ""}</span>
+            State <span class="muted">reported by attempt {state.attempt}{state.at ? ` at ${time(state.at)}` : ""}</span>
           </h3>
-          <Facts of={told.map(([k, v]) => [k, <code class="wrap">{typeof v === "string" ? v : JSON.stringify(v)}</code>])} />
+          <Facts of={entries.map(([k, v]) => [k, <code class="wrap">{typeof v === "string" ? v : JSON.stringify(v)}</code>])} />
         </>
       )}
     </Panel>
   );
 }
 
-/** Causes that say no more than the event itself. */
+/** Causes that add nothing to their event. */
 const PLAIN = new Set(["", "done", "cancelled", "superseded"]);
 
-/** Neither a reason nor a cause that says more. */
+/** True if there is neither a reason nor a cause that adds anything. */
 function silent(of: { reason: string; cause: string } | null): boolean {
   return !of?.reason && PLAIN.has(of?.cause ?? "");
 }
@@ -206,7 +206,7 @@ function Why({ of }: { of: { reason: string; cause: string } | null }) {
   );
 }
 
-/** When each worker could not be reached; unknown of one that was forgotten. */
+/** Intervals in which each worker was unreachable; unknown for forgotten workers. */
 async function outagesOf(workers: string[], from: number, signal: AbortSignal): Promise<Map<string, Interval[]>> {
   const one = async (name: string): Promise<[string, Interval[]]> => {
     const line = await get<WorkerTimeline>(`api/v1/workers/${seg(name)}/timeline?from=${from}`, signal).catch(() => null);
@@ -233,11 +233,11 @@ function Attempts({ data }: { data: All }) {
     { label: "Worker", of: (a) => (a.worker ? <a href={to("worker", a.worker)}>{a.worker}</a> : "–") },
     {
       label: "Ended",
-      of: ({ end }) => (end?.event === "requeued" ? <Badge state="superseded" label="given up" /> : <Badge state={end?.event ?? standing(data.task)} />),
+      of: ({ end }) => (end?.event === "requeued" ? <Badge state="superseded" label="abandoned" /> : <Badge state={end?.event ?? standing(data.task)} />),
     },
     { label: "Why", blank: (a) => silent(a.end), of: (a) => <Why of={a.end} /> },
-    { label: "Given", set: "num", of: (a) => time(a.assigned) },
-    { label: "Lasted", set: "num", of: (a) => duration((a.end?.at ?? now) - a.assigned) },
+    { label: "Assigned", set: "num", of: (a) => time(a.assigned) },
+    { label: "Duration", set: "num", of: (a) => duration((a.end?.at ?? now) - a.assigned) },
     { label: "Checkpoints", set: "num", of: (a) => data.checkpoints.filter((c) => c.attempt === a.epoch).length || "–" },
   ];
   const drawn: Lane[] = lanes(tries, data, outages.data ?? new Map(), to_);

@@ -13,7 +13,7 @@ const STATES = ["pending", "assigned", "succeeded", "failed", "cancelled"] as co
 const PAGE = 100;
 const FILTERS = ["prefix", "worker", "queue", "label"] as const;
 const NAMES: Record<(typeof FILTERS)[number], [label: string, hint: string]> = {
-  prefix: ["Id begins with", "train-"],
+  prefix: ["Id prefix", "train-"],
   worker: ["Worker", "name"],
   queue: ["Queue", "default"],
   label: ["Label", "key=value"],
@@ -51,11 +51,11 @@ export function TasksPage() {
         <div class="chips" role="group" aria-label="States">
           {STATES.map((state) => (
             <button type="button" key={state} class="chip" aria-pressed={chosen.has(state)} onClick={() => toggle(state)}>
-              <Badge state={state} label={state === "assigned" ? "with a worker" : state} />
+              <Badge state={state} label={state} />
               <b>{counts.data ? count(counts.data[state]) : "–"}</b>
             </button>
           ))}
-          <button type="button" class="chip apart" aria-pressed={paused} title="Of those that wait or are with a worker" onClick={() => change("paused", paused ? "" : "true")}>
+          <button type="button" class="chip apart" aria-pressed={paused} title="Paused tasks that are pending or assigned" onClick={() => change("paused", paused ? "" : "true")}>
             <Badge state="paused" />
             <b>{counts.data ? count(counts.data.paused ?? 0) : "–"}</b>
           </button>
@@ -90,7 +90,7 @@ function heading(chosen: Set<string>, paused: boolean): string {
 function Field({ label, hint, value, set }: { label: string; hint: string; value: string; set: (v: string) => void }) {
   const [text, setText] = useState(value);
   useEffect(() => setText(value), [value]);
-  // A word that is still being written finds nothing.
+  // A filter that is still being typed matches nothing.
   useEffect(() => {
     if (text === value) return;
     const timer = window.setTimeout(() => set(text.trim()), 400);
@@ -104,7 +104,7 @@ function Field({ label, hint, value, set }: { label: string; hint: string; value
   );
 }
 
-/** How a task stands, in one word. */
+/** State of a task in one word. */
 export function standing(task: Task): string {
   if (task.cancelling) return "cancelling";
   if (task.paused && (task.state === "pending" || task.state === "assigned")) return "paused";
@@ -124,10 +124,10 @@ export function TaskTable({ of, here }: { of: Loaded<TaskList>; here?: string })
   const columns: (Column<Task> | null)[] = [
     { label: "State", of: (t) => <Standing task={t} /> },
     { label: "Task", class: "id", of: (t) => <a href={to("task", t.id)}>{t.id}</a> },
-    { label: "Runs", class: "cut mono", title: (t) => what(t.spec), of: (t) => what(t.spec) },
+    { label: "Command", class: "cut mono", title: (t) => what(t.spec), of: (t) => what(t.spec) },
     here ? null : { label: "Worker", of: (t) => (t.worker ? <a href={to("worker", t.worker)}>{t.worker}</a> : "–") },
     { label: "Attempt", set: "num", of: (t) => t.attempt || "–" },
-    { label: "Took", set: "num", of: (t) => took(t) || "–" },
+    { label: "Duration", set: "num", of: (t) => took(t) || "–" },
     {
       label: "Submitted",
       set: "num",

@@ -1,4 +1,4 @@
-// One worker: its link over time with causes, how good it is, its tasks.
+// One worker: its link over time with causes, its quality, its tasks.
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { get, seg } from "../api";
@@ -36,17 +36,17 @@ export function WorkerPage({ name }: { name: string }) {
 function Head({ worker, again }: { worker: Worker; again: () => void }) {
   const at = `api/v1/workers/${seg(worker.name)}`;
   const actions: Action[] = [];
-  if (worker.drained) actions.push({ label: "Give work again", path: `${at}/undrain`, done: "It is given work again.", needs: "operate" });
-  else actions.push({ label: "Drain", path: `${at}/drain`, done: "It is given no new work.", needs: "operate" });
+  if (worker.drained) actions.push({ label: "Resume", path: `${at}/undrain`, done: "The worker gets tasks again.", needs: "operate" });
+  else actions.push({ label: "Drain", path: `${at}/drain`, done: "The worker gets no new tasks.", needs: "operate" });
   if (worker.state === "suspect" || worker.state === "away") {
     actions.push({
       label: "Forget",
       method: "DELETE",
       path: at,
-      done: "It is forgotten; what it held is given to others.",
+      done: "The worker was removed; its tasks are reassigned.",
       needs: "operate",
       danger: true,
-      confirm: `Forget ${worker.name}? The ${count(worker.held)} attempts that it holds are given to others at once. If it comes back it starts anew.`,
+      confirm: `Forget ${worker.name}? The ${count(worker.held)} attempts that it holds are reassigned at once. If it returns, it is a new worker.`,
     });
   }
   return (
@@ -70,7 +70,7 @@ function Head({ worker, again }: { worker: Worker; again: () => void }) {
               {worker.unfit_since && <span class="muted"> since {time(worker.unfit_since)} ({ago(worker.unfit_since)})</span>}
             </span>
           )}
-          {worker.drained && worker.state !== "draining" && <span>an operator gives it no new work</span>}
+          {worker.drained && worker.state !== "draining" && <span>drained by an operator</span>}
         </p>
       </div>
       <Actions of={actions} then={again} />
@@ -88,13 +88,13 @@ type Span = (typeof SPANS)[number][0];
 
 const LEGEND: [string, string][] = [
   ["connected", "connected"],
-  ["resync", "delivers what it owed"],
+  ["resync", "delivering unacknowledged results"],
   ["suspect", "suspect: away, holding tasks"],
   ["away", "away"],
-  ["unknown", "not known"],
+  ["unknown", "unknown"],
 ];
 
-const STATE_WORDS: Record<string, string> = { resync: "back, delivering what it owed", unknown: "not known: the coordinator did not run" };
+const STATE_WORDS: Record<string, string> = { resync: "reconnected, delivering unacknowledged results", unknown: "unknown: the coordinator was not running" };
 
 function Link({ name }: { name: string }) {
   const [span, setSpan] = useState<Span>("10");
@@ -125,7 +125,7 @@ function Link({ name }: { name: string }) {
   );
 }
 
-/** Nothing is known before the first interval: a young worker is shown larger. */
+/** The timeline of a young worker begins with its first interval. */
 function begin(of: Interval[], now: number, span: number): number {
   const first = of[0]?.from ?? now - span;
   return Math.max(now - span, Math.min(first, now - 60_000));
@@ -139,10 +139,10 @@ function bar(i: Interval, now: number) {
 
 const mark = (note: LinkNote) => ({ at: note.at, sign: "▾", kind: "adapted", title: `${time(note.at)} ${note.text}` });
 
-/** The reason of a resync is how long it took, which is told beside it. */
-const why = (i: Interval): string => (i.state === "resync" ? `what it owed ${i.to === null ? "is being" : "was"} delivered` : i.reason || (i.cause ? words(i.cause) : "–"));
+/** The reason of a resync is its duration, which has a column of its own. */
+const why = (i: Interval): string => (i.state === "resync" ? `unacknowledged results ${i.to === null ? "are being" : "were"} delivered` : i.reason || (i.cause ? words(i.cause) : "–"));
 
-/** Round-trip times come with heartbeats: the last one holds until the next, while there is a link. */
+/** Round-trip times come with heartbeats: each one applies until the next, while the link is up. */
 function held(values: (number | null)[], connected: (number | null)[]): (number | null)[] {
   let last: number | null = null;
   let age = 0;
@@ -153,10 +153,10 @@ function held(values: (number | null)[], connected: (number | null)[]): (number 
   });
 }
 
-/** What happened to the link and what was done about it. */
+/** Events of the link and adaptations to it. */
 type Story = { at: number; state: Interval } | { at: number; note: LinkNote };
 
-/** Newest first; the notes may be many, and leave the states their places. */
+/** Newest first; the number of notes is limited, so that states stay visible. */
 function story({ intervals, notes = [] }: WorkerTimeline): Story[] {
   const states: Story[] = intervals.slice(-12).map((state) => ({ at: state.from, state }));
   const told: Story[] = notes.slice(-12).map((note) => ({ at: note.at, note }));
@@ -168,8 +168,8 @@ function Losses({ of, now }: { of: WorkerTimeline; now: number }) {
   const columns: Column<Story>[] = [
     { label: "From", set: "when", of: (s) => time(s.at) },
     { label: "State", of: (s) => <Badge state={"state" in s ? s.state.state : "adapted"} /> },
-    { label: "Lasted", set: "num", of: (s) => ("state" in s ? lasted(s.state) : "–") },
-    { label: "Why", blank: (s) => "state" in s && s.state.state === "connected", of: (s) => ("state" in s ? <Why of={s.state} /> : s.note.text) },
+    { label: "Duration", set: "num", of: (s) => ("state" in s ? lasted(s.state) : "–") },
+    { label: "Cause", blank: (s) => "state" in s && s.state.state === "connected", of: (s) => ("state" in s ? <Why of={s.state} /> : s.note.text) },
   ];
   return <Table label="States of the link in words" rows={story(of)} id={(s, n) => ("state" in s ? `${s.at}${s.state.state}` : `${s.at}${s.note.text}${n}`)} columns={columns} />;
 }
@@ -216,7 +216,7 @@ function Quality({ worker }: { worker: Worker }) {
 
 const ADAPTED: Column<Adaptation>[] = [
   { label: "Setting", set: "when", of: (a) => words(a.setting) },
-  { label: "Of the", set: "when", of: (a) => a.side },
+  { label: "Side", set: "when", of: (a) => a.side },
   {
     label: "Change",
     of: (a) => (
@@ -238,12 +238,12 @@ const ADAPTED: Column<Adaptation>[] = [
   },
 ];
 
-/** What is otherwise than configured because the link is as it is. */
+/** Settings that currently differ from the configuration because of the link. */
 function Adapted({ to: all }: { to: Adaptation[] }) {
   if (all.length === 0) return null;
   return (
-    <Panel title="Adapted to the link" class="flush" aside={<span class="muted">otherwise than configured, for now</span>}>
-      <Table label="Settings that were adapted" rows={all} id={(a) => `${a.side} ${a.setting}`} columns={ADAPTED} />
+    <Panel title="Adapted to the link" class="flush" aside={<span class="muted">currently different from the configuration</span>}>
+      <Table label="Adapted settings" rows={all} id={(a) => `${a.side} ${a.setting}`} columns={ADAPTED} />
     </Panel>
   );
 }
@@ -266,15 +266,15 @@ function Measured({ worker, metrics: m }: { worker: Worker; metrics: WorkerMetri
       {
         title: "Goodput",
         lines: [
-          { label: "from it", ink: "--good", values: s.goodput_up, area: true },
-          { label: "to it", ink: "--note", values: s.goodput_down },
+          { label: "from worker", ink: "--good", values: s.goodput_up, area: true },
+          { label: "to worker", ink: "--note", values: s.goodput_down },
         ],
         say: rate,
         least: 1024,
         whole: false,
       },
       { title: "Suspicion (φ)", lines: [{ label: "highest", ink: "--warn", values: s.suspicion, area: true }], say: (v: number) => v.toFixed(1), least: 3, whole: false },
-      { title: "Tasks that run", lines: [{ label: "running", ink: "--accent", values: s.running, area: true }], say: (v: number) => v.toFixed(0), least: Math.max(1, worker.slots), whole: true },
+      { title: "Running tasks", lines: [{ label: "running", ink: "--accent", values: s.running, area: true }], say: (v: number) => v.toFixed(0), least: Math.max(1, worker.slots), whole: true },
     ],
     [s, worker.slots],
   );
@@ -286,13 +286,13 @@ function Measured({ worker, metrics: m }: { worker: Worker; metrics: WorkerMetri
         <Value name="jitter" value={l.rtt ? ms(l.rtt.jitter) : "–"} />
         <Value name="stability" value={percent(m.connection_stability)} />
         <Value name="heartbeats lost" value={l.loss === null ? "–" : percent(l.loss)} />
-        <Value name="back within a minute" value={count(l.reconnects_per_minute)} />
-        <Value name="dials welcomed" value={percent(l.connection_success_rate)} />
-        <Value name="to resync" value={l.resync_ms === null ? "–" : duration(l.resync_ms)} />
+        <Value name="reconnects in the last minute" value={count(l.reconnects_per_minute)} />
+        <Value name="connections accepted" value={percent(l.connection_success_rate)} />
+        <Value name="resync time" value={l.resync_ms === null ? "–" : duration(l.resync_ms)} />
       </div>
       <div class="charts">
         {charts.map((c) => (
-          <Chart key={c.title} title={c.title} at={s.at} lines={c.lines} say={c.say} least={c.least} whole={c.whole} height={120} empty="Measured by the second from now on, while you look." />
+          <Chart key={c.title} title={c.title} at={s.at} lines={c.lines} say={c.say} least={c.least} whole={c.whole} height={120} empty="Measured every second while this page is open." />
         ))}
       </div>
       <div class="columns">
@@ -301,7 +301,7 @@ function Measured({ worker, metrics: m }: { worker: Worker; metrics: WorkerMetri
           <Facts of={about(worker)} />
         </div>
         <div>
-          <h3>Counted</h3>
+          <h3>Totals</h3>
           <Facts of={counted(m)} />
         </div>
       </div>
@@ -329,13 +329,13 @@ function tags(of: Record<string, unknown>) {
 function about(w: Worker): [string, preact.ComponentChildren][] {
   const facts: [string, preact.ComponentChildren][] = [
     ["Slots", `${count(w.running)} of ${count(w.slots)} in use`],
-    ["Waiting there", count(w.queued)],
-    ["Results it owes", count(w.unacked)],
+    ["Queued tasks", count(w.queued)],
+    ["Unacknowledged results", count(w.unacked)],
     ["Version", w.version || "–"],
     ["Incarnation", `${count(w.incarnation)}, connection ${count(w.connection)}`],
   ];
-  if (w.seen_at) facts.push(["Last hello", time(w.seen_at)]);
-  if (w.disk) facts.push(["Disk of blobs", `${bytes(w.disk.used)}${w.disk.budget ? ` of ${bytes(w.disk.budget)}` : ""}${w.disk.refused ? `, ${count(w.disk.refused)} refused` : ""}`]);
+  if (w.seen_at) facts.push(["Last handshake", time(w.seen_at)]);
+  if (w.disk) facts.push(["Blob storage", `${bytes(w.disk.used)}${w.disk.budget ? ` of ${bytes(w.disk.budget)}` : ""}${w.disk.refused ? `, ${count(w.disk.refused)} refused` : ""}`]);
   if (Object.keys(w.labels).length) facts.push(["Labels", tags(w.labels)]);
   if (Object.keys(w.capabilities ?? {}).length) facts.push(["Has", tags(w.capabilities)]);
   return facts;
@@ -344,23 +344,23 @@ function about(w: Worker): [string, preact.ComponentChildren][] {
 function counted(m: WorkerMetrics): [string, preact.ComponentChildren][] {
   const l = m.link;
   const facts: [string, preact.ComponentChildren][] = [
-    ["Links", `${count(m.successful_connections)} of ${count(m.connection_attempts)} dials, ${count(l.reconnects)} returns`],
-    ["Time to be back", m.avg_reconnect_time === null ? "–" : `${duration(m.avg_reconnect_time * 1000)} on average, ${duration((m.max_reconnect_time ?? 0) * 1000)} at most`],
-    ["Messages", `${count(m.messages_received)} from it, ${count(m.messages_sent)} to it, ${count(m.message_errors)} in error`],
-    ["Bytes", `${bytes(l.bytes_up)} from it, ${bytes(l.bytes_down)} to it`],
-    ["Tasks", `${count(m.tasks_executed)} ran${m.task_success_rate === null ? "" : `, ${percent(m.task_success_rate)} succeeded`}`],
-    ["Task takes", m.avg_task_execution_time_ms === null ? "–" : `${duration(m.avg_task_execution_time_ms)} on average`],
-    ["Checkpoints", `${count(m.checkpoints_created)} made, ${count(m.checkpoints_restored)} restored`],
+    ["Connections", `${count(m.successful_connections)} of ${count(m.connection_attempts)} attempts, ${count(l.reconnects)} reconnects`],
+    ["Reconnect time", m.avg_reconnect_time === null ? "–" : `${duration(m.avg_reconnect_time * 1000)} on average, ${duration((m.max_reconnect_time ?? 0) * 1000)} at most`],
+    ["Messages", `${count(m.messages_received)} from the worker, ${count(m.messages_sent)} to the worker, ${count(m.message_errors)} errors`],
+    ["Bytes", `${bytes(l.bytes_up)} from the worker, ${bytes(l.bytes_down)} to the worker`],
+    ["Tasks", `${count(m.tasks_executed)} executed${m.task_success_rate === null ? "" : `, ${percent(m.task_success_rate)} succeeded`}`],
+    ["Task duration", m.avg_task_execution_time_ms === null ? "–" : `${duration(m.avg_task_execution_time_ms)} on average`],
+    ["Checkpoints", `${count(m.checkpoints_created)} created, ${count(m.checkpoints_restored)} restored`],
   ];
   const ends = Object.entries(l.disconnects);
-  if (ends.length) facts.push(["Links ended by", ends.map(([cause, n]) => <span class="tag" key={cause}>{words(cause) || "unknown"} {count(n)}</span>)]);
+  if (ends.length) facts.push(["Disconnect causes", ends.map(([cause, n]) => <span class="tag" key={cause}>{words(cause) || "unknown"} {count(n)}</span>)]);
   if (m.compression_ratio !== null) facts.push(["Compression", `${m.compression_ratio.toFixed(2)} to 1`]);
   return facts;
 }
 
 function Tasks({ name }: { name: string }) {
   const list = useLoad<TaskList>(`tasks of ${name}`, (signal) => get(`api/v1/tasks?worker=${encodeURIComponent(name)}&limit=50`, signal), { every: 3000 });
-  const aside = <a href={to("tasks", "", { worker: name })}>All of them</a>;
+  const aside = <a href={to("tasks", "", { worker: name })}>All tasks</a>;
   return (
     <Panel title="Tasks" class="flush" aside={aside}>
       {list.error && <Trouble error={list.error} again={list.again} />}

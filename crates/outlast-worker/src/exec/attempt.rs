@@ -22,24 +22,24 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Why an attempt is stopped.
+/// Reason for stopping an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Why {
     Cancelled,
     Interrupted,
-    /// It is given back; only what has not begun is.
+    /// The attempt is returned to the coordinator; only possible before it has begun.
     Recalled,
     TimedOut,
-    /// It takes too much of the disk; the text says of what.
+    /// The attempt exceeds a disk limit; the text names the limit.
     Greedy(String),
 }
 
-/// How far an attempt is.
+/// Phase of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Phase {
     /// No process yet, and nothing was done for one.
     Waiting,
-    /// About to have one.
+    /// The process is being started.
     Starting,
     /// The main process was started and is not reaped.
     Running(Pid),
@@ -50,18 +50,18 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct State {
     pub phase: Phase,
-    /// Asked for; it takes effect once `signalled`.
+    /// Requested stop; it takes effect once `signalled`.
     pub stop: Option<Why>,
     /// Signals were sent to a living main process: from here on the stop decides the outcome.
     pub signalled: bool,
     /// The supervisor found nothing alive of the tree, or gave up on this many processes.
     pub gone: Option<usize>,
     pub deadline: Option<Instant>,
-    /// When it had a process.
+    /// Start time of its process.
     pub began: Option<Instant>,
     /// Asked for: that its processes do not run.
     pub pause: bool,
-    /// They do not: what is left of its time, if that is limited.
+    /// Set while its processes are paused: the rest of its time limit, if it has one.
     pub paused: Option<Option<Duration>>,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Attempt {
     pub spec: Arc<TaskSpec>,
     /// Variables of its own, besides those of its spec.
     pub env: Vec<(String, String)>,
-    /// What its processes carry, in their environment and besides.
+    /// Mark by which its processes are recognized, in their environment and elsewhere.
     pub mark: String,
     pub tag: u64,
     pub paths: Paths,
@@ -104,7 +104,7 @@ pub(super) struct Attempt {
     pub peak: AtomicU64,
     /// Disk that its output took at the last look.
     pub disk: AtomicU64,
-    /// The watcher was told that it runs.
+    /// True once its start was reported to the watcher.
     pub announced: AtomicBool,
 }
 

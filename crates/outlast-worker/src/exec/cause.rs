@@ -1,30 +1,30 @@
-//! Why an attempt ended, as one of a few words that programs can act on.
+//! Cause of an attempt's end, as one of a few words that programs can act on.
 
-/// Why an attempt ended. The outcome's message says it for people.
+/// Cause of an attempt's end. The outcome's message explains it in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Cause {
-    /// Not known, or a cause of a newer version.
+    /// Unknown cause, or one of a newer version.
     #[default]
     Unknown,
-    /// It ended by itself, well or with an exit code.
+    /// The task ended by itself, successfully or with an exit code.
     Exit,
     /// A signal that the worker did not send.
     Signal,
     /// The kernel killed it, or a process of its own, for want of memory.
     OutOfMemory,
-    /// Its time limit.
+    /// The time limit was exceeded.
     TimedOut,
-    /// Somebody did not want it any more.
+    /// The task was cancelled.
     Cancelled,
     /// The worker stopped, or failed inside.
     WorkerStopped,
-    /// Its output took too much of the disk.
+    /// The output exceeded a disk limit.
     Disk,
-    /// It had no process: it could not be started, or was taken back before.
+    /// No process was started: it could not be, or the attempt was recalled before.
     NotStarted,
     /// The keeper that it ran under died.
     KeeperDied,
-    /// It could not be started, and that is the machine's fault, not the task's.
+    /// No process could be started, through the machine's fault, not the task's.
     Machine,
 }
 
@@ -44,12 +44,12 @@ const ALL: [(Cause, &str); 11] = [
 ];
 
 impl Cause {
-    /// Its name in logs, metrics and JSON.
+    /// Returns the name in logs, metrics and JSON.
     pub fn as_str(self) -> &'static str {
         ALL[self as usize].1
     }
 
-    /// Its number in messages and files; never given to another cause.
+    /// Returns the number in messages and files, which is never reused for another cause.
     pub fn number(self) -> u32 {
         self as u32
     }

@@ -22,13 +22,13 @@ use std::process::ExitStatus;
 
 /// Names the file for what a browser task comes to.
 const RESULT_FILE: &str = "OUTLAST_RESULT_FILE";
-/// What the names of the variables that tell a task of itself begin with.
+/// Prefix of the variables that describe a task's attempt to it.
 const OURS: &[u8] = b"OUTLAST_";
-/// Where programs are looked for when there is no `PATH`.
+/// Search path of programs without `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What all tasks inherit: the worker's environment without any `OUTLAST_*`, which may be secret,
-/// and without the trace that whoever started the worker was in.
+/// Environment that all tasks inherit: the worker's, without any `OUTLAST_*`, which may be secret,
+/// and without the trace context of the worker's parent.
 #[derive(Debug)]
 pub(super) struct Inherited {
     /// The length of the name, and `NAME=value`.
@@ -53,7 +53,7 @@ impl Inherited {
         Inherited { entries: entries.collect(), path }
     }
 
-    /// All of it but for what `own` has too, which comes after it.
+    /// Returns the environment without the variables of `own`, which follow.
     fn with(&self, own: &BTreeMap<&[u8], &[u8]>) -> Result<Vec<Cow<'_, CStr>>, String> {
         // Names that begin like ours are never inherited.
         let ours = |name: &&[u8]| !name.starts_with(OURS);
@@ -74,13 +74,13 @@ fn entry(name: &[u8], value: &[u8]) -> Result<CString, String> {
     })
 }
 
-/// Who an attempt is, as its processes are told.
+/// Identity of an attempt, as its processes see it.
 pub(super) struct Identity<'a> {
     pub task: &'a str,
     pub epoch: u64,
     pub worker: &'a str,
     pub mark: &'a str,
-    /// Where a browser task's result goes.
+    /// File for a browser task's result.
     pub result: Option<&'a Path>,
     pub env: &'a [(String, String)],
 }
@@ -220,7 +220,7 @@ fn resolve(
     })
 }
 
-/// Why a command could not be started, and whose fault it is.
+/// Explains why a command could not be started, and whose fault it is.
 pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
     let folder = as_path(&command.folder);
     if let Some(problem) = problem_with_folder(folder) {
@@ -281,8 +281,8 @@ pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
     }
 }
 
-/// Whether a program is missing because a disk is: its folder is missing too, or it is sought in
-/// one that a mount would fill.
+/// Returns true if a program is missing because a disk is not mounted: its folder is missing, too, or
+/// is an empty mount point.
 fn is_unmounted(program: &Path, folder: &Path, elsewhere: bool) -> bool {
     let empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
     let below = program.starts_with(folder);
@@ -337,7 +337,7 @@ fn problem_with_folder(folder: &Path) -> Option<NoStart> {
     }
 }
 
-/// Why the files of an attempt could not be created.
+/// Explains why the files of an attempt could not be created.
 pub(super) fn why_no_files(error: &io::Error, root: &Path) -> NoStart {
     let root = root.display();
     let reason = match error.kind() {
@@ -349,7 +349,7 @@ pub(super) fn why_no_files(error: &io::Error, root: &Path) -> NoStart {
     NoStart { reason, cause: Cause::NotStarted, fault: of_own_files(error) }
 }
 
-/// How a process ended, for people.
+/// Describes the end of a process.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),

@@ -1,18 +1,18 @@
-//! How an executor runs tasks.
+//! Configuration of an executor.
 
 use outlast_spawn::User;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How an executor runs tasks.
+/// Configuration of an executor.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The folder of all logs and working directories; created if absent.
     pub root: PathBuf,
     /// Bytes kept of each output stream, and up to a thirtieth more; default 64 MiB.
     pub output_cap: u64,
-    /// What happens to a stream that is longer; default: it is cut.
+    /// Treatment of a longer stream; default: it is cut.
     pub on_output_limit: OnOutputLimit,
     /// Bytes of each stream that an outcome carries; default 4096.
     pub tail: u64,
@@ -24,9 +24,9 @@ pub struct Config {
     /// A working directory, or a program's, that is not there may come late (an automount): a start
     /// waits for it for so long before the task is blamed; default 5 s.
     pub wait_for_folders: Duration,
-    /// Whether orphans of tasks become children of this process (Linux: child subreaper), so that
-    /// they are found at once and reaped; default yes. A program that starts children of its own
-    /// in process groups of their own, and waits for them only much later, should turn it off.
+    /// True to make orphans of tasks children of this process (Linux: child subreaper), so that they are
+    /// found and reaped at once; default true. A program should turn it off if it starts children in
+    /// process groups of their own and waits for them only much later.
     pub adopt_orphans: bool,
     /// The program, and its first arguments, that runs browser tasks. It finds its task by the
     /// variables that every task has, and leaves the result in the file that
@@ -38,7 +38,7 @@ pub struct Config {
     pub user: Option<User>,
 }
 
-/// What happens to an output stream that is longer than the cap.
+/// Treatment of an output stream that is longer than the cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnOutputLimit {
     /// The first and the last half are kept; the task goes on.

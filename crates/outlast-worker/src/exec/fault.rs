@@ -1,11 +1,11 @@
-//! Whose fault it is that a program could not be started.
+//! Attribution of a failed start: to the task, or to the machine.
 
 use super::Cause;
 use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 
-/// Whose fault a failed start is, and whether it may pass.
+/// Origin of a failed start, and whether it may be temporary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The task's, and it stays.
@@ -22,12 +22,12 @@ pub(super) enum Fault {
     Machine,
 }
 
-/// Why there is no process.
+/// Reason why there is no process.
 #[derive(Debug)]
 pub(super) struct NoStart {
-    /// For people.
+    /// Explanation in words.
     pub reason: String,
-    /// If it turns out to be the task's fault.
+    /// Cause to report if it turns out to be the task's fault.
     pub cause: Cause,
     pub fault: Fault,
 }
@@ -65,7 +65,7 @@ pub(super) fn is_unreachable(error: &io::Error) -> bool {
     local || remote
 }
 
-/// What an error of the executor's own files and folders says: never the task's fault.
+/// Classifies an error of the executor's own files and folders, which is never the task's fault.
 pub(super) fn of_own_files(error: &io::Error) -> Fault {
     if is_scarce(error) { Fault::Scarce } else { Fault::Machine }
 }

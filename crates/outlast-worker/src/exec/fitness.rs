@@ -1,5 +1,5 @@
-//! Whether this machine can start tasks at all: tried for real, once a start failed by its fault,
-//! and again until it works. Meanwhile nothing is started.
+//! Ability of this machine to start tasks: tested with a real start after one failed by the machine's
+//! fault, and again until it works. Meanwhile nothing is started.
 
 use super::launch::RESERVE;
 use super::tree::Main;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Pauses between two probes: the first, and the longest. Each is twice the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-/// One that was fit for so long begins again with the first pause.
+/// Time without a fault after which the pauses start again with the first one.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Bytes that a probe writes: no block of a disk is larger.
 const PROBE: usize = 4096;
@@ -25,16 +25,16 @@ const PROBE: usize = 4096;
 const TRIVIAL: [(&str, &[&str]); 3] =
     [("/bin/true", &["true"]), ("/usr/bin/true", &["true"]), ("/bin/sh", &["sh", "-c", ":"])];
 
-/// Is told why nothing can be started, or, by `None`, that it can again.
+/// Callback with the reason why nothing can be started, or `None` once it can again.
 pub type FitnessWatch = Box<dyn Fn(Option<&str>) + Send + Sync>;
 
-/// Whether tasks can be started.
+/// State of the ability to start tasks.
 pub(super) struct Fitness {
-    /// Set after the watcher was told, so that no outcome gets there before.
+    /// True while unfit; set after the watcher was notified, so that no outcome arrives there before.
     unfit: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
-    /// Held while it is found out, and told.
+    /// Held during a test and its report.
     checking: Mutex<()>,
     watch: OnceLock<FitnessWatch>,
 }
@@ -62,12 +62,12 @@ impl Fitness {
         let _ = self.watch.set(watch);
     }
 
-    /// Why nothing can be started, if so; known before the watcher is told.
+    /// Returns why nothing can be started, if so; set before the watcher is notified.
     pub fn reason(&self) -> Option<String> {
         lock(&self.state).reason.clone()
     }
 
-    /// The same, once the watcher was told.
+    /// Returns why nothing can be started, once the watcher was notified.
     pub fn unfit(&self) -> Option<String> {
         match self.unfit.load(Ordering::Acquire) {
             true => lock(&self.state).reason.clone(),
@@ -84,7 +84,7 @@ impl Fitness {
         }
     }
 
-    /// With `checking` held.
+    /// Sets the state. Requires `checking` to be held.
     fn set(&self, reason: Option<&str>) {
         let mut state = lock(&self.state);
         match reason {
@@ -213,7 +213,7 @@ impl Inner {
     }
 }
 
-/// Whether a descriptor's number leaves enough for the executor itself.
+/// Returns true if a descriptor's number leaves enough of them for the executor itself.
 pub(super) fn leaves_enough(descriptor: RawFd) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
     let descriptor = u64::try_from(descriptor).unwrap_or_default();

@@ -1,5 +1,4 @@
-//! What can be done to an attempt that was given to an executor. Pauses are in `pause`, signals in
-//! `signals`.
+//! Handle of an attempt that was passed to an executor. Pauses are in `pause`, signals in `signals`.
 
 use super::attempt::{Attempt, Phase, Why};
 use super::{Inner, StopKind, lock};
@@ -31,7 +30,7 @@ impl Handle {
         waits
     }
 
-    /// When its process was started, in Unix ms; `None` if it was not (yet).
+    /// Returns the start time of its process in Unix ms; `None` before it starts.
     pub fn started_at_ms(&self) -> Option<i64> {
         Some(self.attempt.started.load(Ordering::Relaxed)).filter(|&ms| ms != 0)
     }

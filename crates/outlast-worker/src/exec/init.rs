@@ -5,12 +5,12 @@ use super::tree;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Between two looks.
+/// Time between two scans.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// If this process is its system's or container's first, takes dead orphans off the process table
-/// from now on, on a thread of its own. What other code of this process waits for at once is left to
-/// it: only what was dead at two looks is taken.
+/// Starts a thread that reaps dead orphans, if this process is the first of its system or container.
+/// Children that other code of this process waits for promptly are left to it: only processes that
+/// were dead in two scans are reaped.
 pub fn serve_as_init() {
     if std::process::id() != 1 {
         return;

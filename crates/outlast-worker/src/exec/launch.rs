@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// A program that is open for writing is tried again for so long.
 const BUSY: Duration = Duration::from_secs(3);
-/// What the machine has too little of may be free again soon: other tasks end.
+/// Time to wait for a scarce resource of the machine, which may be free again when other tasks end.
 const SCARCE: Duration = Duration::from_millis(800);
 /// A place that was waited for in vain is not waited for again for so long.
 const IN_VAIN: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What running attempts may take of the disk, looked at from time to time.
+//! Disk limits of running attempts, checked periodically.
 
 use super::attempt::{Attempt, Phase, Why};
 use super::{Inner, OnOutputLimit, lock, tree};

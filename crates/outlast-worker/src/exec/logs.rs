@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// One of the two output streams.
+/// Output stream of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -24,9 +24,9 @@ pub enum Stream {
 pub struct LogChunk {
     /// The bytes, or a marker line in place of bytes that are lost.
     pub data: Vec<u8>,
-    /// Where the next read goes on.
+    /// Offset of the next read.
     pub next_offset: u64,
-    /// Nothing follows as yet; more may if the task still runs.
+    /// True at the present end; more may follow while the task runs.
     pub end: bool,
     /// The data is a marker line.
     pub gap: bool,
@@ -39,7 +39,7 @@ pub(super) struct Paths {
     pub stderr: PathBuf,
     /// A link to what the attempt left in its own working directory.
     pub work: PathBuf,
-    /// What a browser task comes to, from its program's end to its outcome.
+    /// File with a browser task's result, from its program's end to its outcome.
     pub result: PathBuf,
 }
 
@@ -140,7 +140,7 @@ fn read_file(
     Ok((data, room))
 }
 
-/// Whether a stream ends at or before an offset, as far as is known now.
+/// Returns true if a stream currently ends at or before an offset.
 fn nothing_at(path: &Path, layout: &Layout, offset: u64) -> io::Result<bool> {
     let (name, room) = layout.file(path, offset);
     match fs::metadata(name) {

@@ -72,36 +72,36 @@ use terminated::Terminated;
 
 /// The kill grace that `Drop` allows at most: a clean exit calls `shutdown` and has more.
 const DROP_GRACE: Duration = Duration::from_secs(1);
-/// What ended attempts must have left, in bytes, before a look at all of it is worth its while where
+/// Bytes that ended attempts must have left behind before a scan of all of them is worthwhile when
 /// room is short.
 const WORTH_PRUNING: u64 = 256 << 10;
 
-/// Why a running attempt is to stop. If the task ended by itself before the first signal, that
-/// stays its outcome.
+/// Reason for stopping a running attempt. If the task ended by itself before the first signal, that
+/// remains its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopKind {
-    /// It is not wanted any more: CANCELLED.
+    /// The task was cancelled: CANCELLED.
     Cancel,
     /// The worker cannot go on with it: INTERRUPTED, or RETURNED if it never started.
     Interrupt,
 }
 
-/// What an executor tells its watcher about an attempt that goes on. It may cross with the
-/// outcome: what is told of an attempt that has ended means nothing.
+/// Report of an executor to its watcher about a running attempt. It may cross with the outcome: a
+/// report about an attempt that has ended has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Note {
-    /// It has been running for a while, since this Unix time in ms. Short attempts end without.
+    /// The attempt has been running for a while, since this Unix time in ms. Short attempts end without.
     Started(i64),
-    /// None of its processes runs.
+    /// The processes of the attempt are paused.
     Paused,
-    /// They run again.
+    /// The processes of the attempt run again.
     Resumed,
 }
 
-/// Is told of attempts (task, epoch), on the supervisor's thread: it must be quick.
+/// Callback with reports on attempts (task, epoch), on the supervisor's thread: it must be quick.
 pub type Watch = Box<dyn Fn(&str, u64, Note) + Send + Sync>;
 
-/// What the executor's threads share.
+/// State shared by the executor's threads.
 struct Inner {
     config: Config,
     root_id: String,
@@ -114,7 +114,7 @@ struct Inner {
     memory: Memory,
     /// Every task's standard input.
     null: File,
-    /// Whether orphans of tasks become our children.
+    /// True if orphans of tasks become children of this process.
     adopts: bool,
     table: Mutex<Table>,
     /// Wakes the supervisor.
@@ -207,7 +207,7 @@ impl Executor {
         })
     }
 
-    /// How many processes of a former worker [`Executor::new`] had to kill.
+    /// Returns the number of processes of a previous worker that [`Executor::new`] had to kill.
     pub fn killed_at_start(&self) -> usize {
         self.killed
     }
@@ -222,19 +222,18 @@ impl Executor {
         self.inner.config.user.as_ref()
     }
 
-    /// Who is told that attempts run, pause and resume; the first watcher stays.
+    /// Sets the watcher for starts, pauses and resumes of attempts; the first watcher stays.
     pub fn set_watch(&self, watch: Watch) {
         let _ = self.inner.watch.set(watch);
     }
 
-    /// Who is told that nothing can be started here, and why, and that it can again; the first
-    /// watcher stays. Told on threads of the executor, and before the outcomes of what was not
-    /// started.
+    /// Sets the watcher for the ability to start tasks; the first watcher stays. It is called on threads
+    /// of the executor, and before the outcomes of attempts that were not started.
     pub fn set_fitness_watch(&self, watch: FitnessWatch) {
         self.inner.fitness.set_watch(watch);
     }
 
-    /// Why nothing can be started here for now, if so.
+    /// Returns why nothing can be started for now, if so.
     pub fn unfit(&self) -> Option<String> {
         self.inner.fitness.reason()
     }
@@ -387,7 +386,7 @@ impl Executor {
 }
 
 impl Executor {
-    /// What dropping does.
+    /// Stops everything, as on drop.
     pub(crate) fn abandon(&self) {
         self.close(StopKind::Interrupt, Some(DROP_GRACE));
     }

@@ -1,14 +1,14 @@
-//! Whether the kernel killed a process for want of memory: its own log names the process, or the
-//! count of such kills in our control group grew.
+//! Detection of kills by the kernel for lack of memory: the kernel's log names the process, or the
+//! count of such kills in this control group grew.
 //!
-//! Both are looked at only when a task died of a SIGKILL that was not ours, or says that a process
-//! of its own did. The log is certain where it can be read and shows our process ids (not in a
-//! container); the count is the group's, so it is held against one death only.
+//! Both are read only when a task died of a SIGKILL that this worker did not send, or reports that one
+//! of its processes did. The log is certain where it is readable and shows process ids of this
+//! namespace (not in a container); the count is the group's, so it accounts for one death only.
 //!
-//! A process that its parent has waited for is known to nobody any more. A kill is taken for one of
-//! an attempt's only if all that the log tells fits: it came after the attempt began, in our
-//! control group, to no other attempt's main process, and to a process no larger than the attempt's
-//! own have been.
+//! A process that its parent has reaped cannot be looked up any more. A kill is attributed to an
+//! attempt only if everything in the log fits: it came after the attempt began, in this control group,
+//! did not hit another attempt's main process, and hit a process no larger than the attempt's own
+//! have been.
 
 use super::{lock, tree};
 use std::collections::{BTreeSet, VecDeque};
@@ -25,26 +25,26 @@ const KEEP: usize = 64;
 const RECORDS: usize = 100_000;
 /// The kernel signals before it writes its log: how long and how often the log is waited for.
 const WAIT: (u32, Duration) = (3, Duration::from_millis(10));
-/// How much the clock of the log may differ from ours, and how far before a task's end a kill of
-/// one of its processes may lie. Microseconds.
+/// Tolerance between the log's clock and this process's, and the longest time between the kill of a
+/// process and its task's end, in microseconds.
 const SLACK: u64 = 10_000_000;
 
-/// What the kernel counts of a process's memory is so far from exact: a quarter, and bytes.
+/// Tolerance of the kernel's count of a process's memory: a quarter, and a number of bytes.
 const ROUGHLY: (u64, u64) = (4, 16 << 20);
 /// The namespaces that the kernel log speaks of: of process ids, and of control groups.
 const INITIAL: [&str; 2] = ["pid:[4026531836]", "cgroup:[4026531835]"];
 
-/// What is known of such kills.
+/// Kills that were observed.
 #[derive(Debug)]
 pub struct Memory {
     log: Mutex<Option<Log>>,
-    /// The log tells of our processes by the ids that we know.
+    /// True if the log uses the process ids of this namespace.
     log_is_ours: bool,
     count: Option<PathBuf>,
     counts: Mutex<Counts>,
 }
 
-/// How many such kills were known when an attempt began.
+/// Number of kills that were known when an attempt began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
     logged: u64,
@@ -68,10 +68,10 @@ struct Kill {
     /// Microseconds since boot.
     at: u64,
     pid: i32,
-    /// What it had resident of its own, in bytes, if the log says so.
+    /// Resident private memory of the process in bytes, if the log has it.
     size: Option<u64>,
     text: String,
-    /// Its control group, if that was told.
+    /// Control group of the process, if the log has it.
     group: Option<String>,
     /// Kills that were read before it.
     after: u64,
@@ -140,9 +140,9 @@ impl Memory {
         None
     }
 
-    /// Why a process of an attempt that has ended is taken for killed for want of memory: its main
-    /// process, which was another, says that one died of SIGKILL. None of them was ever larger than
-    /// `largest` bytes.
+    /// Explains why a process of an ended attempt counts as killed for lack of memory: its main process,
+    /// a different one, reports that one died of SIGKILL. None of them was ever larger than `largest`
+    /// bytes.
     pub(super) fn killed_of(&self, before: Before, largest: u64) -> Option<String> {
         if !self.log_is_ours {
             let evidence = self.grown_since(before.counted)?;
@@ -197,8 +197,8 @@ impl Memory {
 }
 
 impl Kill {
-    /// Whether it may have been of an attempt in the group `own`, that began when `logged` kills
-    /// were known, and whose processes were never larger than `largest` bytes.
+    /// Returns true if the kill may belong to an attempt in the group `own`, that began when `logged`
+    /// kills were known, and whose processes were never larger than `largest` bytes.
     fn fits(&self, logged: u64, own: Option<&str>, largest: u64) -> bool {
         let here = match (own, self.group.as_deref()) {
             // Below the root is everything.
@@ -265,7 +265,7 @@ fn parse(record: &str) -> Option<Kill> {
     Some(Kill { at, pid, size, text, group: None, after: 0 })
 }
 
-/// What the kernel writes before that: whom it chose, and in which control group.
+/// Parses the kernel's preceding record: the chosen process, and its control group.
 fn chosen(record: &str) -> Option<(i32, String)> {
     let (_, text) = record.lines().next()?.split_once(";oom-kill:")?;
     let (_, rest) = text.split_once(",task_memcg=")?;
@@ -292,7 +292,8 @@ fn boot_time() -> u64 {
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000
 }
 
-/// Where the count of our group may be, the likeliest first; `text` is `/proc/self/cgroup`.
+/// Lists possible files with the count of this group, the likeliest first; `text` is
+/// `/proc/self/cgroup`.
 fn candidates(text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in text.lines() {

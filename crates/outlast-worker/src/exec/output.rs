@@ -1,12 +1,12 @@
 //! The output streams of running attempts: pipes, and the thread that empties them onto the disk.
 //!
-//! A task's stdout and stderr are pipes, since whatever else a shell opens again by `/dev/stderr`
-//! can be truncated, and is then written from its beginning. What an attempt left nothing behind
-//! in serves the next one, as a pipe costs about as much as a tenth of a small program.
+//! A task's stdout and stderr are pipes, since anything else that a shell reopens as `/dev/stderr` can
+//! be truncated, and is then written from its beginning. Pipes that an attempt left empty are reused
+//! for the next one, as a pipe costs about a tenth of starting a small program.
 //!
-//! Most tasks are over, and emptied by the attempt's own thread, before the thread here takes them
-//! up. It looks often enough that a full pipe holds no task up for long, and seldom enough that a
-//! task that writes line by line does not wake it for each.
+//! Most tasks end, and their pipes are emptied by the attempt's own thread, before this thread sees
+//! them. It polls often enough that a full pipe does not block a task for long, and seldom enough that
+//! a task that writes line by line does not wake it for each line.
 
 use super::lock;
 use super::segments::Writer;
@@ -31,13 +31,13 @@ use std::time::{Duration, Instant};
 const SPARES: usize = 64;
 /// Streams whose writing ends are kept here, so that their pipes can serve another attempt.
 const HELD: usize = 128;
-/// Streams of attempts that are over, to which processes that outlived them may still write.
+/// Streams of ended attempts that surviving processes may still write to.
 const LINGERING: usize = 256;
 /// With more streams than this no file stays open between two looks.
 const OPEN: usize = 128;
 /// New streams are taken up after this.
 const TICK: Duration = Duration::from_millis(10);
-/// So many looks without a new stream, and the thread waits for one.
+/// Polls without a new stream after which the thread waits for one.
 const QUIET: u32 = 20;
 /// Between two looks at streams that have little to read.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -77,7 +77,7 @@ struct Table {
     /// Started since the last look.
     fresh: Vec<Arc<Stream>>,
     watched: HashMap<u64, Arc<Stream>>,
-    /// Those of attempts that are over, oldest first.
+    /// Streams of ended attempts, oldest first.
     lingering: BTreeMap<u64, Arc<Stream>>,
     asleep: bool,
     exit: bool,
@@ -104,12 +104,12 @@ struct Pipe {
     write: Option<OwnedFd>,
 }
 
-/// How far a pipe was emptied.
+/// Result of emptying a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Nothing more for now, after so many bytes.
+    /// Empty for now, after this many bytes.
     Some(usize),
-    /// Nobody can write to it any more.
+    /// No process can write to it any more.
     End,
 }
 
@@ -170,8 +170,8 @@ impl Outputs {
         shared.take_up(streams);
     }
 
-    /// The attempt is over. Returns the bytes that the task wrote and the last of them. Whoever
-    /// outlived it may still write, unless it is `deserted`: no process is left of it.
+    /// Ends the attempt's stream. Returns the number of bytes that the task wrote, and the last of them.
+    /// Surviving processes may still write, unless it is `deserted`: none of its processes is left.
     pub fn end(&self, stream: &Arc<Stream>, deserted: bool) -> (u64, Vec<u8>) {
         let shared = &self.shared;
         let mut state = lock(&stream.state);
@@ -201,7 +201,7 @@ impl Outputs {
         lock(&self.shared.spares).clear();
     }
 
-    /// Whether something may still write to the log of this `<task>.<epoch>`.
+    /// Returns true if a process may still write to the log of this `<task>.<epoch>`.
     pub fn lingers(&self, stem: &str) -> bool {
         let all: Vec<_> = lock(&self.shared.table).lingering.values().cloned().collect();
         all.iter().any(|stream| {

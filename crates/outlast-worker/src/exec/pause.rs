@@ -15,9 +15,9 @@ const LOOKS: u32 = 50;
 const BETWEEN: Duration = Duration::from_millis(2);
 
 impl Handle {
-    /// Stops all processes of the attempt (SIGSTOP) until [`Handle::resume`]; its time limit waits
-    /// too. Returns at once; the watcher is told when it is done. One that is being stopped for
-    /// good is left alone.
+    /// Pauses all processes of the attempt (SIGSTOP) until [`Handle::resume`]; its time limit is
+    /// suspended, too. Returns at once; the watcher is notified once it is done. Has no effect on an
+    /// attempt that is being stopped.
     pub fn pause(&self) {
         self.want_pause(true);
     }
@@ -27,7 +27,7 @@ impl Handle {
         self.want_pause(false);
     }
 
-    /// Whether it is paused, or about to be.
+    /// Returns true if the attempt is paused, or about to be.
     pub fn is_paused(&self) -> bool {
         lock(&self.attempt.state).pause
     }
@@ -52,7 +52,7 @@ impl Inner {
 }
 
 impl Supervisor {
-    /// Pauses and resumes what is to be: one look at the process table serves all of them.
+    /// Pauses and resumes attempts as requested, with one scan of the process table for all of them.
     pub(super) fn look_at_pauses(&self, attempts: Vec<Arc<Attempt>>) {
         let mut pausing = Vec::new();
         for attempt in attempts {
@@ -110,7 +110,7 @@ impl Supervisor {
         self.inner.note(attempt, Note::Resumed);
     }
 
-    /// Who lives of each attempt with its main process.
+    /// Returns the living processes of each attempt with its main process.
     fn trees<'a>(
         &self,
         attempts: impl IntoIterator<Item = (&'a Attempt, i32)>,

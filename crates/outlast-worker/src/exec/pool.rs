@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// How long a thread waits for its next attempt before it ends.
+/// Time that a thread waits for its next attempt before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 const STACK: usize = 256 << 10;
 
@@ -22,7 +22,7 @@ thread_local! {
     static TAKES_NEXT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// As many threads as attempts run; the caller limits those.
+/// Thread pool with one thread per running attempt; the caller limits their number.
 #[derive(Default)]
 pub(super) struct Pool {
     queue: Mutex<Queue>,

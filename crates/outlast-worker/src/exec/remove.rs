@@ -77,7 +77,8 @@ fn empty(top: &OwnedFd, moved: &mut u64) -> io::Result<bool> {
     }
 }
 
-/// That somebody was faster is as good; what was put there meanwhile is for the next pass.
+/// Accepts that another process removed it first; files that were added meanwhile are left to the
+/// next pass.
 fn gone(result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
         Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::LOOP) => Ok(()),

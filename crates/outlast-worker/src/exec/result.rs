@@ -1,5 +1,5 @@
-//! What the program of a browser task says of how it went, beside its exit code: a file that it
-//! leaves, and that becomes part of the outcome.
+//! Report of a browser task's program, in addition to its exit code: a file that it leaves, and that
+//! becomes part of the outcome.
 
 use super::Cause;
 use outlast_spawn::User;
@@ -22,10 +22,10 @@ const MAX_MESSAGE: usize = 1000;
 /// The content of the file that `OUTLAST_RESULT_FILE` names.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Why it failed, in a line.
+    /// Reason of the failure, in one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Its result, or more about its failure.
+    /// Result, or details of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Box<RawValue>>,
 }

@@ -1,4 +1,4 @@
-//! Whose a root folder is: one executor's at a time, and for ever the same id's.
+//! Ownership of a root folder: by one executor at a time, and permanently by one id.
 
 use outlast_spawn::User;
 use outlast_store::folder::{PASSABLE, PRIVATE, close_folder, is_passable};

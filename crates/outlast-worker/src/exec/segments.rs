@@ -24,7 +24,7 @@ const GAPS: usize = 64;
 /// Between two tries to write to a disk that refuses to take more.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How a stream lies on disk.
+/// Layout of a stream on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
     /// One file, of which nothing is lost.
@@ -39,7 +39,7 @@ pub(super) enum Layout {
         size: u64,
         /// The first segment that is kept.
         oldest: u64,
-        /// What is lost besides the segments that were removed, in order.
+        /// Lost ranges outside of removed segments, in order.
         gaps: Vec<Range<u64>>,
     },
 }
@@ -83,7 +83,7 @@ impl Layout {
         }
     }
 
-    /// All that is lost, in order; ranges do not touch.
+    /// Returns all lost ranges, in order; they do not touch.
     pub fn lost(&self) -> Vec<Range<u64>> {
         let mut all = match self {
             Layout::Plain => Vec::new(),
@@ -142,11 +142,11 @@ pub(super) struct Writer {
     layout: Layout,
     head: u64,
     size: u64,
-    /// All that the task wrote.
+    /// Number of bytes that the task wrote.
     len: u64,
     /// The file that is being filled, and the offsets that it has room for.
     file: Option<(File, Range<u64>)>,
-    /// Where the loss begins that goes on now, and when it was last tried to write.
+    /// Start of the current loss, and the time of the last attempt to write.
     losing: Option<(u64, Instant)>,
     /// The end of the stream, whether it was kept or not.
     tail: Vec<u8>,
@@ -235,7 +235,7 @@ impl Writer {
         }
     }
 
-    /// Nothing follows as yet: notes a loss that goes on.
+    /// Finishes the stream for now: records a current loss.
     pub fn finish(&mut self) {
         if let Some((since, _)) = self.losing {
             self.end_loss(since);

@@ -8,7 +8,8 @@ use rustix::process::{Signal as Raw, kill_process};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal(&'static str, Raw);
 
-/// What ends, stops or continues a task is not among them: stopping and pausing do that.
+/// Signals that may be sent to a task. Those that end, stop or continue it are not among them: there
+/// are other functions for that.
 const KNOWN: [(&str, Raw); 8] = [
     ("HUP", Raw::HUP),
     ("INT", Raw::INT),
@@ -37,7 +38,7 @@ impl Signal {
         known.map(|&(name, raw)| Signal(name, raw)).ok_or_else(|| NoSignal(name.to_owned()))
     }
 
-    /// Its name, without `SIG`.
+    /// Returns the name without `SIG`.
     pub fn name(self) -> &'static str {
         self.0
     }

@@ -22,7 +22,7 @@ const KEEP: usize = 64;
 /// Folders that are empty and nobody's.
 #[derive(Debug)]
 pub(super) struct Spares {
-    /// Where the folders are, and what sets apart the names of this executor's.
+    /// Parent of the folders, and the prefix of this executor's names.
     work: PathBuf,
     series: u64,
     created: u64,
@@ -34,7 +34,7 @@ pub(super) struct Spares {
 #[derive(Debug)]
 pub(super) struct Folder {
     pub path: PathBuf,
-    /// When it was known to be empty, as the file system counts.
+    /// File system time at which the folder was known to be empty.
     stamp: Option<Stamp>,
 }
 
@@ -50,7 +50,7 @@ impl Folder {
         }
     }
 
-    /// Whether it is as `create` left it.
+    /// Returns true if the folder is as `create` left it.
     fn is_untouched(&mut self) -> bool {
         let Ok(meta) = fs::symlink_metadata(&self.path) else { return false };
         let now = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
@@ -121,11 +121,11 @@ fn is_empty(folder: &Path) -> bool {
     true
 }
 
-/// Tells whether tasks left processes behind.
+/// Detects whether tasks left processes behind.
 ///
-/// With a child subreaper each such process, or its topmost ancestor that lives, becomes a child
-/// of the first thread of this process. So if that thread has no child now that it did not have
-/// before the attempt, the attempt left nothing.
+/// With a child subreaper each such process, or its topmost living ancestor, becomes a child of the
+/// first thread of this process. So if that thread has no child that it did not have before the
+/// attempt, the attempt left none.
 #[derive(Debug)]
 pub(super) struct Orphans {
     list: Option<File>,
@@ -164,7 +164,7 @@ impl Orphans {
         }
     }
 
-    /// Whether it is certain that there are none but those of `before`.
+    /// Returns true if there certainly are no others than those of `before`.
     pub fn none_since(&self, before: &str) -> bool {
         self.look().is_some_and(|now| {
             let known = |pid| before.split_ascii_whitespace().any(|known| known == pid);

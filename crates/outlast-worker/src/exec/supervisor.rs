@@ -25,10 +25,10 @@ const ASLEEP: Duration = Duration::from_secs(30);
 /// Between two looks at trees that are being ended: short at first, then longer.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(200);
-/// Killing what does not die (a process stuck in the kernel) is given up after this.
+/// Time after which a process that cannot be killed (stuck in the kernel) is abandoned.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// What the other threads tell this one; guarded by `Inner::table`.
+/// Requests of other threads to this one; guarded by `Inner::table`.
 pub(super) struct Table {
     pub running: HashMap<u64, Arc<Attempt>>,
     pub next_key: u64,
@@ -42,7 +42,7 @@ pub(super) struct Table {
     pub look: bool,
     /// The earliest time limit of those that were registered since the last look at all.
     pub deadline: Option<Instant>,
-    /// Whatever is being ended is killed by then.
+    /// Time by which everything that is being ended is killed.
     pub kill_by: Option<Instant>,
     /// The thread wakes then by itself.
     pub wakes: Instant,
@@ -89,7 +89,7 @@ pub(super) struct Supervisor {
     next_strays: Instant,
 }
 
-/// What is to be done after a sleep.
+/// Actions that are due after a sleep.
 struct Due {
     stops: Vec<Arc<Attempt>>,
     pauses: Vec<Arc<Attempt>>,
@@ -248,7 +248,7 @@ impl Supervisor {
         }
     }
 
-    /// One look at the process table, for all trees that are being ended.
+    /// Scans the process table once for all trees that are being ended.
     fn look_at_trees(&mut self, kill_by: Option<Instant>) {
         let look = tree::Look::take(self.inner.adopts);
         let now = Instant::now();
@@ -320,7 +320,7 @@ impl Stopping {
     }
 }
 
-/// Whether a child of ours has ended, without reaping it.
+/// Returns true if a child of this process has ended, without reaping it.
 fn has_ended(pid: Pid) -> bool {
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     !matches!(waitid(WaitId::Pid(pid), peek), Ok(None))

@@ -1,6 +1,6 @@
-//! Whether this process was told to end, and the tasks' processes, perhaps, with it: a shutdown, or
-//! a service manager that signals all processes of a service at once. What dies then was
-//! interrupted; it did not fail.
+//! Detection of a shutdown that also ends the tasks' processes: of the machine, or by a service
+//! manager that signals all processes of a service at once. A task that dies then was interrupted; it
+//! did not fail.
 
 use super::lock;
 use rustix::process::Signal;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The signals come in any order: a death waits so long for ours.
 const MOMENT: Duration = Duration::from_millis(300);
-/// Between two looks meanwhile.
+/// Time between two checks meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
 /// Service managers kill what is left after a while; systemd's default is 90 s.
 const LASTS: Duration = Duration::from_secs(120);
@@ -31,7 +31,8 @@ impl Terminated {
         Arc::clone(&self.flag)
     }
 
-    /// How long ago this process was told to end. To be called now and then, so that it is known.
+    /// Returns the time since this process received a signal to end. To be called periodically, so that
+    /// the time is recorded.
     pub fn look(&self) -> Option<Duration> {
         let mut at = lock(&self.at);
         if self.flag.swap(false, Ordering::Relaxed) {
@@ -40,8 +41,8 @@ impl Terminated {
         at.map(|at| at.elapsed()).filter(|&age| age < LASTS)
     }
 
-    /// Whether a process that nobody here stopped ended like this because all were told to end.
-    /// `grace` is what a task has to end by itself then, in whatever way.
+    /// Returns true if a shutdown explains this end of a process that this worker did not stop.
+    /// `grace` is the time that a task has to end by itself then, in whatever way.
     pub fn explains(&self, status: ExitStatus, grace: Duration) -> bool {
         let killed = ENDING.iter().any(|signal| {
             let number = signal.as_raw();

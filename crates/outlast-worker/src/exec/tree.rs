@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// The variable that marks every process of an attempt: `<root id>:<task>.<epoch>`.
 pub(super) const MARK: &str = "OUTLAST_ATTEMPT_ID";
 
-/// How long a sweep goes on killing before it gives up on what cannot be killed.
+/// Time after which a sweep abandons processes that cannot be killed.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// One line of the process table. A pid alone may be reused; with the start time it is unique.
@@ -39,7 +39,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// What stays the same for as long as the process lives, and is never another's.
+    /// Returns an identity that is constant while the process lives, and never reused.
     pub fn identity(&self) -> (i32, u64) {
         (self.pid, self.start)
     }
@@ -114,7 +114,7 @@ fn stray_marks(table: &[Process], me: i32, ours: bool) -> HashMap<i32, Marks> {
         .collect()
 }
 
-/// One look at all processes, for as many attempts as there are.
+/// Snapshot of all processes, used for all attempts.
 pub(super) struct Look {
     pub table: Vec<Process>,
     /// The main processes of attempts.
@@ -138,7 +138,7 @@ impl Look {
         self.table.iter().filter(|p| p.dead && p.parent == self.me)
     }
 
-    /// Who is left of the attempt with this main process; see [`members`].
+    /// Returns the remaining processes of the attempt with this main process; see [`members`].
     pub fn left_of(&self, pid: i32, whose: &Attempt, seen: &HashSet<(i32, u64)>) -> Vec<Process> {
         let is_its = |marks: &Marks| {
             marks.variable.as_ref() == Some(&whose.mark) || marks.tag == Some(whose.tag)
@@ -149,9 +149,9 @@ impl Look {
     }
 }
 
-/// Who is left of a tree: living processes only, the main process included.
+/// Returns the remaining processes of a tree: living ones only, including the main process.
 ///
-/// `seen` are members of earlier looks: they keep belonging to it however they move.
+/// `seen` are members of earlier snapshots: they keep belonging to it however they move.
 /// `others` never belong to it: the worker itself and the main processes of other attempts.
 fn members(
     table: &[Process],
@@ -298,11 +298,11 @@ pub(super) fn mains() -> BTreeSet<i32> {
     lock(&MAINS).clone()
 }
 
-/// Reaps orphans that were handed to us and died, and that no attempt accounts for.
+/// Reaps dead orphans that were inherited by this process and belong to no attempt.
 ///
-/// Children that other code of this process started are told apart by their process group, which
-/// is this process's own, and by being reaped in time: an orphan is one that was dead at the last
-/// look too. `all`: whatever its group. `earlier` is what this look leaves to the next.
+/// Children that other code of this process started are recognized by their process group, which is
+/// this process's own, and by being reaped in time: an orphan was already dead in the last snapshot.
+/// With `all`, the group does not matter. `earlier` is passed from one snapshot to the next.
 pub(super) fn reap_strays(earlier: &mut HashSet<(i32, u64)>, all: bool) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering;
 
-/// What a shell's exit code is if its last command died of SIGKILL.
+/// Exit code of a shell whose last command died of SIGKILL.
 const SHELL_KILLED: i32 = 128 + 9;
 
 /// An outcome and its cause.
@@ -107,7 +107,7 @@ impl Attempt {
     }
 }
 
-/// Why an attempt never had a process.
+/// Reason why an attempt never had a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unbegun {
     Cancelled,
@@ -150,7 +150,7 @@ pub(crate) fn plain(
     }
 }
 
-/// Why a process that nobody stopped ended badly.
+/// Explains the failure of a process that this worker did not stop.
 fn died(inner: &Inner, pid: i32, before: oom::Before, used: &Usage) -> (String, Cause) {
     let status = used.status;
     match (status.code(), status.signal()) {

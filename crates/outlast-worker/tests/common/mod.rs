@@ -1,4 +1,4 @@
-//! What tests with real processes wait for and look at.
+//! Conditions and observations for tests with real processes.
 
 use outlast_wire::{Run, TaskSpec};
 use std::fs;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
-/// Fit (`None`) or not, in the order in which it was told.
+/// Reports of fitness (`None`: fit), in order.
 type Told = Arc<Mutex<Vec<Option<String>>>>;
 
 fn watch(executor: &Executor) -> Told {

@@ -1,4 +1,4 @@
-//! Whatever ends an attempt before its time, and what is left of it then: nothing.
+//! Early ends of an attempt, which leave nothing behind.
 
 use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -39,7 +39,7 @@ fn launch(root: &Path, linger: u64) -> KeeperLaunch {
     KeeperLaunch { program: "/usr/bin/env".into(), args, user: None }
 }
 
-/// An agent: what it holds of a keeper, and what it was told. Dropping it is dying abruptly.
+/// An agent: its attempts at a keeper, and the events that it received. Dropping it is like a crash.
 struct Agent {
     keeper: Keeper,
     events: mpsc::Receiver<Event>,
@@ -388,7 +388,7 @@ fn what_dies_while_all_processes_are_told_to_end_was_interrupted() {
     kill(pids[3], "-TERM");
     let (outcome, cause) = agent.finished();
     assert_eq!((outcome.kind(), cause), (OutcomeKind::OutcomeFailed, Cause::Signal));
-    // The keeper is the last to be told.
+    // The keeper is signalled last.
     pids[..3].iter().for_each(|&pid| kill(pid, "-TERM"));
     kill(agent.keeper.pid(), "-TERM");
     let ended: Vec<Ended> = (0..3).map(|_| agent.finished()).collect();

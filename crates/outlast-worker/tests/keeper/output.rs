@@ -1,4 +1,4 @@
-//! What tasks wrote, when the keeper dies.
+//! Output of tasks whose keeper dies.
 
 use super::*;
 use outlast_worker::exec::logs::{self, Stream};

@@ -1,4 +1,4 @@
-//! Clients that are slow, greedy or wrong: they get an answer, and keep nobody else waiting.
+//! Clients that are slow, excessive or wrong: they get an answer, and delay nobody else.
 
 use crate::{Rig, client, rest, word};
 use outlast_worker::local::Control;
@@ -152,7 +152,7 @@ async fn a_socket_that_was_removed_is_there_again_and_one_that_stays_away_is_nam
     let rig = Rig::start();
     let path = rig.server.path().to_owned();
     std::fs::remove_file(&path).unwrap();
-    // Patient for a moment, as it is by default for much longer.
+    // With a short timeout; the default is much longer.
     let state = rig.client.state().await;
     assert!(state.is_ok(), "{state:?}");
     // With its folder, as a tidied temporary one goes.

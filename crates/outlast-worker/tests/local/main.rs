@@ -51,7 +51,7 @@ impl Rig {
     }
 }
 
-/// What still comes, also if the connection breaks off after it.
+/// Reads the rest of a stream, even if the connection breaks after it.
 pub async fn rest(stream: &mut UnixStream) -> String {
     let (mut all, mut part) = (Vec::new(), [0; 4096]);
     while let Ok(n) = stream.read(&mut part).await

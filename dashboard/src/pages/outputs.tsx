@@ -1,4 +1,4 @@
-// What a task left: its log, its checkpoints and its artifacts.
+// Outputs of a task: its log, its checkpoints and its artifacts.
 
 import { useState } from "preact/hooks";
 import { ApiError, ask, seg } from "../api";
@@ -8,7 +8,7 @@ import { to } from "../route";
 import type { Checkpoint, Task } from "../types";
 import { Choice, type Column, Panel, Table, Trouble } from "../ui";
 
-/** Bytes of a log that are shown: its end. */
+/** Bytes of the end of a log that are shown. */
 const TAIL = 32_768;
 
 export function Log({ task }: { task: Task }) {
@@ -42,20 +42,20 @@ export function Log({ task }: { task: Task }) {
         <>
           {loaded.data.cut > 0 && <p class="muted">The first {bytes(loaded.data.cut)} are not shown; `outlast task logs {task.id}` fetches all.</p>}
           {loaded.data.text === "" ? (
-            <p class="none">It wrote nothing.</p>
+            <p class="none">No output.</p>
           ) : (
             <pre class="log" tabIndex={0} role="group" aria-label={`End of ${stream}`}>
               {loaded.data.text}
             </pre>
           )}
-          {loaded.data.source === "tail" && <p class="muted">From its result; the whole log is on its worker.</p>}
+          {loaded.data.source === "tail" && <p class="muted">From the result; the full log is on the worker.</p>}
         </>
       )}
     </Panel>
   );
 }
 
-/** Not to be had just now is no error of the page. */
+/** A temporarily unavailable log is not an error of the page. */
 function LogTrouble({ error }: { error: ApiError }) {
   return error.status === 503 ? <p class="none">{error.detail}</p> : <Trouble error={error} />;
 }
@@ -69,8 +69,8 @@ export function Kept({ title, of, task }: { title: string; of: Checkpoint[]; tas
     { label: title === "Artifacts" ? "Name" : "Checkpoint", of: name },
     { label: "Size", set: "num", of: (c) => bytes(c.size) },
     { label: "Worker", of: (c) => (c.worker ? <a href={to("worker", c.worker)}>{c.worker}</a> : "–") },
-    { label: "Made", set: "num", of: (c) => time(c.created_at) },
-    { label: "Said", class: "mono cut", title: (c) => said(c.meta), of: (c) => said(c.meta) },
+    { label: "Created", set: "num", of: (c) => time(c.created_at) },
+    { label: "Metadata", class: "mono cut", title: (c) => said(c.meta), of: (c) => said(c.meta) },
     {
       label: "Data",
       of: (c) =>
@@ -79,7 +79,7 @@ export function Kept({ title, of, task }: { title: string; of: Checkpoint[]; tas
             Download<span class="sr"> {name(c)}</span>
           </a>
         ) : (
-          <span class="muted">{c.dropped ? "never came here" : "removed by its rule"}</span>
+          <span class="muted">{c.dropped ? "not uploaded" : "removed by its rule"}</span>
         ),
     },
   ];
@@ -91,7 +91,7 @@ export function Kept({ title, of, task }: { title: string; of: Checkpoint[]; tas
   );
 }
 
-/** What the task said of a checkpoint; the rest is of its worker. */
+/** The task's metadata of a checkpoint, without the worker's. */
 function said(meta: unknown): string {
   const own = typeof meta === "object" && meta !== null && "user" in meta ? meta.user : meta;
   return own && Object.keys(own).length > 0 ? JSON.stringify(own) : "–";
