@@ -1,6 +1,6 @@
 # `make demo` shows the main job; `make test` is all that CI runs.
 .PHONY: help chromium test check release demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows words deny unit tools python test-python demo-python
-.PHONY: dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
+.PHONY: openapi dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
 SECONDS ?= 600
@@ -85,11 +85,15 @@ dashboard-tools:
 	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy nodejs npm; }
 	cd dashboard && { test -x node_modules/.bin/vite || npm ci --ignore-scripts; }
 
+openapi: dashboard-tools ## write dashboard/openapi.json and src/types.ts again after a change of the API
+	UPDATE=1 cargo test --locked -q -p outlast-coordinator --test openapi the_copy_is_current
+	cd dashboard && npm run types
+
 dashboard: dashboard-tools ## build the page again after a change below dashboard/
 	cd dashboard && npm run build
 
-dashboard-check: dashboard-tools ## whether the built page in dashboard/dist is what its sources give
-	cd dashboard && npx tsc && npx vite build --outDir ../target/dashboard --emptyOutDir
+dashboard-check: dashboard-tools ## check that src/types.ts and dist/ below dashboard/ are current
+	cd dashboard && node types.mjs --check && npx tsc && npx vite build --outDir ../target/dashboard --emptyOutDir
 	diff -r target/dashboard dashboard/dist || { echo 'run make dashboard, and commit dashboard/dist' >&2; exit 1; }
 
 test-dashboard: dashboard-tools ## the page in Chromium, against real processes and a link that is cut

@@ -64,6 +64,7 @@ STILL_LONG_FILES = {
 }
 # Other sources whose files have the same limit.
 SCRIPTS = ("dashboard/src", "python/outlast", "scripts")
+GENERATED = {"dashboard/src/types.ts"}
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -109,7 +110,7 @@ def scripts():
     """Other sources over the limit."""
     for folder in SCRIPTS:
         for file in sorted((TREE / folder).rglob("*")):
-            if file.suffix in (".py", ".ts", ".tsx"):
+            if file.suffix in (".py", ".ts", ".tsx") and short(file) not in GENERATED:
                 lines = len(file.read_text().splitlines())
                 if lines > MOST_LINES_OF_A_FILE:
                     yield f"{short(file)} has {lines} lines; {MOST_LINES_OF_A_FILE} is the limit"

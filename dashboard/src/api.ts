@@ -76,8 +76,11 @@ export async function get<T>(path: string, signal?: AbortSignal, read = (text: s
   }
 }
 
+/** The end of a task, with its value as JSON text. */
+export type TextResult = Omit<TaskResult, "value"> & { value: string | null };
+
 /** Parses the result of a task. Its value stays text, since parsing would round numbers. It is the last field, and no text within can look like its name. */
-export function readResult(text: string): TaskResult {
+export function readResult(text: string): TextResult {
   const at = text.indexOf(',"value":');
   if (at < 0) return { ...(JSON.parse(text) as TaskResult), value: null };
   const value = text.slice(at + ',"value":'.length, text.lastIndexOf("}"));

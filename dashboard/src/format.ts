@@ -1,5 +1,7 @@
 // Formatting of numbers and times.
 
+import type { Browser, Call } from "./types";
+
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
@@ -67,8 +69,16 @@ export const percent = (n: number): string => `${n > 0.9995 || n === 0 ? Math.ro
 /** out_of_memory → out of memory. */
 export const words = (word: string): string => word.replaceAll("_", " ");
 
+/** Alternatives of what a task runs; a task has one of them. */
+export interface AnyRun {
+  command?: string[];
+  shell?: string;
+  call?: Call;
+  browser?: Browser;
+}
+
 /** Command of a task in one line. */
-export function what(spec: { command?: string[]; shell?: string; call?: { function: string } }): string {
+export function what(spec: AnyRun): string {
   if (spec.command) return spec.command.map((a) => (/^[\w@%+=:,./-]+$/.test(a) ? a : JSON.stringify(a))).join(" ");
   if (spec.shell !== undefined) return spec.shell;
   return spec.call ? `${spec.call.function}(…)` : "";

@@ -81,7 +81,8 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    const ALL: [Self; 14] = [
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
         Self::Submitted,
         Self::Assigned,
         Self::Started,

@@ -279,6 +279,7 @@ documents! {
         /// Newest round-trip time in milliseconds.
         pub rtt_ms: u32,
         /// What it has.
+        #[cfg_attr(feature = "openapi", schema(value_type = Object))]
         pub capabilities: Value,
         /// As declared.
         #[serde(default)]

@@ -6,9 +6,10 @@ import { count, words } from "../format";
 import { to } from "../route";
 import { useStore } from "../store";
 import { colour, paint } from "../theme";
+import type { WorkerState } from "../types";
 import type { Row } from "./store";
 
-const INKS: Record<string, string> = { connected: "--good-fill", draining: "--note-fill", suspect: "--warn-fill", unfit: "--bad-fill", away: "--idle-fill" };
+const INKS: Record<WorkerState, string> = { connected: "--good-fill", draining: "--note-fill", suspect: "--warn-fill", unfit: "--bad-fill", away: "--idle-fill" };
 const LARGEST = 16;
 const SMALLEST = 4;
 const HEIGHT = 132;
@@ -91,7 +92,7 @@ export function FleetMap({ rows, matching, version, down }: Props) {
     let ink = -1;
     for (const row of rows) {
       if (row.changed <= known) continue;
-      const name = row.alert === "critical" ? "--bad-fill" : (INKS[row.state] ?? "--idle-fill");
+      const name = row.alert === "critical" ? "--bad-fill" : INKS[row.state];
       const which = inks.indexOf(name);
       const faint = matching !== null && !matching.has(row);
       const look = 1 + which * 2 + Number(faint);

@@ -4,12 +4,12 @@
 import { get } from "../api";
 import { on } from "../live";
 import { Store } from "../store";
-import type { FleetColumns, FleetEvent, FleetPage, FleetTotals } from "../types";
+import type { FleetColumns, FleetEvent, FleetPage, FleetTotals, LinkCause, WorkerState, WorstSeverity } from "../types";
 
 export interface Row {
   id: string;
   name: string;
-  state: string;
+  state: WorkerState;
   slots: number;
   running: number;
   held: number;
@@ -18,9 +18,9 @@ export interface Row {
   stability: number;
   reconnects: number;
   goodput: number;
-  alert: string;
+  alert: WorstSeverity;
   since: number | null;
-  cause: string;
+  cause: LinkCause;
   /** Position in the order of names. */
   rank: number;
   /** Text that filters search. */
@@ -78,7 +78,7 @@ export class Fleet {
     this.#tick = event.tick;
     this.totals = event.totals;
     let moved = this.#put(event.workers);
-    for (const id of event.gone ?? []) moved = this.#byId.delete(id) || moved;
+    for (const id of event.gone) moved = this.#byId.delete(id) || moved;
     if (moved) this.#sort();
     this.version.set(this.version.get() + 1);
   }
@@ -95,7 +95,7 @@ export class Fleet {
         row = { id, name, text: name.toLowerCase(), rank: 0 } as Row;
         this.#byId.set(id, row);
       }
-      row.state = c.state[n] as string;
+      row.state = c.state[n] as WorkerState;
       row.slots = c.slots[n] as number;
       row.running = c.running[n] as number;
       row.held = c.held[n] as number;
@@ -104,9 +104,9 @@ export class Fleet {
       row.stability = c.stability[n] as number;
       row.reconnects = c.reconnects_per_minute[n] as number;
       row.goodput = c.goodput[n] as number;
-      row.alert = c.alert[n] as string;
+      row.alert = c.alert[n] as WorstSeverity;
       row.since = c.since[n] ?? null;
-      row.cause = c.cause[n] as string;
+      row.cause = c.cause[n] as LinkCause;
       row.changed = this.version.get() + 1;
     }
     return moved;
@@ -121,12 +121,12 @@ export class Fleet {
 export type Column = "name" | "state" | "load" | "held" | "rtt" | "stability" | "reconnects" | "goodput" | "since";
 
 /** Sort keys; rows that need attention come first. */
-const URGENCY: Record<string, number> = { unfit: 0, suspect: 0, away: 1, draining: 2, connected: 3 };
-const ALERTS: Record<string, number> = { critical: 0, warning: 1, info: 2 };
+const URGENCY: Record<WorkerState, number> = { unfit: 0, suspect: 0, away: 1, draining: 2, connected: 3 };
+const ALERTS: Record<WorstSeverity, number> = { critical: 0, warning: 1, info: 2, "": 3 };
 
 const KEYS: Record<Column, (row: Row) => number> = {
   name: (r) => r.rank,
-  state: (r) => (ALERTS[r.alert] ?? 3) + 4 * (URGENCY[r.state] ?? 9),
+  state: (r) => ALERTS[r.alert] + 4 * URGENCY[r.state],
   load: (r) => -r.running / Math.max(1, r.slots),
   held: (r) => -r.held,
   rtt: (r) => -(r.rtt ?? -1),

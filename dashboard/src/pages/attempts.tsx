@@ -85,7 +85,7 @@ export function lanes(tries: Attempt[], { checkpoints, events }: Told, outages: 
     for (const e of events) {
       // Abandoned, although it ended otherwise later.
       const revised = e.event === "requeued" && a.end?.event !== "requeued";
-      const known = !revised && (e.event === "assigned" || e.event === "started" || e.event === "checkpoint" || ENDS.has(e.event));
+      const known = !revised && (e.event === "assigned" || e.event === "started" || ENDS.has(e.event));
       if (e.attempt === a.epoch && !known) {
         marks.push({ at: Date.parse(e.at), sign: "▾", kind: "remark", title: `${revised ? "abandoned" : words(e.event)} at ${time(e.at)}${e.reason ? `: ${e.reason}` : ""}` });
       }

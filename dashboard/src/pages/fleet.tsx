@@ -11,7 +11,7 @@ import { on } from "../live";
 import { useLoad } from "../load";
 import { to } from "../route";
 import { useStore } from "../store";
-import type { Alert, Counts, FleetTotals, Throughput } from "../types";
+import type { Alert, CountsView, FleetTotals, Throughput } from "../types";
 import { Badge, Choice, Panel, Trouble, useKnown } from "../ui";
 
 /** Kept while another page is shown. */
@@ -62,8 +62,8 @@ function Figure({ value, label, href, tone }: { value: string; label: string; hr
 function WorkersTile({ totals: t }: { totals: FleetTotals | null }) {
   const parts: [string, number][] = t
     ? [
-        ["connected", t.connected - t.draining - (t.unfit ?? 0)],
-        ["unfit", t.unfit ?? 0],
+        ["connected", t.connected - t.draining - t.unfit],
+        ["unfit", t.unfit],
         ["draining", t.draining],
         ["suspect", t.suspect],
         ["away", t.away],
@@ -76,7 +76,7 @@ function WorkersTile({ totals: t }: { totals: FleetTotals | null }) {
         <Figure value={t ? short(t.connected) : "–"} label={t ? `of ${short(t.workers)} connected` : "connected"} />
         <Figure value={t ? short(t.suspect) : "–"} label="suspect" tone={t?.suspect ? "warn-text" : ""} />
         <Figure value={t ? short(t.away) : "–"} label="away" />
-        {t && (t.unfit ?? 0) > 0 && <Figure value={short(t.unfit ?? 0)} label="unfit" tone="bad-text" />}
+        {t && t.unfit > 0 && <Figure value={short(t.unfit)} label="unfit" tone="bad-text" />}
         {t && t.draining > 0 && <Figure value={short(t.draining)} label="draining" />}
       </div>
       <div class="share" aria-hidden="true">
@@ -91,7 +91,7 @@ function WorkersTile({ totals: t }: { totals: FleetTotals | null }) {
 }
 
 function TasksTile({ totals }: { totals: FleetTotals | null }) {
-  const { data } = useLoad<Counts>("counts", (signal) => get("api/v1/counts", signal), { every: 2000 });
+  const { data } = useLoad<CountsView>("counts", (signal) => get("api/v1/counts", signal), { every: 2000 });
   const say = (n: number | undefined) => (n === undefined ? "–" : short(n));
   return (
     <section class="tile" aria-label="Tasks">

@@ -1,12 +1,12 @@
 // One task: its state, its history, its attempts over time, and actions.
 
 import { useEffect } from "preact/hooks";
-import { get, readResult, seg } from "../api";
-import { bytes, count, duration, ms, percent, time, what, words } from "../format";
+import { get, readResult, seg, type TextResult } from "../api";
+import { type AnyRun, bytes, count, duration, ms, percent, time, what, words } from "../format";
 import { useLoad } from "../load";
 import { to } from "../route";
 import { Legend, type Lane, Timeline } from "../timeline";
-import type { Checkpoint, Explanation, HistoryEvent, Interval, Task, TaskResult, TaskState, WorkerTimeline } from "../types";
+import type { Checkpoint, Explanation, HistoryEvent, Interval, Task, TaskSpec, TaskStateView, WorkerTimeline } from "../types";
 import { type Action, Actions, Await, Badge, type Column, Facts, Panel, Progress, Table, Trouble, useKnown } from "../ui";
 import { type Attempt, attempts, lanes, LEGEND } from "./attempts";
 import { Kept, Log } from "./outputs";
@@ -18,8 +18,8 @@ interface All {
   events: HistoryEvent[];
   checkpoints: Checkpoint[];
   artifacts: Checkpoint[];
-  state: TaskState;
-  result: TaskResult | null;
+  state: TaskStateView;
+  result: TextResult | null;
 }
 
 const over = (task: Task): boolean => ["succeeded", "failed", "cancelled"].includes(task.state);
@@ -32,7 +32,7 @@ async function all(id: string, signal: AbortSignal): Promise<All> {
     get<{ events: HistoryEvent[] }>(`${at}/history`, signal),
     get<{ checkpoints: Checkpoint[] }>(`${at}/checkpoints`, signal),
     get<{ artifacts: Checkpoint[] }>(`${at}/artifacts`, signal),
-    get<TaskState>(`${at}/state`, signal),
+    get<TaskStateView>(`${at}/state`, signal),
     over(task) && task.has_result ? get(`${at}/result`, signal, readResult) : null,
   ]);
   const { events } = history;
@@ -143,8 +143,8 @@ function Story({ story }: { story: Explanation }) {
   );
 }
 
-function About({ task, state, result }: { task: Task; state: TaskState; result: TaskResult | null }) {
-  const { command, shell, call, labels, requires, queue, env, ...more } = task.spec;
+function About({ task, state, result }: { task: Task; state: TaskStateView; result: TextResult | null }) {
+  const { command, shell, call, labels, requires, queue, env, ...more }: TaskSpec & AnyRun = task.spec;
   const pairs = (of: Record<string, unknown> | undefined) =>
     Object.entries(of ?? {}).map(([k, v]) => (
       <span class="tag" key={k}>
@@ -160,7 +160,7 @@ function About({ task, state, result }: { task: Task; state: TaskState; result: 
   if (queue) facts.push(["Queue", queue]);
   if (labels) facts.push(["Labels", pairs(labels)]);
   if (requires) facts.push(["Requires", pairs(requires)]);
-  if (env) facts.push(["Environment", pairs(env as Record<string, unknown>)]);
+  if (env) facts.push(["Environment", pairs(env)]);
   if (Object.keys(more).length) facts.push(["Options", pairs(Object.fromEntries(Object.entries(more).map(([k, v]) => [k, typeof v === "object" ? JSON.stringify(v) : v])))]);
   if (result) {
     if (result.exit_code !== null) facts.push(["Exit code", count(result.exit_code)]);

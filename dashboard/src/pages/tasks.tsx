@@ -7,7 +7,7 @@ import { ago, count, duration, percent, what, words } from "../format";
 import { type Loaded, useLoad } from "../load";
 import { requery, route, to } from "../route";
 import { useStore } from "../store";
-import type { Counts, Task, TaskList } from "../types";
+import type { CountsView, Task, TaskList } from "../types";
 
 const STATES = ["pending", "assigned", "succeeded", "failed", "cancelled"] as const;
 const PAGE = 100;
@@ -42,7 +42,7 @@ export function TasksPage() {
   };
   const wanted = new URLSearchParams(Object.entries({ ...filter, cursor, limit: String(PAGE) }).filter(([, v]) => v));
   const list = useLoad<TaskList>(`tasks?${wanted}`, (signal) => get(`api/v1/tasks?${wanted}`, signal), { every: cursor ? 0 : 3000 });
-  const counts = useLoad<Counts>("counts", (signal) => get("api/v1/counts", signal), { every: 3000 });
+  const counts = useLoad<CountsView>("counts", (signal) => get("api/v1/counts", signal), { every: 3000 });
 
   return (
     <>
@@ -57,7 +57,7 @@ export function TasksPage() {
           ))}
           <button type="button" class="chip apart" aria-pressed={paused} title="Paused tasks that are pending or assigned" onClick={() => change("paused", paused ? "" : "true")}>
             <Badge state="paused" />
-            <b>{counts.data ? count(counts.data.paused ?? 0) : "–"}</b>
+            <b>{counts.data ? count(counts.data.paused) : "–"}</b>
           </button>
         </div>
         <div class="fields">

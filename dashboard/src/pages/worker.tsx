@@ -114,9 +114,9 @@ function Link({ name }: { name: string }) {
               title="States of the link over time"
               from={begin(timeline.intervals, now, Number(span) * 60_000)}
               to={now}
-              lanes={[{ key: "link", label: null, bars: timeline.intervals.map((i) => bar(i, now)), marks: (timeline.notes ?? []).map(mark) }]}
+              lanes={[{ key: "link", label: null, bars: timeline.intervals.map((i) => bar(i, now)), marks: timeline.notes.map(mark) }]}
             />
-            <Legend of={LEGEND} marks={timeline.notes?.length ? [["adapted", "▾", "adapted to the link"]] : []} />
+            <Legend of={LEGEND} marks={timeline.notes.length ? [["adapted", "▾", "adapted to the link"]] : []} />
             <Losses of={timeline} now={now} />
           </>
         )}
@@ -157,7 +157,7 @@ function held(values: (number | null)[], connected: (number | null)[]): (number 
 type Story = { at: number; state: Interval } | { at: number; note: LinkNote };
 
 /** Newest first; the number of notes is limited, so that states stay visible. */
-function story({ intervals, notes = [] }: WorkerTimeline): Story[] {
+function story({ intervals, notes }: WorkerTimeline): Story[] {
   const states: Story[] = intervals.slice(-12).map((state) => ({ at: state.from, state }));
   const told: Story[] = notes.slice(-12).map((note) => ({ at: note.at, note }));
   return [...states, ...told].sort((a, b) => b.at - a.at);

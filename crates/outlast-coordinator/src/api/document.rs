@@ -1,7 +1,8 @@
-//! The OpenAPI document of the API.
+//! The OpenAPI document of the API. `dashboard/openapi.json` is a copy without descriptions, from which
+//! the page's types are generated.
 
 use super::{
-    control, logs, prove, quality, recovery, results, submit, tasks, told, watch, workers,
+    control, logs, prove, quality, recovery, results, schemas, submit, tasks, told, watch, workers,
 };
 use crate::dash;
 use axum::body::Bytes;
@@ -77,7 +78,9 @@ struct Document;
 
 /// The OpenAPI document, as JSON.
 pub fn openapi() -> String {
-    Document::openapi().to_pretty_json().unwrap_or_default()
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    schemas::complete(&mut document);
+    serde_json::to_string_pretty(&document).unwrap_or_default()
 }
 
 /// The OpenAPI document. It is the same for everybody and for as long as the program runs, so that

@@ -11,6 +11,7 @@ mod prove;
 mod quality;
 mod recovery;
 mod results;
+mod schemas;
 pub(crate) mod submit;
 mod tasks;
 mod told;

@@ -57,18 +57,20 @@ pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
     Ok(view)
 }
 
+/// Outcomes and their words.
+pub(super) const OUTCOMES: [(OutcomeKind, &str); 6] = [
+    (OutcomeKind::OutcomeSucceeded, "succeeded"),
+    (OutcomeKind::OutcomeFailed, "failed"),
+    (OutcomeKind::OutcomeTimedOut, "timed_out"),
+    (OutcomeKind::OutcomeCancelled, "cancelled"),
+    (OutcomeKind::OutcomeInterrupted, "interrupted"),
+    (OutcomeKind::OutcomeReturned, "returned"),
+];
+
 pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResult {
     let blank = TaskOutcome::default();
     let o = outcome.unwrap_or(&blank);
-    let kind = match o.kind() {
-        OutcomeKind::OutcomeUnspecified => None,
-        OutcomeKind::OutcomeSucceeded => Some("succeeded"),
-        OutcomeKind::OutcomeFailed => Some("failed"),
-        OutcomeKind::OutcomeTimedOut => Some("timed_out"),
-        OutcomeKind::OutcomeCancelled => Some("cancelled"),
-        OutcomeKind::OutcomeInterrupted => Some("interrupted"),
-        OutcomeKind::OutcomeReturned => Some("returned"),
-    };
+    let kind = OUTCOMES.iter().find(|(kind, _)| *kind == o.kind()).map(|(_, word)| *word);
     let time = |ms: i64| (ms > 0).then(|| text(ms));
     let began = o.started_at_ms > 0 && o.finished_at_ms > 0;
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod document;
+
 use outlast_blob::{Blobs, Hash};
 use outlast_coordinator::{BlobConfig, Config, Coordinator, RetentionConfig, WatchConfig};
 use outlast_core::coord::CoordConfig;
@@ -128,7 +130,15 @@ pub async fn send_to(
     if head.contains("transfer-encoding: chunked") {
         body = unchunk(&body);
     }
-    Answer { status, head, body }
+    let answer = Answer { status, head, body };
+    let kind = answer.header("content-type").unwrap_or_default();
+    // Values that this parser refuses pass as their workers wrote them.
+    if matches!(kind, "application/json" | "application/problem+json")
+        && let Ok(body) = serde_json::from_slice(&answer.body)
+    {
+        document::check_answer(method, path, status, &body);
+    }
+    answer
 }
 
 fn unchunk(mut bytes: &[u8]) -> Vec<u8> {

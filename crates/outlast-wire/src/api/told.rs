@@ -87,6 +87,7 @@ documents! {
         pub progress: Option<f64>,
         /// What it said, an object.
         #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = Object))]
         pub state: Value,
         /// When, by the worker's clock.
         #[serde(default)]
