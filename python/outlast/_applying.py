@@ -6,9 +6,9 @@ import json
 import logging
 import re
 import time
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Literal, Optional, TypedDict
 
-from . import _devices, _failures
+from . import _devices, _failures, documents
 from ._recovery import RecoveryAction, RecoveryStrategy
 from .client import Client
 from .errors import NotFound, OutlastError, Refused
@@ -36,7 +36,7 @@ def ask(client: Client, what: str, subject: Optional[str] = None) -> Any:
     return json.loads(recovery_ask(client._raw, what, subject))
 
 
-def task(client: Client, task_id: str) -> Optional[dict[str, Any]]:
+def task(client: Client, task_id: str) -> Optional[documents.Task]:
     """The document of a task; None if the coordinator does not have the task."""
     try:
         return client.info(task_id)
@@ -46,12 +46,20 @@ def task(client: Client, task_id: str) -> Optional[dict[str, Any]]:
 
 #: Creates an action with a strategy for a task of the coordinator; raises OutlastError if the strategy
 #: does not apply.
-Forced = Callable[[Mapping[str, Any], RecoveryStrategy], RecoveryAction]
+Forced = Callable[[documents.Task, RecoveryStrategy], RecoveryAction]
+
+
+class Done(TypedDict):
+    """Result of :meth:`outlast.fault_tolerance.RecoveryManager.apply_recovery_action`."""
+
+    task_id: str
+    did: Literal["nothing", "move", "retry", "submit"]
+    text: str
 
 
 def apply(
     client: Client, task_id: str, action: RecoveryAction, wait: bool, forced: Forced
-) -> dict[str, Any]:
+) -> Done:
     """See :meth:`outlast.fault_tolerance.RecoveryManager.apply_recovery_action`."""
     strategy, word = action.strategy, action.strategy.value
     if strategy in _NOT_OFFERED:
@@ -76,8 +84,8 @@ def apply(
 
 
 def _elsewhere(
-    client: Client, found: Mapping[str, Any], action: RecoveryAction, forced: Forced
-) -> dict[str, Any]:
+    client: Client, found: documents.Task, action: RecoveryAction, forced: Forced
+) -> Done:
     """Applies an action to a task that waits or runs."""
     task_id, word, to = found["id"], action.strategy.value, action.worker_id
     runs = found["state"] == "assigned"
@@ -102,8 +110,8 @@ def _elsewhere(
 
 
 def _again(
-    client: Client, former: Mapping[str, Any], action: RecoveryAction, wait: bool, forced: Forced
-) -> dict[str, Any]:
+    client: Client, former: documents.Task, action: RecoveryAction, wait: bool, forced: Forced
+) -> Done:
     """Applies an action to a task that has finally failed."""
     task_id, modified, to = former["id"], action.modified_task, action.worker_id
     if modified is None and action.strategy in _MOVES and to is not None:
@@ -138,5 +146,5 @@ def _again(
     raise OutlastError(f"task {task_id} was changed too often; submit it under another id")
 
 
-def _did(task_id: str, did: str, text: str) -> dict[str, Any]:
+def _did(task_id: str, did: Literal["nothing", "move", "retry", "submit"], text: str) -> Done:
     return {"task_id": task_id, "did": did, "text": text}

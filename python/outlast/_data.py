@@ -23,6 +23,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Union
 
+from .documents import TaskResult
 from .errors import SerializationError
 
 _MAGIC = b"OLPK1\n\0\0"
@@ -230,7 +231,12 @@ class Unreadable(str):
     why: str = ""
 
 
-def read_end(text: str) -> dict[str, Any]:
+def is_unknown(end: TaskResult) -> bool:
+    """True if the coordinator has no such task; the document then has no other field."""
+    return str(end["state"]) == "unknown"
+
+
+def read_end(text: str) -> TaskResult:
     """The end of a task. Workers in other languages may return values that Python cannot parse (nested too
     deep, or an integer of too many digits): such a value becomes its text, :class:`Unreadable`."""
     try:
@@ -240,7 +246,7 @@ def read_end(text: str) -> dict[str, Any]:
         head, found, value = text.partition(',"value":')
         if not found:
             raise
-        end = json.loads(head + "}")
+        end: TaskResult = json.loads(head + "}")
         end["value"] = Unreadable(value[:-1])
         end["value"].why = str(e)
         return end

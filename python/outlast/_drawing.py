@@ -7,7 +7,7 @@ import html
 from collections import Counter
 from typing import Any, Iterable, Mapping, Sequence
 
-from . import _failures
+from . import _failures, documents
 
 #: Outcomes in the order in which they are drawn, with their meaning.
 _OUTCOMES = {
@@ -207,7 +207,7 @@ def _over_time(marks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _marks(
-    failures: Sequence[Mapping[str, Any]], records: Sequence[_failures.Record]
+    failures: Sequence[documents.PastFailure], records: Sequence[_failures.Record]
 ) -> list[dict[str, Any]]:
     """Each failure once, oldest first, with the action that followed."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
@@ -265,7 +265,7 @@ def _table(marks: Sequence[Mapping[str, Any]]) -> str:
     return f"<div class=wide><table><tr>{headings}</tr>{''.join(rows)}</table></div>{note}"
 
 
-def _lists(document: Mapping[str, Any]) -> str:
+def _lists(document: documents.RecoveryPatterns) -> str:
     """Patterns, quarantined workers, and knob values that worked."""
     patterns = [
         f"{_e(p['kind'])} <b>{_e(_short(p['subject'], 80))}</b>: {p['count']} × {_e(p['class'])},"
@@ -295,7 +295,7 @@ def _lists(document: Mapping[str, Any]) -> str:
     return found
 
 
-def page(url: str, document: Mapping[str, Any], records: Sequence[_failures.Record]) -> str:
+def page(url: str, document: documents.RecoveryPatterns, records: Sequence[_failures.Record]) -> str:
     """The whole page."""
     failures = document["failures"]
     marks = _marks(failures, records)

@@ -6,8 +6,9 @@ import datetime
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional, TypedDict
 
+from . import documents
 from ._recovery import FailureContext, FailureType, RecoveryAction, RecoveryStrategy
 
 #: Tasks whose history is read for a drawing.
@@ -32,12 +33,27 @@ class Record:
     def key(self) -> tuple[str, int]:
         return (self.context.task_id, self.context.attempt)
 
-    def shown(self) -> dict[str, Any]:
-        names = ("context", "action", "failure_class", "decided_by", "outcome")
-        return {name: getattr(self, name) for name in names}
+    def shown(self) -> Shown:
+        return {
+            "context": self.context,
+            "action": self.action,
+            "failure_class": self.failure_class,
+            "decided_by": self.decided_by,
+            "outcome": self.outcome,
+        }
 
 
-def state_of(spec: Mapping[str, Any], events: list[dict[str, Any]]) -> dict[str, Any]:
+class Shown(TypedDict):
+    """Entry of :meth:`outlast.fault_tolerance.RecoveryManager.get_recovery_history`."""
+
+    context: FailureContext
+    action: RecoveryAction
+    failure_class: str
+    decided_by: str
+    outcome: str
+
+
+def state_of(spec: Mapping[str, Any], events: list[documents.HistoryEvent]) -> dict[str, Any]:
     """The recovery state of a task according to its history, in the planner's form."""
     knobs: dict[str, int] = {}
     tried: list[dict[str, Any]] = []
@@ -66,19 +82,19 @@ def state_of(spec: Mapping[str, Any], events: list[dict[str, Any]]) -> dict[str,
     return {"knobs": knobs, "begun": True, "tried": tried, "oom_retries": of_memory, "avoid": avoid}
 
 
-def ends(events: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+def ends(events: Iterable[documents.HistoryEvent]) -> dict[int, documents.HistoryEvent]:
     """The end of each attempt, by attempt."""
     over = ("requeued", "succeeded", "failed", "cancelled")
     return {e["attempt"]: e for e in events if e["event"] in over and e["attempt"] > 0}
 
 
-def decides(event: Mapping[str, Any]) -> bool:
+def decides(event: documents.HistoryEvent) -> bool:
     """Reports whether this entry of a history is a decision about a failure."""
     made = event.get("recovery")
     return event["event"] == "recovery" and bool(made and made.get("class"))
 
 
-def outcome(strategy: str, attempt: int, ends: Mapping[int, Mapping[str, Any]]) -> str:
+def outcome(strategy: str, attempt: int, ends: Mapping[int, documents.HistoryEvent]) -> str:
     """The outcome of the attempt after a decision."""
     if strategy == "escalation":
         return "given up"
@@ -121,7 +137,7 @@ def iso(millis: int) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def member(worker: Mapping[str, Any]) -> dict[str, Any]:
+def member(worker: documents.Worker) -> dict[str, Any]:
     """A worker in the planner's form."""
     there = worker["state"] == "connected" and not worker.get("quarantine")
     return {
@@ -133,12 +149,12 @@ def member(worker: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def busy(worker: Mapping[str, Any]) -> float:
+def busy(worker: documents.Worker) -> float:
     """The share of a worker's slots that are in use."""
     return float(worker["held"]) / max(1, worker["slots"])
 
 
-def _past(failure: Mapping[str, Any]) -> dict[str, Any]:
+def _past(failure: documents.PastFailure) -> dict[str, Any]:
     """A failure of the API in the planner's form."""
     return {
         "at": int(when(failure["at"]).timestamp() * 1000),
@@ -153,13 +169,13 @@ def _past(failure: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mine(past: list[dict[str, Any]], records: list[Record]) -> list[Record]:
+def _mine(past: list[documents.PastFailure], records: list[Record]) -> list[Record]:
     known = {(f["task"], f["attempt"]) for f in past}
     return [r for r in records if r.failure is not None and r.key not in known]
 
 
 def others(
-    past: list[dict[str, Any]], records: list[Record], but: Optional[tuple[str, int]]
+    past: list[documents.PastFailure], records: list[Record], but: Optional[tuple[str, int]]
 ) -> list[dict[str, Any]]:
     """All failures except one, in the planner's form, oldest first."""
     found = [_past(f) for f in past]
@@ -169,7 +185,9 @@ def others(
     return [{**f, "number": n} for n, f in enumerate(found, 1)]
 
 
-def unknown_to(past: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
+def unknown_to(
+    past: list[documents.PastFailure], records: list[Record]
+) -> list[documents.PastFailure]:
     """The failures that only callers reported, in the form of the API."""
     return [
         {
@@ -188,7 +206,7 @@ def unknown_to(past: list[dict[str, Any]], records: list[Record]) -> list[dict[s
     ]
 
 
-def action_of(task: Mapping[str, Any], event: Mapping[str, Any]) -> RecoveryAction:
+def action_of(task: documents.Task, event: documents.HistoryEvent) -> RecoveryAction:
     """The decision in this entry of a history."""
     from ._outlast import recovery_spec
 
@@ -206,9 +224,9 @@ def action_of(task: Mapping[str, Any], event: Mapping[str, Any]) -> RecoveryActi
 
 
 def records_of(
-    task: Mapping[str, Any],
-    events: list[dict[str, Any]],
-    past: list[dict[str, Any]],
+    task: documents.Task,
+    events: list[documents.HistoryEvent],
+    past: list[documents.PastFailure],
 ) -> list[Record]:
     """The coordinator's decisions about a task, from its history and the newest failures."""
     told = {(f["task"], f["attempt"]): f for f in past}
@@ -218,12 +236,13 @@ def records_of(
         if not decides(event):
             continue
         made, attempt = event["recovery"], event["attempt"]
-        failure = told.get((task["id"], attempt), {})
+        failure, end = told.get((task["id"], attempt)), over.get(attempt)
+        worker = (end and end["worker"]) or (failure["worker"] if failure else "")
         context = FailureContext(
             task["id"],
-            over.get(attempt, {}).get("worker") or failure.get("worker", ""),
+            worker,
             {"hardware_class": made["hardware"]},
-            failure.get("evidence") or evidence(made),
+            (failure and failure["evidence"]) or evidence(made),
             failure_type(made["class"]),
             when(event["at"]),
             attempt,

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
-from . import _devices, _failures
+from . import _devices, _failures, documents
 from ._recovery import RecoveryAction, RecoveryStrategy
 
 _MOVES = (RecoveryStrategy.DIFFERENT_WORKER, RecoveryStrategy.DIFFERENT_HARDWARE_CLASS)
@@ -40,8 +40,8 @@ class Subject:
 
 def answer(
     of: Subject,
-    table: Mapping[str, Any],
-    members: list[dict[str, Any]],
+    table: documents.RecoveryTable,
+    members: list[documents.Worker],
     failures: list[dict[str, Any]],
     seen: Mapping[str, Any],
     failure_type: Optional[str] = None,

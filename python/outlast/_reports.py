@@ -8,6 +8,7 @@ from typing import Any, Mapping, Optional
 
 from . import _devices
 from ._recovery import FailureContext, FailureType, member
+from .documents import TaskResult
 from .errors import InvalidData
 
 #: Characters of a text that the planner is given, from its end.
@@ -178,7 +179,7 @@ def ladders(
     return knobs, {**state, "knobs": places}
 
 
-def with_result(seen: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+def with_result(seen: Mapping[str, Any], result: TaskResult) -> dict[str, Any]:
     """The caller's report, completed with the coordinator's record of the attempt's end."""
     value = result.get("value")
     told = value if isinstance(value, dict) else {}

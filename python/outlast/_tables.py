@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, TypeVar
+
+# A kind of document.
+D = TypeVar("D", bound=Mapping[str, Any])
 
 # The columns of each kind of list; the documents themselves have more fields.
 _COLUMNS = {
@@ -60,34 +63,38 @@ def brief(of: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return {name: of[name] for name in _COLUMNS[kind] if of.get(name) not in (None, "")}
 
 
-class Pages(Iterator[dict[str, Any]]):
-    """Documents fetched page by page as they are consumed, with a table view."""
+class Pages(Iterator[D]):
+    """Documents from page to page, requested as they are consumed, with an HTML view.
 
-    def __init__(self, page: Callable[[Optional[str]], dict[str, Any]], kind: str) -> None:
+    :param page: requests the page at a cursor; returns its documents and the next cursor.
+    """
+
+    def __init__(
+        self, page: Callable[[Optional[str]], tuple[list[D], Optional[str]]], kind: str
+    ) -> None:
         self._page, self._kind = page, kind
         self._documents = self._all()
 
-    def _all(self) -> Iterator[dict[str, Any]]:
+    def _all(self) -> Iterator[D]:
         cursor = None
         while True:
-            page = self._page(cursor)
-            yield from page[f"{self._kind}s"]
-            cursor = page.get("next")
+            documents, cursor = self._page(cursor)
+            yield from documents
             if not cursor:
                 return
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> D:
         return next(self._documents)
 
     def _repr_html_(self) -> str:
         # From the beginning, since displaying must not consume them.
-        return table(self._page(None)[f"{self._kind}s"], self._kind)
+        return table(self._page(None)[0], self._kind)
 
 
-class Rows(list[dict[str, Any]]):
+class Rows(List[D]):
     """A list of documents with a table view."""
 
-    def __init__(self, documents: Iterable[dict[str, Any]], kind: str) -> None:
+    def __init__(self, documents: Iterable[D], kind: str) -> None:
         super().__init__(documents)
         self._kind = kind
 

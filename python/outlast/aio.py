@@ -16,7 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Mapping
 from typing import Optional, Union
 
-from . import _data, _tables
+from . import _data, _tables, documents
 from .client import _LEAST, Client, _head
 from .errors import StoppedError, TaskFailed
 
@@ -37,7 +37,7 @@ class AsyncTask:
         self.id = task_id
         #: Whether the submission created it (False: it existed already); None if that is unknown.
         self.new = new
-        self._end: Optional[dict[str, Any]] = None
+        self._end: Optional[documents.TaskResult] = None
 
     def __repr__(self) -> str:
         return f"<AsyncTask {self.id}>"
@@ -49,7 +49,7 @@ class AsyncTask:
         """See :meth:`AsyncClient.result`."""
         return self._client._sync._value(await self.wait(timeout))
 
-    async def wait(self, timeout: Optional[float] = None) -> dict[str, Any]:
+    async def wait(self, timeout: Optional[float] = None) -> documents.TaskResult:
         """See :meth:`AsyncClient.wait`."""
         return self._end or await self._client.wait(self.id, timeout)
 
@@ -57,15 +57,15 @@ class AsyncTask:
         """See :meth:`AsyncClient.cancel`."""
         await self._client.cancel(self.id)
 
-    async def history(self) -> list[dict[str, Any]]:
+    async def history(self) -> list[documents.HistoryEvent]:
         """See :meth:`AsyncClient.history`."""
         return await self._client.history(self.id)
 
-    async def state(self) -> dict[str, Any]:
+    async def state(self) -> documents.TaskStateView:
         """See :meth:`AsyncClient.state`."""
         return await self._client.state(self.id)
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> documents.Task:
         """See :meth:`AsyncClient.info`."""
         return await self._client.info(self.id)
 
@@ -350,7 +350,7 @@ class AsyncClient:
 
     async def wait(
         self, task: Union[str, AsyncTask], timeout: Optional[float] = None
-    ) -> dict[str, Any]:
+    ) -> documents.TaskResult:
         """The end of a task, whatever its outcome; see :meth:`outlast.Client.wait`.
 
         :param timeout: seconds; None waits indefinitely. 0 checks whether the task has ended; the coordinator
@@ -388,46 +388,49 @@ class AsyncClient:
         """Resumes a paused task."""
         await self._ask("resume", _id(task))
 
-    async def history(self, task: Union[str, AsyncTask]) -> list[dict[str, Any]]:
+    async def history(self, task: Union[str, AsyncTask]) -> list[documents.HistoryEvent]:
         """The events of a task, in order."""
-        return _tables.Rows((await self._ask("history", _id(task)))["events"], "event")
+        found: documents.History = await self._ask("history", _id(task))
+        return _tables.Rows(found["events"], "event")
 
-    async def explain(self, task: Union[str, AsyncTask]) -> dict[str, Any]:
+    async def explain(self, task: Union[str, AsyncTask]) -> documents.Explanation:
         """The history of a task in sentences."""
         return await self._ask("explain", _id(task))
 
-    async def state(self, task: Union[str, AsyncTask]) -> dict[str, Any]:
+    async def state(self, task: Union[str, AsyncTask]) -> documents.TaskStateView:
         """The last state that a task reported: ``state``, ``progress``…"""
         return await self._ask("state", _id(task))
 
-    async def checkpoints(self, task: Union[str, AsyncTask]) -> list[dict[str, Any]]:
+    async def checkpoints(self, task: Union[str, AsyncTask]) -> list[documents.Checkpoint]:
         """The checkpoints of a task, including those that were removed."""
-        return _tables.Rows((await self._ask("checkpoints", _id(task)))["checkpoints"], "checkpoint")
+        found: documents.CheckpointList = await self._ask("checkpoints", _id(task))
+        return _tables.Rows(found["checkpoints"], "checkpoint")
 
-    async def info(self, task: Union[str, AsyncTask]) -> dict[str, Any]:
+    async def info(self, task: Union[str, AsyncTask]) -> documents.Task:
         """The document of a task."""
         return await self._ask("task", _id(task))
 
     async def tasks(
         self, *states: str, labels: Optional[Mapping[str, str]] = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncIterator[documents.Task]:
         """Tasks in these states (default: all), newest first (``async for``)."""
         query: dict[str, Any] = {"states": states, "labels": list((labels or {}).items())}
         cursor = None
         while True:
             text = json.dumps({**query, "cursor": cursor})
-            page = json.loads(await self._line().begin("tasks", text))
+            page: documents.TaskList = json.loads(await self._line().begin("tasks", text))
             for task in page["tasks"]:
                 yield task
-            cursor = page.get("next")
+            cursor = page["next"]
             if not cursor:
                 return
 
-    async def workers(self) -> list[dict[str, Any]]:
+    async def workers(self) -> list[documents.Worker]:
         """All workers."""
-        return _tables.Rows((await self._ask("workers"))["workers"], "worker")
+        found: documents.WorkerList = await self._ask("workers")
+        return _tables.Rows(found["workers"], "worker")
 
-    async def counts(self) -> dict[str, Any]:
+    async def counts(self) -> documents.CountsView:
         """The number of tasks in each state."""
         return await self._ask("counts")
 

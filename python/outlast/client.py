@@ -8,10 +8,14 @@ import json
 import math
 import os
 import time
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sized, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Optional, Sized
+from typing import TypeVar, Union
 
-from . import _calls, _config, _data, _process, _tables
+from . import _calls, _config, _data, _process, _tables, documents
 from .errors import NotFound, TaskCancelled, TaskFailed
+
+if TYPE_CHECKING:
+    from ._outlast import Follower
 
 T = TypeVar("T")
 
@@ -31,7 +35,7 @@ class Task:
         self.id = task_id
         #: Whether the submission created it (False: it existed already); None if that is unknown.
         self.new = new
-        self._end: Optional[dict[str, Any]] = None
+        self._end: Optional[documents.TaskResult] = None
 
     def __repr__(self) -> str:
         return f"<Task {self.id}>"
@@ -43,7 +47,7 @@ class Task:
         """See :meth:`Client.result`."""
         return self._client._value(self.wait(timeout))
 
-    def wait(self, timeout: Optional[float] = None) -> dict[str, Any]:
+    def wait(self, timeout: Optional[float] = None) -> documents.TaskResult:
         """See :meth:`Client.wait`."""
         return self._end or self._client.wait(self.id, timeout)
 
@@ -51,15 +55,15 @@ class Task:
         """See :meth:`Client.cancel`."""
         self._client.cancel(self.id)
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[documents.HistoryEvent]:
         """See :meth:`Client.history`."""
         return self._client.history(self.id)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> documents.TaskStateView:
         """See :meth:`Client.state`."""
         return self._client.state(self.id)
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> documents.Task:
         """The task's document."""
         return self._client.info(self.id)
 
@@ -203,7 +207,7 @@ class Client:
         fill()
 
         def results() -> Iterator[Any]:
-            ended: dict[str, dict[str, Any]] = {}
+            ended: dict[str, documents.TaskResult] = {}
             try:
                 while waiting:
                     first = waiting[0]
@@ -247,7 +251,7 @@ class Client:
                 while left:
                     for end in _next(follower, until, timeout):
                         task = left.pop(end["id"])
-                        if end["state"] == "unknown":
+                        if _data.is_unknown(end):
                             raise NotFound(f"there is no task {task.id}", 404)
                         task._end = end
                         yield task
@@ -262,7 +266,7 @@ class Client:
         timeout: Optional[float] = None,
         *,
         progress: Union[bool, str] = False,
-    ) -> list[dict[str, Any]]:
+    ) -> list[documents.TaskResult]:
         """The ends of tasks, whatever their outcomes, in the order of the tasks: the documents of :meth:`wait`.
 
         :param timeout: seconds for all of them.
@@ -277,7 +281,9 @@ class Client:
         """A handle of a task that was submitted before. Sends no request."""
         return Task(self, task_id)
 
-    def wait(self, task: Union[str, Task], timeout: Optional[float] = None) -> dict[str, Any]:
+    def wait(
+        self, task: Union[str, Task], timeout: Optional[float] = None
+    ) -> documents.TaskResult:
         """The end of a task, whatever its outcome: the document of the HTTP API, with ``state``, ``value``,
         ``message``, ``worker``, ``attempt``…
 
@@ -306,14 +312,14 @@ class Client:
         """
         return self._value(self.wait(task, timeout))
 
-    def _value(self, end: dict[str, Any]) -> Any:
+    def _value(self, end: documents.TaskResult) -> Any:
         value = end.get("value")
         if end["state"] == "succeeded":
             if value is None and end.get("exit_code") is not None:
                 return end
             return _data.from_result(value, self._allow_pickle)
         told = value if isinstance(value, dict) else {}
-        if end["state"] == "unknown":
+        if _data.is_unknown(end):
             raise NotFound(f"there is no task {end['id']}", 404)
         kind = TaskCancelled if end["state"] == "cancelled" else TaskFailed
         message = end.get("message") or told.get("message") or end["state"]
@@ -348,45 +354,48 @@ class Client:
         """Resumes a paused task."""
         self._raw.resume(_id(task))
 
-    def history(self, task: Union[str, Task]) -> list[dict[str, Any]]:
+    def history(self, task: Union[str, Task]) -> list[documents.HistoryEvent]:
         """The events of a task, in order."""
-        return _tables.Rows(json.loads(self._raw.history(_id(task)))["events"], "event")
+        found: documents.History = json.loads(self._raw.history(_id(task)))
+        return _tables.Rows(found["events"], "event")
 
-    def explain(self, task: Union[str, Task]) -> dict[str, Any]:
+    def explain(self, task: Union[str, Task]) -> documents.Explanation:
         """The history of a task in sentences."""
         return json.loads(self._raw.explain(_id(task)))
 
-    def state(self, task: Union[str, Task]) -> dict[str, Any]:
+    def state(self, task: Union[str, Task]) -> documents.TaskStateView:
         """The last state that a task reported: ``state``, ``progress``…"""
         return json.loads(self._raw.state(_id(task)))
 
-    def checkpoints(self, task: Union[str, Task]) -> list[dict[str, Any]]:
+    def checkpoints(self, task: Union[str, Task]) -> list[documents.Checkpoint]:
         """The checkpoints of a task, including those that were removed."""
-        found = json.loads(self._raw.checkpoints(_id(task)))["checkpoints"]
-        return _tables.Rows(found, "checkpoint")
+        found: documents.CheckpointList = json.loads(self._raw.checkpoints(_id(task)))
+        return _tables.Rows(found["checkpoints"], "checkpoint")
 
-    def info(self, task: Union[str, Task]) -> dict[str, Any]:
+    def info(self, task: Union[str, Task]) -> documents.Task:
         """The document of a task."""
         return json.loads(self._raw.task(_id(task)))
 
     def tasks(
         self, *states: str, labels: Optional[Mapping[str, str]] = None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[documents.Task]:
         """Tasks in these states (default: all), newest first. Jupyter displays the first hundred as a
         table."""
         return _tables.Pages(lambda cursor: self._page(states, labels, cursor), "task")
 
     def _page(
         self, states: tuple[str, ...], labels: Optional[Mapping[str, str]], cursor: Optional[str]
-    ) -> dict[str, Any]:
+    ) -> tuple[list[documents.Task], Optional[str]]:
         pairs = list((labels or {}).items())
-        return json.loads(self._raw.tasks(list(states), pairs, None, cursor))
+        page: documents.TaskList = json.loads(self._raw.tasks(list(states), pairs, None, cursor))
+        return page["tasks"], page["next"]
 
-    def workers(self) -> list[dict[str, Any]]:
+    def workers(self) -> list[documents.Worker]:
         """All workers."""
-        return _tables.Rows(json.loads(self._raw.workers())["workers"], "worker")
+        found: documents.WorkerList = json.loads(self._raw.workers())
+        return _tables.Rows(found["workers"], "worker")
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> documents.CountsView:
         """The number of tasks in each state."""
         return json.loads(self._raw.counts())
 
@@ -410,7 +419,9 @@ def _not_all(timeout: Optional[float]) -> TimeoutError:
     return TimeoutError(f"not all tasks have ended within {timeout:g} s")
 
 
-def _next(follower: Any, until: float, timeout: Optional[float]) -> list[dict[str, Any]]:
+def _next(
+    follower: Follower, until: float, timeout: Optional[float]
+) -> list[documents.TaskResult]:
     left = until - time.monotonic()
     if left <= 0:
         raise _not_all(timeout)

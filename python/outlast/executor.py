@@ -13,7 +13,7 @@ import time
 import weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
-from . import _calls, _data, _process
+from . import _calls, _data, _process, documents
 from ._futures import Future, Session
 from .client import Client, _head
 from .errors import (
@@ -311,7 +311,7 @@ class Executor(futures.Executor):
             for future in self._take(task_id):
                 future._end(lambda: future.set_exception(error))
 
-    def _complete(self, end: dict[str, Any]) -> None:
+    def _complete(self, end: documents.TaskResult) -> None:
         task_id = end["id"]
         try:
             value = self.client._value(end)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
-from . import _applying, _data, _failures, _planning, _reports
+from . import _applying, _data, _failures, _planning, _reports, documents
 from ._recovery import (
     DEFAULTS,
     FailureContext,
@@ -123,10 +123,10 @@ class RecoveryManager:
     def _ask(self, what: str, subject: Optional[str] = None) -> Any:
         return _applying.ask(self.client, what, subject)
 
-    def _task(self, task_id: str) -> Optional[dict[str, Any]]:
+    def _task(self, task_id: str) -> Optional[documents.Task]:
         return _applying.task(self.client, task_id)
 
-    def recovery_table(self) -> dict[str, Any]:
+    def recovery_table(self) -> documents.RecoveryTable:
         """The coordinator's recovery table: the document of ``GET /api/v1/recovery``."""
         return self._ask("table")
 
@@ -159,7 +159,7 @@ class RecoveryManager:
         report = _reports.report(error_info)
         worker = worker_id or ""
         task = self._task(task_id)
-        events: list[dict[str, Any]] = []
+        events: list[documents.HistoryEvent] = []
         if task is not None:
             events = self.client.history(task_id)
             decided = self._decided(task, events, worker, report.attempt)
@@ -175,8 +175,8 @@ class RecoveryManager:
 
     def _decided(
         self,
-        task: Mapping[str, Any],
-        events: list[dict[str, Any]],
+        task: documents.Task,
+        events: list[documents.HistoryEvent],
         worker: str,
         attempt: Optional[int],
     ) -> Optional[RecoveryAction]:
@@ -202,15 +202,15 @@ class RecoveryManager:
                 return action
         return None
 
-    def _checkpoint(self, task_id: str) -> Optional[dict[str, Any]]:
+    def _checkpoint(self, task_id: str) -> Optional[documents.Checkpoint]:
         kept = [c for c in self.client.checkpoints(task_id) if c["kept"] and not c.get("artifact")]
         return kept[-1] if kept else None
 
     def _plan(
         self,
         task_id: str,
-        task: Optional[dict[str, Any]],
-        events: list[dict[str, Any]],
+        task: Optional[documents.Task],
+        events: list[documents.HistoryEvent],
         worker: str,
         report: _reports.Report,
     ) -> RecoveryAction:
@@ -274,8 +274,8 @@ class RecoveryManager:
 
     def _as_decided(
         self,
-        task: Mapping[str, Any],
-        events: list[dict[str, Any]],
+        task: documents.Task,
+        events: list[documents.HistoryEvent],
         known: Optional[_Own],
     ) -> _Own:
         """The recovery state of a task of the coordinator: according to its history, unless this manager has
@@ -285,7 +285,7 @@ class RecoveryManager:
             return _Own(_failures.state_of(task["spec"], events), task["retries"])
         return dataclasses.replace(known)
 
-    def _forced(self, task: Mapping[str, Any], strategy: RecoveryStrategy) -> RecoveryAction:
+    def _forced(self, task: documents.Task, strategy: RecoveryStrategy) -> RecoveryAction:
         """An action with this strategy for a task of the coordinator, if only the strategy is given.
 
         :raises OutlastError: if it does not apply; the text says why.
@@ -306,7 +306,7 @@ class RecoveryManager:
         answer["message"] = answer["reason"]
         return _planning.action(subject, answer, self._checkpoint(task_id))
 
-    def get_recovery_history(self, task_id: str) -> list[dict[str, Any]]:
+    def get_recovery_history(self, task_id: str) -> list[_failures.Shown]:
         """The decisions about a task's failures, oldest first: from the coordinator's durable record and from
         this manager. Each has ``context`` (:class:`FailureContext`), ``action``
         (:class:`RecoveryAction`), ``failure_class`` (the coordinator's name of the class),
@@ -315,7 +315,7 @@ class RecoveryManager:
         """
         task = self._task(task_id)
         found: list[_failures.Record] = []
-        events: list[dict[str, Any]] = []
+        events: list[documents.HistoryEvent] = []
         if task is not None:
             past, events = self._ask("patterns")["failures"], self.client.history(task_id)
             found = _failures.records_of(task, events, past)
@@ -323,7 +323,9 @@ class RecoveryManager:
         found.sort(key=lambda r: r.context.timestamp)
         return [r.shown() for r in found]
 
-    def _mine(self, task_id: str, events: list[dict[str, Any]]) -> list[_failures.Record]:
+    def _mine(
+        self, task_id: str, events: list[documents.HistoryEvent]
+    ) -> list[_failures.Record]:
         """The decisions of this manager about a task, with their outcomes."""
         with self._lock:
             own = [r for r in self._records if r.context.task_id == task_id]
@@ -338,7 +340,7 @@ class RecoveryManager:
                 record.outcome = "failed again"
         return own
 
-    def get_failure_patterns(self) -> dict[str, Any]:
+    def get_failure_patterns(self) -> documents.RecoveryPatterns:
         """Repeated failures, most frequent first (``patterns``: ``kind``, ``subject``,
         ``class``, ``count``, ``tasks``, ``workers``, ``first``, ``last``, ``evidence``), the
         ``quarantined`` workers, the ``learned`` knob values, and the newest ``failures``: the
@@ -346,7 +348,7 @@ class RecoveryManager:
         are included."""
         from ._outlast import recovery_patterns
 
-        document: dict[str, Any] = self._ask("patterns")
+        document: documents.RecoveryPatterns = self._ask("patterns")
         with self._lock:
             records = list(self._records)
         mine = _failures.unknown_to(document["failures"], records)
@@ -403,7 +405,7 @@ class RecoveryManager:
 
     def apply_recovery_action(
         self, task_id: str, action: ActionLike, *, wait: bool = True
-    ) -> dict[str, Any]:
+    ) -> _applying.Done:
         """Carries out an action through the coordinator.
 
         - An action that the coordinator decided on is carried out by the coordinator: nothing is done here.
