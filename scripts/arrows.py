@@ -44,7 +44,6 @@ STILL_CIRCLES = {
 }
 STILL_LONG_FUNCTIONS = {
     "outlast-cli": {"act", "run", "tasks_of"},
-    "outlast-coordinator": {"families", "start_after", "tell"},
     "outlast-core": {"decide", "new", "on_hello", "register"},
     "outlast-fuzz": {"kinds", "targets"},
     "outlast-wire": {"check"},

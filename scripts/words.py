@@ -23,7 +23,6 @@ BACKLOG: dict[str, tuple[int, int]] = {
     "crates/outlast-bench": (0, 1),
     "crates/outlast-blob": (4, 27),
     "crates/outlast-cli": (3, 17),
-    "crates/outlast-coordinator": (100, 302),
     "crates/outlast-core": (173, 721),
     "crates/outlast-sim": (1, 0),
     "crates/outlast-store": (31, 109),

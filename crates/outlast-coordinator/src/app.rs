@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::{broadcast, watch};
 
-/// Everything that handlers share.
+/// The state that all handlers share.
 pub(crate) struct Shared {
     pub driver: Driver,
     pub readers: Readers,

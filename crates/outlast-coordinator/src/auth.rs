@@ -1,27 +1,28 @@
-//! Who may do what: API keys, checked against the store and remembered for a second.
+//! API keys and roles: checked against the store and remembered for a second.
 
 use crate::problem::Refusal;
 use axum::http::{HeaderMap, StatusCode, header};
 use outlast_core::coord::Principal;
 use outlast_store::{KeyInfo, Keys, Role, StoreError};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How long an answer of the store is trusted.
+/// Time that an answer of the store is trusted.
 const FRESH: Duration = Duration::from_secs(1);
 /// Tokens remembered.
 const REMEMBERED: usize = 1024;
 /// No key is longer, in bytes: strangers must not choose how much is remembered.
 const MAX_TOKEN: usize = 256;
 
-/// Who asks: the key of a request, or nobody in particular where no key is needed.
+/// The key of a request; none where no key is needed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Who(Option<Arc<KeyInfo>>);
 
 impl Who {
-    /// Whether a worker of this name may be connected with the key.
+    /// Checks that a worker of this name may connect with the key.
     pub fn may_be(&self, worker: &str) -> Result<(), Refusal> {
         let Some(key) = self.0.as_ref().filter(|key| !key.limits.allows_worker(worker)) else {
             return Ok(());
@@ -34,7 +35,7 @@ impl Who {
         let title = "this API key does not allow that worker";
         Err(Refusal::new(StatusCode::FORBIDDEN, "wrong-worker", title, &detail))
     }
-    /// Whom a worker of this key is bound to.
+    /// Returns the principal that a worker of this key is bound to.
     pub fn principal(&self) -> Principal {
         self.0.as_ref().map_or_else(Principal::default, |key| Principal {
             name: key.name.as_str().into(),
@@ -45,11 +46,11 @@ impl Who {
     pub fn key_id(&self) -> &str {
         self.0.as_ref().map_or("", |key| &key.id)
     }
-    /// Whether nothing is kept from whoever asks.
+    /// Returns whether the key may read everything.
     pub fn may_read_all(&self) -> bool {
         self.0.as_ref().is_none_or(|key| key.role == Role::Operate)
     }
-    /// Whose tasks those are that are submitted now.
+    /// Returns the owner of tasks that are submitted with the key.
     pub fn owner(&self) -> Option<Arc<str>> {
         self.0.as_ref().map(|key| key.name.as_str().into())
     }
@@ -68,29 +69,29 @@ pub(crate) struct Auth {
 
 struct State {
     keys: Keys,
-    /// Whether there ever was a key; then everybody needs one.
+    /// A key exists; then every request needs one.
     needed: bool,
     version: Option<u64>,
     checked: Option<Instant>,
     known: HashMap<String, Option<Arc<KeyInfo>>>,
-    /// Requests that were refused, and when that was last told.
+    /// Requests that were refused, and when that was last logged.
     refused: u64,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Auth {
     pub fn new(keys: Keys) -> Result<Auth, StoreError> {
         let needed = !keys.list_keys()?.is_empty();
         let (version, checked, known) = (None, None, HashMap::new());
-        let (refused, told) = (0, None);
-        let state = State { keys, needed, version, checked, known, refused, told };
+        let (refused, logged) = (0, None);
+        let state = State { keys, needed, version, checked, known, refused, logged };
         Ok(Auth { state: Mutex::new(state), changed: watch::channel(()).0 })
     }
 
-    /// Whether a key is needed.
+    /// Returns whether a key is needed.
     pub fn needed(&self) -> bool {
-        let mut state = self.lock();
-        // When the keys cannot be read nobody is let in.
+        let mut state = self.state.lock();
+        // When the keys cannot be read nobody is admitted.
         self.refresh(&mut state).is_err() || state.needed
     }
 
@@ -105,7 +106,7 @@ impl Auth {
     pub fn check(&self, headers: &HeaderMap, role: Role) -> Result<Who, Refusal> {
         let checked = self.judge(Self::token(headers), role);
         if let Err(refusal) = &checked {
-            self.tell("a request", refusal);
+            self.log("a request", refusal);
         }
         checked
     }
@@ -116,18 +117,18 @@ impl Auth {
     }
 
     /// Refusals go to the log, a line a second at most.
-    pub fn tell(&self, what: &str, refusal: &Refusal) {
-        let mut state = self.lock();
+    pub fn log(&self, what: &str, refusal: &Refusal) {
+        let mut state = self.state.lock();
         state.refused += 1;
-        if state.told.is_none_or(|at| at.elapsed() >= FRESH) {
+        if state.logged.is_none_or(|at| at.elapsed() >= FRESH) {
             let (title, count) = (&refusal.problem.title, state.refused);
             tracing::warn!("SECURITY {what} was refused: {title} ({count} since the start)");
-            state.told = Some(Instant::now());
+            state.logged = Some(Instant::now());
         }
     }
 
     fn judge(&self, token: Option<&str>, role: Role) -> Result<Who, Refusal> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let unreadable = |e: StoreError| Refusal::store(&e.to_string());
         self.refresh(&mut state).map_err(unreadable)?;
         if !state.needed {
@@ -161,31 +162,27 @@ impl Auth {
         scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
     }
 
-    /// Whether this may be a key at all.
+    /// Returns whether this may be a key at all.
     pub fn plausible(token: &str) -> bool {
         token.len() <= MAX_TOKEN
     }
 
-    /// What a key allows; none when it is not valid.
+    /// Returns the role of a key; none when it is not valid.
     pub fn role(&self, token: &str) -> Result<Option<Role>, Refusal> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let key = self.refresh(&mut state).and_then(|()| state.key(token));
         Ok(key.map_err(|e| Refusal::store(&e.to_string()))?.map(|key| key.role))
     }
 
     /// The hash of the secret part of a valid key.
     pub fn hash_of(&self, id: &str) -> Result<Option<[u8; 32]>, Refusal> {
-        let hash = self.lock().keys.hash_of(id);
+        let hash = self.state.lock().keys.hash_of(id);
         hash.map_err(|e| Refusal::store(&e.to_string()))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Whether the keys are others than before.
+    /// Reads the keys again if they may have changed; returns whether they have.
     fn refresh(&mut self) -> Result<bool, StoreError> {
         if self.checked.is_some_and(|at| at.elapsed() < FRESH) {
             return Ok(false);
@@ -226,7 +223,7 @@ pub(crate) async fn watch_keys(auth: Weak<Auth>) {
     }
 }
 
-/// What let a link or a stream in: it ends when that would not let it in any more.
+/// The key of a link or a stream, which ends when the key would not be accepted any more.
 pub(crate) struct Pass {
     auth: Arc<Auth>,
     token: Option<String>,
@@ -245,7 +242,7 @@ impl Pass {
         Ok(Pass { auth: auth.clone(), token, role, who, changed })
     }
 
-    /// Whose key it was.
+    /// Returns the key.
     pub fn who(&self) -> &Who {
         &self.who
     }
@@ -298,7 +295,7 @@ mod tests {
         headers.insert(header::AUTHORIZATION, format!("Bearer {long}").parse().unwrap());
         assert!(auth.check(&headers, Role::Submit).is_err());
         assert_eq!(auth.role(&long[1..]).unwrap(), None);
-        let known: Vec<usize> = auth.lock().known.keys().map(String::len).collect();
+        let known: Vec<usize> = auth.state.lock().known.keys().map(String::len).collect();
         assert_eq!((known.len(), known.iter().max()), (2, Some(&MAX_TOKEN)));
     }
 }

@@ -15,28 +15,28 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// How much the epochs of unfinished tasks jump: more than any task was tried since the backup.
+/// Jump of the epochs of unfinished tasks: more attempts than any task had since the backup.
 const FENCE: u64 = 1000;
-/// How often all is copied when blobs went away meanwhile.
+/// Tries to copy everything, when blobs went away meanwhile.
 const TRIES: usize = 3;
 /// Written last: a folder without it is no backup.
 const LABEL: &str = "backup.json";
 const FORMAT: u32 = 1;
 
-/// What a backup says of itself, and what was done with it.
+/// The label of a backup.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackupInfo {
-    /// Of the files.
+    /// Version of the label's format.
     pub format: u32,
-    /// When it was made, RFC 3339.
+    /// Time of the backup, RFC 3339.
     pub made_at: String,
     /// UUID of the coordinator.
     pub coordinator_id: String,
-    /// Of the software.
+    /// Version of the software.
     pub version: String,
     /// Tasks, whatever their state.
     pub tasks: u64,
-    /// Tasks that were not over.
+    /// Tasks that had not ended.
     pub unfinished: u64,
     /// Blobs that kept checkpoints refer to.
     pub blobs: u64,
@@ -44,7 +44,7 @@ pub struct BackupInfo {
     pub blob_bytes: u64,
 }
 
-/// Why there is no copy.
+/// Error of a backup or a restore.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// There is something in the folder that is to be written.
@@ -59,10 +59,10 @@ pub enum BackupError {
     /// A file cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] io::Error),
-    /// Of the database.
+    /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Of the blobs.
+    /// The blobs cannot be used.
     #[error(transparent)]
     Blobs(#[from] BlobError),
 }
@@ -235,7 +235,7 @@ impl Place {
         Ok(Place { target, temp })
     }
 
-    /// Makes the folder anew.
+    /// Makes an empty folder in place of what is there.
     fn clear(&self) -> Result<(), BackupError> {
         remove(&self.temp)?;
         let mut builder = fs::DirBuilder::new();

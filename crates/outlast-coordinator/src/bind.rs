@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 /// Connections that wait in the kernel; it takes its own `net.core.somaxconn` where that is less.
 const BACKLOG: u32 = 16_384;
-/// How long an address that is in use is tried again: a crashed predecessor may be going away.
+/// Time that an address in use is tried again: a crashed predecessor may be going away.
 const BIND_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const AGAIN: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! The clocks that the core is told.
+//! The clocks that the core gets.
 
 use nix::time::{ClockId, clock_gettime};
 use outlast_core::Now;
@@ -39,7 +39,7 @@ pub(crate) fn has_jumped() -> bool {
 /// The age from which on things are removed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ages {
-    /// Until then, by `Now::mono`, the clock may be one that is wrong since before the start.
+    /// Time by `Now::mono` up to which the clock may be one that is wrong since before the start.
     from: u64,
 }
 

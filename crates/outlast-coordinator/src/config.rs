@@ -1,4 +1,4 @@
-//! How a coordinator is configured, and where its files are.
+//! The configuration of a coordinator, and the places of its files.
 
 use crate::otel::config::OtelConfig;
 use crate::peers::ConnectionConfig;
@@ -30,7 +30,7 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The store of blobs.
     pub blobs: BlobConfig,
-    /// How long finished tasks stay.
+    /// Retention of finished tasks.
     pub retention: RetentionConfig,
     /// The core.
     pub core: CoordConfig,
@@ -47,7 +47,7 @@ pub struct Config {
 pub struct WatchConfig {
     /// Bytes of disk that the history of links may take; 256 MB.
     pub history_budget: u64,
-    /// When there are alerts, and where they are sent.
+    /// Rules of alerts, and the address that they are sent to.
     pub alerts: AlertConfig,
     /// The collector of traces and metrics, if any.
     pub otel: Option<OtelConfig>,

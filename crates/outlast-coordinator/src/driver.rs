@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Inputs taken before what they led to is carried out.
 const BATCH: usize = 1024;
 
-/// What the core's thread works with beside the core.
+/// Parts that the core's thread uses beside the core.
 pub(crate) struct Sources {
     pub reader: CoordReader,
     pub blobs: BlobService,
@@ -123,7 +123,7 @@ impl State {
         }
     }
 
-    /// What a message brought stays in memory until its batch is durable.
+    /// Keeps a message's share of memory until its batch is durable.
     fn rest(&mut self, held: Held) {
         if let Some(batch) = self.core.open_batch() {
             self.resting.push_back((batch, held));
@@ -233,7 +233,7 @@ impl State {
                         self.send(conn, ToLink::V1(Box::new(message)));
                     }
                     Output::Ping(conn, seq) => self.send(conn, ToLink::Ping(seq)),
-                    Output::Patience(conn, ms) => self.send(conn, ToLink::Patience(ms)),
+                    Output::Patience(conn, ms) => self.send(conn, ToLink::Timeout(ms)),
                     Output::Close(conn, reason) => {
                         self.send(conn, ToLink::Close(reason));
                         self.links.remove(&conn);

@@ -1,4 +1,4 @@
-//! What happened, for those who watch: made from what was committed, so never ahead of the disk.
+//! Events for those who watch: made from what was committed, so never ahead of the disk.
 
 use crate::otel::backlog::Backlog;
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRow};
@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
-/// Events kept for a watcher that is slow; it is told when it missed some.
+/// Events kept for a slow watcher; it gets the number of those that it missed.
 const BACKLOG: usize = 4096;
 
-/// Something that happened.
+/// One event.
 #[derive(Debug, Clone)]
 pub(crate) enum Happened {
     Task {
@@ -37,7 +37,7 @@ pub(crate) struct Feed {
     watchers: broadcast::Sender<Arc<Happened>>,
     /// Names by store id.
     names: HashMap<Arc<str>, Arc<str>>,
-    /// What is to be exported.
+    /// Ended tasks that are to be exported.
     backlog: Option<Arc<Backlog>>,
 }
 
@@ -67,7 +67,7 @@ impl Feed {
                 self.names.insert(worker.store_id.clone(), worker.name.clone());
             }
             if self.watchers.receiver_count() > 0
-                && let Some(happened) = self.tell(record)
+                && let Some(happened) = self.event(record)
             {
                 let _ = self.watchers.send(Arc::new(happened));
             }
@@ -77,12 +77,12 @@ impl Feed {
         }
     }
 
-    fn tell(&self, record: &CoordRecord) -> Option<Happened> {
+    /// The event of a record, if those who watch are to see it.
+    fn event(&self, record: &CoordRecord) -> Option<Happened> {
         use CoordRecord as R;
-        let name = |store: &Arc<str>| self.names.get(store).unwrap_or(store).clone();
         let task =
             |id: &Arc<str>, event, epoch, worker: Option<&Arc<str>>, at, reason: &str, state| {
-                let (worker, reason) = (worker.map(name), reason.to_owned());
+                let (worker, reason) = (worker.map(|w| self.name(w)), reason.to_owned());
                 Some(Happened::Task { id: id.clone(), event, epoch, worker, at, reason, state })
             };
         let pending = Some(TaskState::Pending);
@@ -110,27 +110,6 @@ impl Feed {
             R::Noted { task: id, epoch, note, at } => {
                 task(id, "noted", *epoch, None, *at, note, None)
             }
-            R::WorkerSeen { worker, at } => {
-                let (name, reason) = (worker.name.clone(), String::new());
-                Some(Happened::Worker { name, event: "connected", at: *at, reason })
-            }
-            R::WorkerGone { worker, reason, at, .. } => {
-                let (name, reason) = (name(worker), reason.clone());
-                Some(Happened::Worker { name, event: "disconnected", at: *at, reason })
-            }
-            R::WorkerForgotten { worker, at } => {
-                let (name, reason) = (name(worker), String::new());
-                Some(Happened::Worker { name, event: "forgotten", at: *at, reason })
-            }
-            R::WorkerDrained { worker, on, at } => {
-                let (name, reason) = (name(worker), String::new());
-                let event = if *on { "drained" } else { "undrained" };
-                Some(Happened::Worker { name, event, at: *at, reason })
-            }
-            R::WorkerUnbound { worker, at } => {
-                let (name, reason) = (name(worker), String::new());
-                Some(Happened::Worker { name, event: "unbound", at: *at, reason })
-            }
             R::Checkpoint { checkpoint: c, worker, at } => {
                 let what = if c.dropped { "dropped " } else { "" };
                 let reason = format!("{what}{} of {} bytes", c.id(), c.size);
@@ -152,16 +131,33 @@ impl Feed {
             R::Recovered { task: id, epoch, decision, at, .. } => {
                 task(id, "recovery", *epoch, None, *at, &decision.text, None)
             }
-            R::Asked { .. }
-            | R::CheckpointsPruned { .. }
-            | R::Cursor { .. }
-            | R::TasksRemoved { .. }
-            | R::FailureSeen { .. }
-            | R::FailuresForgotten { .. }
-            | R::Quarantined { .. }
-            | R::Learned { .. }
-            | R::Unlearned { .. } => None,
+            of_worker => self.of_worker(of_worker),
         }
+    }
+
+    /// The same of a record about a worker.
+    fn of_worker(&self, record: &CoordRecord) -> Option<Happened> {
+        use CoordRecord as R;
+        let worker = |name: Arc<str>, event, at: &i64, reason: &str| {
+            Some(Happened::Worker { name, event, at: *at, reason: reason.to_owned() })
+        };
+        match record {
+            R::WorkerSeen { worker: row, at } => worker(row.name.clone(), "connected", at, ""),
+            R::WorkerGone { worker: id, reason, at, .. } => {
+                worker(self.name(id), "disconnected", at, reason)
+            }
+            R::WorkerForgotten { worker: id, at } => worker(self.name(id), "forgotten", at, ""),
+            R::WorkerDrained { worker: id, on, at } => {
+                worker(self.name(id), if *on { "drained" } else { "undrained" }, at, "")
+            }
+            R::WorkerUnbound { worker: id, at } => worker(self.name(id), "unbound", at, ""),
+            _ => None,
+        }
+    }
+
+    /// The name of the worker with this store.
+    fn name(&self, store: &Arc<str>) -> Arc<str> {
+        self.names.get(store).unwrap_or(store).clone()
     }
 }
 

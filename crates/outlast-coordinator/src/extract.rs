@@ -1,5 +1,5 @@
-//! What handlers take of a request. A handler names the role that its route needs by taking one of
-//! the extractors here; without such a key it is not called.
+//! Extractors: the parts of a request that handlers take. A handler names the role that its route needs by
+//! taking one of these; without such a key it is not called.
 
 use crate::app::App;
 use crate::auth::{Auth, Pass, Who};

@@ -1,17 +1,18 @@
 //! Turns that are given out in rotation over those who wait, so that nobody waits behind the many
 //! requests of one other.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// How many turns there are.
+/// Limits of turns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// At a time.
+    /// Turns at a time.
     pub turns: usize,
-    /// Of one key.
+    /// Turns of one key.
     pub each: usize,
     /// Requests that wait.
     pub waiting: usize,
@@ -32,7 +33,7 @@ struct State<K> {
     waiting: usize,
 }
 
-/// A turn; it is over when this is dropped.
+/// A turn; dropping it ends it.
 pub(crate) struct Turn<K: Clone + Eq + Hash> {
     turns: Arc<Turns<K>>,
     key: K,
@@ -53,7 +54,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     /// Waits for a turn; none if too many wait.
     pub async fn take(self: &Arc<Self>, key: K) -> Option<Turn<K>> {
         let wait = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             // Who waits already goes first, unless its own share is what it waits for.
             if state.may(&self.limits, &key) && !state.queue.contains_key(&key) {
                 state.give(key.clone());
@@ -82,15 +83,11 @@ impl<K: Clone + Eq + Hash> Turns<K> {
 
     #[cfg(test)]
     fn waiting(&self) -> usize {
-        self.lock().waiting
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().waiting
     }
 
     fn over(&self, key: &K) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.taken -= 1;
         if let Some(n) = state.held.get_mut(key) {
             *n -= 1;
@@ -204,14 +201,14 @@ mod tests {
     #[test]
     fn who_asks_for_much_lets_others_pass() {
         let turns = Turns::new(Limits { turns: 2, each: 2, waiting: 100 });
-        let mut greedy: Vec<Wait> = (0..10).map(|_| Box::pin(turns.take(1)) as Wait).collect();
-        let mut held: Vec<Turn<u8>> = greedy.iter_mut().filter_map(poll).collect();
+        let mut many: Vec<Wait> = (0..10).map(|_| Box::pin(turns.take(1)) as Wait).collect();
+        let mut held: Vec<Turn<u8>> = many.iter_mut().filter_map(poll).collect();
         assert_eq!((held.len(), turns.waiting()), (2, 8));
         let mut other: Wait = Box::pin(turns.take(2));
         assert!(poll(&mut other).is_none());
         // The first that is free goes to the one who waited before, the next to the other.
         held.pop();
-        let served = greedy[2..].iter_mut().filter_map(poll).count();
+        let served = many[2..].iter_mut().filter_map(poll).count();
         assert_eq!(served, 1, "and is over at once");
         assert!(poll(&mut other).is_some());
     }
@@ -248,7 +245,7 @@ mod tests {
         drop(second);
         let mut third: Wait = Box::pin(turns.take(3));
         let _third = poll(&mut third).expect("it is free");
-        let state = turns.lock();
+        let state = turns.state.lock();
         assert_eq!((state.taken, state.held.len(), state.queue.len()), (1, 1, 0));
     }
 }

@@ -1,30 +1,33 @@
 //! Metrics as they are gathered, and as `/metrics` shows them (the Prometheus text format).
+//! OpenTelemetry's are made of the same.
 
 use std::fmt::Write;
 
-/// What a value is of, beside its metric's name: a key and a word, or nothing.
+/// The label of a value: a key and a word, if there is one.
 pub(crate) type Label = Option<(&'static str, String)>;
-/// The only value of its metric.
+/// No label: the only value of its metric.
 pub(crate) const NONE: Label = None;
 
+/// A label.
 pub(crate) fn label(key: &'static str, word: &str) -> Label {
     Some((key, word.to_owned()))
 }
 
-/// What a metric's values do.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// They only grow while this process lives, and are whole numbers.
+    /// Whole numbers that only grow while this process lives.
     Counter,
     /// The same of times in seconds, which are fractions.
     Seconds,
+    /// Values that go up and down.
     Gauge,
     /// Two values: the sum of what was observed, in seconds, and how many times.
     Summary,
 }
 
 impl Kind {
-    /// What Prometheus calls it.
+    /// Prometheus' word for it.
     fn word(self) -> &'static str {
         match self {
             Kind::Counter | Kind::Seconds => "counter",
@@ -44,7 +47,26 @@ pub(crate) struct Family {
     pub values: Vec<(Label, f64)>,
 }
 
-/// The text that Prometheus reads.
+impl Family {
+    /// A metric of one value.
+    pub fn one(kind: Kind, name: &'static str, help: &'static str, value: u64) -> Family {
+        Family { name, kind, help, values: vec![(NONE, value as f64)] }
+    }
+
+    /// A metric of one value per word of a label.
+    pub fn by<'a>(
+        key: &'static str,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        values: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Family {
+        let value = |(word, n): (&str, u64)| (label(key, word), n as f64);
+        Family { name, kind, help, values: values.into_iter().map(value).collect() }
+    }
+}
+
+/// Returns the text that Prometheus reads.
 pub(crate) fn text(families: &[Family]) -> String {
     let mut out = String::new();
     for Family { name, kind, help, values } in families {

@@ -1,6 +1,6 @@
-//! For `outlast-fuzz`: readers that are nobody else's business.
+//! Readers for `outlast-fuzz`, which nobody else needs.
 
-/// How many tasks a body submits.
+/// Returns the number of tasks that a body submits.
 ///
 /// # Errors
 /// What is wrong with it, as its sender is answered.

@@ -1,15 +1,15 @@
-//! Whether the store can be written.
+//! The health of the store.
 
 use crate::problem::Refusal;
 
 /// The state of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It can be written.
+    /// The store can be written.
     Good,
-    /// It cannot be written for now.
+    /// The store cannot be written for now.
     Trouble(String),
-    /// It can never be written again by this process.
+    /// The store can never be written again by this process.
     Broken(String),
 }
 

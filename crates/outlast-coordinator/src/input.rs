@@ -1,5 +1,5 @@
-//! What the core's thread takes: events of links, requests of people, and queries; and the handle by
-//! which the rest of the coordinator sends them.
+//! Inputs of the core's thread: events of links, requests of people, and queries; and the handle by which
+//! the rest of the coordinator sends them.
 
 use crate::outbound::LinkTx;
 use crate::share::Held;
@@ -63,7 +63,7 @@ pub(crate) enum ApiRequest {
     Move(TaskId, Option<String>),
     /// Gives a worker no new work, or new work again.
     Drain(String, bool),
-    /// Removes these tasks, if they are over; and outcomes of unknown ones heard before this time.
+    /// Removes these tasks, if they have ended; and outcomes of unknown ones heard before this time.
     Remove(Vec<TaskId>, i64),
     /// Overrules what recovery decided.
     Recovery(RecoveryRequest),

@@ -22,14 +22,14 @@ const BUDGET: (usize, usize) = (64 << 20, 192 << 20);
 const SMALL: usize = 64 << 10;
 /// Bytes of one permit.
 const UNIT: usize = 1 << 10;
-/// How long a body waits for its share of the budget.
+/// Time that a body waits for its share of the budget.
 const TURN: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 10_000 });
 /// Silence within a body after which it is not waited for.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How often the rate of a body is looked at while nothing of it arrives.
+/// Time between checks of a body's rate while nothing of it arrives.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How slowly a body may arrive.
+/// The least rate at which a body may arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     /// Bytes a second, on average, after the grace.
@@ -41,14 +41,14 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// While there is room for others.
+    /// The rate while there is room for others.
     pub const CALM: Rate =
         Rate { bytes: 1 << 10, grace: Duration::from_secs(20), most: Duration::from_secs(600) };
-    /// While others wait for what this one holds.
+    /// The rate while others wait for room.
     pub const PRESSED: Rate =
         Rate { bytes: 32 << 10, grace: Duration::from_secs(10), most: Duration::from_secs(120) };
 
-    /// Whether so many bytes in this time are too few.
+    /// Returns whether so many bytes in this time are too few.
     pub fn misses(self, got: usize, took: Duration) -> bool {
         let Some(counted) = took.checked_sub(self.grace) else { return false };
         took > self.most || (got as u64) < (counted.as_secs_f64() * self.bytes as f64) as u64
@@ -118,7 +118,7 @@ impl Intake {
     }
 }
 
-/// Whether there is little left for others.
+/// Returns whether there is little left for others.
 fn pressed(pool: &Semaphore) -> bool {
     pool.available_permits() * UNIT < BUDGET.1 / 8
 }

@@ -1,5 +1,5 @@
-//! Whether one worker's link may stay: WebSocket pings, bytes that arrive, and the key that it was
-//! opened with.
+//! The conditions under which one worker's link may stay: WebSocket pings, bytes that arrive, and the key
+//! that it was opened with.
 
 use crate::auth::{Pass, Who};
 use crate::input::{Driver, Input};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How often the core hears that a link lives on which nothing is read.
+/// Time between signs of life for the core, on a link on which nothing is read.
 const HEARD: Duration = Duration::from_secs(2);
 
 /// The signs of life of one link.

@@ -29,7 +29,7 @@ pub(crate) struct Link {
     pub logs: Arc<Logs>,
     pub tap: Tap,
     pub session: Session,
-    /// None while no traces are exported.
+    /// The tracer; none while no traces are exported.
     pub tracer: Option<Arc<Tracer>>,
 }
 
@@ -126,7 +126,7 @@ impl Dialect for Link {
     async fn encode(&self, what: ToLink) -> Option<Message> {
         let mut kind = match what {
             ToLink::Frame(kind) => kind,
-            ToLink::Patience(ms) => {
+            ToLink::Timeout(ms) => {
                 self.keepalive.set_timeout(ms);
                 return None;
             }
@@ -134,7 +134,7 @@ impl Dialect for Link {
             ToLink::V1(_) | ToLink::Ping(_) | ToLink::Close(_) => return None,
         };
         match &mut *kind {
-            Kind::Assign(assign) => ids::tell(&mut assign.tasks, self.tracer.as_deref()),
+            Kind::Assign(assign) => ids::set_spans(&mut assign.tasks, self.tracer.as_deref()),
             Kind::Welcome(w) => w.session = self.session.begin(self.keepalive.who()),
             _ => {}
         }
@@ -151,7 +151,7 @@ impl Dialect for Link {
 pub(crate) struct Session {
     all: Arc<WorkerSessions>,
     conn: ConnId,
-    /// Its store id, and whether it is of a version that knows no sessions.
+    /// The worker's store id, and whether it is of a version that knows no sessions.
     hello: OnceLock<(String, bool)>,
 }
 

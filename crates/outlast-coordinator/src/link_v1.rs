@@ -192,7 +192,7 @@ impl Dialect for LinkV1 {
                 None
             }
             // Of the other dialect; the writer ends the link itself.
-            ToLink::Patience(_) | ToLink::Close(_) => None,
+            ToLink::Timeout(_) | ToLink::Close(_) => None,
         }
     }
 }
@@ -240,7 +240,7 @@ async fn keep(service: &BlobService, name: &str, message: &FromWorker) -> Option
 }
 
 /// The data of a checkpoint that goes with an assignment; none if it is not here, and then the
-/// task begins anew.
+/// task starts again from its beginning.
 async fn load(service: &BlobService, from: &Restore) -> Option<String> {
     let manifest = Hash::from_bytes(<[u8; 32]>::try_from(&from.manifest[..]).ok()?);
     let blobs = service.blobs.clone();

@@ -44,24 +44,24 @@ use tokio_rustls::server::TlsStream;
 
 /// Accepted connections that wait for the runtime.
 const AHEAD: usize = 16_384;
-/// How long a connection may be there without a word.
+/// Time that a connection may be open without a byte.
 const FIRST: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
-/// How long the head of a request may take, also the wait for it on a connection that was used
-/// before. More than clients keep such ones (90 s, mostly), so that none is closed under a request.
+/// Time for the head of a request, with the wait for it on a connection that was used before. More than
+/// clients keep such ones (90 s, mostly), so that none is closed under a request.
 const HEADER: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 120 });
 /// Descriptors that are not for connections: stores, packs, what is being sent.
 const RESERVED: usize = 256;
-/// Between two complaints.
+/// Time between two log lines.
 const CROWDED: Duration = Duration::from_secs(60);
-/// How long the head of a request may take from its first byte on.
+/// Time for the head of a request from its first byte on.
 const HEAD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
-/// How often it is looked whether a head is on its way.
+/// Time between checks whether a head is on its way.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 2000 });
 /// Bytes of a head at most; also of what is read of a body in one go.
 const MAX_HEAD: usize = 64 << 10;
-/// How long the first message of TLS may take.
+/// Time for the first message of TLS.
 const HELLO: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
-/// How long the rest of a TLS handshake may take.
+/// Time for the rest of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Connections as they were accepted; its thread ends, and the socket is closed, when this is dropped.
@@ -225,7 +225,7 @@ impl Complaints {
     }
 }
 
-/// How TLS is spoken, and whose turn it is in its costly part.
+/// The TLS settings, and the turns in its costly part.
 #[derive(Clone)]
 struct Tls {
     config: Arc<ServerConfig>,
@@ -327,7 +327,7 @@ async fn connection(
     }
 }
 
-/// Where a connection is: in a request, or between two.
+/// The state of a connection: in a request, or between two.
 #[derive(Default)]
 struct Served {
     /// Requests that are being answered.
@@ -392,7 +392,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// What a storm of workers meets: more connections than the kernel keeps, and no runtime free.
+    /// A storm of workers: more connections than the kernel keeps, and no runtime free.
     #[tokio::test]
     async fn a_busy_runtime_lets_nobody_wait_for_a_connection() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

@@ -10,9 +10,10 @@ use outlast_core::coord::ConnId;
 use outlast_wire::Bytes;
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LogData, LogRequest};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 const READERS: (usize, usize) = (16, 64);
 /// A reader that has taken nothing for so long makes room for another where there are too many.
 const STALLED: Duration = Duration::from_secs(30);
-/// How long a worker may take for a slice, its turn included.
+/// Time that a worker may take for a slice, its turn included.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The least, the first and the most bytes of a slice.
 const SLICE: (u32, u32, u32) = (4 << 10, 32 << 10, 256 << 10);
@@ -62,18 +63,18 @@ struct Lane {
 /// One reader's place.
 struct Slot {
     conn: ConnId,
-    /// Since when it takes nothing of what it has; none: it waits for its worker.
+    /// Time since which it takes nothing of what it has; none: it waits for its worker.
     idle: Option<Instant>,
-    /// Its place was given to another.
+    /// Set once its place was given to another.
     lost: Arc<AtomicBool>,
 }
 
-/// Why there is no room for one more reader.
+/// The reason that there is no room for one more reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crowded {
-    /// So many read the logs of this worker.
+    /// The limit of readers of the logs of this worker.
     Worker(usize),
-    /// So many read logs.
+    /// The limit of readers of all logs.
     All(usize),
 }
 
@@ -81,11 +82,11 @@ pub(crate) enum Crowded {
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
     pub data: Bytes,
-    /// Where it begins.
+    /// Offset that it begins at.
     pub start: u64,
-    /// Where the next begins.
+    /// Offset that the next begins at.
     pub next: u64,
-    /// Nothing follows as yet.
+    /// Set if nothing follows as yet.
     pub end: bool,
     /// The data is a note in place of what is lost.
     pub gap: bool,
@@ -113,7 +114,7 @@ impl Logs {
         Ok(Reader { logs, driver, conn, lane, number, lost, request, rest: None, over: false })
     }
 
-    /// What a worker sent.
+    /// Delivers data of a worker.
     pub fn deliver(&self, conn: ConnId, data: LogData) {
         let mut state = self.state();
         let (request, last, len) = (data.request, data.last, data.data.len());
@@ -135,7 +136,7 @@ impl Logs {
         }
     }
 
-    /// What is asked of this link gets no answer any more.
+    /// Ends the requests at this link, which get no answer any more.
     pub fn link_ended(&self, conn: ConnId) {
         let mut state = self.state();
         state.asked.retain(|_, asked| asked.conn != conn);
@@ -147,7 +148,7 @@ impl Logs {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -183,7 +184,7 @@ pub(crate) struct Reader {
     number: u64,
     lost: Arc<AtomicBool>,
     request: LogRequest,
-    /// What comes of a worker that knows no slices.
+    /// Rest of the data of a worker that knows no slices.
     rest: Option<Request>,
     over: bool,
 }
@@ -241,7 +242,7 @@ impl Reader {
         let turn = lane.turn.acquire().await.map_err(|_| "its worker's link ended")?;
         let length = lane.slice.load(Ordering::Relaxed).min(most.max(1));
         let mut asked = self.ask(length).await?;
-        let (mut data, mut slice, mut pace) = (Vec::new(), None, Pace::new());
+        let (mut data, mut slice, mut rate) = (Vec::new(), None, Rate::new());
         loop {
             let part = asked.part().await?;
             if !(part.end || part.next_offset > 0) {
@@ -255,7 +256,7 @@ impl Reader {
                 }
                 return Ok(self.older(asked, part));
             }
-            pace.see(part.data.len());
+            rate.see(part.data.len());
             data.extend_from_slice(&part.data);
             if data.len() > length as usize + NOTE {
                 return Err("its worker sends more than it was asked for".into());
@@ -265,7 +266,7 @@ impl Reader {
             slice.end = part.end;
             slice.gap = part.gap;
             if part.last {
-                let fitting = pace.slice(length);
+                let fitting = rate.slice(length);
                 // A reader that wants little says nothing of the link.
                 if fitting < length || length == lane.slice.load(Ordering::Relaxed) {
                     lane.slice.store(fitting, Ordering::Relaxed);
@@ -340,17 +341,17 @@ impl Drop for Request {
     }
 }
 
-/// How fast the parts of a slice arrive.
-struct Pace {
+/// The rate at which the parts of a slice arrive.
+struct Rate {
     begun: Instant,
     first: Option<Instant>,
     /// Bytes after the first part.
     bytes: u64,
 }
 
-impl Pace {
-    fn new() -> Pace {
-        Pace { begun: Instant::now(), first: None, bytes: 0 }
+impl Rate {
+    fn new() -> Rate {
+        Rate { begun: Instant::now(), first: None, bytes: 0 }
     }
 
     fn see(&mut self, bytes: usize) {

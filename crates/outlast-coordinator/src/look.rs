@@ -1,4 +1,4 @@
-//! What the core may look up: tasks that are over, and blobs.
+//! Queries of the core: tasks that have ended, and blobs.
 
 use crate::blobs::service::BlobService;
 use outlast_blob::Hash;
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the store is asked before it counts as unreadable, and the pause in between.
+/// Tries before the store counts as unreadable, and the pause between them.
 const TRIES: (u32, Duration) = (5, Duration::from_millis(100));
 
 pub(crate) struct Look {
@@ -60,7 +60,7 @@ impl Look {
         }
     }
 
-    /// Why the core was told that a task is unknown though nobody could look. What it decided
+    /// Returns the error for which the core got "unknown" though nobody could read it. What it decided
     /// since must not be carried out.
     pub fn failed(&self) -> Option<String> {
         self.failed.borrow_mut().take()

@@ -1,13 +1,13 @@
-//! What is counted: gathered for `/metrics`, and to be sent to a collector.
+//! The metrics of the core, the store and the blobs.
 
 use crate::blobs::service::Totals;
-use crate::families::{Family, Kind, Label, NONE, label};
+use crate::families::Family;
+use crate::families::Kind::{Counter, Gauge};
 use outlast_blob::Usage;
 use outlast_core::coord::{Coordinator, Counters, WorkerState};
 use outlast_store::Counts;
-use std::collections::BTreeMap;
 
-/// What the core knows.
+/// The counts of the core at a moment.
 pub(crate) struct Sample {
     counters: Counters,
     in_memory: usize,
@@ -19,6 +19,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
+    /// Takes them from the core.
     pub fn of(core: &Coordinator) -> Sample {
         let (in_memory, waiting) = core.load();
         let (mut connected, mut suspect, mut away) = (0, 0, 0);
@@ -35,15 +36,7 @@ impl Sample {
     }
 }
 
-/// A metric of one value per label.
-fn labelled(key: &'static str, values: &BTreeMap<&'static str, u64>) -> Vec<(Label, u64)> {
-    let of = |(word, n): (&&str, &u64)| {
-        let word = if word.is_empty() { "unknown" } else { word };
-        (label(key, word), *n)
-    };
-    values.iter().map(of).collect()
-}
-
+/// Returns all of these metrics. `writable`: commits to the store succeed.
 pub(crate) fn families(
     sample: &Sample,
     counts: Counts,
@@ -51,162 +44,125 @@ pub(crate) fn families(
     usage: Usage,
     collected: Totals,
 ) -> Vec<Family> {
-    let mut out = Vec::new();
-    let mut metric = |name, kind, help, values: &[(Label, u64)]| {
-        let kind = if kind == "counter" { Kind::Counter } else { Kind::Gauge };
-        let values = values.iter().map(|(label, n)| (label.clone(), *n as f64)).collect();
-        out.push(Family { name, kind, help, values });
-    };
+    let mut all = tasks(sample, counts);
+    all.push(Family::one(Gauge, "store_writable", "1 while commits succeed.", u64::from(writable)));
+    all.extend(records(&sample.counters));
+    all.extend(links(sample));
+    all.extend(blobs(usage, collected));
     let c = &sample.counters;
-    metric(
-        "tasks",
-        "gauge",
-        "Tasks by state.",
-        &[
-            (label("state", "pending"), counts.pending),
-            (label("state", "assigned"), counts.assigned),
-            (label("state", "succeeded"), counts.succeeded),
-            (label("state", "failed"), counts.failed),
-            (label("state", "cancelled"), counts.cancelled),
-        ],
-    );
-    metric(
-        "workers",
-        "gauge",
-        "Workers by state.",
-        &[
-            (label("state", "connected"), sample.connected as u64),
-            (label("state", "suspect"), sample.suspect as u64),
-            (label("state", "away"), sample.away as u64),
-        ],
-    );
-    metric(
-        "tasks_in_memory",
-        "gauge",
-        "Unfinished tasks held in memory.",
-        &[(NONE, sample.in_memory as u64)],
-    );
-    metric(
-        "tasks_waiting",
-        "gauge",
-        "Tasks that wait for a worker.",
-        &[(NONE, sample.waiting as u64)],
-    );
-    metric("store_writable", "gauge", "1 while commits succeed.", &[(NONE, writable.into())]);
-    metric("submitted_total", "counter", "Tasks accepted.", &[(NONE, c.submitted)]);
-    metric("assigned_total", "counter", "Attempts given out.", &[(NONE, c.assigned)]);
-    metric(
-        "ended_total",
-        "counter",
-        "Tasks ended.",
-        &[
-            (label("state", "succeeded"), c.ended[0]),
-            (label("state", "failed"), c.ended[1]),
-            (label("state", "cancelled"), c.ended[2]),
-        ],
-    );
-    metric(
-        "requeued_total",
-        "counter",
-        "Attempts given up and tried again.",
-        &[(NONE, c.requeued)],
-    );
-    metric("superseded_total", "counter", "Outcomes that did not count.", &[(NONE, c.superseded)]);
-    metric(
-        "dropped_total",
-        "counter",
-        "Records of workers that were not kept, by why.",
-        &[(label("why", "surplus"), c.surplus), (label("why", "unusable"), c.unusable)],
-    );
-    let (help, made) = ("Workers forgotten to make room for others.", c.made_room);
-    metric("workers_forgotten_for_room_total", "counter", help, &[(NONE, made)]);
-    metric(
-        "repeated_total",
-        "counter",
-        "Records received again and skipped.",
-        &[(NONE, c.repeated)],
-    );
-    let foreign: Vec<_> = c.foreign.iter().map(|(what, n)| (label("kind", what), *n)).collect();
-    metric(
-        "foreign_total",
-        "counter",
-        "Records dropped: their attempts were never given to the worker that sent them.",
-        &foreign,
-    );
-    metric("outbox_gaps_total", "counter", "Times an outbox skipped sequences.", &[(NONE, c.gaps)]);
-    metric("quarantines_total", "counter", "Workers quarantined.", &[(NONE, c.quarantines)]);
-    let (help, bad) = ("Texts of v1 workers that were no messages.", c.v1_malformed);
-    metric("v1_malformed_total", "counter", help, &[(NONE, bad)]);
-    metric("welcomed_total", "counter", "Worker connections accepted.", &[(NONE, c.welcomed)]);
-    metric("silent_total", "counter", "Links closed for silence.", &[(NONE, c.silent)]);
-    metric(
-        "expired_total",
-        "counter",
-        "Attempts given up after their window.",
-        &[(NONE, c.expired)],
-    );
-    metric(
-        "postponed_total",
-        "counter",
-        "Workers told to come at their turn.",
-        &[(NONE, c.postponed)],
-    );
-    metric(
-        "postponed",
-        "gauge",
-        "Workers that wait for their turn.",
-        &[(NONE, sample.postponed as u64)],
-    );
-    metric("checkpoints_total", "counter", "Checkpoints recorded.", &[(NONE, c.checkpoints)]);
-    metric(
-        "blobs_missing_total",
-        "counter",
-        "Checkpoints that came before their blob.",
-        &[(NONE, c.blobs_missing)],
-    );
-    metric("removed_total", "counter", "Tasks removed long after their end.", &[(NONE, c.removed)]);
-    metric(
-        "honoured_total",
-        "counter",
-        "Late successes accepted of tasks that had failed for loss.",
-        &[(NONE, c.honoured)],
-    );
-    metric("blob_bytes", "gauge", "Bytes of blobs on disk.", &[(NONE, usage.disk_bytes)]);
-    if let Some(budget) = usage.budget {
-        metric("blob_budget_bytes", "gauge", "Bytes that blobs may take.", &[(NONE, budget)]);
-    }
-    metric("blob_chunks", "gauge", "Chunks of blobs.", &[(NONE, usage.chunk_count)]);
-    metric("blob_manifests", "gauge", "Blobs.", &[(NONE, usage.manifest_count)]);
-    metric("blob_damaged", "gauge", "Damaged chunks.", &[(NONE, usage.damaged)]);
-    metric(
-        "blob_refused_total",
-        "counter",
-        "Uploads refused for want of room.",
-        &[(NONE, usage.refused)],
-    );
-    metric(
-        "blob_collections_total",
-        "counter",
-        "Collections of unreferenced blobs.",
-        &[(label("result", "done"), collected.runs), (label("result", "failed"), collected.failed)],
-    );
-    metric(
-        "blob_collected_total",
-        "counter",
-        "What collections removed.",
-        &[
-            (label("what", "manifests"), collected.manifests),
-            (label("what", "chunks"), collected.chunks),
-            (label("what", "bytes"), collected.bytes),
-        ],
-    );
-    for (name, key, help, values) in [
+    let causes = [
         ("refused_total", "code", "Links refused, by code.", &c.refused),
         ("links_ended_total", "cause", "Links of workers that ended, by cause.", &c.links),
         ("attempts_ended_total", "cause", "Attempts that ended, by cause.", &c.causes),
         ("recoveries_total", "strategy", "What was done after failures.", &c.recoveries),
-    ] {
-        metric(name, "counter", help, &labelled(key, values));
-    }
-    out
+    ];
+    all.extend(causes.map(|(name, key, help, values)| {
+        let word = |word: &&'static str| if word.is_empty() { "unknown" } else { *word };
+        Family::by(key, Counter, name, help, values.iter().map(|(w, n)| (word(w), *n)))
+    }));
+    all
+}
+
+fn tasks(sample: &Sample, counts: Counts) -> Vec<Family> {
+    let c = &sample.counters;
+    let by_state = [
+        ("pending", counts.pending),
+        ("assigned", counts.assigned),
+        ("succeeded", counts.succeeded),
+        ("failed", counts.failed),
+        ("cancelled", counts.cancelled),
+    ];
+    let [succeeded, failed, cancelled] = c.ended;
+    let ended = [("succeeded", succeeded), ("failed", failed), ("cancelled", cancelled)];
+    let (in_memory, waiting) = (sample.in_memory as u64, sample.waiting as u64);
+    let honoured = "Late successes accepted of tasks that had failed for loss.";
+    vec![
+        Family::by("state", Gauge, "tasks", "Tasks by state.", by_state),
+        Family::one(Gauge, "tasks_in_memory", "Unfinished tasks held in memory.", in_memory),
+        Family::one(Gauge, "tasks_waiting", "Tasks that wait for a worker.", waiting),
+        Family::one(Counter, "submitted_total", "Tasks accepted.", c.submitted),
+        Family::one(Counter, "assigned_total", "Attempts given out.", c.assigned),
+        Family::by("state", Counter, "ended_total", "Tasks ended.", ended),
+        Family::one(Counter, "requeued_total", "Attempts abandoned and tried again.", c.requeued),
+        Family::one(Counter, "expired_total", "Attempts abandoned after their window.", c.expired),
+        Family::one(Counter, "removed_total", "Tasks removed long after their end.", c.removed),
+        Family::one(Counter, "honoured_total", honoured, c.honoured),
+        Family::one(Counter, "checkpoints_total", "Checkpoints recorded.", c.checkpoints),
+    ]
+}
+
+/// Returns the counts of records that the coordinator did not keep.
+fn records(c: &Counters) -> Vec<Family> {
+    let dropped = [("surplus", c.surplus), ("unusable", c.unusable)];
+    let foreign = c.foreign.iter().map(|(what, n)| (*what, *n));
+    let by_why = "Records of workers that were not kept, by why.";
+    let of_others =
+        "Records dropped: their attempts were never given to the worker that sent them.";
+    vec![
+        Family::one(Counter, "superseded_total", "Outcomes that did not count.", c.superseded),
+        Family::by("why", Counter, "dropped_total", by_why, dropped),
+        Family::one(Counter, "repeated_total", "Records received again and skipped.", c.repeated),
+        Family::by("kind", Counter, "foreign_total", of_others, foreign),
+        Family::one(Counter, "outbox_gaps_total", "Times an outbox skipped sequences.", c.gaps),
+        Family::one(
+            Counter,
+            "v1_malformed_total",
+            "Texts of v1 workers that were no messages.",
+            c.v1_malformed,
+        ),
+        Family::one(
+            Counter,
+            "blobs_missing_total",
+            "Checkpoints that came before their blob.",
+            c.blobs_missing,
+        ),
+    ]
+}
+
+fn links(sample: &Sample) -> Vec<Family> {
+    let c = &sample.counters;
+    let workers = [
+        ("connected", sample.connected as u64),
+        ("suspect", sample.suspect as u64),
+        ("away", sample.away as u64),
+    ];
+    let waiting = sample.postponed as u64;
+    vec![
+        Family::by("state", Gauge, "workers", "Workers by state.", workers),
+        Family::one(
+            Counter,
+            "workers_forgotten_for_room_total",
+            "Workers forgotten to make room for others.",
+            c.made_room,
+        ),
+        Family::one(Counter, "quarantines_total", "Workers quarantined.", c.quarantines),
+        Family::one(Counter, "welcomed_total", "Worker connections accepted.", c.welcomed),
+        Family::one(Counter, "silent_total", "Links closed for silence.", c.silent),
+        Family::one(Counter, "postponed_total", "Workers postponed until their turn.", c.postponed),
+        Family::one(Gauge, "postponed", "Workers that wait for their turn.", waiting),
+    ]
+}
+
+fn blobs(usage: Usage, collected: Totals) -> Vec<Family> {
+    let runs = [("done", collected.runs), ("failed", collected.failed)];
+    let removed = [
+        ("manifests", collected.manifests),
+        ("chunks", collected.chunks),
+        ("bytes", collected.bytes),
+    ];
+    let budget = usage.budget.map(|budget| {
+        Family::one(Gauge, "blob_budget_bytes", "Bytes that blobs may take.", budget)
+    });
+    let refused = ("blob_refused_total", "Uploads refused for want of room.");
+    let collections = ("blob_collections_total", "Collections of unreferenced blobs.");
+    let all = [
+        Family::one(Gauge, "blob_bytes", "Bytes of blobs on disk.", usage.disk_bytes),
+        Family::one(Gauge, "blob_chunks", "Chunks of blobs.", usage.chunk_count),
+        Family::one(Gauge, "blob_manifests", "Blobs.", usage.manifest_count),
+        Family::one(Gauge, "blob_damaged", "Damaged chunks.", usage.damaged),
+        Family::one(Counter, refused.0, refused.1, usage.refused),
+        Family::by("result", Counter, collections.0, collections.1, runs),
+        Family::by("what", Counter, "blob_collected_total", "What collections removed.", removed),
+    ];
+    budget.into_iter().chain(all).collect()
 }

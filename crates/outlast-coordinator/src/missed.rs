@@ -2,10 +2,10 @@
 //! shows only an HTTP status, so the log says why.
 
 use crate::problem::Refusal;
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// Time between two lines.
 const EVERY: Duration = Duration::from_secs(5);
 /// Characters of an address that are shown.
 const SHOWN: usize = 200;
@@ -16,7 +16,7 @@ pub(crate) struct Missed(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    told: Option<Instant>,
+    logged: Option<Instant>,
     more: u64,
 }
 
@@ -34,14 +34,14 @@ impl Missed {
         }
     }
 
-    /// How many were left out since the last line, if there is to be one now.
+    /// Returns the number left out since the last line, if there is to be one now.
     fn due(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.told.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
+        let mut state = self.0.lock();
+        if state.logged.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
             state.more += 1;
             return None;
         }
-        state.told = Some(now);
+        state.logged = Some(now);
         Some(std::mem::take(&mut state.more))
     }
 }

@@ -1,5 +1,5 @@
-//! What leaves by a worker's link: its queue, the loop that writes it, and how a link ends. Both
-//! dialects use it; how a message is encoded is theirs.
+//! The outbound side of a worker's link: its queue, the loop that writes it, and its end. Both dialects use
+//! it; each encodes its own messages.
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 /// Messages that may wait for a link that is slow; then it is closed.
 const WAITING: usize = 8192;
-/// How long a refused link may take to read why.
+/// Time that a refused link has to read why.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// One thing that the core sends to a link.
@@ -25,7 +25,7 @@ pub(crate) enum ToLink {
     /// A WebSocket ping with this number, of the v1 dialect.
     Ping(u64),
     /// The timeout of the link: nothing may arrive for so many milliseconds after a ping.
-    Patience(u64),
+    Timeout(u64),
     /// The end of the link, after what was sent before, with its reason.
     Close(String),
 }
@@ -83,7 +83,7 @@ pub(crate) async fn write(
         let Some(mut next) = next else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
             // The core said why when it let the link go.
-            return (LinkCause::LinkUnspecified, "the link was given up".into());
+            return (LinkCause::LinkUnspecified, "the link was dropped".into());
         };
         // Everything that waits goes out with one flush.
         loop {

@@ -1,16 +1,17 @@
-//! How many connections each address holds. An address has a share of them; where all are taken, a
-//! connection that has shown no key makes room for one from an address that holds fewer.
+//! Connections of each address. An address has a share of them; where all are taken, a connection that has
+//! shown no key makes room for one from an address that holds fewer.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a connection without a key is left alone although its address wants another one.
+/// Time that a connection without a key is left alone although its address wants another one.
 const CHANCE: Duration = Duration::from_secs(5);
 
-/// How many connections there may be.
+/// Limits of connections.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionConfig {
     /// Connections of one address (of IPv6: of one /64) at most; none: half of all that there can
@@ -25,7 +26,7 @@ pub struct ConnectionConfig {
 pub(crate) struct Group(IpAddr);
 
 impl Group {
-    /// Whoever has one address of IPv6 has 2⁶⁴ of them, mostly.
+    /// The group of an address: whoever has one address of IPv6 has 2⁶⁴ of them, mostly.
     pub fn of(ip: IpAddr) -> Group {
         match ip.to_canonical() {
             IpAddr::V6(v6) => Group(IpAddr::V6((u128::from(v6) & (!0 << 64)).into())),
@@ -52,16 +53,16 @@ struct State {
 #[derive(Default)]
 struct Held {
     open: usize,
-    /// Those that have shown no key yet, from the oldest on.
+    /// Connections that have shown no key yet, from the oldest on.
     strangers: BTreeMap<u64, (Instant, Arc<Notify>)>,
 }
 
-/// Why a connection is refused.
+/// The reason that a connection is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Crowded {
-    /// There can be no more; so many there are.
+    /// The limit of all connections.
     All(usize),
-    /// Its address has its share; that is so many.
+    /// The share of its address.
     Share(usize),
 }
 
@@ -77,7 +78,7 @@ impl Peers {
         Arc::new(Peers { most, share, exempt, state: Mutex::default() })
     }
 
-    /// Whether an address stands for many peers.
+    /// Returns whether an address stands for many peers.
     pub fn is_shared(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip.is_loopback() || self.exempt.contains(&ip)
@@ -86,7 +87,7 @@ impl Peers {
     /// Takes a connection in, or says why not.
     pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Seat, Crowded> {
         let (group, shared) = (Group::of(ip), self.is_shared(ip));
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let held = state.of.get(&group);
         if !shared && held.is_some_and(|held| held.open >= self.share) {
             return Err(Crowded::Share(self.share));
@@ -102,10 +103,6 @@ impl Peers {
         held.open += 1;
         held.strangers.insert(number, (Instant::now(), leave.clone()));
         Ok(Seat { peers: self.clone(), group, number, shared, leave })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,13 +145,13 @@ impl Seat {
     pub fn group(&self) -> Group {
         self.group
     }
-    /// Whether many peers come from this address.
+    /// Returns whether many peers come from this address.
     pub fn is_shared(&self) -> bool {
         self.shared
     }
     /// A valid key came by this connection: it makes room for nobody.
     pub fn known(&self) {
-        if let Some(held) = self.peers.lock().of.get_mut(&self.group) {
+        if let Some(held) = self.peers.state.lock().of.get_mut(&self.group) {
             held.strangers.remove(&self.number);
         }
     }
@@ -166,7 +163,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = self.peers.lock();
+        let mut state = self.peers.state.lock();
         state.open -= 1;
         if let Some(held) = state.of.get_mut(&self.group) {
             held.open -= 1;
@@ -210,8 +207,8 @@ mod tests {
         assert_eq!(peers.enter(ip("2001:db8:0:0:1::")).unwrap_err(), Crowded::Share(2));
         assert!(peers.enter(ip("2001:db8:0:1::")).is_ok(), "another network");
         drop((held, others, one, two));
-        assert_eq!(peers.lock().open, 0);
-        assert!(peers.lock().of.is_empty());
+        assert_eq!(peers.state.lock().open, 0);
+        assert!(peers.state.lock().of.is_empty());
     }
 
     #[test]

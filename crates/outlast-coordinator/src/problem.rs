@@ -80,7 +80,7 @@ impl Refusal {
         let status = StatusCode::INSUFFICIENT_STORAGE;
         Self::new(status, "store", "the coordinator's store cannot be used", &detail).later(5)
     }
-    /// What the blob store says.
+    /// An error of the blob store.
     pub fn blob(error: &BlobError) -> Refusal {
         let text = error.to_string();
         match error {

@@ -1,7 +1,8 @@
 //! Connections for reading the store, a few, used from blocking threads.
 
 use outlast_store::{CoordReader, CoordStore, StoreError};
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Readers at a time; others wait.
@@ -26,13 +27,10 @@ impl Readers {
         let ended = || "the coordinator ends".to_owned();
         let _permit = self.permits.acquire().await.map_err(|_| ended())?;
         let idle = self.idle.clone();
-        let lock = |idle: &Mutex<Vec<CoordReader>>| {
-            idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
-        };
-        let reader = lock(&idle).ok_or_else(|| "a reader was lost to a panic".to_owned())?;
+        let reader = idle.lock().pop().ok_or_else(|| "a reader was lost to a panic".to_owned())?;
         let done = tokio::task::spawn_blocking(move || {
             let result = read(&reader);
-            idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(reader);
+            idle.lock().push(reader);
             result
         });
         done.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())

@@ -18,15 +18,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Rows read at a time.
 const PAGE: usize = 2_000;
 
-/// How long what is over stays.
+/// The retention of finished tasks.
 #[derive(Debug, Clone)]
 pub struct RetentionConfig {
     /// Tasks are removed so long after they ended, and workers so long after they were last
     /// seen; 90 days.
     pub keep: Duration,
-    /// Tasks that are over and stay at most: the oldest go first; 2,000,000.
+    /// Ended tasks that stay at most: the oldest go first; 2,000,000.
     pub most: u64,
-    /// Between looks; 10 min.
+    /// Time between two removals; 10 min.
     pub every: Duration,
 }
 
@@ -103,7 +103,8 @@ async fn remove(driver: &Driver, tasks: Vec<Arc<str>>, before: i64) -> Result<us
     }
 }
 
-/// One that comes back all the same is a new one, and what it owes is taken.
+/// Forgets workers that never came back. One that does is a new one, and its unacknowledged results are
+/// taken.
 async fn workers(driver: &Driver, readers: &Readers, before: i64) -> Result<(), String> {
     let gone = readers.read(move |reader| {
         let mut gone = Vec::new();

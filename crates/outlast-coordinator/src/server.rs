@@ -38,12 +38,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How long requests may go on while the coordinator ends.
+/// Time that requests may go on while the coordinator ends.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Why a coordinator did not start.
+/// Error of a coordinator's start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder cannot be used.
@@ -55,10 +56,10 @@ pub enum StartError {
     /// The store of blobs cannot be opened.
     #[error(transparent)]
     Blobs(BlobError),
-    /// They lie elsewhere.
+    /// The packs of blobs are in another place.
     #[error("{error}; {}", elsewhere(error))]
     Elsewhere {
-        /// Where they lie, and where they were looked for.
+        /// The error, with both places.
         error: BlobError,
     },
     /// The address cannot be bound.
@@ -78,7 +79,7 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// What to do about it.
+/// Returns what to do about it.
 fn elsewhere(error: &BlobError) -> String {
     match error {
         BlobError::Elsewhere { at, .. } if at.contains("://") => {
@@ -136,47 +137,33 @@ impl Coordinator {
         let dir = &config.data_dir;
         close_folder(dir, PRIVATE, |dir| Config::store_file(dir).exists())
             .map_err(|e| StartError::Folder(dir.clone(), e))?;
-        let tls = match &config.tls {
-            Some(files) => Some(listen::tls(&files.cert, &files.key).map_err(StartError::Tls)?),
-            None => None,
-        };
+        let tls = config.tls.as_ref().map(|files| listen::tls(&files.cert, &files.key));
+        let tls = tls.transpose().map_err(StartError::Tls)?;
         let file = Config::store_file(dir);
         let (store, snapshot) = CoordStore::open(&file)?;
         let auth = Arc::new(Auth::new(Keys::open(&file)?)?);
         // Before the core starts its clocks: a predecessor may take a while to go.
-        let (addr, loopback_only) = address(&auth, config.listen);
-        let listener = bind(addr).await.map_err(|e| StartError::Listen(addr, e))?;
-        let addr = listener.local_addr().map_err(|e| StartError::Listen(addr, e))?;
+        let (listener, addr) = listener(&auth, config.listen).await?;
+        let loopback_only = addr.ip().is_loopback() && !config.listen.ip().is_loopback();
         bound(addr);
         let readers = Readers::new(&store)?;
         let newest = readers.read(|r| r.newest_record()).await;
         // Where it cannot be read, nothing is old for now.
         let ages = Ages::since(newest.unwrap_or(Some(i64::MIN)));
         let blobs = open_blobs(&config).await?;
-        let otel = config.watch.otel.clone();
-        let otel = otel.map(|config| Otel::new(config, &snapshot.coordinator_id));
+        let otel = config.watch.otel.as_ref().map(|otel| Otel::new(otel, &snapshot.coordinator_id));
         let backlog = otel.as_ref().and_then(|otel| otel.backlog.clone());
         let feed = Feed::new(snapshot.workers.iter().map(|(row, _)| row), backlog);
         let watchers = feed.watchers();
         let (quality, keeper) = measure(&config, &readers, &feed).await?;
         let core = coord::Coordinator::new(config.core.clone(), snapshot, clock::now());
         let coordinator_id = core.id().to_string();
-        let reader = store.reader()?;
-        let (reports, reported) = mpsc::unbounded_channel();
-        let (batches, written) = group::group(writer::ALONE);
-        let (health_tx, health) = watch::channel(Health::Good);
-        let health_tx = Arc::new(health_tx);
-        let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())
-            .map_err(StartError::Thread)?;
-        let sources =
-            Sources { reader, blobs: blobs.clone(), health: health_tx, quality: quality.clone() };
-        let (driver, core) =
-            driver::start(core, sources, batches, reported).map_err(StartError::Thread)?;
+        let Started { driver, reports, health, core, writer } =
+            start_core(core, store, feed, (&blobs, &quality))?;
         let upkeep = upkeep(&config, (&blobs, &driver, &readers), ages);
         let sampler = tokio::spawn(sampler::run(quality.clone(), driver.clone()));
         let pulse = Arc::new(Pulse::default());
         tokio::spawn(pulse::beat(driver.clone(), pulse.clone()));
-        let sessions = Sessions::new(&coordinator_id, tls.is_some());
         tokio::spawn(auth::watch_keys(Arc::downgrade(&auth)));
         let shared = Arc::new(Shared {
             driver,
@@ -189,13 +176,13 @@ impl Coordinator {
             watchers,
             health: health.clone(),
             conns: AtomicU64::new(0),
+            sessions: Sessions::new(&coordinator_id, tls.is_some()),
             coordinator_id,
             version: config.core.version.clone(),
             started_at: clock::wall(),
             data_dir: dir.to_path_buf(),
             tls: tls.is_some(),
             ping: config.ping,
-            sessions,
             worker_sessions: Arc::new(WorkerSessions::new()),
             pulse,
             otel,
@@ -209,12 +196,11 @@ impl Coordinator {
         let stopped = async move { drop(stopped.await) };
         let app = api::router(shared);
         let http = tokio::spawn(listen::serve(accepted, tls, config.connections, app, stopped));
-        let stop_http = Some(stop_http);
         Ok(Coordinator {
             addr,
             loopback_only,
             reports,
-            stop_http,
+            stop_http: Some(stop_http),
             http,
             upkeep,
             sampler,
@@ -225,12 +211,12 @@ impl Coordinator {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Whether it listens on loopback though it was asked for more, for want of a key.
+    /// Returns whether it listens on loopback only, for want of a key.
     pub fn loopback_only(&self) -> bool {
         self.loopback_only
     }
@@ -244,7 +230,7 @@ impl Coordinator {
         }
     }
 
-    /// Ends: answers what was asked, closes the links, writes what was decided.
+    /// Ends the coordinator: answers open requests, closes the links, writes what was decided.
     pub async fn shutdown(mut self) {
         self.upkeep.abort();
         self.sampler.abort();
@@ -269,20 +255,55 @@ impl Coordinator {
     }
 }
 
-/// The address to listen on, and whether it is on loopback for want of a key.
-fn address(auth: &Auth, wanted: SocketAddr) -> (SocketAddr, bool) {
-    if auth.needed() || wanted.ip().is_loopback() {
-        return (wanted, false);
+/// Listens at this address, or on loopback for want of a key.
+async fn listener(
+    auth: &Auth,
+    wanted: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let mut addr = wanted;
+    if !auth.needed() && !wanted.ip().is_loopback() {
+        addr.set_ip(match wanted.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+        tracing::warn!(
+            "no API key is configured: listening on loopback only, not on {wanted}; make keys \
+             with `outlast keys add` and start again"
+        );
     }
-    let ip = match wanted.ip() {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    tracing::warn!(
-        "no API key is configured: listening on loopback only, not on {wanted}; make keys with \
-         `outlast keys add` and start again"
-    );
-    (SocketAddr::new(ip, wanted.port()), true)
+    let failed = |e| StartError::Listen(addr, e);
+    let listener = bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
+/// The core's thread and the writer's, and how they are reached.
+struct Started {
+    driver: Driver,
+    reports: mpsc::UnboundedSender<Report>,
+    health: watch::Receiver<Health>,
+    core: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+fn start_core(
+    core: coord::Coordinator,
+    store: CoordStore,
+    feed: Feed,
+    (blobs, quality): (&BlobService, &Arc<Quality>),
+) -> Result<Started, StartError> {
+    let reader = store.reader()?;
+    let (reports, reported) = mpsc::unbounded_channel();
+    let (batches, written) = group::group(writer::ALONE);
+    let (health_tx, health) = watch::channel(Health::Good);
+    let health_tx = Arc::new(health_tx);
+    let writer = writer::start(store, written, reports.clone(), feed, health_tx.clone())
+        .map_err(StartError::Thread)?;
+    let (blobs, quality) = (blobs.clone(), quality.clone());
+    let sources = Sources { reader, blobs, health: health_tx, quality };
+    let (driver, core) =
+        driver::start(core, sources, batches, reported).map_err(StartError::Thread)?;
+    Ok(Started { driver, reports, health, core, writer })
 }
 
 async fn open_blobs(config: &Config) -> Result<BlobService, StartError> {
@@ -306,9 +327,9 @@ async fn measure(
     let former = former.into_iter().map(|w| (w.row.store_id.clone(), former_end(w))).collect();
     let file = Config::history_file(&config.data_dir);
     let (history, keeper) = History::start(&file, config.watch.history_budget);
-    let standing = history.standing().await;
+    let firing = history.firing().await;
     let interval = config.core.heartbeat_interval;
-    let alerts = (&config.watch.alerts, standing);
+    let alerts = (&config.watch.alerts, firing);
     let quality = Quality::new(interval, history, former, alerts, feed.watchers());
     Ok((Arc::new(quality.map_err(StartError::Alerts)?), keeper))
 }
@@ -350,7 +371,7 @@ fn export(shared: &Arc<Shared>, config: &Config) -> Result<Option<otel::Running>
     otel.start(sources, &Config::otlp_file(&config.data_dir)).map(Some)
 }
 
-/// How a worker's link had ended when this process began.
+/// Returns the end of a worker's link before this process began.
 fn former_end(w: StoredWorker) -> Former {
     match w.gone_at {
         Some(at) => (Some(at), w.gone_cause, w.gone_reason),

@@ -1,7 +1,6 @@
-//! Which worker's store a request for blobs comes from. A worker is given a session when it is let
-//! in, and names it with each request: the store and the key that it belongs to, under a secret of
-//! this process. So nothing is kept, a session ends with the process or its key, and another key
-//! cannot use it.
+//! Sessions of workers, for their requests for blobs. A worker gets one when it is accepted, and names it
+//! with each request: the store and the key that it belongs to, under a secret of this process. So nothing
+//! is kept, a session ends with the process or its key, and another key cannot use it.
 
 use crate::auth::Who;
 use crate::problem::Refusal;
@@ -9,16 +8,16 @@ use axum::http::{HeaderMap, StatusCode};
 use outlast_blob::Hash;
 use outlast_core::coord::ConnId;
 use outlast_wire::SESSION_HEADER;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
 /// The stores that a request may speak for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Whatever there is: an operator, or nobody needs a key.
+    /// All blobs: the key is an operator's, or none is needed.
     All,
-    /// What belongs to these. More than one for workers of a former version, which do not say who
+    /// The blobs of these stores. More than one for workers of a former version, which do not say who
     /// they are: then those that are connected with the same key.
     Stores(Vec<String>),
 }
@@ -47,17 +46,17 @@ impl WorkerSessions {
         format!("{}.{store}", self.mark(store, who.key_id()))
     }
 
-    /// A worker of a former version was let in.
+    /// Notes that a worker of a former version was accepted.
     pub fn old(&self, conn: ConnId, store: &str, who: &Who) {
         let known = (store.to_owned(), who.key_id().to_owned());
-        self.lock().insert(conn, known);
+        self.old.lock().insert(conn, known);
     }
 
     pub fn ended(&self, conn: ConnId) {
-        self.lock().remove(&conn);
+        self.old.lock().remove(&conn);
     }
 
-    /// Whom a request speaks for.
+    /// Returns the stores that a request speaks for.
     pub fn scope(&self, headers: &HeaderMap, who: &Who) -> Result<Scope, Refusal> {
         if let Some(session) = headers.get(SESSION_HEADER).and_then(|v| v.to_str().ok()) {
             if let Some((mark, store)) = session.split_once('.') {
@@ -74,7 +73,7 @@ impl WorkerSessions {
         if who.may_read_all() {
             return Ok(Scope::All);
         }
-        let old = self.lock();
+        let old = self.old.lock();
         let mine = old.values().filter(|(_, key)| key == who.key_id());
         let stores: Vec<String> = mine.map(|(store, _)| store.clone()).collect();
         if stores.is_empty() {
@@ -83,10 +82,6 @@ impl WorkerSessions {
             return Err(refused("this request names no worker's session", detail));
         }
         Ok(Scope::Stores(stores))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ConnId, (String, String)>> {
-        self.old.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

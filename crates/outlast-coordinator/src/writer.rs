@@ -20,8 +20,8 @@ pub(crate) const ASKED: Pace =
 /// Records that one task causes in one go.
 pub(crate) const ALONE: usize = 4;
 
-/// How soon what was decided now is to be durable, if nobody asks. A worker that has more than its
-/// slots take does not wait for what is decided of the rest.
+/// Returns how soon a batch is to be durable if no request waits for it. A worker that has more than
+/// its slots take does not wait for what is decided of the rest.
 pub(crate) fn pace(batch: &Batch<CoordRecord>, core: &Coordinator) -> Pace {
     let amply = |worker: &str| core.has_work_ahead(worker);
     let nobody_waits = |record: &CoordRecord| match record {
@@ -57,7 +57,7 @@ struct Writer {
     reports: mpsc::UnboundedSender<Report>,
     feed: Feed,
     health: Arc<watch::Sender<Health>>,
-    /// When the commit began that goes on, by the clock of this machine in milliseconds; 0: none.
+    /// Time that the present commit began, by the clock of this machine in milliseconds; 0: none.
     busy: Arc<AtomicU64>,
 }
 
@@ -95,7 +95,7 @@ impl Writer {
         }
     }
 
-    /// Whether it succeeded in the end.
+    /// Commits a group, as often as it takes; returns whether it succeeded in the end.
     fn commit(&mut self, group: &[Batch<CoordRecord>], batches: &ToWrite<CoordRecord>) -> bool {
         let mut delay = Duration::from_millis(100);
         loop {

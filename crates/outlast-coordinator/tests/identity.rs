@@ -1,4 +1,4 @@
-//! Who may speak for whom: worker keys, sessions, owners. Over real sockets.
+//! Identity: worker keys, sessions, owners. Over real sockets.
 
 mod common;
 
@@ -270,7 +270,7 @@ async fn a_key_for_its_own_tasks_sees_and_changes_no_others() {
     c.shutdown().await;
 }
 
-/// What arrives on the event stream until there is something of task a1.
+/// Returns the event stream until it has something of task a1.
 async fn events_until_a1(url: &str, key: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let at = url.strip_prefix("http://").unwrap();

@@ -1,4 +1,4 @@
-//! What ended long ago is removed, and its id may be used again.
+//! Removal of what ended long ago; its id may be used again.
 
 mod common;
 

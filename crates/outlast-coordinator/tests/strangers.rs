@@ -1,4 +1,4 @@
-//! What who has no key, or the wrong one, can cost: nothing of a body is read, a stalled handshake
+//! Costs of clients without a key, or with the wrong one: nothing of a body is read, a stalled handshake
 //! delays nobody, an address has a share of the connections; and what headers say to caches.
 
 mod common;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// Nothing here is timed: a busy machine may take its time.
+/// Timeout: a busy machine may take its time.
 const LONG: Duration = Duration::from_secs(120);
 
 fn key(dir: &Path, role: Role) -> String {

@@ -20,7 +20,7 @@ use std::ops::Deref;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How long a request waits for its turn.
+/// Time that a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
 /// Bytes of frames that go to a blocking thread in one go.
 const BATCH: usize = 1 << 20;
@@ -30,7 +30,7 @@ const PART: usize = 16 << 10;
 const MANIFEST: (usize, usize) = (16 + 35 * MAX_CHUNKS, 1 << 20);
 const OCTETS: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/octet-stream");
 
-/// Which of these chunks are missing here: concatenated hashes in, concatenated hashes out.
+/// Returns the chunks that are missing here: concatenated hashes in, concatenated hashes out.
 pub(crate) async fn missing(
     State(app): State<App>,
     _: WorkerScope,

@@ -1,4 +1,4 @@
-//! What changes tasks: cancel, retry, pause, resume, checkpoint, move.
+//! Requests that change tasks: cancel, retry, pause, resume, checkpoint, move.
 
 use super::views;
 use crate::app::App;
@@ -16,13 +16,13 @@ use outlast_wire::api::{MoveTo, Task};
 
 /// Cancels a task. One that runs is stopped, and is over once its worker says so.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
+    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It has ended")))]
 pub(crate) async fn cancel(
     State(app): State<App>,
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, ApiRequest::Cancel, "the task is over already").await
+    change(&app, id, ApiRequest::Cancel, "the task has ended already").await
 }
 
 /// Runs a task again that failed or was cancelled.
@@ -40,27 +40,27 @@ pub(crate) async fn retry(
 /// stays so over attempts and restarts. A worker of the v1 dialect that does not answer within 30 s is
 /// not paused: the request is withdrawn.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/pause", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
+    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It has ended")))]
 pub(crate) async fn pause(
     State(app): State<App>,
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, |id| ApiRequest::Pause(id, true), "the task is over already").await
+    change(&app, id, |id| ApiRequest::Pause(id, true), "the task has ended already").await
 }
 
 /// Lets a paused task go on.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/resume", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
+    responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "It has ended")))]
 pub(crate) async fn resume(
     State(app): State<App>,
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, |id| ApiRequest::Pause(id, false), "the task is over already").await
+    change(&app, id, |id| ApiRequest::Pause(id, false), "the task has ended already").await
 }
 
-/// Asks a task for a checkpoint; a worker that is away is told when it is back.
+/// Asks a task for a checkpoint; a worker that is away gets the request when it is back.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/checkpoint", tag = "tasks", params(("id" = String, Path)),
     responses((status = 200, body = Task), (status = 409, body = outlast_wire::api::Problem, description = "No worker has it")))]
 pub(crate) async fn checkpoint(
@@ -76,7 +76,7 @@ pub(crate) async fn checkpoint(
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/move", tag = "tasks", params(("id" = String, Path)),
     request_body(content = MoveTo, description = "May be left out."),
     responses((status = 200, body = Task), (status = 404, body = outlast_wire::api::Problem, description = "No such task, or worker"),
-        (status = 409, body = outlast_wire::api::Problem, description = "It is over")))]
+        (status = 409, body = outlast_wire::api::Problem, description = "It has ended")))]
 pub(crate) async fn move_to(
     State(app): State<App>,
     _: Submitter,
@@ -93,7 +93,7 @@ pub(crate) async fn move_to(
     };
     let named = to.clone().unwrap_or_default();
     let request = |id| ApiRequest::Move(id, to);
-    change_to(&app, id, request, "the task is over, or being cancelled", &named).await
+    change_to(&app, id, request, "the task has ended, or is being cancelled", &named).await
 }
 
 async fn change(

@@ -2,7 +2,8 @@
 //! the page's types are generated.
 
 use super::{
-    control, logs, prove, quality, recovery, results, schemas, submit, tasks, told, watch, workers,
+    checkpoints, control, explain, logs, prove, quality, recovery, results, schemas, submit, tasks,
+    watch, workers,
 };
 use crate::dash;
 use axum::body::Bytes;
@@ -32,12 +33,12 @@ use utoipa::OpenApi;
         control::resume,
         control::checkpoint,
         control::move_to,
-        told::checkpoints,
-        told::data,
-        told::artifacts,
-        told::artifact,
-        told::state,
-        told::explain,
+        checkpoints::checkpoints,
+        checkpoints::data,
+        checkpoints::artifacts,
+        checkpoints::artifact,
+        explain::state,
+        explain::explain,
         workers::list,
         workers::show,
         workers::drain,

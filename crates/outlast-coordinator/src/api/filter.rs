@@ -1,4 +1,4 @@
-//! Which tasks a request is about.
+//! The filter of tasks in a request's query string.
 
 use crate::app::App;
 use crate::problem::Refusal;
@@ -8,13 +8,13 @@ use outlast_store::TaskFilter;
 use outlast_wire::api::MAX_PAGE;
 use outlast_wire::spec::MAX_LABELS;
 
-/// What a list takes besides a filter.
+/// Parameters of a list besides a filter.
 pub(super) const PAGE: &[&str] = &["limit", "cursor", "order"];
 
 /// The filter of a query string, and what else it has.
 pub(super) struct Filter {
     pub tasks: TaskFilter,
-    /// It names anything.
+    /// Set if the query names anything.
     pub given: bool,
     rest: Vec<(String, String)>,
 }

@@ -1,4 +1,4 @@
-//! What tasks wrote.
+//! The output of tasks.
 
 use crate::app::App;
 use crate::extract::{Params, Submitter};
@@ -55,14 +55,14 @@ struct Part {
     start: u64,
     next: u64,
     end: bool,
-    /// What is lost at its beginning.
+    /// The range that is lost at its beginning.
     gap: Option<(u64, u64)>,
 }
 
-/// What a task wrote: from the worker that has it, or the end of it from its result. With `limit`
-/// an answer is one part, and `outlast-log-next` is the offset to go on at. A part with
-/// `outlast-log-gap` begins with a line in place of what is lost. Without `limit` all of it comes,
-/// up to its present end.
+/// Returns the output of a task: from the worker that has it, or the end of it from its result. With
+/// `limit` an answer is one part, and `outlast-log-next` is the offset to go on at. A part with
+/// `outlast-log-gap` begins with a line in place of what is lost. Without `limit` all of it comes, up
+/// to its present end.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/logs", tag = "tasks",
     params(("id" = String, Path), ("stream" = Option<String>, Query, description = "stdout (default) or stderr"),
         ("offset" = Option<u64>, Query, description = "of what the task wrote, also of what is lost since"),
@@ -214,7 +214,7 @@ async fn rest(reader: Option<Reader>) -> Option<(Result<Bytes, String>, Option<R
     }
 }
 
-/// What a result has of a log: its end.
+/// Returns the part of a log that a result has: its end.
 fn of_result(outcome: &TaskOutcome, attempt: u64, query: &LogQuery) -> Part {
     let (tail, total) = match query.stderr() {
         false => (&outcome.stdout_tail, outcome.stdout_bytes),

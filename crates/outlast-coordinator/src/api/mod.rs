@@ -1,9 +1,11 @@
-//! The HTTP API: routes. `tasks`, `control`, `told`, `workers`, `quality`, `blobs` and `watch` hold the
+//! The HTTP API: routes. `tasks`, `control`, `checkpoints`, `workers`, `quality`, `blobs` and `watch` hold the
 //! handlers, `views` turns what the store has into what the API says, `document` describes it all.
 
 mod blobs;
+mod checkpoints;
 mod control;
 pub(crate) mod document;
+mod explain;
 mod filter;
 mod logs;
 mod own;
@@ -14,7 +16,6 @@ mod results;
 mod schemas;
 pub(crate) mod submit;
 mod tasks;
-mod told;
 mod views;
 mod watch;
 mod workers;
@@ -29,7 +30,7 @@ use axum::routing::{get, post, put};
 use outlast_wire::api::MAX_BODY;
 use outlast_wire::blobframe::MANIFEST_PARTS;
 
-/// Whatever is about one task.
+/// The routes below one task.
 fn task_routes(app: &App) -> Router<App> {
     Router::new()
         .route("/api/v1/tasks/{id}", get(tasks::show))
@@ -42,12 +43,12 @@ fn task_routes(app: &App) -> Router<App> {
         .route("/api/v1/tasks/{id}/resume", post(control::resume))
         .route("/api/v1/tasks/{id}/checkpoint", post(control::checkpoint))
         .route("/api/v1/tasks/{id}/move", post(control::move_to))
-        .route("/api/v1/tasks/{id}/checkpoints", get(told::checkpoints))
-        .route("/api/v1/tasks/{id}/checkpoints/{which}/data", get(told::data))
-        .route("/api/v1/tasks/{id}/artifacts", get(told::artifacts))
-        .route("/api/v1/tasks/{id}/artifacts/{name}/data", get(told::artifact))
-        .route("/api/v1/tasks/{id}/state", get(told::state))
-        .route("/api/v1/tasks/{id}/explain", get(told::explain))
+        .route("/api/v1/tasks/{id}/checkpoints", get(checkpoints::checkpoints))
+        .route("/api/v1/tasks/{id}/checkpoints/{which}/data", get(checkpoints::data))
+        .route("/api/v1/tasks/{id}/artifacts", get(checkpoints::artifacts))
+        .route("/api/v1/tasks/{id}/artifacts/{name}/data", get(checkpoints::artifact))
+        .route("/api/v1/tasks/{id}/state", get(explain::state))
+        .route("/api/v1/tasks/{id}/explain", get(explain::explain))
         .route_layer(axum::middleware::from_fn_with_state(app.clone(), own::own_tasks))
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v2/blobs/manifests", put(blobs::put_manifest))
         .route(MANIFEST_PARTS, put(blobs::put_manifest_parts))
         .route("/api/v2/blobs/manifests/{hash}", get(blobs::get_manifest))
-        .route("/api/v2/tasks/{id}/checkpoints", get(told::kept))
+        .route("/api/v2/tasks/{id}/checkpoints", get(checkpoints::kept))
         .route("/healthz", get(watch::healthz))
         .route("/readyz", get(watch::readyz))
         .route("/metrics", get(watch::metrics))

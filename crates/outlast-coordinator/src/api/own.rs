@@ -23,7 +23,7 @@ pub(crate) async fn own_tasks(
     request: Request,
     next: Next,
 ) -> Response {
-    // Whoever is not let in at all is told so by the handler.
+    // Requests without a valid key are refused by the handler.
     if let Ok(who) = app.auth.who(request.headers(), Role::Submit)
         && let Some(owner) = who.only().map(ToOwned::to_owned)
         && let Some((_, id)) = params.iter().find(|(name, _)| *name == "id")
@@ -51,7 +51,8 @@ impl Own {
         Own { readers, owner, known: HashMap::new() }
     }
 
-    /// Whether this may be told. Of tasks that are removed, or cannot be looked up: no.
+    /// Returns whether the stream may carry this event. Events of tasks that were removed, or cannot be read,
+    /// are left out.
     pub async fn may_see(&mut self, what: &Happened) -> bool {
         let (Some(owner), Happened::Task { id, .. }) = (&self.owner, what) else { return true };
         if let Some(own) = self.known.get(id) {

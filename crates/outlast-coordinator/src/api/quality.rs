@@ -1,4 +1,4 @@
-//! How links and workers do: metrics with their history, timelines, the fleet in short.
+//! Measurements of links and workers: metrics with their history, timelines, the fleet in short.
 
 use crate::app::App;
 use crate::clock::{self, text};
@@ -67,8 +67,8 @@ async fn sample(app: &App, name: &str) -> Result<LinkSample, Refusal> {
     found?.ok_or_else(|| Refusal::no_worker(name))
 }
 
-/// What is measured of one worker, by name or store id, and its history: `1s` for the newest five
-/// minutes (of workers that are looked at or busy), `1m` for a day, `1h` for 90 days.
+/// Returns the metrics of one worker, by name or store id, and their history: `1s` for the newest five
+/// minutes (of workers that are watched or busy), `1m` for a day, `1h` for 90 days.
 #[utoipa::path(get, path = "/api/v1/workers/{name}/metrics", tag = "workers",
     params(("name" = String, Path), ("resolution" = Option<String>, Query, description = "1s, 1m (default) or 1h"),
         ("from" = Option<String>, Query, description = "Unix milliseconds or RFC 3339"), ("to" = Option<String>, Query)),
@@ -254,8 +254,8 @@ fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics
     }
 }
 
-/// What a worker's link went through: connected, resync, suspect, away, unknown; with the cause.
-/// By default the last day.
+/// Returns the states of a worker's link: connected, resync, suspect, away, unknown; with the cause. By
+/// default the last day.
 #[utoipa::path(get, path = "/api/v1/workers/{name}/timeline", tag = "workers",
     params(("name" = String, Path), ("from" = Option<String>, Query, description = "Unix milliseconds or RFC 3339"),
         ("to" = Option<String>, Query)),
@@ -306,8 +306,8 @@ pub(crate) struct Wanted {
     limit: Option<usize>,
 }
 
-/// Alerts that stand, newest first, then the newest that were cleared (at most 1,000, since the
-/// coordinator started); and the rules. Events `alert` tell of each as it fires and is cleared.
+/// Lists firing alerts, newest first, then the newest that were cleared (at most 1,000, since the
+/// coordinator started); and the rules. An event `alert` reports each as it fires and is cleared.
 #[utoipa::path(get, path = "/api/v1/alerts", tag = "watch",
     params(("worker" = Option<String>, Query, description = "name or store id"),
         ("state" = Option<String>, Query, description = "firing or cleared"),
@@ -331,7 +331,7 @@ pub(crate) struct Page {
     limit: Option<usize>,
 }
 
-/// All workers in short, as columns; measured once a second. Events `fleet` tell what changes.
+/// Lists all workers in short, as columns; measured once a second. Events `fleet` report changes.
 #[utoipa::path(get, path = "/api/v1/fleet", tag = "workers",
     params(("cursor" = Option<String>, Query, description = "`next` of the page before"),
         ("limit" = Option<usize>, Query, description = "at most 20000, which is the default")),
@@ -380,7 +380,7 @@ pub(super) fn columns<'a>(rows: impl Iterator<Item = &'a Row>) -> FleetColumns {
     all
 }
 
-/// What changed after measurement `since`: an event, if there is anything to tell.
+/// Returns the changes after measurement `since`, as an event.
 pub(super) fn changes(fleet: &Arc<Fleet>, since: u64) -> outlast_wire::api::FleetEvent {
     let rows = fleet.rows.iter().filter(|r| r.tick > since);
     outlast_wire::api::FleetEvent {

@@ -1,4 +1,4 @@
-//! What is done after failures: the table, patterns, and how a person overrules.
+//! Recovery after failures: the table, patterns, and requests of operators that overrule it.
 
 use crate::app::App;
 use crate::clock::{self, text};
@@ -17,7 +17,7 @@ use outlast_wire::api::{
     RecoveryTable,
 };
 
-/// What is tried after which failure, in which order.
+/// Returns the table of recovery: the strategies tried after each kind of failure, in order.
 #[utoipa::path(get, path = "/api/v1/recovery", tag = "recovery", responses((status = 200, body = RecoveryTable)))]
 pub(crate) async fn table(
     State(app): State<App>,
@@ -45,7 +45,7 @@ fn shown(config: &Config) -> RecoveryTable {
     }
 }
 
-/// What failures have in common, and what was done about it.
+/// Returns the patterns of recent failures, and what was done about them.
 #[utoipa::path(get, path = "/api/v1/recovery/patterns", tag = "recovery", responses((status = 200, body = RecoveryPatterns)))]
 pub(crate) async fn patterns(
     State(app): State<App>,

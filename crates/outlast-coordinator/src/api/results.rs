@@ -1,5 +1,5 @@
-//! How many tasks ended, in one request: for those who follow more tasks than they could ask for
-//! one by one.
+//! Results of many tasks in one request, for clients that follow more tasks than they could query one by
+//! one.
 
 use super::views;
 use crate::app::App;
@@ -20,15 +20,15 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
-/// How long others may join the first that ends, so that many ends are one answer.
+/// Time in which others may join the first that ends, so that many ends are one answer.
 const LINGER: Duration = Duration::from_millis(5);
 /// Bytes of a request: names of tasks.
 const MAX_ASKED: usize = 1 << 20;
 /// Bytes of values and output after which an answer is full; what is left is for the next one.
 const FULL: usize = 8 << 20;
 
-/// Those of up to 1,000 tasks that are over, with how they ended; waits up to `wait` seconds for
-/// the first. One answer may leave some out: ask again for what it does not name.
+/// Returns those of up to 1,000 tasks that have ended, with their results; waits up to `wait` seconds
+/// for the first. One answer may leave some out: request again what it does not name.
 #[utoipa::path(post, path = "/api/v1/results", tag = "tasks", request_body = WhichEnded,
     responses((status = 200, body = EndedTasks)))]
 pub(crate) async fn results(
@@ -85,7 +85,7 @@ fn look(
     Ok(found)
 }
 
-/// Waits until one of these may have ended.
+/// Waits until a task of these may have ended.
 async fn ended(watch: &mut Receiver<Arc<Happened>>, ids: &HashSet<String>) {
     loop {
         match watch.recv().await {

@@ -93,7 +93,8 @@ struct Trace {
 }
 
 impl Trace {
-    /// None unless it is well formed: the recommendation wants anything else to be ignored.
+    /// Returns the headers' trace if it is well formed: the recommendation wants anything else to be
+    /// ignored.
     fn of(headers: &HeaderMap) -> Option<Trace> {
         let mut parents = headers.get_all("traceparent").iter();
         let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
@@ -105,7 +106,7 @@ impl Trace {
     }
 }
 
-/// How many tasks a body submits.
+/// Returns the number of tasks that a body submits.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 /// Lists tasks. `label` may be given several times; `state` takes several, with commas.
 #[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks",
     params(("state" = Option<String>, Query), ("label" = Option<String>, Query, description = "key=value"),
-        ("paused" = Option<bool>, Query, description = "true: only paused ones that are not over"),
+        ("paused" = Option<bool>, Query, description = "true: only paused ones that have not ended"),
         ("queue" = Option<String>, Query), ("worker" = Option<String>, Query), ("prefix" = Option<String>, Query),
         ("limit" = Option<u32>, Query, description = "1 to 1000; default 100"),
         ("cursor" = Option<String>, Query), ("order" = Option<String>, Query, description = "newest (default) or oldest")),
@@ -59,11 +59,11 @@ pub(crate) struct Wait {
     wait: u64,
 }
 
-/// How a task ended; waits for it up to `wait` seconds.
+/// Returns the result of a task; waits for its end up to `wait` seconds.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/result", tag = "tasks",
     params(("id" = String, Path), ("wait" = Option<u64>, Query, description = "seconds, at most 60")),
     responses((status = 200, body = TaskResult), (status = 404, body = outlast_wire::api::Problem),
-        (status = 409, body = outlast_wire::api::Problem, description = "It is not over")))]
+        (status = 409, body = outlast_wire::api::Problem, description = "It has not ended")))]
 pub(crate) async fn result(
     State(app): State<App>,
     _: Submitter,
@@ -88,7 +88,7 @@ pub(crate) async fn result(
         }
         if tokio::time::timeout_at(deadline, ended(&mut watch, &id)).await.is_err() {
             let detail = format!("task {id} is {}; ask with ?wait=30", task.state.as_str());
-            return Err(Refusal::conflict("not-finished", "the task is not over", &detail));
+            return Err(Refusal::conflict("not-finished", "the task has not ended", &detail));
         }
     }
 }
@@ -111,7 +111,7 @@ async fn ended(watch: &mut broadcast::Receiver<std::sync::Arc<Happened>>, id: &T
     }
 }
 
-/// Everything that happened to a task.
+/// Lists the events of a task.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/history", tag = "tasks", params(("id" = String, Path)),
     responses((status = 200, body = History), (status = 404, body = outlast_wire::api::Problem)))]
 pub(crate) async fn history(
@@ -138,10 +138,10 @@ pub(crate) async fn history(
     Ok(Json(History { events: events.iter().map(event).collect() }))
 }
 
-/// How many tasks are in each state: of all, or of those that a filter leaves.
+/// Counts tasks by state: all, or those that a filter leaves.
 #[utoipa::path(get, path = "/api/v1/counts", tag = "tasks",
     params(("state" = Option<String>, Query), ("label" = Option<String>, Query, description = "key=value"),
-        ("paused" = Option<bool>, Query, description = "true: only paused ones that are not over"),
+        ("paused" = Option<bool>, Query, description = "true: only paused ones that have not ended"),
         ("queue" = Option<String>, Query), ("worker" = Option<String>, Query), ("prefix" = Option<String>, Query)),
     responses((status = 200, body = CountsView)))]
 pub(crate) async fn counts(

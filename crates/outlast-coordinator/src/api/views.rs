@@ -112,8 +112,8 @@ pub(super) fn counts(c: Counts, filtered: bool) -> CountsView {
     }
 }
 
-/// When, why and in which word a worker's link ended, if it has none. One that the store thinks
-/// there was lost with the coordinator's former process, which ended at `started_at` or before.
+/// Returns the time, cause and reason of the end of a worker's link. A link that the store still has
+/// was lost with the coordinator's former process, which ended at `started_at` or before.
 pub(super) fn gone(stored: &StoredWorker, started_at: i64) -> (i64, LinkCause, &str) {
     match stored.gone_at {
         Some(at) => (at, stored.gone_cause, &stored.gone_reason),

@@ -25,9 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-/// Something is said at least so often, so that a reader can tell a lost link from a quiet time.
+/// Time between signs of life, so that a reader can distinguish a lost link from a quiet time.
 const ALIVE: Duration = Duration::from_secs(5);
-/// How often it is looked whether a reader's session goes on.
+/// Time between checks that a reader's session goes on.
 const CHECKED: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
@@ -74,14 +74,14 @@ impl Which {
     }
 }
 
-/// What happens, as server-sent events `task`, `worker` and `alert`, from now on; and `fleet`
-/// (`FleetEvent`), if asked for: what changed of workers. An event `missed` says how many were
-/// dropped because the reader was slow: look at the tasks themselves then. The stream ends soon
-/// after its key is revoked, or its session ends.
+/// Streams server-sent events `task`, `worker` and `alert` from now on; and, if requested, `fleet`
+/// (`FleetEvent`): changes of workers. An event `missed` has the number of events dropped because the
+/// reader was slow: query the tasks themselves then. The stream ends soon after its key is revoked, or
+/// its session ends.
 #[utoipa::path(get, path = "/api/v1/events", tag = "watch",
     params(("task" = Option<String>, Query), ("prefix" = Option<String>, Query, description = "of task ids"),
         ("include" = Option<String>, Query, description = "of task, worker, alert and fleet, with commas; all but fleet by default"),
-        ("since" = Option<u64>, Query, description = "of fleet: tell what changed after this tick; by default after now"),
+        ("since" = Option<u64>, Query, description = "of fleet: changes after this tick; by default after now"),
         ("every" = Option<u64>, Query, description = "of fleet: seconds between two events, from 1, the default, to 60")),
     responses((status = 200, content_type = "text/event-stream")))]
 pub(crate) async fn events(
@@ -110,7 +110,7 @@ pub(crate) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
 }
 
-/// Until who asked may not read any more: the key was revoked, or the session ended.
+/// Waits until the reader's key is revoked or its session ends.
 async fn barred(pass: Pass, app: App, headers: HeaderMap) {
     let session = dash::session_of(&app, &headers);
     let over = async {
@@ -124,8 +124,8 @@ async fn barred(pass: Pass, app: App, headers: HeaderMap) {
     }
 }
 
-/// What changed of the workers, at most once in `every` seconds; a measurement that changed
-/// nothing is told every so often all the same, for the totals.
+/// Streams changes of the workers, at most once in `every` seconds; a measurement without changes is
+/// reported now and then all the same, for the totals.
 fn fleet(app: &App, which: &Which) -> impl Stream<Item = Result<Event, axum::Error>> + use<> {
     let mut feed = app.quality.fleet.subscribe();
     let since = which.since.unwrap_or_else(|| feed.borrow_and_update().tick);
@@ -138,7 +138,7 @@ fn fleet(app: &App, which: &Which) -> impl Stream<Item = Result<Event, axum::Err
         }
         let now = loop {
             let now = feed.borrow_and_update().clone();
-            // After a restart ticks begin anew.
+            // After a restart ticks start from zero.
             if now.tick != since {
                 break now;
             }
@@ -186,7 +186,7 @@ fn event(what: &Happened) -> Result<Event, axum::Error> {
     }
 }
 
-/// What this coordinator is.
+/// Returns the coordinator's id, version and settings.
 #[utoipa::path(get, path = "/api/v1/info", tag = "watch", responses((status = 200, body = Info)))]
 pub(crate) async fn info(State(app): State<App>) -> Json<Info> {
     Json(Info {
@@ -217,13 +217,13 @@ pub(crate) async fn probe(body: Body) -> Result<StatusCode, Refusal> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// 200 while the process lives.
+/// Answers 200 while the process lives.
 #[utoipa::path(get, path = "/healthz", tag = "watch", responses((status = 200)))]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// 200 while tasks can be accepted: the store can be written and the core answers.
+/// Answers 200 while tasks can be accepted: the store can be written and the core answers.
 #[utoipa::path(get, path = "/readyz", tag = "watch", responses((status = 200), (status = 507)))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refusal> {
     app.health.borrow().check()?;
@@ -238,12 +238,12 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     Ok("ready\n")
 }
 
-/// How long the disk may take to say how much room it has.
+/// Timeout of a query for free disk space.
 const LOOKS: std::time::Duration = std::time::Duration::from_secs(3);
 /// With less room the disk of the data folder counts as full, in bytes.
 const ROOM: u64 = 1 << 20;
 
-/// Why nothing can be written there, as far as the file system says.
+/// Returns the reason that nothing can be written there, as far as the file system says.
 fn room(disk: &rustix::fs::StatVfs) -> Result<(), String> {
     use rustix::fs::StatVfsMountFlags;
     let root = rustix::process::geteuid().is_root();

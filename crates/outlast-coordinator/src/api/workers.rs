@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 
 /// axum's default of 128 KiB would be held by every idle link.
 const READ_BUFFER: usize = 4 << 10;
-/// What may wait to be written to a link, in bytes, beside the message that is being written: answers to
+/// Bytes that may wait to be written to a link, beside the message that is being written: answers to
 /// pings of a peer that reads none.
 const WRITE_SLACK: usize = 1 << 20;
 /// Bytes of an action.
@@ -120,7 +120,7 @@ pub(crate) async fn undrain(
     set_drained(&app, &name, false).await
 }
 
-/// Asks something of a worker: at once, or when it is back. A worker of the v1 dialect is told with
+/// Sends a request to a worker: at once, or when it is back. A worker of the v1 dialect gets it with
 /// the answer to its next heartbeat.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/actions", tag = "workers", params(("name" = String, Path)),
     request_body = WorkerAction,
@@ -153,7 +153,7 @@ pub(crate) async fn act(
         CoreResponse::Asked => Ok(StatusCode::ACCEPTED),
         CoreResponse::Needless => {
             let detail = format!(
-                "worker {name} speaks protocol 2: what it owes is on its disk and sent until it is \
+                "worker {name} speaks protocol 2: its results are on its disk and sent until they are \
                  acknowledged, and tasks are cancelled by `outlast task cancel`"
             );
             Err(Refusal::conflict("needless", "this worker needs no such request", &detail))

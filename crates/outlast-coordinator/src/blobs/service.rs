@@ -4,8 +4,9 @@ use super::uploads::Uploads;
 use crate::problem::Refusal;
 use outlast_blob::packs::{PackStore, open_bucket};
 use outlast_blob::{BlobError, Blobs, Hash};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -48,7 +49,7 @@ pub(crate) struct Totals {
 pub(crate) struct BlobService {
     pub blobs: Blobs,
     recent: Arc<Mutex<HashMap<Hash, Recent>>>,
-    /// How long what was accepted stays without a checkpoint that refers to it.
+    /// Time that an accepted blob stays without a checkpoint that refers to it.
     pub grace: Duration,
     pub uploads: Arc<Uploads>,
     pub large: Arc<Semaphore>,
@@ -70,7 +71,7 @@ impl BlobService {
     /// A manifest was accepted from the worker with this store (empty: from somebody who may read
     /// all): for half its grace nobody need ask the store for it.
     pub fn accepted(&self, manifest: Hash, store: &str) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock();
         if recent.len() >= REMEMBERED && !recent.contains_key(&manifest) {
             recent.clear();
         }
@@ -85,9 +86,9 @@ impl BlobService {
         }
     }
 
-    /// Whether a worker with one of these stores has uploaded this manifest lately.
+    /// Returns whether a worker with one of these stores has uploaded this manifest lately.
     pub fn is_from(&self, manifest: &Hash, stores: &[String]) -> bool {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.lock();
         let of = recent.get(manifest).map(|r| &r.of);
         of.is_some_and(|of| of.iter().any(|s| s.is_empty() || stores.iter().any(|o| **o == **s)))
     }
@@ -106,16 +107,16 @@ impl BlobService {
 
     /// Adds to the counts of collections.
     pub fn count(&self, add: impl FnOnce(&mut Totals)) {
-        add(&mut self.collected.lock().unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.collected.lock());
     }
 
     /// Returns the counts of collections.
     pub fn totals(&self) -> Totals {
-        *self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.collected.lock()
     }
 
-    /// Whether the blob is complete and stays for a while. The core's thread asks: for what was
-    /// just uploaded, which is nearly always, it does not wait for a commit of the index.
+    /// Returns whether the blob is complete and stays for a while. The core's thread calls it: for a
+    /// recent upload, which is nearly always, it does not wait for a commit of the index.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -123,7 +124,7 @@ impl BlobService {
         let Ok(manifest) = <[u8; 32]>::try_from(manifest) else { return Ok(false) };
         let manifest = Hash::from_bytes(manifest);
         {
-            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let recent = self.recent.lock();
             if recent.get(&manifest).is_some_and(|r| r.at.elapsed() < self.grace / 2) {
                 return Ok(true);
             }
@@ -140,13 +141,13 @@ mod tests {
     fn a_blob_is_had_once_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(dir.path(), outlast_blob::Config::default()).unwrap();
-        let shelf = BlobService::new(blobs, Duration::from_secs(60));
+        let service = BlobService::new(blobs, Duration::from_secs(60));
         let unknown = Hash::of(b"x");
-        assert!(!shelf.has(unknown.as_bytes()).unwrap());
-        assert!(!shelf.has(b"short").unwrap());
-        let put = shelf.blobs.put(&b"hello"[..]).unwrap();
-        assert!(shelf.has(put.manifest.as_bytes()).unwrap());
-        shelf.accepted(unknown, "s");
-        assert!(shelf.has(unknown.as_bytes()).unwrap(), "trusted without a look");
+        assert!(!service.has(unknown.as_bytes()).unwrap());
+        assert!(!service.has(b"short").unwrap());
+        let put = service.blobs.put(&b"hello"[..]).unwrap();
+        assert!(service.has(put.manifest.as_bytes()).unwrap());
+        service.accepted(unknown, "s");
+        assert!(service.has(unknown.as_bytes()).unwrap(), "trusted without a query");
     }
 }

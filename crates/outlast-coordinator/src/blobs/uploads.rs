@@ -1,26 +1,27 @@
-//! Whose turn it is to upload: in rotation over workers, with a share for each worker and each
-//! address. Where somebody waits, the slowest upload that is too slow makes room.
+//! Turns of uploads: in rotation over workers, with a share for each worker and each address. Where others
+//! wait, the slowest upload that is too slow makes room.
 
 use crate::fair::{Limits, Turn, Turns};
 use crate::intake::Rate;
 use crate::peers::Group;
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Uploads at a time; others wait. Each takes some 3 MiB.
 const UPLOADS: usize = 128;
-/// Of one worker; it sends one after the other, mostly.
+/// Turns of one worker; it sends one after the other, mostly.
 const PER_WORKER: usize = 8;
-/// Of one address that is not known to stand for many.
+/// Turns of one address that is not known to stand for many.
 const PER_ADDRESS: usize = UPLOADS / 2;
 /// Uploads that wait.
 const WAITING: usize = 1024;
-/// How long one waits before a slow one has to make room, and time between two that have to.
+/// Time that an upload waits before a slow one has to make room, and between two that have to.
 const GIVE_WAY: Duration = Duration::from_secs(3);
 
-/// Who uploads: an address, none where many come from it, and a name.
+/// The sender of an upload: an address, none where many come from it, and a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Uploader {
     pub from: Option<Group>,
@@ -85,18 +86,18 @@ impl Uploads {
             leave: AtomicBool::new(false),
         };
         let (number, progress) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(progress));
-        lock(&self.active).insert(number, progress.clone());
+        self.active.lock().insert(number, progress.clone());
         Some(Upload { uploads: self.clone(), number, progress, _turns: turns })
     }
 
     /// The slowest of those that are too slow has to make room, one at a time: where all are slow
     /// the link to here is, and ending many would only waste what they have sent.
     fn press(&self) {
-        let mut pressed = lock(&self.pressed);
+        let mut pressed = self.pressed.lock();
         if pressed.is_some_and(|at| at.elapsed() < GIVE_WAY) {
             return;
         }
-        let active = lock(&self.active);
+        let active = self.active.lock();
         let slow = active.values().filter(|p| !p.leave.load(Ordering::Relaxed) && p.is_slow());
         if let Some(slowest) = slow.min_by(|a, b| a.speed().total_cmp(&b.speed())) {
             slowest.leave.store(true, Ordering::Relaxed);
@@ -109,7 +110,7 @@ impl Progress {
     fn is_slow(&self) -> bool {
         Rate::PRESSED.misses(self.got.load(Ordering::Relaxed), self.began.elapsed())
     }
-    /// In bytes a second.
+    /// Returns its speed in bytes a second.
     fn speed(&self) -> f64 {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         self.got.load(Ordering::Relaxed) as f64 / seconds
@@ -117,11 +118,11 @@ impl Progress {
 }
 
 impl Upload {
-    /// So many bytes have arrived in all.
+    /// Sets the bytes that have arrived in all.
     pub fn got(&self, bytes: usize) {
         self.progress.got.store(bytes, Ordering::Relaxed);
     }
-    /// Whether it has to make room.
+    /// Returns whether it has to make room.
     pub fn must_leave(&self) -> bool {
         self.progress.leave.load(Ordering::Relaxed)
     }
@@ -129,12 +130,8 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        lock(&self.uploads.active).remove(&self.number);
+        self.uploads.active.lock().remove(&self.number);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -166,7 +163,7 @@ mod tests {
         let other = uploads.take(who(Some("10.0.0.2"), "b"));
         assert!(timeout(SOON, other).await.unwrap().is_some(), "room for another");
         drop(held);
-        assert!(lock(&uploads.active).is_empty());
+        assert!(uploads.active.lock().is_empty());
     }
 
     #[tokio::test]
@@ -182,7 +179,7 @@ mod tests {
                 leave: AtomicBool::new(false),
             };
             upload.progress = Arc::new(progress);
-            lock(&uploads.active).insert(upload.number, upload.progress.clone());
+            uploads.active.lock().insert(upload.number, upload.progress.clone());
             all.push(upload);
         }
         let leaving = |all: &[Upload]| all.iter().map(Upload::must_leave).collect::<Vec<_>>();
@@ -190,10 +187,10 @@ mod tests {
         assert_eq!(leaving(&all), [false, true, false, false]);
         uploads.press();
         assert_eq!(leaving(&all), [false, true, false, false], "one at a time");
-        *lock(&uploads.pressed) = None;
+        *uploads.pressed.lock() = None;
         uploads.press();
         assert_eq!(leaving(&all), [false, true, true, false]);
-        *lock(&uploads.pressed) = None;
+        *uploads.pressed.lock() = None;
         uploads.press();
         assert_eq!(leaving(&all), [false, true, true, false], "these are fast, or new");
     }

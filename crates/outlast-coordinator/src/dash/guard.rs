@@ -1,5 +1,5 @@
-//! What browsers may ask, whatever the route: no page of another site acts through the browser of
-//! somebody who is logged in, or who runs a coordinator without keys on this machine.
+//! Checks of requests that browsers may send, whatever the route: no page of another site acts through the
+//! browser of somebody who is logged in, or who runs a coordinator without keys on this machine.
 
 use super::session;
 use crate::app::App;
@@ -18,9 +18,10 @@ use std::net::IpAddr;
 /// A page of another site cannot send it without being asked first, which nobody answers.
 const OURS: &str = "outlast-dashboard";
 
-/// For 30 days. Browsers apply it to all ports of this name, so not for longer than that.
+/// Strict transport security for 30 days. Browsers apply it to all ports of this name, so not for
+/// longer.
 const HSTS: &str = "max-age=2592000";
-/// Where a body may come from anybody: it carries a key.
+/// Path where a body may come from anybody: it carries a key.
 const LOGIN: &str = "/api/v1/session";
 
 pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -111,13 +112,13 @@ fn refused(word: &str, title: &str, detail: &str) -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, word, title, detail)
 }
 
-/// What the client calls us, with its port.
+/// Returns the host that the client named, with its port.
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let named = headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned);
     named.or_else(|| uri.authority().map(ToString::to_string))
 }
 
-/// Whether nobody else can make this name point here: an address, or `localhost`.
+/// Returns whether nobody else can make this name point here: an address, or `localhost`.
 fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
         Some((v6, _)) => v6,
@@ -126,7 +127,8 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
-/// Whether a browser says that a page of another site asks. Programs say nothing of the kind.
+/// Returns whether a browser says that a page of another site sent the request. Programs say nothing of
+/// the kind.
 fn crosses(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name| headers.get(name).map(|v| v.to_str().unwrap_or("?"));
     // Browsers send it to TLS and local addresses only; it holds behind a proxy, too.
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sites_are_told_by_what_browsers_say() {
+    fn other_sites_are_known_by_what_browsers_say() {
         let check = |pairs: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {

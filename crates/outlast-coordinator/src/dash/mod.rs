@@ -35,7 +35,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/v1/throughput", get(throughput))
 }
 
-/// Who is logged in.
+/// Returns the role of the session.
 #[utoipa::path(get, path = "/api/v1/session", tag = "dashboard", responses((status = 200, body = Session)))]
 pub(crate) async fn session(
     State(app): State<App>,
@@ -56,7 +56,7 @@ fn view(app: &App, headers: &HeaderMap) -> Result<Session, Refusal> {
     };
     // Nothing is refused, but it says as much as a login does of whether a key is good.
     if token.is_some() && role.is_none() {
-        app.auth.tell("a key", &Refusal::wrong_key());
+        app.auth.log("a key", &Refusal::wrong_key());
     }
     let token = session::cookie(headers, &app.sessions.cookie);
     let expires_at = token.and_then(|t| app.sessions.ends(t)).map(text);
@@ -76,7 +76,7 @@ pub(crate) async fn login(
     let Login { key } =
         serde_json::from_slice(&body).map_err(|e| Refusal::bad(&format!("no login: {e}")))?;
     let key = key.trim();
-    let role = may_log_in(&app, key).inspect_err(|refusal| app.auth.tell("a login", refusal))?;
+    let role = may_log_in(&app, key).inspect_err(|refusal| app.auth.log("a login", refusal))?;
     let (cookie, ends) = app.sessions.open(key, clock::wall());
     let role = Some(role.as_str().into());
     let needed = app.auth.needed();
@@ -84,7 +84,7 @@ pub(crate) async fn login(
     Ok(([(header::SET_COOKIE, cookie)], Json(view)).into_response())
 }
 
-/// What who logs in with this key may do.
+/// Returns the role of a key, if it may log in.
 fn may_log_in(app: &App, key: &str) -> Result<Role, Refusal> {
     // A session remembers its key, also while none is needed.
     if !Auth::plausible(key) {
@@ -106,8 +106,8 @@ fn may_log_in(app: &App, key: &str) -> Result<Role, Refusal> {
     Ok(role)
 }
 
-/// Whether the session that a request came by goes on; one with a key of its own has none that
-/// could end. To look is to use it, as an open page does.
+/// Returns whether the session of a request goes on; a request with a key of its own has none that
+/// could end. This counts as use of the session, as an open page does.
 pub(crate) fn still_in(app: &App, headers: &HeaderMap, by: Option<&str>) -> bool {
     by.is_none_or(|token| {
         let key = app.sessions.key(token, clock::wall());
@@ -138,7 +138,7 @@ pub(crate) struct Since {
     step: Option<String>,
 }
 
-/// How many tasks came and ended over time, since this process started.
+/// Returns the numbers of tasks submitted and ended over time, since this process started.
 #[utoipa::path(get, path = "/api/v1/throughput", tag = "dashboard",
     params(("step" = Option<String>, Query, description = "1s (default; ten minutes) or 1m (a day)"),
         ("since" = Option<i64>, Query, description = "Unix milliseconds; only what is newer")),

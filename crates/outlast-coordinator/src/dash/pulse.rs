@@ -1,12 +1,12 @@
-//! How many tasks came and ended over time, for the whole fleet: ten minutes by the second, a day
-//! by the minute, since the process started.
+//! Counts of tasks submitted and ended over time, for the whole fleet: ten minutes by the second, a day by
+//! the minute, since the process started.
 
 use crate::clock;
 use crate::input::Driver;
 use outlast_core::coord::Coordinator;
 use outlast_wire::api::Throughput;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
@@ -53,7 +53,7 @@ fn totals(core: &Coordinator) -> (Totals, usize) {
 
 impl Pulse {
     fn add(&self, at: i64, totals: Totals, waiting: usize) {
-        let mut history = self.lock();
+        let mut history = self.0.lock();
         let former = history.former.replace(totals);
         // The first look only says where counting begins.
         let Some(former) = former else { return };
@@ -74,15 +74,11 @@ impl Pulse {
     }
 
     pub fn seconds(&self, since: i64) -> Throughput {
-        columns(&self.lock().seconds, since, 1000)
+        columns(&self.0.lock().seconds, since, 1000)
     }
 
     pub fn minutes(&self, since: i64) -> Throughput {
-        columns(&self.lock().minutes, since, 60_000)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, History> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        columns(&self.0.lock().minutes, since, 60_000)
     }
 }
 

@@ -2,17 +2,17 @@
 //! restart logs everybody out; a session ends with its key.
 
 use axum::http::{HeaderMap, header};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Mutex;
 use uuid::Uuid;
 
 /// Sessions at a time; a further one ends the one that was used longest ago.
 const SESSIONS: usize = 256;
 /// Sessions of one key at a time, so that who has one cannot log out everybody else.
 const PER_KEY: usize = 16;
-/// How long a session lasts, in milliseconds: twelve hours.
+/// Lifetime of a session, in milliseconds: twelve hours.
 const LIFETIME: i64 = 12 * 3600 * 1000;
-/// How long one lasts that is not used, in milliseconds: two hours.
+/// Lifetime of a session that is not used, in milliseconds: two hours.
 const IDLE: i64 = 2 * 3600 * 1000;
 
 struct Open {
@@ -48,7 +48,7 @@ impl Sessions {
         // 244 random bits of the system.
         let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let ends = now + LIFETIME;
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         open.retain(|_, s| !s.over(now));
         let mut of_key = open.values().filter(|s| s.key == key).count();
         while of_key >= PER_KEY || open.len() >= SESSIONS {
@@ -64,7 +64,7 @@ impl Sessions {
 
     /// The key that a session stands for.
     pub fn key(&self, token: &str, now: i64) -> Option<String> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let session = open.get_mut(token)?;
         if session.over(now) {
             open.remove(token);
@@ -75,11 +75,11 @@ impl Sessions {
     }
 
     pub fn ends(&self, token: &str) -> Option<i64> {
-        self.lock().get(token).map(|s| s.ends)
+        self.open.lock().get(token).map(|s| s.ends)
     }
 
     pub fn close(&self, token: &str) {
-        self.lock().remove(token);
+        self.open.lock().remove(token);
     }
 
     /// Removes the cookie.
@@ -91,10 +91,6 @@ impl Sessions {
         let secure = if self.secure { "; Secure" } else { "" };
         let name = &self.cookie;
         format!("{name}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Open>> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -132,7 +128,7 @@ mod tests {
             sessions.open(&format!("new {}", n % 32), 2 + n);
         }
         assert_eq!(sessions.key(token(&cookie), 500), None, "made room");
-        assert_eq!(sessions.lock().len(), SESSIONS);
+        assert_eq!(sessions.open.lock().len(), SESSIONS);
     }
 
     #[test]
@@ -150,7 +146,7 @@ mod tests {
             sessions.open("busy", 200 + n);
         }
         assert!(sessions.key(token(&other), 2000).is_some());
-        assert_eq!(sessions.lock().len(), PER_KEY + 1);
+        assert_eq!(sessions.open.lock().len(), PER_KEY + 1);
     }
 
     #[test]

@@ -14,8 +14,8 @@ struct Attempt {
     started_at: Option<i64>,
 }
 
-/// Follows the events and tells of an attempt once it has ended.
-pub(super) struct Teller<'a> {
+/// Follows the events and makes a sentence of each attempt once it has ended.
+pub(super) struct Attempts<'a> {
     facts: &'a Facts,
     clock: Clock,
     open: BTreeMap<u64, Attempt>,
@@ -23,30 +23,30 @@ pub(super) struct Teller<'a> {
     ends: BTreeSet<u64>,
 }
 
-impl<'a> Teller<'a> {
-    pub fn new(facts: &'a Facts, clock: Clock) -> Teller<'a> {
+impl<'a> Attempts<'a> {
+    pub fn new(facts: &'a Facts, clock: Clock) -> Attempts<'a> {
         let end = |e: &&StoredEvent| {
             use EventKind as K;
             matches!(e.kind, K::Requeued | K::Succeeded | K::Failed | K::Cancelled | K::Superseded)
         };
         let ends = facts.events.iter().filter(end).map(|e| e.epoch).collect();
-        Teller { facts, clock, open: BTreeMap::new(), ends }
+        Attempts { facts, clock, open: BTreeMap::new(), ends }
     }
 
-    /// Tells of attempts whose end nobody recorded: there was a restore in between.
+    /// Makes sentences of attempts without a recorded end: there was a restore in between.
     pub fn assigned(&mut self, event: &StoredEvent) -> Vec<String> {
         let before = self.open.range(..event.epoch).filter(|(n, _)| !self.ends.contains(n));
-        let told = before.map(|(n, attempt)| {
+        let sentences = before.map(|(n, attempt)| {
             let worker = self.facts.name(attempt.worker.as_ref());
             let since = attempt.started_at.or(attempt.assigned_at).unwrap_or(event.at);
             let time = self.clock.time(since);
             format!("attempt {n} was at {worker} since {time}; what became of it is not known")
         });
-        let told: Vec<String> = told.collect();
+        let sentences: Vec<String> = sentences.collect();
         self.open.retain(|n, _| *n >= event.epoch || self.ends.contains(n));
         let (worker, assigned_at) = (event.worker.clone(), Some(event.at));
         self.open.insert(event.epoch, Attempt { worker, assigned_at, started_at: None });
-        told
+        sentences
     }
 
     pub fn started(&mut self, event: &StoredEvent) {
@@ -54,7 +54,7 @@ impl<'a> Teller<'a> {
         attempt.started_at = attempt.started_at.or(Some(event.at));
     }
 
-    /// Of an attempt that was given up, or of the task.
+    /// Makes a sentence of the end of an attempt, or of the task.
     pub fn ended(&mut self, event: &StoredEvent) -> String {
         let n = event.epoch;
         if n == 0 {
@@ -65,7 +65,7 @@ impl<'a> Teller<'a> {
         let attempt = self.open.remove(&n).unwrap_or_default();
         let worker = self.facts.name(event.worker.as_ref().or(attempt.worker.as_ref()));
         let spec = &self.facts.task.spec;
-        // It is given up only after its worker's window.
+        // Its lease expires only after its worker's window.
         let away = if event.cause == Cause::Network { spec.reconnect_window } else { 0.0 };
         let end = (event.at - (away * 1000.0) as i64)
             .max(attempt.started_at.or(attempt.assigned_at).unwrap_or(event.at));
@@ -84,9 +84,9 @@ impl<'a> Teller<'a> {
                 let (time, long) = (self.clock.time(start), duration(end - start));
                 format!("attempt {n} ran on {worker}{from} from {time} for {long}{how}")
             }
-            // That it began was not told before it had ended.
+            // Its start was not reported before its end.
             (None, Some(at))
-                if event.kind == EventKind::Succeeded || tells_of_a_run(event.cause) =>
+                if event.kind == EventKind::Succeeded || implies_a_run(event.cause) =>
             {
                 let time = self.clock.time(at);
                 format!("attempt {n}, given to {worker} at {time}, ran there{from}{how}")
@@ -115,7 +115,7 @@ impl<'a> Teller<'a> {
         format!("at {at} attempt {n} of {worker} ended too, and did not count: {}", event.reason)
     }
 
-    /// What it left.
+    /// Names the last checkpoint of an attempt.
     fn left(&self, epoch: u64, end: i64) -> String {
         let own = |c: &&StoredCheckpoint| c.checkpoint.epoch == epoch && !c.checkpoint.dropped;
         match self.facts.checkpoints.iter().rfind(own) {
@@ -130,8 +130,8 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// Whether only an attempt that had begun can end so.
-fn tells_of_a_run(cause: Cause) -> bool {
+/// Returns whether only an attempt that had begun can end so.
+fn implies_a_run(cause: Cause) -> bool {
     use Cause::{Disk, Done, Exit, OutOfMemory, Signal, TimedOut};
     matches!(cause, Done | Exit | Signal | OutOfMemory | TimedOut | Disk)
 }

@@ -1,4 +1,4 @@
-//! What is known of a task.
+//! The facts that a task's explanation is made of.
 
 use outlast_core::coord::Faults;
 use outlast_store::{StoredCheckpoint, StoredEvent, StoredTask, TaskExtra};
@@ -6,40 +6,40 @@ use outlast_wire::v2::LinkCause;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Where a worker is.
+/// The present state of a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Whereabouts {
     pub name: Arc<str>,
-    /// Its link is up.
+    /// Set while its link is up.
     pub there: bool,
     /// An operator lets it have no new work.
     pub drained: bool,
-    /// What does not work there, as it says itself.
+    /// Faults that it reports.
     pub unfit: Option<Arc<Faults>>,
-    /// When its link ended, in Unix milliseconds.
+    /// Time that its link ended, in Unix milliseconds.
     pub gone_at: Option<i64>,
     pub gone_cause: LinkCause,
 }
 
 impl Whereabouts {
-    /// Whether it takes no work because its machine is at fault.
+    /// Returns whether it takes no work because its machine is at fault.
     pub fn is_unfit(&self) -> bool {
         self.unfit.as_ref().is_some_and(|f| f.unfit)
     }
 }
 
-/// Everything that is known. Times are Unix milliseconds.
+/// The facts of a task. Times are Unix milliseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub task: StoredTask,
     pub extra: TaskExtra,
     /// In the order in which they were recorded.
     pub events: Vec<StoredEvent>,
-    /// By epoch and number.
+    /// Checkpoints by epoch and number.
     pub checkpoints: Vec<StoredCheckpoint>,
-    /// Why the scheduler has no worker for it.
+    /// The scheduler's reason for having no worker for it.
     pub waiting_for: Option<String>,
-    /// By store id.
+    /// Workers by store id.
     pub workers: HashMap<Arc<str>, Whereabouts>,
     pub now: i64,
 }

@@ -1,4 +1,4 @@
-//! How a task stands now, and what a person can do about it.
+//! The present state of a task, and what an operator can do about it.
 
 use super::attempts::from;
 use super::facts::{Facts, Whereabouts};

@@ -1,32 +1,32 @@
 //! The sentences of a task's story, in the order of its events.
 
-use super::attempts::Teller;
+use super::attempts::Attempts;
 use super::facts::Facts;
 use super::present;
 use super::words::Clock;
 use outlast_store::EventKind;
 use outlast_wire::api::Explanation;
 
-/// Remarks told of a task; further ones are counted.
+/// Remarks shown of a task; further ones are counted.
 const REMARKS: usize = 12;
 
-/// Tells the story.
+/// Explains a task.
 pub(crate) fn explain(facts: &Facts) -> Explanation {
     let clock = Clock::new(facts.task.submitted_at);
     let mut sentences = vec![format!("submitted on {}", clock.full(facts.task.submitted_at))];
-    let mut told = Teller::new(facts, clock);
+    let mut attempts = Attempts::new(facts, clock);
     let mut remarks = 0;
     for event in &facts.events {
         let at = clock.time(event.at);
         match event.kind {
             EventKind::Submitted => {}
-            EventKind::Assigned => sentences.extend(told.assigned(event)),
-            EventKind::Started => told.started(event),
+            EventKind::Assigned => sentences.extend(attempts.assigned(event)),
+            EventKind::Started => attempts.started(event),
             EventKind::Requeued
             | EventKind::Succeeded
             | EventKind::Failed
-            | EventKind::Cancelled => sentences.push(told.ended(event)),
-            EventKind::Superseded => sentences.push(told.superseded(event)),
+            | EventKind::Cancelled => sentences.push(attempts.ended(event)),
+            EventKind::Superseded => sentences.push(attempts.superseded(event)),
             EventKind::CancelRequested => sentences.push(format!("at {at} somebody cancelled it")),
             EventKind::Retried => {
                 sentences.push(format!("at {at} somebody asked to run it again"));

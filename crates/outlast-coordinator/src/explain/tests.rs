@@ -1,4 +1,4 @@
-//! Stories as they are told.
+//! Explanations in full.
 
 use super::facts::{Facts, Whereabouts};
 use super::story::explain;
@@ -206,7 +206,7 @@ fn who_ended_by_itself_had_begun() {
 }
 
 #[test]
-fn attempts_whose_end_is_not_recorded_are_told_of() {
+fn attempts_without_a_recorded_end_are_named() {
     let mut f = facts(TaskState::Succeeded);
     f.events.extend([
         event(1000, EventKind::Assigned, 1, Some("s1")),

@@ -1,4 +1,4 @@
-//! How times, durations, sizes and causes are said.
+//! Words for times, durations, sizes and causes.
 
 use crate::clock::text;
 use outlast_wire::v2::{Cause, LinkCause};
@@ -51,7 +51,7 @@ pub(super) fn bytes(n: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// Why an attempt ended, as what follows "until"; `window` is in seconds.
+/// Returns why an attempt ended, as what follows "until"; `window` is in seconds.
 pub(super) fn until(cause: Cause, worker: &str, window: f64, reason: &str) -> String {
     let what = match cause {
         Cause::Network => format!("{worker} could not be reached for {window} s"),
@@ -80,7 +80,7 @@ pub(super) fn until(cause: Cause, worker: &str, window: f64, reason: &str) -> St
     }
 }
 
-/// Why a worker's link is down.
+/// Returns why a worker's link is down.
 pub(super) fn gone(cause: LinkCause) -> &'static str {
     match cause {
         LinkCause::LinkUnspecified => "",

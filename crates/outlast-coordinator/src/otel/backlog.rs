@@ -3,8 +3,8 @@
 
 use outlast_core::TaskId;
 use outlast_core::records::CoordRecord;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// Tasks remembered by name; of more only when they ended.
@@ -22,17 +22,17 @@ pub(crate) struct Backlog {
 #[derive(Debug, Default)]
 struct Waiting {
     ended: VecDeque<(TaskId, i64)>,
-    /// When those ended that found no room. While there are some, all that follow join them, so
-    /// that a time is either here or there.
+    /// The range of time in which those ended that found no room. While there is one, all that follow
+    /// join it, so that a time is either here or there.
     missed: Option<Range>,
 }
 
 impl Backlog {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
-    /// Something is durable.
+    /// Takes a durable record.
     pub fn see(&self, record: &CoordRecord) {
         let (task, at) = match record {
             CoordRecord::Ended { task, at, .. } => (task, *at),
@@ -50,7 +50,8 @@ impl Backlog {
         self.came.notify_one();
     }
 
-    /// The oldest, at most so many; and up to when everything is out with them.
+    /// Takes the oldest tasks, at most so many; with the time up to which everything is exported with
+    /// them.
     pub fn take(&self, limit: usize) -> Vec<(TaskId, i64)> {
         let mut waiting = self.waiting();
         let count = waiting.ended.len().min(limit);
@@ -62,7 +63,7 @@ impl Backlog {
         taken
     }
 
-    /// When those ended that found no room, once there is room again.
+    /// Returns the range of time in which those ended that found no room, once there is room again.
     pub fn missed(&self) -> Option<Range> {
         let mut waiting = self.waiting();
         if waiting.ended.is_empty() { waiting.missed.take() } else { None }
@@ -72,7 +73,7 @@ impl Backlog {
         self.waiting().ended.len()
     }
 
-    /// Waits until there may be something.
+    /// Waits until there may be tasks to export.
     pub async fn came(&self) {
         self.came.notified().await;
     }

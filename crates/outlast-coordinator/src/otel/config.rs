@@ -1,5 +1,5 @@
-//! Where telemetry goes and what it says of itself: from the endpoint that the user gave and from
-//! OpenTelemetry's standard variables.
+//! The address of the collector and the resource's attributes: from the endpoint that the user gave and
+//! from OpenTelemetry's standard variables.
 
 use super::ids::Sampler;
 use percent_encoding::percent_decode_str;
@@ -10,19 +10,19 @@ use std::time::Duration;
 /// Entries that a list of headers or resource attributes may have.
 const MAX_LIST: usize = 128;
 
-/// Where traces and metrics are sent by OTLP (http/protobuf), and how.
+/// The configuration of exports of traces and metrics by OTLP (http/protobuf).
 #[derive(Clone)]
 pub struct OtelConfig {
     pub(super) traces: Option<Target>,
     pub(super) metrics: Option<Target>,
-    /// Of the resource; the service's name among them.
+    /// Attributes of the resource; the service's name among them.
     pub(super) attributes: Vec<(String, String)>,
     pub(super) sampler: Sampler,
     /// Between two deliveries of metrics.
     pub(super) interval: Duration,
 }
 
-/// Where one kind of telemetry goes.
+/// The address of one kind of telemetry.
 #[derive(Clone)]
 pub(super) struct Target {
     pub url: Url,
@@ -75,7 +75,7 @@ impl OtelConfig {
         Ok(Some(OtelConfig { traces, metrics, attributes, sampler, interval }))
     }
 
-    /// For people: where traces and metrics go, without what may be secret.
+    /// Describes for people where traces and metrics go, without what may be secret.
     pub fn addresses(&self) -> String {
         let of = |what: &str, target: &Option<Target>| {
             let url = &target.as_ref()?.url;
@@ -90,7 +90,7 @@ impl OtelConfig {
 
 type Get<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What the variables say of one kind of telemetry. Its own precede those of all kinds.
+/// Returns the settings of the variables for one kind of telemetry. Its own precede those of all kinds.
 fn target(signal: &str, endpoint: Option<&str>, get: Get<'_>) -> Result<Option<Target>, String> {
     let exporter = format!("OTEL_{signal}_EXPORTER");
     match get(&exporter).as_deref().map(str::trim) {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn mistakes_are_reported() {
         let error = |endpoint, set: &[_]| made(endpoint, set).unwrap_err();
         assert!(error(Some("collector:4318"), &[]).contains("http://collector:4318"));
         assert!(error(Some("http://"), &[]).contains("such as"));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Count {
     /// Spans or points that were taken.
     pub exported: AtomicU64,
-    /// Those that were refused, or could not be made.
+    /// Spans or points that were refused, or could not be made.
     pub dropped: AtomicU64,
     /// Tries that failed.
     pub failures: AtomicU64,

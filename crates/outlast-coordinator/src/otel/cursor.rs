@@ -1,11 +1,12 @@
-//! How far traces are out: a small file beside the store, so that a restart goes on from there.
+//! The position up to which traces are exported: a small file beside the store, so that a restart goes on
+//! from there.
 //! Without it tasks that ended before are not exported.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// It is written at most so often; a coordinator that is killed repeats what it sent since.
+/// Least time between writes; a coordinator that is killed repeats what it sent since.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// All tasks that ended before this are out.
@@ -27,7 +28,7 @@ impl Cursor {
         let at = match text.as_deref().map(|t| t.trim().parse::<i64>()) {
             Some(Ok(at)) => at.min(now),
             Some(Err(_)) => {
-                tracing::warn!("{}: holds no time; traces begin anew", file.display());
+                tracing::warn!("{}: holds no time; traces start again from now", file.display());
                 now
             }
             None => now,
@@ -40,7 +41,7 @@ impl Cursor {
         self.at
     }
 
-    /// All that ended before `at` are out; written now and then.
+    /// Moves to `at`: all that ended before are exported; written now and then.
     pub async fn advance(&mut self, at: i64) {
         self.at = at;
         if self.written.1.elapsed() >= EVERY {

@@ -1,6 +1,6 @@
-//! Exports tasks that are over: takes their names from the backlog, reads their history, and
-//! delivers it as traces; goes on after each only when it is out. Waits for the collector as long
-//! as it takes, and nobody waits for it.
+//! Exports tasks that have ended: takes their names from the backlog, reads their history, and delivers it
+//! as traces; goes on after each only when it is delivered. Waits for the collector as long as it takes,
+//! and nobody waits for it.
 
 use super::backlog::{Backlog, Range};
 use super::cursor::Cursor;
@@ -27,7 +27,7 @@ const ENTRIES: usize = 10_000;
 const REQUEST: (usize, usize) = (512, 1 << 20);
 /// Tasks looked at in one go when those that ended in a time are looked for.
 const LOOKED: usize = 2_000;
-/// How long is waited for more once something ended.
+/// Time to wait for more once a task ended.
 const GATHER: Duration = Duration::from_secs(1);
 /// Tasks that ended longer ago are not exported any more, in milliseconds: a week.
 const OLDEST: i64 = 7 * 24 * 3_600_000;
@@ -62,7 +62,7 @@ impl Default for Names {
 }
 
 impl Exporter {
-    /// Never ends; it may be dropped at any time. Then `cursor` says how far it came.
+    /// Exports tasks for ever; it may be dropped at any time. Then `cursor` has its position.
     pub async fn run(&mut self) {
         let now = clock::wall();
         let from = self.cursor.at().max(now - OLDEST);
@@ -115,14 +115,14 @@ impl Exporter {
         tokio::time::sleep(AGAIN).await;
     }
 
-    /// Exports these, as far as they are over.
+    /// Exports these tasks, as far as they have ended.
     async fn export(&mut self, mut ids: Vec<TaskId>) {
         while !ids.is_empty() {
             let (wanted, tracer) = (ids.clone(), self.tracer.clone());
             match self.readers.read(move |r| lives(r, &wanted, &tracer)).await {
                 Ok((lives, read)) => {
                     ids.drain(..read);
-                    self.tell(lives).await;
+                    self.deliver_all(lives).await;
                 }
                 Err(why) => self.unread(&why).await,
             }
@@ -130,7 +130,7 @@ impl Exporter {
     }
 
     /// Makes spans of these, and delivers them.
-    async fn tell(&mut self, lives: Vec<Life>) {
+    async fn deliver_all(&mut self, lives: Vec<Life>) {
         let workers = self.workers(&lives).await;
         let mut all = Vec::new();
         for life in &lives {
@@ -199,8 +199,8 @@ impl Exporter {
     }
 }
 
-/// What is known of the first of these tasks, and of how many: histories may be long. Tasks that
-/// are unknown, not over or not sampled are left out.
+/// Reads the first of these tasks, and returns how many were read: histories may be long. Tasks that
+/// are unknown, have not ended or are not sampled are left out.
 fn lives(
     reader: &CoordReader,
     ids: &[TaskId],

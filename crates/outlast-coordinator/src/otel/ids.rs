@@ -1,17 +1,17 @@
 //! The ids of traces and spans, which follow from what they stand for: whoever exports a task
-//! again, after a restart or a retry, gives the same. And what a running task is told of them.
+//! again, after a restart or a retry, gives the same. A running task gets its span in its spec.
 
 use outlast_blob::Hash;
 use outlast_wire::spec::MAX_SPEC;
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE, TraceParent};
 use outlast_wire::{TaskSpec, v2};
 
-/// Which traces are kept, by OpenTelemetry's names of samplers.
+/// The sampler of traces, by OpenTelemetry's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sampler {
     /// A submitter's decision precedes ours.
     parent: bool,
-    /// Of the traces that begin here.
+    /// Share of the traces that begin here.
     share: f64,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Place {
     pub trace_id: [u8; 16],
     /// The submitter's span.
     pub parent: Option<[u8; 8]>,
-    /// Its spans are exported.
+    /// Set if its spans are exported.
     pub sampled: bool,
 }
 
@@ -107,7 +107,7 @@ impl Tracer {
 /// Has the attempts' processes know the span that theirs are children of: that of their attempt
 /// or, while nothing is traced here, the submitter's. A worker gets it as a variable of the task,
 /// and keeps it with the task.
-pub(crate) fn tell(tasks: &mut [v2::Assignment], tracer: Option<&Tracer>) {
+pub(crate) fn set_spans(tasks: &mut [v2::Assignment], tracer: Option<&Tracer>) {
     for given in tasks {
         if tracer.is_none() && !may_say(&given.spec_json) {
             continue;
@@ -138,7 +138,7 @@ pub(crate) fn tell(tasks: &mut [v2::Assignment], tracer: Option<&Tracer>) {
     }
 }
 
-/// Whether it may hold a submitter's trace.
+/// Returns whether it may hold a submitter's trace.
 fn may_say(json: &[u8]) -> bool {
     let mark = b"\"trace";
     json.windows(mark.len()).any(|w| w == mark)
@@ -159,11 +159,11 @@ mod tests {
         TaskSpec::new(Run::Shell("true".into()))
     }
 
-    fn told(spec: &TaskSpec, tracer: Option<&Tracer>) -> TaskSpec {
+    fn sent(spec: &TaskSpec, tracer: Option<&Tracer>) -> TaskSpec {
         let spec_json = spec.to_json().into();
         let mut given =
             [v2::Assignment { task_id: "t".into(), epoch: 2, spec_json, ..Default::default() }];
-        tell(&mut given, tracer);
+        set_spans(&mut given, tracer);
         TaskSpec::from_json(&given[0].spec_json).unwrap()
     }
 
@@ -180,33 +180,33 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_told_its_attempt() {
+    fn a_task_gets_the_span_of_its_attempt() {
         let (tracer, plain) = (tracer(), spec());
-        let env = told(&plain, Some(&tracer)).env;
+        let env = sent(&plain, Some(&tracer)).env;
         let context = TraceParent::parse(&env[TRACEPARENT]).unwrap();
         assert_eq!(context.trace_id, tracer.place("t", &plain).trace_id);
         assert_eq!(context.span_id, tracer.attempt_span("t", 2));
         assert!(context.sampled);
         // Nothing changes while nothing is traced.
-        assert_eq!(told(&plain, None), plain);
+        assert_eq!(sent(&plain, None), plain);
     }
 
     #[test]
     fn a_submitter_s_trace_goes_on() {
         let traced = TaskSpec { traceparent: THEIRS.into(), tracestate: "a=1".into(), ..spec() };
         let tracer = tracer();
-        let got = told(&traced, Some(&tracer));
+        let got = sent(&traced, Some(&tracer));
         let context = TraceParent::parse(&got.env[TRACEPARENT]).unwrap();
         assert_eq!(context.trace_id, TraceParent::parse(THEIRS).unwrap().trace_id);
         assert_eq!(context.span_id, tracer.attempt_span("t", 2));
         assert_eq!(got.env[TRACESTATE], "a=1");
         assert!(got.traceparent.is_empty() && got.tracestate.is_empty());
         // Without a trace of ours the task is the submitter's own child.
-        let got = told(&traced, None);
+        let got = sent(&traced, None);
         assert_eq!(got.env[TRACEPARENT], THEIRS);
         assert!(got.traceparent.is_empty());
         let own = TaskSpec { env: [(TRACEPARENT.into(), "mine".into())].into(), ..traced };
-        assert_eq!(told(&own, Some(&tracer)).env, own.env);
+        assert_eq!(sent(&own, Some(&tracer)).env, own.env);
     }
 
     #[test]

@@ -34,22 +34,22 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What the rest of the coordinator has of it.
+/// The export of telemetry, as the rest of the coordinator knows it.
 #[derive(Debug)]
 pub(crate) struct Otel {
     config: OtelConfig,
-    /// None while no traces are exported.
+    /// The tracer; none while no traces are exported.
     pub tracer: Option<Arc<Tracer>>,
-    /// The same.
+    /// Tasks to export; none while no traces are exported.
     pub backlog: Option<Arc<Backlog>>,
     counts: Arc<Counts>,
 }
 
-/// What is exported, and of which coordinator.
+/// The sources of what is exported.
 pub(crate) struct Sources<F> {
     pub coordinator_id: String,
     pub version: String,
-    /// When the coordinator's counters began, in Unix milliseconds.
+    /// Time that the coordinator's counters began, in Unix milliseconds.
     pub started_at: i64,
     pub readers: Readers,
     pub quality: Arc<Quality>,
@@ -57,7 +57,7 @@ pub(crate) struct Sources<F> {
     pub gather: F,
 }
 
-/// What runs of it.
+/// The running exports.
 #[derive(Debug)]
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
@@ -65,11 +65,11 @@ pub(crate) struct Running {
 }
 
 impl Otel {
-    pub fn new(config: OtelConfig, coordinator: &str) -> Otel {
+    pub fn new(config: &OtelConfig, coordinator: &str) -> Otel {
         let on = config.traces.is_some();
         let tracer = on.then(|| Arc::new(Tracer::new(coordinator, config.sampler)));
         let backlog = on.then(Arc::default);
-        Otel { config, tracer, backlog, counts: Arc::default() }
+        Otel { config: config.clone(), tracer, backlog, counts: Arc::default() }
     }
 
     /// Begins to export what `sources` has. `file` says how far traces are out.
@@ -134,7 +134,7 @@ impl Otel {
 }
 
 impl Running {
-    /// Ends it; what is not out is exported by the next process.
+    /// Ends the exports; the next process exports the rest.
     pub async fn end(self) {
         let _ = self.stop.send(true);
         for task in self.tasks {

@@ -46,7 +46,7 @@ pub(super) fn flag(key: &str, value: bool) -> KeyValue {
     attribute(key, Value::BoolValue(value))
 }
 
-/// From Unix milliseconds.
+/// Converts Unix milliseconds.
 pub(super) fn nanos(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000)
 }
@@ -55,7 +55,7 @@ pub(super) fn event(at: i64, name: &str, attributes: Vec<KeyValue>) -> Event {
     Event { time_unix_nano: nanos(at), name: name.into(), attributes, dropped_attributes_count: 0 }
 }
 
-/// Who made it.
+/// Returns the scope: this software.
 pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope {
         name: "outlast".into(),

@@ -17,13 +17,13 @@ const PAUSES: (Duration, Duration, Duration) =
 /// Bytes of an answer that are read.
 const ANSWER: usize = 64 << 10;
 
-/// What became of one try.
+/// The outcome of one try.
 pub(super) enum Tried {
-    /// It has it.
+    /// The collector has it.
     Done,
-    /// It will never take it.
+    /// The collector will never take it.
     Refused,
-    /// It may take it later; when, if it said so.
+    /// The collector may take it later; when, if it said so.
     Again(Option<Duration>),
 }
 
@@ -33,11 +33,11 @@ pub(super) struct Sender {
     /// Traces or metrics.
     what: &'static str,
     count: Arc<Count>,
-    /// It failed the last time, and that was told.
+    /// Set once the last try failed, and that was logged.
     failing: bool,
 }
 
-/// Who speaks.
+/// Returns the resource: this coordinator.
 pub(super) fn resource(config: &OtelConfig, coordinator: &str, version: &str) -> Resource {
     let mut attributes: Vec<_> = config.attributes.iter().map(|(k, v)| text(k, v)).collect();
     for (key, value) in [("service.instance.id", coordinator), ("service.version", version)] {
@@ -58,7 +58,7 @@ impl Sender {
         Sender { client, target, what, count, failing: false }
     }
 
-    /// So many are not sent again.
+    /// Counts so many as lost.
     pub fn give_up(&self, many: u64) {
         self.count.dropped.fetch_add(many, Ordering::Relaxed);
     }
@@ -111,7 +111,7 @@ impl Sender {
         tried
     }
 
-    /// How many were refused of those that it took, and why.
+    /// Sends a request; returns the number of those that were refused, and why.
     async fn post(&self, body: Vec<u8>) -> Result<(u64, String), (Tried, String)> {
         let mut request = self.client.post(self.target.url.clone()).timeout(self.target.timeout);
         for (name, value) in &self.target.headers {

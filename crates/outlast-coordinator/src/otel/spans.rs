@@ -19,7 +19,7 @@ const KNOWN_PARENT: u32 = 0x100;
 const REMOTE_PARENT: u32 = 0x300;
 const SAMPLED: u32 = 1;
 
-/// What is known of a task that is over.
+/// The history of a task that has ended.
 pub(super) struct Life {
     pub task: StoredTask,
     pub cause: Cause,
@@ -32,13 +32,13 @@ pub(super) struct Life {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outage {
     pub from: i64,
-    /// None: it goes on.
+    /// End of the outage; none: it goes on.
     pub to: Option<i64>,
     pub cause: String,
     pub reason: String,
 }
 
-/// What is known of workers, by store id.
+/// Names and outages of workers, by store id.
 #[derive(Default)]
 pub(super) struct Workers {
     pub names: HashMap<Arc<str>, Arc<str>>,
@@ -77,7 +77,7 @@ struct End {
     reason: String,
 }
 
-/// The spans of a task, its own first. Empty if it is not over, or its trace not kept.
+/// Makes the spans of a task, its own first. Empty if it has not ended, or its trace is not kept.
 pub(super) fn spans(life: &Life, tracer: &Tracer, workers: &Workers) -> Vec<Span> {
     let task = &life.task;
     let place = tracer.place(&task.id, &task.spec);

@@ -117,7 +117,7 @@ fn only_outages_within_an_attempt_are_its_own() {
     let all = vec![before, away(3_000, Some(4_000)), away(7_000, Some(9_000)), away(9_500, None)];
     workers.outages.insert("s1".into(), all);
     let spans = made(&life(events, 8_000), &workers);
-    let told: Vec<(&str, u64)> =
+    let found: Vec<(&str, u64)> =
         spans[1].events.iter().map(|e| (e.name.as_str(), e.time_unix_nano / 1_000_000)).collect();
     let wanted = [
         ("started", 2_000),
@@ -126,7 +126,7 @@ fn only_outages_within_an_attempt_are_its_own() {
         ("link.back", 4_000),
         ("link.lost", 7_000),
     ];
-    assert_eq!(told, wanted);
+    assert_eq!(found, wanted);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Alerts: which stand, which were cleared, and who is told. What is an alert is judged by
-//! `outlast_core::alerts`. Those that stand are kept with the history: after a crash they are not
-//! told again, and are cleared once they are over.
+//! Alerts: which are firing, which were cleared, and who is notified. `outlast_core::alerts` judges what is
+//! an alert. Firing ones are kept with the history: after a crash they are not sent again, and are cleared
+//! once they have ended.
 
 use super::webhook::{Webhook, WebhookConfig};
 use crate::clock::{self, text};
@@ -14,21 +14,21 @@ use tokio::sync::broadcast;
 
 /// Cleared alerts that are remembered.
 const CLEARED: usize = 1_000;
-/// Alerts that stand at a time; more are counted only in the log.
-const STANDING: usize = 10_000;
+/// Firing alerts at a time; more are counted only in the log.
+const FIRING: usize = 10_000;
 /// Alerts that are written into the log at one measurement, one by one.
 const LOGGED: usize = 20;
 
-/// What was measured for each rule: the value, and of how many samples it is.
+/// Measurements for each rule: the value, and the number of its samples.
 pub(super) type Samples = [Option<(f64, u32)>; Measure::ALL.len()];
 type Phases = [Option<Phase>; Measure::ALL.len()];
 
-/// When people are warned, and where.
+/// The rules of alerts, and the address that they are sent to.
 #[derive(Debug, Clone)]
 pub struct AlertConfig {
-    /// One for each measure.
+    /// Rules, one for each measure.
     pub rules: Vec<Rule>,
-    /// Where alerts are sent, if anywhere.
+    /// The webhook that alerts are sent to, if any.
     pub webhook: Option<WebhookConfig>,
 }
 
@@ -42,20 +42,20 @@ impl Default for AlertConfig {
 pub(super) struct Alerts {
     rules: Vec<Rule>,
     phases: HashMap<Arc<str>, Phases>,
-    /// By worker and rule.
-    standing: BTreeMap<(Arc<str>, usize), Alert>,
+    /// Firing alerts by worker and rule.
+    firing: BTreeMap<(Arc<str>, usize), Alert>,
     cleared: VecDeque<Alert>,
     last_id: u64,
     watchers: broadcast::Sender<Arc<Happened>>,
     webhook: Option<Webhook>,
     logged: usize,
-    /// What changed of those that stand, since it was taken to be kept.
+    /// Changes of firing alerts, since they were last taken to be kept.
     changes: Vec<AlertEntry>,
 }
 
 impl Alerts {
-    /// Needs a tokio runtime for the webhook. `former`: those that stood when the former process
-    /// ended.
+    /// The alerts of a new process; the webhook needs a tokio runtime. `former`: those that were
+    /// firing when the former process ended.
     pub fn new(
         config: &AlertConfig,
         former: Vec<Alert>,
@@ -68,7 +68,7 @@ impl Alerts {
             rule.check()?;
         }
         let mut phases: HashMap<Arc<str>, Phases> = HashMap::new();
-        let mut standing = BTreeMap::new();
+        let mut firing = BTreeMap::new();
         for alert in former {
             // Rules do not come and go.
             let Some(n) = rules.iter().position(|r| r.measure.name() == alert.rule) else {
@@ -77,12 +77,12 @@ impl Alerts {
             let id: Arc<str> = alert.worker_id.as_str().into();
             phases.entry(id.clone()).or_default()[n] =
                 Some(Phase::Firing { worst: alert.value, good_since: None });
-            standing.insert((id, n), alert);
+            firing.insert((id, n), alert);
         }
         Ok(Alerts {
             rules,
             phases,
-            standing,
+            firing,
             cleared: VecDeque::new(),
             // Grows over restarts too.
             last_id: clock::wall().unsigned_abs(),
@@ -93,15 +93,16 @@ impl Alerts {
         })
     }
 
-    /// What is to be kept since the last time.
+    /// Takes the changes since the last time.
     pub fn changes(&mut self) -> Vec<AlertEntry> {
         std::mem::take(&mut self.changes)
     }
 
-    /// After the first measurement: what stood before, and nobody looks at any more, is over.
+    /// Clears, after the first measurement, the alerts of the former process that nobody measures any
+    /// more.
     pub fn settle(&mut self, here: &HashSet<&Arc<str>>, wall: i64) {
         let unseen = |id: &Arc<str>, n: usize| !here.contains(id) || !self.rules[n].enabled;
-        let over: Vec<_> = self.standing.iter().filter(|((id, n), _)| unseen(id, *n)).collect();
+        let over: Vec<_> = self.firing.iter().filter(|((id, n), _)| unseen(id, *n)).collect();
         let over = over.into_iter().map(|((id, n), a)| (id.clone(), *n, a.worker.clone(), a.value));
         for (id, n, name, worst) in over.collect::<Vec<_>>() {
             if let Some(phases) = self.phases.get_mut(&id) {
@@ -119,7 +120,7 @@ impl Alerts {
         self.logged = 0;
     }
 
-    /// Judges a worker. The word of the worst alert that stands; empty: none.
+    /// Judges a worker. Returns the severity of its worst firing alert; empty: none.
     pub fn judge(
         &mut self,
         (id, name, why): (&Arc<str>, &Arc<str>, &str),
@@ -153,7 +154,7 @@ impl Alerts {
         firing.map(|(_, r)| r.severity).max().map_or("", Severity::as_str)
     }
 
-    /// A worker was forgotten: what stood of it is over.
+    /// Clears the alerts of a worker that was forgotten.
     pub fn forget(&mut self, id: &Arc<str>, name: &Arc<str>, wall: i64) {
         let Some(phases) = self.phases.remove(id) else { return };
         for (n, phase) in phases.iter().enumerate() {
@@ -163,11 +164,11 @@ impl Alerts {
         }
     }
 
-    /// The coordinator ends: nobody would tell later that what stands is over. What still is so
-    /// fires again after the next start. The webhook has to be ended.
+    /// Clears all alerts when the coordinator ends: nobody would report their end later. What still
+    /// holds fires again after the next start. The webhook has to be ended.
     pub fn end(&mut self, wall: i64) -> Option<Webhook> {
         let webhook = self.webhook.take();
-        for ((id, n), mut alert) in std::mem::take(&mut self.standing) {
+        for ((id, n), mut alert) in std::mem::take(&mut self.firing) {
             self.keep(&id, n, None);
             alert.state = "cleared".into();
             alert.cleared_at = Some(text(wall));
@@ -197,7 +198,7 @@ impl Alerts {
         let rule = &self.rules[n];
         let key = (id.clone(), n);
         let alert = match change {
-            Change::Fired(_) if self.standing.len() >= STANDING => {
+            Change::Fired(_) if self.firing.len() >= FIRING => {
                 self.logged += 1;
                 return;
             }
@@ -216,11 +217,11 @@ impl Alerts {
                     since: text(wall),
                     cleared_at: None,
                 };
-                self.standing.insert(key, alert.clone());
+                self.firing.insert(key, alert.clone());
                 alert
             }
             Change::Cleared(worst) => {
-                let Some(mut alert) = self.standing.remove(&key) else { return };
+                let Some(mut alert) = self.firing.remove(&key) else { return };
                 alert.state = "cleared".into();
                 alert.value = fine(worst);
                 alert.cleared_at = Some(text(wall));
@@ -244,9 +245,9 @@ impl Alerts {
         let _ = self.watchers.send(Arc::new(Happened::Alert(Box::new(alert))));
     }
 
-    /// Those that stand, newest first, then those that were cleared; of one worker, or all.
+    /// Lists firing alerts, newest first, then those that were cleared; of one worker, or all.
     pub fn list(&self, worker: Option<&str>, state: Option<&str>, limit: usize) -> AlertList {
-        let mut alerts: Vec<&Alert> = self.standing.values().collect();
+        let mut alerts: Vec<&Alert> = self.firing.values().collect();
         alerts.sort_by_key(|a| std::cmp::Reverse(a.id));
         alerts.extend(self.cleared.iter().rev());
         let wanted = |a: &&&Alert| {

@@ -34,14 +34,14 @@ pub(crate) struct Fleet {
     /// Unix milliseconds.
     pub at: i64,
     pub totals: FleetTotals,
-    /// By name.
+    /// Workers by name.
     pub rows: Vec<Row>,
-    /// Those that were forgotten, and at which measurement.
+    /// Workers that were forgotten, and at which measurement.
     pub gone: VecDeque<(u64, Arc<str>)>,
 }
 
 impl Row {
-    /// Whether somebody would see the difference: what is measured always moves a little.
+    /// Returns whether a reader would see the difference: measurements always move a little.
     pub fn differs(&self, old: &Row) -> bool {
         let words = |r: &Row| (r.state, r.slots, r.running, r.held, r.alert, r.cause, r.reconnects);
         let moved = |a: Option<f32>, b: Option<f32>, least: f32| match (a, b) {

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 
 /// Things that may wait for the thread; more are dropped.
 const WAITING: usize = 65_536;
-/// What happened to links is written at most so late.
+/// Time after which an event of a link is written at the latest.
 const LATE: Duration = Duration::from_secs(1);
-/// That the coordinator is alive is written so often.
+/// Time between marks that the coordinator is alive.
 const ALIVE: Duration = Duration::from_secs(15);
 /// Entries in one transaction.
 const GROUP: usize = 8192;
@@ -34,7 +34,7 @@ enum Job {
 #[derive(Clone)]
 pub(crate) struct History {
     jobs: Option<Sender<Job>>,
-    /// How many wait. The queue itself has no limit, since one that has takes all its room at once.
+    /// Jobs that wait. The queue itself has no limit, since one that has takes all its room at once.
     count: Arc<AtomicUsize>,
 }
 
@@ -48,7 +48,7 @@ impl History {
             Ok(store) => store,
             Err(error) => {
                 tracing::warn!(
-                    "{}: no history of links is kept: {error}; move the file away to begin anew",
+                    "{}: no history of links is kept: {error}; move the file away to start again",
                     path.display()
                 );
                 return (History::none(), None);
@@ -120,12 +120,12 @@ impl History {
         }
     }
 
-    /// Alerts that stood when the former process ended; of those that cannot be read, none.
-    pub async fn standing(&self) -> Vec<Alert> {
+    /// Returns the alerts that were firing when the former process ended; none if they cannot be read.
+    pub async fn firing(&self) -> Vec<Alert> {
         let kept = match self.ask(LinkStore::alerts).await {
             Ok(kept) => kept.unwrap_or_default(),
             Err(error) => {
-                tracing::warn!("alerts that stood before are not known any more: {error}");
+                tracing::warn!("alerts that were firing before are not known any more: {error}");
                 Vec::new()
             }
         };
@@ -180,7 +180,7 @@ impl Keeper {
         }
     }
 
-    /// Whether it is over.
+    /// Does a job; returns whether it was the last.
     fn work(&mut self, job: Job) -> bool {
         let done = match job {
             Job::Link(entry) => {
@@ -219,7 +219,7 @@ impl Keeper {
         self.report(done);
     }
 
-    /// Each trouble is told once, and its end.
+    /// Logs each trouble once, and its end.
     fn report(&mut self, done: Result<(), StoreError>) {
         match (&done, self.trouble) {
             (Ok(()), true) => tracing::info!("the history of links is kept again"),

@@ -10,33 +10,34 @@ use outlast_core::coord::V1_PREFIX;
 use outlast_core::quality::{Meter, Micros, Totals};
 use outlast_wire::api::{Alert, AlertList};
 use outlast_wire::v2::LinkCause;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, watch};
 
 /// Workers whose seconds are kept, about 22 kB each: those that somebody looks at, and of those
 /// that are busy some.
 pub(super) const SECONDS: (usize, usize) = (256, 192);
-/// How long a worker counts as looked at.
+/// Time that a worker counts as watched.
 const LOOKED: Micros = 120_000_000;
 /// A worker's measurements.
 pub(crate) struct Entry {
     pub id: Arc<str>,
     meter: Mutex<Meter>,
-    /// When somebody looked at it last.
+    /// Time that somebody watched it last.
     looked: AtomicU64,
-    /// What was adapted to its link.
+    /// Settings that were adapted to its link.
     adapted: Mutex<Adapted>,
 }
 
 impl Entry {
     pub fn meter(&self) -> MutexGuard<'_, Meter> {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+        self.meter.lock()
     }
     /// Settings that differ from the configured ones.
     pub fn adapted(&self) -> MutexGuard<'_, Adapted> {
-        self.adapted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.adapted.lock()
     }
     pub(super) fn is_looked_at(&self, now: Micros) -> bool {
         let at = self.looked.load(Ordering::Relaxed);
@@ -44,14 +45,14 @@ impl Entry {
     }
 }
 
-/// How a link ended before this process began: Unix milliseconds, why, and in words.
+/// The end of a link before this process began: Unix milliseconds, cause and reason.
 pub(crate) type Former = (Option<i64>, LinkCause, String);
 
 #[derive(Default)]
 pub(super) struct Known {
     pub entries: HashMap<Arc<str>, Arc<Entry>>,
     pub names: HashMap<Arc<str>, Arc<Entry>>,
-    /// Of workers that have not come since this process began.
+    /// Ends of links of workers that have not come since this process began.
     pub former: HashMap<Arc<str>, Former>,
 }
 
@@ -75,8 +76,8 @@ pub(crate) struct Quality {
 }
 
 impl Quality {
-    /// `interval` is the time between heartbeats in milliseconds; `standing` are alerts that stood
-    /// when the former process ended.
+    /// The meters of a new process. `interval` is the time between heartbeats in milliseconds;
+    /// `firing` are alerts that were firing when the former process ended.
     ///
     /// # Errors
     /// When the alerts' configuration cannot be used.
@@ -84,11 +85,11 @@ impl Quality {
         interval: u64,
         history: History,
         former: HashMap<Arc<str>, Former>,
-        (config, standing): (&AlertConfig, Vec<Alert>),
+        (config, firing): (&AlertConfig, Vec<Alert>),
         watchers: broadcast::Sender<Arc<Happened>>,
     ) -> Result<Quality, String> {
         Ok(Quality {
-            alerts: Mutex::new(Alerts::new(config, standing, watchers)?),
+            alerts: Mutex::new(Alerts::new(config, firing, watchers)?),
             known: Mutex::new(Known { former, ..Known::default() }),
             interval,
             history,
@@ -100,19 +101,19 @@ impl Quality {
     }
 
     pub(super) fn alerts(&self) -> MutexGuard<'_, Alerts> {
-        self.alerts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.alerts.lock()
     }
 
-    /// Alerts that stand, newest first, then those that were cleared.
+    /// Lists firing alerts, newest first, then those that were cleared.
     pub fn alert_list(&self, worker: Option<&str>, state: Option<&str>, limit: usize) -> AlertList {
         self.alerts().list(worker, state, limit)
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
-    /// By store id.
+    /// Returns the measurements of a worker, by store id.
     pub fn entry(&self, id: &str) -> Option<Arc<Entry>> {
         self.known().entries.get(id).cloned()
     }
@@ -122,12 +123,12 @@ impl Quality {
         self.known().names.get(name).cloned()
     }
 
-    /// How its link ended before this process began, of a worker that has not come since.
+    /// Returns the end of a link before this process began, of a worker that has not come since.
     pub fn former(&self, id: &str) -> Option<Former> {
         self.known().former.get(id).cloned()
     }
 
-    /// Somebody looks at this worker: its seconds are kept for a while.
+    /// Marks this worker as watched: its seconds are kept for a while.
     pub fn look_at(&self, entry: &Entry) {
         entry.looked.store(clock::micros(), Ordering::Relaxed);
     }
@@ -155,8 +156,8 @@ impl Quality {
         entry
     }
 
-    /// The coordinator ends: what was measured since the last minute is written, and who was told
-    /// of alerts is told that nobody watches them any more.
+    /// Ends measuring: writes the measurements since the last minute, and notifies the webhook that nobody
+    /// watches firing alerts any more.
     pub async fn end(&self) {
         let entries: Vec<_> = self.known().entries.values().cloned().map(Some).collect();
         let points = points(&entries, clock::micros());

@@ -1,12 +1,12 @@
 //! The core's news of links: kept in the meters and the history, and logged.
 
-use super::adapted::{Side, Told};
+use super::adapted::{Change, Side};
 use super::meters::Quality;
 use crate::clock;
 use outlast_core::coord::{ConnId, LinkChange, LinkNews};
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::v2::{LinkCause, LinkReport};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// Links that are logged within a second, one by one.
 const LOGGED: u32 = 20;
@@ -32,7 +32,9 @@ impl Quality {
             LinkChange::Resynced(took) => {
                 self.entry_of(worker, name).meter().resynced(took);
                 if self.may_log(at) {
-                    tracing::info!("SYNC worker {name} owes nothing, {took} ms after its hello");
+                    tracing::info!(
+                        "SYNC worker {name} has delivered everything, {took} ms after its hello"
+                    );
                 }
                 let none = LinkCause::LinkUnspecified;
                 self.record(&subject, LinkEntryKind::Resynced, none, format!("{took} ms"));
@@ -48,12 +50,12 @@ impl Quality {
             }
             LinkChange::Adapted(c) => {
                 let setting = c.setting.word().to_owned();
-                let told = Told { setting, from: c.from, to: c.to, why: c.why };
-                self.adapt(&subject, Side::Coordinator, told, (c.configured, c.minor));
+                let change = Change { setting, from: c.from, to: c.to, why: c.why };
+                self.adapt(&subject, Side::Coordinator, change, (c.configured, c.minor));
             }
             LinkChange::WorkerAdapted(c) => {
-                let told = Told { setting: c.setting, from: c.from, to: c.to, why: c.why };
-                self.adapt(&subject, Side::Worker, told, (c.configured, c.minor));
+                let change = Change { setting: c.setting, from: c.from, to: c.to, why: c.why };
+                self.adapt(&subject, Side::Worker, change, (c.configured, c.minor));
             }
             LinkChange::Unfit(Some(faults)) => {
                 if self.may_log(at) {
@@ -103,7 +105,7 @@ impl Quality {
         known.names.retain(|_, e| e.id != *worker);
         drop(known);
         if let Some(entry) = entry {
-            let mut sums = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sums = self.forgotten.lock();
             sums.add(entry.meter().totals());
         }
         self.history.forget(worker.clone());
@@ -116,13 +118,19 @@ impl Quality {
     }
 
     /// Takes a setting that was adapted. What comes and goes with the work is not for the history.
-    fn adapt(&self, subject: &Subject, side: Side, told: Told, (configured, minor): (bool, bool)) {
+    fn adapt(
+        &self,
+        subject: &Subject,
+        side: Side,
+        change: Change,
+        (configured, minor): (bool, bool),
+    ) {
         let (worker, name, at) = subject;
         let Some(entry) = self.entry(worker) else { return };
-        let line = told.line(side);
+        let line = change.line(side);
         // Reported again after a reconnect, it is no news.
-        let known = entry.adapted().has(side, &told);
-        entry.adapted().put(side, *at, told, configured);
+        let known = entry.adapted().has(side, &change);
+        entry.adapted().put(side, *at, change, configured);
         if minor || known {
             return tracing::debug!("ADAPT worker {name}: {line}");
         }
@@ -132,10 +140,10 @@ impl Quality {
         self.record(subject, LinkEntryKind::Adapted, LinkCause::LinkUnspecified, line);
     }
 
-    /// Whether one more line may be logged: ten thousand workers that come back are not ten
+    /// Returns whether one more line may be logged: ten thousand workers that come back are not ten
     /// thousand lines.
     fn may_log(&self, at: i64) -> bool {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.logged.lock();
         let second = at.div_euclid(1000);
         if logged.0 != second {
             if logged.1 > LOGGED {

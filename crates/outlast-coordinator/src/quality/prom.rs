@@ -1,12 +1,11 @@
-//! What is measured of links, as metrics. Of the fleet by default; of single
-//! workers only while there are few, or as many as were asked for.
+//! The metrics of links: of the fleet by default; of single workers only while there are few, or as many
+//! as were asked for.
 
 use super::fleet::{Fleet, Row};
 use super::meters::Quality;
 use crate::clock;
 use crate::families::{Family, Kind, Label, NONE, label};
 use outlast_core::quality::{Summary, Totals};
-use std::sync::PoisonError;
 
 /// Workers with series of their own when nobody asks: none if there are more.
 pub(crate) const FEW: usize = 50;
@@ -15,85 +14,169 @@ pub(crate) const MOST: usize = 1_000;
 /// Milliseconds up to which workers are counted by their round-trip time.
 const LIMITS: [f32; 9] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
-/// `asked` is how many workers are to have series of their own.
+/// Returns all of these metrics; `asked` is the number of workers with series of their own.
 pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
     let fleet = quality.fleet.borrow().clone();
-    let mut out = Vec::new();
     let sums = quality.sums();
-    let mut family = |name, kind, help, values: &[(Label, f64)]| {
-        out.push(Family { name, kind, help, values: values.to_vec() });
-    };
-    let ways = |up: u64, down: u64| {
-        [(label("direction", "up"), up as f64), (label("direction", "down"), down as f64)]
-    };
-    let one = |value: f64| [(NONE, value)];
-    let bytes = ways(sums.bytes_up + sums.bulk, sums.bytes_down);
-    family("link_bytes_total", Kind::Counter, "Bytes from workers and to them.", &bytes);
-    let messages = ways(sums.messages_up, sums.messages_down);
-    family("link_messages_total", Kind::Counter, "Messages from workers and to them.", &messages);
-    let help = "Messages that could not be understood.";
-    family("link_errors_total", Kind::Counter, help, &one(sums.errors as f64));
-    family(
-        "reconnects_total",
-        Kind::Counter,
-        "Times that workers came back.",
-        &one(sums.reconnects as f64),
-    );
-    let help = "Heartbeats that never arrived.";
-    family("heartbeats_lost_total", Kind::Counter, help, &one(sums.lost as f64));
-    let help = "Dials of workers; of those that failed, what workers tell with the next welcome.";
-    family("connection_attempts_total", Kind::Counter, help, &one(sums.dials.0 as f64));
-    // A sum and a count, as Prometheus' summaries have them.
-    let timed = |sum: f64, n: u64| [(NONE, sum), (NONE, n as f64)];
-    let (outages, sum, longest) = sums.outages;
-    let help = "Times that workers were without a link until they were back.";
-    family("reconnect_seconds", Kind::Summary, help, &timed(sum as f64 / 1e3, outages));
-    let help = "The longest of these times.";
-    family("reconnect_max_seconds", Kind::Gauge, help, &one(longest as f64 / 1e3));
-    let help = "Round trips of heartbeats.";
-    family(
-        "message_latency_seconds",
-        Kind::Summary,
-        help,
-        &timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0),
-    );
-    let tally = &sums.tally;
-    let executed = [("succeeded", tally.succeeded), ("failed", tally.failed())];
-    let executed = executed.map(|(word, n)| (label("result", word), n as f64));
-    let help = "Attempts that ran to an end of their own.";
-    family("tasks_executed_total", Kind::Counter, help, &executed);
-    let took = timed(tally.duration_ms as f64 / 1e3, tally.executed);
-    family("task_execution_seconds", Kind::Summary, "What these took, by workers' clocks.", &took);
-    let help = "Checkpoints that tasks read back.";
-    family("checkpoints_restored_total", Kind::Counter, help, &one(sums.restored as f64));
-    let (before, after) = (sums.packed.0 as f64, sums.packed.1 as f64);
-    let packed = [(label("when", "before"), before), (label("when", "after"), after)];
-    let help = "Bytes of messages worth compressing, before and after it.";
-    family("compression_bytes_total", Kind::Counter, help, &packed);
-    let ratio: Vec<_> = one(before / after).into_iter().filter(|_| after > 0.0).collect();
-    family("compression_ratio", Kind::Gauge, "The ratio of these, since the start.", &ratio);
-    let nanos = |n: u64| one(n as f64 / 1e9);
-    let help = "Time that compressing took.";
-    family("compression_seconds_total", Kind::Seconds, help, &nanos(sums.packing.0));
-    let help = "Time that decompressing took.";
-    family("decompression_seconds_total", Kind::Seconds, help, &nanos(sums.packing.1));
-    let totals = &fleet.totals;
-    let goodput = ways(totals.goodput_up as u64, totals.goodput_down as u64);
-    let help = "Bytes per second from workers and to them.";
-    family("goodput_bytes_per_second", Kind::Gauge, help, &goodput);
-    family("slots", Kind::Gauge, "Slots of connected workers.", &one(totals.slots as f64));
-    family("running", Kind::Gauge, "Tasks that run, as workers say.", &one(totals.running as f64));
-    let help = "Connected workers whose newest round trip took no longer, in milliseconds.";
-    family("workers_by_rtt", Kind::Gauge, help, &by_rtt(&fleet));
-    let alerts = ["critical", "warning", "info"].map(|word| {
-        let count = totals.alerts.get(word).copied().unwrap_or(0);
-        (label("severity", word), count as f64)
-    });
-    let help = "Workers with an alert that stands, by the worst.";
-    family("workers_with_alerts", Kind::Gauge, help, &alerts);
     let few = fleet.rows.len() <= FEW;
     let count = asked.unwrap_or(if few { FEW } else { 0 }).min(MOST);
     let rows = &fleet.rows[..count.min(fleet.rows.len())];
+    let mut all = links(&sums);
+    all.extend(work(&sums));
+    all.extend(totals(&fleet));
+    all.extend(workers(quality, rows));
+    all
+}
+
+fn family(name: &'static str, kind: Kind, help: &'static str, values: &[(Label, f64)]) -> Family {
+    Family { name, kind, help, values: values.to_vec() }
+}
+
+fn one(value: f64) -> [(Label, f64); 1] {
+    [(NONE, value)]
+}
+
+/// A sum and a count, as Prometheus' summaries have them.
+fn timed(sum: f64, n: u64) -> [(Label, f64); 2] {
+    [(NONE, sum), (NONE, n as f64)]
+}
+
+fn ways(up: u64, down: u64) -> [(Label, f64); 2] {
+    [(label("direction", "up"), up as f64), (label("direction", "down"), down as f64)]
+}
+
+/// Returns the traffic of links since the start, and their reconnects.
+fn links(sums: &Totals) -> Vec<Family> {
+    let bytes = ways(sums.bytes_up + sums.bulk, sums.bytes_down);
+    let messages = ways(sums.messages_up, sums.messages_down);
+    let (outages, sum, longest) = sums.outages;
+    let rtt = timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0);
+    let dials =
+        "Dials of workers; of those that failed, what workers report with the next welcome.";
+    let outage = "Times that workers were without a link until they were back.";
+    vec![
+        family("link_bytes_total", Kind::Counter, "Bytes from workers and to them.", &bytes),
+        family(
+            "link_messages_total",
+            Kind::Counter,
+            "Messages from workers and to them.",
+            &messages,
+        ),
+        Family::one(
+            Kind::Counter,
+            "link_errors_total",
+            "Messages that could not be understood.",
+            sums.errors,
+        ),
+        Family::one(
+            Kind::Counter,
+            "reconnects_total",
+            "Times that workers came back.",
+            sums.reconnects,
+        ),
+        Family::one(
+            Kind::Counter,
+            "heartbeats_lost_total",
+            "Heartbeats that never arrived.",
+            sums.lost,
+        ),
+        Family::one(Kind::Counter, "connection_attempts_total", dials, sums.dials.0),
+        family("reconnect_seconds", Kind::Summary, outage, &timed(sum as f64 / 1e3, outages)),
+        family(
+            "reconnect_max_seconds",
+            Kind::Gauge,
+            "The longest of these times.",
+            &one(longest as f64 / 1e3),
+        ),
+        family("message_latency_seconds", Kind::Summary, "Round trips of heartbeats.", &rtt),
+    ]
+}
+
+/// Returns the counts of work, and the time that compression took.
+fn work(sums: &Totals) -> Vec<Family> {
+    let tally = &sums.tally;
+    let executed = [("succeeded", tally.succeeded), ("failed", tally.failed())];
+    let took = timed(tally.duration_ms as f64 / 1e3, tally.executed);
+    let (before, after) = (sums.packed.0, sums.packed.1);
+    let ratio = Some(before as f64 / after as f64).filter(|_| after > 0);
+    let ratio: Vec<_> = ratio.into_iter().map(|ratio| (NONE, ratio)).collect();
+    let nanos = |n: u64| one(n as f64 / 1e9);
+    let packed = "Bytes of messages worth compressing, before and after it.";
+    vec![
+        Family::by(
+            "result",
+            Kind::Counter,
+            "tasks_executed_total",
+            "Attempts that ran to an end of their own.",
+            executed,
+        ),
+        family(
+            "task_execution_seconds",
+            Kind::Summary,
+            "What these took, by workers' clocks.",
+            &took,
+        ),
+        Family::one(
+            Kind::Counter,
+            "checkpoints_restored_total",
+            "Checkpoints that tasks read back.",
+            sums.restored,
+        ),
+        Family::by(
+            "when",
+            Kind::Counter,
+            "compression_bytes_total",
+            packed,
+            [("before", before), ("after", after)],
+        ),
+        family("compression_ratio", Kind::Gauge, "The ratio of these, since the start.", &ratio),
+        family(
+            "compression_seconds_total",
+            Kind::Seconds,
+            "Time that compressing took.",
+            &nanos(sums.packing.0),
+        ),
+        family(
+            "decompression_seconds_total",
+            Kind::Seconds,
+            "Time that decompressing took.",
+            &nanos(sums.packing.1),
+        ),
+    ]
+}
+
+/// The fleet as it is now.
+fn totals(fleet: &Fleet) -> Vec<Family> {
+    let totals = &fleet.totals;
+    let goodput = ways(totals.goodput_up as u64, totals.goodput_down as u64);
+    let alerts = ["critical", "warning", "info"]
+        .map(|word| (word, totals.alerts.get(word).copied().unwrap_or(0)));
+    let by_rtt_help = "Connected workers whose newest round trip took no longer, in milliseconds.";
+    vec![
+        family(
+            "goodput_bytes_per_second",
+            Kind::Gauge,
+            "Bytes per second from workers and to them.",
+            &goodput,
+        ),
+        Family::one(Kind::Gauge, "slots", "Slots of connected workers.", totals.slots),
+        Family::one(Kind::Gauge, "running", "Tasks that run, as workers say.", totals.running),
+        family("workers_by_rtt", Kind::Gauge, by_rtt_help, &by_rtt(fleet)),
+        Family::by(
+            "severity",
+            Kind::Gauge,
+            "workers_with_alerts",
+            "Workers with a firing alert, by the worst.",
+            alerts,
+        ),
+    ]
+}
+
+/// Series of these workers.
+fn workers(quality: &Quality, rows: &[Row]) -> Vec<Family> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
     type Of = fn(&Row) -> Option<f32>;
     let columns: [(&'static str, &'static str, Of); 5] = [
         ("worker_rtt_ms", "Newest round trip.", |r| r.rtt_ms),
@@ -102,9 +185,11 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
         ("worker_reconnects_per_minute", "Returns within a minute.", |r| Some(r.reconnects as f32)),
         ("worker_running", "Tasks that run there.", |r| Some(r.running as f32)),
     ];
-    for (name, help, of) in columns.iter().filter(|_| !rows.is_empty()) {
+    let mut all = Vec::new();
+    for (name, help, of) in columns {
         let value = |r: &Row| Some((label("worker", &r.name), f64::from(of(r)?)));
-        family(name, Kind::Gauge, help, &rows.iter().filter_map(value).collect::<Vec<_>>());
+        let values = rows.iter().filter_map(value).collect();
+        all.push(Family { name, kind: Kind::Gauge, help, values });
     }
     // Too dear to be in each row each second.
     let now = clock::micros();
@@ -120,11 +205,11 @@ pub(crate) fn families(quality: &Quality, asked: Option<usize>) -> Vec<Family> {
         ("worker_goodput_up_bytes_per_second", "From the worker.", |s| Some(s.goodput_up)),
         ("worker_goodput_down_bytes_per_second", "To the worker.", |s| Some(s.goodput_down)),
     ];
-    for (name, help, of) in columns.iter().filter(|_| !summaries.is_empty()) {
+    for (name, help, of) in columns.into_iter().filter(|_| !summaries.is_empty()) {
         let values = summaries.iter().filter_map(|(label, s)| Some((label.clone(), of(s)?)));
-        family(name, Kind::Gauge, help, &values.collect::<Vec<_>>());
+        all.push(Family { name, kind: Kind::Gauge, help, values: values.collect() });
     }
-    out
+    all
 }
 
 fn by_rtt(fleet: &Fleet) -> Vec<(Label, f64)> {
@@ -135,10 +220,10 @@ fn by_rtt(fleet: &Fleet) -> Vec<(Label, f64)> {
 }
 
 impl Quality {
-    /// Of all workers, those that were forgotten too.
+    /// The sums of all workers, those that were forgotten too.
     fn sums(&self) -> Totals {
         let entries: Vec<_> = self.known().entries.values().cloned().collect();
-        let mut sums = *self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = *self.forgotten.lock();
         for entry in entries {
             sums.add(entry.meter().totals());
         }

@@ -1,4 +1,4 @@
-//! Once a second: a look at the core, a row for each worker, points of the seconds and minutes
+//! The sampler: once a second a query of the core, a row for each worker, points of the seconds and minutes
 //! that have passed.
 
 use super::alerts::Samples;
@@ -96,7 +96,7 @@ impl Sampler {
                     if row.differs(old) {
                         row.tick = tick;
                     } else {
-                        // What is shown stays what was told.
+                        // What is shown stays what was reported.
                         (row.rtt_ms, row.suspicion) = (old.rtt_ms, old.suspicion);
                         (row.stability, row.goodput) = (old.stability, old.goodput);
                     }
@@ -127,7 +127,7 @@ impl Sampler {
         quality.fleet.send_replace(Arc::new(Fleet { tick, at: wall, totals, rows, gone }));
     }
 
-    /// Points of the minute that is over, if one is.
+    /// Writes the points of the last minute, if it has ended.
     fn minutes(
         &mut self,
         quality: &Quality,
@@ -219,7 +219,7 @@ fn unfit(sample: &LinkSample, wall: i64) -> Option<(f64, u32)> {
     }
 }
 
-/// How long a refused copy is worth an alert after it was seen last, in milliseconds.
+/// Time that a refused copy is worth an alert after it was seen last, in milliseconds.
 const COPY_SEEN: i64 = 3_600_000;
 
 /// Refusals of a copy, while the last one is not long ago.
@@ -242,7 +242,7 @@ fn after_restart(quality: &Quality, row: &Row) {
 
 fn gave_up(quality: &Quality, row: &Row, at: i64) {
     let (worker, kind, cause) = (row.id.clone(), LinkEntryKind::Away, row.cause);
-    let reason = "it holds no tasks any more: they were given up".into();
+    let reason = "it holds no tasks any more: their leases expired".into();
     quality.history.link(LinkEntry { worker, at, kind, cause, reason });
 }
 

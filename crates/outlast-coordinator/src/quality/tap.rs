@@ -1,4 +1,4 @@
-//! What one link's frames tell: sizes, heartbeats, errors. Counts for the worker from its welcome
+//! The tap: measures one link's frames (sizes, heartbeats, errors). Counts for the worker from its welcome
 //! on; what came before is added then.
 
 use super::meters::{Entry, Quality};
@@ -6,7 +6,8 @@ use crate::clock;
 use outlast_core::coord::ConnId;
 use outlast_core::quality::{Beat, Size};
 use outlast_wire::v2::body::Kind;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock};
 
 #[derive(Default)]
 struct Before {
@@ -14,7 +15,7 @@ struct Before {
     up: Vec<Size>,
 }
 
-/// On one link.
+/// The tap of one link.
 pub(crate) struct Tap {
     quality: Arc<Quality>,
     conn: ConnId,
@@ -31,7 +32,7 @@ impl Tap {
         Tap { quality, conn, entry: OnceLock::new(), before: Mutex::default() }
     }
 
-    /// What a frame is to those who measure.
+    /// Returns the heartbeat or the reply that a frame is.
     pub fn beat(kind: &Kind) -> Beat {
         match kind {
             Kind::Heartbeat(beat) => Beat::Beat(beat.seq),
@@ -50,9 +51,9 @@ impl Tap {
         }
     }
 
-    /// Whose link it is.
+    /// Names the worker of the link.
     pub fn of(&self, store_id: &str) {
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.before.lock();
         before.store_id.get_or_insert_with(|| store_id.to_owned());
     }
 
@@ -60,7 +61,7 @@ impl Tap {
         if let Some(entry) = self.entry.get() {
             return entry.meter().received(clock::micros(), self.conn, size, beat);
         }
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.before.lock();
         if before.up.len() < FRAMES {
             before.up.push(size);
         }
@@ -82,10 +83,9 @@ impl Tap {
         }
     }
 
-    /// The worker was let in: the core has told of it before.
+    /// Attaches to the worker's meter once it is accepted: the core has reported it before.
     fn attach(&self) {
-        let before =
-            std::mem::take(&mut *self.before.lock().unwrap_or_else(PoisonError::into_inner));
+        let before = std::mem::take(&mut *self.before.lock());
         let Some(entry) = before.store_id.and_then(|id| self.quality.entry(&id)) else { return };
         let mut meter = entry.meter();
         for size in before.up {

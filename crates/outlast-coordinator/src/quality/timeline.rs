@@ -1,4 +1,4 @@
-//! What happened to a link, as intervals without gaps. Pure.
+//! The states of a link over time, as intervals without gaps. Pure.
 
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::Interval;
@@ -120,7 +120,7 @@ mod tests {
             entry(100, K::Connected, NONE, ""),
             entry(120, K::Resynced, NONE, "20 ms"),
             entry(500, K::Suspect, LinkCause::LinkSilent, "silent for 15 s"),
-            entry(900, K::Away, LinkCause::LinkSilent, "given up"),
+            entry(900, K::Away, LinkCause::LinkSilent, "leases expired"),
             entry(1000, K::Connected, NONE, ""),
             entry(1050, K::Resynced, NONE, "50 ms"),
         ];
@@ -136,7 +136,7 @@ mod tests {
         ];
         assert_eq!(short(&all), want);
         assert_eq!((all[0].reason.as_str(), all[2].reason.as_str()), ("20 ms", "silent for 15 s"));
-        assert_eq!(all[3].reason, "silent for 15 s; given up");
+        assert_eq!(all[3].reason, "silent for 15 s; leases expired");
         let cut = intervals(&entries, &runs, 400, 950);
         let want = [
             ("connected", 400, Some(500), ""),

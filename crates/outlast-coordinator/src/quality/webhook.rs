@@ -14,17 +14,17 @@ const WAITING: usize = 1_024;
 const TOGETHER: usize = 100;
 /// Deliveries of the same alerts, and the first and the longest pause between two.
 const TRIES: (u32, Duration, Duration) = (10, Duration::from_secs(1), Duration::from_secs(60));
-/// How long the coordinator's end waits for what is still to be delivered.
+/// Time that the coordinator's end waits for what is still to be delivered.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Where alerts are sent.
+/// The address that alerts are sent to.
 #[derive(Clone, PartialEq)]
 pub struct WebhookConfig {
     /// An `http` or `https` address; it is not left for another by a redirect.
     pub url: String,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
-    /// How long one delivery may take.
+    /// Timeout of one delivery.
     pub timeout: Duration,
 }
 
@@ -45,9 +45,9 @@ struct Delivery<'a> {
 }
 
 enum Failure {
-    /// It may work later.
+    /// The delivery may work later.
     Again(String),
-    /// It never will.
+    /// The delivery will never work.
     Final(String),
 }
 

@@ -1,4 +1,4 @@
-//! What the tests share: a coordinator, HTTP by hand, and a worker that says what it is told.
+//! Helpers of the tests: a coordinator, HTTP by hand, and a worker that reports as it is asked to.
 
 #![allow(dead_code)]
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What was logged since [`logged`] was called first, at info and above.
+/// Lines logged since [`logged`] was called first, at info and above.
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Log;
@@ -217,7 +217,7 @@ pub async fn next(receiver: &mut Receiver) -> Kind {
     tokio::time::timeout(Duration::from_secs(120), receiver.next()).await.unwrap().unwrap()
 }
 
-/// A worker that was welcomed and told everything it holds.
+/// A worker that was accepted and has reported everything it holds.
 pub struct FakeWorker {
     pub name: String,
     pub sender: Sender,
@@ -240,7 +240,7 @@ impl FakeWorker {
         FakeWorker { name, sender, receiver, seqs }
     }
 
-    /// One that has said nothing yet.
+    /// A worker that has said nothing yet.
     pub fn on(name: &str, (sender, receiver): (Sender, Receiver)) -> FakeWorker {
         FakeWorker { name: name.into(), sender, receiver, seqs: [0; 5] }
     }

@@ -31,7 +31,7 @@ pub struct Got {
     pub metrics: Vec<Metric>,
     pub resources: Vec<Resource>,
     pub headers: Vec<HeaderMap>,
-    /// What to answer instead of taking it.
+    /// Status to answer instead of taking it.
     pub refuse: Option<StatusCode>,
     /// Spans of each request to refuse after all.
     pub reject: i64,

@@ -1,5 +1,5 @@
-//! What a collector gets of tasks: one trace over their whole life, whatever became of links, of
-//! the coordinator and of the collector meanwhile. And what tasks are told of it.
+//! Telemetry of tasks at a collector: one trace over their whole life, whatever became of links, of
+//! the coordinator and of the collector meanwhile; and the span that a task gets.
 
 mod collector;
 #[path = "../common/mod.rs"]
@@ -39,7 +39,7 @@ fn traced(dir: &Path, url: &str, variables: &'static [(&'static str, &'static st
     config
 }
 
-/// Of traces alone.
+/// Settings for traces alone.
 const TRACES: &[(&str, &str)] = &[("OTEL_METRICS_EXPORTER", "none")];
 
 /// The next assignments, however long they take.

@@ -100,7 +100,7 @@ impl Link {
     }
 }
 
-/// Welcomed and registered, and nothing is held.
+/// Joins as a worker that holds nothing, and registers.
 pub async fn join(addr: SocketAddr, name: &str, capabilities: Value) -> Link {
     let mut link = dial(addr, name, "").await.expect("a link");
     assert_eq!(link.expect("welcome").await["worker_id"], name);
@@ -109,7 +109,7 @@ pub async fn join(addr: SocketAddr, name: &str, capabilities: Value) -> Link {
     link
 }
 
-/// What a process of the replaced system's worker remembers between links.
+/// Memory of a process of the replaced system's worker between links.
 #[derive(Default)]
 pub struct Memory {
     pub active: BTreeMap<String, Value>,
@@ -123,7 +123,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// What is said first on a new link, as by the replaced client.
+    /// Sends the first messages of a new link, as the replaced client does.
     pub async fn resume(&mut self, link: &mut Link) -> Result<(), Error> {
         link.say(json!({ "type": "registration", "capabilities": { "slots": 4 } })).await?;
         for (task, result) in self.results.clone() {

@@ -185,7 +185,7 @@ async fn its_links_are_counted_and_its_statistics_begin_anew() {
     assert_eq!((&m["link"]["heartbeats_lost"], &m["link"]["reconnects"]), (&json!(0), &json!(1)));
     assert_eq!(logged("CONNECT worker counted is here").len(), 1);
     assert_eq!(logged("RECONNECT worker counted is back").len(), 1);
-    assert!(!logged("SYNC worker counted owes nothing").is_empty());
+    assert!(!logged("SYNC worker counted has delivered everything").is_empty());
 
     let reset = json!({ "type": "reset_connection_stats" });
     assert_eq!(post(&c, "/api/v1/workers/counted/actions", &reset).await.0, 202);
@@ -213,5 +213,5 @@ async fn more_actions_than_may_wait_are_refused() {
     assert_eq!((status, &problem["status"]), (429, &json!(429)), "{problem}");
     assert_eq!(act(3).await.0, 202, "it waits already");
     w.beat(1, &[]).await;
-    assert_eq!(act(16).await.0, 202, "those were told");
+    assert_eq!(act(16).await.0, 202, "those were sent");
 }

@@ -235,7 +235,7 @@ async fn checkpoints_are_fetched_kept_and_restored_elsewhere() {
     submit(&c, "t", json!({})).await;
     let mut w = join(c.local_addr(), "w", json!({})).await;
     assert_eq!(w.expect("task_assignment").await.get("checkpoint"), None);
-    // Told of: its data is asked for.
+    // Reported: its data is requested.
     w.say(json!({ "type": "checkpoint", "task_id": "t", "checkpoint_id": "c1" })).await.unwrap();
     assert_eq!(w.expect("checkpoint_request").await["checkpoint_id"], "c1");
     w.expect("checkpoint_ack").await;
@@ -247,7 +247,7 @@ async fn checkpoints_are_fetched_kept_and_restored_elsewhere() {
     }
     let (_, list) = get(&c, "/api/v1/tasks/t/checkpoints").await;
     assert_eq!(list["checkpoints"].as_array().unwrap().len(), 1, "{list}");
-    // A person asks: the newest one is sent.
+    // An operator requests one: the newest is sent.
     assert_eq!(post(&c, "/api/v1/tasks/t/checkpoint", &json!({})).await.0, 200);
     let asked = w.expect("checkpoint_request").await;
     assert_eq!(asked.get("checkpoint_id"), None);
@@ -353,7 +353,7 @@ async fn what_cannot_be_understood_is_answered_and_the_link_stays() {
         .unwrap();
     assert!(w.expect("error").await["message"].as_str().unwrap().contains("the limit is 262144"));
     w.beat(9, &[]).await;
-    // Larger than any message may be: it is told, then the link ends.
+    // Larger than any message may be: the answer says so, then the link ends.
     let _ = w.text(" ".repeat(25 << 20)).await;
     assert!(w.expect("error").await["message"].as_str().unwrap().contains("link ends"));
     w.closed().await;

@@ -1,12 +1,8 @@
-//! What tasks told on their way: checkpoints, their data, states; and the story of all of it.
+//! Checkpoints and artifacts of tasks, and their data.
 
 use super::views;
 use crate::app::App;
-use crate::clock::{self, text};
-use crate::explain::facts::{Facts, Whereabouts};
-use crate::explain::story;
 use crate::extract::{Submitter, WorkerScope};
-use crate::intake::DOCUMENT;
 use crate::problem::Refusal;
 use crate::sessions::Scope;
 use axum::Json;
@@ -15,19 +11,15 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::{BlobReader, Hash};
-use outlast_core::TaskId;
-use outlast_core::coord::WorkerState;
 use outlast_store::StoredCheckpoint;
-use outlast_wire::api::{ArtifactList, CheckpointList, Explanation, TaskStateView};
+use outlast_wire::api::{ArtifactList, CheckpointList};
 use outlast_wire::v2::Checkpoint;
 use prost::Message;
-use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::Arc;
 
 /// Bytes of a checkpoint read at a time.
 const PART: usize = 256 << 10;
-/// Bytes of checkpoints, without their data, that a worker is told at most.
+/// Bytes of checkpoints, without their data, that a worker gets at most.
 const MAX_KEPT: usize = 32 << 20;
 /// The longest meta that goes into a header.
 const MAX_HEADER: usize = 8 << 10;
@@ -189,7 +181,8 @@ async fn give(
     Ok(response)
 }
 
-/// Where the data is to begin: what a download that broke off needs of HTTP's ranges.
+/// Returns the offset that the data begins at: a download that broke off needs this much of HTTP's
+/// ranges.
 fn asked_from(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(header::RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
@@ -237,74 +230,6 @@ async fn part(reader: Option<BlobReader>) -> Option<Part> {
         Ok(Err(error)) => Some((Err(error), None)),
         Err(error) => Some((Err(std::io::Error::other(error)), None)),
     }
-}
-
-/// What a task told of itself last.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/state", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = TaskStateView), (status = 404, body = outlast_wire::api::Problem)))]
-pub(crate) async fn state(
-    State(app): State<App>,
-    _: Submitter,
-    Path(id): Path<String>,
-) -> Result<Json<TaskStateView>, Refusal> {
-    let wanted = id.clone();
-    let read = app.read(move |r| {
-        let state = r.state(&wanted)?;
-        let known = state.is_some() || r.task(&wanted)?.is_some();
-        Ok(known.then_some(state))
-    });
-    let state = read.await?.ok_or_else(|| Refusal::no_task(&id))?;
-    let state = state.unwrap_or_default();
-    let object = DOCUMENT.read(&state.state_json);
-    Ok(Json(TaskStateView {
-        id,
-        attempt: state.epoch,
-        version: state.version,
-        progress: state.has_progress.then_some(state.progress),
-        state: object.unwrap_or_else(|_| serde_json::json!({})),
-        at: (state.at_ms > 0).then(|| text(state.at_ms)),
-    }))
-}
-
-/// What happened to a task and why, how it stands and what can be done, in sentences.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/explain", tag = "tasks", params(("id" = String, Path)),
-    responses((status = 200, body = Explanation), (status = 404, body = outlast_wire::api::Problem)))]
-pub(crate) async fn explain(
-    State(app): State<App>,
-    _: Submitter,
-    Path(id): Path<String>,
-) -> Result<Json<Explanation>, Refusal> {
-    let wanted: TaskId = id.clone().into();
-    let look =
-        move |core: &outlast_core::coord::Coordinator| (core.explain(&wanted), core.workers());
-    let (waiting_for, views) = app.query(look).await?;
-    let wanted = id.clone();
-    let read = app.read(move |r| {
-        let Some(task) = r.task(&wanted)? else { return Ok(None) };
-        let extra = r.extras(&[task.number])?.remove(&task.number).unwrap_or_default();
-        let (events, mut checkpoints) = (r.history(&wanted)?, r.checkpoints(&wanted)?);
-        checkpoints.retain(|c| Kind::of(c) == Kind::Checkpoints);
-        Ok(Some((task, extra, events, checkpoints, r.workers()?)))
-    });
-    let read = read.await?;
-    let (task, extra, events, checkpoints, stored) = read.ok_or_else(|| Refusal::no_task(&id))?;
-    let states: HashMap<&str, WorkerState> =
-        views.iter().map(|v| (&*v.row.store_id, v.state)).collect();
-    let whereabouts = |w: outlast_store::StoredWorker| {
-        let state = states.get(&*w.row.store_id).copied();
-        let there = state.is_some_and(WorkerState::is_there);
-        let view = views.iter().find(|v| v.row.store_id == w.row.store_id);
-        let unfit = view.and_then(|v| v.faults.clone()).filter(|_| there);
-        let (at, gone_cause, _) = views::gone(&w, app.started_at);
-        let gone_at = (!there).then_some(at);
-        let who: Arc<str> = w.row.store_id;
-        let (name, drained) = (w.row.name, w.row.drained);
-        (who, Whereabouts { name, there, drained, unfit, gone_at, gone_cause })
-    };
-    let workers = stored.into_iter().map(whereabouts).collect();
-    let now = clock::wall();
-    let facts = Facts { task, extra, events, checkpoints, waiting_for, workers, now };
-    Ok(Json(story::explain(&facts)))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
     assert_eq!(field("dropped"), [json!(false), json!(true)]);
     assert_eq!(field("worker"), [json!("w"), json!("w")]);
     assert_eq!(list[0]["meta"]["user"]["step"], 7);
-    // Its worker is told of what is kept.
+    // Its worker gets the list of what is kept.
     let kept = send(&c, "GET", "/api/v2/tasks/t/checkpoints", "", b"").await;
     let first = v2::Checkpoint::decode_length_delimited(&kept.body[..]).unwrap();
     assert_eq!(first.encode_length_delimited_to_vec(), kept.body, "no other");
@@ -248,7 +248,7 @@ async fn people_pause_move_and_drain() {
     assert_eq!(
         (act("tasks/t/pause", "").await.0, paused().await),
         (409, [0, 0, 0, 1]),
-        "it is over"
+        "it has ended"
     );
     drop(b);
     c.shutdown().await;
