@@ -1,12 +1,12 @@
-//! When a person should know of something: rules, and a judge that neither flaps nor takes a
-//! missing sample for a good one. Pure: values and times come in.
+//! Alerts: rules, and their evaluation, which neither flaps nor takes a missing sample for a good one.
+//! Pure: values and times come in.
 //!
-//! A rule has two limits. What is beyond the threshold for `hold` fires; what is back within the
-//! clear limit for `clear_hold` is cleared; anything between changes nothing.
+//! A rule has two limits. A value beyond the threshold for `hold` fires the alert; a value within the
+//! clear limit for `clear_hold` clears it; values in between change nothing.
 
 use crate::Millis;
 
-/// How bad it is.
+/// Severity of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Worth knowing.
@@ -32,7 +32,7 @@ impl Severity {
     }
 }
 
-/// What a rule looks at.
+/// Value that a rule evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Measure {
     /// Times that a worker came back within the last minute.
@@ -52,7 +52,7 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// All, in order.
+    /// All measures, in order.
     pub const ALL: [Measure; 7] = [
         Self::Reconnects,
         Self::ReconnectFailed,
@@ -74,7 +74,7 @@ impl Measure {
             Self::Copies => "copies",
         }
     }
-    /// What it is, with its unit.
+    /// Describes the measure, with its unit.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Reconnects => "times that it came back within a minute",
@@ -88,7 +88,7 @@ impl Measure {
             }
         }
     }
-    /// How its alerts are marked in the log.
+    /// Returns the mark of its alerts in the log.
     pub fn mark(self) -> &'static str {
         match self {
             Self::Reconnects | Self::ReconnectFailed => "RECONNECT",
@@ -101,10 +101,10 @@ impl Measure {
     }
 }
 
-/// When there is an alert.
+/// Condition of an alert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// What it looks at.
+    /// Value that it evaluates.
     pub measure: Measure,
     /// Values above the threshold are bad; else those below it.
     pub above: bool,
@@ -112,19 +112,19 @@ pub struct Rule {
     pub threshold: f64,
     /// Up to this it is good again.
     pub clear: f64,
-    /// How long it must be bad before it is told, in milliseconds.
+    /// Time in milliseconds beyond the threshold before the alert fires.
     pub hold: Millis,
-    /// How long it must be good before that is told, in milliseconds.
+    /// Time in milliseconds within the clear limit before the alert is cleared.
     pub clear_hold: Millis,
     /// Fewer samples say nothing.
     pub min_samples: u32,
-    /// How bad it is.
+    /// Severity of an alert.
     pub severity: Severity,
-    /// Whether it is looked at.
+    /// True if the rule is evaluated.
     pub enabled: bool,
-    /// Told in the log.
+    /// True if alerts are logged.
     pub log: bool,
-    /// Told to the webhook, if there is one.
+    /// True if alerts are sent to the webhook, if there is one.
     pub webhook: bool,
 }
 
@@ -156,7 +156,7 @@ impl Rule {
         }
     }
 
-    /// Why the limits cannot be used, if they cannot.
+    /// Checks that the limits can be used.
     pub fn check(&self) -> Result<(), String> {
         let (name, word) = (self.measure.name(), if self.above { "above" } else { "below" });
         if !self.threshold.is_finite() || !self.clear.is_finite() {
@@ -184,12 +184,12 @@ impl Rule {
     }
 }
 
-/// Where a rule stands for one worker; none: nothing is wrong.
+/// Phase of a rule for one worker; none: no violation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Phase {
-    /// Bad since then, and not told yet.
+    /// Violated since this time, and not firing yet.
     Pending(Millis),
-    /// Told.
+    /// The alert is firing.
     Firing {
         /// The worst value so far.
         worst: f64,
@@ -198,10 +198,10 @@ pub enum Phase {
     },
 }
 
-/// What is to be told.
+/// Change to report.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Change {
-    /// With the value.
+    /// The alert fires, with this value.
     Fired(f64),
     /// With the worst value while it stood.
     Cleared(f64),

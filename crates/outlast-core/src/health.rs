@@ -1,4 +1,4 @@
-//! Whether the other side lives: heartbeats with sequence numbers, and silence.
+//! Liveness of the peer: numbered heartbeats, and silence.
 
 use crate::Millis;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ pub struct Heart {
     interval: Millis,
     timeout: Millis,
     heard: Millis,
-    /// Not before this does silence count: the patience was longer until lately.
+    /// Time before which silence does not count, since the timeout was longer until recently.
     fair: Millis,
     beat: Millis,
     seq: u64,
@@ -56,11 +56,11 @@ impl Heart {
     pub fn pace(&self) -> (Millis, Millis) {
         (self.interval, self.timeout)
     }
-    /// Whether a silence of so long, which has just ended, is one to learn from.
+    /// Returns true if a silence of this length, which has just ended, is one to learn from.
     pub fn is_notable(&self, silence: Millis) -> bool {
         silence / 3 > self.interval / 2
     }
-    /// When a frame last arrived.
+    /// Returns the time of the last received frame.
     pub fn last_heard(&self) -> Millis {
         self.heard
     }
@@ -92,11 +92,11 @@ impl Heart {
         self.flying.drain(..=at);
         Some(now.saturating_sub(sent))
     }
-    /// Whether the silence has lasted too long.
+    /// Returns true if the silence has exceeded the timeout.
     pub fn expired(&self, now: Millis) -> bool {
         now >= self.fair && now.saturating_sub(self.heard) >= self.timeout
     }
-    /// When to look again.
+    /// Returns the time of the next check.
     pub fn next_wake(&self) -> Millis {
         self.beat.min((self.heard + self.timeout).max(self.fair))
     }

@@ -1,4 +1,4 @@
-//! What a task demands of a worker, matched against what the worker says of itself.
+//! Requirements of a task, matched against the capabilities and labels of a worker.
 
 use outlast_wire::Run;
 use serde_json::{Map, Value};

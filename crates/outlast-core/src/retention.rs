@@ -1,4 +1,4 @@
-//! Which checkpoints of a task are kept: a pure rule, the same everywhere.
+//! Retention of a task's checkpoints: a pure rule, the same everywhere.
 
 use crate::Epoch;
 use outlast_wire::spec::KeepCheckpoints;
@@ -8,11 +8,10 @@ use std::sync::Arc;
 /// The most checkpoints of one task that are kept, whatever its rule says.
 pub const MAX_KEPT: usize = 1000;
 
-/// Those of `all` (by epoch and number, oldest first) that the rule does not keep.
+/// Returns those of `all` (by epoch and number, oldest first) that the rule does not keep.
 ///
-/// Kept are the newest `last`, and beside them the first one in each `every` seconds, counted
-/// from the Unix epoch, so that the choice does not depend on when it is made. The newest is
-/// never given up.
+/// The rule keeps the newest `last`, and the first one in each `every` seconds, counted from the Unix
+/// epoch, so that the choice does not depend on when it is made. The newest is always kept.
 pub fn prunable(all: &[Arc<Checkpoint>], rule: &KeepCheckpoints) -> Vec<(Epoch, u64)> {
     let last = (rule.last.max(1) as usize).min(MAX_KEPT);
     let older = &all[..all.len().saturating_sub(last)];

@@ -1,4 +1,4 @@
-//! Which waiting task goes to which worker: pure data structures, no protocol.
+//! Assignment of waiting tasks to workers: pure data structures, no protocol.
 //!
 //! Tasks with equal demands share a *class*. Each class keeps its waiting tasks in order of
 //! (priority, turn of their queue, number) and the workers that satisfy it in order of load, so
@@ -31,7 +31,7 @@ struct Class {
     waiting: BTreeMap<Reverse<i32>, Queues>,
     /// Workers that satisfy it and have room, least loaded first.
     room: BTreeSet<(u64, WorkerKey)>,
-    /// Its place in `heads`, when something waits and somebody has room.
+    /// Position in `heads`, if a task waits and a worker has room.
     head: Option<Rank>,
 }
 
@@ -58,20 +58,20 @@ pub struct Scheduler {
     waiting: HashMap<TaskId, (usize, i32, Arc<str>, u64)>,
 }
 
-/// What the scheduler must know of a task.
+/// Properties of a task that matter to the scheduler.
 #[derive(Debug, Clone)]
 pub struct Wish<'a> {
-    /// Its id.
+    /// Id of the task.
     pub task: &'a TaskId,
     /// Order of submission.
     pub number: u64,
     /// Higher goes first.
     pub priority: i32,
-    /// Whose turn it takes; queues of equal priority are served alike.
+    /// Queue of the task; queues of equal priority are served in rotation.
     pub queue: &'a str,
     /// Slots that it takes.
     pub slots: u32,
-    /// What its worker must have.
+    /// Requirements on the worker.
     pub requires: &'a Requires,
 }
 
@@ -168,7 +168,7 @@ impl Scheduler {
         loop {
             let (rank, class) = self.heads.pop_first()?;
             self.classes[class].1.head = None;
-            // A queue's turn may have moved since the head was placed; place it anew.
+            // A queue's turn may have moved since the head was placed; place it again.
             let (fresh, queue) = self.rank(class)?;
             if fresh > rank {
                 self.place(class);
@@ -192,25 +192,25 @@ impl Scheduler {
         self.workers.keys().copied().filter(move |key| self.fits(*key, requires, slots))
     }
 
-    /// Whether any worker that is there could run this waiting task.
+    /// Returns true if any connected worker could run this waiting task.
     pub fn has_place(&self, task: &TaskId) -> bool {
         let demand = self.waiting.get(task).map(|(class, ..)| &self.classes[*class].0);
         demand.is_some_and(|d| self.workers.values().any(|w| w.satisfies(d)))
     }
 
-    /// Whether this worker, were it empty, could run such a task.
+    /// Returns true if this worker, were it idle, could run such a task.
     pub fn fits(&self, key: WorkerKey, requires: &Requires, slots: u32) -> bool {
         self.workers.get(&key).is_some_and(|w| {
             slots <= w.slots && requires.unmet(&w.capabilities, &w.labels).is_none()
         })
     }
 
-    /// Whether there is no worker that takes tasks.
+    /// Returns true if there is no worker that takes tasks.
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
 
-    /// Why a waiting task is not assigned, for people; `None` if it does not wait.
+    /// Explains why a waiting task is not assigned; `None` if it does not wait.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
         let (class, ..) = self.waiting.get(task)?;
         let (demand, state) = &self.classes[*class];
@@ -289,7 +289,7 @@ impl Scheduler {
         }
     }
 
-    /// Where a class's first task ranks now.
+    /// Returns the current rank of a class's first task.
     fn rank(&self, class: usize) -> Option<(Rank, Arc<str>)> {
         let (priority, queues) = self.classes[class].1.waiting.first_key_value()?;
         let of = |(queue, tasks): (&Arc<str>, &BTreeMap<u64, TaskId>)| {

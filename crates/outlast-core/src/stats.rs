@@ -1,4 +1,4 @@
-//! What a worker knows about its link over time.
+//! Statistics of a worker about its link over time.
 
 use crate::{Millis, Now};
 use std::collections::VecDeque;
@@ -6,16 +6,16 @@ use std::collections::VecDeque;
 /// Newest latency samples kept.
 pub const LATENCY_SAMPLES: usize = 100;
 
-/// Where a worker's link stands.
+/// State of a worker's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// Welcomed by the coordinator.
+    /// Accepted by the coordinator.
     Connected,
     /// Dialling or waiting for the welcome.
     Connecting,
     /// Waiting to dial again.
     Disconnected,
-    /// Given up until somebody forces a reconnect.
+    /// Stopped until a reconnect is forced.
     Failed,
     /// Closed on purpose.
     Shutdown,

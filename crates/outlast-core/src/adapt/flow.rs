@@ -1,12 +1,12 @@
-//! How much may be on its way before it is acknowledged, so that what is urgent never waits long
-//! behind what is not: about half a second of what the link carries.
+//! Send window: limits unacknowledged data to about half a second of the link's capacity, so that urgent
+//! frames never wait long behind others.
 
 use super::{Change, Setting};
 use crate::Millis;
 use outlast_wire::frame::BULK_TARGET;
 use std::collections::VecDeque;
 
-/// What may be on its way takes about so long, in milliseconds.
+/// Time in milliseconds that the unacknowledged data may take on the link.
 const HORIZON: f64 = 500.0;
 /// The least, the first and the most bytes on their way in one lane.
 const LEAST: usize = 16 << 10;
@@ -33,14 +33,14 @@ struct Sent {
 struct LaneFlow {
     flying: VecDeque<Sent>,
     bytes: usize,
-    /// Since when something is on its way without a break, and what was acknowledged since.
+    /// Start of the current period in which data was always in flight, with the bytes acknowledged in it.
     round: Option<Millis>,
     acked: u64,
-    /// It wanted to send more than it might.
+    /// True if the window limited what was sent.
     full: bool,
 }
 
-/// What is on its way to the coordinator, lane by lane, and what the link carries.
+/// Send window of a link: unacknowledged data of each lane, and the measured goodput.
 #[derive(Debug)]
 pub struct Flow {
     adapts: bool,
@@ -52,7 +52,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Where it does not adapt, frames have their usual size and only the credit limits them.
+    /// Creates a window. Without adaptation, frames have their usual size and only the credit limits them.
     pub fn new(adapts: bool) -> Flow {
         Flow {
             adapts,
@@ -74,7 +74,7 @@ impl Flow {
         self.goodput
     }
 
-    /// How often that was measured.
+    /// Returns the number of measurements.
     pub fn samples(&self) -> u64 {
         self.samples
     }
@@ -122,12 +122,12 @@ impl Flow {
         self.carried(bytes, took)
     }
 
-    /// What was sent in this lane is sent again: nothing of it is on its way.
+    /// Resets a lane whose data is sent again: none of it is in flight.
     pub fn again(&mut self, lane: usize) {
         self.lanes[lane] = LaneFlow::default();
     }
 
-    /// So many bytes took so long, in milliseconds.
+    /// Adds a measurement: `bytes` took `took` milliseconds.
     pub fn carried(&mut self, bytes: u64, took: Millis) -> Option<Change> {
         if bytes < SAMPLE {
             return None;
@@ -142,7 +142,7 @@ impl Flow {
         let wanted = (mean * HORIZON / 1000.0) as usize;
         // Twice as much at a time, so that one good moment does not flood a poor link.
         self.window = wanted.clamp(LEAST, MOST.min(self.window * 2));
-        // Worth telling when frames change, by more than a little.
+        // Reported only if frames change by more than a little.
         let (old, new) = (self.told.min(USUAL), self.window.min(USUAL));
         if new * 2 > old && new < old * 2 {
             return None;

@@ -16,7 +16,7 @@ pub use thrift::{Thrift, Width};
 use std::fmt;
 use std::str::FromStr;
 
-/// What adapts, unless a person pins it to what is configured.
+/// Setting that adapts to the link, unless it is pinned to the configured value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
     /// Heartbeat interval and timeout.
@@ -25,14 +25,14 @@ pub enum Setting {
     Batch,
     /// Level of zstd, and the size above which it is tried.
     Compression,
-    /// How often tasks are asked for checkpoints.
+    /// Interval of checkpoint requests to tasks.
     Checkpoints,
-    /// How often states of tasks are sent.
+    /// Interval at which states of tasks are sent.
     Telemetry,
 }
 
 impl Setting {
-    /// All of them.
+    /// All settings, in order.
     pub const ALL: [Setting; 5] =
         [Self::Heartbeat, Self::Batch, Self::Compression, Self::Checkpoints, Self::Telemetry];
 
@@ -53,17 +53,17 @@ impl Setting {
 pub struct Pins(u8);
 
 impl Pins {
-    /// None of them.
+    /// No pinned setting.
     pub const NONE: Pins = Pins(0);
-    /// All of them.
+    /// All settings pinned.
     pub const ALL: Pins = Pins(u8::MAX);
 
-    /// These, and this one too.
+    /// Adds a setting.
     #[must_use]
     pub fn with(self, setting: Setting) -> Pins {
         Pins(self.0 | 1 << setting as u8)
     }
-    /// Whether it stays as it is.
+    /// Returns true if the setting is pinned.
     pub fn has(self, setting: Setting) -> bool {
         self.0 & 1 << setting as u8 != 0
     }
@@ -103,17 +103,17 @@ impl fmt::Display for Pins {
 /// A setting changed, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Which.
+    /// The changed setting.
     pub setting: Setting,
-    /// What it was, for people.
+    /// Previous value, in words.
     pub from: String,
-    /// What it is.
+    /// New value, in words.
     pub to: String,
-    /// For people.
+    /// Reason in words.
     pub why: String,
-    /// It is what was configured again.
+    /// True if the setting is back at its configured value.
     pub configured: bool,
-    /// It comes and goes with the work: not worth a line in a log.
+    /// True if the change comes and goes with the work, and should not be logged.
     pub minor: bool,
 }
 

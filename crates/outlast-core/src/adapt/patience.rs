@@ -1,5 +1,6 @@
-//! How often to beat, and which silence is too long: φ-accrual suspicion (as in `quality::phi`)
-//! of the next answer, within bounds of what is configured, and a memory of silences that ended.
+//! Failure detector: the heartbeat interval and the timeout. Uses φ-accrual suspicion (as in
+//! `quality::phi`) of the next answer, within bounds of the configured values, and the longest
+//! silences that ended by themselves.
 
 use super::{Change, Setting};
 use crate::Millis;
@@ -21,8 +22,8 @@ const MARGIN: f64 = 1.5;
 const CALM: (u32, u32) = (60, 960);
 /// A silence that ended is remembered for one to two of these, in milliseconds.
 const MEMORY: Millis = 1_800_000;
-/// A new link that is there so soon after a silent one was given up may mean that the old one
-/// was only slow, in milliseconds.
+/// Time in milliseconds: a new link within this time after a silent one was closed may mean that the
+/// old one was only slow.
 const SOON: Millis = 5_000;
 /// Between two times that the timeout is raised on that suspicion alone, in milliseconds; it
 /// doubles, up to the second, each time that this did not help.
@@ -38,7 +39,7 @@ struct Trial {
     at: Millis,
 }
 
-/// The patience of one side with its links to one other.
+/// Failure detector of one side for its links to one peer.
 #[derive(Debug, Clone)]
 pub struct Patience {
     base: (Millis, Millis),
@@ -55,10 +56,10 @@ pub struct Patience {
     trial: Option<Trial>,
     no_trial_before: Millis,
     rest: Millis,
-    /// The former link was given up for silence, with this patience.
+    /// Timeout with which the previous link was closed for silence.
     silent: Option<Millis>,
     eased: Millis,
-    /// Since when there is no work.
+    /// Time since which there is no work.
     idle: Option<Millis>,
     why: &'static str,
 }
@@ -95,7 +96,7 @@ impl Patience {
         if self.now.1 > self.base.1 && !self.is_stretched() { self.now.1 } else { 0 }
     }
 
-    /// Whether heartbeats are fewer since there is no work.
+    /// Returns true if heartbeats are less frequent because there is no work.
     pub fn is_stretched(&self) -> bool {
         self.now.0 > self.base.0
     }
@@ -138,7 +139,7 @@ impl Patience {
         self.silent = silent.then_some(self.now.1);
     }
 
-    /// A new link is there, so long after the former one was given up.
+    /// Records a new link, `outage` milliseconds after the previous one was closed.
     pub fn back(&mut self, outage: Millis, now: Millis) {
         let Some(patience) = self.silent.take() else { return };
         if outage > SOON {
@@ -170,8 +171,8 @@ impl Patience {
         }
     }
 
-    /// Decides anew, when a beat is sent or something happened. `busy`: the other side has, or
-    /// does, work for which an early discovery of its loss matters.
+    /// Recomputes interval and timeout, when a heartbeat is sent or something happened. `busy`: the peer
+    /// has, or does, work for which an early discovery of its loss matters.
     pub fn decide(&mut self, busy: bool, now: Millis) -> Option<Change> {
         if !self.adapts {
             return None;
@@ -248,7 +249,7 @@ impl Patience {
                 let longest = self.survived[0].max(self.survived[1]);
                 format!("a silence of {} s ended by itself", seconds(longest.into()))
             }
-            _ => "a link was given up for silence, and the next was there at once".into(),
+            _ => "a link was closed for silence, and the next one was there at once".into(),
         }
     }
 }
@@ -272,7 +273,7 @@ mod tests {
         Patience::new(BASE.0, BASE.1, true, 0)
     }
 
-    /// So many heartbeats are answered, five seconds apart; when it is then.
+    /// Answers `beats` heartbeats, five seconds apart; returns the time afterwards.
     fn calm(p: &mut Patience, from: Millis, beats: u64, busy: bool) -> Millis {
         for n in 1..=beats {
             p.answered(20);
@@ -313,7 +314,7 @@ mod tests {
     #[test]
     fn a_slow_link_is_given_more_time_and_a_dead_one_is_not() {
         let mut p = patience();
-        // It was given up, and the next was there at once: it is given more time.
+        // It was closed, and the next one was there at once: the timeout is raised.
         p.lost(true);
         p.back(900, 100_000);
         p.decide(true, 100_000);

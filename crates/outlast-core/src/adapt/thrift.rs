@@ -1,5 +1,5 @@
-//! What a narrow link is spared, and what an unsteady one makes worth while: compression, states
-//! and checkpoints.
+//! Bandwidth policy: compression, states and checkpoints on narrow links, and more checkpoints on
+//! unsteady ones.
 
 use super::{Change, Pins, Setting};
 use crate::Millis;
@@ -16,22 +16,22 @@ const LEAVE: (f64, Millis) = (2.0, 60_000);
 const STATES: f64 = 0.1;
 /// No state waits longer, in milliseconds.
 const MOST_WAIT: Millis = 10_000;
-/// So many lost links within so long, in milliseconds, are unsteady.
+/// Number of lost links within a time in milliseconds from which on a worker counts as unsteady.
 const UNSTEADY: (usize, Millis) = (3, 600_000);
 /// Checkpoints are asked for twice as often then, but not more often than this, in milliseconds.
 const LEAST_ASK: Millis = 10_000;
-/// While the last checkpoint is still on its way, the next is asked for after at most so many
-/// intervals.
+/// Longest time in intervals for which requests are skipped while the last checkpoint is being
+/// uploaded.
 const MOST_SKIPS: Millis = 4;
 
-/// How much a link carries.
+/// Capacity of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Width {
     /// Less than 64 kB/s.
     Thin,
     /// Less than 512 kB/s.
     Narrow,
-    /// More, or not known.
+    /// A wide link, or one of unknown capacity.
     Wide,
 }
 
@@ -62,12 +62,12 @@ pub struct Thrift {
     high_since: Option<Millis>,
     losses: VecDeque<Millis>,
     unsteady: bool,
-    /// When states may be sent again.
+    /// Time from which on states may be sent again.
     states_after: Millis,
 }
 
 impl Thrift {
-    /// Nothing is known yet.
+    /// Creates the policy of a link without measurements.
     pub fn new(pins: Pins) -> Thrift {
         Thrift {
             pins,
@@ -80,12 +80,12 @@ impl Thrift {
         }
     }
 
-    /// What the link carries.
+    /// Returns the capacity of the link.
     pub fn width(&self) -> Width {
         self.width
     }
 
-    /// How what is sent should be compressed.
+    /// Returns the compression of frames.
     pub fn packing(&self) -> Packing {
         let pinned = self.pins.has(Setting::Compression);
         if pinned { Width::Wide } else { self.width }.packing()
@@ -141,7 +141,7 @@ impl Thrift {
         all
     }
 
-    /// When states may be sent, in milliseconds of `Now::mono`.
+    /// Returns the time from which on states may be sent, in milliseconds of `Now::mono`.
     pub fn states_after(&self) -> Millis {
         self.states_after
     }
@@ -162,7 +162,7 @@ impl Thrift {
         self.losses.push_back(now);
     }
 
-    /// Whether it was lost often lately; a change of that, if it is one.
+    /// Updates whether the link was lost often lately; returns the change, if any.
     pub fn steadiness(&mut self, now: Millis) -> Option<Change> {
         let recent = self.losses.iter().filter(|at| **at + UNSTEADY.1 > now).count();
         // Unsteady at once; steady only once all of it is long ago.
@@ -183,7 +183,7 @@ impl Thrift {
         Some(Change { setting, from, to, why, configured, minor: false })
     }
 
-    /// Whether tasks are asked for checkpoints more often: the link may be cut off for good any
+    /// Returns true if checkpoints are requested more often, since the link may be lost for good at any
     /// time.
     pub fn is_unsteady(&self) -> bool {
         self.unsteady && !self.pins.has(Setting::Checkpoints)
@@ -193,8 +193,8 @@ impl Thrift {
         (interval / 2).max(LEAST_ASK.min(interval))
     }
 
-    /// Whether to let one ask pass, since the last checkpoint (which was made so long ago) has
-    /// not reached the coordinator.
+    /// Returns true if a request should be skipped, since the last checkpoint (made `waiting` ago) has not
+    /// reached the coordinator.
     pub fn skips(&self, interval: Millis, waiting: Option<Millis>) -> bool {
         let spared = self.width != Width::Wide && !self.pins.has(Setting::Checkpoints);
         spared && waiting.is_some_and(|ms| ms < interval.saturating_mul(MOST_SKIPS))

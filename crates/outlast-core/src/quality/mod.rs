@@ -1,6 +1,6 @@
-//! What is measured of a worker and its link: round-trip times, suspicion, loss, goodput, and
-//! the points of its history. Pure: times come in, as microseconds of a clock that never goes
-//! back. Decides nothing; `alerts` judges what is measured.
+//! Measurements of a worker and its link: round-trip times, suspicion, loss, goodput, and the points of
+//! its history. Pure: times come in, as microseconds of a clock that never goes back. Makes no
+//! decisions; `alerts` evaluates the measurements.
 
 mod meter;
 mod phi;

@@ -18,7 +18,7 @@ pub struct Phi {
     /// Milliseconds between heartbeats.
     mean: f32,
     variance: f32,
-    /// When one came last; 0: none did over this link.
+    /// Time of the last heartbeat; 0: none on this link.
     beat: Micros,
 }
 

@@ -3,20 +3,20 @@
 
 use prost::Message;
 
-/// What was measured within an interval. Its encoding is how it is stored: zeros take no room,
-/// and newer versions may add fields.
+/// Measurements of an interval. Its encoding is its stored form: zeros take no room, and newer
+/// versions may add fields.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct Point {
     /// Milliseconds of the interval that were measured.
     #[prost(uint32, tag = "1")]
     pub span_ms: u32,
-    /// Of these, those with a link.
+    /// Milliseconds of these with a link.
     #[prost(uint32, tag = "2")]
     pub connected_ms: u32,
     /// Round-trip times.
     #[prost(uint32, tag = "3")]
     pub rtt_count: u32,
-    /// Their sum in microseconds.
+    /// Sum of the round-trip times in microseconds.
     #[prost(uint64, tag = "4")]
     pub rtt_us: u64,
     /// The longest in microseconds.
@@ -25,13 +25,13 @@ pub struct Point {
     /// The highest suspicion.
     #[prost(float, tag = "6")]
     pub suspicion: f32,
-    /// From the worker.
+    /// Bytes from the worker.
     #[prost(uint64, tag = "7")]
     pub bytes_up: u64,
-    /// To the worker.
+    /// Bytes to the worker.
     #[prost(uint64, tag = "8")]
     pub bytes_down: u64,
-    /// Of both directions.
+    /// Messages in both directions.
     #[prost(uint32, tag = "9")]
     pub messages: u32,
     /// Times that it came back.
@@ -43,7 +43,7 @@ pub struct Point {
     /// Attempts that ran to an end of their own.
     #[prost(uint32, tag = "12")]
     pub executed: u32,
-    /// Of these, those that did not succeed.
+    /// Tasks of these that did not succeed.
     #[prost(uint32, tag = "13")]
     pub failed: u32,
     /// Checkpoints that took effect.
@@ -55,7 +55,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// Whether there is something to keep: a worker that was away all the time has nothing.
+    /// Returns true if there is nothing to store: the worker was away all the time.
     pub fn is_blank(&self) -> bool {
         *self == Point { span_ms: self.span_ms, ..Point::default() }
     }

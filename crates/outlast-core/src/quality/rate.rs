@@ -15,7 +15,7 @@ impl Rate {
         self.sum = self.sum(now, fade) + amount;
         self.at = self.at.max(now);
     }
-    /// What is left of all amounts.
+    /// Returns the faded sum of all amounts.
     pub fn sum(&self, now: Micros, fade: Micros) -> f64 {
         let age = now.saturating_sub(self.at) as f64 / fade as f64;
         self.sum * (-age).exp()

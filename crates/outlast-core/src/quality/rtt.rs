@@ -11,18 +11,18 @@ pub struct RttWindow {
     next: u8,
 }
 
-/// What is said of round-trip times; all in milliseconds.
+/// Summary of round-trip times, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rtt {
-    /// How many there are.
+    /// Number of samples.
     pub samples: u32,
-    /// The newest.
+    /// Newest sample.
     pub last: f64,
     /// The shortest.
     pub min: f64,
     /// Half are not longer.
     pub median: f64,
-    /// 95 of 100 are not longer (nearest rank).
+    /// 95th percentile (nearest rank).
     pub p95: f64,
     /// Mean difference between one and the next: RFC 3550's jitter, with a plain mean.
     pub jitter: f64,
@@ -45,11 +45,11 @@ impl RttWindow {
             self.next = ((usize::from(self.next) + 1) % RTT_SAMPLES) as u8;
         }
     }
-    /// The newest.
+    /// Returns the newest sample.
     pub fn last(&self) -> Option<f32> {
         self.newest().next()
     }
-    /// From the newest to the oldest.
+    /// Iterates from the newest to the oldest sample.
     fn newest(&self) -> impl Iterator<Item = f32> + '_ {
         let (new, old) = self.samples.split_at(usize::from(self.next));
         new.iter().rev().chain(old.iter().rev()).copied()
@@ -60,7 +60,7 @@ impl RttWindow {
             self.newest().take(n).fold((0.0, 0), |(s, c), ms| (s + f64::from(ms), c + 1));
         (if count == 0 { 0.0 } else { sum / f64::from(count) }, count)
     }
-    /// What is said of them; none before the first.
+    /// Summarizes the samples; none before the first.
     pub fn summary(&self) -> Option<Rtt> {
         let last = f64::from(self.last()?);
         let mut sorted = self.samples.clone();

@@ -206,7 +206,7 @@ fn sums_of_several_workers_leave_nothing_out() {
     m.received(now, 1, Size { bytes: 10, raw: Some(40), nanos: 7 }, Beat::None);
     m.lost(now, 0, LinkCause::LinkSilent, "");
     m.connected(now + 2 * S, 2, None);
-    // Heartbeats that say nothing yet, and a process that began anew.
+    // Heartbeats without a value yet, and a process that was restarted.
     for restored in [2, 0, 2, 3, 1] {
         m.told(0, restored);
     }

@@ -12,16 +12,16 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-/// How much of each stream is looked at, in bytes from its end.
+/// Bytes from the end of each stream that are examined.
 const TAIL: usize = 4096;
-/// What is looked at of a failure's details.
+/// Limits for a failure's details.
 const DETAILS: Limit = Limit { bytes: 2 << 20, weight: 4 << 20 };
 /// The longest quote, in characters.
 const QUOTE: usize = 120;
 /// The largest program of a user's pattern, in bytes.
 const PATTERN: usize = 1 << 18;
 
-/// What a worker says when its machine, not the command, is why an attempt did not start.
+/// Messages of a worker whose machine, not the command, prevented an attempt's start.
 const BY_SYSTEM: [&str; 4] = [
     "cannot create the task's files",
     "cannot start ",
@@ -29,16 +29,16 @@ const BY_SYSTEM: [&str; 4] = [
     "the system refuses another thread",
 ];
 
-/// What is known of how an attempt ended.
+/// Evidence of an attempt's end.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
-    /// As the worker or the coordinator saw it.
+    /// Cause as seen by the worker or the coordinator.
     pub cause: Cause,
-    /// Of the process.
+    /// Exit code of the process.
     pub exit_code: Option<i32>,
-    /// That ended it; 0: none.
+    /// Signal that ended it; 0: none.
     pub signal: i32,
-    /// What it said of itself, or was said of it.
+    /// Message of the task, or about it.
     pub message: String,
     /// The end of its standard error, and what a function's failure carried.
     pub stderr: String,
@@ -47,7 +47,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Of an outcome.
+    /// Collects the evidence of an outcome.
     pub fn of(outcome: &TaskOutcome, cause: Cause) -> Evidence {
         let tail = |bytes: &[u8]| {
             String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL)..]).into_owned()
@@ -66,7 +66,7 @@ impl Evidence {
         }
     }
 
-    /// Of an attempt that nobody heard the end of.
+    /// Collects the evidence of an attempt whose end was not reported.
     pub fn silent(cause: Cause, reason: &str) -> Evidence {
         Evidence { cause, message: reason.into(), ..Evidence::default() }
     }
@@ -91,12 +91,12 @@ fn strings(value: &Value, into: &mut String) {
 /// A class, and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classified {
-    /// What happened.
+    /// Class of the failure.
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
-    /// It blames no worker: only standard output says so, which may quote anything, or it is an
-    /// ordinary mistake, such as a command that does not exist.
+    /// True if it blames no worker: the only evidence is standard output, which may quote anything, or it
+    /// is an ordinary mistake, such as a command that does not exist.
     pub weak: bool,
     /// The words of the evidence that name the cause.
     pub words: Option<String>,
@@ -105,7 +105,7 @@ pub struct Classified {
 }
 
 impl Classified {
-    /// By evidence that counts.
+    /// Classification by strong evidence.
     pub fn new(class: FailureClass, text: impl Into<String>) -> Classified {
         Classified { class, text: text.into(), weak: false, words: None, failure_type: None }
     }
@@ -149,7 +149,7 @@ impl Rules {
         rules.iter().map(compile).collect::<Result<_, _>>().map(Rules)
     }
 
-    /// As they were given.
+    /// Iterates over the rules in their given order.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.0.iter().map(|(_, rule)| rule)
     }
@@ -312,7 +312,7 @@ struct Found<'a> {
     class: FailureClass,
     /// The line that says it.
     line: &'a str,
-    /// Nothing that is said elsewhere counts more.
+    /// True if no other text takes precedence.
     last_word: bool,
     /// The words in it that name a cause.
     words: Option<String>,
@@ -384,7 +384,7 @@ fn read<'a>(text: &'a str, reader: Reader<'_>) -> Option<Found<'a>> {
     statement.or_else(|| software.map(|line| Found::software(line, false)))
 }
 
-/// What the way in which the process ended says by itself.
+/// Classifies by the end of the process alone.
 fn by_end(e: &Evidence, told: bool) -> Option<Classified> {
     use FailureClass as F;
     let shell = e.exit_code.filter(|c| (129..=159).contains(c)).map(|c| c - 128);
@@ -410,7 +410,7 @@ fn unknown(e: &Evidence) -> String {
     let killed = e.signal == 9 || e.exit_code == Some(137);
     match killed {
         true => format!("{how}; nothing tells who killed it"),
-        false => format!("{how}; nothing that it wrote tells why"),
+        false => format!("{how}; its output does not show the reason"),
     }
 }
 

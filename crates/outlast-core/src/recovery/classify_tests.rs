@@ -24,7 +24,7 @@ fn what_the_executor_saw_comes_first() {
 fn unknown_says_so() {
     let found = classify(&exit("done 3 of 4\n"), []);
     assert_eq!(found.class, FailureClass::Unknown);
-    assert_eq!(found.text, "exit code 1; nothing that it wrote tells why");
+    assert_eq!(found.text, "exit code 1; its output does not show the reason");
     let mut killed = exit("");
     (killed.signal, killed.message) = (9, "killed by signal 9 (SIGKILL)".into());
     let found = classify(&killed, []);
@@ -125,7 +125,7 @@ fn advice_does_not_hide_an_error_and_is_none() {
 fn what_any_program_may_say_blames_no_machine() {
     use FailureClass as F;
     assert_eq!(class(&exit("Bus error (core dumped)")), F::Software);
-    assert_eq!(class(&exit("supervisor: Killed process 4321 at the user's wish")), F::Unknown);
+    assert_eq!(class(&exit("supervisor: Killed process 4321 at the user's request")), F::Unknown);
     let kernel = "Memory cgroup out of memory: Killed process 4321 (py)";
     assert_eq!(class(&exit(kernel)), F::OutOfMemory);
     assert_ne!(class(&exit("split: write error: File too large")), F::Disk);

@@ -61,9 +61,10 @@ const VENDORS: [(&str, &str); 16] = [
 pub(super) struct Asked {
     /// `cuda`, `cuda:1`, or several with `|` between them, of which one is enough.
     device: String,
-    /// Where that stands, for people.
+    /// Place of the name, in words.
     from: String,
-    /// It can only be a demand on a worker, whatever it names. Elsewhere only names of devices are.
+    /// True if it can only be a demand on a worker, whatever it names. Elsewhere only names of devices
+    /// are demands.
     #[serde(default)]
     must: bool,
 }
@@ -71,9 +72,9 @@ pub(super) struct Asked {
 /// A device that a worker must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// One of them is enough.
+    /// Alternatives, one of which is enough.
     any: Vec<(String, Option<u64>)>,
-    /// As it was asked for.
+    /// Name as requested.
     pub name: String,
     from: String,
     /// The task's knob `device` asks for it.
@@ -185,12 +186,12 @@ fn is_set(value: &Value) -> bool {
 /// The devices of a worker.
 #[derive(Default)]
 struct Profile {
-    /// That it names, or has a capability or label of that name.
+    /// Devices that the worker names, or for which it has a capability or label.
     words: BTreeSet<String>,
-    /// That it says it has not.
+    /// Devices that the worker reports not to have.
     without: BTreeSet<String>,
     gpus: Option<u64>,
-    /// How its GPU is programmed, by its model.
+    /// Programming interface of its GPU, derived from the model.
     vendor: Option<&'static str>,
     os: Option<String>,
 }

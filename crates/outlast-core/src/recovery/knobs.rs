@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What a task requires of a GPU; dropped when it falls back to the processor.
+/// Requirements on a GPU, which are dropped when a task falls back to the processor.
 const GPU_DEMANDS: [&str; 7] =
     ["gpu", "gpus", "gpu_memory_bytes", "hardware", "hardware_class", "webgpu", "webnn"];
 
@@ -16,9 +16,9 @@ type Ladder = BTreeMap<String, Vec<Value>>;
 /// A knob that moves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Move {
-    /// Its name.
+    /// Name of the knob.
     pub knob: String,
-    /// Its place on its ladder from now on.
+    /// New position among its values.
     pub place: usize,
     /// The value that it had.
     pub from: Value,
@@ -74,7 +74,7 @@ fn next(knobs: &Ladder, state: &TaskRecovery, name: &str) -> Option<Move> {
     Some(Move { knob: name.to_owned(), place: at + 1, from, to })
 }
 
-/// How the strategy moves a knob; none if there is none, or if it is at its last value.
+/// Returns the strategy's move of a knob; none if there is no such knob, or if it is at its last value.
 pub fn moved(knobs: &Ladder, state: &TaskRecovery, strategy: Strategy) -> Option<Move> {
     let first = |names: &[&str]| names.iter().find_map(|name| next(knobs, state, name));
     match strategy {
@@ -99,7 +99,7 @@ fn other(knobs: &Ladder, state: &TaskRecovery) -> Option<Move> {
     names.find_map(|name| next(knobs, state, name))
 }
 
-/// What a task's attempt uses: by its knob `device`, else by what it requires.
+/// Returns the hardware of a task's attempt: by its knob `device`, else by its requirements.
 pub fn hardware(spec: &TaskSpec, state: &TaskRecovery) -> HardwareClass {
     let device = spec.knobs.get("device").and_then(|v| v.get(place(state, "device", v)));
     if let Some(class) = device.and_then(Value::as_str).and_then(class_of) {
@@ -182,7 +182,7 @@ pub fn effective<'a>(spec: &'a TaskSpec, state: &TaskRecovery) -> Cow<'a, TaskSp
     Cow::Owned(made)
 }
 
-/// What it requires of a worker now.
+/// Returns the current requirements on a worker.
 pub fn requires<'a>(spec: &'a TaskSpec, state: &TaskRecovery) -> Cow<'a, BTreeMap<String, String>> {
     let mut wanted = Cow::Borrowed(&spec.requires);
     if fell_back(spec, state) {
@@ -195,7 +195,7 @@ pub fn requires<'a>(spec: &'a TaskSpec, state: &TaskRecovery) -> Cow<'a, BTreeMa
     wanted
 }
 
-/// Whether it was moved to the processor.
+/// Returns true if the task was moved to the processor.
 fn fell_back(spec: &TaskSpec, state: &TaskRecovery) -> bool {
     let Some(values) = spec.knobs.get("device") else { return false };
     let at = place(state, "device", values);

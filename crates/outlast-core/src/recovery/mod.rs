@@ -1,8 +1,8 @@
-//! What follows a failure. Pure: evidence becomes a class ([`mod@classify`]), and class, hardware,
+//! Recovery from failures. Pure: evidence becomes a class ([`mod@classify`]), and class, hardware,
 //! history and fleet become an action with its reason ([`mod@plan`]), driven by a table that users
-//! read and override ([`table`]). [`knobs`] moves a task's settings, [`patterns`] looks at what
-//! failures have in common, [`reported`] answers programs that report failures themselves. The
-//! coordinator's `recover` module asks, and carries out.
+//! can read and override ([`table`]). [`knobs`] changes a task's settings, [`patterns`] finds repeated
+//! failures, [`reported`] serves programs that report failures themselves. The coordinator's `recover`
+//! module requests decisions and carries them out.
 
 pub mod classify;
 mod device;

@@ -1,7 +1,7 @@
-//! What failures have in common: a worker, a class of hardware, a type of task.
+//! Patterns of failures: a common worker, class of hardware, or type of task.
 //!
-//! The newest failures are kept, and looked at anew each time: patterns are never stored. Only
-//! what was decided because of one is (a quarantine).
+//! The newest failures are kept, and patterns are recomputed each time, never stored. Only decisions
+//! that follow from one are stored (a quarantine).
 
 use super::{Blame, FailureClass, HardwareClass};
 use outlast_wire::recovery::PatternRules;
@@ -18,7 +18,7 @@ pub const MAX_PROBATION: i64 = 3_600_000;
 pub struct Failure {
     /// Grows; its identity.
     pub number: u64,
-    /// When, in Unix milliseconds.
+    /// Time in Unix milliseconds.
     pub at: i64,
     /// The task.
     pub task: String,
@@ -28,15 +28,15 @@ pub struct Failure {
     pub task_type: String,
     /// The worker's store id.
     pub worker: String,
-    /// Its name.
+    /// Name of the worker.
     pub worker_name: String,
-    /// What the attempt used.
+    /// Hardware that the attempt used.
     pub hardware: HardwareClass,
-    /// What happened.
+    /// Class of the failure.
     pub class: FailureClass,
     /// The evidence, for people.
     pub text: String,
-    /// It blames no worker: see [`super::Classified::weak`].
+    /// True if it blames no worker: see [`super::Classified::weak`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub weak: bool,
 }
@@ -44,15 +44,15 @@ pub struct Failure {
 /// A worker that is given no work but probes. Stored as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quarantine {
-    /// Since when, in Unix milliseconds.
+    /// Start in Unix milliseconds.
     pub since: i64,
-    /// How long it is given no probe, in milliseconds.
+    /// Time without a probe, in milliseconds.
     pub wait: i64,
-    /// When it may be given one.
+    /// Time of the next probe.
     pub until: i64,
     /// Probes that failed.
     pub failed: u32,
-    /// Why, for people.
+    /// Reason in words.
     pub reason: String,
 }
 
@@ -71,13 +71,13 @@ impl Quarantine {
         Quarantine { since, wait, until: now + wait, failed, reason }
     }
 
-    /// How long it lasts yet, in milliseconds. A clock that was set back makes it no longer.
+    /// Returns the remaining time in milliseconds. A clock that was set back does not lengthen it.
     pub fn left(&self, now: i64) -> u64 {
         u64::try_from((self.until - now).min(self.wait)).unwrap_or(0)
     }
 }
 
-/// What like failures share.
+/// Property that similar failures share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PatternKind {
     /// A worker.
@@ -108,17 +108,18 @@ impl PatternKind {
 /// Like failures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pattern {
-    /// What they share.
+    /// Kind of the shared property.
     pub kind: PatternKind,
-    /// Which worker (by name), hardware or type; of a type on hardware `TYPE on HARDWARE`.
+    /// Value of the property: worker (by name), hardware or type; for a type on hardware
+    /// `TYPE on HARDWARE`.
     pub subject: String,
-    /// What happened each time.
+    /// Common class of the failures.
     pub class: FailureClass,
-    /// How often.
+    /// Number of failures.
     pub count: usize,
-    /// Of how many tasks.
+    /// Number of tasks.
     pub tasks: usize,
-    /// On how many workers.
+    /// Number of workers.
     pub workers: usize,
     /// The first and the last of them, in Unix milliseconds.
     pub between: (i64, i64),
@@ -132,20 +133,20 @@ pub struct History {
     failures: VecDeque<Failure>,
 }
 
-/// Whether such failures can be the machine's fault.
+/// Returns true if failures of this class can be the machine's fault.
 pub fn blames_worker(class: FailureClass) -> bool {
     use FailureClass as F;
     matches!(class, F::Device | F::BrowserCrash | F::ContextLost | F::Disk | F::NotStarted)
 }
 
-/// Whether such failures can keep a type of task off a class of hardware.
+/// Returns true if failures of this class can exclude a type of task from a class of hardware.
 fn blames_hardware(class: FailureClass) -> bool {
     use FailureClass as F;
     matches!(class, F::Device | F::BrowserCrash | F::ContextLost | F::OutOfMemory)
 }
 
 impl History {
-    /// From what is stored.
+    /// Restores the history from stored failures.
     pub fn new(failures: Vec<Failure>) -> History {
         History { failures: failures.into() }
     }
@@ -163,12 +164,12 @@ impl History {
         self.failures.back().map_or(0, |f| f.number)
     }
 
-    /// All of them, oldest first.
+    /// Iterates over all failures, oldest first.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &Failure> {
         self.failures.iter()
     }
 
-    /// Those of a worker (by store id) or of a type do not count any more.
+    /// Discards the failures of a worker (by store id) or of a type.
     pub fn forget(&mut self, worker: Option<&str>, task_type: Option<&str>) {
         self.failures.retain(|f| {
             worker.is_some_and(|w| f.worker != w) || task_type.is_some_and(|t| f.task_type != t)
@@ -181,7 +182,7 @@ impl History {
         self.failures.iter().filter(move |f| f.at >= from)
     }
 
-    /// What the newest failure has in common with others.
+    /// Compares the newest failure with the others.
     pub fn blame(&self, newest: &Failure, now: i64, rules: &PatternRules) -> Blame {
         let (mut here, mut tasks) = (0, BTreeSet::new());
         let (mut alike, mut outside, mut workers) = (0, 0, BTreeSet::new());
@@ -257,8 +258,8 @@ impl History {
         })
     }
 
-    /// Whether tasks of this type are kept off this class of hardware: several failed there after
-    /// `since`. A task that fails often on its way down a ladder is one.
+    /// Returns true if tasks of this type are excluded from this class of hardware: several failed there
+    /// after `since`. A task that fails repeatedly on its way down a ladder counts once.
     pub fn excluded(
         &self,
         task_type: &str,
@@ -284,7 +285,7 @@ impl History {
         self.find(now, rules, None, |_, _| true)
     }
 
-    /// Those of a class, or of all, of the subjects that `may` be.
+    /// Finds patterns of a class, or of all classes, with subjects that `may` accepts.
     fn find(
         &self,
         now: i64,

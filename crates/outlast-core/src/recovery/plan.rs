@@ -9,41 +9,41 @@ use outlast_wire::TaskSpec;
 /// jitter must not make it instant.
 const FLOOR: Millis = 100;
 
-/// What there is to decide on.
+/// Input of a decision.
 #[derive(Debug)]
 pub struct Situation<'a> {
-    /// What holds for the task.
+    /// Rules that apply to the task.
     pub ladders: &'a Ladders,
     /// The task.
     pub spec: &'a TaskSpec,
-    /// What was tried for it.
+    /// Previous recovery actions for it.
     pub state: &'a TaskRecovery,
-    /// What happened.
+    /// Class of the failure.
     pub class: FailureClass,
-    /// On what.
+    /// Hardware of the attempt.
     pub hardware: HardwareClass,
     /// The name of the worker where it happened, if that is known.
     pub worker: Option<&'a str>,
-    /// How often it may be tried again.
+    /// Remaining retries.
     pub budget: Budget,
-    /// Who else could take it.
+    /// Other workers that could run it.
     pub fleet: Fleet,
     /// The reason why nobody else could, where more is known than those counts.
     pub nobody: Option<&'a str>,
-    /// What it has in common with other failures.
+    /// Similar failures.
     pub blame: Blame,
     /// From -1 to 1, drawn by the caller.
     pub jitter: f64,
 }
 
-/// How often a task may be tried again.
+/// Limit on retries of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The field of the task that limits it.
     pub name: &'static str,
-    /// What that field allows.
+    /// Limit of that field.
     pub limit: u32,
-    /// What is spent of it.
+    /// Number of retries that were used.
     pub spent: u32,
 }
 
@@ -62,7 +62,7 @@ impl Budget {
         Budget { name: "max_retries", limit: spec.max_retries, spent: retries }
     }
 
-    /// Whether it is the one for running out of memory.
+    /// Returns true if it is the budget for running out of memory.
     pub fn of_memory(&self) -> bool {
         self.name == OOM
     }
@@ -73,41 +73,41 @@ impl Budget {
 pub struct Fleet {
     /// Other workers that are connected, meet what the task requires, and that it does not avoid.
     pub others: usize,
-    /// Those of them with other hardware than the one where it failed.
+    /// Number of these with other hardware than where it failed.
     pub other_hardware: usize,
     /// Other workers that cannot be reached now.
     pub away: usize,
 }
 
-/// What a failure has in common with others within the window.
+/// Similar failures within the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Blame {
-    /// So many like failures of several tasks on this worker: it is the worker.
+    /// Number of similar failures of several tasks on this worker, which points to the worker.
     pub worker: usize,
     /// The tasks that these are of.
     pub tasks: usize,
-    /// So many like failures of tasks of this type, on several workers: it is no one worker.
+    /// Number of similar failures of tasks of this type on several workers, which points to no worker.
     pub task_type: usize,
     /// The workers that these are on.
     pub workers: usize,
-    /// So many workers died with an attempt of this very task: it kills them.
+    /// Number of workers that died with an attempt of this task, which points to the task.
     pub killed: usize,
 }
 
-/// What is done.
+/// Decision about a failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// In a word.
+    /// Strategy of the decision.
     pub strategy: Strategy,
-    /// How long to wait first.
+    /// Delay before the next attempt.
     pub delay: Millis,
-    /// Which knob moves.
+    /// Knob that changes.
     pub moved: Option<Move>,
-    /// It avoids the worker where it failed.
+    /// True to avoid the worker where it failed.
     pub avoid: bool,
-    /// It avoids that worker's kind of hardware.
+    /// True to avoid that worker's kind of hardware.
     pub avoid_hardware: bool,
-    /// What is done and why, for people.
+    /// Action and reason, in words.
     pub reason: String,
 }
 
@@ -117,7 +117,7 @@ impl Plan {
         Plan { strategy, delay: 0, moved: None, avoid: false, avoid_hardware: false, reason }
     }
 
-    /// Whether the task fails for good.
+    /// Returns true if the task fails for good.
     pub fn gives_up(&self) -> bool {
         self.strategy == Strategy::Escalation
     }
@@ -178,13 +178,13 @@ pub fn plan(s: &Situation<'_>) -> Plan {
     plan
 }
 
-/// Plans what a person wants, whatever was tried and whatever failures have in common.
+/// Plans the strategy that an operator requested, regardless of previous actions and patterns.
 ///
 /// # Errors
-/// Why it is of no use.
+/// The reason why the strategy does not apply.
 pub fn forced(s: &Situation<'_>, strategy: Strategy) -> Result<Plan, String> {
     if strategy == Strategy::Escalation {
-        return Ok(give_up(s, "a person wants it"));
+        return Ok(give_up(s, "an operator requested it"));
     }
     let state = TaskRecovery { tried: Vec::new(), ..s.state.clone() };
     let fresh = Situation { state: &state, blame: Blame::default(), ..*s };
@@ -320,8 +320,8 @@ fn delayed(s: &Situation<'_>) -> Plan {
 fn give_up(s: &Situation<'_>, why: &str) -> Plan {
     let tried = s.state.told();
     let reason = match tried.is_empty() {
-        true => format!("given up, since {why}"),
-        false => format!("given up, since {why}; tried: {tried}"),
+        true => format!("no further attempts, since {why}"),
+        false => format!("no further attempts, since {why}; tried: {tried}"),
     };
     Plan::new(Strategy::Escalation, reason)
 }
@@ -481,7 +481,7 @@ mod tests {
             let done = play(&task, class, hardware, limit, fleet, blame);
             prop_assert!(done.len() <= limit as usize + 1);
             let last = done.last().unwrap();
-            prop_assert!(last.gives_up() && last.reason.starts_with("given up, since "));
+            prop_assert!(last.gives_up() && last.reason.starts_with("no further attempts, since "));
             prop_assert!(done.iter().all(|p| p.delay <= 60_000 && !p.reason.is_empty()));
             // A knob never goes back.
             let mut places = std::collections::BTreeMap::new();

@@ -1,6 +1,5 @@
-//! What would be done about a failure that a program reports itself, by the planner and for the
-//! same reasons as the coordinator's. Nothing is recorded: whoever asks keeps what it answers.
-//! JSON each way, for bindings.
+//! Decisions about failures that a program reports itself, by the same planner as the coordinator's.
+//! Nothing is recorded: the caller keeps the answer. JSON in both directions, for bindings.
 
 use super::device::{self, Asked, Wanted};
 use super::patterns::{History, MAX_TEXT};
@@ -26,7 +25,7 @@ struct Report {
     task: String,
     attempt: u64,
     spec: Value,
-    /// What was tried for it.
+    /// Previous recovery actions for it.
     #[serde(default)]
     state: TaskRecovery,
     /// Retries that count toward `max_retries`.
@@ -39,10 +38,10 @@ struct Report {
     /// Devices that the task asks for beside what its spec says.
     #[serde(default)]
     asked: Vec<Asked>,
-    /// A strategy that a person wants, instead of the planner's.
+    /// Strategy that an operator requested, instead of the planner's.
     #[serde(default)]
     strategy: Option<Strategy>,
-    /// Where it happened.
+    /// Worker of the failure.
     worker: String,
     /// On what, if it is not what the spec says.
     #[serde(default)]
@@ -55,7 +54,7 @@ struct Report {
     failures: Vec<Failure>,
     /// Unix milliseconds.
     now: i64,
-    /// From -1 to 1.
+    /// Random value from -1 to 1.
     jitter: f64,
 }
 
@@ -73,7 +72,7 @@ struct Seen {
 #[derive(Deserialize)]
 struct Member {
     name: String,
-    /// Whether it is connected and given work.
+    /// True if it is connected and gets work.
     there: bool,
     slots: u32,
     capabilities: Map<String, Value>,
@@ -204,15 +203,15 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// What the planner says of a report. The answer has class, failure_type, evidence, hardware,
-/// strategy, delay_ms, reason; `message` (all of that, with the words and the counts that it rests
-/// on); `moved` (a knob), `knobs` (all of them now), `spec` (the task from here on, if that is
-/// another), `requires`, `others` (workers that could take it, as given); `retries`, `state` and
-/// `failure` are to be given back with the next report. Where a strategy was asked for and is of no
-/// use, it has only `why_not`.
+/// Returns the planner's answer to a report. It has class, failure_type, evidence, hardware, strategy,
+/// delay_ms, reason; `message` (all of these, with the words and the counts that it is based on);
+/// `moved` (a knob), `knobs` (all current values), `spec` (the task from here on, if changed),
+/// `requires`, `others` (workers that could run it, as given). `retries`, `state` and `failure` have to
+/// be passed back with the next report. If a strategy was requested and does not apply, it has only
+/// `why_not`.
 ///
 /// # Errors
-/// What of the report is wrong.
+/// The problem with the report.
 pub fn decide(report: &str) -> Result<Value, String> {
     let r: Report = serde_json::from_str(report).map_err(|e| e.to_string())?;
     let (config, spec) = (config(r.table.clone())?, spec(r.spec.clone())?);
@@ -342,7 +341,8 @@ fn happened(r: &Report, config: &Config, spec: &TaskSpec) -> Result<Classified, 
     }
 }
 
-/// What a worker must have for it now, as far as a task's `requires` can say it: one demand a key.
+/// Returns the current requirements on a worker, in the form of a task's `requires`: one demand per
+/// key.
 fn demands(spec: &TaskSpec, state: &TaskRecovery) -> BTreeMap<String, String> {
     let mut demands = knobs::requires(spec, state).into_owned();
     if let Some(worker) = state.avoid.last() {
@@ -383,10 +383,10 @@ struct Lookback {
     now: i64,
 }
 
-/// What `failures` have in common by `rules` at `now`; times are in Unix milliseconds.
+/// Returns the patterns in `failures` by `rules` at `now`; times are in Unix milliseconds.
 ///
 /// # Errors
-/// What is wrong with what is given.
+/// The problem with the input.
 pub fn in_common(lookback: &str) -> Result<Value, String> {
     let l: Lookback = serde_json::from_str(lookback).map_err(|e| e.to_string())?;
     let found = History::new(l.failures).patterns(l.now, &l.rules);

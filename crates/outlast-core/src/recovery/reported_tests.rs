@@ -1,4 +1,4 @@
-//! What a program is answered that reports a failure.
+//! Answers to programs that report a failure.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn a_program_is_told_what_a_coordinator_would_do() {
     assert_eq!((&own["class"], &own["retries"]), (&json!("device"), &json!(2)));
     assert_eq!((&own["strategy"], &own["spec"]), (&json!("delayed_retry"), &Value::Null));
     let spent = decide(&report(&json!({"stderr": "flux"}), &json!({}), &json!(3))).unwrap();
-    assert_eq!(spent["reason"], "given up, since max_retries is 3");
+    assert_eq!(spent["reason"], "no further attempts, since max_retries is 3");
 }
 
 #[test]
@@ -173,7 +173,12 @@ fn what_a_person_wants_is_done_whatever_was_tried() {
     r["strategy"] = "reduced_precision".into();
     assert_eq!(asked(&r), json!({"why_not": "it has no knob precision"}));
     r["strategy"] = "escalation".into();
-    assert!(asked(&r)["reason"].as_str().unwrap().starts_with("given up, since a person wants it"));
+    assert!(
+        asked(&r)["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("no further attempts, since an operator requested it")
+    );
 }
 
 #[test]

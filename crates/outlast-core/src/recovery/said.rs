@@ -216,7 +216,7 @@ pub(super) fn unmasked(line: &str) -> Cow<'_, str> {
 /// The meaning of a statement.
 pub(super) struct Said {
     pub class: F,
-    /// Where it is not the one of the class.
+    /// Failure type, if it differs from that of the class.
     pub failure_type: Option<&'static str>,
     /// The words that say it.
     pub words: String,

@@ -1,5 +1,5 @@
-//! What is durable of recovery: per task what was tried, per decision why, per kind of task what
-//! worked.
+//! Durable state of recovery: previous actions of each task, the reason of each decision, and knob
+//! values that worked for each type of task.
 
 use super::{FailureClass, HardwareClass, Plan, Strategy};
 use serde::{Deserialize, Serialize};
@@ -11,16 +11,17 @@ pub const MAX_TRIED: usize = 64;
 /// The most workers that a task avoids; the oldest go first.
 pub const MAX_AVOIDED: usize = 4;
 
-/// What was tried for a task, and how it is to run next. Stored as JSON; new fields have defaults.
+/// Previous actions for a task, and settings of its next attempt. Stored as JSON; new fields have
+/// defaults.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TaskRecovery {
     /// The place of each knob on its ladder; those that are not here are at 0.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub knobs: BTreeMap<String, usize>,
-    /// Where its knobs start was decided.
+    /// True once the initial positions of its knobs were decided.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub begun: bool,
-    /// What was done after each failure, the newest last.
+    /// Actions after each failure, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<Tried>,
     /// Retries after it ran out of memory that do not count toward `max_retries`.
@@ -29,7 +30,7 @@ pub struct TaskRecovery {
     /// Losses together with others that ran beside it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub shared: u32,
-    /// It must not start before this time, in Unix milliseconds.
+    /// Earliest start of the next attempt, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_before: i64,
     /// Names of workers that are not to have it.
@@ -44,12 +45,12 @@ fn is_zero<T: Default + PartialEq>(n: &T) -> bool {
     *n == T::default()
 }
 
-/// What was done after a failure.
+/// Action after a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
-    /// What had happened.
+    /// Class of the failure.
     pub class: FailureClass,
-    /// What was done.
+    /// Strategy of the action.
     pub strategy: Strategy,
     /// The worker where it had happened, by name.
     #[serde(default)]
@@ -57,12 +58,12 @@ pub struct Tried {
 }
 
 impl TaskRecovery {
-    /// Whether there is nothing to keep.
+    /// Returns true if there is nothing to store.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether this was done after a failure of this class.
+    /// Returns true if this strategy was used after a failure of this class.
     pub fn has_tried(&self, class: FailureClass, strategy: Strategy) -> bool {
         self.tried.iter().any(|t| t.class == class && t.strategy == strategy)
     }
@@ -100,7 +101,7 @@ impl TaskRecovery {
         self.tried.drain(..more);
     }
 
-    /// What was tried, for people.
+    /// Describes the previous actions in words.
     pub fn told(&self) -> String {
         let mut counts: Vec<(Strategy, usize)> = Vec::new();
         for tried in &self.tried {
@@ -120,15 +121,15 @@ impl TaskRecovery {
 /// A decision, as it stands in the task's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// What had happened; none when nothing failed (where the knobs start).
+    /// Class of the failure; none if nothing failed (initial knob positions).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<FailureClass>,
-    /// On what.
+    /// Hardware of the attempt.
     pub hardware: HardwareClass,
-    /// What is done; none when nothing failed.
+    /// Strategy of the action; none if nothing failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
-    /// How long it waits, in milliseconds.
+    /// Delay in milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub delay_ms: u64,
     /// The knobs from here on.
@@ -145,10 +146,10 @@ pub struct Learned {
     pub task_type: String,
     /// A class of hardware, and the model where there is one: `cpu`, `gpu NVIDIA A100`.
     pub hardware: String,
-    /// What worked.
+    /// Values that worked.
     pub knobs: BTreeMap<String, Value>,
     /// The task that showed it last.
     pub task: String,
-    /// When, in Unix milliseconds.
+    /// Time in Unix milliseconds.
     pub at: i64,
 }

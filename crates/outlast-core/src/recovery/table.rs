@@ -66,9 +66,9 @@ const BY_HARDWARE: &[(HardwareClass, &[Strategy])] = {
 /// The ladders and delays that hold for one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ladders {
-    /// By class of failure; these come first.
+    /// Strategies for each class of failure; these come first.
     pub errors: BTreeMap<FailureClass, Vec<Strategy>>,
-    /// By class of hardware.
+    /// Strategies for each class of hardware.
     pub hardware: BTreeMap<HardwareClass, Vec<Strategy>>,
     /// Before the first delayed retry.
     pub base_delay: Millis,
@@ -76,7 +76,7 @@ pub struct Ladders {
     pub max_delay: Millis,
     /// Share of a delay by which it varies, 0 to 1.
     pub jitter: f64,
-    /// Whether knobs that worked are remembered and used.
+    /// True to remember and use knob values that worked.
     pub remember: bool,
 }
 
@@ -96,7 +96,7 @@ impl Default for Ladders {
 }
 
 impl Ladders {
-    /// What is tried after a failure of this class on this hardware.
+    /// Returns the strategies after a failure of this class on this hardware.
     pub fn ladder(&self, class: FailureClass, hardware: HardwareClass) -> &[Strategy] {
         let of_error = self.errors.get(&class);
         of_error.or_else(|| self.hardware.get(&hardware)).map_or(&[], Vec::as_slice)
@@ -133,7 +133,7 @@ pub struct Config {
     ladders: Ladders,
     rules: Rules,
     labels: BTreeMap<String, (Recovery, Rules)>,
-    /// What makes a pattern.
+    /// Criteria of a pattern.
     pub patterns: PatternRules,
 }
 
@@ -165,12 +165,12 @@ impl Config {
         Ok(Config { rules, labels, ladders, patterns: file.patterns.clone() })
     }
 
-    /// What holds for all tasks.
+    /// Returns the rules for all tasks.
     pub fn all(&self) -> &Ladders {
         &self.ladders
     }
 
-    /// What a label of this `key=value` overrides.
+    /// Iterates over the overrides for each label `key=value`.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &Recovery)> {
         self.labels.iter().map(|(label, (with, _))| (label.as_str(), with))
     }
@@ -184,7 +184,7 @@ impl Config {
         spec.labels.iter().filter_map(|(k, v)| self.labels.get(&format!("{k}={v}")))
     }
 
-    /// What holds for a task.
+    /// Returns the rules for a task.
     pub fn of(&self, spec: &TaskSpec) -> Cow<'_, Ladders> {
         let mut ladders = Cow::Borrowed(&self.ladders);
         for (with, _) in self.of_labels(spec) {

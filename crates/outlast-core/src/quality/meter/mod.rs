@@ -1,5 +1,5 @@
-//! All that is measured of one worker: fed by whoever moves its frames, and by the core's news of
-//! its link.
+//! Measurements of one worker, fed by the code that moves its frames and by the core's reports on its
+//! link.
 
 mod points;
 mod summary;
@@ -30,17 +30,17 @@ const MAX_REASON: usize = 200;
 /// Counts since the coordinator started.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Totals {
-    /// From the worker.
+    /// Bytes from the worker.
     pub bytes_up: u64,
-    /// To the worker.
+    /// Bytes to the worker.
     pub bytes_down: u64,
     /// Bytes of data that came beside the link.
     pub bulk: u64,
-    /// From the worker.
+    /// Messages from the worker.
     pub messages_up: u64,
-    /// To the worker.
+    /// Messages to the worker.
     pub messages_down: u64,
-    /// That could not be understood.
+    /// Messages that could not be decoded.
     pub errors: u64,
     /// Round-trip times, and their sum in microseconds.
     pub rtt: (u64, u64),
@@ -54,14 +54,14 @@ pub struct Totals {
     pub packing: (u64, u64),
     /// Bytes of messages worth compressing, before and after.
     pub packed: (u64, u64),
-    /// Dials, as far as the worker tells of those that failed; and those that were welcomed.
+    /// Connection attempts, as far as the worker reports failed ones; and accepted ones.
     pub dials: (u64, u64),
     /// Times without a link that ended with a new one: how many, their sum, and the longest, in
     /// milliseconds.
     pub outages: (u64, u64, u64),
     /// Checkpoints that its tasks read back.
     pub restored: u64,
-    /// What became of its tasks.
+    /// Outcomes of its tasks.
     pub tally: Tally,
 }
 
@@ -88,7 +88,7 @@ impl Totals {
         self.lost += other.lost;
     }
 
-    /// What was counted of the link since `base`; not what became of tasks.
+    /// Returns the counts of the link since `base`; outcomes of tasks are unchanged.
     fn since(&self, base: &Totals) -> Totals {
         let less = |a: (u64, u64), b: (u64, u64)| (a.0 - b.0, a.1 - b.1);
         Totals {
@@ -109,7 +109,7 @@ impl Totals {
     }
 }
 
-/// Since when a point is measured.
+/// Start of a point.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     at: Micros,
@@ -141,7 +141,7 @@ struct Seconds {
     newest: i64,
 }
 
-/// How a link ended: Unix milliseconds, why, and the same for people.
+/// End of a link: Unix milliseconds, cause, and explanation in words.
 pub type End = (i64, LinkCause, Box<str>);
 
 /// A worker's measurements. Takes about a kilobyte.
@@ -158,17 +158,17 @@ pub struct Meter {
     packs: Rate,
     totals: Totals,
     link: Option<Link>,
-    /// When the former link ended; none while there is one or was none.
+    /// Time at which the previous link ended; none while there is one or was none.
     gone: Option<Micros>,
     returns: VecDeque<u32>,
-    /// Its heartbeats are numbered on from link to link.
+    /// True if heartbeat numbers continue from link to link.
     numbers_go_on: bool,
-    /// What is not shown of the totals any more.
+    /// Totals at the last reset, which are subtracted.
     base: Option<Box<Totals>>,
-    /// Like those of the totals, and begun anew with the statistics.
+    /// Counts of outages like those of the totals, and reset with the statistics.
     outages: (u64, u64, u64),
     report: Option<Box<LinkReport>>,
-    /// Dials of which its newest report told.
+    /// Connection attempts in the newest report.
     attempts: Option<u64>,
     up_ms: u64,
     down_ms: u64,
@@ -183,7 +183,7 @@ pub struct Meter {
     /// Between its heartbeats, in milliseconds.
     interval: u32,
     restored: u64,
-    /// The newest that was not 0.
+    /// Newest value that was not 0.
     restored_before: u64,
     running: u32,
     minute: Mark,
@@ -204,7 +204,7 @@ pub struct Size {
 /// A heartbeat, or an answer to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
-    /// With its number.
+    /// A heartbeat with its number.
     Beat(u64),
     /// To the heartbeat of this number.
     Reply(u64),
@@ -213,7 +213,7 @@ pub enum Beat {
 }
 
 impl Meter {
-    /// Of a worker whose heartbeats are expected every so many milliseconds.
+    /// Creates the meter of a worker with this heartbeat interval in milliseconds.
     pub fn new(now: Micros, interval: u64) -> Meter {
         Meter {
             rtt: RttWindow::default(),
@@ -251,18 +251,18 @@ impl Meter {
         }
     }
 
-    /// Its heartbeats are numbered on from link to link: the first one on a link is the base.
+    /// Sets that heartbeat numbers continue from link to link: the first one on a link is the base.
     pub fn numbers_go_on(mut self) -> Meter {
         self.numbers_go_on = true;
         self
     }
 
-    /// Whether it had a link before, and has none.
+    /// Returns true if the worker had a link before, and has none now.
     pub fn was_here(&self) -> bool {
         self.gone.is_some()
     }
 
-    /// It said hello over this link.
+    /// Records a handshake on this link.
     pub fn connected(&mut self, now: Micros, conn: ConnId, report: Option<Box<LinkReport>>) {
         self.close(now);
         self.dialled(report.as_deref());
@@ -296,7 +296,7 @@ impl Meter {
         self.begin(now, conn);
     }
 
-    /// It has several links, and this one is measured from now on; `new`: it was opened just now.
+    /// Switches to another of several links; `new`: it was opened just now.
     pub fn switched(&mut self, now: Micros, conn: ConnId, new: bool) {
         self.close(now);
         if new {
@@ -312,10 +312,10 @@ impl Meter {
             Some(Link { conn, since: now, heard: now, flying, sent: 0, answered: 0, beat: 0 });
     }
 
-    /// It was welcomed. Of what it dialled before this process began nothing is counted.
+    /// Records an accepted connection. Attempts before this process began are not counted.
     fn dialled(&mut self, report: Option<&LinkReport>) {
         let told = report.map(|r| r.attempts);
-        // Fewer than before: its process, or its statistics, began anew.
+        // Fewer than before: its process was restarted, or its statistics reset.
         let more = match (told, self.attempts) {
             (Some(now), Some(before)) => now.checked_sub(before).unwrap_or(now),
             _ => 1,
@@ -325,7 +325,7 @@ impl Meter {
         self.totals.dials.1 += 1;
     }
 
-    /// Its statistics begin anew for those who look. Counters and history go on.
+    /// Resets the displayed statistics. Counters and history continue.
     pub fn reset(&mut self, now: Micros) {
         let open = |since: Option<Micros>| since.map_or(0, |at| now.saturating_sub(at) / 1000);
         // What has passed of the link, or of the outage, that goes on does not count.
@@ -339,12 +339,12 @@ impl Meter {
         self.causes.clear();
     }
 
-    /// What it owed has been applied.
+    /// Records that all unacknowledged records have been applied.
     pub fn resynced(&mut self, took: u64) {
         self.resync_ms = Some(took);
     }
 
-    /// Its link ended.
+    /// Records the end of the link.
     pub fn lost(&mut self, now: Micros, at: i64, cause: LinkCause, reason: &str) {
         self.close(now);
         self.gone = Some(now);
@@ -479,9 +479,9 @@ impl Meter {
         self.up.add(bytes as f64, now, GOODPUT);
     }
 
-    /// What its newest heartbeat says.
+    /// Records the content of a heartbeat.
     pub fn told(&mut self, worker_rtt_ms: u32, restored: u64) {
-        // None: it has not said yet. Fewer than before: its process began anew.
+        // None: not reported yet. Fewer than before: its process was restarted.
         if restored > 0 {
             let before = std::mem::replace(&mut self.restored_before, restored);
             self.totals.restored += restored.checked_sub(before).unwrap_or(restored);
@@ -489,7 +489,7 @@ impl Meter {
         (self.worker_rtt_ms, self.restored) = (worker_rtt_ms, restored);
     }
 
-    /// What became of its tasks so far, and how many run.
+    /// Records the outcomes of its tasks so far, and the number of running ones.
     pub fn count(&mut self, tally: Tally, running: u32) {
         (self.totals.tally, self.running) = (tally, running);
     }

@@ -86,7 +86,7 @@ impl Meter {
         }
     }
 
-    /// Whether points of seconds are kept.
+    /// Returns true if points of seconds are kept.
     pub fn keeps_seconds(&self) -> bool {
         self.seconds.is_some()
     }

@@ -1,10 +1,10 @@
-//! What is said of a worker at a moment.
+//! Summary of a worker's measurements at a point in time.
 
 use super::{End, GOODPUT, MINUTE, Meter, RECENT, Totals};
 use crate::quality::{Micros, Rtt};
 use outlast_wire::v2::LinkCause;
 
-/// What is said of a worker at a moment.
+/// Summary of a worker's measurements.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// Counts.
@@ -37,7 +37,7 @@ pub struct Summary {
     pub goodput_down: f64,
     /// Milliseconds that the newest resynchronisation took; none while it goes on.
     pub resync_ms: Option<u64>,
-    /// How the newest link that ended did so.
+    /// End of the newest link that ended.
     pub end: Option<End>,
     /// Links that ended, by cause.
     pub causes: Vec<(LinkCause, u32)>,
@@ -53,12 +53,12 @@ impl Meter {
         &self.totals
     }
 
-    /// Counts since the coordinator started, or since the statistics were begun anew.
+    /// Returns the counts since the coordinator started, or since the statistics were reset.
     fn shown(&self) -> Totals {
         self.base.as_ref().map_or(self.totals, |base| self.totals.since(base))
     }
 
-    /// Everything at this moment.
+    /// Returns the summary at this time.
     pub fn summary(&self, now: Micros) -> Summary {
         let silent = self.link.as_ref().map(|l| now.saturating_sub(l.heard));
         let shown = self.shown();
@@ -135,7 +135,7 @@ impl Meter {
         self.rtt.recent(12)
     }
 
-    /// How the newest link that ended did so.
+    /// Returns the end of the newest link that ended.
     pub fn end(&self) -> Option<&End> {
         self.end.as_deref()
     }
