@@ -1,4 +1,4 @@
-# `make demo` shows the main job; `make test` is all that CI runs.
+# `make demo` shows the main use; `make check` is for each commit, `make test` is what CI runs.
 .PHONY: help chromium test check release demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows words deny unit tools python test-python demo-python
 .PHONY: openapi dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
@@ -17,24 +17,24 @@ tools: ## install what the other targets need
 chromium: ## install a browser, for tasks and tests that need one
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
 
-release: tools ## build the program, with its line tables in a file beside it
+release: tools ## build the program, with its line tables in a separate file
 	cargo build --release --locked -p outlast-cli
 	scripts/symbols.sh $(BIN)/outlast
 
-demo: release ## live through two outages, in about a minute and a half
+demo: release ## demonstrate two outages that lose no work, in about 90 seconds
 	$(BIN)/outlast demo
 
-demo-hardware: release chromium ## see tasks run out of memory, lose their browser, and recover; half a minute
+demo-hardware: release chromium ## demonstrate recovery from lack of memory and from a killed browser, in half a minute
 	$(BIN)/outlast demo --only hardware
 	$(BIN)/outlast demo --only browser
 
-demo-dashboard: release ## watch a small fleet with faults in a browser, for three minutes: TIME=10m
+demo-dashboard: release ## show a small fleet with faults on the dashboard, for three minutes: TIME=10m
 	$(BIN)/outlast demo --dashboard $(if $(TIME),--time $(TIME))
 
-check: tools fmt lint arrows words ## formatting, lints, arrows, words and unit tests: minutes, before each commit
+check: tools fmt lint arrows words ## check formatting, lints, arrows, words and unit tests, before each commit
 	cargo test --workspace --locked -q --lib --bins
 
-test: tools chromium fmt lint arrows words deny doc unit test-python dashboard-check test-dashboard ## everything that CI checks
+test: tools chromium fmt lint arrows words deny doc unit test-python dashboard-check test-dashboard ## run everything that CI checks
 
 fmt:
 	cargo fmt --all --check
@@ -45,18 +45,18 @@ lint:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked -q
 
-arrows: ## dependencies point one way (ARCHITECTURE.md)
+arrows: ## check the dependencies between crates and files (ARCHITECTURE.md)
 	python3 scripts/arrows.py
 
-words: ## texts are in plain technical English (scripts/words.py)
+words: ## check for plain technical English (CONTRIBUTING.md)
 	python3 scripts/words.py
 
-deny: ## licences and sources of what we depend on
+deny: ## check licences and sources of dependencies
 	python3 scripts/deny.py
 
 unit:
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy libfaketime; } || \
-		echo 'without libfaketime the test of clocks that jump is skipped' >&2
+		echo 'the test of jumping clocks is skipped without libfaketime' >&2
 	cargo test --workspace --locked
 	cargo run --locked -q -p outlast-fuzz -- --total 60
 	cargo build --release --locked -p outlast-cli -p outlast-sim -p outlast-torture
@@ -73,35 +73,35 @@ torture: tools ## kill, stop, cut off and starve real processes: make torture SE
 	$(BIN)/outlast-torture --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 fuzz: SECONDS = 60
-fuzz: tools ## feed nonsense to every reader, and measure its memory: make fuzz SECONDS=600 SEED=7 TARGET=frame
+fuzz: tools ## feed malformed input to every reader, and measure its memory: make fuzz SECONDS=600 SEED=7 TARGET=frame
 	cargo run --locked -q -p outlast-fuzz -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(TARGET),--target $(TARGET))
 
-bench: tools ## measure, beside the targets; about three minutes
+bench: tools ## run the benchmark against its targets; about three minutes
 	cargo build --release --locked -p outlast-bench
-	@# Keys of this user's own coordinators are not tried on those of the benchmark.
+	@# So that keys of this user's own coordinators are not sent to those of the benchmark.
 	XDG_DATA_HOME=$$(mktemp -d) $(BIN)/outlast-bench --json bench/latest.json
 
 dashboard-tools:
 	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy nodejs npm; }
 	cd dashboard && { test -x node_modules/.bin/vite || npm ci --ignore-scripts; }
 
-openapi: dashboard-tools ## write dashboard/openapi.json and src/types.ts again after a change of the API
+openapi: dashboard-tools ## regenerate dashboard/openapi.json and src/types.ts after a change of the API
 	UPDATE=1 cargo test --locked -q -p outlast-coordinator --test openapi the_copy_is_current
 	cd dashboard && npm run types
 
-dashboard: dashboard-tools ## build the page again after a change below dashboard/
+dashboard: dashboard-tools ## rebuild the dashboard after a change below dashboard/
 	cd dashboard && npm run build
 
 dashboard-check: dashboard-tools ## check that src/types.ts and dist/ below dashboard/ are current
 	cd dashboard && node types.mjs --check && npx tsc && npx vite build --outDir ../target/dashboard --emptyOutDir
 	diff -r target/dashboard dashboard/dist || { echo 'run make dashboard, and commit dashboard/dist' >&2; exit 1; }
 
-test-dashboard: dashboard-tools ## the page in Chromium, against real processes and a link that is cut
+test-dashboard: dashboard-tools ## test the dashboard in Chromium, with real processes and a cut link
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
 	test -n "$$OUTLAST_BIN" || cargo build --release --locked -p outlast-cli
 	cd dashboard && npm test
 
-bench-dashboard: dashboard-tools ## what the page costs with ten thousand workers
+bench-dashboard: dashboard-tools ## measure the dashboard with ten thousand workers
 	cargo build --release --locked -p outlast-bench
 	cd dashboard && npm run measure
 
@@ -112,7 +112,7 @@ python: tools ## install the Python package into target/python
 	test -x $(PYTHON_ENV)/bin/pip || python3 -m venv $(PYTHON_ENV)
 	$(PYTHON_ENV)/bin/pip install -q './python[test]'
 
-demo-python: python ## the guide's worker, as printed, through a cut link and a SIGKILL
+demo-python: python ## run the guide's worker through a cut link and a SIGKILL
 	$(PYTHON_ENV)/bin/python python/examples/demo.py
 
 test-python: python ## type-check and test the Python package against real processes
