@@ -158,7 +158,7 @@ impl Process {
     pub fn rss(&self) -> anyhow::Result<f64> {
         self.memory("VmRSS:")
     }
-    /// Its resident memory that is no file's, in bytes.
+    /// Resident anonymous memory of the process in bytes.
     pub fn anonymous(&self) -> anyhow::Result<f64> {
         self.memory("RssAnon:")
     }

@@ -3,7 +3,7 @@
 //! [bare width] [staged]`, where the widths (default 4 and 2) are how many run at once.
 //!
 //! The executor is measured three times: with the next task started by the callback of the one
-//! that ended; by another thread that is told of the end through a channel; and in a keeper's
+//! that ended; by another thread that a channel notifies of the end; and in a keeper's
 //! process, which is given `staged` (default 16) tasks more than run at once.
 
 use outlast_core::AttemptId;
@@ -46,7 +46,7 @@ fn start(
     });
 }
 
-/// What the callbacks of one round share; dropped by the last of them.
+/// State shared by the callbacks of one round; dropped by the last of them.
 struct Round {
     executor: Arc<Executor>,
     number: u64,

@@ -1,4 +1,4 @@
-//! What this machine has, as the flat document that `requires` is matched against.
+//! Capabilities of this machine, as the flat document that `requires` is matched against.
 //!
 //! Looks at files only, except for GPUs: their tools are asked, if there are any, and given a
 //! short time, since a sick driver makes them hang.
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a GPU tool may take.
+/// Time limit of a GPU tool.
 const TOOL_LIMIT: Duration = Duration::from_secs(2);
 /// More output than this no GPU tool has.
 const TOOL_OUTPUT: usize = 1 << 20;
@@ -27,7 +27,7 @@ struct Gpus {
     memory_bytes: Option<u64>,
 }
 
-/// What this machine has: `cores`, `memory_bytes`, `os`, `arch`, `hostname`, `kernel`, `gpus`,
+/// Returns this machine's capabilities: `cores`, `memory_bytes`, `os`, `arch`, `hostname`, `kernel`, `gpus`,
 /// `hardware` (`"cpu"` or `"cpu,gpu"`), and with GPUs `gpu` and `gpu_memory_bytes`.
 ///
 /// Cores and memory are what this process may use, where its control group limits them.

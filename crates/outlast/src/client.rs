@@ -18,20 +18,20 @@ use std::time::{Duration, Instant};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A body of more than so many bytes that was cut on its way may have been too large for a proxy.
 const SUSPECT: usize = 64 << 10;
-/// What proxies answer by themselves: a request is too large, needs a login at the proxy, or finds
-/// nobody behind it.
+/// Status codes that proxies return by themselves: the request is too large, needs a login at the
+/// proxy, or has no server behind it.
 const PROXY: [u16; 5] = [407, 413, 502, 503, 504];
 
-/// What becomes of a request that is cut on its way.
+/// Treatment of a request that is interrupted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OnCut {
-    /// It is sent again.
+    /// Sends it again.
     Again,
     /// The caller sends less.
     Split,
 }
 
-/// How long a plain request may take.
+/// Time limit of a plain request.
 const REQUEST: Duration = Duration::from_secs(60);
 /// The time in which a coordinator must prove that it knows a key.
 const CHALLENGE: Duration = Duration::from_secs(10);
@@ -40,26 +40,26 @@ const DECIDED: Duration = Duration::from_secs(10);
 /// Seconds that one request waits for a result.
 const WAIT: u64 = 30;
 
-/// Why a request failed.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The coordinator said no.
     #[error("{}{}", .0.title, if .0.detail.is_empty() { String::new() } else { format!(": {}", .0.detail) })]
     Problem(Box<Problem>),
-    /// Nobody answered.
+    /// The coordinator did not answer.
     #[error("the coordinator at {url} cannot be reached: {why}")]
     Unreachable {
-        /// Where it should be.
+        /// Address of the coordinator.
         url: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// Somebody answered, but not as a coordinator does.
+    /// The answer does not come from a coordinator.
     #[error("{url} does not answer as an Outlast coordinator: {why}")]
     Strange {
-        /// Where it should be.
+        /// Address of the coordinator.
         url: String,
-        /// What was wrong.
+        /// The unexpected answer.
         why: String,
     },
     /// The client cannot be made so.
@@ -84,21 +84,21 @@ impl Error {
 /// A task to submit.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewTask {
-    /// Its id; whoever submits the same id and spec again gets the same task.
+    /// Id; submitting the same id and spec again returns the same task.
     pub id: String,
-    /// What to run.
+    /// Specification of the task.
     #[serde(flatten)]
     pub spec: TaskSpec,
 }
 
 impl NewTask {
-    /// With a fresh id.
+    /// Creates a task with a new random id.
     pub fn new(spec: TaskSpec) -> Self {
         NewTask { id: uuid::Uuid::now_v7().to_string(), spec }
     }
 }
 
-/// Which tasks to list.
+/// Query of tasks.
 #[derive(Debug, Clone, Default)]
 pub struct TaskQuery {
     /// In any of these states; empty: in any.
@@ -107,22 +107,22 @@ pub struct TaskQuery {
     pub paused: bool,
     /// With all of these labels.
     pub labels: Vec<(String, String)>,
-    /// In this queue.
+    /// Queue of the tasks.
     pub queue: Option<String>,
     /// Held, or last held, by this worker.
     pub worker: Option<String>,
     /// With an id that begins so.
     pub prefix: Option<String>,
-    /// At most so many (1 to 1000).
+    /// Largest number of tasks (1 to 1000).
     pub limit: Option<usize>,
-    /// From a former page.
+    /// Cursor of a previous page.
     pub cursor: Option<String>,
-    /// Oldest first.
+    /// True to list the oldest first.
     pub oldest: bool,
 }
 
 impl TaskQuery {
-    /// All but the page.
+    /// Returns the parameters without those of the page.
     fn filter(&self) -> Vec<(&'static str, String)> {
         let mut pairs: Vec<(&str, String)> = Vec::new();
         if !self.states.is_empty() {
@@ -140,10 +140,10 @@ impl TaskQuery {
     }
 }
 
-/// What is told when a request has to be repeated: why, and whether it is over.
+/// Callback for outages: the reason when a request has to be repeated, None when that has ended.
 type Notice = dyn Fn(Option<&str>) + Send + Sync;
 
-/// How a client is made.
+/// Settings of a new client.
 pub struct Builder {
     url: String,
     key: Option<String>,
@@ -163,7 +163,7 @@ impl Builder {
         self.ca = path;
         self
     }
-    /// How long a coordinator that cannot be reached is tried again; default 60 s.
+    /// Sets the time for which requests to an unreachable coordinator are retried; default 60 s.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -229,8 +229,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Of the coordinator at this address, such as `http://127.0.0.1:7117`; see
-    /// [`outlast_wire::Url`] for what may be left out.
+    /// Starts a client of the coordinator at this address, such as `http://127.0.0.1:7117`; see
+    /// [`outlast_wire::Url`] for its optional parts.
     pub fn builder(url: &str) -> Builder {
         let url = url.to_owned();
         Builder { url, key: None, ca: None, patience: REQUEST, notice: None }
@@ -312,7 +312,7 @@ impl Client {
         self.get(&format!("/api/v1/tasks/{}", escape(id))).await
     }
 
-    /// How a task ended, if it has within so many seconds (at most 60).
+    /// Returns the end of a task, if it has ended within `wait` seconds (at most 60).
     ///
     /// # Errors
     /// See [`Error`].
@@ -336,8 +336,8 @@ impl Client {
         }
     }
 
-    /// Those of up to 1,000 tasks that are over; waits up to `wait` seconds (at most 60) for the
-    /// first. May leave some out: ask again for what it does not name.
+    /// Returns those of up to 1,000 tasks that have ended; waits up to `wait` seconds (at most 60) for the
+    /// first. May omit some: request those that it does not name again.
     ///
     /// # Errors
     /// See [`Error`].
@@ -347,7 +347,7 @@ impl Client {
         self.read(self.send(send).await?).await
     }
 
-    /// Everything that happened to a task.
+    /// Returns the events of a task.
     ///
     /// # Errors
     /// See [`Error`].
@@ -371,7 +371,7 @@ impl Client {
         self.post(&format!("/api/v1/tasks/{}/retry", escape(id))).await
     }
 
-    /// How many tasks are in each state.
+    /// Returns the number of tasks in each state.
     ///
     /// # Errors
     /// See [`Error`].
@@ -379,7 +379,7 @@ impl Client {
         self.get("/api/v1/counts").await
     }
 
-    /// How many tasks of a query are in each state; its page does not matter.
+    /// Returns the number of tasks of a query in each state, regardless of its page.
     ///
     /// # Errors
     /// See [`Error`]; also if the coordinator is too old to count some only.
@@ -428,7 +428,7 @@ impl Client {
         self.send(|| self.request(Method::POST, &path)).await.map(drop)
     }
 
-    /// What the coordinator is.
+    /// Returns the coordinator's description.
     ///
     /// # Errors
     /// See [`Error`].
@@ -513,7 +513,7 @@ impl Client {
         })
     }
 
-    /// With the key.
+    /// Sends a request once, with the key.
     async fn once(&self, request: RequestBuilder) -> Result<Response, Failed> {
         let request = match self.key().await.map_err(Failed::Before)? {
             Some(key) => request.bearer_auth(key),
@@ -537,7 +537,7 @@ impl Client {
         matches!(self.key().await, Ok(Some(key)) if Some(&key) != sent.as_ref())
     }
 
-    /// Sends, again and again while that can help and patience lasts.
+    /// Sends a request, and retries while that can help, up to the time limit.
     pub(crate) async fn send(
         &self,
         request: impl Fn() -> RequestBuilder,
@@ -623,11 +623,11 @@ impl Client {
     }
 }
 
-/// Why there was no answer.
+/// Reason why there was no answer.
 enum Failed {
     /// The request was not sent.
     Before(Error),
-    /// It may have been.
+    /// The request may have been received.
     Sent(reqwest::Error),
 }
 

@@ -1,4 +1,4 @@
-//! What a program uses to hand work to Outlast and get its results.
+//! Client and worker library of Outlast: submits tasks, fetches results, runs functions.
 //!
 //! ```no_run
 //! use outlast::{Client, NewTask, TaskSpec, Run};
@@ -12,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! Every request is repeated while the coordinator cannot be reached, for as long as the
-//! client's patience lasts. Submissions carry their ids, so that repeating them does no harm.
+//! Every request is repeated while the coordinator cannot be reached, for the time set by
+//! [`Builder::patience`]. Submissions carry their ids, so that repeating them does no harm.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! What tasks wrote.
+//! Output of tasks.
 
 use crate::client::{Client, Error, chain, escape};
 use futures_util::{Stream, StreamExt};
@@ -13,7 +13,7 @@ pub struct LogPart {
     pub data: Vec<u8>,
     /// Offset at which the next part begins.
     pub next: u64,
-    /// Nothing follows as yet; more may while the task runs.
+    /// True at the present end; more may follow while the task runs.
     pub end: bool,
     /// The offsets from and to which this part's beginning is lost: cut, or not to be had while
     /// its worker is away.
@@ -53,8 +53,8 @@ impl Client {
         })
     }
 
-    /// What a task wrote, from `offset` on up to its present end; and whether it is all of it (else
-    /// only the end). [`Client::log_part`] can be continued, this not.
+    /// Returns a task's output from `offset` up to its present end; false if it is incomplete (only the
+    /// end). Unlike [`Client::log_part`], this cannot be continued.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,11 +1,11 @@
-//! What is done after failures: to look at, and to overrule.
+//! Failure recovery: queries and overrides.
 
 use crate::client::{Client, Error, escape};
 use outlast_wire::api::{OfType, RecoveryPatterns, RecoveryTable};
 use reqwest::Method;
 
 impl Client {
-    /// What is tried after which failure.
+    /// Returns the recovery actions for each class of failure.
     ///
     /// # Errors
     /// See [`Error`].
@@ -13,7 +13,7 @@ impl Client {
         self.get("/api/v1/recovery").await
     }
 
-    /// What failures have in common, which workers are quarantined, which knobs worked.
+    /// Returns repeated failures, quarantined workers, and knob values that worked.
     ///
     /// # Errors
     /// See [`Error`].
@@ -39,7 +39,7 @@ impl Client {
         self.send(|| self.request(Method::POST, &path)).await.map(drop)
     }
 
-    /// What failed of this type counts no more.
+    /// Discards the failures of a type of task.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,4 +1,4 @@
-//! What a client asks of running work, and what that told of itself.
+//! Control of running tasks, and their reported state.
 
 use crate::client::{Client, Error, escape};
 use futures_util::{Stream, StreamExt};
@@ -9,17 +9,17 @@ use reqwest::Method;
 use serde_json::Value;
 use std::time::Duration;
 
-/// How long the data of one checkpoint may take.
+/// Time limit for the data of one checkpoint.
 const DOWNLOAD: Duration = Duration::from_secs(7 * 86_400);
 
-/// What data is, before it comes.
+/// Description of data that follows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataHead {
     /// The checkpoint's id, or that of the artifact's record.
     pub id: String,
-    /// All of it, in bytes.
+    /// Total size in bytes.
     pub size: u64,
-    /// What was said of it.
+    /// Metadata of the checkpoint or artifact.
     pub meta: Value,
 }
 
@@ -93,7 +93,7 @@ impl Client {
         self.get(&format!("/api/v1/tasks/{}/artifacts", escape(id))).await
     }
 
-    /// What a task told of itself last.
+    /// Returns the last state that a task reported.
     ///
     /// # Errors
     /// See [`Error`].

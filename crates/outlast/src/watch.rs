@@ -1,4 +1,4 @@
-//! What a client sees of links and workers: the fleet in short, metrics, timelines, alerts.
+//! Observation of links and workers: the fleet's summary, metrics, timelines, alerts.
 
 use crate::client::{Client, Error, escape};
 use outlast_wire::api::{AlertList, FleetPage, WorkerMetrics, WorkerTimeline};
@@ -13,8 +13,8 @@ impl Client {
         self.get(&format!("/api/v1/fleet{query}")).await
     }
 
-    /// What is measured of a worker, and its history: `1s`, `1m` or `1h`, from this time on (Unix
-    /// milliseconds; none: what is usual).
+    /// Returns the measurements of a worker, and their history at a resolution of `1s`, `1m` or `1h`, from
+    /// this time on (Unix milliseconds; none: a default).
     ///
     /// # Errors
     /// See [`Error`].
@@ -29,7 +29,7 @@ impl Client {
         self.get(&format!("/api/v1/workers/{name}/metrics?resolution={resolution}{from}")).await
     }
 
-    /// What a worker's link went through, from this time on (Unix milliseconds; none: a day).
+    /// Returns the states of a worker's link, from this time on (Unix milliseconds; none: a day).
     ///
     /// # Errors
     /// See [`Error`].

@@ -51,7 +51,7 @@ impl Worker {
         }
     }
 
-    /// Whether the coordinator has welcomed it.
+    /// Returns true if the coordinator has accepted the worker.
     pub fn is_connected(&self) -> bool {
         self.agent.status().borrow().0 == ConnectionState::Connected
     }
@@ -91,7 +91,7 @@ impl WorkerBuilder {
         self.core.slots = slots.max(1);
         self
     }
-    /// Of role worker.
+    /// Sets the API key, of role worker.
     pub fn api_key(mut self, key: Option<String>) -> Self {
         self.api_key = key;
         self
@@ -101,7 +101,7 @@ impl WorkerBuilder {
         self.ca = file;
         self
     }
-    /// Something that it has, beside what is found.
+    /// Adds a capability to those that are detected.
     pub fn capability(mut self, name: &str, value: Value) -> Self {
         self.capabilities.insert(name.into(), value);
         self

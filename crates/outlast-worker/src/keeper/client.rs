@@ -54,33 +54,33 @@ pub(super) struct State {
     pub(super) stream: Option<Arc<UnixStream>>,
     /// The longest kill grace of what was given.
     grace: Duration,
-    /// Until events are listened to.
+    /// Incoming frames, until events are listened to.
     frames: Option<Frames>,
     pub(super) child: Option<Child>,
     /// The keeper was told to shut down.
     pub(super) shut_down: bool,
-    /// And has told everything.
+    /// True once the keeper has reported everything.
     pub(super) goodbye: bool,
-    /// Nobody reads from the keeper any more.
+    /// True once no thread reads from the keeper any more.
     over: bool,
 }
 
-/// What became of an attempt that the keeper was given.
+/// State of an attempt that was passed to the keeper.
 pub(super) enum Ours {
-    /// It was given over this connection; since when it runs, if that was told; and its place in the
-    /// keeper's line, if that is known.
+    /// Passed over this connection; with the start time, if it was reported, and the place in the
+    /// keeper's line, if known.
     Given { connection: u64, started_at_ms: i64, place: Option<Place> },
-    /// Its outcome was told, and not yet forgotten.
+    /// The outcome was reported, and is not yet forgotten.
     Told,
 }
 
 /// A place in the keeper's line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// Those with a smaller number come first.
+    /// Position; smaller numbers come first.
     pub(super) number: u64,
     pub(super) slots: u64,
-    /// It must not run twice: whether it ran is not guessed.
+    /// True if the attempt must not run twice, so that its execution is never assumed.
     pub(super) once: bool,
 }
 
@@ -140,7 +140,7 @@ impl Keeper {
         Ok((Keeper { client: Arc::new(client) }, taken.held))
     }
 
-    /// Says who is told of events, on a thread of this keeper's own; once.
+    /// Sets the callback for events, called on a thread of this keeper; once.
     pub fn listen(&self, tell: Tell) {
         if self.client.tell.set(tell).is_err() {
             return;
@@ -324,7 +324,7 @@ impl Client {
         self.over.notify_all();
     }
 
-    /// Tells what one connection brings, until it ends.
+    /// Reports the events of one connection, until it ends.
     fn read_one(&self, frames: &mut Frames, stream: &UnixStream) -> io::Error {
         loop {
             let mut events = Vec::new();

@@ -1,4 +1,4 @@
-//! How an agent comes by its keeper: the one that is there, or else a new one.
+//! Connection of an agent to its keeper: to the running one, or else to a new one.
 
 use super::host::open_log;
 use super::proto::{self, Ask, Attach, Frames, Hello, Nothing, Say, ToAgent, ToKeeper, Welcome};
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 /// A new keeper has this long to end what a former one left, and to answer.
 const START: Duration = Duration::from_secs(40);
-/// One that is connected to has this long to say the next word.
+/// Time limit for a keeper's next message.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Of its log, in an error.
+/// Bytes of the end of its log that are quoted in an error.
 const LOG_END: usize = 2000;
 
 /// A keeper that was taken.
@@ -31,21 +31,20 @@ pub(super) struct Connection {
     pub child: Option<Child>,
 }
 
-/// What the agent wants of a keeper.
+/// Requirements of an agent on its keeper.
 pub(super) struct Wish<'a> {
     pub root: &'a Path,
     pub launch: &'a KeeperLaunch,
     pub slots: u32,
     pub env: &'a [(String, String)],
-    /// One that has nothing to do is replaced, so that program, settings and environment are this
-    /// agent's.
+    /// True to replace an idle keeper, so that program, settings and environment are this agent's.
     pub fresh: bool,
 }
 
-/// How it went with a keeper that was there.
+/// Result of connecting to a running keeper.
 enum Met {
     Taken(Box<Connection>),
-    /// It ends, or has ended; another is to be started.
+    /// The keeper ends, or has ended; another one has to be started.
     Gone,
 }
 
@@ -187,7 +186,7 @@ fn next(frames: &mut Frames, stream: &mut UnixStream) -> io::Result<Say> {
     }
 }
 
-/// Everything up to `Ready`.
+/// Reads everything up to `Ready`.
 fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<Held> {
     let mut held = Held { swept: swept as usize, ..Held::default() };
     loop {
@@ -211,7 +210,7 @@ fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<
     Ok(held)
 }
 
-/// Whether nobody listens, as opposed to an address that cannot be used.
+/// Returns true if no process listens, as opposed to an unusable address.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
@@ -221,7 +220,7 @@ mod tests {
     use super::*;
     use std::thread::JoinHandle;
 
-    /// A keeper of some other version, and what it is asked for once it has told that.
+    /// Runs a keeper of another version; returns the request that it receives after reporting that.
     fn stranger(root: &Path, version: u32, oldest: u32, busy: u64) -> JoinHandle<Ask> {
         socket::make_folder(root).unwrap();
         let listener = socket::listen(root).unwrap();

@@ -1,4 +1,4 @@
-//! What agent and keeper say, read from any bytes.
+//! Messages of agent and keeper, read from arbitrary bytes.
 
 use super::proto::{
     Ask, Attach, Finished, Forget, Frames, Id, Say, ToAgent, ToKeeper, Variable, frame,
@@ -21,7 +21,7 @@ pub fn keeper(mut bytes: &[u8]) -> String {
     said
 }
 
-/// Something of what each says.
+/// Sample messages of both sides.
 pub fn keeper_seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![Vec::new(); 3];
     let variable = Variable { name: "A".into(), value: "b".into() };

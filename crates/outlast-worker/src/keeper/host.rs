@@ -32,10 +32,10 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The log is put aside when it is longer, and one old one is kept.
 const LOG: u64 = 1 << 20;
 
-/// How a keeper works.
+/// Configuration of a keeper.
 #[derive(Debug, Clone)]
 pub struct KeeperConfig {
-    /// Of its executor.
+    /// Configuration of its executor.
     pub exec: Config,
     /// Without an agent, and with nothing that runs, it ends after this; default 60 s.
     pub linger: Duration,
@@ -48,11 +48,11 @@ impl KeeperConfig {
     }
 }
 
-/// Is the keeper: returns when it has nothing to do any more, or was told to end.
+/// Runs the keeper; returns when it has nothing left to do, or after a request to end.
 ///
-/// Gives the process a session of its own, so that no terminal's signals reach it. Its files are private
-/// from here on, and other processes of the user's cannot look into it. SIGTERM is ignored while an
-/// agent is connected (that one decides); without one, or if the agent goes in the same second, it
+/// Puts the process into its own session, so that no terminal's signals reach it. Its files are private
+/// from here on, and other processes of the user cannot inspect it. SIGTERM is ignored while an
+/// agent is connected, which decides; without one, or if the agent ends in the same second, the keeper
 /// stops all tasks, keeps their outcomes on disk, and ends the process. SIGINT, SIGHUP, SIGUSR1 and
 /// SIGUSR2 have no effect.
 ///
@@ -141,11 +141,11 @@ struct Host {
     linger: Duration,
 }
 
-/// What follows an agent.
+/// Next step after an agent has disconnected.
 enum After {
     /// The next one.
     Next,
-    /// The end; the connection is closed once everything is given back.
+    /// Ends the keeper; the connection is closed once everything is returned.
     End(UnixStream),
 }
 
@@ -350,7 +350,7 @@ pub(super) fn hang_up(stream: &UnixStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// Where an agent lets the keeper write what it has to say: appended to, and put aside when long.
+/// Opens the file for the keeper's log, which is appended to, and renamed when it is long.
 pub(super) fn open_log(root: &Path) -> io::Result<File> {
     let path = log(root);
     if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG) {

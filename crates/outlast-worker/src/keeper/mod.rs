@@ -29,22 +29,22 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How a keeper is started: a program that calls [`main`] with the same root.
+/// Command that starts a keeper: a program that calls [`main`] with the same root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeeperLaunch {
     /// The program.
     pub program: PathBuf,
-    /// All of its arguments.
+    /// Arguments of the program.
     pub args: Vec<OsString>,
     /// The user whom its tasks run as, if the arguments name one. A keeper that runs tasks as somebody
     /// else is not used.
     pub user: Option<User>,
 }
 
-/// Why there is no keeper, or why one ended.
+/// Reason why there is no keeper, or why one ended.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
-    /// Its folder, or a file in it, cannot be used.
+    /// The keeper's folder, or a file in it, cannot be used.
     #[error("the keeper's folder {0}: {1}")]
     Folder(PathBuf, #[source] io::Error),
     /// The executor's folder cannot be used.
@@ -53,29 +53,29 @@ pub enum KeeperError {
     /// The program cannot be started.
     #[error("cannot start the keeper {0}: {1}")]
     Launch(PathBuf, #[source] io::Error),
-    /// It ended before it answered.
+    /// The keeper ended before it answered.
     #[error("the keeper ended at once ({0}); the end of its log:\n{1}")]
     Ended(String, String),
-    /// It does not answer.
+    /// The keeper does not answer.
     #[error("the keeper of {0} does not answer; its log is {1}")]
     Silent(PathBuf, PathBuf),
-    /// Its tasks run as another user than they should.
+    /// The keeper's tasks run as another user than requested.
     #[error(
         "a keeper (process {pid}) still runs {busy} tasks as {theirs}, and tasks of this worker shall \
          run as {ours}: start it as before, let it finish them (SIGTERM drains), and change the user \
          then"
     )]
     User {
-        /// Its process.
+        /// Process id of the keeper.
         pid: u32,
         /// Attempts that wait or run.
         busy: u64,
-        /// Their user.
+        /// User of its tasks.
         theirs: String,
         /// The user whom they should run as.
         ours: String,
     },
-    /// It speaks another version, and cannot be replaced while it runs tasks.
+    /// The keeper has another protocol version, and cannot be replaced while it runs tasks.
     #[error(
         "a keeper of version {version} (process {pid}) runs {busy} tasks, and cannot be talked to \
          by this version: wait until they have ended, or end that process and with it its tasks"
@@ -83,19 +83,19 @@ pub enum KeeperError {
     Version {
         /// The software's.
         version: String,
-        /// Its process.
+        /// Process id of the keeper.
         pid: u32,
         /// Attempts that wait or run.
         busy: u64,
     },
 }
 
-/// Where the keeper's own files are.
+/// Returns the folder of the keeper's own files.
 fn folder(root: &Path) -> PathBuf {
     root.join("keeper")
 }
 
-/// What it writes to standard error.
+/// Returns the file with the keeper's standard error.
 fn log(root: &Path) -> PathBuf {
     folder(root).join("log")
 }

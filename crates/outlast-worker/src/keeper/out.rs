@@ -1,9 +1,9 @@
 //! The sending side of a connection: messages gather in a buffer and leave together.
 //!
-//! Whoever is in a hurry sends the buffer himself, without blocking; what is left, and what
-//! nobody was in a hurry for, is sent by a thread a moment later. So nobody ever waits for the
-//! other side, and a burst costs few system calls and wakes the other side few times. What may
-//! gather is bounded by the attempts that there are.
+//! An urgent sender writes the buffer itself, without blocking; the rest, and messages that are not
+//! urgent, are sent by a thread a moment later. So no caller ever waits for the other side, and a
+//! burst costs few system calls and wakes the other side few times. The buffer is bounded by the
+//! number of attempts.
 
 use prost::Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a message waits for others, if nobody is in a hurry.
+/// Time that a message waits for others, unless it is urgent.
 const GATHER: Duration = Duration::from_millis(30);
 /// A buffer that is fuller waits for nothing.
 const FULL: usize = 32 << 10;
@@ -29,7 +29,7 @@ pub(super) struct Out {
 struct State {
     socket: Option<Arc<UnixStream>>,
     bytes: Vec<u8>,
-    /// Of them, those that are sent.
+    /// Number of these bytes that were sent.
     sent: usize,
     end: bool,
 }

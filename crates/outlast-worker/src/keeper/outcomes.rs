@@ -1,5 +1,5 @@
-//! The outcomes that a keeper owes its agents: in memory while one is connected, on disk as soon
-//! as none is, or if the agent takes its time. Each is kept until an agent forgets it.
+//! Outcomes that a keeper has yet to deliver to an agent: in memory while one is connected, on disk as
+//! soon as none is, or if the agent is slow. Each is kept until an agent forgets it.
 
 use super::out::Out;
 use super::proto::{self, Finished, HeldMsg, Id, Say, ToAgent};
@@ -27,7 +27,7 @@ pub(super) struct Outcomes {
 struct State {
     kept: HashMap<AttemptId, Kept>,
     spool: Spool,
-    /// Somebody is told of events.
+    /// True while an agent receives events.
     attached: bool,
     /// The spool could not be written at the last try.
     failing: bool,
@@ -63,7 +63,7 @@ impl Outcomes {
         let message = Finished { outcome, cause: cause.number() }.encode_to_vec();
         let mut state = self.lock();
         if state.attached {
-            // Under the lock, so that it comes after what an agent is told first.
+            // Under the lock, so that it follows the initial messages to an agent.
             self.out.put(hurry, |bytes| proto::frame_finished(&message, bytes));
         }
         state.kept.insert(id, Kept { message, since: Instant::now(), on_disk: false });
@@ -79,7 +79,7 @@ impl Outcomes {
         }
     }
 
-    /// Whether the attempt has ended and is not forgotten; if so, tells its outcome again.
+    /// Sends the outcome of an ended attempt again, unless it is forgotten; returns whether it did.
     pub fn tell_again(&self, id: &AttemptId) -> bool {
         let state = self.lock();
         let Some(kept) = state.kept.get(id) else { return false };
@@ -87,9 +87,9 @@ impl Outcomes {
         true
     }
 
-    /// An agent is there: tells it of these attempts and of every outcome, then of what happens.
-    /// What ends after `held` was made is told as an outcome. `unfit`: why nothing can be started,
-    /// if so; what changes after it was asked is told too.
+    /// Attaches an agent: sends it these attempts and every outcome, then events. An attempt that ends
+    /// after `held` was made is sent as an outcome. `unfit` returns why nothing can be started, if so;
+    /// changes after its call are sent, too.
     pub fn attach(&self, held: Vec<HeldAttempt>, unfit: impl Fn() -> Option<String>) {
         let mut state = self.lock();
         state.attached = true;
@@ -119,7 +119,7 @@ impl Outcomes {
         state.write_down(|_| true);
     }
 
-    /// These are durable at the agent.
+    /// Forgets outcomes that are durable at the agent.
     pub fn forget(&self, ids: &[Id]) {
         let mut state = self.lock();
         let mut written = false;
@@ -128,7 +128,7 @@ impl Outcomes {
             if kept.on_disk {
                 written = true;
                 if let Err(error) = state.spool.forget(id) {
-                    tracing::warn!("an outcome may be told again: {error}");
+                    tracing::warn!("an outcome may be reported again: {error}");
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Outcomes {
         state.write_down(|kept| !attached || kept.since.elapsed() > PATIENCE);
     }
 
-    /// Whether nothing would be lost if this process ended.
+    /// Returns true if nothing would be lost if this process ended.
     pub fn are_safe(&self) -> bool {
         self.lock().kept.values().all(|kept| kept.on_disk)
     }

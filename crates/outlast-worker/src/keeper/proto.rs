@@ -1,9 +1,8 @@
-//! What agent and keeper say to each other, and how it is framed: a length (4 bytes, little
-//! endian) and a protobuf message.
+//! Protocol of agent and keeper. A frame is a length (4 bytes, little endian) and a protobuf message.
 //!
-//! An agent says `Hello`, is told `Welcome`, and then either takes the keeper (`Attach`) or asks
-//! it to end (`Retire`). These four and their fields stay as they are for ever, so that any two
-//! versions can at least part. After `Attach` the keeper tells what it holds, then `Ready`.
+//! An agent sends `Hello`, receives `Welcome`, and then either attaches to the keeper (`Attach`) or
+//! asks it to end (`Retire`). These four messages and their fields never change, so that any two
+//! versions can at least disconnect. After `Attach` the keeper reports its attempts, then `Ready`.
 //! Unknown messages are skipped.
 
 use outlast_wire::has_few_fields;
@@ -12,7 +11,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use std::io::{self, Read};
 
-/// What is spoken here.
+/// Protocol version.
 pub(super) const VERSION: u32 = 1;
 /// The oldest that is understood.
 pub(super) const OLDEST: u32 = 1;
@@ -131,7 +130,7 @@ pub(super) struct Shutdown {
 pub(super) struct HeldMsg {
     #[prost(message, required, tag = "1")]
     pub id: Id,
-    /// 0: it waits.
+    /// Start time in Unix ms; 0 while it waits.
     #[prost(int64, tag = "2")]
     pub started_at_ms: i64,
     #[prost(bool, tag = "3")]
@@ -149,7 +148,7 @@ pub(super) struct Finished {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Unfit {
-    /// None: tasks can be started again.
+    /// Reason; none once tasks can be started again.
     #[prost(string, optional, tag = "1")]
     pub reason: Option<String>,
 }
@@ -166,7 +165,7 @@ pub(super) enum Ask {
     Hello(Hello),
     #[prost(message, tag = "2")]
     Attach(Attach),
-    /// End, if nothing waits or runs.
+    /// Request to end, if nothing waits or runs.
     #[prost(message, tag = "3")]
     Retire(Nothing),
     #[prost(message, tag = "4")]
@@ -201,7 +200,7 @@ pub(super) enum Say {
     Held(HeldMsg),
     #[prost(message, tag = "3")]
     Finished(Finished),
-    /// All that it held was told.
+    /// End of the report of attempts.
     #[prost(message, tag = "4")]
     Ready(Nothing),
     #[prost(message, tag = "5")]
@@ -210,10 +209,10 @@ pub(super) enum Say {
     Paused(Id),
     #[prost(message, tag = "7")]
     Resumed(Id),
-    /// It was told to shut down, and nothing is left to tell.
+    /// Last message after a shutdown, once everything was reported.
     #[prost(message, tag = "8")]
     Goodbye(Nothing),
-    /// Nothing can be started; an older agent skips it.
+    /// Report that nothing can be started; an older agent skips it.
     #[prost(message, tag = "60")]
     Unfit(Unfit),
 }
@@ -275,7 +274,7 @@ pub(super) fn frame_finished(finished: &[u8], to: &mut Vec<u8>) {
 #[derive(Debug)]
 pub(super) struct Frames {
     buffer: Vec<u8>,
-    /// What is in it and not taken.
+    /// Start of the bytes that were not taken.
     from: usize,
     to: usize,
 }

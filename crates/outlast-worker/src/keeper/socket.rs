@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "socket";
-/// What a socket's address can hold of a path on every system.
+/// Longest path in a socket's address on every system.
 const LONGEST: usize = 100;
 
 /// A path that is short enough for as long as this lives.

@@ -1,9 +1,9 @@
 //! Outcomes on disk, until an agent has them: a file that is only appended to, and emptied when
-//! nothing in it is wanted any more.
+//! nothing in it is needed any more.
 //!
 //! After a line that names the format, each record is a length (4 bytes), a checksum (8) and so
-//! many bytes: one for the kind, and a message. A torn record at the end, of a crash in the
-//! middle of a write, is dropped: nobody was told that it is safe.
+//! many bytes: one for the kind, and a message. A torn record at the end, from a crash during a write,
+//! is dropped: it was not acknowledged.
 
 use super::proto::{Finished, Id};
 use prost::Message;
@@ -16,7 +16,7 @@ const MAGIC: &[u8] = b"outlast spool 1\n";
 const HEAD: usize = 12;
 const FINISHED: u8 = 1;
 const FORGOTTEN: u8 = 2;
-/// From this size on the file is written anew when most of it is not wanted.
+/// Size from which on the file is rewritten when most of it is not needed.
 const REWRITE: u64 = 1 << 20;
 
 /// See the module.
@@ -25,9 +25,9 @@ pub(super) struct Spool {
     path: PathBuf,
     file: File,
     len: u64,
-    /// Of it, what the disk has for sure.
+    /// Length that is durable.
     synced: u64,
-    /// Something may lie behind `len` that must go before the next record.
+    /// True if there may be bytes after `len` that have to be removed before the next record.
     torn: bool,
     #[cfg(test)]
     sync_fails: bool,
@@ -176,8 +176,8 @@ impl Spool {
         self.file.sync_data()
     }
 
-    /// Notes that an outcome is not wanted any more. Without waiting for the disk: if the note is
-    /// lost in a power cut, the outcome is told once more, which does no harm.
+    /// Records that an outcome is not needed any more, without waiting for the disk: if the record is
+    /// lost in a power cut, the outcome is reported once more, which does no harm.
     pub fn forget(&mut self, id: &Id) -> io::Result<()> {
         self.add(&record(FORGOTTEN, &id.encode_to_vec()))
     }

@@ -1,5 +1,5 @@
-//! What an agent does when its keeper is gone: finds out why, sees to what it left, and comes by
-//! another.
+//! Replacement of a keeper that is gone: finds the reason, ends the remaining processes, and connects
+//! to another keeper.
 
 use super::client::{Client, Ours, Place, id_of};
 use super::connect::{Connection, Wish};
@@ -21,8 +21,8 @@ const STATUS: Duration = Duration::from_millis(300);
 const FORGOTTEN: usize = 10_000;
 
 impl Client {
-    /// The connection is broken: comes by another. If the keeper died, what it ran is ended and
-    /// told. `None`: this agent leaves.
+    /// Connects to another keeper after the connection broke. If the keeper died, its tasks are ended and
+    /// reported. `None`: this agent disconnects on purpose.
     pub(super) fn replace(&self, error: io::Error) -> Option<Frames> {
         let mut state = self.lock();
         state.connection += 1;
@@ -104,7 +104,8 @@ impl Client {
         }
         self.out.open(stream);
         self.tell(events);
-        let reason = died.unwrap_or("the connection to the keeper broke before it was told of it");
+        let reason =
+            died.unwrap_or("the connection to the keeper broke before it received the attempt");
         self.tell(self.orphans(reason, died.is_none()));
         frames
     }
@@ -158,7 +159,7 @@ impl Client {
         }
     }
 
-    /// Why there is no keeper any more.
+    /// Explains why there is no keeper any more.
     fn why(&self) -> String {
         let mut state = self.lock();
         let pid = state.pid;
@@ -180,7 +181,7 @@ impl Client {
 #[derive(Debug, Clone)]
 struct Former {
     id: AttemptId,
-    /// 0: that it runs was not told, which it is only after a while.
+    /// Start time; 0 if the start was not reported, which happens only after a while.
     started_at_ms: i64,
     place: Option<Place>,
 }

@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 /// Bytes of an answer that are read at once.
 const CHUNK: usize = 256 << 10;
-/// What a document may be; as much as a task's state, twice.
+/// Limit of a document: twice that of a task's state.
 const DOCUMENT: Limit = Limit { bytes: MAX_JSON, weight: 8 << 20 };
 
-/// A request's body, piece by piece. One that stops coming is given up.
+/// A request's body, piece by piece. Fails if the client stops sending.
 pub(super) struct Chunks {
     body: Body,
     idle: Duration,

@@ -1,5 +1,5 @@
-//! The other end: what a task says to its worker. Patient with a worker that is away, since a task
-//! outlives it: the next one listens at the same path.
+//! Client of a task for its worker. It waits for a worker that is away, since a task outlives its
+//! worker: the next one listens at the same path.
 
 use super::problem::Problem;
 use super::types::*;
@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-/// How long a worker may be away, unless told otherwise.
+/// Default time for which a request waits for a worker that is away.
 pub const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a worker is waited for whose socket is not there: one that dies leaves it, so it has ended
-/// for good, or somebody removed the socket, which a worker that lives restores within seconds.
+/// Time for which a request waits for a missing socket. A crashed worker leaves it, so the worker has
+/// ended for good, or the socket was removed, which a living worker restores within seconds.
 pub const ABSENT: Duration = Duration::from_secs(60);
 /// The first pause before asking again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -33,10 +33,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The largest document that is taken from a worker, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Why a request came to nothing.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Not run by a worker.
+    /// The process was not started by a worker.
     #[error("not inside an Outlast task: {0} is not set; run this from a task's script")]
     NotInTask(&'static str),
     /// The environment is not as a worker makes it.
@@ -45,12 +45,12 @@ pub enum ClientError {
     /// A mistake in the request.
     #[error("{0}")]
     Invalid(String),
-    /// Nobody listened, or whoever did ended before the answer, for as long as patience lasted.
+    /// No worker listened, or it ended before it answered, until the time limit.
     #[error("the worker is away ({why}, {}; waited {} s)", socket.display(), waited.as_secs())]
     Away {
-        /// Where it should be.
+        /// Expected path of the socket.
         socket: PathBuf,
-        /// How long it was tried.
+        /// Time for which the request was retried.
         waited: Duration,
         /// The last failure.
         why: String,
@@ -61,7 +61,7 @@ pub enum ClientError {
     /// The answer cannot be understood, or broke off.
     #[error("the worker's answer cannot be used: {0}")]
     Strange(String),
-    /// What was received could not be written.
+    /// The received data could not be written.
     #[error("cannot write what was received: {0}")]
     Output(std::io::Error),
 }
@@ -97,15 +97,15 @@ impl Client {
         Ok(client.token(std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())))
     }
 
-    /// For another attempt.
+    /// Creates a client for an attempt.
     pub fn new(socket: PathBuf, attempt: Attempt) -> Client {
         Client { socket, attempt, token: None, patience: PATIENCE, on_outage: None }
     }
-    /// What shows that this is the attempt, if there is something.
+    /// Sets the token that proves the attempt's identity.
     pub fn token(self, token: Option<String>) -> Client {
         Client { token, ..self }
     }
-    /// How long the worker may be away before a request fails; zero asks once.
+    /// Sets the time for which requests wait for a worker that is away; zero sends them once.
     pub fn patience(self, patience: Duration) -> Client {
         Client { patience, ..self }
     }
@@ -114,7 +114,7 @@ impl Client {
         Client { on_outage: Some(tell), ..self }
     }
 
-    /// What the attempt may know about itself.
+    /// Fetches the attempt's description.
     ///
     /// # Errors
     /// [`ClientError`], here and below.
@@ -219,7 +219,7 @@ impl Client {
         self.ask(Method::POST, "/artifacts", JSON, encode(&from)?).await
     }
 
-    /// What is asked of the task, as soon as it differs from `seen`, at the latest after `wait`
+    /// Fetches the requests to the task, as soon as they differ from `seen`, at the latest after `wait`
     /// ([`MAX_WAIT`] at most).
     pub async fn control(&self, seen: Control, wait: Duration) -> Result<Control, ClientError> {
         let at = format!(
@@ -245,7 +245,7 @@ impl Client {
         serde_json::from_slice(&all).map_err(|e| ClientError::Strange(e.to_string()))
     }
 
-    /// Asks until there is an answer that is worth something, or patience ends.
+    /// Sends a request until there is a conclusive answer, or the time limit passes.
     async fn send(
         &self,
         method: Method,
@@ -337,7 +337,7 @@ impl Client {
     }
 }
 
-/// Why there is no answer, and whether that will stay so.
+/// Reason why there is no answer, and whether it is permanent.
 struct Failure {
     why: String,
     lasting: bool,

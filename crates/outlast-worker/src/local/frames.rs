@@ -25,13 +25,13 @@ pub(super) mod kind {
     /// The nature of the bytes to come.
     pub const CONTENT: u8 = b'C';
     pub const DATA: u8 = b'D';
-    /// Something that was left out.
+    /// Note about an omitted file.
     pub const NOTE: u8 = b'N';
-    /// It did not work; nothing follows.
+    /// Failure; nothing follows.
     pub const FAILED: u8 = b'F';
     /// To the process: there are no further bytes, since they cannot be had.
     pub const BROKEN: u8 = b'B';
-    /// All is done, or all bytes are sent.
+    /// End of the data or the work.
     pub const END: u8 = b'E';
 }
 

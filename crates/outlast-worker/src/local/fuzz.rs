@@ -31,7 +31,7 @@ pub fn files(bytes: &[u8]) -> String {
     read.map_or_else(|error| error.to_string(), |n| n.to_string())
 }
 
-/// Something that such a process says.
+/// Sample messages of such a process.
 pub fn files_seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![Vec::new(); 2];
     let failure = Failure::of_file("it", &io::ErrorKind::PermissionDenied.into());

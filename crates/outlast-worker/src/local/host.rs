@@ -1,4 +1,4 @@
-//! What stands behind the socket: the trait that the agent implements.
+//! Backend of the socket: the trait that the agent implements.
 
 use super::pack::{self, Notes};
 use super::rights::Rights;
@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a task may ask of its worker. Errors are for the task's author to read.
+/// Operations of a worker for its tasks. Errors are addressed to the task's author.
 ///
 /// Every method may be called by several connections at once. Those that change something run to
-/// their end even if whoever asked hangs up. They run on the runtime: what blocks (reading a
+/// their end even if the client disconnects. They run on the runtime: what blocks (reading a
 /// [`Source`], most of all) belongs on a blocking thread.
 pub trait Host: Send + Sync + 'static {
     /// About the attempt; [`HostError::NoSuchAttempt`] if it is not this worker's. Asked before a
@@ -61,7 +61,7 @@ pub trait Host: Send + Sync + 'static {
         source: Source,
     ) -> impl Future<Output = Result<ArtifactView, HostError>> + Send;
 
-    /// What is asked of the task, as soon as it differs from `seen`, at the latest after `wait`.
+    /// Returns the requests to the task, as soon as they differ from `seen`, at the latest after `wait`.
     fn control(
         &self,
         at: &Attempt,
@@ -70,7 +70,7 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Control, HostError>> + Send;
 }
 
-/// Where the bytes of a checkpoint or an artifact come from.
+/// Source of the bytes of a checkpoint or an artifact.
 #[derive(Debug)]
 pub enum Source {
     /// A file or folder of the task's; absolute. What could not be packed goes to the notes.
@@ -79,13 +79,13 @@ pub enum Source {
     Theirs(PathBuf, Notes, Arc<Rights>),
     /// A request's body. The file goes when this is dropped.
     Spooled(Spooled),
-    /// What a function of this process hands over.
+    /// Memory that a function of this process passes.
     Memory(Arc<dyn Memory>),
 }
 
 /// Bytes in memory, wherever they lie.
 pub trait Memory: Send + Sync + std::fmt::Debug {
-    /// They, from their beginning. What is read is copied: it may be memory that others write to.
+    /// Returns a reader from the beginning. It copies, since others may write to the memory.
     fn read(self: Arc<Self>) -> Box<dyn Read + Send>;
 }
 
@@ -120,16 +120,16 @@ impl Source {
 
 /// A checkpoint to put back.
 pub struct Restore {
-    /// Which, and what its bytes are.
+    /// Description of the checkpoint and its bytes.
     pub view: CheckpointView,
-    /// Its bytes; read on a blocking thread.
+    /// Data of the checkpoint; read on a blocking thread.
     pub body: Box<dyn Read + Send>,
 }
 
-/// Why a request is not granted.
+/// Reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HostError {
-    /// Not an attempt of this worker's.
+    /// The attempt does not belong to this worker.
     #[error("this worker has no such attempt")]
     NoSuchAttempt,
     /// The task has no checkpoint of this id.
@@ -141,37 +141,37 @@ pub enum HostError {
     /// A newer attempt has the task: this one should end.
     #[error("a newer attempt has this task: {0}")]
     Fenced(String),
-    /// The attempt is over.
-    #[error("this attempt is over: {0}")]
+    /// The attempt has ended.
+    #[error("this attempt has ended: {0}")]
     Ended(String),
     /// No room until the coordinator has taken something over. With `retry_after` (seconds) it is
     /// worth asking again, and the client does so.
     #[error("no room: {used} of {budget} bytes are used; {detail}")]
     Full {
-        /// What may be used, in bytes.
+        /// Allowed bytes.
         budget: u64,
-        /// What is used, in bytes.
+        /// Used bytes.
         used: u64,
-        /// Of what, and what to do.
+        /// Exceeded limit, and what to do.
         detail: String,
-        /// When to ask again, in seconds.
+        /// Time until a retry makes sense, in seconds.
         retry_after: Option<u32>,
     },
-    /// Whoever asks is not that attempt.
+    /// The client did not prove that it is that attempt.
     #[error("{0}")]
     Denied(String),
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// More than is taken at once.
+    /// The request is larger than allowed.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
-        /// What.
+        /// Name of the exceeded limit.
         what: String,
         /// Bytes.
         limit: u64,
     },
-    /// What the request is about is in a state that does not allow it.
+    /// The state of the request's object does not allow it.
     #[error("{0}")]
     Conflict(String),
     /// Try again later.
@@ -183,8 +183,8 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// What went wrong with a file of the *task's*; `what` says what was tried. If it was not the
-    /// file but what was to be put there, that is in the error as a [`HostError`].
+    /// Describes an error with a file of the *task's*; `what` names the operation. If the cause was not
+    /// the file but the data for it, the error contains that as a [`HostError`].
     pub fn of_file(what: &str, error: &io::Error) -> HostError {
         use io::ErrorKind as K;
         if let Some(own) = HostError::within(error) {
@@ -210,7 +210,7 @@ impl HostError {
             _ => HostError::Internal(text),
         }
     }
-    /// Whoever unpacks wraps errors in others.
+    /// Finds the original error, which unpacking wraps in others.
     fn within(error: &io::Error) -> Option<HostError> {
         let mut at: &(dyn std::error::Error + 'static) = error.get_ref()?;
         loop {

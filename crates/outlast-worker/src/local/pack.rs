@@ -22,7 +22,7 @@ const BLOCK: u64 = 512;
 /// Notes that are kept; further ones are counted.
 const MAX_NOTES: usize = 20;
 
-/// What was left out, for the task's author to read; shared with whoever reads the stream.
+/// Notes about omitted files, for the task's author; shared with the reader of the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Notes(Arc<Mutex<(Vec<String>, usize)>>);
 
@@ -39,7 +39,7 @@ impl Notes {
             notes.1 += 1;
         }
     }
-    /// All so far.
+    /// Returns all notes so far.
     pub fn list(&self) -> Vec<String> {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list = notes.0.clone();
@@ -76,8 +76,8 @@ fn open_file(path: &Path, flags: OFlags) -> io::Result<(File, Metadata)> {
     Ok((file, meta))
 }
 
-/// As many bytes of a file as it had when it was opened. What is appended meanwhile is left for the
-/// next checkpoint; what is cut off is an error, since the bytes would be a mixture.
+/// Content of a file up to its length when it was opened. Appended data is left for the next
+/// checkpoint; truncation is an error, since the bytes would be a mixture.
 struct Content {
     file: File,
     left: u64,
@@ -108,11 +108,11 @@ struct Folder {
     way: Vec<(PathBuf, std::vec::IntoIter<OsString>)>,
     /// Encodes headers.
     tar: tar::Builder<Vec<u8>>,
-    /// How much of the encoded bytes has been read.
+    /// Number of the encoded bytes that were read.
     sent: usize,
     /// The file whose header was the last.
     content: Option<Content>,
-    /// How many zeroes fill up its last record.
+    /// Number of zeroes that fill up its last record.
     pad: usize,
     /// The end of the archive is encoded.
     ended: bool,

@@ -18,7 +18,7 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened, and what to do.
+    /// Explanation, and what to do.
     pub detail: String,
     /// Bytes that may be used, when there is no room.
     #[serde(skip_serializing_if = "Option::is_none")]

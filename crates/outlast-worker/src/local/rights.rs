@@ -39,7 +39,7 @@ pub struct RunAs {
     pub user: User,
     /// The program.
     pub program: PathBuf,
-    /// All of its arguments.
+    /// Arguments of the program.
     pub args: Vec<OsString>,
 }
 
@@ -51,7 +51,7 @@ pub struct Rights {
     silence: Duration,
 }
 
-/// One of the processes, from its start until this is dropped.
+/// A process, from its start until this is dropped.
 struct Errand {
     stream: UnixStream,
     process: Option<Process>,
@@ -204,7 +204,7 @@ impl Errand {
         }
     }
 
-    /// It does not say why.
+    /// Error of a process that ended without a reason.
     fn lost(&self, error: &io::Error) -> HostError {
         let name = &self.user;
         HostError::Unavailable(match error.kind() {

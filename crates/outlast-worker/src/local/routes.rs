@@ -25,17 +25,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// What requests share.
+/// State shared by requests.
 pub(super) struct App<H> {
     pub host: Arc<H>,
     pub spool: Spool,
     pub places: Arc<Places>,
     /// The rights with which files are read, if not this process's.
     pub rights: Option<Arc<Rights>>,
-    /// None: whoever may connect may speak for all.
+    /// Tokens of attempts; none: every client may act for every attempt.
     pub tokens: Option<Arc<Tokens>>,
     pub body_patience: Duration,
-    /// Of those who wait for control: they must leave connections to others.
+    /// Permits for requests that wait for control, which must leave connections to others.
     pub polls: Semaphore,
 }
 
@@ -91,7 +91,7 @@ impl<H: Host> FromRequestParts<Arc<App<H>>> for At {
     }
 }
 
-/// What may be said in the query of an upload.
+/// Query parameters of an upload.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UploadQuery {
@@ -171,7 +171,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
-/// What an upload says: where the bytes are, under which name, and the rest.
+/// Description of an upload: location of the bytes, name, metadata.
 struct Upload {
     source: Source,
     kind: Kind,

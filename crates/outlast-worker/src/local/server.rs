@@ -23,20 +23,20 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
-/// How long a connection may take to say what it wants, also between two requests.
+/// Time limit for the head of a request, including the pause between two requests.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client may leave an answer untaken.
+/// Longest time that a client may leave an answer unread.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 32 << 10;
 /// The most headers.
 const MAX_HEADERS: usize = 64;
-/// How long requests may go on while the worker ends.
+/// Time for pending requests to finish while the worker ends.
 const GRACE: Duration = Duration::from_secs(1);
 /// Between two looks whether the socket is still there.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Where to listen, and how much to take in.
+/// Path of the socket, and limits.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The socket; see [`socket_path`].
@@ -45,13 +45,13 @@ pub struct Config {
     pub spool: PathBuf,
     /// The largest body of one upload, in bytes. Paths have no such limit here.
     pub max_upload: u64,
-    /// What all uploads together may take of the spool, in bytes.
+    /// Total bytes of all uploads in the spool.
     pub spool_budget: u64,
     /// The longest wait for the next piece of a body.
     pub body_patience: Duration,
     /// Connections at once; further ones are told to come back. Half of them may wait for control.
     pub max_connections: usize,
-    /// What attempts show themselves by; none: whoever may connect may speak for all.
+    /// Tokens of attempts; none: every client may act for every attempt.
     pub tokens: Option<Arc<Tokens>>,
     /// The user who may connect, and with whose rights files are read and written, if not this
     /// process's own.
@@ -74,7 +74,7 @@ impl Config {
     }
 }
 
-/// Which file our socket is, until it is not ours any more.
+/// Identity of this server's socket file, until it belongs to another.
 type Mine = Arc<Mutex<Option<(u64, u64)>>>;
 
 /// A server that runs; it ends when this is dropped.
@@ -141,7 +141,7 @@ impl Drop for LocalServer {
     }
 }
 
-/// Where the server listens.
+/// Path that the server listens on.
 struct Place {
     path: PathBuf,
     mine: Mine,

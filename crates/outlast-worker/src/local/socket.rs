@@ -1,4 +1,4 @@
-//! Where the socket is, and taking that place over from a worker that is gone.
+//! Path of the socket, and its takeover from a worker that has ended.
 
 use outlast_spawn::User;
 use outlast_store::folder::{PASSABLE, PRIVATE};
@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// The longest path of a socket, in bytes: 104 on macOS, 108 on Linux, each with a final zero.
 const MAX_PATH: usize = 100;
-/// What a new socket is called until it takes the old one's place.
+/// Name of a new socket until it replaces the old one.
 const NEW: &str = "api.new";
 
-/// Where the worker of a state folder listens: the same after a restart, so that tasks that outlive
-/// the worker find the next one. `state_dir/api.sock`, or, where that is too long for a socket, a
-/// private folder in a place that nobody tidies up: `/run` for root, else `XDG_RUNTIME_DIR`, else the
-/// system's folder of temporary files. Which one it is, is noted in the state folder.
+/// Returns the path on which the worker of a state folder listens, which stays the same after a
+/// restart, so that tasks that outlive the worker find the next one: `state_dir/api.sock`, or, if that
+/// is too long for a socket, a private folder in a place that is not cleaned up: `/run` for root, else
+/// `XDG_RUNTIME_DIR`, else the system's folder of temporary files. The choice is recorded in the state
+/// folder.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     let state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
     let path = state_dir.join("api.sock");
@@ -56,7 +57,7 @@ fn elsewhere(folder: &str) -> PathBuf {
     path.unwrap_or_else(|| Path::new("/tmp").join(folder).join("api.sock"))
 }
 
-/// What private folders begin with.
+/// Returns the prefix of private folders.
 fn private() -> String {
     format!("outlast-{}-", rustix::process::geteuid().as_raw())
 }
@@ -120,7 +121,7 @@ pub fn make_way(folder: &Path, passable: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Which file a path is, to tell our socket from a successor's.
+/// Returns the identity of a file, to distinguish this worker's socket from a successor's.
 pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }

@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
-/// What files of the spool begin with.
+/// Prefix of the spool's files.
 const PREFIX: &str = "upload-";
 
 /// The spool and its limits, in bytes.
 #[derive(Debug)]
 pub(super) struct Spool {
     folder: PathBuf,
-    /// Of one body.
+    /// Largest body in bytes.
     pub max_upload: u64,
-    /// Of all bodies at once.
+    /// Total bytes of all bodies.
     budget: u64,
     used: Arc<AtomicU64>,
 }

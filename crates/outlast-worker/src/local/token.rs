@@ -1,6 +1,6 @@
-//! What shows that whoever asks belongs to the attempt that it names: a token that each attempt has in
-//! its environment. It is worked out from a key of the state folder, so that tasks that outlive a
-//! worker's process are known to the next.
+//! Proof that a client belongs to the attempt that it names: a token in each attempt's environment. It
+//! is derived from a key of the state folder, so that the next worker process recognizes tasks that
+//! outlive the previous one.
 
 use super::host::HostError;
 use super::problem::{Problem, Refusal};

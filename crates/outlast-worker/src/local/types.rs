@@ -1,4 +1,4 @@
-//! What is said over the socket, as both ends see it. Times are Unix milliseconds, sizes bytes.
+//! Messages on the socket, for both ends. Times are Unix milliseconds, sizes bytes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ pub const MAX_NAME: usize = 255;
 /// The largest `meta` of a checkpoint, in bytes of JSON.
 pub const MAX_META: usize = 16 << 10;
 
-/// Who asks: one try of a task.
+/// Identity of the client: an attempt of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Attempt {
     /// The task's id.
@@ -32,7 +32,7 @@ pub struct Attempt {
     pub epoch: u64,
 }
 
-/// What an attempt may know about itself.
+/// Description of an attempt, for its task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskInfo {
     /// The task's id.
@@ -41,14 +41,14 @@ pub struct TaskInfo {
     pub attempt: u64,
     /// The worker's name.
     pub worker: String,
-    /// When the attempt was started.
+    /// Start time of the attempt.
     pub started_at_ms: i64,
-    /// What was submitted.
+    /// Specification as submitted.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub spec: Value,
 }
 
-/// What the bytes of a checkpoint are, and so how they are put back.
+/// Type of a checkpoint's bytes, which decides how they are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -60,14 +60,14 @@ pub enum Kind {
     Raw,
 }
 
-/// What is kept beside a checkpoint's bytes.
+/// Metadata of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointMeta {
-    /// What the bytes are.
+    /// Type of the bytes.
     pub kind: Kind,
     /// A name for people; that of the file or folder unless the task chose one.
     pub name: String,
-    /// Whatever the task wants to keep, such as the epoch of a training run.
+    /// Metadata from the task, such as the epoch of a training run.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub user: Map<String, Value>,
     /// Chosen by the asker: the same again is a repeat of the same request, whose answer got lost,
@@ -79,17 +79,17 @@ pub struct CheckpointMeta {
 /// A checkpoint that is durable on this worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointView {
-    /// Its id; unique within the task.
+    /// Id, unique within the task.
     pub id: String,
     /// The attempt that made it.
     pub attempt: u64,
-    /// Its size before compression.
+    /// Size before compression.
     pub bytes: u64,
-    /// When it was made.
+    /// Creation time.
     pub created_at_ms: i64,
-    /// Whether the coordinator has it too.
+    /// True if the coordinator has it, too.
     pub delivered: bool,
-    /// What was said about it.
+    /// Metadata of the checkpoint.
     #[serde(flatten)]
     pub meta: CheckpointMeta,
 }
@@ -97,55 +97,55 @@ pub struct CheckpointView {
 /// The answer to a new checkpoint or artifact: what was made, and what was left out of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Made<T> {
-    /// What was made.
+    /// Created object.
     #[serde(flatten)]
     pub view: T,
-    /// What was not packed and why, such as a socket in a folder.
+    /// Notes about omitted files, such as a socket in a folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// What was put back, and where.
+/// A restored checkpoint and its destination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Restored {
-    /// Which checkpoint.
+    /// Restored checkpoint.
     #[serde(flatten)]
     pub view: CheckpointView,
     /// The file or folder that now has it.
     pub path: PathBuf,
 }
 
-/// What the task said about itself so far.
+/// State that the task has reported.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StateView {
-    /// 0 to 1, if it ever said.
+    /// Progress from 0 to 1, if reported.
     pub progress: Option<f64>,
     /// All updates merged.
     pub state: Map<String, Value>,
-    /// How many updates that are.
+    /// Number of updates.
     pub updates: u64,
 }
 
 /// A file that belongs to the task's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArtifactView {
-    /// Its name; a later artifact of the same name replaces it.
+    /// Name; a later artifact of the same name replaces it.
     pub name: String,
-    /// Its size before compression.
+    /// Size before compression.
     pub bytes: u64,
-    /// When it was taken.
+    /// Creation time.
     pub created_at_ms: i64,
 }
 
-/// What is asked of a task.
+/// Requests to a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
-    /// To end.
+    /// True if the task should end.
     pub cancel: bool,
     /// To do nothing until this is false again.
     pub pause: bool,
-    /// How many times a checkpoint was asked for.
+    /// Number of checkpoint requests so far.
     pub checkpoint_request: u64,
 }
 
@@ -184,7 +184,7 @@ pub struct ToPath {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// 0 to 1.
+    /// Progress from 0 to 1.
     pub progress: f64,
     /// Merged into the state.
     #[serde(default, skip_serializing_if = "Map::is_empty")]

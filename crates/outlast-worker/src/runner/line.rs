@@ -10,8 +10,8 @@ use outlast_wire::v2::OutcomeKind;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Who is told of events; the flag says that it is to be heard of at once: an end that is no
-/// success, or slots that are free, or soon will be, for want of attempts that wait.
+/// Callback for events. The flag requests prompt delivery: for an end that is not a success, or for
+/// slots that are free, or soon will be, for lack of waiting attempts.
 pub(crate) type Told = dyn Fn(Event, bool) + Send + Sync;
 
 /// See the module.
@@ -24,7 +24,7 @@ pub struct Line {
 struct State {
     slots: u64,
     used: u64,
-    /// Those that wait, in order.
+    /// Waiting attempts, in order.
     waiting: VecDeque<AttemptId>,
     held: HashMap<AttemptId, Entry>,
 }
@@ -147,7 +147,7 @@ impl Line {
 
     fn finished(self: &Arc<Self>, id: &AttemptId, ended: Ended) {
         let mut state = self.lock();
-        // It stays held until it is told: whoever asks meanwhile must not miss it.
+        // It stays held until it is reported: a query meanwhile must not miss it.
         let State { used, held, .. } = &mut *state;
         if let Some(entry) = held.get_mut(id) {
             *used -= std::mem::take(&mut entry.slots);
@@ -231,12 +231,12 @@ impl Line {
         }
     }
 
-    /// Whether the attempt waits or runs.
+    /// Returns true if the attempt waits or runs.
     pub(crate) fn holds(&self, id: &AttemptId) -> bool {
         self.lock().held.contains_key(id)
     }
 
-    /// All that wait and run.
+    /// Returns all waiting and running attempts.
     pub(crate) fn held(&self) -> Vec<HeldAttempt> {
         let state = self.lock();
         let held = state.held.iter().map(|(id, entry)| match &entry.stage {
@@ -252,7 +252,7 @@ impl Line {
         held.collect()
     }
 
-    /// How many wait and run.
+    /// Returns the number of waiting and running attempts.
     pub(crate) fn len(&self) -> usize {
         self.lock().held.len()
     }
@@ -262,7 +262,7 @@ impl Line {
         self.executor.shutdown(kind);
     }
 
-    /// Like a shutdown, in a hurry.
+    /// Shuts down immediately.
     pub(crate) fn abandon(self: &Arc<Self>) {
         self.stop_waiting(StopKind::Interrupt);
         self.executor.abandon();

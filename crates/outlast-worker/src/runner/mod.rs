@@ -1,7 +1,7 @@
-//! Who runs the attempts of an agent: an executor in this process, or a keeper that outlives it.
+//! Runner of an agent's attempts: an executor in this process, or a keeper that outlives it.
 //!
-//! Both take the same calls and tell the same events, and both let attempts wait for slots in the
-//! same [`Line`], so the agent need not care which it has.
+//! Both take the same calls and report the same events, and both let attempts wait for slots in the
+//! same [`Line`], so the agent need not know which it has.
 
 mod line;
 
@@ -17,34 +17,34 @@ use std::sync::{Arc, OnceLock};
 /// An attempt to run.
 #[derive(Debug, Clone)]
 pub struct Start {
-    /// Which.
+    /// Id of the attempt.
     pub id: AttemptId,
-    /// What.
+    /// Specification of the task.
     pub spec: Arc<TaskSpec>,
-    /// The worker's name, as the task is told it.
+    /// Name of the worker, for the task.
     pub worker: Arc<str>,
     /// Variables of this attempt only, over those of its spec and of the worker.
     pub env: Vec<(String, String)>,
 }
 
-/// What happens to attempts. For each that was started there is one `Finished`, and nothing of
-/// it after that, but for a `Started`, `Paused` or `Resumed` that crossed with it.
+/// Event of an attempt. Each started attempt has one `Finished`, and no event after that except a
+/// `Started`, `Paused` or `Resumed` that crossed with it.
 #[derive(Debug, Clone, PartialEq)]
 // Nearly every event is the large one.
 #[allow(clippy::large_enum_variant)]
 pub enum Event {
-    /// It has been running for a while. Short attempts finish without.
+    /// The attempt has been running for a while. Short attempts finish without this event.
     Started {
-        /// Which.
+        /// Id of the attempt.
         id: AttemptId,
-        /// Since when, in Unix ms.
+        /// Start time in Unix ms.
         at_ms: i64,
     },
-    /// It is over.
+    /// The attempt has ended.
     Finished(Ended),
-    /// None of its processes runs until it is resumed.
+    /// The attempt's processes are suspended until it is resumed.
     Paused(AttemptId),
-    /// They run again.
+    /// The attempt's processes run again.
     Resumed(AttemptId),
     /// No task can be started here, and why, or, by `None`, they can again.
     Unfit(Option<String>),
@@ -58,16 +58,16 @@ pub type Tell = Box<dyn Fn(Vec<Event>) + Send + Sync>;
 /// An attempt that was taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldAttempt {
-    /// Which.
+    /// Id of the attempt.
     pub id: AttemptId,
-    /// Since when it runs, in Unix ms; `None` if it waits for slots.
+    /// Start time in Unix ms; `None` if it waits for slots.
     pub started_at_ms: Option<i64>,
-    /// It is paused, or about to be.
+    /// True if it is paused, or about to be.
     pub paused: bool,
 }
 
-/// What a former agent left. For each of `running` a `Finished` follows; each of `finished` is
-/// kept until it is forgotten.
+/// Attempts that a previous agent left. For each of `running` a `Finished` follows; each of `finished`
+/// is kept until it is forgotten.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Held {
     /// Attempts that wait or run.
@@ -76,7 +76,7 @@ pub struct Held {
     pub finished: Vec<Ended>,
     /// Processes of a former worker that nobody held, and that were killed.
     pub swept: usize,
-    /// Why no task can be started here, if so.
+    /// Reason why no task can be started here, if so.
     pub unfit: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl Drop for Here {
     }
 }
 
-/// Why there is nobody to run attempts.
+/// Reason why there is no runner.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The executor's folder cannot be used.
@@ -140,7 +140,7 @@ impl Runner {
         Ok((Runner::Here(Here { line, tell }), held))
     }
 
-    /// Says who is told of events, on threads of the runner's; before the first start, and once.
+    /// Sets the callback for events, called on the runner's threads; before the first start, and once.
     pub fn listen(&self, tell: Tell) {
         match self {
             Runner::Here(here) => drop(here.tell.set(tell)),
@@ -214,9 +214,9 @@ impl Runner {
         }
     }
 
-    /// Stops everything, waits until all outcomes are told, and ends what tasks left running, and
-    /// the keeper. Takes as long as the longest kill grace. Not for an async thread, nor for one
-    /// that is being told events.
+    /// Stops everything, waits until all outcomes are reported, and ends processes that tasks left
+    /// running, and the keeper. Takes as long as the longest kill grace. Not for an async thread, nor for
+    /// a thread that receives events.
     pub fn shutdown(&self, kind: StopKind) {
         match self {
             Runner::Here(here) => here.line.shutdown(kind),

@@ -29,10 +29,10 @@ const NARROW: Duration = Duration::from_secs(60);
 /// The smallest limit on bodies that is asked for, in bytes: a chunk with its head.
 const ONE_CHUNK: usize = MAX_RAW + 128;
 
-/// So many refused blobs are remembered, so that each is told of once.
+/// Refused blobs that are remembered, so that each is reported once.
 const MANY: usize = 1000;
 
-/// Why a blob did not get where it should.
+/// Reason why a blob was not transferred.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MoveError {
     /// No connection; worth another try.
@@ -48,22 +48,22 @@ pub(super) enum MoveError {
          32 MiB if you can; it is tried again every minute"
     )]
     TooLarge(usize),
-    /// It has no such blob.
+    /// The other side does not have the blob.
     #[error("the coordinator does not have it any more")]
     Gone,
-    /// What lies here is damaged, and the coordinator cannot replace it.
+    /// The local blob is damaged, and the coordinator cannot replace it.
     #[error("it is damaged here, and the coordinator has no other copy: {0}")]
     Lost(String),
     /// This worker's own store.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// What arrived is not what was asked for.
+    /// The received data is not what was requested.
     #[error("{0}")]
     Strange(String),
 }
 
 impl MoveError {
-    /// Whether no try will ever succeed: the blob is damaged or gone here.
+    /// Returns true if no attempt will ever succeed: the blob is damaged or missing here.
     fn is_final(&self) -> bool {
         matches!(
             self,
@@ -166,7 +166,7 @@ pub(super) async fn upload(
     }
 }
 
-/// Nothing is wanted now; the core says what comes next.
+/// Ends the current transfer; the core decides what comes next.
 fn settle(wanted: &mut watch::Receiver<Option<Bytes>>, shared: &Shared, manifest: &Bytes) {
     wanted.borrow_and_update();
     shared.uploads.send_if_modified(|now| {
@@ -215,7 +215,7 @@ async fn upload_one(
     Err(MoveError::Strange("the coordinator keeps losing what it was sent".into()))
 }
 
-/// Which of these are missing there; none: ask for fewer at a time.
+/// Asks which of these are missing there; none: ask for fewer at a time.
 async fn ask_missing(
     http: &mut Http<'_>,
     limit: &BodyLimit,
@@ -304,7 +304,7 @@ async fn put_manifest(
     Ok(answer)
 }
 
-/// How many chunks go into one request: more while the link is quick, so that fewer syncs wait
+/// Chunks per request: more while the link is fast, so that fewer syncs wait
 /// for each other; fewer when it is slow, so that little is sent again after a break.
 struct Pace(usize);
 

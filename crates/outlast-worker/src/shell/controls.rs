@@ -1,4 +1,4 @@
-//! What is asked of each running attempt, for those that ask for it.
+//! Requests to each running attempt, for tasks that query them.
 
 use crate::local::{Attempt, Control};
 use outlast_core::worker::StopKind;
@@ -14,7 +14,7 @@ pub(super) struct Controls(Mutex<HashMap<Attempt, Asked>>);
 #[derive(Default)]
 struct Asked {
     control: watch::Sender<Control>,
-    /// How it is to be stopped, if it is.
+    /// Kind of the requested stop, if there is one.
     stop: Option<StopKind>,
 }
 
@@ -23,7 +23,7 @@ impl Controls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something is asked of the attempt.
+    /// Changes the requests to an attempt.
     pub fn set(&self, task: &str, epoch: u64, change: impl FnOnce(&mut Control)) {
         let mut map = self.map();
         let at = Attempt { task: task.to_owned(), epoch };
@@ -38,22 +38,22 @@ impl Controls {
         asked.control.send_modify(|c| c.cancel = true);
     }
 
-    /// How the attempt was to be stopped, if it was.
+    /// Returns the kind of the requested stop, if there was one.
     pub fn stopped(&self, task: &str, epoch: u64) -> Option<StopKind> {
         self.map().get(&Attempt { task: task.to_owned(), epoch }).and_then(|a| a.stop)
     }
 
-    /// What is asked of it now.
+    /// Returns the current requests.
     pub fn get(&self, at: &Attempt) -> Control {
         self.map().get(at).map(|a| *a.control.borrow()).unwrap_or_default()
     }
 
-    /// The attempt is over.
+    /// Removes an attempt that has ended.
     pub fn forget(&self, task: &str, epoch: u64) {
         self.map().remove(&Attempt { task: task.to_owned(), epoch });
     }
 
-    /// What is asked, as soon as it differs from `seen`, at the latest after `wait`.
+    /// Waits for requests that differ from `seen`, at the latest until `wait` has passed.
     pub async fn wait(&self, at: &Attempt, seen: Control, wait: Duration) -> Control {
         let mut changes = self.map().entry(at.clone()).or_default().control.subscribe();
         let differs = tokio::time::timeout(wait, changes.wait_for(|now| *now != seen)).await;

@@ -1,5 +1,5 @@
-//! Whether the state folder has room, and whether blobs can be kept: what is looked at before
-//! somebody needs it, so that an idle worker with a full disk is given nothing.
+//! Checks that the state folder has room and that blobs can be stored, before either is needed, so that
+//! an idle worker with a full disk gets no tasks.
 
 use super::{Shared, now};
 use outlast_blob::{BlobError, Blobs};
@@ -45,7 +45,7 @@ pub(super) async fn watch(folder: PathBuf, blobs: Blobs, shared: Arc<Shared>) {
     }
 }
 
-/// Why nothing can be written there, as far as the file system says.
+/// Explains why nothing can be written there, according to the file system.
 fn trouble(disk: &StatVfs, is_root: bool, full: bool) -> Option<&'static str> {
     let blocks = if is_root { disk.f_bfree } else { disk.f_bavail };
     let inodes = if is_root { disk.f_ffree } else { disk.f_favail };

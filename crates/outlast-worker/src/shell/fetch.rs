@@ -94,7 +94,7 @@ async fn look(blobs: &Blobs, id: Hash) -> Result<(Option<Manifest>, Option<Strin
     block(look).await
 }
 
-/// That the coordinator lacks what is damaged here is the end of it.
+/// Turns a missing blob at the coordinator into a permanent error, if the local one is damaged.
 fn lost(error: MoveError, damage: Option<&str>) -> MoveError {
     match (error, damage) {
         (MoveError::Gone, Some(damage)) => MoveError::Lost(damage.into()),
@@ -117,15 +117,15 @@ fn ingest(blobs: &Blobs, body: &[u8]) -> Result<(), MoveError> {
     Ok(())
 }
 
-/// Where a checkpoint's data is, and may be had again.
+/// Sources of a checkpoint's data.
 #[derive(Clone)]
 pub(super) struct Origin {
     pub dialler: Arc<Dialler>,
     pub blobs: Blobs,
     pub manifest: Bytes,
-    /// Of the checkpoint, for messages.
+    /// Id of the checkpoint, for messages.
     pub id: String,
-    /// Whether the coordinator has it.
+    /// True if the coordinator has it.
     pub delivered: bool,
 }
 
@@ -150,7 +150,7 @@ impl Origin {
         ))
     }
 
-    /// Its bytes, which mend themselves while they are read.
+    /// Opens the data, whose damaged parts are replaced while it is read.
     pub async fn open(self) -> Result<Box<dyn Read + Send>, HostError> {
         let hash = self.complete().await?;
         let reader = self.blobs.reader(&hash).map_err(super::host::of_blobs)?;
@@ -176,7 +176,7 @@ struct Mending {
     hash: Hash,
     reader: BlobReader,
     at: u64,
-    /// Where the last damage was.
+    /// Offset of the last damage.
     mended: Option<u64>,
     runtime: Handle,
 }
@@ -230,7 +230,7 @@ mod tests {
     use axum::routing::{get, post};
     use outlast_blob::Config;
 
-    /// As much of a coordinator as a download needs.
+    /// Serves a download like a coordinator.
     async fn manifest(
         State(blobs): State<Blobs>,
         Path(hash): Path<String>,

@@ -14,8 +14,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// What a function is told, and its way back to the worker. Every method blocks, and may be
-/// called from several threads; not from an inline function.
+/// Description of an attempt for its function, and its interface to the worker. Every method
+/// blocks, and may be called from several threads, but not from an inline function.
 #[derive(Clone)]
 pub struct TaskContext {
     /// The task.
@@ -24,11 +24,11 @@ pub struct TaskContext {
     pub epoch: u64,
     /// The name that the task called it by; a function for [`ANY`] has only this to go by.
     pub function: String,
-    /// Its argument.
+    /// Argument of the call.
     pub args: Value,
-    /// How long the task has to end once it was told to stop.
+    /// Time for the task to end after a request to stop.
     pub kill_grace: Duration,
-    /// How long it may run. Only a function that can be stopped from outside can be held to it.
+    /// Time limit. Enforced only for functions that can be stopped from outside.
     pub timeout: Option<Duration>,
     /// The span that those of the task are children of, and what tracing systems add to it: W3C
     /// Trace Context, which a command has as `TRACEPARENT` and `TRACESTATE`.
@@ -52,9 +52,9 @@ impl std::fmt::Debug for TaskContext {
 
 /// A checkpoint to go on from.
 pub struct Checkpoint {
-    /// What is known of it.
+    /// Description of the checkpoint.
     pub view: CheckpointView,
-    /// Its bytes.
+    /// Data of the checkpoint.
     pub body: Box<dyn Read + Send>,
 }
 
@@ -73,12 +73,12 @@ impl TaskContext {
         link.runtime.block_on(ask(host, self.at()))
     }
 
-    /// Keeps a checkpoint; durable on this worker when it returns, and on its way to the
-    /// coordinator. `meta` is kept beside it.
+    /// Saves a checkpoint with its metadata. It is durable on this worker when this returns, and being
+    /// uploaded to the coordinator.
     ///
     /// # Errors
-    /// [`HostError::Full`] when there is no room (with when to try again),
-    /// [`HostError::Ended`] when this attempt is over.
+    /// [`HostError::Full`] when there is no room (with the time until a retry makes sense),
+    /// [`HostError::Ended`] when this attempt has ended.
     pub fn checkpoint(
         &self,
         data: impl Into<Vec<u8>>,
@@ -146,7 +146,7 @@ impl TaskContext {
     /// Merges into the task's state: members replace those of the same name, null removes one.
     ///
     /// # Errors
-    /// [`HostError::TooLarge`], or [`HostError::Ended`] when this attempt is over.
+    /// [`HostError::TooLarge`], or [`HostError::Ended`] when this attempt has ended.
     pub fn update_state(&self, patch: Map<String, Value>) -> Result<StateView, HostError> {
         self.tell(patch, None)
     }
@@ -184,13 +184,13 @@ impl TaskContext {
         })
     }
 
-    /// What is asked of the task now.
+    /// Returns the current requests to the task.
     pub fn control(&self) -> Control {
         let host = self.link.as_ref().and_then(|l| l.host.upgrade());
         host.map(|h| h.control_now(&self.at())).unwrap_or_default()
     }
 
-    /// Whether the task should end: somebody cancelled it, or its worker stops.
+    /// Returns true if the task should end: it was cancelled, or its worker stops.
     pub fn is_cancelled(&self) -> bool {
         self.control().cancel
     }
@@ -210,18 +210,18 @@ impl TaskContext {
 /// The name of the function that answers to every name that no other one has.
 pub const ANY: &str = "*";
 
-/// Why a function failed.
+/// Failure of a function.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
-    /// For people, one line.
+    /// Explanation in one line.
     pub message: String,
     /// For programs, such as a traceback; it becomes the result's value. Null is nothing.
     pub details: Value,
-    /// What ended it.
+    /// Kind of the failure.
     pub by: FailedBy,
 }
 
-/// What ended a function that failed.
+/// Kind of a function's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailedBy {
     /// Itself.
@@ -231,7 +231,7 @@ pub enum FailedBy {
     Signal(i32),
     /// The kernel killed that process for want of memory.
     OutOfMemory,
-    /// Its time limit.
+    /// The time limit was exceeded.
     Timeout,
 }
 

@@ -1,5 +1,5 @@
-//! What stands behind a task's own interface: checkpoints into blobs and the outbox, state, what
-//! is asked of the task.
+//! Backend of a task's own interface: checkpoints into blobs and the outbox, state, requests to the
+//! task.
 
 use super::controls::Controls;
 use super::fetch::{self, Origin};
@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, oneshot};
 const STORING: usize = 2;
 /// Requests whose answers are remembered, in case that they got lost.
 const REMEMBERED: usize = 256;
-/// When a task may ask again while there is no room, in seconds.
+/// Seconds until a task should retry while there is no room.
 const RETRY: u32 = 5;
 
 /// See the module.
@@ -120,8 +120,8 @@ fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
 /// A checkpoint, and whether the coordinator has it.
 type Known = (Arc<v2::Checkpoint>, bool);
 
-/// Whether there may be checkpoints that this worker does not know. Not of a first attempt that
-/// made none: it should be told so without a link, too.
+/// Returns true if there may be checkpoints that this worker does not know. False for a first attempt
+/// that made none, which should get its answer without a link, too.
 fn may_have_older(at: &Attempt, known: &[Known]) -> bool {
     at.epoch > 1 || !known.is_empty()
 }
@@ -145,7 +145,7 @@ impl TaskHost {
         &self.shared.controls
     }
 
-    /// What is asked of an attempt now.
+    /// Returns the current requests to an attempt.
     pub fn control_now(&self, at: &Attempt) -> Control {
         self.controls().get(at)
     }

@@ -1,5 +1,6 @@
-//! Whose a state folder is. A worker that is told that another process uses a copy of its folder
-//! notes that in it and ends; it does not start again before somebody has decided which is which.
+//! Identity of a state folder. A worker that is refused because another process uses a copy of its
+//! folder records that in the folder and ends; it does not start again until an operator has decided
+//! which one is the copy.
 
 use super::{StartError, room};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -8,15 +9,15 @@ use std::path::{Path, PathBuf};
 /// The note in the state folder.
 pub(super) const NOTE: &str = "copied";
 
-/// As whom a worker starts.
+/// Identity with which a worker starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Identity {
-    /// As its state folder says, unless that was found to be a copy.
+    /// The state folder's identity, unless that was found to be a copy.
     #[default]
     Folder,
-    /// As its state folder says, also if it was found to be a copy: the other one is gone.
+    /// The state folder's identity, even if it was found to be a copy: the other process is gone.
     Keep,
-    /// As a new worker. What the folder holds of the former one is put aside.
+    /// A new identity. The folder's previous content is set aside.
     New,
 }
 
@@ -42,10 +43,10 @@ pub(super) fn settle(state_dir: &Path, identity: Identity) -> Result<(), StartEr
     }
     if identity == Identity::New && state_dir.join(room::STORE).is_file() {
         let (mut store, ..) = room::open_store(state_dir)?;
-        let (aside, owed) = store.renew(state_dir)?;
+        let (aside, left) = store.renew(state_dir)?;
         tracing::warn!(
-            "this worker has a new identity; what the former one held is in {}, with {owed} \
-             results that it had not delivered",
+            "this worker has a new identity; the previous content of its folder is in {}, with {left} \
+             undelivered results",
             aside.display()
         );
     }

@@ -18,7 +18,7 @@ pub(super) enum ToLink {
     /// Try whether the address accepts connections.
     Probe,
     Frame(Kind),
-    /// How frames are compressed from now on.
+    /// Compression of frames from now on.
     Packing(Packing),
     Close,
     /// The agent ends.
@@ -77,7 +77,7 @@ async fn closed(inbox: &mut Inbox) -> bool {
     }
 }
 
-/// Whether the agent ends.
+/// Serves the link; returns true if the agent ends.
 async fn serve(
     sender: Sender,
     mut receiver: Receiver,

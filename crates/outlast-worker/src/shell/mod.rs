@@ -54,37 +54,37 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The file that notes that the coordinator proved to know a key, in the state folder.
 const PROVED: &str = "coordinator-proved";
 
-/// What an agent is told at start.
+/// Configuration of an agent.
 #[derive(Clone)]
 pub struct AgentConfig {
     /// The coordinator's address.
     pub coordinator: String,
     /// The folder of this worker's store, logs and working directories; made if absent.
     pub state_dir: PathBuf,
-    /// Of role worker.
+    /// API key of role worker.
     pub api_key: Option<String>,
     /// PEM file of authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Of the core.
+    /// Configuration of the core.
     pub core: WorkerConfig,
-    /// Of the executor; its root is `state_dir/tasks` when none is given.
+    /// Configuration of the executor; its root is `state_dir/tasks` by default.
     pub exec: Option<ExecConfig>,
-    /// How commands get a process that outlives this one; without it they end with this one.
+    /// Command that starts a keeper, so that commands outlive this process; without it they end with it.
     pub keeper: Option<KeeperLaunch>,
-    /// What `call` tasks may name.
+    /// Functions that `call` tasks may name.
     pub functions: Functions,
     /// Bytes of disk that checkpoints may take here; none: as much as there is.
     pub blob_budget: Option<u64>,
     /// WebSocket pings on the link, beside heartbeats.
     pub ping: PingConfig,
-    /// As whom it starts.
+    /// Identity with which it starts.
     pub identity: Identity,
     /// The user whom commands run as, if not this process's own. Needs root, and a keeper that runs
     /// tasks as that user, if there is one.
     pub run_as: Option<RunAs>,
 }
 
-/// Why an agent did not start.
+/// Reason why an agent did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The state folder cannot be used.
@@ -116,12 +116,12 @@ pub enum StartError {
     RunAs(String, String),
 }
 
-/// How an agent ended.
+/// End of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Whether something is wrong.
+    /// True if it ended because of an error.
     pub failed: bool,
-    /// Why it ended.
+    /// Reason of the end.
     pub reason: String,
 }
 
@@ -146,7 +146,7 @@ pub(crate) struct Shared {
     ping: PingConfig,
     controls: Controls,
     questions: Mutex<Questions>,
-    /// What is to be started or stopped; filled while the core is locked.
+    /// Pending starts and stops; filled while the core is locked.
     todo: Mutex<Todo>,
     room: room::Room,
     /// For functions of this process.
@@ -160,7 +160,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Todo {
     outputs: Vec<Output>,
-    /// Somebody is carrying them out.
+    /// True while a thread carries them out.
     busy: bool,
 }
 
@@ -272,18 +272,18 @@ impl Agent {
     pub fn stop(&self) {
         self.shared.feed(|core| core.stop(now()));
     }
-    /// Dials at once. An agent that had given up its link has not ended then.
+    /// Reconnects at once. An agent that had stopped reconnecting continues.
     pub fn force_reconnect(&self) {
         if self.status().borrow().0 == ConnectionState::Failed {
             self.shared.ended.send_replace(None);
         }
         self.shared.feed(|core| core.force_reconnect(now()));
     }
-    /// Where the link stands, and why; follows changes.
+    /// Returns the state of the link with its reason; follows changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
     }
-    /// How it ended, once it has; follows changes.
+    /// Returns the end of the agent, once it has ended; follows changes.
     pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.shared.ended.subscribe()
     }
@@ -291,7 +291,7 @@ impl Agent {
     pub fn stats(&self) -> ConnectionStats {
         self.shared.lock().stats().clone()
     }
-    /// Starts the statistics of the link anew.
+    /// Resets the statistics of the link.
     pub fn reset_stats(&self) {
         self.shared.lock().reset_stats(now());
     }
@@ -350,8 +350,8 @@ impl Shared {
         });
     }
 
-    /// What a former process left with its keeper: what ended is told to the core, and what the
-    /// core does not hold is stopped.
+    /// Takes over attempts that a previous process left with its keeper: reports ended ones to the core,
+    /// and stops those that the core does not hold.
     fn take_over(self: &Arc<Self>, held: Held) {
         let ours = |task: &str, epoch| self.lock().told(task, epoch).is_some();
         for one in &held.running {
@@ -479,7 +479,7 @@ impl Shared {
         });
     }
 
-    /// A link that was given up, and nothing left to finish.
+    /// Ends the agent if it has stopped reconnecting and has nothing left to finish.
     fn end_if_hopeless(&self) {
         let core = self.lock();
         let (running, waiting, unacked) = core.load();
@@ -494,7 +494,7 @@ impl Shared {
     }
 }
 
-/// What somebody else ran on while this worker's process was away.
+/// Returns attempts that continued to run while this worker's process was away.
 fn alive(held: &Held) -> Vec<Alive> {
     let running = held.running.iter().map(|one| Alive {
         task: one.id.task.clone(),

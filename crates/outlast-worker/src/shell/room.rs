@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Where blobs are in the state folder.
+/// Folder of blobs in the state folder.
 pub(super) const BLOBS: &str = "blobs";
 /// The file of the store in the state folder.
 pub(super) const STORE: &str = "worker.db";
-/// Between collections.
+/// Time between collections.
 const EVERY: Duration = Duration::from_secs(60);
-/// How long a blob that nothing refers to stays: it may be asked for again.
+/// Time that an unreferenced blob is kept, since it may be requested again.
 const GRACE: Duration = Duration::from_secs(600);
 /// The same where room is short; and between collections then.
 const SHORT: Duration = Duration::from_secs(3);
@@ -36,14 +36,14 @@ pub(crate) struct Room {
     pub blobs_fail: AtomicBool,
 }
 
-/// Since when blobs are made or fetched that nothing refers to yet.
+/// Start times of operations whose blobs are not referenced yet.
 #[derive(Debug, Default)]
 struct Used {
     last: u64,
     since: BTreeMap<u64, Instant>,
 }
 
-/// What was stored or looked up since it was made is not collected while it lives.
+/// Guard: blobs that were stored or looked up since it was made are not collected while it lives.
 pub(super) struct Using<'a>(&'a Room, u64);
 
 impl Room {
@@ -61,7 +61,7 @@ impl Room {
     pub fn crowded(&self) {
         self.crowded.fetch_add(1, Ordering::Relaxed);
     }
-    /// Something found no room.
+    /// Records that there was no room for a blob.
     pub fn is_short(&self) {
         self.short.notify_one();
     }
@@ -79,7 +79,7 @@ impl Drop for Using<'_> {
     }
 }
 
-/// Whether a worker has used the folder.
+/// Returns true if a worker has used the folder.
 pub(super) fn is_state_folder(folder: &Path) -> bool {
     folder.join(STORE).exists()
 }

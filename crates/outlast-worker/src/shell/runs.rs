@@ -26,7 +26,7 @@ pub(super) struct Runs {
     runner: Runner,
     functions: Functions,
     worker: Arc<str>,
-    /// Of the commands that it starts.
+    /// Tokens of the commands that it starts.
     tokens: Arc<Tokens>,
 }
 
@@ -70,7 +70,7 @@ impl Runs {
                     shared.controls.stop(&task, epoch, kind);
                     // What is to be stopped may be among those that are to be started.
                     self.runner.start(std::mem::take(&mut starts));
-                    // One that is over, or is a call, which cannot be stopped, is not known.
+                    // An attempt that has ended, or is a call, which cannot be stopped, is not known.
                     self.runner.stop(&AttemptId { task, epoch }, stop_of(kind));
                 }
                 Output::Recall(task, epoch) => {

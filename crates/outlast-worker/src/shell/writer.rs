@@ -17,8 +17,8 @@ use std::time::Duration;
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
-/// How soon what was decided now is to be durable. While work waits for slots nobody waits for a
-/// result in order to give more.
+/// Returns how soon a batch has to be durable. While tasks wait for slots, no result is urgently
+/// needed to assign more.
 pub(super) fn pace(batch: &Batch<WorkerRecord>, core: &Worker) -> Pace {
     match core.backlog() {
         None => Pace::AT_ONCE,
