@@ -46,6 +46,7 @@ doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked -q
 
 arrows: ## check the dependencies between crates and files (ARCHITECTURE.md)
+	python3 scripts/test_rustfiles.py
 	python3 scripts/arrows.py
 
 words: ## check for plain technical English (CONTRIBUTING.md)

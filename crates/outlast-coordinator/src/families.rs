@@ -48,17 +48,20 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// A metric of one value.
-    pub fn one(kind: Kind, name: &'static str, help: &'static str, value: u64) -> Family {
-        Family { name, kind, help, values: vec![(NONE, value as f64)] }
+    /// Metrics of one value each: name, help and value.
+    pub fn each<const N: usize>(
+        kind: Kind,
+        all: [(&'static str, &'static str, u64); N],
+    ) -> [Family; N] {
+        let one = |n: u64| vec![(NONE, n as f64)];
+        all.map(|(name, help, n)| Family { name, kind, help, values: one(n) })
     }
 
     /// A metric of one value per word of a label.
     pub fn by<'a>(
         key: &'static str,
         kind: Kind,
-        name: &'static str,
-        help: &'static str,
+        (name, help): (&'static str, &'static str),
         values: impl IntoIterator<Item = (&'a str, u64)>,
     ) -> Family {
         let value = |(word, n): (&str, u64)| (label(key, word), n as f64);

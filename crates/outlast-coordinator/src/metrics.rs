@@ -45,26 +45,31 @@ pub(crate) fn families(
     collected: Totals,
 ) -> Vec<Family> {
     let mut all = tasks(sample, counts);
-    all.push(Family::one(Gauge, "store_writable", "1 while commits succeed.", u64::from(writable)));
+    all.extend(Family::each(
+        Gauge,
+        [("store_writable", "1 while commits succeed.", u64::from(writable))],
+    ));
     all.extend(records(&sample.counters));
     all.extend(links(sample));
     all.extend(blobs(usage, collected));
     let c = &sample.counters;
     let causes = [
-        ("refused_total", "code", "Links refused, by code.", &c.refused),
-        ("links_ended_total", "cause", "Links of workers that ended, by cause.", &c.links),
-        ("attempts_ended_total", "cause", "Attempts that ended, by cause.", &c.causes),
-        ("recoveries_total", "strategy", "What was done after failures.", &c.recoveries),
+        ("code", ("refused_total", "Links refused, by code."), &c.refused),
+        ("cause", ("links_ended_total", "Links of workers that ended, by cause."), &c.links),
+        ("cause", ("attempts_ended_total", "Attempts that ended, by cause."), &c.causes),
+        ("strategy", ("recoveries_total", "What was done after failures."), &c.recoveries),
     ];
-    all.extend(causes.map(|(name, key, help, values)| {
+    all.extend(causes.map(|(key, name, values)| {
         let word = |word: &&'static str| if word.is_empty() { "unknown" } else { *word };
-        Family::by(key, Counter, name, help, values.iter().map(|(w, n)| (word(w), *n)))
+        Family::by(key, Counter, name, values.iter().map(|(w, n)| (word(w), *n)))
     }));
     all
 }
 
 fn tasks(sample: &Sample, counts: Counts) -> Vec<Family> {
     let c = &sample.counters;
+    let [succeeded, failed, cancelled] = c.ended;
+    let ended = [("succeeded", succeeded), ("failed", failed), ("cancelled", cancelled)];
     let by_state = [
         ("pending", counts.pending),
         ("assigned", counts.assigned),
@@ -72,51 +77,52 @@ fn tasks(sample: &Sample, counts: Counts) -> Vec<Family> {
         ("failed", counts.failed),
         ("cancelled", counts.cancelled),
     ];
-    let [succeeded, failed, cancelled] = c.ended;
-    let ended = [("succeeded", succeeded), ("failed", failed), ("cancelled", cancelled)];
-    let (in_memory, waiting) = (sample.in_memory as u64, sample.waiting as u64);
-    let honoured = "Late successes accepted of tasks that had failed for loss.";
-    vec![
-        Family::by("state", Gauge, "tasks", "Tasks by state.", by_state),
-        Family::one(Gauge, "tasks_in_memory", "Unfinished tasks held in memory.", in_memory),
-        Family::one(Gauge, "tasks_waiting", "Tasks that wait for a worker.", waiting),
-        Family::one(Counter, "submitted_total", "Tasks accepted.", c.submitted),
-        Family::one(Counter, "assigned_total", "Attempts given out.", c.assigned),
-        Family::by("state", Counter, "ended_total", "Tasks ended.", ended),
-        Family::one(Counter, "requeued_total", "Attempts abandoned and tried again.", c.requeued),
-        Family::one(Counter, "expired_total", "Attempts abandoned after their window.", c.expired),
-        Family::one(Counter, "removed_total", "Tasks removed long after their end.", c.removed),
-        Family::one(Counter, "honoured_total", honoured, c.honoured),
-        Family::one(Counter, "checkpoints_total", "Checkpoints recorded.", c.checkpoints),
-    ]
+    let now = [
+        ("tasks_in_memory", "Unfinished tasks held in memory.", sample.in_memory as u64),
+        ("tasks_waiting", "Tasks that wait for a worker.", sample.waiting as u64),
+    ];
+    let so_far = [
+        ("submitted_total", "Tasks accepted.", c.submitted),
+        ("assigned_total", "Attempts given out.", c.assigned),
+        ("requeued_total", "Attempts abandoned and tried again.", c.requeued),
+        ("expired_total", "Attempts abandoned after their window.", c.expired),
+        ("removed_total", "Tasks removed long after their end.", c.removed),
+        (
+            "honoured_total",
+            "Late successes accepted of tasks that had failed for loss.",
+            c.honoured,
+        ),
+        ("checkpoints_total", "Checkpoints recorded.", c.checkpoints),
+    ];
+    let mut all = vec![
+        Family::by("state", Gauge, ("tasks", "Tasks by state."), by_state),
+        Family::by("state", Counter, ("ended_total", "Tasks ended."), ended),
+    ];
+    all.extend(Family::each(Gauge, now));
+    all.extend(Family::each(Counter, so_far));
+    all
 }
 
 /// Returns the counts of records that the coordinator did not keep.
 fn records(c: &Counters) -> Vec<Family> {
+    let why = ("dropped_total", "Records of workers that were not kept, by why.");
     let dropped = [("surplus", c.surplus), ("unusable", c.unusable)];
+    let kind = (
+        "foreign_total",
+        "Records dropped: their attempts were never given to the worker that sent them.",
+    );
     let foreign = c.foreign.iter().map(|(what, n)| (*what, *n));
-    let by_why = "Records of workers that were not kept, by why.";
-    let of_others =
-        "Records dropped: their attempts were never given to the worker that sent them.";
-    vec![
-        Family::one(Counter, "superseded_total", "Outcomes that did not count.", c.superseded),
-        Family::by("why", Counter, "dropped_total", by_why, dropped),
-        Family::one(Counter, "repeated_total", "Records received again and skipped.", c.repeated),
-        Family::by("kind", Counter, "foreign_total", of_others, foreign),
-        Family::one(Counter, "outbox_gaps_total", "Times an outbox skipped sequences.", c.gaps),
-        Family::one(
-            Counter,
-            "v1_malformed_total",
-            "Texts of v1 workers that were no messages.",
-            c.v1_malformed,
-        ),
-        Family::one(
-            Counter,
-            "blobs_missing_total",
-            "Checkpoints that came before their blob.",
-            c.blobs_missing,
-        ),
-    ]
+    let mut all =
+        vec![Family::by("why", Counter, why, dropped), Family::by("kind", Counter, kind, foreign)];
+    let counts = [
+        ("superseded_total", "Outcomes that did not count.", c.superseded),
+        ("repeated_total", "Records received again and skipped.", c.repeated),
+        ("outbox_gaps_total", "Times an outbox skipped sequences.", c.gaps),
+        ("v1_malformed_total", "Texts of v1 workers that were no messages.", c.v1_malformed),
+        ("blobs_missing_total", "Checkpoints that came before their blob.", c.blobs_missing),
+    ];
+    all.extend(Family::each(Counter, counts));
+    all
 }
 
 fn links(sample: &Sample) -> Vec<Family> {
@@ -126,43 +132,47 @@ fn links(sample: &Sample) -> Vec<Family> {
         ("suspect", sample.suspect as u64),
         ("away", sample.away as u64),
     ];
-    let waiting = sample.postponed as u64;
-    vec![
-        Family::by("state", Gauge, "workers", "Workers by state.", workers),
-        Family::one(
-            Counter,
+    let counts = [
+        (
             "workers_forgotten_for_room_total",
             "Workers forgotten to make room for others.",
             c.made_room,
         ),
-        Family::one(Counter, "quarantines_total", "Workers quarantined.", c.quarantines),
-        Family::one(Counter, "welcomed_total", "Worker connections accepted.", c.welcomed),
-        Family::one(Counter, "silent_total", "Links closed for silence.", c.silent),
-        Family::one(Counter, "postponed_total", "Workers postponed until their turn.", c.postponed),
-        Family::one(Gauge, "postponed", "Workers that wait for their turn.", waiting),
-    ]
+        ("quarantines_total", "Workers quarantined.", c.quarantines),
+        ("welcomed_total", "Worker connections accepted.", c.welcomed),
+        ("silent_total", "Links closed for silence.", c.silent),
+        ("postponed_total", "Workers postponed until their turn.", c.postponed),
+    ];
+    let now = [("postponed", "Workers that wait for their turn.", sample.postponed as u64)];
+    let mut all = vec![Family::by("state", Gauge, ("workers", "Workers by state."), workers)];
+    all.extend(Family::each(Counter, counts));
+    all.extend(Family::each(Gauge, now));
+    all
 }
 
 fn blobs(usage: Usage, collected: Totals) -> Vec<Family> {
+    let budget = usage.budget.map(|n| ("blob_budget_bytes", "Bytes that blobs may take.", n));
+    let now = [
+        ("blob_bytes", "Bytes of blobs on disk.", usage.disk_bytes),
+        ("blob_chunks", "Chunks of blobs.", usage.chunk_count),
+        ("blob_manifests", "Blobs.", usage.manifest_count),
+        ("blob_damaged", "Damaged chunks.", usage.damaged),
+    ];
+    let refused = [("blob_refused_total", "Uploads refused for want of room.", usage.refused)];
+    let collections = ("blob_collections_total", "Collections of unreferenced blobs.");
     let runs = [("done", collected.runs), ("failed", collected.failed)];
     let removed = [
         ("manifests", collected.manifests),
         ("chunks", collected.chunks),
         ("bytes", collected.bytes),
     ];
-    let budget = usage.budget.map(|budget| {
-        Family::one(Gauge, "blob_budget_bytes", "Bytes that blobs may take.", budget)
-    });
-    let refused = ("blob_refused_total", "Uploads refused for want of room.");
-    let collections = ("blob_collections_total", "Collections of unreferenced blobs.");
-    let all = [
-        Family::one(Gauge, "blob_bytes", "Bytes of blobs on disk.", usage.disk_bytes),
-        Family::one(Gauge, "blob_chunks", "Chunks of blobs.", usage.chunk_count),
-        Family::one(Gauge, "blob_manifests", "Blobs.", usage.manifest_count),
-        Family::one(Gauge, "blob_damaged", "Damaged chunks.", usage.damaged),
-        Family::one(Counter, refused.0, refused.1, usage.refused),
-        Family::by("result", Counter, collections.0, collections.1, runs),
-        Family::by("what", Counter, "blob_collected_total", "What collections removed.", removed),
+    let removals = ("blob_collected_total", "What collections removed.");
+    let mut all = vec![
+        Family::by("result", Counter, collections, runs),
+        Family::by("what", Counter, removals, removed),
     ];
-    budget.into_iter().chain(all).collect()
+    all.extend(budget.into_iter().flat_map(|budget| Family::each(Gauge, [budget])));
+    all.extend(Family::each(Gauge, now));
+    all.extend(Family::each(Counter, refused));
+    all
 }

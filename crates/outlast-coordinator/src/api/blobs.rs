@@ -38,8 +38,8 @@ pub(crate) async fn missing(
     body: Body,
 ) -> Result<Response, Refusal> {
     let asked = hashes(&app, &headers, body, MAX_HASHES).await?;
-    let missing = app.blobs.run(move |blobs| blobs.missing(&asked)).await?;
-    Ok(([OCTETS], concatenated(&missing)).into_response())
+    let missing = app.blobs.missing(&asked).await?;
+    Ok(listed(StatusCode::OK, &missing))
 }
 
 /// Takes chunks; they are durable when this answers 200. All of them, or none.
@@ -126,10 +126,9 @@ pub(crate) async fn put_manifest_parts(
 ) -> Result<Response, Refusal> {
     let parts = hashes(&app, &headers, body, MANIFEST.0.div_ceil(PART)).await?;
     let _turn = large(&app).await?;
-    let wanted = parts.clone();
-    let missing = app.blobs.run(move |blobs| blobs.missing(&wanted)).await?;
+    let missing = app.blobs.missing(&parts).await?;
     if !missing.is_empty() {
-        return Ok((StatusCode::CONFLICT, [OCTETS], concatenated(&missing)).into_response());
+        return Ok(listed(StatusCode::CONFLICT, &missing));
     }
     let join = move |blobs: &Blobs| {
         let mut all = Vec::new();
@@ -166,9 +165,7 @@ async fn accept(
             }
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        Err(missing) => {
-            Ok((StatusCode::CONFLICT, [OCTETS], concatenated(&missing)).into_response())
-        }
+        Err(missing) => Ok(listed(StatusCode::CONFLICT, &missing)),
     }
 }
 
@@ -208,10 +205,9 @@ pub(crate) async fn get_chunks(
     body: Body,
 ) -> Result<Response, Refusal> {
     let wanted = hashes(&app, &headers, body, MAX_WANTED).await?;
-    let asked = wanted.clone();
-    let missing = app.blobs.run(move |blobs| blobs.missing(&asked)).await?;
+    let missing = app.blobs.missing(&wanted).await?;
     if !missing.is_empty() {
-        return Ok((StatusCode::NOT_FOUND, [OCTETS], concatenated(&missing)).into_response());
+        return Ok(listed(StatusCode::NOT_FOUND, &missing));
     }
     let from = (app.blobs.blobs.clone(), wanted, 0);
     let stream = futures_util::stream::unfold(Some(from), |from| async {
@@ -272,6 +268,8 @@ async fn hashes(
     Ok(hashes.iter().map(|hash| Hash::from_bytes(*hash)).collect())
 }
 
-fn concatenated(hashes: &[Hash]) -> Vec<u8> {
-    hashes.iter().flat_map(|h| *h.as_bytes()).collect()
+/// An answer that lists hashes, one after the other.
+fn listed(status: StatusCode, hashes: &[Hash]) -> Response {
+    let bytes: Vec<u8> = hashes.iter().flat_map(|h| *h.as_bytes()).collect();
+    (status, [OCTETS], bytes).into_response()
 }

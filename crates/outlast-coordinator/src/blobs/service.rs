@@ -105,6 +105,12 @@ impl BlobService {
         }
     }
 
+    /// Returns those of these chunks that are not here.
+    pub async fn missing(&self, chunks: &[Hash]) -> Result<Vec<Hash>, Refusal> {
+        let chunks = chunks.to_vec();
+        self.run(move |blobs| blobs.missing(&chunks)).await
+    }
+
     /// Adds to the counts of collections.
     pub fn count(&self, add: impl FnOnce(&mut Totals)) {
         add(&mut self.collected.lock());

@@ -41,8 +41,8 @@ fn timed(sum: f64, n: u64) -> [(Label, f64); 2] {
     [(NONE, sum), (NONE, n as f64)]
 }
 
-fn ways(up: u64, down: u64) -> [(Label, f64); 2] {
-    [(label("direction", "up"), up as f64), (label("direction", "down"), down as f64)]
+fn ways(up: u64, down: u64) -> [(&'static str, u64); 2] {
+    [("up", up), ("down", down)]
 }
 
 /// Returns the traffic of links since the start, and their reconnects.
@@ -50,126 +50,78 @@ fn links(sums: &Totals) -> Vec<Family> {
     let bytes = ways(sums.bytes_up + sums.bulk, sums.bytes_down);
     let messages = ways(sums.messages_up, sums.messages_down);
     let (outages, sum, longest) = sums.outages;
+    let away = timed(sum as f64 / 1e3, outages);
     let rtt = timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0);
+    let by_way = |name, values| Family::by("direction", Kind::Counter, name, values);
     let dials =
         "Dials of workers; of those that failed, what workers report with the next welcome.";
     let outage = "Times that workers were without a link until they were back.";
-    vec![
-        family("link_bytes_total", Kind::Counter, "Bytes from workers and to them.", &bytes),
-        family(
-            "link_messages_total",
-            Kind::Counter,
-            "Messages from workers and to them.",
-            &messages,
-        ),
-        Family::one(
-            Kind::Counter,
-            "link_errors_total",
-            "Messages that could not be understood.",
-            sums.errors,
-        ),
-        Family::one(
-            Kind::Counter,
-            "reconnects_total",
-            "Times that workers came back.",
-            sums.reconnects,
-        ),
-        Family::one(
-            Kind::Counter,
-            "heartbeats_lost_total",
-            "Heartbeats that never arrived.",
-            sums.lost,
-        ),
-        Family::one(Kind::Counter, "connection_attempts_total", dials, sums.dials.0),
-        family("reconnect_seconds", Kind::Summary, outage, &timed(sum as f64 / 1e3, outages)),
-        family(
-            "reconnect_max_seconds",
-            Kind::Gauge,
-            "The longest of these times.",
-            &one(longest as f64 / 1e3),
-        ),
+    let longest = one(longest as f64 / 1e3);
+    let mut all = vec![
+        by_way(("link_bytes_total", "Bytes from workers and to them."), bytes),
+        by_way(("link_messages_total", "Messages from workers and to them."), messages),
+        family("reconnect_seconds", Kind::Summary, outage, &away),
+        family("reconnect_max_seconds", Kind::Gauge, "The longest of these times.", &longest),
         family("message_latency_seconds", Kind::Summary, "Round trips of heartbeats.", &rtt),
-    ]
+    ];
+    let counts = [
+        ("link_errors_total", "Messages that could not be understood.", sums.errors),
+        ("reconnects_total", "Times that workers came back.", sums.reconnects),
+        ("heartbeats_lost_total", "Heartbeats that never arrived.", sums.lost),
+        ("connection_attempts_total", dials, sums.dials.0),
+    ];
+    all.extend(Family::each(Kind::Counter, counts));
+    all
 }
 
 /// Returns the counts of work, and the time that compression took.
 fn work(sums: &Totals) -> Vec<Family> {
     let tally = &sums.tally;
-    let executed = [("succeeded", tally.succeeded), ("failed", tally.failed())];
+    let executed = ("tasks_executed_total", "Attempts that ran to an end of their own.");
+    let results = [("succeeded", tally.succeeded), ("failed", tally.failed())];
     let took = timed(tally.duration_ms as f64 / 1e3, tally.executed);
-    let (before, after) = (sums.packed.0, sums.packed.1);
+    let packed =
+        ("compression_bytes_total", "Bytes of messages worth compressing, before and after it.");
+    let (before, after) = sums.packed;
     let ratio = Some(before as f64 / after as f64).filter(|_| after > 0);
     let ratio: Vec<_> = ratio.into_iter().map(|ratio| (NONE, ratio)).collect();
-    let nanos = |n: u64| one(n as f64 / 1e9);
-    let packed = "Bytes of messages worth compressing, before and after it.";
-    vec![
-        Family::by(
-            "result",
-            Kind::Counter,
-            "tasks_executed_total",
-            "Attempts that ran to an end of their own.",
-            executed,
-        ),
-        family(
-            "task_execution_seconds",
-            Kind::Summary,
-            "What these took, by workers' clocks.",
-            &took,
-        ),
-        Family::one(
-            Kind::Counter,
-            "checkpoints_restored_total",
-            "Checkpoints that tasks read back.",
-            sums.restored,
-        ),
-        Family::by(
-            "when",
-            Kind::Counter,
-            "compression_bytes_total",
-            packed,
-            [("before", before), ("after", after)],
-        ),
+    let seconds =
+        |name, help, nanos: u64| family(name, Kind::Seconds, help, &one(nanos as f64 / 1e9));
+    let took_help = "What these took, by workers' clocks.";
+    let restored =
+        [("checkpoints_restored_total", "Checkpoints that tasks read back.", sums.restored)];
+    let mut all = vec![
+        Family::by("result", Kind::Counter, executed, results),
+        family("task_execution_seconds", Kind::Summary, took_help, &took),
+        Family::by("when", Kind::Counter, packed, [("before", before), ("after", after)]),
         family("compression_ratio", Kind::Gauge, "The ratio of these, since the start.", &ratio),
-        family(
-            "compression_seconds_total",
-            Kind::Seconds,
-            "Time that compressing took.",
-            &nanos(sums.packing.0),
-        ),
-        family(
-            "decompression_seconds_total",
-            Kind::Seconds,
-            "Time that decompressing took.",
-            &nanos(sums.packing.1),
-        ),
-    ]
+        seconds("compression_seconds_total", "Time that compressing took.", sums.packing.0),
+        seconds("decompression_seconds_total", "Time that decompressing took.", sums.packing.1),
+    ];
+    all.extend(Family::each(Kind::Counter, restored));
+    all
 }
 
-/// The fleet as it is now.
+/// Returns the metrics of the fleet as it is now.
 fn totals(fleet: &Fleet) -> Vec<Family> {
     let totals = &fleet.totals;
-    let goodput = ways(totals.goodput_up as u64, totals.goodput_down as u64);
+    let goodput = ("goodput_bytes_per_second", "Bytes per second from workers and to them.");
+    let rates = ways(totals.goodput_up as u64, totals.goodput_down as u64);
+    let firing = ("workers_with_alerts", "Workers with a firing alert, by the worst.");
     let alerts = ["critical", "warning", "info"]
         .map(|word| (word, totals.alerts.get(word).copied().unwrap_or(0)));
-    let by_rtt_help = "Connected workers whose newest round trip took no longer, in milliseconds.";
-    vec![
-        family(
-            "goodput_bytes_per_second",
-            Kind::Gauge,
-            "Bytes per second from workers and to them.",
-            &goodput,
-        ),
-        Family::one(Kind::Gauge, "slots", "Slots of connected workers.", totals.slots),
-        Family::one(Kind::Gauge, "running", "Tasks that run, as workers say.", totals.running),
-        family("workers_by_rtt", Kind::Gauge, by_rtt_help, &by_rtt(fleet)),
-        Family::by(
-            "severity",
-            Kind::Gauge,
-            "workers_with_alerts",
-            "Workers with a firing alert, by the worst.",
-            alerts,
-        ),
-    ]
+    let rtt = "Connected workers whose newest round trip took no longer, in milliseconds.";
+    let now = [
+        ("slots", "Slots of connected workers.", totals.slots),
+        ("running", "Tasks that run, as workers say.", totals.running),
+    ];
+    let mut all = vec![
+        Family::by("direction", Kind::Gauge, goodput, rates),
+        family("workers_by_rtt", Kind::Gauge, rtt, &by_rtt(fleet)),
+        Family::by("severity", Kind::Gauge, firing, alerts),
+    ];
+    all.extend(Family::each(Kind::Gauge, now));
+    all
 }
 
 /// Series of these workers.
