@@ -168,10 +168,11 @@ async fn a_full_shelf_says_so_and_workers_only_may_use_it() {
 #[tokio::test]
 async fn a_collection_spares_what_checkpoints_refer_to() {
     let dir = tempfile::tempdir().unwrap();
-    let short = Duration::from_millis(400);
-    let blobs = BlobConfig { grace: short, collect_every: short, ..Default::default() };
+    // Longer than a busy machine takes from an upload to its checkpoint.
+    let (grace, collect_every) = (Duration::from_millis(1500), Duration::from_millis(400));
+    let blobs = BlobConfig { grace, collect_every, ..Default::default() };
     let c = Coordinator::start(Config { blobs, ..config(dir.path()) }).await.unwrap();
-    let (kept, lost) = (upload(&c, &noise(300_000, 3)).await, upload(&c, &noise(300_000, 4)).await);
+    let lost = upload(&c, &noise(300_000, 4)).await;
     let task = json!({ "id": "t", "command": ["x"], "keep_checkpoints": { "last": 1 } });
     post(&c, "/api/v1/tasks", &task).await;
     let mut worker = FakeWorker::join(&c, hello("w", "s", 1), vec![]).await;
@@ -186,21 +187,22 @@ async fn a_collection_spares_what_checkpoints_refer_to() {
             ..Default::default()
         })
     };
+    let kept = upload(&c, &noise(300_000, 3)).await;
     worker.tell(Lane::Checkpoints, checkpoint(1, kept)).await;
     let gone = async |of: Hash| get(&c, &format!("{MANIFESTS}/{of}")).await.0 == 404;
     // Looking pins it: so not too often.
     let patience = Instant::now();
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    tokio::time::sleep(2 * grace).await;
     while !gone(lost).await {
         assert!(patience.elapsed() < Duration::from_secs(120));
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(2 * grace).await;
     }
     let data = send(&c, "GET", "/api/v1/tasks/t/checkpoints/latest/data", "", b"").await;
     assert_eq!((data.status, data.body.len()), (200, 300_000));
     // What was kept until just now may be on its way to a worker.
     let newer = upload(&c, &noise(300_000, 5)).await;
     worker.tell(Lane::Checkpoints, checkpoint(2, newer)).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(2 * grace).await;
     assert!(!gone(kept).await && !gone(newer).await);
     let (_, metrics) = get(&c, "/metrics").await;
     let metrics = metrics.as_str().unwrap();
