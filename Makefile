@@ -1,5 +1,5 @@
 # `make demo` shows the main use; `make check` is for each commit, `make test` is what CI runs.
-.PHONY: help chromium test check release demo demo-hardware demo-dashboard sim torture fuzz bench fmt lint doc arrows words deny unit tools python test-python demo-python
+.PHONY: help chromium test check release demo demo-hardware demo-dashboard sim mutants torture fuzz bench fmt lint doc arrows words deny unit tools python test-python demo-python
 .PHONY: openapi dashboard dashboard-tools dashboard-check test-dashboard bench-dashboard
 
 SEEDS ?= 2000
@@ -68,6 +68,9 @@ sim: tools ## simulate faults: make sim SEEDS=20000
 	cargo build --release --locked -p outlast-sim
 	$(BIN)/outlast-sim --seeds $(SEEDS)
 	$(BIN)/outlast-sim --planted
+
+mutants: tools ## check that small mistakes in the core are noticed: make mutants ONLY=cancel-not-repeated
+	python3 scripts/mutants.py $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
 
 torture: tools ## kill, stop, cut off and starve real processes: make torture SECONDS=120 SEED=7
 	cargo build --release --locked -p outlast-cli -p outlast-torture

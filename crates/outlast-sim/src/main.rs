@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "usage: outlast-sim [--seeds N] [--start S] [--seconds T] [--json]
+const USAGE: &str = "usage: outlast-sim [--seeds N] [--start S] [--seconds T] [--threads N] [--stop-after FAILURES] [--json]
        outlast-sim --seed S [--trace]
        outlast-sim --planted [--only BUG]
        outlast-sim --adapt [--seeds N]";
@@ -48,8 +48,25 @@ fn main() -> ExitCode {
             }
         };
     }
-    let seconds = value("--seconds").unwrap_or(u64::MAX / 2);
-    many(value("--start").unwrap_or(0), value("--seeds").unwrap_or(1000), seconds, flag("--json"))
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let bounds = Bounds {
+        start: value("--start").unwrap_or(0),
+        seeds: value("--seeds").unwrap_or(1000),
+        seconds: value("--seconds").unwrap_or(u64::MAX / 2),
+        threads: value("--threads").unwrap_or(threads),
+        failures: value("--stop-after").unwrap_or(10) as usize,
+    };
+    many(&bounds, flag("--json"))
+}
+
+/// How much is run.
+struct Bounds {
+    start: u64,
+    seeds: u64,
+    seconds: u64,
+    threads: u64,
+    /// Seeds that may fail before the rest is left out.
+    failures: usize,
 }
 
 #[derive(Default)]
@@ -77,7 +94,8 @@ impl Totals {
     }
 }
 
-fn many(start: u64, seeds: u64, seconds: u64, json: bool) -> ExitCode {
+fn many(bounds: &Bounds, json: bool) -> ExitCode {
+    let &Bounds { start, seeds, seconds, threads, failures } = bounds;
     let (next, began) = (AtomicU64::new(start), Instant::now());
     let (totals, stop) = (Mutex::new(Totals::default()), AtomicBool::new(false));
     let work = || {
@@ -89,12 +107,11 @@ fn many(start: u64, seeds: u64, seconds: u64, json: bool) -> ExitCode {
             let outcome = run(seed, None, false);
             let Ok(mut totals) = totals.lock() else { return };
             totals.add(seed, outcome);
-            if totals.failed.len() >= 10 {
+            if totals.failed.len() >= failures {
                 stop.store(true, Ordering::Relaxed);
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
         (0..threads).for_each(|_| drop(scope.spawn(work)));
     });
