@@ -1,4 +1,4 @@
-//! How fast blobs are stored and read, beside `dd` on the same disk in the same run.
+//! Rates of storing and reading blobs, compared with `dd` on the same disk in the same run.
 //!
 //! `cargo run --release -p outlast-blob --example blob_rate [folder]`: takes up to 10 GiB in the
 //! folder (by default the system's temporary one), and deletes all of it.

@@ -54,7 +54,7 @@ impl<'a> Home<'a> {
     }
 }
 
-/// Which bucket the store in this folder has its packs in, if any.
+/// Returns the bucket that the store in this folder has its packs in, if any.
 ///
 /// # Errors
 /// When there is no index that can be read.
@@ -225,7 +225,7 @@ fn link_all(from: &Path, to: &Path) -> Result<(), BlobError> {
     Ok(())
 }
 
-/// What was copied, or the name of a pack that is gone.
+/// Copied data, or the name of a pack that is gone.
 type Taken = Result<Copied, String>;
 
 /// Links or copies the packs that this index names.

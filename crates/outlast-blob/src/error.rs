@@ -44,7 +44,7 @@ pub enum BlobError {
     /// The index cannot be trusted.
     #[error("the index of the blob store is damaged: {detail}; restore it from a copy")]
     Damaged {
-        /// What was found.
+        /// Description of the damage.
         detail: String,
     },
     /// A stored chunk does not have the content that its name promises. It counts as missing
@@ -53,7 +53,7 @@ pub enum BlobError {
     ChunkDamaged {
         /// The name.
         chunk: Hash,
-        /// What was found.
+        /// Description of the damage.
         detail: String,
     },
     /// A stored manifest does not have the content that its name promises.
@@ -61,7 +61,7 @@ pub enum BlobError {
     ManifestDamaged {
         /// The name.
         manifest: Hash,
-        /// What was found.
+        /// Description of the damage.
         detail: String,
     },
     /// There is no such manifest here.
@@ -76,13 +76,13 @@ pub enum BlobError {
     BadChunk {
         /// The name.
         chunk: Hash,
-        /// What is wrong with it.
+        /// Description of the problem.
         detail: String,
     },
     /// The bytes are no manifest that this version accepts.
     #[error("the manifest was refused: {detail}")]
     BadManifest {
-        /// What is wrong with it.
+        /// Description of the problem.
         detail: String,
     },
     /// The blob has more chunks than a manifest may list.
@@ -101,15 +101,15 @@ pub enum BlobError {
     /// No room on the disk.
     #[error("no room left on the disk of the blob store")]
     DiskFull,
-    /// What was to be stored could not be read.
+    /// The data to store could not be read.
     #[error("cannot read what is to be stored: {0}")]
     Source(#[source] io::Error),
     /// The operating system (or the object store) refused a read or write.
     #[error("cannot use the blob store: {detail}")]
     Io {
-        /// What it said.
+        /// Message of the error.
         detail: String,
-        /// Whether it may work later.
+        /// True if the operation may succeed later.
         transient: bool,
     },
 }

@@ -284,7 +284,7 @@ pub(crate) fn manifests_after(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// How many chunks and manifests there are; reads the whole of both trees.
+/// Counts chunks and manifests; reads the whole of both trees.
 pub(crate) fn count(conn: &Connection) -> Result<(u64, u64), BlobError> {
     let count = |table: &str| -> Result<u64, BlobError> {
         Ok(conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| uint(r, 0))?)
@@ -299,7 +299,7 @@ pub(crate) fn bytes(conn: &Connection) -> Result<u64, BlobError> {
     Ok(pages * pragma("page_size")?)
 }
 
-/// What the names of this store's packs begin with; drawn when the store is created, so that
+/// Returns the prefix of this store's pack names, chosen when the store is created, so that
 /// stores that share a bucket do not take each other's packs for leftovers.
 pub(crate) fn prefix(conn: &Connection, fresh: &str) -> Result<String, BlobError> {
     conn.execute("INSERT OR IGNORE INTO meta VALUES ('prefix', ?1)", [fresh])?;

@@ -4,9 +4,9 @@ use crate::{BlobError, Hash, MAX_CHUNK};
 
 /// zstd's fastest ordinary level, and most of what higher ones save.
 const LEVEL: i32 = 1;
-/// What it takes in a second, in bytes, roughly.
+/// Approximate compression rate in bytes per second.
 const SPEED: u64 = 400_000_000;
-/// How much of a chunk is tried before all of it is.
+/// Bytes of a chunk that are compressed as a sample before all of it is.
 const SAMPLE: usize = 16 << 10;
 /// After data that does not shrink, at most so many chunks go by untried.
 const MAX_PATIENCE: u32 = 32;
@@ -16,7 +16,7 @@ const MAX_PATIENCE: u32 = 32;
 pub struct Packed {
     /// The length before compression, in bytes; at most [`MAX_CHUNK`].
     pub raw_len: u32,
-    /// Whether `bytes` is a zstd frame; otherwise it is the chunk itself.
+    /// True if `bytes` is a zstd frame; otherwise it is the chunk itself.
     pub compressed: bool,
     /// The stored bytes.
     pub bytes: Vec<u8>,
@@ -59,7 +59,7 @@ pub struct Squeezer {
     zstd: zstd::bulk::Compressor<'static>,
     /// Chunks to let pass before the next try.
     wait: u32,
-    /// What `wait` will be after the next failure.
+    /// Value of `wait` after the next failure.
     patience: u32,
     trial: Vec<u8>,
     /// A sample must shrink below this many bytes for the rest to be tried.
@@ -67,7 +67,7 @@ pub struct Squeezer {
 }
 
 impl Squeezer {
-    /// One for which every byte counts, as on the way to another machine.
+    /// Creates a packer that minimizes size, for the way to another machine.
     ///
     /// # Errors
     /// When there is no memory.
@@ -86,8 +86,8 @@ impl Squeezer {
         Ok(Self { zstd, wait: 0, patience: 1, trial: Vec::new(), goal })
     }
 
-    /// One for which time counts: it compresses what that writes sooner than as it is, on a disk
-    /// that takes so many bytes a second.
+    /// Creates a packer that minimizes time: it compresses data that is then written sooner than
+    /// uncompressed, on a disk of this rate in bytes per second.
     pub(crate) fn hasty(disk: u64) -> Result<Self, BlobError> {
         let mut made = Self::new()?;
         // Of each byte, the share saved costs 1/disk more to write, all of it 1/SPEED to compress.

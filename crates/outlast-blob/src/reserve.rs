@@ -6,7 +6,7 @@ use outlast_sqlite::private;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
-/// What the index's log grows by before it is copied back, and some.
+/// Growth of the index's log before it is copied back, with a margin.
 const BYTES: u64 = 6 << 20;
 const NAME: &str = "reserve";
 

@@ -11,7 +11,7 @@ const LANE: usize = 1 << 10;
 /// Bytes that a sum depends on: older ones have been shifted out.
 const WINDOW: usize = 64;
 
-/// Where to cut.
+/// Finds the cuts between chunks.
 pub(crate) struct Scanner {
     min: usize,
     avg: usize,

@@ -28,7 +28,7 @@ pub(crate) struct State {
     /// Time at which a caller was last informed that this is here. Bounded by what is in the index.
     chunk_pins: HashMap<Hash, u64>,
     manifest_pins: HashMap<Hash, u64>,
-    /// While a collection runs: every chunk that was referred to in a commit since it began.
+    /// Chunks that were referred to in a commit since the running collection began; none without one.
     referred: Option<HashSet<Hash>>,
     /// Chunks that could not be read; they count as missing until they are replaced.
     bad: HashSet<Hash>,

@@ -1,4 +1,4 @@
-//! Nothing that is wanted is ever collected; what is not wanted is, and gives its space back.
+//! Collection: wanted data is never collected; unwanted data is, and its space is freed.
 
 mod common;
 

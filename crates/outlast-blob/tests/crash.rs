@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 const CHILD: &str = "OUTLAST_BLOB_CRASH_DIR";
 
-/// Not a test by itself: what the child does, until it is killed.
+/// Work of the child process until it is killed; not a test by itself.
 #[test]
 fn child() {
     let Some(dir) = std::env::var_os(CHILD) else { return };

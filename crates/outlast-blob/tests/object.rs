@@ -23,7 +23,7 @@ fn objects(bucket: &Arc<dyn ObjectStore>) -> usize {
     count
 }
 
-/// Everything that a store does with its packs; two stores share the bucket.
+/// Performs all operations of a store on its packs; two stores share the bucket.
 fn lifetime(bucket: Arc<dyn ObjectStore>) {
     let (dir, other) = (tempdir().unwrap(), tempdir().unwrap());
     let neighbour = open_in(&bucket, other.path());

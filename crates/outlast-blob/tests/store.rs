@@ -1,4 +1,4 @@
-//! What goes in comes out, once, within its limits, and damage is told.
+//! Stored data is read back, once, within its limits, and damage is reported.
 
 mod common;
 

@@ -23,7 +23,7 @@ impl World {
             if w.out {
                 return true;
             }
-            // Its disk never works again: it holds nothing, and everybody knows what it owes.
+            // Its disk never works again: it holds nothing, and its unacknowledged records are known.
             if w.peer.disk_full_until == u64::MAX {
                 let held = w.peer.machine.as_ref().map(|m| (m.load().0, m.load().1, m.owes()));
                 return held == Some((0, 0, 0));

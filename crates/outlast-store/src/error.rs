@@ -1,8 +1,8 @@
-//! What can go wrong with a store, whose fault it is and whether trying again can help.
+//! Errors of a store, with their origin, and whether a retry can help.
 
 use std::path::{Path, PathBuf};
 
-/// Why a store could not be opened, read or written. After a failed commit nothing is applied.
+/// Reason why a store could not be opened, read or written. After a failed commit nothing is applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -12,9 +12,9 @@ pub enum StoreError {
          upgrade this program", path.display()
     )]
     Newer {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its schema version.
+        /// Schema version of the file.
         found: i64,
         /// The newest that this build knows.
         known: i64,
@@ -22,27 +22,27 @@ pub enum StoreError {
     /// There is no store yet, or an older one that its owner has not brought up to date.
     #[error("{}: no store here yet, or one of an older version; start its owner once", path.display())]
     NotReady {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Its content cannot be trusted.
+    /// The file's content is damaged.
     #[error("the store is damaged: {detail}; restore it from a copy")]
     Damaged {
-        /// What was found.
+        /// Description of the damage.
         detail: String,
     },
     /// An SQLite file of something else; it was not touched.
     #[error("{}: an SQLite file, but not {expected}", path.display())]
     Foreign {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it should have been.
+        /// Expected kind of file.
         expected: &'static str,
     },
     /// Another process has it open.
     #[error("{}: in use by {}", path.display(), outlast_sqlite::holder::of_store(path))]
     Locked {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// No room on the disk.
@@ -54,9 +54,9 @@ pub enum StoreError {
     /// The operating system refused a read or write.
     #[error("cannot use the store: {detail}")]
     Io {
-        /// What it said.
+        /// Message of the error.
         detail: String,
-        /// Whether it may work later.
+        /// True if the operation may succeed later.
         transient: bool,
     },
     /// The records do not fit what is stored; a mistake of the caller. Nothing was applied.

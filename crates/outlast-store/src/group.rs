@@ -1,4 +1,4 @@
-//! What waits for the next commit: a queue between who decides and the thread that writes.
+//! Group commit: a queue between the thread that decides and the thread that writes.
 //!
 //! A sync costs the same for one record as for a thousand, and takes processor time from the tasks
 //! on the same machine. So while several batches share a commit, commits begin some time apart;
@@ -12,26 +12,26 @@ use std::time::{Duration, Instant};
 /// Batches in one transaction, at most.
 const GROUP: usize = 4096;
 
-/// How long a batch may wait for others.
+/// Time that a batch may wait for others.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// So much for each one that shared the last commit, counted from when that began: where few
-    /// come none waits, and where many come they gather.
+    /// Time per batch that shared the last commit, counted from when that began: with few batches none
+    /// waits, and many are gathered.
     pub each: Duration,
-    /// And no longer than this.
+    /// Longest time.
     pub most: Duration,
     /// Records that make a commit worth its sync: then nobody waits for more.
     pub worth: usize,
 }
 
 impl Pace {
-    /// Nobody waits for what work that is there already makes possible.
+    /// Pace if no caller waits and work is available.
     pub const BUSY: Pace =
         Pace { each: Duration::from_millis(5), most: Duration::from_millis(50), worth: 2048 };
-    /// Somebody may wait.
+    /// Pace if a caller may wait.
     pub const QUICK: Pace =
         Pace { each: Duration::from_millis(1), most: Duration::from_millis(10), worth: 256 };
-    /// Nothing else is to come: nobody waits.
+    /// Pace for the last batches, which are written at once.
     pub const AT_ONCE: Pace = Pace { each: Duration::ZERO, most: Duration::ZERO, worth: 0 };
 }
 
@@ -45,7 +45,7 @@ pub struct ToWrite<R> {
     shared: Arc<Shared<R>>,
     /// Records that one task causes in one go: a commit of no more was nobody else's.
     alone: usize,
-    /// When the last group was taken, and how many shared it.
+    /// Time at which the last group was taken, and its number of batches.
     last: Option<(Instant, u32)>,
 }
 
@@ -62,7 +62,7 @@ struct State<R> {
     /// The quickest of those that wait.
     pace: Option<Pace>,
     closed: bool,
-    /// Nobody writes any more.
+    /// True once the writer has stopped.
     given_up: bool,
 }
 
@@ -105,7 +105,7 @@ impl<R> Decided<R> {
         }
     }
 
-    /// Somebody waits for what was put in already.
+    /// Raises the urgency of batches in the queue, since a caller waits for them.
     pub fn hurry(&self, pace: Pace) {
         let mut state = self.0.lock();
         if state.pace.is_some_and(|waiting| pace.most < waiting.most) {
@@ -114,7 +114,7 @@ impl<R> Decided<R> {
         }
     }
 
-    /// Nothing more comes; what has come is still written.
+    /// Closes the queue; batches in it are still written.
     pub fn close(&self) {
         self.0.close();
     }
@@ -175,7 +175,7 @@ impl<R> ToWrite<R> {
         Some(group)
     }
 
-    /// How long those that wait may wait still.
+    /// Returns the remaining time that the waiting batches may wait.
     fn wait(&self, pace: Pace) -> Duration {
         let Some((began, shared)) = self.last else { return Duration::ZERO };
         let apart = pace.each.saturating_mul(shared).min(pace.most);
@@ -237,7 +237,7 @@ mod tests {
         decided.push(batch(3, 99), SLOW);
         let (group, to_write) = waits_for(to_write, || decided.push(batch(4, 1), SLOW));
         assert_eq!(group, [3, 4]);
-        // Somebody who is in a hurry hurries all.
+        // An urgent batch makes all of them urgent.
         decided.push(batch(5, 1), SLOW);
         let (group, to_write) = waits_for(to_write, || decided.push(batch(6, 1), QUICK));
         assert_eq!(group, [5, 6]);

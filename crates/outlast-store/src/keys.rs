@@ -9,17 +9,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Of a key, in the order in which [`info`] reads them.
+/// Columns of a key, in the order in which [`info`] reads them.
 const COLUMNS: &str = "id, name, role, created_at, revoked_at, workers, own_tasks";
 
-/// What the holder of a key may do.
+/// Permissions of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Connect as a worker; nothing else.
     Worker,
     /// Submit, watch and cancel tasks.
     Submit,
-    /// Everything.
+    /// Permits everything.
     Operate,
 }
 
@@ -47,24 +47,24 @@ impl Role {
 pub struct KeyInfo {
     /// The public part of the token.
     pub id: String,
-    /// What its maker called it.
+    /// Name of the key.
     pub name: String,
-    /// What it allows.
+    /// Role of the key.
     pub role: Role,
-    /// When it was made, in Unix milliseconds.
+    /// Creation time in Unix milliseconds.
     pub created_at: i64,
-    /// When it was revoked, if it was.
+    /// Time of its revocation, if it was revoked.
     pub revoked_at: Option<i64>,
-    /// What it is limited to.
+    /// Limits of the key.
     pub limits: KeyLimits,
 }
 
-/// What a key is limited to beside its role.
+/// Limits of a key in addition to its role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyLimits {
     /// Names of workers that it may connect, or prefixes that end in `*`; empty: any.
     pub workers: Vec<String>,
-    /// It sees and changes only tasks that were submitted with a key of its name.
+    /// True if it sees and changes only tasks that were submitted with a key of its name.
     pub own_tasks: bool,
 }
 
@@ -176,10 +176,10 @@ impl Keys {
         Ok(self.change(sql, params![id, now()])? == 1)
     }
 
-    /// The key that this token belongs to, unless it is wrong or revoked.
+    /// Returns the key of this token, unless it is wrong or revoked.
     ///
     /// # Errors
-    /// [`StoreError`] when the keys cannot be read; nobody may be let in then.
+    /// [`StoreError`] when the keys cannot be read; the request must then be refused.
     pub fn verify(&self, token: &str) -> Result<Option<KeyInfo>, StoreError> {
         let Some((id, secret)) = token.strip_prefix("olk_").and_then(|t| t.split_once('_')) else {
             return Ok(None);

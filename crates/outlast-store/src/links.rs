@@ -1,9 +1,9 @@
-//! The history of links: points of minutes and hours, what happened to links, alerts that stand,
-//! and when the coordinator ran. A file of its own, for people to look at: no decision rests on it, and what
-//! the last minute held may be lost with the machine.
+//! The history of links: points of minutes and hours, events of links, active alerts, and run times of
+//! the coordinator. A file of its own, for display only: no decision depends on it, and the data of the
+//! last minute may be lost with the machine.
 //!
 //! Points lie in the order of time, so that a minute of the whole fleet is one run of pages; a
-//! worker's series is then one look-up for each of its points.
+//! worker's series is then one lookup for each of its points.
 
 use crate::StoreError;
 use outlast_core::quality::Point;
@@ -55,7 +55,7 @@ INSERT INTO done VALUES (1, 0);
 // Nothing moves, but versions before do not know `LinkEntryKind::Adapted`.
 const V2: &str = "";
 
-// Alerts that stand, as their watchers were told of them.
+// Active alerts, as they were reported.
 const V3: &str = "
 CREATE TABLE alerts (
     worker TEXT NOT NULL, rule TEXT NOT NULL, alert TEXT NOT NULL,
@@ -65,7 +65,7 @@ CREATE TABLE alerts (
 
 /// Milliseconds of a minute and of an hour.
 pub const STEPS: [i64; 2] = [60_000, 3_600_000];
-/// How long minutes, hours and what happened to links are kept at most, in milliseconds.
+/// Longest time in milliseconds for which minutes, hours and events of links are kept.
 const KEPT: [i64; 3] = [24 * STEPS[1], 90 * 24 * STEPS[1], 30 * 24 * STEPS[1]];
 /// Entries kept of one worker's link.
 const MAX_LINKS: i64 = 1_000;
@@ -74,42 +74,42 @@ const MAX_RUNS: i64 = 1_000;
 /// Points that one question may have.
 const MAX_POINTS: i64 = 5_000;
 
-/// Something that happened to a link.
+/// Event of a link.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkEntry {
     /// The worker's store id.
     pub worker: Arc<str>,
     /// Unix milliseconds.
     pub at: i64,
-    /// What.
+    /// Kind of the event.
     pub kind: LinkEntryKind,
-    /// Why it ended.
+    /// Cause of the link's end.
     pub cause: LinkCause,
     /// The same for people; of a resynchronisation, how long it took.
     pub reason: String,
 }
 
-/// An alert that stands, or does not any more.
+/// An alert that is active, or has been cleared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertEntry {
     /// The worker's store id.
     pub worker: Arc<str>,
     /// The rule's name: one alert of it stands at a time.
     pub rule: String,
-    /// What was told (JSON); none: it is over.
+    /// The alert as reported (JSON); none: it was cleared.
     pub alert: Option<String>,
 }
 
-/// What happened to a link.
+/// Kind of a link's event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkEntryKind {
     /// The worker said hello.
     Connected = 1,
-    /// What it owed had been applied.
+    /// All unacknowledged records had been applied.
     Resynced = 2,
-    /// It ended, and the worker holds tasks.
+    /// The link ended, and the worker holds tasks.
     Suspect = 3,
-    /// It ended, and the worker holds none; or the last one was given up.
+    /// The link ended, and the worker holds none; or the last one was abandoned.
     Away = 4,
     /// A setting was adapted to it; `reason` says which, and why.
     Adapted = 5,
@@ -126,9 +126,9 @@ impl LinkEntryKind {
 /// The resolution of points that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
-    /// For a day.
+    /// Points of minutes, kept for a day.
     Minutes,
-    /// For 90 days.
+    /// Points of hours, kept for 90 days.
     Hours,
 }
 
@@ -220,7 +220,7 @@ impl LinkStore {
         work.commit()
     }
 
-    /// Keeps alerts that stand, and drops those that are over.
+    /// Stores active alerts, and deletes cleared ones.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing was changed.
@@ -237,7 +237,7 @@ impl LinkStore {
         work.commit()
     }
 
-    /// Alerts that stand, as they were told (JSON).
+    /// Returns the active alerts as they were reported (JSON).
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
@@ -259,7 +259,7 @@ impl LinkStore {
         Ok(())
     }
 
-    /// Makes hours of minutes, as far as they are over; then removes what is too old or too much.
+    /// Combines complete hours of minutes; then deletes points that are too old or too many.
     ///
     /// # Errors
     /// [`StoreError`]; what was done by then stays.
@@ -381,7 +381,7 @@ impl LinkStore {
         Ok(found)
     }
 
-    /// What happened to a worker's link, the newest `limit` entries before `to`, oldest first.
+    /// Returns the events of a worker's link: the newest `limit` before `to`, oldest first.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -407,7 +407,7 @@ impl LinkStore {
         Ok(found)
     }
 
-    /// When the coordinator ran: began, and was last known to be alive; oldest first.
+    /// Returns the coordinator's runs, (start, last known time), oldest first.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

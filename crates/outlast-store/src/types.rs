@@ -1,4 +1,4 @@
-//! What readers of a store are given.
+//! Rows and views for readers of a store.
 
 use outlast_core::ids::{Epoch, TaskId};
 use outlast_core::records::{TaskState, WorkerRow};
@@ -10,73 +10,73 @@ use std::sync::Arc;
 /// A task with everything that is shown of it. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTask {
-    /// Its number in order of submission.
+    /// Number in the order of submission.
     pub number: u64,
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
-    /// What to run.
+    /// Specification of the task.
     pub spec: Arc<TaskSpec>,
-    /// Where it stands.
+    /// State of the task.
     pub state: TaskState,
-    /// Its newest attempt; 0 before the first.
+    /// Number of the newest attempt; 0 before the first.
     pub epoch: Epoch,
     /// The attempt that decided it; 0 while it is not over or when none did.
     pub ended_epoch: Epoch,
     /// Losses counted toward `max_retries`.
     pub retries: u32,
-    /// Whether a cancel was asked for and not yet settled.
+    /// True if a requested cancel is still pending.
     pub cancelling: bool,
     /// Store id of the worker that has it or had it last; none while pending.
     pub worker: Option<Arc<str>>,
-    /// That worker's name when it was last seen.
+    /// Name of that worker when it was last seen.
     pub worker_name: Option<Arc<str>>,
-    /// When it was submitted.
+    /// Time of submission.
     pub submitted_at: i64,
-    /// When the shown attempt was assigned.
+    /// Time of the shown attempt's assignment.
     pub assigned_at: Option<i64>,
-    /// When the shown attempt started, on the worker's clock.
+    /// Start of the shown attempt, on the worker's clock.
     pub started_at: Option<i64>,
-    /// When it was over.
+    /// Time of its end.
     pub ended_at: Option<i64>,
-    /// Why it ended, for people; empty on plain success.
+    /// Reason of its end in words; empty on plain success.
     pub reason: String,
-    /// Whether there is an outcome to read.
+    /// True if there is an outcome to read.
     pub has_outcome: bool,
     /// Name of the key that it was submitted with.
     pub owner: Option<String>,
 }
 
-/// What an entry of a task's history says.
+/// Kind of an entry in a task's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EventKind {
-    /// It was accepted.
+    /// The task was accepted.
     Submitted = 0,
     /// A worker was given it.
     Assigned = 1,
     /// The worker said that it runs.
     Started = 2,
-    /// The attempt was given up; the task is pending again.
+    /// The attempt was abandoned; the task is pending again.
     Requeued = 3,
-    /// It ended well.
+    /// The task succeeded.
     Succeeded = 4,
-    /// It ended badly.
+    /// The task failed.
     Failed = 5,
-    /// It ended because somebody asked.
+    /// The task was cancelled.
     Cancelled = 6,
     /// An outcome arrived that does not count.
     Superseded = 7,
-    /// Somebody asked to cancel it while it was assigned.
+    /// A cancel was requested while the task was assigned.
     CancelRequested = 8,
-    /// Somebody asked to run it again after it was over.
+    /// A retry was requested after the task had ended.
     Retried = 9,
     /// A remark.
     Noted = 10,
-    /// Somebody asked to pause it.
+    /// A pause was requested.
     PauseRequested = 11,
-    /// Somebody asked to let it go on.
+    /// A resume was requested.
     ResumeRequested = 12,
-    /// What was decided after a failure, or where its knobs start.
+    /// The decision after a failure, or about the initial knob positions.
     Recovery = 13,
 }
 
@@ -123,7 +123,7 @@ impl EventKind {
         usize::try_from(code).ok().and_then(|c| Self::ALL.get(c)).copied()
     }
 
-    /// The entry that tells of this end; none for a state that is no end.
+    /// Returns the kind of entry for this end; none for a state that is not an end.
     pub(crate) fn of_end(state: TaskState) -> Option<Self> {
         match state {
             TaskState::Succeeded => Some(Self::Succeeded),
@@ -137,37 +137,37 @@ impl EventKind {
 /// An entry of a task's history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEvent {
-    /// When, in Unix milliseconds. A start carries the worker's clock, all else the
+    /// Time in Unix milliseconds. A start carries the worker's clock, all others the
     /// coordinator's; entries are in the order in which they were recorded, whatever this says.
     pub at: i64,
-    /// What happened.
+    /// Kind of the entry.
     pub kind: EventKind,
-    /// Which attempt; 0 when none.
+    /// Number of the attempt; 0: none.
     pub epoch: Epoch,
     /// Store id of the worker concerned.
     pub worker: Option<Arc<str>>,
-    /// Why, for people; may be empty.
+    /// Reason in words; may be empty.
     pub reason: String,
-    /// Why, for programs; of ends of attempts.
+    /// Cause of an attempt's end, for programs.
     pub cause: Cause,
-    /// Of a recovery: what was decided.
+    /// Decision of a recovery.
     pub decision: Option<Arc<Decision>>,
 }
 
-/// A checkpoint that was told of.
+/// A reported checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredCheckpoint {
-    /// What it is.
+    /// Description of the checkpoint.
     pub checkpoint: Arc<Checkpoint>,
-    /// It can be restored.
+    /// True if it can be restored.
     pub kept: bool,
     /// Store id of the worker that made it.
     pub worker: Option<Arc<str>>,
-    /// That worker's name.
+    /// Name of that worker.
     pub worker_name: Option<Arc<str>>,
-    /// When it was recorded, in Unix milliseconds.
+    /// Time of its record in Unix milliseconds.
     pub at: i64,
-    /// When it was removed, or told of as dropped.
+    /// Time at which it was removed, or reported as dropped.
     pub gone_at: Option<i64>,
 }
 
@@ -178,18 +178,18 @@ pub struct PastOutcome {
     pub task: TaskId,
     /// The entry of the history that it belongs to.
     pub event: StoredEvent,
-    /// What it was.
+    /// The outcome.
     pub outcome: Arc<TaskOutcome>,
 }
 
-/// Which tasks to list. Everything that is set must hold.
+/// Filter of tasks. Everything that is set must match.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TaskFilter {
     /// In any of these states; empty: in any.
     pub states: Vec<TaskState>,
     /// With all of these labels.
     pub labels: Vec<(String, String)>,
-    /// In this queue; `default` is the one of tasks that name none.
+    /// Queue of the tasks; `default` is the one of tasks that name none.
     pub queue: Option<String>,
     /// Held, or last held, by this worker (store id).
     pub worker: Option<String>,
@@ -208,11 +208,11 @@ pub struct TaskFilter {
 pub struct TaskPage {
     /// In order of submission, or the reverse.
     pub tasks: Vec<StoredTask>,
-    /// What to give as `cursor` for the next page; none when this is the last.
+    /// Value of `cursor` for the next page; none when this is the last.
     pub next: Option<u64>,
 }
 
-/// How many tasks are in each state.
+/// Number of tasks in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Waiting.
@@ -225,14 +225,14 @@ pub struct Counts {
     pub failed: u64,
     /// Ended on request.
     pub cancelled: u64,
-    /// Of those that are not over, the paused ones.
+    /// Number of paused tasks among the unfinished ones.
     pub paused: u64,
     /// Assigned tasks that have started; counted where a filter or an owner is given.
     pub running: u64,
 }
 
 impl Counts {
-    /// Those in one state.
+    /// Returns the number of tasks in one state.
     pub fn of(&self, state: TaskState) -> u64 {
         match state {
             TaskState::Pending => self.pending,
@@ -251,15 +251,15 @@ impl Counts {
 /// A worker with everything that is shown of it beyond its connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredWorker {
-    /// What it said of itself.
+    /// Description that the worker sent.
     pub row: WorkerRow,
     /// Per lane, the last sequence that took effect.
     pub cursors: Vec<(i32, u64)>,
-    /// When it last said hello, in Unix milliseconds.
+    /// Time of its last handshake in Unix milliseconds.
     pub seen_at: i64,
-    /// When its link ended; none while it is thought to be there.
+    /// Time of its link's end; none while it is considered connected.
     pub gone_at: Option<i64>,
-    /// Why its link ended.
+    /// Reason of its link's end.
     pub gone_reason: String,
     /// The same, for programs.
     pub gone_cause: LinkCause,

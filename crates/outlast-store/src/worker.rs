@@ -176,7 +176,7 @@ impl WorkerStore {
         Ok((aside, uint(owed)?))
     }
 
-    /// What is stored now.
+    /// Returns the stored state.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -253,7 +253,7 @@ impl WorkerStore {
         uint(next.unwrap_or(1))
     }
 
-    /// How many items wait to be acknowledged, and the bytes they take.
+    /// Returns the number of unacknowledged items, and their bytes.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.

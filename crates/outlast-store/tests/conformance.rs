@@ -1,4 +1,4 @@
-//! What every store must do, told as claims that each kind is held to, and random sequences of
+//! Requirements on every store: claims that each kind is held to, and random sequences of
 //! records that all kinds must agree on.
 
 mod common;

@@ -1,5 +1,5 @@
-//! A process that is killed in mid-commit loses nothing that it had acknowledged, and leaves
-//! nothing by halves. The child is this very test binary, told by a variable what to be.
+//! A process that is killed during a commit loses nothing that it had acknowledged, and leaves nothing
+//! half-written. The child is this test binary, with its role in a variable.
 #![cfg(unix)]
 
 mod common;

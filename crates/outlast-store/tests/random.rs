@@ -26,7 +26,7 @@ fn dice() -> impl Strategy<Value = Vec<Vec<Dice>>> {
     prop::collection::vec(prop::collection::vec(die, 0..8), 1..40)
 }
 
-/// What a coordinator's core would remember.
+/// State that a coordinator's core would keep.
 #[derive(Default)]
 struct Writer {
     number: u64,
@@ -154,7 +154,7 @@ impl Writer {
     }
 }
 
-/// Of no task.
+/// Creates a recovery record of no task.
 fn recovery(what: u8, which: u8, worker: &str, at: i64) -> CoordRecord {
     use CoordRecord as R;
     let kind = format!("k{}", which % 3);

@@ -1,5 +1,5 @@
-//! What only a store on a disk can meet: damaged, foreign, newer and locked files, a full disk,
-//! readers and key managers beside the owner.
+//! Conditions that only a store on disk can meet: damaged, foreign, newer and locked files, a full
+//! disk, readers and key managers besides the owner.
 
 mod common;
 
@@ -70,7 +70,7 @@ fn a_damaged_file_is_refused() {
     let harms: [(&str, Harm); 5] = [
         ("a header overwritten", |b| b[..16].fill(7)),
         ("pages overwritten", |b| b[40_000..60_000].fill(0xAA)),
-        ("a page of tasks that are over", |b| {
+        ("a page of ended tasks", |b| {
             let page = b.len() / 4096 * 3 / 4;
             b[page * 4096..][..4096].fill(0xAA);
         }),

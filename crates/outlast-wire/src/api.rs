@@ -1,4 +1,4 @@
-//! What the HTTP API says: the JSON documents that it answers with, used by server and clients.
+//! Documents of the HTTP API as JSON, for server and clients.
 //!
 //! Times are RFC 3339 in UTC with milliseconds. Unknown fields are ignored when reading, so that
 //! either side may be newer.
@@ -43,15 +43,15 @@ pub use told::*;
 documents! {
     /// A task.
     pub struct Task {
-        /// Its id.
+        /// Id of the task.
         pub id: String,
-        /// Its place in the order of submission.
+        /// Position in the order of submission.
         pub number: u64,
         /// pending, assigned, succeeded, failed or cancelled.
         pub state: String,
-        /// What it runs.
+        /// Specification of the task.
         pub spec: TaskSpec,
-        /// Its newest attempt; 0 before the first.
+        /// Number of the newest attempt; 0 before the first.
         pub attempt: u64,
         /// Losses that count toward `max_retries`.
         pub retries: u32,
@@ -60,33 +60,32 @@ documents! {
         /// Name of the worker that has it, or had it last.
         #[serde(default)]
         pub worker: Option<String>,
-        /// When it was accepted.
+        /// Time at which the task was accepted.
         pub submitted_at: String,
-        /// When the newest attempt was given to its worker.
+        /// Time at which the newest attempt was assigned.
         #[serde(default)]
         pub assigned_at: Option<String>,
-        /// When the newest attempt started, by the worker's clock.
+        /// Start of the newest attempt, by the worker's clock.
         #[serde(default)]
         pub started_at: Option<String>,
-        /// When it was over.
+        /// Time at which the task ended.
         #[serde(default)]
         pub ended_at: Option<String>,
-        /// Why it ended so; empty on plain success.
+        /// Reason of the end in words; empty on plain success.
         #[serde(default)]
         pub reason: String,
-        /// Whether `/result` has something to tell.
+        /// True if `/result` has a result.
         pub has_result: bool,
-        /// Why it ended so, as a word: exit, signal, out_of_memory, timed_out, network…; empty
-        /// while it is not over.
+        /// Cause of the end: exit, signal, out_of_memory, timed_out, network…; empty before the end.
         #[serde(default)]
         pub cause: String,
-        /// Somebody paused it.
+        /// True if the task is paused.
         #[serde(default)]
         pub paused: bool,
-        /// How far it is, from 0 to 1, as it said last.
+        /// Last reported progress, from 0 to 1.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub progress: Option<f64>,
-        /// Why it waits, while it does; only when one task is shown.
+        /// Explanation why the task waits, while it does; only if a single task is requested.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub waiting_for: Option<String>,
         /// Name of the API key that it was submitted with.
@@ -102,23 +101,23 @@ documents! {
         pub next: Option<String>,
     }
 
-    /// What became of a batch.
+    /// Answer to the submission of a batch.
     pub struct Submitted {
         /// In the order of the request.
         pub tasks: Vec<SubmittedTask>,
     }
 
-    /// What became of one submission.
+    /// Answer to the submission of one task.
     pub struct SubmittedTask {
-        /// Its id.
+        /// Id of the task.
         pub id: String,
         /// False when a task with this id and spec was there before.
         pub created: bool,
-        /// Where it stands.
+        /// State of the task.
         pub state: String,
     }
 
-    /// How a task ended.
+    /// Result of a task.
     pub struct TaskResult {
         /// The task.
         pub id: String,
@@ -129,22 +128,22 @@ documents! {
         /// succeeded, failed, timed_out, cancelled, interrupted; null when no attempt decided it.
         #[serde(default)]
         pub outcome: Option<String>,
-        /// Of the process.
+        /// Exit code of the process.
         #[serde(default)]
         pub exit_code: Option<i32>,
-        /// That ended the process.
+        /// Signal that ended the process.
         #[serde(default)]
         pub signal: Option<i32>,
-        /// Why, for people; empty on success.
+        /// Explanation in words; empty on success.
         #[serde(default)]
         pub message: String,
         /// Name of the worker that delivered it.
         #[serde(default)]
         pub worker: Option<String>,
-        /// By the worker's clock.
+        /// Start, by the worker's clock.
         #[serde(default)]
         pub started_at: Option<String>,
-        /// By the worker's clock.
+        /// End, by the worker's clock.
         #[serde(default)]
         pub finished_at: Option<String>,
         /// Milliseconds between the two.
@@ -162,73 +161,73 @@ documents! {
         /// The end of what it wrote to stderr.
         #[serde(default)]
         pub stderr: String,
-        /// All that it wrote, in bytes.
+        /// Total bytes written to stdout.
         #[serde(default)]
         pub stdout_bytes: u64,
-        /// All that it wrote to stderr, in bytes.
+        /// Total bytes written to stderr.
         #[serde(default)]
         pub stderr_bytes: u64,
-        /// Whether `stdout` is only the end.
+        /// True if `stdout` is only the end.
         #[serde(default)]
         pub stdout_truncated: bool,
-        /// Whether `stderr` is only the end.
+        /// True if `stderr` is only the end.
         #[serde(default)]
         pub stderr_truncated: bool,
-        /// What a called function returned, as its worker wrote it. The last field, so that those
-        /// who cannot parse it can cut it out.
+        /// Value that a called function returned, as written by its worker. The last field, so that clients
+        /// that cannot parse it can cut it out.
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(value_type = Value))]
         pub value: JsonText,
     }
 
-    /// Which tasks somebody follows.
+    /// Tasks whose ends are requested.
     pub struct WhichEnded {
-        /// Up to 1,000.
+        /// Ids of up to 1,000 tasks.
         pub ids: Vec<String>,
         /// Seconds to wait for the first that ends, at most 60.
         #[serde(default)]
         pub wait: u64,
     }
 
-    /// Those of them that are over, in no order.
+    /// Ended tasks among those requested, in no order.
     pub struct EndedTasks {
-        /// How they ended.
+        /// Results of the ended tasks.
         pub results: Vec<TaskResult>,
-        /// Those that there are not.
+        /// Ids of tasks that do not exist.
         #[serde(default)]
         pub unknown: Vec<String>,
     }
 
-    /// Everything that happened to a task.
+    /// History of a task.
     pub struct History {
-        /// In order.
+        /// Events in order.
         pub events: Vec<HistoryEvent>,
     }
 
-    /// Something that happened to a task.
+    /// Event of a task.
     pub struct HistoryEvent {
-        /// When; a start carries the worker's clock.
+        /// Time of the event; a start carries the worker's clock.
         pub at: String,
         /// submitted, assigned, started, requeued, succeeded, failed, cancelled, superseded,
         /// cancel_requested, retried, noted, pause_requested, resume_requested or recovery.
         pub event: String,
-        /// Which attempt; 0 when none.
+        /// Number of the attempt; 0: none.
         pub attempt: u64,
         /// Name of the worker concerned.
         #[serde(default)]
         pub worker: Option<String>,
-        /// Why, for people.
+        /// Reason in words.
         #[serde(default)]
         pub reason: String,
-        /// Why an attempt ended, as a word; empty otherwise.
+        /// Cause of an attempt's end; empty for other events.
         #[serde(default)]
         pub cause: String,
-        /// Of a recovery: class, hardware, strategy, delay_ms, knobs and text of the decision.
+        /// Decision of a recovery: class, hardware, strategy, delay_ms, knobs and text.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         pub recovery: Value,
     }
 
-    /// How many tasks are in each state.
+    /// Number of tasks in each state.
     pub struct CountsView {
         /// Waiting.
         pub pending: u64,
@@ -246,7 +245,7 @@ documents! {
         /// Paused: of the waiting and given ones, which keep their states.
         #[serde(default)]
         pub paused: u64,
-        /// All.
+        /// Number of all tasks.
         pub total: u64,
         /// Only those that were asked for were counted; older coordinators count all.
         #[serde(default)]
@@ -255,16 +254,16 @@ documents! {
 
     /// A worker.
     pub struct Worker {
-        /// Its name.
+        /// Name of the worker.
         pub name: String,
-        /// Its identity.
+        /// Id of the worker's store.
         pub store_id: String,
         /// connected, draining, unfit (connected, and it cannot work), suspect (away, and holding
         /// tasks) or away.
         pub state: String,
-        /// How often its store was opened.
+        /// Number of times that its store was opened.
         pub incarnation: u64,
-        /// How often that incarnation dialled.
+        /// Number of connections of that incarnation.
         pub connection: u64,
         /// Tasks that run at once.
         pub slots: u32,
@@ -278,21 +277,21 @@ documents! {
         pub unacked: u64,
         /// Newest round-trip time in milliseconds.
         pub rtt_ms: u32,
-        /// What it has.
+        /// Capabilities of the worker.
         #[cfg_attr(feature = "openapi", schema(value_type = Object))]
         pub capabilities: Value,
         /// As declared.
         #[serde(default)]
         pub labels: BTreeMap<String, String>,
-        /// Of its software.
+        /// Version of its software.
         pub version: String,
-        /// When it last said hello.
+        /// Time of its last handshake.
         #[serde(default)]
         pub seen_at: Option<String>,
-        /// When its link ended.
+        /// Time of its link's end.
         #[serde(default)]
         pub gone_at: Option<String>,
-        /// Why its link ended.
+        /// Reason of its link's end.
         #[serde(default)]
         pub gone_reason: String,
         /// The same as a word: network, silent, worker_stopped, slow, slept…
@@ -301,17 +300,17 @@ documents! {
         /// An operator lets it have no new work.
         #[serde(default)]
         pub drained: bool,
-        /// What blobs take there, as it said last.
+        /// Last reported disk use of blobs.
         #[serde(default)]
         pub disk: Option<Disk>,
         /// `quarantined` or `on probation`, because tasks fail there; empty otherwise.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         pub quarantine: String,
-        /// What does not work there, as it says itself: `cannot write its store: No space left on
-        /// device`; empty otherwise. One whose state is not `unfit` takes work nonetheless.
+        /// Fault that the worker reports about itself: `cannot write its store: No space left on
+        /// device`; empty otherwise. A worker whose state is not `unfit` accepts tasks nonetheless.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         pub unfit: String,
-        /// Since when it says so.
+        /// Time since which it reports this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub unfit_since: Option<String>,
         /// A process with a copy of its state folder that was refused.
@@ -324,9 +323,9 @@ documents! {
 
     /// A process with a copy of a worker's state folder that was refused.
     pub struct Copied {
-        /// When, the last time.
+        /// Time of the last refusal.
         pub at: String,
-        /// How often.
+        /// Number of refusals.
         pub times: u64,
         /// The machine that it said it runs on.
         #[serde(default)]
@@ -335,7 +334,7 @@ documents! {
 
     /// All workers.
     pub struct WorkerList {
-        /// By name.
+        /// Workers in the order of their names.
         pub workers: Vec<Worker>,
     }
 
@@ -343,16 +342,16 @@ documents! {
     pub struct TaskEvent {
         /// The task.
         pub id: String,
-        /// As in a history; also checkpoint and state.
+        /// Kind of event, as in a history; also checkpoint and state.
         pub event: String,
-        /// Which attempt; 0 when none.
+        /// Number of the attempt; 0: none.
         pub attempt: u64,
         /// Name of the worker concerned.
         #[serde(default)]
         pub worker: Option<String>,
-        /// When it was recorded.
+        /// Time of the record.
         pub at: String,
-        /// Why.
+        /// Reason in words.
         #[serde(default)]
         pub reason: String,
         /// The state that it led to, when it changed.
@@ -366,28 +365,28 @@ documents! {
         pub name: String,
         /// connected, disconnected, drained, undrained or forgotten.
         pub event: String,
-        /// When it was recorded.
+        /// Time of the record.
         pub at: String,
-        /// Why.
+        /// Reason in words.
         #[serde(default)]
         pub reason: String,
     }
 
-    /// What this coordinator is.
+    /// Description of this coordinator.
     pub struct Info {
         /// UUID of its store.
         pub coordinator_id: String,
-        /// Of the software.
+        /// Version of the software.
         pub version: String,
-        /// Of the worker protocol.
+        /// Version of the worker protocol.
         pub protocol: u32,
-        /// Its clock.
+        /// Current time of its clock.
         pub now: String,
-        /// When this process started.
+        /// Start time of this process.
         pub started_at: String,
-        /// Whether a key is needed.
+        /// True if a key is required.
         pub auth: bool,
-        /// Whether it speaks TLS itself.
+        /// True if it serves TLS itself.
         pub tls: bool,
         /// True if its system's clock has jumped within the last hour: nothing is removed by age.
         #[serde(default)]
@@ -403,7 +402,7 @@ documents! {
         pub title: String,
         /// The HTTP status.
         pub status: u16,
-        /// What is wrong here, and what to do.
+        /// Explanation of this problem, and what to do.
         #[serde(default)]
         pub detail: String,
         /// Ids that are taken by tasks with another spec.
@@ -412,7 +411,7 @@ documents! {
     }
 }
 
-/// What every problem's type begins with.
+/// Prefix of every problem's type.
 pub const PROBLEM_PREFIX: &str = "urn:outlast:problem:";
 
 impl Problem {

@@ -93,8 +93,8 @@ struct LocalWriter {
     syncing: Option<Syncing>,
 }
 
-/// A thread that syncs a file whenever it is told to. The kernel reports an error of writing back
-/// once, so it is told to whoever seals the pack.
+/// A thread that syncs a file on request. The kernel reports an error of writing back only once, so
+/// the error is passed to the caller that seals the pack.
 struct Syncing {
     tell: SyncSender<()>,
     thread: JoinHandle<io::Result<()>>,

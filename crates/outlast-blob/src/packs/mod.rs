@@ -15,10 +15,9 @@ pub use object::ObjectPacks;
 
 use std::io::{self, IoSlice};
 
-/// A place for packs. Names are unique for ever, contain only `[0-9a-z-]`, and are never
-/// reused.
+/// A place for packs. Names are unique, contain only `[0-9a-z-]`, and are never reused.
 ///
-/// Errors are [`io::Error`]s whose kind tells what matters: `NotFound` when there is no such
+/// Errors are [`io::Error`]s with a significant kind: `NotFound` when there is no such
 /// pack, `UnexpectedEof` when it is shorter than asked for, `StorageFull` when there is no room.
 pub trait PackStore: Send + Sync {
     /// Names this place as a person would, such as `s3://bucket/prefix`, if it is not the folder

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 const PART: usize = 8 << 20;
 /// Parts on their way at a time.
 const PARTS: usize = 3;
-/// What the names of our objects begin with.
+/// Prefix of object names.
 const FOLDER: &str = "packs";
 
 /// Packs as objects named `packs/<pack>` in a bucket, or below a prefix of it when `store` is

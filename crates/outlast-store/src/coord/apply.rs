@@ -44,7 +44,7 @@ impl Transaction<'_> {
                 let (worker, outcome, at) = (None, outcome.as_deref(), *at);
                 let (epoch, cause, kind) =
                     (int(*epoch)?, i64::from(*cause as i32), EventKind::Requeued);
-                // It belongs to the round that it ends, so that it stands between the attempts.
+                // It belongs to the attempt that it ends, so that it is ordered between the attempts.
                 let phase = phase::AFTER_ENDED;
                 let event = Event { phase, kind, epoch, worker, at, reason, cause, outcome };
                 self.on_requeued(task, *retries, event)

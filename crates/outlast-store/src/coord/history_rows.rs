@@ -24,7 +24,7 @@ pub(super) struct Event<'a> {
 }
 
 impl Transaction<'_> {
-    /// Moves to `events` the entries that the row is about to lose; returns the row's round from then on.
+    /// Moves to `events` the entries that the row is about to lose; returns the row's new `round`.
     pub(super) fn set_aside(&self, now: &Current) -> Result<i64, StoreError> {
         let event = |phase, kind, worker, at| {
             let (epoch, reason, cause, outcome) = (now.epoch, "", 0, None);

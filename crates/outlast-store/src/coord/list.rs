@@ -15,7 +15,7 @@ const COLUMNS: &str = "t.number, t.id, t.spec, t.state, t.epoch, t.ended_epoch, 
     t.reason, t.outcome IS NOT NULL, t.owner";
 const NAMED: &str = "LEFT JOIN worker_refs w ON w.ref = t.worker";
 
-/// So few rows are read and sorted without asking for a better way.
+/// Number of rows up to which they are read and sorted without searching for a better index.
 const FEW: i64 = 5_000;
 
 fn stored(r: &Row<'_>) -> Result<StoredTask, StoreError> {
@@ -48,7 +48,7 @@ pub(super) fn task(conn: &Connection, id: &str) -> Result<Option<StoredTask>, St
     rows.next()?.map(stored).transpose()
 }
 
-/// Which index finds the candidates; the rest of the filter is checked on each of them.
+/// Index that finds the candidates; the rest of the filter is checked on each of them.
 #[derive(Clone, Copy, PartialEq)]
 enum Walk {
     State,
@@ -97,7 +97,7 @@ pub(super) fn list(
     Ok(TaskPage { tasks, next })
 }
 
-/// How many tasks of a filter are in each state.
+/// Counts the tasks of a filter in each state.
 pub(super) fn count(conn: &Connection, filter: &TaskFilter) -> Result<Counts, StoreError> {
     let mut states = filter.states.clone();
     states.sort_unstable();

@@ -34,8 +34,8 @@ ALTER TABLE tasks ADD COLUMN awaited_number INTEGER;
 ALTER TABLE tasks ADD COLUMN awaited_worker TEXT;
 ";
 
-// What a person asked of a task and was not done yet: `place` is the worker that it is to run on,
-// or, where `place_there` is 0, to leave.
+// Operator requests to a task that are still pending: `place` is the worker that it should run on,
+// or, if `place_there` is 0, leave.
 const ASKED: &str = "
 ALTER TABLE tasks ADD COLUMN asked_checkpoint INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN place TEXT;
@@ -118,7 +118,7 @@ CREATE TABLE states (
 );
 ";
 
-// A task's plain way (submitted, assigned, started, ended) is told by its row alone; `events`
+// The usual events of a task (submitted, assigned, started, ended) are in its row alone; `events`
 // holds the rest. `round` grows whenever the row forgets an attempt, whose entries then move to
 // `events`; `round`, `phase` and the rowid put them in the order in which they were recorded.
 // Phases: 0 before the assignment, 1 assignment, 2 after it, 3 start, 4 after it, 5 end, 6 after.
@@ -266,7 +266,7 @@ pub(crate) fn kind_code(kind: EventKind) -> i64 {
     kind as i64
 }
 
-/// Where an entry stands within its round.
+/// Order of an entry within its `round`.
 pub(crate) mod phase {
     pub(crate) const BEFORE: i64 = 0;
     pub(crate) const ASSIGNED: i64 = 1;

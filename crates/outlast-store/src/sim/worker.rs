@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct SimWorkerStore {
     disk: Disk<Worker>,
     store_id: Arc<str>,
-    /// Of the running process; beside the disk because it is durable at once.
+    /// Incarnation of the running process; kept outside of the disk model because it is durable at once.
     incarnation: u64,
     /// The process before ended on purpose.
     ended_well: bool,
@@ -41,7 +41,7 @@ impl SimWorkerStore {
         SimWorkerStore { disk, store_id: store_id.into(), incarnation: 0, ended_well: false }
     }
 
-    /// What a process that starts now is given: a new incarnation, durable at once.
+    /// Returns the snapshot for a process that starts now, with a new incarnation, durable at once.
     pub fn open(&mut self) -> WorkerSnapshot {
         self.incarnation += 1;
         if !std::mem::take(&mut self.ended_well) {
@@ -57,7 +57,7 @@ impl SimWorkerStore {
         self.ended_well = true;
     }
 
-    /// What is stored now, under the incarnation of the last [`open`](Self::open).
+    /// Returns the stored state under the incarnation of the last [`open`](Self::open).
     pub fn snapshot(&self) -> WorkerSnapshot {
         let (model, results) = (&self.disk.written, Lane::Results as i32);
         WorkerSnapshot {
@@ -77,7 +77,7 @@ impl SimWorkerStore {
         }
     }
 
-    /// How many outcomes are waiting to be acknowledged.
+    /// Returns the number of unacknowledged outcomes.
     pub fn outbox_len(&self) -> usize {
         let model = &self.disk.written;
         model.outbox.len() + model.checkpoints.len() + model.states.len()

@@ -107,7 +107,7 @@ pub fn batch<R>(records: Vec<R>) -> Batch<R> {
     Batch { number: 1, records }
 }
 
-/// What both kinds of coordinator's store can do.
+/// Operations of both kinds of coordinator's store.
 pub trait Coord: CoordStorage {
     fn fresh() -> Self;
     /// Ends the process and starts another on the same disk.
@@ -193,7 +193,7 @@ impl Coord for SimCoordStore {
     }
 }
 
-/// What both kinds of worker's store can do.
+/// Operations of both kinds of worker's store.
 pub trait Worker: WorkerStorage {
     fn fresh() -> Self;
     /// Ends the process and starts another on the same disk.

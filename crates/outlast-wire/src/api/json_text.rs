@@ -12,7 +12,7 @@ use std::fmt;
 pub struct JsonText(Box<RawValue>);
 
 impl JsonText {
-    /// What a worker delivered; null if that is nothing. What is no JSON at all is shown as a text.
+    /// Value that a worker delivered; null if empty. Bytes that are not JSON become a string.
     pub fn of(bytes: &[u8]) -> JsonText {
         if bytes.is_empty() {
             return JsonText::default();
@@ -28,7 +28,7 @@ impl JsonText {
         self.0.get()
     }
 
-    /// Whether it is `null`.
+    /// Returns true if the value is `null`.
     pub fn is_null(&self) -> bool {
         self.get() == "null"
     }

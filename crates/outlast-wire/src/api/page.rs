@@ -1,4 +1,4 @@
-//! What the dashboard needs beside the rest: who is logged in, and how busy the fleet was.
+//! Further documents for the dashboard: the login, and the throughput of the fleet.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +9,14 @@ documents! {
         pub key: String,
     }
 
-    /// Who is logged in.
+    /// Current login.
     pub struct Session {
-        /// What may be done: submit or operate; null: log in first.
+        /// Role of the login: submit or operate; null: not logged in.
         #[serde(default)]
         pub role: Option<String>,
-        /// Whether a key is needed at all.
+        /// True if a key is required.
         pub needed: bool,
-        /// When the session ends; null without one.
+        /// End of the session; null without one.
         #[serde(default)]
         pub expires_at: Option<String>,
     }
@@ -35,7 +35,7 @@ documents! {
         pub failed: Vec<u32>,
         /// Tasks that ended on request.
         pub cancelled: Vec<u32>,
-        /// Attempts that were given up and are tried again.
+        /// Attempts that were abandoned and are retried.
         pub requeued: Vec<u32>,
         /// Tasks that wait for a worker, at the end of the interval.
         pub waiting: Vec<u32>,

@@ -1,4 +1,4 @@
-//! How links and workers do: measurements, their history, timelines and alerts.
+//! Quality of links and workers: measurements, their history, timelines and alerts.
 //!
 //! Series are columns of equal length, ready to be drawn; their times, and those of timelines,
 //! are Unix milliseconds, since there are many.
@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 pub const MAX_FLEET: usize = 20_000;
 
 documents! {
-    /// What is measured of one worker, and its history. Counts of the link are the
-    /// coordinator's, since it started or the worker was first seen by it; what only the worker
-    /// can know is what it said in its newest hello. Null: not measured yet.
+    /// Measurements of one worker, and their history. Counts of the link are the coordinator's, since it
+    /// started or first saw the worker; values that only the worker knows are from its newest
+    /// handshake. Null: not measured yet.
     pub struct WorkerMetrics {
-        /// Its identity (store id).
+        /// Id of the worker's store.
         pub id: String,
-        /// Its name.
+        /// Name of the worker.
         pub name: String,
         /// connected, draining, suspect or away.
         pub state: String,
-        /// When this was measured.
+        /// Time of the measurement.
         pub at: String,
         /// Dials, since the worker's process started, as it said.
         pub connection_attempts: u64,
-        /// Dials that were welcomed.
+        /// Accepted connections.
         pub successful_connections: u64,
         /// Mean time from the loss of a link to the next welcome, in seconds.
         #[serde(default)]
@@ -51,7 +51,7 @@ documents! {
         /// Share of these that succeeded.
         #[serde(default)]
         pub task_success_rate: Option<f64>,
-        /// Their mean duration by the worker's clock, in milliseconds.
+        /// Mean duration of tasks by the worker's clock, in milliseconds.
         #[serde(default)]
         pub avg_task_execution_time_ms: Option<f64>,
         /// Checkpoints that took effect here.
@@ -81,28 +81,28 @@ documents! {
         pub side: String,
         /// heartbeat, batch, compression, checkpoints or telemetry: what `--pin` takes.
         pub setting: String,
-        /// What it was before, for people.
+        /// Previous value, in words.
         pub from: String,
-        /// What it is.
+        /// New value, in words.
         pub to: String,
-        /// What it was about the link.
+        /// Property of the link that caused the change.
         pub why: String,
-        /// When.
+        /// Time of the change.
         pub at: String,
     }
 
-    /// What is measured of a link.
+    /// Measurements of a link.
     pub struct LinkQuality {
         /// Round-trip times of heartbeats, measured at the coordinator; null before the first.
         #[serde(default)]
         pub rtt: Option<RttView>,
         /// The worker's own newest measurement, in milliseconds; 0 before the first.
         pub worker_rtt_ms: u32,
-        /// How improbable its silence is (φ of the φ-accrual detector: 1 is one in ten, 3 one in
-        /// a thousand); null without a link.
+        /// Improbability of its silence (φ of the φ-accrual detector: 1 is one in ten, 3 one in a thousand);
+        /// null without a link.
         #[serde(default)]
         pub suspicion: Option<f64>,
-        /// Since when nothing was heard of it, in milliseconds; null without a link.
+        /// Time since anything was received, in milliseconds; null without a link.
         #[serde(default)]
         pub silent_ms: Option<u64>,
         /// Times that it came back within the last minute.
@@ -111,7 +111,7 @@ documents! {
         pub reconnects: u64,
         /// Dials that ended without a welcome, as the worker said.
         pub failed_connections: u64,
-        /// Share of dials that were welcomed; 1 before the first.
+        /// Share of connection attempts that were accepted; 1 before the first.
         pub connection_success_rate: f64,
         /// Share of the newest heartbeats (those of about five minutes) that never arrived, found
         /// by gaps in their numbers; null before the first.
@@ -127,11 +127,11 @@ documents! {
         pub bytes_up: u64,
         /// Bytes to the worker.
         pub bytes_down: u64,
-        /// From its newest hello until all that it owed had been applied, in milliseconds; null
-        /// while that goes on.
+        /// Time from its newest handshake until all its unacknowledged records had been applied, in
+        /// milliseconds; null until then.
         #[serde(default)]
         pub resync_ms: Option<u64>,
-        /// How its newest link that ended did so.
+        /// End of its newest link that ended.
         #[serde(default)]
         pub last_disconnect: Option<Disconnect>,
         /// Links that ended, by cause: network, silent, worker_stopped, taken_over…
@@ -141,15 +141,15 @@ documents! {
 
     /// Round-trip times in milliseconds, of the newest 100 heartbeats.
     pub struct RttView {
-        /// How many there are.
+        /// Number of samples.
         pub samples: u32,
-        /// The newest.
+        /// Newest sample.
         pub last: f64,
         /// The shortest.
         pub min: f64,
         /// Half are not longer.
         pub median: f64,
-        /// 95 of 100 are not longer.
+        /// 95th percentile.
         pub p95: f64,
         /// Mean difference between one and the next.
         pub jitter: f64,
@@ -157,9 +157,9 @@ documents! {
         pub mean: f64,
     }
 
-    /// How a link ended.
+    /// End of a link.
     pub struct Disconnect {
-        /// When.
+        /// Time of the link's end.
         pub at: String,
         /// network, silent, worker_stopped, taken_over, refused, slow, slept,
         /// coordinator_restarted.
@@ -197,7 +197,7 @@ documents! {
         pub heartbeats_lost: Vec<Option<u64>>,
         /// Attempts that ran to an end of their own.
         pub tasks_executed: Vec<Option<u64>>,
-        /// Of these, those that did not succeed.
+        /// Tasks of these that did not succeed.
         pub tasks_failed: Vec<Option<u64>>,
         /// Checkpoints that took effect.
         pub checkpoints: Vec<Option<u64>>,
@@ -205,26 +205,26 @@ documents! {
         pub running: Vec<Option<u64>>,
     }
 
-    /// What a worker's link went through, newest last.
+    /// States of a worker's link, newest last.
     pub struct WorkerTimeline {
         /// The worker's identity (store id).
         pub id: String,
-        /// Its name.
+        /// Name of the worker.
         pub name: String,
         /// Beginning of what was asked for, Unix milliseconds.
         pub from: i64,
-        /// Its end.
+        /// End of the timeline.
         pub to: i64,
-        /// In order, without overlap. The last one reaches to the end while it goes on.
+        /// Intervals in order, without overlap. The last one extends to the end while it continues.
         pub intervals: Vec<Interval>,
-        /// There is more before the first.
+        /// True if there are earlier intervals.
         pub truncated: bool,
-        /// What was adapted to the link meanwhile, newest last.
+        /// Adaptations to the link in this period, newest last.
         #[serde(default)]
         pub notes: Vec<LinkNote>,
     }
 
-    /// Something that was done about a link.
+    /// Adaptation to a link.
     pub struct LinkNote {
         /// Unix milliseconds.
         pub at: i64,
@@ -234,15 +234,15 @@ documents! {
 
     /// A time in which a worker was in one state.
     pub struct Interval {
-        /// connected, resync (connected, and what it owed is being applied), suspect (away, and
-        /// holding tasks), away, or unknown (the coordinator did not run).
+        /// connected, resync (connected, and its unacknowledged records are being applied), suspect (away,
+        /// and holding tasks), away, or unknown (the coordinator did not run).
         pub state: String,
         /// Unix milliseconds.
         pub from: i64,
         /// Unix milliseconds; null while it goes on.
         #[serde(default)]
         pub to: Option<i64>,
-        /// Why it was left without a link: network, silent, worker_stopped…; empty otherwise.
+        /// Cause of a missing link: network, silent, worker_stopped…; empty otherwise.
         #[serde(default)]
         pub cause: String,
         /// The same for people; of `resync`, how long it took.
@@ -252,11 +252,11 @@ documents! {
 
     /// All workers in short, a column each: the n-th entries of all columns are one worker.
     pub struct FleetPage {
-        /// Of the measurement.
+        /// Time of the measurement.
         pub at: String,
         /// Number of the measurement; events `fleet` with a higher one are newer.
         pub tick: u64,
-        /// Of the whole fleet.
+        /// Totals of the fleet.
         pub totals: FleetTotals,
         /// The workers of this page, by name.
         pub workers: FleetColumns,
@@ -290,15 +290,15 @@ documents! {
         pub reconnects_per_minute: Vec<u32>,
         /// Bytes per second of both directions.
         pub goodput: Vec<u32>,
-        /// Alerts that stand: critical, warning or info, whatever is worst; empty: none.
+        /// Most severe firing alert: critical, warning or info; empty: none.
         pub alert: Vec<String>,
-        /// Since when it is in this state, Unix milliseconds; null when not known.
+        /// Start of the present state, Unix milliseconds; null: unknown.
         pub since: Vec<Option<i64>>,
-        /// Why it has no link; empty while it has one.
+        /// Cause of a missing link; empty while it has one.
         pub cause: Vec<String>,
     }
 
-    /// Of the whole fleet.
+    /// Totals of the fleet.
     #[derive(Default)]
     pub struct FleetTotals {
         /// Workers.
@@ -310,11 +310,11 @@ documents! {
         /// With a link, and not able to work, as they say themselves.
         #[serde(default)]
         pub unfit: u64,
-        /// Without one, holding tasks.
+        /// Workers without a link that hold tasks.
         pub suspect: u64,
-        /// Without one, holding none.
+        /// Workers without a link that hold none.
         pub away: u64,
-        /// Of those that are connected.
+        /// Slots of the connected workers.
         pub slots: u64,
         /// Tasks that run.
         pub running: u64,
@@ -325,10 +325,10 @@ documents! {
         /// Median over the workers of their newest round-trip time, in milliseconds.
         #[serde(default)]
         pub rtt_median_ms: Option<f64>,
-        /// 95 of 100 workers have no longer one.
+        /// 95th percentile of the workers' round-trip times.
         #[serde(default)]
         pub rtt_p95_ms: Option<f64>,
-        /// Alerts that stand, by severity.
+        /// Firing alerts by severity.
         #[serde(default)]
         pub alerts: std::collections::BTreeMap<String, u64>,
     }
@@ -336,11 +336,11 @@ documents! {
     /// An event `fleet` of the event stream: what changed since the last one, at most once a
     /// second.
     pub struct FleetEvent {
-        /// Of the measurement.
+        /// Time of the measurement.
         pub at: String,
         /// Number of the measurement.
         pub tick: u64,
-        /// Of the whole fleet.
+        /// Totals of the fleet.
         pub totals: FleetTotals,
         /// The workers that changed or are new.
         pub workers: FleetColumns,
@@ -351,17 +351,17 @@ documents! {
 
     /// Alerts.
     pub struct AlertList {
-        /// Those that stand, newest first, then those that were cleared.
+        /// Firing alerts, newest first, then cleared ones.
         pub alerts: Vec<Alert>,
         /// The rules, as configured.
         pub rules: Vec<AlertRule>,
     }
 
-    /// Something that a person should know; also an event `alert` of the event stream.
+    /// Condition that an operator should know of; also an event `alert` of the event stream.
     pub struct Alert {
-        /// Grows with each; the same when it is told that it was cleared.
+        /// Increasing id; the same when the alert is reported as cleared.
         pub id: u64,
-        /// Which rule: reconnects, reconnect_failed, latency, task_success, compression or
+        /// Rule of the alert: reconnects, reconnect_failed, latency, task_success, compression or
         /// unfit.
         pub rule: String,
         /// critical, warning or info.
@@ -370,44 +370,44 @@ documents! {
         pub state: String,
         /// Name of the worker.
         pub worker: String,
-        /// Its identity (store id).
+        /// Id of the worker's store.
         pub worker_id: String,
-        /// For people.
+        /// Message in words.
         pub message: String,
-        /// What was measured when it began; the worst while it stood once it is cleared.
+        /// Value when the alert fired; once it is cleared, the worst value meanwhile.
         pub value: f64,
         /// The limit.
         pub threshold: f64,
-        /// When it began.
+        /// Start of the alert.
         pub since: String,
-        /// When it was cleared.
+        /// Time at which it was cleared.
         #[serde(default)]
         pub cleared_at: Option<String>,
     }
 
-    /// When there is an alert.
+    /// Condition of an alert.
     pub struct AlertRule {
-        /// Its name.
+        /// Name of the rule.
         pub name: String,
-        /// What is measured, with its unit.
+        /// Description of the value, with its unit.
         pub measures: String,
-        /// It holds `above` or `below` the threshold.
+        /// Side of the threshold on which the rule applies: `above` or `below`.
         pub when: String,
         /// The limit.
         pub threshold: f64,
         /// The limit for being cleared.
         pub clear: f64,
-        /// How long it must hold, in seconds.
+        /// Time in seconds beyond the threshold before the alert fires.
         pub hold_s: f64,
-        /// How long it must not hold any more to be cleared, in seconds.
+        /// Time in seconds within the clear limit before it is cleared.
         pub clear_s: f64,
         /// Samples that are needed.
         pub min_samples: u32,
         /// critical, warning or info.
         pub severity: String,
-        /// Where it is told beside here: log, webhook.
+        /// Receivers in addition to the API: log, webhook.
         pub to: Vec<String>,
-        /// Whether it is looked at.
+        /// True if the rule is evaluated.
         pub enabled: bool,
     }
 }

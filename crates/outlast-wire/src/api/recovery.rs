@@ -1,4 +1,4 @@
-//! What is done after failures, and what they have in common.
+//! Failure recovery: rules and patterns.
 
 use crate::recovery::{PatternRules, Recovery, Rule};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 documents! {
-    /// What is done after failures.
+    /// Rules of failure recovery.
     pub struct RecoveryTable {
         /// By class of failure: what is tried, in this order. These come first.
         pub errors: BTreeMap<String, Vec<String>>,
@@ -18,17 +18,17 @@ documents! {
         pub max_delay: f64,
         /// Share of a delay by which it varies.
         pub jitter: f64,
-        /// Whether tasks start with the knobs that worked before.
+        /// True if tasks start with knob values that worked before.
         pub remember: bool,
         /// The user's rules; the built-in ones come after them.
         pub rules: Vec<Rule>,
-        /// What is different for tasks with a label, by `key=value`.
+        /// Overrides for tasks with a label, by `key=value`.
         pub labels: BTreeMap<String, Recovery>,
-        /// What makes a pattern.
+        /// Criteria of a pattern.
         pub patterns: PatternRules,
     }
 
-    /// What failures have in common, and what was done about it.
+    /// Repeated failures, and their consequences.
     pub struct RecoveryPatterns {
         /// The most frequent first.
         pub patterns: Vec<FailurePattern>,
@@ -42,39 +42,39 @@ documents! {
 
     /// Like failures within the window.
     pub struct FailurePattern {
-        /// What they share: worker, hardware, task_type, type_on_hardware or task.
+        /// Kind of the shared property: worker, hardware, task_type, type_on_hardware or task.
         pub kind: String,
-        /// Which.
+        /// Value of the property.
         pub subject: String,
-        /// What happened each time.
+        /// Common class of the failures.
         pub class: String,
-        /// How often.
+        /// Number of failures.
         pub count: usize,
-        /// Of how many tasks.
+        /// Number of tasks.
         pub tasks: usize,
-        /// On how many workers.
+        /// Number of workers.
         pub workers: usize,
-        /// When the first happened.
+        /// Time of the first failure.
         pub first: String,
-        /// When the last happened.
+        /// Time of the last failure.
         pub last: String,
-        /// What the last one rests on.
+        /// Evidence of the last failure.
         pub evidence: String,
     }
 
     /// A worker that is given no work but probes.
     pub struct QuarantinedWorker {
-        /// Its name.
+        /// Name of the worker.
         pub worker: String,
         /// `quarantined`, or `on probation`: given one task at a time.
         pub state: String,
-        /// Since when.
+        /// Start of the quarantine.
         pub since: String,
-        /// When it may be given a probe.
+        /// Time of the next probe.
         pub until: String,
         /// Probes that failed.
         pub failed_probes: u32,
-        /// Why.
+        /// Reason in words.
         pub reason: String,
     }
 
@@ -82,19 +82,19 @@ documents! {
     pub struct LearnedKnobs {
         /// For tasks of this type.
         pub task_type: String,
-        /// On this hardware.
+        /// Hardware on which the values worked.
         pub hardware: String,
-        /// Their values.
+        /// Knob values.
         pub knobs: BTreeMap<String, Value>,
         /// The task that showed it.
         pub task: String,
-        /// When.
+        /// Time at which they worked.
         pub at: String,
-    }
+        }
 
     /// A failure that is looked back at.
     pub struct PastFailure {
-        /// When.
+        /// Time of the failure.
         pub at: String,
         /// The task.
         pub task: String,
@@ -104,17 +104,17 @@ documents! {
         pub task_type: String,
         /// The worker.
         pub worker: String,
-        /// What it used.
+        /// Hardware of the attempt.
         pub hardware: String,
-        /// What happened.
+        /// Class of the failure.
         pub class: String,
         /// The same as the replaced system called it.
         pub failure_type: String,
-        /// What that rests on.
+        /// Evidence for the class.
         pub evidence: String,
     }
 
-    /// Which type of task is meant.
+    /// Type of task.
     pub struct OfType {
         /// The type; null: all.
         #[serde(default, rename = "type")]
