@@ -1,4 +1,4 @@
-//! How long a batch of outcomes takes to be counted and decoded:
+//! Time to count and decode a batch of outcomes:
 //! `cargo run --release -p outlast-wire --example decode_rate`.
 
 use outlast_wire::frame::{Packing, encode_sized, open};

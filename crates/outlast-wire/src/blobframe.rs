@@ -1,14 +1,14 @@
-//! How chunks of blobs travel in bodies of HTTP requests, one after the other:
-//! 32 bytes of BLAKE3, the raw length (u32, little endian), whether it is compressed (u8: 0 or 1),
+//! Encoding of blob chunks in bodies of HTTP requests, one after the other: 32 bytes of BLAKE3, the
+//! raw length (u32, little endian), a compression flag (u8: 0 or 1),
 //! the stored length (u32, little endian), and the stored bytes.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 /// The largest chunk, in bytes before compression.
 pub const MAX_RAW: usize = 256 << 10;
-/// What compression may add to a chunk, in bytes.
+/// Bytes that compression may add to a chunk.
 const SLACK: usize = 64;
-/// Where a manifest is put by the hashes of its parts, which were sent as chunks.
+/// Route for a manifest given by the hashes of its parts, which were sent as chunks.
 pub const MANIFEST_PARTS: &str = "/api/v2/blobs/manifests/parts";
 /// Bytes before the stored ones.
 pub const HEAD: usize = 32 + 4 + 1 + 4;
@@ -26,9 +26,9 @@ pub struct Frame {
     pub hash: [u8; 32],
     /// Bytes before compression.
     pub raw_len: u32,
-    /// By zstd.
+    /// True if the bytes are compressed with zstd.
     pub compressed: bool,
-    /// As they are stored.
+    /// Stored bytes.
     pub bytes: Bytes,
 }
 
@@ -38,21 +38,21 @@ pub enum FrameError {
     /// Larger than a chunk may be.
     #[error("chunk {nth} claims {claimed} bytes; the limit is {MAX_RAW}")]
     TooLarge {
-        /// Which frame, from 1.
+        /// Number of the frame, from 1.
         nth: u64,
-        /// In bytes.
+        /// Claimed length in bytes.
         claimed: u64,
     },
     /// Neither compressed nor not.
     #[error("chunk {nth} is damaged")]
     Damaged {
-        /// Which frame, from 1.
+        /// Number of the frame, from 1.
         nth: u64,
     },
     /// The body ended within a frame.
     #[error("the body ends within chunk {nth}")]
     Cut {
-        /// Which frame, from 1.
+        /// Number of the frame, from 1.
         nth: u64,
     },
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What files of keys end with; the port that the coordinator listens on comes before it.
+/// Ending of key files, after the port that the coordinator listens on.
 const END: &str = ".key";
 /// The longest file of a key, in bytes.
 const MAX_FILE: u64 = 1024;
@@ -18,31 +18,32 @@ const MAX_FILE: u64 = 1024;
 pub struct Credential {
     /// The key.
     pub token: String,
-    /// How it was found.
+    /// Source of the key.
     pub source: Source,
 }
 
-/// How a key was found.
+/// Source of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Somebody gave it for this coordinator.
+    /// The key was given explicitly for this coordinator.
     Given,
     /// This user's coordinator of that port left it in this file.
     Own(PathBuf),
-    /// It is of this user's only coordinator, which listens on another port: this one may lead there.
+    /// The key belongs to this user's only coordinator, which listens on another port: this one may lead
+    /// there.
     Guessed,
 }
 
-/// What whoever listens said to a challenge.
+/// Answer to a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// It knows the key.
+    /// The peer proved that it knows the key.
     Proof,
-    /// It does not.
+    /// The peer does not know the key.
     Unknown,
-    /// It needs none.
+    /// The peer requires no key.
     NoKeys,
-    /// It does not understand: an older version, or something else.
+    /// The peer does not know challenges: an older version, or another program.
     Nothing,
 }
 
@@ -56,10 +57,10 @@ impl Credential {
         is_local(&url.host).then(|| find_in(&folder()?, url.port)).flatten()
     }
 
-    /// Whether it goes to who has said this and knows no TLS; the error says why nothing does.
+    /// Returns the key if it may be sent without TLS to a peer that gave this answer.
     ///
     /// # Errors
-    /// That it may be somebody else.
+    /// The warning that the peer may not be the coordinator, in which case no key may be sent.
     pub fn after(&self, said: Said, at: &str) -> Result<Option<&str>, String> {
         let who = format!("whoever listens at {at} is not the coordinator that");
         match (&self.source, said) {
@@ -79,7 +80,7 @@ impl Credential {
     }
 }
 
-/// Whether a host is this machine, whatever a resolver says.
+/// Returns true if a host name always refers to this machine, regardless of a resolver.
 pub fn is_local(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

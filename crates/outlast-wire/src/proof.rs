@@ -1,23 +1,23 @@
-//! How a coordinator shows that it knows a key before it is sent one: a challenge that only who has the
-//! key, or its hash, can answer. It serves where no TLS says who answers.
+//! Proof that a coordinator knows a key, before the key is sent to it: a challenge that only a holder of
+//! the key, or of its hash, can answer. Used where TLS does not authenticate the peer.
 //!
 //! The client sends the key's public part and a number of its own choice, once; the answer is a keyed
-//! hash of that number. Whoever took the coordinator's address while it was away learns nothing by it.
-//! Whoever passes everything on to the coordinator gets the answer, and with it the key: against that
-//! only TLS helps.
+//! hash of that number. A process that took the coordinator's address while it was away learns nothing
+//! from it. A process that relays everything to the coordinator gets the answer, and with it the key:
+//! only TLS protects against that.
 
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// Where it is asked for, below the coordinator's address.
+/// Route of the challenge, below the coordinator's address.
 pub const PATH: &str = "/api/v1/prove";
-/// What is hashed begins with it.
+/// Prefix of the hashed bytes.
 const CONTEXT: &[u8] = b"outlast: a coordinator's proof, version 1\0";
-/// How long a challenge may be, in characters.
+/// Allowed lengths of a challenge in characters.
 const NONCE: std::ops::RangeInclusive<usize> = 32..=128;
 
-/// What is asked for.
+/// Parameters of a challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 pub struct Challenge {
@@ -53,7 +53,7 @@ impl Challenge {
         format!("{PATH}?key={key}&nonce={}", self.nonce)
     }
 
-    /// Whether it may be answered.
+    /// Returns true if the challenge may be answered.
     pub fn is_valid(&self) -> bool {
         NONCE.contains(&self.nonce.len()) && self.nonce.bytes().all(|b| b.is_ascii_hexdigit())
     }
@@ -65,7 +65,7 @@ impl Challenge {
         Proof { proof: hasher.finalize().to_hex().to_string() }
     }
 
-    /// Whether this answer is right for the key that it was made for.
+    /// Returns true if this answer is correct for the key that the challenge was made for.
     pub fn is_proven(&self, token: &str, answer: &Proof) -> bool {
         let Some((_, secret)) = split(token) else { return false };
         let right = self.answer(blake3::hash(secret.as_bytes()).as_bytes());

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// Whether a character does something else than to be seen: control characters (C0, DEL, C1), those
-/// that turn the direction of writing, and separators of lines that are not `\n`.
+/// Returns true if a character has an effect besides being displayed: control characters (C0, DEL,
+/// C1), those that change the direction of writing, and line separators other than `\n`.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The variable (and, in lower case, the header) that a trace's context travels in.
 pub const TRACEPARENT: &str = "TRACEPARENT";
-/// What tracing systems add to it.
+/// Environment variable with data of tracing systems.
 pub const TRACESTATE: &str = "TRACESTATE";
 /// The longest `tracestate` that is passed on, in bytes.
 pub const MAX_TRACESTATE: usize = 512;
@@ -13,9 +13,9 @@ pub const MAX_TRACESTATE: usize = 512;
 /// A trace and the span in it that others are children of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
-    /// Of the whole trace; not all zero.
+    /// Id of the trace; not all zero.
     pub trace_id: [u8; 16],
-    /// Of the parent; not all zero.
+    /// Id of the parent span; not all zero.
     pub span_id: [u8; 8],
     /// The caller may have recorded its span; if not, others need not record theirs.
     pub sampled: bool,
@@ -48,7 +48,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Whether a `tracestate` can be passed on: short, and printable ASCII.
+/// Returns true if a `tracestate` can be forwarded: short, and printable ASCII.
 pub fn is_tracestate(text: &str) -> bool {
     let printable = |b: u8| (0x20..0x7f).contains(&b) || b == b'\t';
     !text.trim().is_empty() && text.len() <= MAX_TRACESTATE && text.bytes().all(printable)

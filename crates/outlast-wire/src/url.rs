@@ -8,13 +8,13 @@ const HTTPS: u16 = 443;
 /// A coordinator's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    /// Whether to speak TLS.
+    /// True for TLS.
     pub tls: bool,
     /// Name or address, without brackets.
     pub host: String,
     /// Without one: 443 with TLS, as everywhere; 7117 without.
     pub port: u16,
-    /// What comes before `/api`; empty, or begins with a slash and does not end with one.
+    /// Path before `/api`; empty, or begins with a slash and does not end with one.
     pub prefix: String,
 }
 

@@ -25,24 +25,24 @@ pub const UNNAMED: &str = "{worker_id}";
 /// The most names in `active_tasks`.
 pub const MAX_ACTIVE: usize = 10_000;
 
-/// What a worker says.
+/// Message from a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromWorker {
-    /// What it has. Nested objects were flattened: `{"gpu": {"name": "x"}}` says `gpu` and `gpu.name`.
+    /// Capabilities. Nested objects were flattened: `{"gpu": {"name": "x"}}` yields `gpu` and `gpu.name`.
     Registration {
         /// A flat object.
         capabilities: Map<String, Value>,
     },
-    /// It lives.
+    /// Sign of life.
     Heartbeat {
-        /// Its number, to be given back as it is.
+        /// Sequence number, returned unchanged.
         sequence: Value,
         /// The ids of the tasks that it has; none if it does not say.
         active_tasks: Option<Vec<String>>,
     },
-    /// A task is over.
+    /// End of a task.
     TaskResult {
-        /// Which.
+        /// Id of the task.
         task_id: String,
         /// The attempt, from workers that give it back.
         attempt: Option<u64>,
@@ -53,21 +53,21 @@ pub enum FromWorker {
     },
     /// News of a task.
     TaskState {
-        /// Which.
+        /// Id of the task.
         task_id: String,
         /// To be merged into what is known.
         state: Map<String, Value>,
     },
     /// A checkpoint exists at the worker.
     Checkpoint {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
         /// The worker's name for it.
         checkpoint_id: String,
     },
     /// A checkpoint itself.
     CheckpointData {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
         /// The worker's name for it.
         checkpoint_id: String,
@@ -76,28 +76,28 @@ pub enum FromWorker {
     },
     /// There is no such checkpoint.
     CheckpointError {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// Why.
+        /// Error text.
         error: String,
     },
     /// There is no such state.
     StateError {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// Why.
+        /// Error text.
         error: String,
     },
-    /// What was asked of a task was done.
+    /// Confirmation of a request to a task.
     Done {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// What.
+        /// The confirmed request.
         what: Deed,
     },
 }
 
-/// What a worker did because it was asked to.
+/// Request that a worker carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     /// `task_cancelled`
@@ -108,16 +108,16 @@ pub enum Deed {
     Resumed,
 }
 
-/// Why a task failed.
+/// Failure of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskError {
     /// One line.
     pub message: String,
-    /// Where; may be empty.
+    /// Traceback; may be empty.
     pub traceback: String,
 }
 
-/// What a heartbeat's answer asks for.
+/// Request in the answer to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Send results and states again.
@@ -126,11 +126,11 @@ pub enum Action {
     ResendTaskResults(Vec<String>),
     /// Stop these tasks.
     CancelTasks(Vec<String>),
-    /// Begin the link's statistics anew.
+    /// Reset the link's statistics.
     ResetConnectionStats,
 }
 
-/// What the coordinator says.
+/// Message from the coordinator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker {
     /// The first message.
@@ -138,7 +138,7 @@ pub enum ToWorker {
         /// The worker's id.
         worker_id: String,
     },
-    /// Its registration is durable.
+    /// Confirmation that the registration is durable.
     RegistrationAck {
         /// The worker's id.
         worker_id: String,
@@ -147,85 +147,85 @@ pub enum ToWorker {
     Heartbeat {
         /// The heartbeat's `sequence`.
         response_to: Value,
-        /// What is asked.
+        /// Requests to the worker.
         actions: Vec<Action>,
     },
     /// `task_result_ack`
     ResultAck {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
     },
     /// `task_state_ack`
     StateAck {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
     },
-    /// It was heard of; its data will be asked for.
+    /// Confirmation of a checkpoint's announcement; its data will be requested.
     CheckpointAck {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// Which.
+        /// Id of the checkpoint.
         checkpoint_id: String,
     },
-    /// It is kept.
+    /// Confirmation that the checkpoint is stored.
     CheckpointDataAck {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// Which.
+        /// Id of the checkpoint.
         checkpoint_id: String,
     },
     /// `task_cancelled_ack` and the like.
     DoneAck {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// What.
+        /// The confirmed request.
         what: Deed,
     },
     /// A task to run.
     TaskAssignment {
-        /// Which.
+        /// Id of the task.
         task_id: String,
-        /// Its arguments.
+        /// Arguments of the call.
         config: Value,
         /// The attempt; a worker that gives it back with the result leaves nothing to be guessed.
         attempt: u64,
         /// The function that the task names; empty for a command.
         function: String,
-        /// To go on from.
+        /// Checkpoint to resume from.
         checkpoint: Option<Restore>,
     },
     /// Wants a checkpoint's data.
     CheckpointRequest {
-        /// Of which task.
+        /// Id of the task.
         task_id: String,
-        /// Which; none is the newest.
+        /// Id of the checkpoint; none: the newest.
         checkpoint_id: Option<String>,
     },
     /// Wants states.
     StateRequest {
-        /// Of which task; none is all.
+        /// Id of the task; none: all tasks.
         task_id: Option<String>,
     },
     /// Wants a task stopped.
     CancelTask {
-        /// Which.
+        /// Id of the task.
         task_id: String,
     },
     /// Wants a task paused.
     PauseTask {
-        /// Which.
+        /// Id of the task.
         task_id: String,
     },
     /// Wants a task to go on.
     ResumeTask {
-        /// Which.
+        /// Id of the task.
         task_id: String,
     },
-    /// What was said is not accepted.
+    /// Refusal of a message.
     Error {
-        /// Why, and what to do.
+        /// Reason, and what to do.
         message: String,
-        /// Which task it is about, if one.
+        /// Id of the task concerned, if there is one.
         task_id: Option<String>,
     },
 }

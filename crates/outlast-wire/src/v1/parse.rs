@@ -1,4 +1,4 @@
-//! From text to messages. Whatever arrives is either understood or answered with what is wrong.
+//! Parser of messages. A message that cannot be parsed is answered with the problem.
 
 use super::{
     Deed, FromWorker, MAX_ACTIVE, MAX_CHECKPOINT_ID, MAX_STATE, MAX_TEXT, MAX_WORDS, TaskError,
@@ -32,7 +32,7 @@ const ACTIVE: Limit = Limit { bytes: 4 << 20, weight: 16 << 20 };
 /// A message that cannot be used. The text says why, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Not a JSON object.
+    /// The message is not a JSON object.
     #[error("not a JSON object: {0}")]
     NotJson(String),
     /// No `type`.
@@ -41,12 +41,12 @@ pub enum Malformed {
     /// A `type` that is not known.
     #[error("unknown message type {0:?}; known are {known}", known = KNOWN.join(", "))]
     UnknownType(String),
-    /// It says that it comes from somebody else.
+    /// The message names another worker.
     #[error("the message says worker_id {said:?}, and this link belongs to {here:?}")]
     OtherWorker {
-        /// What it says.
+        /// Worker named in the message.
         said: String,
-        /// Whose link it is.
+        /// Worker of the link.
         here: String,
     },
     /// A field that is missing, or of another kind.
@@ -54,9 +54,9 @@ pub enum Malformed {
     Field {
         /// The message's type.
         kind: String,
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// Problem of the field.
         problem: String,
         /// The task that the message names.
         task_id: Option<String>,
@@ -97,12 +97,12 @@ type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 const MAX_PLACEHOLDER: usize = 4096;
 /// Values of `status` that say that a task runs.
 const RUNS: [&str; 2] = ["running", "in_progress"];
-/// What may be beside it in an answer that is no result.
+/// Other fields allowed in an answer that is not a result.
 const BESIDE: [&str; 7] =
     ["task_id", "worker_id", "attempt", "message", "progress", "started_at", "timestamp"];
 
-/// Whether a `result` only says that the task runs, as some workers answer an assignment: an object
-/// with such a `status` and nothing that a result would have.
+/// Returns true if a `result` only reports that the task runs, as some workers answer an assignment: an
+/// object with such a `status` and no further field that a result would have.
 pub fn is_placeholder(result: &[u8]) -> bool {
     if result.len() > MAX_PLACEHOLDER {
         return false;
@@ -126,7 +126,7 @@ pub fn worker_of(text: &str) -> Option<String> {
 /// Reads a message of the worker `here`.
 ///
 /// # Errors
-/// [`Malformed`], to be told to the worker.
+/// [`Malformed`], to be reported to the worker.
 pub fn parse(text: &str, here: &str) -> Result<FromWorker, Malformed> {
     match message(text, here) {
         // Python writes numbers that JSON does not have.
@@ -291,7 +291,7 @@ impl Message<'_> {
         Ok(flat)
     }
 
-    /// What Python takes for false is no error.
+    /// Returns the error; values that are false in Python count as none.
     fn error(&self) -> Result<Option<TaskError>, Malformed> {
         let text = |v: Option<&Value>| match v {
             None | Some(Value::Null) => String::new(),
@@ -335,7 +335,7 @@ impl Active {
     }
 }
 
-/// Whether Python takes it for false.
+/// Returns true if a value is false in Python.
 fn is_false(value: &Value) -> bool {
     match value {
         Value::Null => true,
