@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     many(&bounds, flag("--json"))
 }
 
-/// How much is run.
+/// Size of a run.
 struct Bounds {
     start: u64,
     seeds: u64,
