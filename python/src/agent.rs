@@ -1,7 +1,9 @@
 //! The worker that runs tasks by a Python function.
 
+use crate::errors::{error, system};
 use crate::pool::Pool;
-use crate::{LOOK, error, system, thread};
+use crate::thread;
+use crate::wait::{SLICE, wait};
 use outlast_core::adapt::{Pins, Setting};
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::WorkerConfig;
@@ -273,11 +275,11 @@ impl Agent {
         let (handle, mut ended) =
             self.with(py, |r| (r.runtime.handle().clone(), r.agent.ended()))?;
         let until = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        let waited = crate::wait(py, || {
+        let waited = wait(py, || {
             let left = until.saturating_duration_since(Instant::now());
             let found = handle.block_on(async {
                 let wait = ended.wait_for(Option::is_some);
-                let found = tokio::time::timeout(left.min(LOOK), wait).await;
+                let found = tokio::time::timeout(left.min(SLICE), wait).await;
                 found.ok().and_then(|r| r.ok().and_then(|e| e.clone()))
             });
             match found {
@@ -313,7 +315,7 @@ impl Agent {
             // A task is stuck. When it ends, so does the rest, and its outcome is kept.
             let rest = move || {
                 let _ = rx.recv();
-                runtime.shutdown_timeout(LOOK);
+                runtime.shutdown_timeout(SLICE);
             };
             std::thread::Builder::new().name("outlast-stuck".into()).spawn(rest)?;
             Ok::<_, std::io::Error>(false)

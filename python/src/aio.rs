@@ -1,8 +1,8 @@
 //! Requests for an event loop. Nothing here waits, and no thread of ours enters Python: answers are
 //! laid in a box, and a byte in a socket tells the loop that there are some.
 
-use crate::client::{Client, client_error, runtime, spec};
-use crate::{error, system};
+use crate::client::{Client, runtime, spec};
+use crate::errors::{client_error, error, system};
 use outlast::api::{MAX_PAGE, TaskResult};
 use outlast::{Error, TaskQuery};
 use pyo3::prelude::*;

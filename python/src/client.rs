@@ -1,7 +1,8 @@
 //! The client. Every call waits with the GIL released and can be interrupted by Ctrl-C.
 
+use crate::errors::{client_error, error, system};
 use crate::follow::Follower;
-use crate::{LOOK, error, system, wait};
+use crate::wait::{SLICE, wait};
 use outlast::{Error, NewTask, TaskQuery, TaskSpec};
 use pyo3::prelude::*;
 use serde_json::Value;
@@ -29,20 +30,7 @@ pub(crate) fn runtime() -> PyResult<Handle> {
     found.ok_or_else(|| system("starting a thread", &std::io::ErrorKind::Other.into()))
 }
 
-pub(crate) fn client_error(py: Python<'_>, e: &Error) -> PyErr {
-    let text = e.to_string();
-    match e {
-        Error::Problem(problem) if problem.status == 404 => {
-            error(py, "NotFound", (text.as_str(), 404))
-        }
-        Error::Problem(problem) => error(py, "Refused", (text.as_str(), problem.status)),
-        Error::Unreachable { .. } => error(py, "Unreachable", text.as_str()),
-        Error::Strange { .. } => error(py, "Unreachable", text.as_str()),
-        Error::Setup(_) => error(py, "ConfigurationError", text.as_str()),
-    }
-}
-
-/// Awaits a request; None if it takes longer than this many seconds.
+/// The answer, or nothing if it takes longer than so many seconds.
 async fn within<T>(
     limit: Option<f64>,
     ask: impl Future<Output = Result<T, Error>>,
@@ -52,7 +40,7 @@ async fn within<T>(
     tokio::time::timeout(limit, ask).await.map_or(Ok(None), |answer| answer.map(Some))
 }
 
-/// Speaks HTTP with a coordinator.
+/// A client of a coordinator, by HTTP.
 #[pyclass(frozen, module = "outlast._outlast")]
 pub struct Client {
     url: String,
@@ -109,7 +97,7 @@ impl Client {
         let rx = Mutex::new(rx);
         let answer = wait(py, || {
             let rx = rx.lock().unwrap_or_else(PoisonError::into_inner);
-            match rx.recv_timeout(LOOK) {
+            match rx.recv_timeout(SLICE) {
                 Ok(answer) => Some(Some(answer)),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(None),

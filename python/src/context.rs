@@ -1,8 +1,8 @@
-//! Interface of a running task to its worker.
+//! The context of a running task: its requests to the worker.
 
 use crate::buffer::{View, Views};
-use crate::error;
-use crate::thread::Thread;
+use crate::errors::{class, error};
+use crate::interrupt::Thread;
 use crate::watch::Why;
 use outlast_worker::local::HostError;
 use outlast_worker::shell::{Checkpoint, TaskContext};
@@ -20,23 +20,8 @@ const READ: usize = 1 << 20;
 #[pyclass(frozen, module = "outlast._outlast")]
 pub struct Context {
     pub inner: TaskContext,
-    /// Thread that the task runs in.
+    /// The thread in which it runs.
     pub thread: Arc<Thread>,
-}
-
-/// The class in `outlast.errors`.
-pub(crate) fn class(e: &HostError) -> &'static str {
-    match e {
-        HostError::NoSuchAttempt | HostError::Fenced(_) | HostError::Ended(_) => "TaskNotRunning",
-        HostError::Full { .. } => "StorageFull",
-        HostError::Unavailable(_) => "Unreachable",
-        HostError::Invalid(_) | HostError::TooLarge { .. } => "InvalidData",
-        HostError::NoSuchCheckpoint(_)
-        | HostError::Conflict(_)
-        | HostError::Damaged(_)
-        | HostError::Denied(_)
-        | HostError::Internal(_) => "OutlastError",
-    }
 }
 
 fn host(py: Python<'_>, e: HostError) -> PyErr {

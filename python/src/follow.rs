@@ -1,7 +1,7 @@
 //! Follows any number of tasks until they end, by one request at a time.
 
-use crate::client::client_error;
-use crate::{LOOK, wait};
+use crate::errors::client_error;
+use crate::wait::{SLICE, wait};
 use outlast::api::{MAX_PAGE, TaskResult};
 use outlast::{Client, Error};
 use pyo3::prelude::*;
@@ -171,15 +171,15 @@ impl Follower {
         let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let until = Instant::now().checked_add(limit);
         let found = wait(py, || {
-            let left = until.map_or(LOOK, |u| u.saturating_duration_since(Instant::now()));
+            let left = until.map_or(SLICE, |u| u.saturating_duration_since(Instant::now()));
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             self.runtime.block_on(async {
                 tokio::select! {
                     biased;
                     found = found.recv() => Some(found.unwrap_or_else(|| Ok(Vec::new()))),
                     () = self.shared.woken.notified() => Some(Ok(Vec::new())),
-                    () = tokio::time::sleep(left.min(LOOK)) => {
-                        (left <= LOOK && until.is_some()).then(|| Ok(Vec::new()))
+                    () = tokio::time::sleep(left.min(SLICE)) => {
+                        (left <= SLICE && until.is_some()).then(|| Ok(Vec::new()))
                     }
                 }
             })

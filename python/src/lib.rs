@@ -7,61 +7,17 @@ mod buffer;
 mod child;
 mod client;
 mod context;
+mod errors;
 mod follow;
+mod interrupt;
 mod pool;
 mod recovery;
 mod requests;
 mod thread;
+mod wait;
 mod watch;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use std::time::Duration;
-
-/// Interval at which a waiting call checks for Ctrl-C.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
-
-/// An exception of `outlast.errors`.
-pub(crate) fn error(py: Python<'_>, class: &str, arguments: impl Arguments) -> PyErr {
-    let made = py.import("outlast.errors").and_then(|m| m.getattr(class)).and_then(|class| {
-        let made = arguments.call(&class)?;
-        Ok(PyErr::from_value(made))
-    });
-    made.unwrap_or_else(|e| e)
-}
-
-/// Arguments of an exception.
-pub(crate) trait Arguments {
-    fn call<'py>(self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
-}
-impl Arguments for &str {
-    fn call<'py>(self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        class.call1((self,))
-    }
-}
-impl Arguments for (&str, u16) {
-    fn call<'py>(self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        class.call1(self)
-    }
-}
-
-/// Waits with the GIL released, and looks at signals meanwhile. `slice` returns what it waited
-/// for, or nothing after about [`LOOK`].
-pub(crate) fn wait<T: Send>(
-    py: Python<'_>,
-    mut slice: impl FnMut() -> Option<T> + Send,
-) -> PyResult<T> {
-    loop {
-        if let Some(done) = py.detach(&mut slice) {
-            return Ok(done);
-        }
-        py.check_signals()?;
-    }
-}
-
-pub(crate) fn system(what: &str, error: &std::io::Error) -> PyErr {
-    PyRuntimeError::new_err(format!("{what}: {error}"))
-}
 
 #[pymodule]
 fn _outlast(module: &Bound<'_, PyModule>) -> PyResult<()> {

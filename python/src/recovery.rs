@@ -2,7 +2,7 @@
 //! patterns, over JSON. Nothing is decided here.
 
 use crate::client::{Client, json};
-use crate::error;
+use crate::errors::error;
 use outlast::TaskSpec;
 use outlast_core::recovery::{FailureClass, reported};
 use pyo3::prelude::*;

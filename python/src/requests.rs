@@ -1,7 +1,7 @@
-//! Requests of a task in a process of its own to its worker: JSON in both directions.
+//! The requests of a task in a process of its own to its worker: JSON each way.
 
 use crate::buffer::Foreign;
-use crate::context::class;
+use crate::errors::class;
 use outlast_worker::local::HostError;
 use outlast_worker::shell::TaskContext;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Feeds nonsense to every reader of bytes from outside, and measures the memory that it takes: a
+//! The fuzzer: it feeds nonsense to every reader of bytes from outside, and measures the memory that it takes: a
 //! reader may refuse, but neither panic, nor take more than it says, nor take long.
 //!
 //! Inputs are made from seeds, by mutation. One that makes a reader say something that it has not said
@@ -9,7 +9,10 @@
 
 pub mod memory;
 pub mod mutate;
+mod target;
 pub mod targets;
+
+pub use target::{Run, Target};
 
 use mutate::Mutator;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -18,7 +21,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use targets::Target;
 
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
@@ -28,29 +30,18 @@ const SLOW: Duration = Duration::from_secs(30);
 /// Inputs that are kept to be mutated, at most, and the longest of them in bytes.
 const KEPT: (usize, usize) = (1000, 64 << 10);
 
-/// Result of a reader for one input.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// Text of the error, or the kind of the decoded value.
-    pub said: String,
-    /// Bytes that it took.
-    pub peak: usize,
-    /// Bytes that it may take.
-    pub bound: usize,
-}
-
-/// Result of a target.
+/// The result of a target.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Inputs that were tried.
     pub runs: u64,
     /// Inputs that were kept.
     pub kept: usize,
-    /// The most that an input took, and what it might have taken.
+    /// Largest memory that an input took, and the bound for it, in bytes.
     pub peak: (usize, usize),
-    /// The longest that one took.
+    /// Longest time that one took.
     pub slowest: Duration,
-    /// Description of a violation, with the input that shows it.
+    /// The error, with the input that shows it.
     pub wrong: Option<(String, Vec<u8>)>,
 }
 

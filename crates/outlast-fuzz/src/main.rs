@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the targets; returns true if none has failed.
+/// Returns whether all is well.
 fn run() -> anyhow::Result<bool> {
     let mut targets = targets::all();
     let (mut seconds, mut total, mut seed) = (60.0, None, 1);

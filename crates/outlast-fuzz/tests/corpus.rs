@@ -18,7 +18,7 @@ fn known_inputs_do_no_harm() {
 /// A reader that takes too much, and one that panics, are found out.
 #[test]
 fn harm_is_found() {
-    let hungry = targets::Target {
+    let hungry = outlast_fuzz::Target {
         name: "hungry",
         what: "",
         seeds: || vec![b"[]".to_vec()],
@@ -32,7 +32,7 @@ fn harm_is_found() {
     let report = outlast_fuzz::fuzz(&hungry, 1, std::time::Duration::from_secs(60));
     let (why, input) = report.wrong.expect("it takes too much");
     assert!(why.contains("the bound is 100000") && input.len() > 100, "{why}");
-    let brittle = targets::Target {
+    let brittle = outlast_fuzz::Target {
         run: |input| {
             assert!(input.len() < 1000, "too long");
             outlast_fuzz::Run { said: input.len().to_string(), peak: 0, bound: 0 }

@@ -1,7 +1,8 @@
 //! HTTP/1.1 to the coordinator, over a connection of its own that is kept open: for bulk, so that
 //! no heartbeat waits behind it.
 
-use crate::{DialError, Dialler};
+use crate::dial::Dialler;
+use crate::error::DialError;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -12,7 +13,7 @@ use outlast_wire::api::Problem;
 use outlast_wire::{SESSION_HEADER, WORKER_HEADER};
 use std::time::{Duration, Instant};
 
-/// Longest silence of the other side during a request.
+/// Time for which the other side may be silent in the middle of a request.
 const SILENCE: Duration = Duration::from_secs(30);
 /// A kept connection that breaks this soon had been closed before.
 const STALE: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ const ANY: usize = 32 << 20;
 const AGAIN: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(24 * 3600));
 const AFTER_CUT: Duration = Duration::from_secs(30);
 
-/// Reason why a body was not accepted.
+/// Reason why a body did not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// The body was refused for its size.
@@ -29,7 +29,7 @@ struct State {
     limit: Option<Known>,
     /// The largest body that passed since the limit was found.
     passed: usize,
-    /// Time for which the next limit applies.
+    /// Time for which the next limit holds.
     wait: Duration,
 }
 

@@ -1,14 +1,14 @@
 //! The challenge that a coordinator answers before it is sent a key, on the connection that the key goes
 //! over: so nobody can come in between.
 
-use crate::Io;
+use crate::io::Io;
 use outlast_wire::local::Said;
 use outlast_wire::proof::{Challenge, Proof};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Time limit of the answer.
+/// Time for which the answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest head of an answer, and the longest answer, in bytes.
 const MAX_HEAD: usize = 16 << 10;

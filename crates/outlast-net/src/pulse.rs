@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// silence meanwhile says nothing.
 const LATE: Duration = Duration::from_secs(5);
 
-/// Interval of checks for a long message in transit.
+/// Number of times that it is looked whether a long message is on its way.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Interval of pings, and the longest silence after one.

@@ -7,7 +7,8 @@
 //! put its handlers away (CLONE_CLEAR_SIGHAND, Linux 5.5) before it unblocks them.
 #![allow(unsafe_code)]
 
-use crate::{Program, limits, signals};
+use crate::program::Program;
+use crate::{limits, signals};
 use std::arch::asm;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
@@ -69,7 +70,7 @@ struct Child {
     ignored: u64,
     default: SigAction,
     limits: [Limit; 2],
-    /// Error number, if the child did not become the program.
+    /// Reason why it did not become the program.
     error: i32,
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn start(program: &Program) -> Option<io::Result<i32>> {
         environment: environment.as_ptr(),
         folder: program.folder.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
-        umask: crate::former_umask().map_or(-1, i64::from),
+        umask: crate::own::former_umask().map_or(-1, i64::from),
         user: ids.as_ref().map_or(ptr::null(), ptr::from_ref),
         groups: program.user.map_or((0, ptr::null()), |u| (u.groups.len(), u.groups.as_ptr())),
         mask: 0,

@@ -1,4 +1,4 @@
-//! Starts programs, and waits for their ends, as cheaply as the system can.
+//! The start of programs, and the wait for their ends, as cheaply as the system can.
 //!
 //! What a worker does for the shortest tasks is mostly this, and `posix_spawn` leaves some of it
 //! on the table: it maps and unmaps a stack for each child, which interrupts the other processors
@@ -15,6 +15,7 @@
 mod fast;
 pub mod limits;
 mod own;
+mod program;
 mod secret;
 mod signals;
 mod stuck;
@@ -22,38 +23,18 @@ mod user;
 mod wait;
 
 pub use own::{former_umask, private_files, tidy, tidy_at_exec};
+pub use program::Program;
 pub use secret::{conceal, take_variable, undumpable};
 pub use signals::heed_children;
 pub use user::{User, effective_uid};
 pub use wait::Usage;
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-
-/// A program and all that it is started with. It becomes the leader of a process group of its own, and
-/// as another user of a session of its own: a terminal of ours is not its to type into.
-#[derive(Debug, Clone, Copy)]
-pub struct Program<'a> {
-    /// Path of the program; `PATH` is not searched.
-    pub path: &'a CStr,
-    /// The arguments, its own name first.
-    pub arguments: &'a [CString],
-    /// Complete environment, each as `NAME=value`.
-    pub environment: &'a [&'a CStr],
-    /// Working directory.
-    pub folder: &'a CStr,
-    /// Standard input, output and error. They are duplicated, and stay the caller's.
-    pub stdio: [BorrowedFd<'a>; 3],
-    /// User to run as, if not this process's. The folder is entered with that user's rights.
-    pub user: Option<&'a User>,
-    /// A number that it and all its descendants carry, whatever they do with their environment,
-    /// sessions and parents; see [`limits::tag_of`]. Below [`limits::MAX_TAG`].
-    pub tag: Option<u64>,
-}
 
 /// A process that was started and whose end was not taken yet. Dropping this leaves it alone.
 #[derive(Debug)]

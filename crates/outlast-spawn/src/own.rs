@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 use crate::limits::{self, Limits};
-use crate::{User, signals};
+use crate::program;
+use crate::signals;
+use crate::user::User;
 use std::ffi::{CString, c_char};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -74,7 +76,7 @@ unsafe impl Send for Program {}
 unsafe impl Sync for Program {}
 
 /// Lets the child become that program itself.
-pub(crate) fn become_program(command: &mut Command, program: &crate::Program) {
+pub(crate) fn become_program(command: &mut Command, program: &program::Program) {
     let arguments = program.arguments.iter().cloned();
     let kept: Vec<CString> =
         arguments.chain(program.environment.iter().map(|&entry| entry.to_owned())).collect();

@@ -62,8 +62,7 @@ pub unsafe fn conceal(secret: &OsStr) {
     }
 }
 
-/// Returns the addresses in this process of the arguments and the first environment, which the
-/// system shows to other processes.
+/// Place where the system shows the arguments and the first environment from: addresses in this process.
 fn block() -> (Range<usize>, Range<usize>) {
     let text = std::fs::read("/proc/self/stat").map(OsString::from_vec).unwrap_or_default();
     let text = text.to_string_lossy();

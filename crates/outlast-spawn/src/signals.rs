@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// Time for which the answer is cached: a process seldom changes its ignored signals.
+/// Time for which the answer is used again: a process seldom changes what it ignores.
 const FRESH: Duration = Duration::from_secs(1);
 /// The largest number of a signal.
 const LAST: i32 = 64;

@@ -1,6 +1,7 @@
 //! Both ways to start a program, which must do the same.
 
 use super::*;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;

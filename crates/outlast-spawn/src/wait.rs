@@ -9,7 +9,7 @@ use std::time::Duration;
 /// End of a process, with the resources used by it and by descendants that it waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// Exit code or signal.
+    /// The exit code or signal.
     pub status: ExitStatus,
     /// Processor time, the system's for it included.
     pub cpu: Duration,

@@ -1,19 +1,19 @@
-//! The holder of a lock, who signs the locked file, so that others can name the holder.
+//! The holder of a lock: it signs the locked file, so that others that find it locked can name it.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The longest signature that is believed, in bytes.
+/// The longest signature that is accepted, in bytes.
 const LONGEST: usize = 1000;
 
 /// Signs a file that is locked by this process. It is for people, and may fail.
 pub fn sign(mut file: &File) {
     let program = std::env::args_os().next().unwrap_or_default();
     let program = Path::new(&program).file_name().unwrap_or_default().display().to_string();
-    // What comes later may be secret.
+    // Later arguments may be secret.
     let command = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
     let command = command.map_or(String::new(), |word| format!(" {word}"));
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -26,14 +26,21 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Describes the process that signed this file; "another process" if none did.
+/// The signer of this file, in words; "another process" if nobody did.
 pub fn signed(file: &Path) -> String {
     read(file).unwrap_or_else(|| "another process".to_owned())
 }
 
-/// Describes the process that has the store at this path open.
+/// The holder of the store at this path, in words.
 pub fn of_store(path: &Path) -> String {
-    signed(&super::lock_of(path))
+    signed(&lock_of(path))
+}
+
+/// The file beside a store that its holder locks and signs.
+pub(crate) fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
 }
 
 fn read(file: &Path) -> Option<String> {

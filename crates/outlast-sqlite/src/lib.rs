@@ -1,5 +1,5 @@
-//! Opening SQLite files: who may, what they must contain, how they sync; and making files and
-//! folders that only their owner reads. Knows no tables, and does not know what they are for.
+//! The opening of SQLite files: by whom, with what content, and how they sync; and files and folders that
+//! only their owner reads. This crate knows no tables and no use of them.
 
 #![warn(missing_docs)]
 
@@ -9,32 +9,33 @@ pub mod holder;
 
 pub use error::Error;
 use error::file;
+use holder::lock_of;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Files up to this size are checked in full when they are opened; it takes under a second.
 const CHECK_LIMIT: u64 = 64 << 20;
 
-/// A kind of file: its identification, its schema, and its settings.
+/// A kind of file: its mark, its migrations and its use.
 #[derive(Debug)]
 pub struct Kind {
     /// For error texts: "a coordinator's store".
     pub what: &'static str,
-    /// Kept in the file's header.
+    /// A mark in the file's header.
     pub application_id: i32,
     /// The n-th (from 1) brings `user_version` to n. Never edited once released.
     pub migrations: &'static [&'static str],
-    /// Time that a connection waits for another's transaction.
+    /// Time for which a connection waits for another's transaction.
     pub busy: Duration,
     /// Pages that a writing connection keeps in memory, in KiB.
     pub cache_kib: u32,
     /// Pages in the log before it is copied back: pages that change often are copied less often
     /// where it is larger.
     pub log_pages: u32,
-    /// Size in bytes to which the log's file is truncated after a checkpoint.
+    /// Size to which the log's file is cut once it was copied back, in bytes.
     pub log_bytes: u64,
 }
 
@@ -44,7 +45,7 @@ impl Kind {
     }
 }
 
-/// Held for as long as the file is open; the system frees it when the process dies.
+/// The lock of an owner, held for as long as the file is open; the system frees it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -195,7 +196,7 @@ pub fn prepare_folder(folder: &Path) -> Result<(), Error> {
 /// Makes the names in a folder durable, where the system has a way to ask for that.
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
@@ -204,7 +205,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns true if a process has the file open as its owner.
+/// Returns whether a process has the file open as its owner.
 ///
 /// # Errors
 /// [`Error::File`].
@@ -219,12 +220,6 @@ pub fn is_locked(path: &Path) -> Result<bool, Error> {
         Err(fs4::TryLockError::WouldBlock) => Ok(true),
         Err(fs4::TryLockError::Error(error)) => Err(Error::File { path: name, error }),
     }
-}
-
-fn lock_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
 }
 
 /// The lock is a file of its own: SQLite takes and drops locks on the store itself.
@@ -243,7 +238,7 @@ fn lock(path: &Path) -> Result<Lock, Error> {
     }
 }
 
-/// Restricts created files to their owner, since they may contain secrets. SQLite gives its log
+/// Sets permissions for a file that may hold secrets: only the owner reads it. SQLite gives its log
 /// files the permissions of the main file.
 pub fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]

@@ -18,7 +18,7 @@ pub(crate) struct Listed {
     pub kept: bool,
     pub dropped: bool,
     pub step: Option<u32>,
-    /// Time of the coordinator's record (Unix ms), if it has one.
+    /// Time at which the coordinator recorded it (Unix ms), if it says.
     pub recorded: Option<i64>,
 }
 

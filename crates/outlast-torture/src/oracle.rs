@@ -16,7 +16,7 @@ pub(crate) struct Evidence {
     pub lines: Vec<Line>,
     /// The coordinator's list of its checkpoints, if available.
     pub listed: Option<Vec<Listed>>,
-    /// Times at which the coordinator was first seen to have each checkpoint.
+    /// Time at which the coordinator was seen to have a checkpoint.
     pub seen: BTreeMap<CheckpointId, i64>,
 }
 
@@ -84,7 +84,7 @@ fn made(lines: &[Line]) -> Vec<Made<'_>> {
 }
 
 impl Evidence {
-    /// Times from which on the coordinator certainly has each checkpoint.
+    /// Time at which it was certain that the coordinator has a checkpoint.
     fn delivered(&self) -> BTreeMap<CheckpointId, i64> {
         let mut all = self.seen.clone();
         for one in self.listed.iter().flatten().filter(|c| !c.dropped) {

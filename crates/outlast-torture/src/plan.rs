@@ -77,7 +77,7 @@ impl fmt::Display for Fault {
 pub(crate) struct Planned {
     /// Start time.
     pub at: Duration,
-    /// Duration; after a kill, the time until the process is started again.
+    /// Time for which it lasts; of a kill, when the process is started again.
     pub lasts: Duration,
     pub fault: Fault,
 }

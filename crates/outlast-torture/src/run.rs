@@ -1,7 +1,7 @@
-//! The course of a run: start, hurt, heal, wait until all is over, judge.
+//! The course of a run: processes start, faults strike and end, tasks finish, the oracle judges.
 
-use crate::Args;
 use crate::api::Api;
+use crate::args::Args;
 use crate::ledger::read;
 use crate::oracle::{self, Evidence};
 use crate::payload::payload;

@@ -164,7 +164,7 @@ impl Task {
         Ok(step)
     }
 
-    /// Saves a checkpoint; returns true if this attempt has ended.
+    /// Returns whether this attempt has ended.
     fn checkpoint(&mut self, step: u32) -> anyhow::Result<bool> {
         let path = std::env::current_dir()?.join("checkpoint");
         let bytes = payload(&self.id, step, self.args.size);

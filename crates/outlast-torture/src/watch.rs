@@ -17,13 +17,13 @@ const SAMPLE: usize = 12;
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub wrong: Vec<String>,
-    /// Times at which each checkpoint was first seen at the coordinator (Unix ms, after the answer).
+    /// Time at which a checkpoint was first seen to be kept by the coordinator (Unix ms, after the answer).
     pub kept: BTreeMap<(String, CheckpointId), i64>,
     pub looks: u64,
     pub failed: u64,
     tasks: BTreeMap<String, (u64, String)>,
     states: BTreeMap<String, (u64, u64)>,
-    /// Start of the next sample.
+    /// Place where the sample goes on.
     next: usize,
 }
 

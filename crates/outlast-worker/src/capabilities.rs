@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Time limit of a GPU tool.
+/// Time for which a GPU tool may take.
 const TOOL_LIMIT: Duration = Duration::from_secs(2);
 /// More output than this no GPU tool has.
 const TOOL_OUTPUT: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Client and worker library of Outlast: submits tasks, fetches results, runs functions.
+//! The library with which a program submits tasks to Outlast and gets their results.
 //!
 //! ```no_run
 //! use outlast::{Client, NewTask, TaskSpec, Run};
@@ -12,24 +12,31 @@
 //! # }
 //! ```
 //!
-//! Every request is repeated while the coordinator cannot be reached, for the time set by
-//! [`Builder::patience`]. Submissions carry their ids, so that repeating them does no harm.
+//! Every request is repeated while the coordinator cannot be reached, for as long as the
+//! client is set to try. Submissions carry their ids, so that repeating them does no harm.
 
 #![warn(missing_docs)]
 
+mod builder;
 mod client;
+mod error;
 mod logs;
 mod proxy;
 mod recovery;
 mod steer;
+mod tasks;
 mod watch;
 #[cfg(feature = "worker")]
 pub mod worker;
+mod workers;
 
-pub use client::{Builder, Client, Error, NewTask, TaskQuery};
+pub use builder::Builder;
+pub use client::Client;
+pub use error::Error;
 pub use logs::LogPart;
 pub use outlast_wire::api;
 pub use outlast_wire::spec::{Browser, Call, KeepCheckpoints, LateResult};
 pub use outlast_wire::spec::{OnContextLoss, OnLeaseExpired, Rerun};
 pub use outlast_wire::{Run, TaskSpec};
 pub use steer::DataHead;
+pub use tasks::{NewTask, TaskQuery};

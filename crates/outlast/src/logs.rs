@@ -1,19 +1,20 @@
-//! Output of tasks.
+//! The logs of tasks.
 
-use crate::client::{Client, Error, chain, escape};
+use crate::client::{Client, escape};
+use crate::error::{Error, chain};
 use futures_util::{Stream, StreamExt};
 use outlast_wire::api::MAX_LOG_PART;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
-/// Part of what a task wrote.
+/// A part of a task's log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogPart {
     /// The bytes; of a gap a line in place of what is lost.
     pub data: Vec<u8>,
     /// Offset at which the next part begins.
     pub next: u64,
-    /// True at the present end; more may follow while the task runs.
+    /// The present end: more may follow while the task runs.
     pub end: bool,
     /// The offsets from and to which this part's beginning is lost: cut, or not to be had while
     /// its worker is away.
@@ -25,7 +26,7 @@ pub struct LogPart {
 }
 
 impl Client {
-    /// A part of what a task wrote, from `offset` on. Reading on at [`LogPart::next`] gives every
+    /// A part of a task's log, from `offset` on. Reading on at [`LogPart::next`] gives every
     /// byte that is kept once and in order, and of each loss one line.
     ///
     /// # Errors
@@ -53,8 +54,8 @@ impl Client {
         })
     }
 
-    /// Returns a task's output from `offset` up to its present end; false if it is incomplete (only the
-    /// end). Unlike [`Client::log_part`], this cannot be continued.
+    /// The log of a task, from `offset` on up to its present end; and whether it is all of it (else
+    /// only the end). [`Client::log_part`] can be continued, this not.
     ///
     /// # Errors
     /// See [`Error`].

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 /// A proxy, and the variable that asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Via {
-    /// Address from the environment variable; may contain a password.
+    /// The value of the variable, which may hold a password.
     pub url: String,
     /// The variable's name.
     pub variable: &'static str,
@@ -42,7 +42,7 @@ impl Via {
     }
 }
 
-/// Returns true if a name or address refers to this machine.
+/// Returns whether a name or address is of this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost"
@@ -50,8 +50,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Returns true if an entry of NO_PROXY matches this host: `*`, a name, a domain, an address, a
-/// network.
+/// Returns whether an entry of NO_PROXY is about this host: `*`, a name, a domain, an address, a network.
 fn excludes(entry: &str, host: &str) -> bool {
     let entry = entry.trim_start_matches('.').to_ascii_lowercase();
     let host = host.to_ascii_lowercase();

@@ -1,11 +1,12 @@
-//! Failure recovery: queries and overrides.
+//! Recovery from failures: the table, what is learned, and how to overrule it.
 
-use crate::client::{Client, Error, escape};
+use crate::client::{Client, escape};
+use crate::error::Error;
 use outlast_wire::api::{OfType, RecoveryPatterns, RecoveryTable};
 use reqwest::Method;
 
 impl Client {
-    /// Returns the recovery actions for each class of failure.
+    /// The table of what is tried after which failure.
     ///
     /// # Errors
     /// See [`Error`].
@@ -13,7 +14,7 @@ impl Client {
         self.get("/api/v1/recovery").await
     }
 
-    /// Returns repeated failures, quarantined workers, and knob values that worked.
+    /// The patterns of failures, the quarantined workers, and the knobs that worked.
     ///
     /// # Errors
     /// See [`Error`].
@@ -39,7 +40,7 @@ impl Client {
         self.send(|| self.request(Method::POST, &path)).await.map(drop)
     }
 
-    /// Discards the failures of a type of task.
+    /// Discards the failures of this type.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,30 +1,29 @@
-//! Control of running tasks, and their reported state.
+//! Running tasks: requests to them, and their checkpoints, artifacts and states.
 
-use crate::client::{Client, Error, escape};
+use crate::client::{Client, escape};
+use crate::error::{Error, chain};
 use futures_util::{Stream, StreamExt};
-use outlast_wire::api::{
-    ArtifactList, CheckpointList, Explanation, MoveTo, Task, TaskStateView, Worker, WorkerAction,
-};
+use outlast_wire::api::{ArtifactList, CheckpointList, Explanation, MoveTo, Task, TaskStateView};
 use reqwest::Method;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Time limit for the data of one checkpoint.
+/// Time that the data of one checkpoint may take.
 const DOWNLOAD: Duration = Duration::from_secs(7 * 86_400);
 
-/// Description of data that follows.
+/// The description of data, before it comes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataHead {
     /// The checkpoint's id, or that of the artifact's record.
     pub id: String,
-    /// Total size in bytes.
+    /// The size of all of it, in bytes.
     pub size: u64,
-    /// Metadata of the checkpoint or artifact.
+    /// The metadata of its checkpoint.
     pub meta: Value,
 }
 
 impl Client {
-    /// Pauses a task: one that runs is stopped where it is, one that waits is given to nobody.
+    /// Pauses a task: one that runs is stopped where it is, one that waits is not assigned.
     ///
     /// # Errors
     /// See [`Error`].
@@ -40,7 +39,7 @@ impl Client {
         self.post(&format!("/api/v1/tasks/{}/resume", escape(id))).await
     }
 
-    /// Asks a task for a checkpoint.
+    /// Requests a checkpoint of a task.
     ///
     /// # Errors
     /// See [`Error`].
@@ -59,24 +58,6 @@ impl Client {
         self.read(self.send(send).await?).await
     }
 
-    /// Gives a worker no new work (or new work again).
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn drain(&self, name: &str, on: bool) -> Result<Worker, Error> {
-        let what = if on { "drain" } else { "undrain" };
-        self.post(&format!("/api/v1/workers/{}/{what}", escape(name))).await
-    }
-
-    /// Asks something of a worker: at once, or when it is back.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn act(&self, name: &str, action: &WorkerAction) -> Result<(), Error> {
-        let path = format!("/api/v1/workers/{}/actions", escape(name));
-        self.send(|| self.request(Method::POST, &path).json(action)).await.map(drop)
-    }
-
     /// The checkpoints of a task, also those that are not kept any more.
     ///
     /// # Errors
@@ -93,7 +74,7 @@ impl Client {
         self.get(&format!("/api/v1/tasks/{}/artifacts", escape(id))).await
     }
 
-    /// Returns the last state that a task reported.
+    /// The state that a task reported last.
     ///
     /// # Errors
     /// See [`Error`].
@@ -101,7 +82,7 @@ impl Client {
         self.get(&format!("/api/v1/tasks/{}/state", escape(id))).await
     }
 
-    /// A task's story in sentences.
+    /// The explanation of a task in sentences.
     ///
     /// # Errors
     /// See [`Error`].
@@ -112,7 +93,7 @@ impl Client {
     /// The data of a checkpoint from `offset` on: `latest`, or its id such as `2-14`.
     ///
     /// # Errors
-    /// See [`Error`]. A stream that breaks off is asked for again from where it ended.
+    /// See [`Error`]. A stream that breaks off can be requested again from where it ended.
     pub async fn checkpoint_data(
         &self,
         id: &str,
@@ -169,7 +150,7 @@ impl Client {
         let head = DataHead { id: text("outlast-checkpoint"), size, meta };
         let data = response.bytes_stream().map(move |part| match part {
             Ok(bytes) => Ok(bytes.to_vec()),
-            Err(e) => Err(Error::Unreachable { url: url.clone(), why: crate::client::chain(&e) }),
+            Err(e) => Err(Error::Unreachable { url: url.clone(), why: chain(&e) }),
         });
         Ok((head, data))
     }

@@ -1,6 +1,7 @@
-//! Observation of links and workers: the fleet's summary, metrics, timelines, alerts.
+//! Links and workers as they are measured: the fleet in short, metrics, timelines, alerts.
 
-use crate::client::{Client, Error, escape};
+use crate::client::{Client, escape};
+use crate::error::Error;
 use outlast_wire::api::{AlertList, FleetPage, WorkerMetrics, WorkerTimeline};
 
 impl Client {
@@ -13,8 +14,8 @@ impl Client {
         self.get(&format!("/api/v1/fleet{query}")).await
     }
 
-    /// Returns the measurements of a worker, and their history at a resolution of `1s`, `1m` or `1h`, from
-    /// this time on (Unix milliseconds; none: a default).
+    /// The measurements of a worker, and their history: `1s`, `1m` or `1h`, from this time on (Unix
+    /// milliseconds; none: the default).
     ///
     /// # Errors
     /// See [`Error`].
@@ -29,7 +30,7 @@ impl Client {
         self.get(&format!("/api/v1/workers/{name}/metrics?resolution={resolution}{from}")).await
     }
 
-    /// Returns the states of a worker's link, from this time on (Unix milliseconds; none: a day).
+    /// The timeline of a worker's link, from this time on (Unix milliseconds; none: a day).
     ///
     /// # Errors
     /// See [`Error`].
@@ -38,7 +39,7 @@ impl Client {
         self.get(&format!("/api/v1/workers/{}/timeline{from}", escape(name))).await
     }
 
-    /// Alerts: those that stand, then those that were cleared. `state` is firing or cleared.
+    /// Alerts: those that are firing, then those that were cleared. `state` is firing or cleared.
     ///
     /// # Errors
     /// See [`Error`].

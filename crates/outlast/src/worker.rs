@@ -51,7 +51,7 @@ impl Worker {
         }
     }
 
-    /// Returns true if the coordinator has accepted the worker.
+    /// Returns whether the coordinator has accepted it.
     pub fn is_connected(&self) -> bool {
         self.agent.status().borrow().0 == ConnectionState::Connected
     }
@@ -91,7 +91,7 @@ impl WorkerBuilder {
         self.core.slots = slots.max(1);
         self
     }
-    /// Sets the API key, of role worker.
+    /// A key of role worker.
     pub fn api_key(mut self, key: Option<String>) -> Self {
         self.api_key = key;
         self
@@ -101,7 +101,7 @@ impl WorkerBuilder {
         self.ca = file;
         self
     }
-    /// Adds a capability to those that are detected.
+    /// A capability beside those that are found.
     pub fn capability(mut self, name: &str, value: Value) -> Self {
         self.capabilities.insert(name.into(), value);
         self

@@ -1,12 +1,11 @@
 //! Both cores with arbitrary messages: the decoded size is bounded, and so is the memory that a core
 //! takes for it.
 
-use super::Target;
 use super::json::v1_texts;
 use super::wire::kinds;
-use crate::Run;
 use crate::memory::measure;
 use crate::mutate::{Mutator, varint};
+use crate::target::{Run, Target};
 use outlast_core::coord::{
     self, CoordConfig, Coordinator, Given, Lookup, PastAttempt, Request, Submission,
 };

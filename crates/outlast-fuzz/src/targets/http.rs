@@ -1,8 +1,7 @@
 //! Requests of a task to its worker over the socket: a server that grants nothing.
 
-use super::Target;
-use crate::Run;
 use crate::memory::measure;
+use crate::target::{Run, Target};
 use outlast_worker::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Config, Control, Host, HostError,
     LocalServer, Restore, Source, StateView, TaskInfo, serve,

@@ -1,8 +1,7 @@
 //! JSON: values, texts of v1 workers, tasks and the bodies of requests.
 
-use super::{Target, said};
-use crate::Run;
 use crate::memory::measure;
+use crate::target::{Run, Target, said};
 use outlast_wire::TaskSpec;
 use outlast_wire::json::{Limit, Parts};
 use outlast_wire::spec::MAX_SPEC_WEIGHT;
@@ -115,155 +114,163 @@ fn texts(all: &[&str]) -> Vec<Vec<u8>> {
     all.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
+/// The targets of this module.
 pub(super) fn targets() -> Vec<Target> {
     vec![
-        Target {
-            name: "json",
-            what: "values, against what was counted",
-            seeds: || texts(&["1", "[1,2]", r#"{"a":{"b":[{"c":1}]}}"#, "[[],{}]", r#""\ud800""#]),
-            words: WORDS,
-            make: Some(|rng| value(rng, 5).into_bytes()),
-            run: |input| {
-                let limit = Limit { bytes: 1 << 20, weight: 64 << 20 };
-                let (done, peak) = measure(|| limit.read::<Value>(input));
-                let bound = match limit.check(input) {
-                    Ok(()) => Parts::of(input).weight() + 3 * input.len() + TALK,
-                    Err(_) => TALK,
-                };
-                Run { said: said(done, |v| v.is_object().to_string()), peak, bound }
-            },
-        },
-        Target {
-            name: "v1",
-            what: "texts of v1 workers",
-            seeds: || {
-                let deep = "{\"a\":".repeat(100_000);
-                let nested = format!(r#"{{"type":"registration","capabilities":{deep}"#);
-                let name = "n".repeat(1_000);
-                let wide = format!(r#"{{"{name}":{{{}"a":1}}}}"#, r#""b":1,"#.repeat(1_000));
-                let wide = format!(r#"{{"type":"registration","capabilities":{wide}}}"#);
-                v1_texts().into_iter().chain([nested.into(), wide.into()]).collect()
-            },
-            words: V1,
-            make: Some(make_v1),
-            run: |input| {
-                let text = String::from_utf8_lossy(input).into_owned();
-                let (done, peak) = measure(|| v1::parse(&text, "w"));
-                // Fields are kept as text, once more where NaN is mended; of one field values are made.
-                let bound = 6 * text.len() + (17 << 20);
-                Run {
-                    said: said(done, |m| format!("{m:?}").chars().take(30).collect()),
-                    peak,
-                    bound,
-                }
-            },
-        },
-        Target {
-            name: "spec",
-            what: "tasks",
-            seeds: specs,
-            words: SPEC,
-            make: Some(|rng| {
-                let (args, knobs) = (value(rng, 4), value(rng, 2));
-                format!(r#"{{"call":{{"function":"f","args":{args}}},"knobs":{knobs}}}"#)
-                    .into_bytes()
-            }),
-            run: |input| {
-                let read = || TaskSpec::from_json(input).map(|spec| (spec.to_json(), spec));
-                let (done, peak) = measure(read);
-                if let Ok((json, spec)) = &done {
-                    let again = TaskSpec::from_json(json);
-                    assert!(again.as_ref().is_ok_and(|again| again.is_same(spec)), "{again:?}");
-                }
-                // Flattened fields are read twice, and once more to find out which is to blame.
-                let bound = 4 * MAX_SPEC_WEIGHT.min(Parts::of(input).weight()) + 8 * input.len();
-                let said = said(done, |(_, spec)| format!("{:?}", spec.run));
-                Run { said: said.chars().take(60).collect(), peak, bound: bound + TALK }
-            },
-        },
-        Target {
-            name: "submit",
-            what: "bodies that submit tasks",
-            seeds: || {
-                let all = specs();
-                let lists = all.iter().map(|spec| [b"[", &spec[..], b"]"].concat());
-                lists.chain(all.clone()).collect()
-            },
-            words: SPEC,
-            make: Some(|rng| {
-                let args = value(rng, 3);
-                let one = format!(r#"{{"call":{{"function":"f","args":{args}}}}}"#);
-                let most = (1 << 20) / one.len();
-                format!("[{}]", vec![one; rng.random_range(0..300).min(most)].join(","))
-                    .into_bytes()
-            }),
-            run: |input| {
-                let (done, peak) = measure(|| outlast_coordinator::fuzz::submit(input));
-                let bound = 4 * Parts::of(input).weight() + 24 * input.len() + TALK;
-                Run { said: said(done, |n| n.to_string()), peak, bound }
-            },
-        },
-        Target {
-            name: "document",
-            what: "other documents of requests and answers",
-            seeds: || {
-                texts(&[
-                    r#"{"ids":["a","b"],"wait":5}"#,
-                    r#"{"type":"resend_task_results","task_ids":["a"]}"#,
-                    r#"{"type":"urn:x","title":"t","status":400,"detail":"d"}"#,
-                ])
-            },
-            words: WORDS,
-            make: Some(|rng| value(rng, 3).into_bytes()),
-            run: |input| {
-                let limit = Limit { bytes: 1 << 20, weight: 4 << 20 };
-                let read = || {
-                    let ids = limit.read::<api::WhichEnded>(input).map(drop);
-                    let act = limit.read::<api::WorkerAction>(input).map(drop);
-                    let problem = limit.read::<api::Problem>(input).map(drop);
-                    ids.or(act).or(problem)
-                };
-                let (done, peak) = measure(read);
-                // What is not wanted is quoted, as a text that doubles, with escapes.
-                let bound = Parts::of(input).weight() + 24 * input.len() + TALK;
-                Run { said: said(done, |()| "read".into()), peak, bound }
-            },
-        },
-        Target {
-            name: "recovery",
-            what: "tables of recovery, in TOML",
-            seeds: || {
-                texts(&[
-                    "max_retries = 3\nbase_delay = 1.5\n[errors]\ndevice = [\"delayed_retry\"]\n",
-                    "jitter = 0.1\n[[patterns]]\npattern = \"x+\"\nclass = \"network\"\n",
-                ])
-            },
-            words: &[
-                "[errors]\n",
-                "[[patterns]]\n",
-                "a = 1\n",
-                "[",
-                "]",
-                "\"",
-                "=",
-                "\n",
-                "{",
-                "}",
-            ],
-            make: None,
-            run: |input| {
-                let text = String::from_utf8_lossy(input).into_owned();
-                let read = || toml::from_str::<outlast_wire::recovery::Recovery>(&text);
-                let (done, peak) = measure(read);
-                // The user's own file; its parser is not ours.
-                Run {
-                    said: said(done, |_| "a table".into()),
-                    peak,
-                    bound: 2_000 * text.len() + (1 << 20),
-                }
-            },
-        },
+        json_target(),
+        v1_target(),
+        spec_target(),
+        submit_target(),
+        document_target(),
+        recovery_target(),
     ]
+}
+
+fn json_target() -> Target {
+    Target {
+        name: "json",
+        what: "values, against what was counted",
+        seeds: || texts(&["1", "[1,2]", r#"{"a":{"b":[{"c":1}]}}"#, "[[],{}]", r#""\ud800""#]),
+        words: WORDS,
+        make: Some(|rng| value(rng, 5).into_bytes()),
+        run: |input| {
+            let limit = Limit { bytes: 1 << 20, weight: 64 << 20 };
+            let (done, peak) = measure(|| limit.read::<Value>(input));
+            let bound = match limit.check(input) {
+                Ok(()) => Parts::of(input).weight() + 3 * input.len() + TALK,
+                Err(_) => TALK,
+            };
+            Run { said: said(done, |v| v.is_object().to_string()), peak, bound }
+        },
+    }
+}
+
+fn v1_target() -> Target {
+    Target {
+        name: "v1",
+        what: "texts of v1 workers",
+        seeds: || {
+            let deep = "{\"a\":".repeat(100_000);
+            let nested = format!(r#"{{"type":"registration","capabilities":{deep}"#);
+            let name = "n".repeat(1_000);
+            let wide = format!(r#"{{"{name}":{{{}"a":1}}}}"#, r#""b":1,"#.repeat(1_000));
+            let wide = format!(r#"{{"type":"registration","capabilities":{wide}}}"#);
+            v1_texts().into_iter().chain([nested.into(), wide.into()]).collect()
+        },
+        words: V1,
+        make: Some(make_v1),
+        run: |input| {
+            let text = String::from_utf8_lossy(input).into_owned();
+            let (done, peak) = measure(|| v1::parse(&text, "w"));
+            // Fields are kept as text, once more where NaN is mended; of one field values are made.
+            let bound = 6 * text.len() + (17 << 20);
+            Run { said: said(done, |m| format!("{m:?}").chars().take(30).collect()), peak, bound }
+        },
+    }
+}
+
+fn spec_target() -> Target {
+    Target {
+        name: "spec",
+        what: "tasks",
+        seeds: specs,
+        words: SPEC,
+        make: Some(|rng| {
+            let (args, knobs) = (value(rng, 4), value(rng, 2));
+            format!(r#"{{"call":{{"function":"f","args":{args}}},"knobs":{knobs}}}"#).into_bytes()
+        }),
+        run: |input| {
+            let read = || TaskSpec::from_json(input).map(|spec| (spec.to_json(), spec));
+            let (done, peak) = measure(read);
+            if let Ok((json, spec)) = &done {
+                let again = TaskSpec::from_json(json);
+                assert!(again.as_ref().is_ok_and(|again| again.is_same(spec)), "{again:?}");
+            }
+            // Flattened fields are read twice, and once more to find out which is to blame.
+            let bound = 4 * MAX_SPEC_WEIGHT.min(Parts::of(input).weight()) + 8 * input.len();
+            let said = said(done, |(_, spec)| format!("{:?}", spec.run));
+            Run { said: said.chars().take(60).collect(), peak, bound: bound + TALK }
+        },
+    }
+}
+
+fn submit_target() -> Target {
+    Target {
+        name: "submit",
+        what: "bodies that submit tasks",
+        seeds: || {
+            let all = specs();
+            let lists = all.iter().map(|spec| [b"[", &spec[..], b"]"].concat());
+            lists.chain(all.clone()).collect()
+        },
+        words: SPEC,
+        make: Some(|rng| {
+            let args = value(rng, 3);
+            let one = format!(r#"{{"call":{{"function":"f","args":{args}}}}}"#);
+            let most = (1 << 20) / one.len();
+            format!("[{}]", vec![one; rng.random_range(0..300).min(most)].join(",")).into_bytes()
+        }),
+        run: |input| {
+            let (done, peak) = measure(|| outlast_coordinator::fuzz::submit(input));
+            let bound = 4 * Parts::of(input).weight() + 24 * input.len() + TALK;
+            Run { said: said(done, |n| n.to_string()), peak, bound }
+        },
+    }
+}
+
+fn document_target() -> Target {
+    Target {
+        name: "document",
+        what: "other documents of requests and answers",
+        seeds: || {
+            texts(&[
+                r#"{"ids":["a","b"],"wait":5}"#,
+                r#"{"type":"resend_task_results","task_ids":["a"]}"#,
+                r#"{"type":"urn:x","title":"t","status":400,"detail":"d"}"#,
+            ])
+        },
+        words: WORDS,
+        make: Some(|rng| value(rng, 3).into_bytes()),
+        run: |input| {
+            let limit = Limit { bytes: 1 << 20, weight: 4 << 20 };
+            let read = || {
+                let ids = limit.read::<api::WhichEnded>(input).map(drop);
+                let act = limit.read::<api::WorkerAction>(input).map(drop);
+                let problem = limit.read::<api::Problem>(input).map(drop);
+                ids.or(act).or(problem)
+            };
+            let (done, peak) = measure(read);
+            // What is not wanted is quoted, as a text that doubles, with escapes.
+            let bound = Parts::of(input).weight() + 24 * input.len() + TALK;
+            Run { said: said(done, |()| "read".into()), peak, bound }
+        },
+    }
+}
+
+fn recovery_target() -> Target {
+    Target {
+        name: "recovery",
+        what: "tables of recovery, in TOML",
+        seeds: || {
+            texts(&[
+                "max_retries = 3\nbase_delay = 1.5\n[errors]\ndevice = [\"delayed_retry\"]\n",
+                "jitter = 0.1\n[[patterns]]\npattern = \"x+\"\nclass = \"network\"\n",
+            ])
+        },
+        words: &["[errors]\n", "[[patterns]]\n", "a = 1\n", "[", "]", "\"", "=", "\n", "{", "}"],
+        make: None,
+        run: |input| {
+            let text = String::from_utf8_lossy(input).into_owned();
+            let read = || toml::from_str::<outlast_wire::recovery::Recovery>(&text);
+            let (done, peak) = measure(read);
+            // The user's own file; its parser is not ours.
+            Run {
+                said: said(done, |_| "a table".into()),
+                peak,
+                bound: 2_000 * text.len() + (1 << 20),
+            }
+        },
+    }
 }
 
 fn specs() -> Vec<Vec<u8>> {

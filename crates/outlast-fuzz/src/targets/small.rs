@@ -1,8 +1,7 @@
 //! Short texts: addresses, traces, ids, and texts that are shown.
 
-use super::{Target, said};
-use crate::Run;
 use crate::memory::measure;
+use crate::target::{Run, Target, said};
 use outlast_wire::spec::check_task_id;
 use outlast_wire::text::{visible, visible_lines};
 use outlast_wire::trace::{TraceParent, is_tracestate};

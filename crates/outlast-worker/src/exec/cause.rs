@@ -1,6 +1,6 @@
 //! Cause of an attempt's end, as one of a few words that programs can act on.
 
-/// Cause of an attempt's end. The outcome's message explains it in words.
+/// Reason why an attempt ended. The outcome's message says it for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Cause {
     /// Unknown cause, or one of a newer version.
@@ -12,13 +12,13 @@ pub enum Cause {
     Signal,
     /// The kernel killed it, or a process of its own, for want of memory.
     OutOfMemory,
-    /// The time limit was exceeded.
+    /// The time limit.
     TimedOut,
     /// The task was cancelled.
     Cancelled,
     /// The worker stopped, or failed inside.
     WorkerStopped,
-    /// The output exceeded a disk limit.
+    /// The output took too much of the disk.
     Disk,
     /// No process was started: it could not be, or the attempt was recalled before.
     NotStarted,
@@ -44,12 +44,12 @@ const ALL: [(Cause, &str); 11] = [
 ];
 
 impl Cause {
-    /// Returns the name in logs, metrics and JSON.
+    /// The name in logs, metrics and JSON.
     pub fn as_str(self) -> &'static str {
         ALL[self as usize].1
     }
 
-    /// Returns the number in messages and files, which is never reused for another cause.
+    /// The number in messages and files; never given to another cause.
     pub fn number(self) -> u32 {
         self as u32
     }

@@ -1,11 +1,11 @@
-//! From a spec to a program with all that it is started with, and from a failed start to words.
+//! The command of a spec: a program with all that it is started with, and the words for a failed start.
 
+use super::Cause;
+use super::engine::Engine;
 use super::fault::{Fault, NoStart, is_scarce, is_unreachable, of_own_files};
 use super::tree::MARK;
-use super::user::{is_of_session, may_enter, may_run, of_session};
-use super::{Cause, Inner};
+use super::user::{may_enter, may_run};
 use outlast_spawn::{Process, Program, User};
-use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -20,67 +20,16 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-/// Names the file for what a browser task comes to.
+/// Names the file for the result of a browser task.
 const RESULT_FILE: &str = "OUTLAST_RESULT_FILE";
-/// Prefix of the variables that describe a task's attempt to it.
-const OURS: &[u8] = b"OUTLAST_";
-/// Search path of programs without `PATH`.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Environment that all tasks inherit: the worker's, without any `OUTLAST_*`, which may be secret,
-/// and without the trace context of the worker's parent.
-#[derive(Debug)]
-pub(super) struct Inherited {
-    /// The length of the name, and `NAME=value`.
-    entries: Vec<(usize, CString)>,
-    path: OsString,
-}
-
-impl Inherited {
-    /// From this process's own environment; for another user, with that user's home and name.
-    pub fn take(user: Option<&User>) -> Inherited {
-        let session = user.map(of_session).into_iter().flatten();
-        let session = session.map(|(name, value)| (name.into(), value.into()));
-        let entries = std::env::vars_os()
-            .filter(|(name, _)| !name.as_encoded_bytes().starts_with(OURS))
-            .filter(|(name, _)| name != TRACEPARENT && name != TRACESTATE)
-            .filter(|(name, _)| user.is_none() || !is_of_session(name))
-            .chain(session)
-            .filter_map(|(name, value)| {
-                Some((name.len(), entry(name.as_bytes(), value.as_bytes()).ok()?))
-            });
-        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        Inherited { entries: entries.collect(), path }
-    }
-
-    /// Returns the environment without the variables of `own`, which follow.
-    fn with(&self, own: &BTreeMap<&[u8], &[u8]>) -> Result<Vec<Cow<'_, CStr>>, String> {
-        // Names that begin like ours are never inherited.
-        let ours = |name: &&[u8]| !name.starts_with(OURS);
-        let clash: Vec<&[u8]> = own.keys().copied().filter(ours).collect();
-        let kept = self
-            .entries
-            .iter()
-            .filter(|(name, entry)| clash.binary_search(&&entry.as_bytes()[..*name]).is_err());
-        kept.map(|(_, entry)| Ok(Cow::from(entry.as_c_str())))
-            .chain(own.iter().map(|(name, value)| entry(name, value).map(Cow::from)))
-            .collect()
-    }
-}
-
-fn entry(name: &[u8], value: &[u8]) -> Result<CString, String> {
-    CString::new([name, b"=", value].concat()).map_err(|_| {
-        format!("the environment variable {:?} contains a NUL", String::from_utf8_lossy(name))
-    })
-}
-
-/// Identity of an attempt, as its processes see it.
+/// The identity of an attempt, as its processes have it.
 pub(super) struct Identity<'a> {
     pub task: &'a str,
     pub epoch: u64,
     pub worker: &'a str,
     pub mark: &'a str,
-    /// File for a browser task's result.
+    /// Place where a browser task's result goes.
     pub result: Option<&'a Path>,
     pub env: &'a [(String, String)],
 }
@@ -100,28 +49,28 @@ pub(super) struct Command<'i> {
 /// The command of a spec. The error says why there is none.
 pub(super) fn build<'i>(
     spec: &TaskSpec,
-    inner: &'i Inner,
+    engine: &'i Engine,
     cwd: &Path,
     who: &Identity,
 ) -> Result<Command<'i>, NoStart> {
     let argv: Vec<&OsStr> = match &spec.run {
         Run::Command(argv) => argv.iter().map(OsStr::new).collect(),
         Run::Shell(line) => ["/bin/sh", "-c", line].map(OsStr::new).into(),
-        Run::Browser(_) if inner.config.browser.is_empty() => {
+        Run::Browser(_) if engine.config.browser.is_empty() => {
             let reason = "this worker runs no browser tasks; `outlast worker` does";
             return Err(NoStart::task(reason));
         }
-        Run::Browser(_) => inner.config.browser.iter().map(OsString::as_os_str).collect(),
+        Run::Browser(_) => engine.config.browser.iter().map(OsString::as_os_str).collect(),
         Run::Call(call) => {
             let reason = format!("this worker has no function named {:?}", call.function);
             return Err(NoStart::task(reason));
         }
     };
     let Some(name) = argv.first() else { return Err(NoStart::task("the command is empty")) };
-    let path = spec.env.get("PATH").map_or(inner.inherited.path.as_os_str(), OsStr::new);
-    let user = inner.config.user.as_ref();
+    let path = spec.env.get("PATH").map_or(engine.inherited.path.as_os_str(), OsStr::new);
+    let user = engine.config.user.as_ref();
     let program = resolve(name, path, cwd, user)?;
-    let (extra, epoch) = (inner.extra_env(), who.epoch.to_string());
+    let (extra, epoch) = (engine.extra_env(), who.epoch.to_string());
     // What comes later counts.
     let spec_env = spec.env.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let mut own: BTreeMap<&[u8], &[u8]> = spec_env.collect();
@@ -143,7 +92,7 @@ pub(super) fn build<'i>(
             .iter()
             .map(|argument| CString::new(argument.as_bytes()).map_err(nul))
             .collect::<Result<_, _>>()?,
-        environment: inner.inherited.with(&own).map_err(NoStart::task)?,
+        environment: engine.inherited.with(&own).map_err(NoStart::task)?,
         folder: CString::new(cwd.as_os_str().as_bytes())
             .map_err(|_| NoStart::task("the working directory contains a NUL"))?,
         elsewhere: spec.cwd.is_some(),
@@ -220,7 +169,7 @@ fn resolve(
     })
 }
 
-/// Explains why a command could not be started, and whose fault it is.
+/// Reason why a command could not be started, and whose fault it is.
 pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
     let folder = as_path(&command.folder);
     if let Some(problem) = problem_with_folder(folder) {
@@ -281,8 +230,8 @@ pub(super) fn why_not_started(error: &io::Error, command: &Command) -> NoStart {
     }
 }
 
-/// Returns true if a program is missing because a disk is not mounted: its folder is missing, too, or
-/// is an empty mount point.
+/// Returns whether a program is missing because a disk is: its folder is missing too, or it is sought in
+/// one that a mount would fill.
 fn is_unmounted(program: &Path, folder: &Path, elsewhere: bool) -> bool {
     let empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
     let below = program.starts_with(folder);
@@ -337,7 +286,7 @@ fn problem_with_folder(folder: &Path) -> Option<NoStart> {
     }
 }
 
-/// Explains why the files of an attempt could not be created.
+/// Reason why the files of an attempt could not be created.
 pub(super) fn why_no_files(error: &io::Error, root: &Path) -> NoStart {
     let root = root.display();
     let reason = match error.kind() {

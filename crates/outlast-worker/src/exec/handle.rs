@@ -1,14 +1,17 @@
-//! Handle of an attempt that was passed to an executor. Pauses are in `pause`, signals in `signals`.
+//! The handle of an attempt that was given to an executor. Pauses are in `pause`, signals in
+//! `signals`.
 
-use super::attempt::{Attempt, Phase, Why};
-use super::{Inner, StopKind, lock};
+use super::attempt::{Attempt, Phase};
+use super::engine::Engine;
+use super::lock::lock;
+use super::stop::{StopKind, Why};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// One attempt that was started. Dropping it changes nothing.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) inner: Arc<Inner>,
+    pub(super) engine: Arc<Engine>,
     pub(super) attempt: Arc<Attempt>,
 }
 
@@ -16,7 +19,7 @@ impl Handle {
     /// Stops the attempt: SIGTERM to its whole tree, SIGKILL after its grace. Returns at once;
     /// the first stop of an attempt counts.
     pub fn stop(&self, kind: StopKind) {
-        self.inner.stop(&self.attempt, kind);
+        self.engine.stop(&self.attempt, kind);
     }
 
     /// Takes the attempt back if nothing was done for it yet: RETURNED. False: it is too late.

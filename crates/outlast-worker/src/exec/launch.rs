@@ -1,23 +1,25 @@
-//! An attempt's way to a process: its files, its command, its start, and what is tried again.
+//! The launch of an attempt: its files, its command, its start, and what is tried again.
 //!
 //! A start that fails is the task's mistake (no such program), the machine's fault (no descriptor,
 //! no process, no room), or will be right in a moment (a program that is still being written, a
 //! folder that is about to be mounted). Which it is depends on the error and on the step.
 
-use super::attempt::{Attempt, Phase, now_ms};
+use super::attempt::{Attempt, Phase};
 use super::command::{self, Command, Identity};
+use super::descriptors::leaves_enough;
+use super::engine::Engine;
 use super::fault::{Fault, NoStart};
+use super::lock::lock;
+use super::outcome::Ended;
 use super::spares::Folder;
 use super::tree::Main;
-use super::verdict::Ended;
-use super::{Cause, Inner, lock, oom, user};
+use super::{Cause, oom, user};
 use outlast_spawn::Process;
 use outlast_wire::v2::OutcomeKind;
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Pauses before another try: the first, and the longest. Each is twice the one before.
@@ -26,13 +28,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 const BUSY: Duration = Duration::from_secs(3);
 /// Time to wait for a scarce resource of the machine, which may be free again when other tasks end.
 const SCARCE: Duration = Duration::from_millis(800);
-/// A place that was waited for in vain is not waited for again for so long.
-const IN_VAIN: Duration = Duration::from_secs(60);
-/// Places that were waited for in vain and are remembered.
-const PLACES: usize = 64;
-/// Descriptors that tasks leave to the executor itself, which could not end them without.
-pub(super) const RESERVE: u64 = 32;
-
 /// An attempt that has a process.
 pub(super) struct Launched {
     pub main: Main,
@@ -45,34 +40,16 @@ pub(super) struct Launched {
     pub started: i64,
 }
 
-/// Places that were waited for in vain.
-#[derive(Debug, Default)]
-pub(super) struct InVain(Mutex<HashMap<PathBuf, Instant>>);
-
-impl InVain {
-    fn has(&self, place: &Path) -> bool {
-        lock(&self.0).get(place).is_some_and(|at| at.elapsed() < IN_VAIN)
-    }
-
-    fn add(&self, place: PathBuf) {
-        let mut places = lock(&self.0);
-        places.retain(|_, at| at.elapsed() < IN_VAIN);
-        if places.len() < PLACES {
-            places.insert(place, Instant::now());
-        }
-    }
-}
-
 impl Attempt {
-    /// Gives the attempt a process, or says why it has none.
-    pub fn launch(&self, inner: &Arc<Inner>) -> Result<Launched, Box<Ended>> {
+    /// Gives the attempt a process, or returns why it has none.
+    pub fn launch(&self, engine: &Arc<Engine>) -> Result<Launched, Box<Ended>> {
         let began = Instant::now();
         let mut pause = PAUSES.0;
         loop {
             if let Some(ended) = self.stopped_before_start() {
                 return Err(Box::new(ended));
             }
-            if let Some(reason) = inner.fitness.unfit() {
+            if let Some(reason) = engine.fitness.unfit() {
                 let reason = format!("this worker cannot start tasks for now: {reason}");
                 return Err(Box::new(self.no_process(
                     OutcomeKind::OutcomeReturned,
@@ -80,25 +57,25 @@ impl Attempt {
                     Cause::Machine,
                 )));
             }
-            let no = match self.try_launch(inner) {
+            let no = match self.try_launch(engine) {
                 Ok(launched) => return Ok(launched),
                 Err(no) => no,
             };
-            let patience = match &no.fault {
+            let limit = match &no.fault {
                 Fault::Task => Duration::ZERO,
                 Fault::Machine => Duration::ZERO,
                 Fault::Busy => BUSY,
                 Fault::Scarce => SCARCE,
-                Fault::Absent(place) | Fault::Unreachable(place) if inner.in_vain.has(place) => {
+                Fault::Absent(place) | Fault::Unreachable(place) if engine.in_vain.has(place) => {
                     Duration::ZERO
                 }
-                Fault::Absent(_) | Fault::Unreachable(_) => inner.config.wait_for_folders,
+                Fault::Absent(_) | Fault::Unreachable(_) => engine.config.wait_for_folders,
             };
             if no.fault == Fault::Scarce {
-                inner.outputs.drop_spares();
+                engine.outputs.drop_spares();
             }
-            if began.elapsed() >= patience {
-                return Err(Box::new(self.judge_no_start(inner, no)));
+            if began.elapsed() >= limit {
+                return Err(Box::new(self.judge_no_start(engine, no)));
             }
             self.wait_before_start(pause);
             pause = (pause * 2).min(PAUSES.1);
@@ -116,16 +93,16 @@ impl Attempt {
         }
     }
 
-    fn judge_no_start(&self, inner: &Arc<Inner>, no: NoStart) -> Ended {
+    fn judge_no_start(&self, engine: &Arc<Engine>, no: NoStart) -> Ended {
         let NoStart { reason, cause, fault } = no;
         let is_machines = match fault {
             Fault::Task | Fault::Busy => false,
             Fault::Absent(place) => {
-                inner.in_vain.add(place);
+                engine.in_vain.add(place);
                 false
             }
             Fault::Unreachable(place) => {
-                inner.in_vain.add(place);
+                engine.in_vain.add(place);
                 true
             }
             Fault::Scarce | Fault::Machine => true,
@@ -135,7 +112,7 @@ impl Attempt {
         }
         // Where nothing else could be started either, the task has lost nothing. Else it is as with
         // other losses: a limited number of them.
-        let kind = match inner.check_fitness(&reason) {
+        let kind = match engine.check_fitness(&reason) {
             Some(_) => OutcomeKind::OutcomeReturned,
             None => OutcomeKind::OutcomeInterrupted,
         };
@@ -147,24 +124,27 @@ impl Attempt {
         (self.outcome(kind, reason), cause)
     }
 
-    fn try_launch(&self, inner: &Arc<Inner>) -> Result<Launched, NoStart> {
-        let (command, folder) = self.prepare(inner)?;
-        let orphans = inner.orphans.before();
-        let before = inner.memory.before();
-        let started = now_ms();
-        match Main::start(|| self.start(inner, &command)) {
+    fn try_launch(&self, engine: &Arc<Engine>) -> Result<Launched, NoStart> {
+        let (command, folder) = self.prepare(engine)?;
+        let orphans = engine.orphans.before();
+        let before = engine.memory.before();
+        let started = crate::clock::now().wall;
+        match Main::start(|| self.start(engine, &command)) {
             Ok((main, child)) => Ok(Launched { main, child, folder, orphans, before, started }),
             Err(error) => {
                 let no = command::why_not_started(&error, &command);
-                self.clear_away(inner, folder, true);
+                self.clear_away(engine, folder, true);
                 Err(no)
             }
         }
     }
 
     /// Creates what the attempt needs: its command, and the folder of its own if it gets one.
-    fn prepare<'i>(&self, inner: &'i Arc<Inner>) -> Result<(Command<'i>, Option<Folder>), NoStart> {
-        let folder = self.spec.cwd.is_none().then(|| lock(&inner.spares).folder());
+    fn prepare<'i>(
+        &self,
+        engine: &'i Arc<Engine>,
+    ) -> Result<(Command<'i>, Option<Folder>), NoStart> {
+        let folder = self.spec.cwd.is_none().then(|| lock(&engine.spares).folder());
         let cwd = match &folder {
             Some(folder) => folder.path.clone(),
             None => {
@@ -180,20 +160,20 @@ impl Attempt {
             result: self.is_browser().then_some(self.paths.result.as_path()),
             env: &self.env,
         };
-        let ready = self.make_folders(inner, folder.as_ref());
-        let ready = ready.and_then(|()| self.make_output(inner));
-        let ready = ready.map_err(|error| command::why_no_files(&error, &inner.config.root));
-        match ready.and_then(|()| command::build(&self.spec, inner, &cwd, &who)) {
+        let ready = self.make_folders(engine, folder.as_ref());
+        let ready = ready.and_then(|()| self.make_output(engine));
+        let ready = ready.map_err(|error| command::why_no_files(&error, &engine.config.root));
+        match ready.and_then(|()| command::build(&self.spec, engine, &cwd, &who)) {
             Ok(command) => Ok((command, folder)),
             Err(no) => {
-                self.clear_away(inner, folder, true);
+                self.clear_away(engine, folder, true);
                 Err(no)
             }
         }
     }
 
-    fn make_folders(&self, inner: &Inner, folder: Option<&Folder>) -> io::Result<()> {
-        let user = inner.config.user.as_ref();
+    fn make_folders(&self, engine: &Engine, folder: Option<&Folder>) -> io::Result<()> {
+        let user = engine.config.user.as_ref();
         folder.map_or(Ok(()), |folder| folder.create(user))?;
         match (user, self.paths.result.parent()) {
             (Some(user), Some(folder)) if self.is_browser() => user::make_folder(folder, user),
@@ -201,25 +181,25 @@ impl Attempt {
         }
     }
 
-    fn make_output(&self, inner: &Inner) -> io::Result<()> {
-        let stream = |path: &PathBuf| inner.outputs.stream(path.clone());
+    fn make_output(&self, engine: &Engine) -> io::Result<()> {
+        let stream = |path: &PathBuf| engine.outputs.stream(path.clone());
         let streams = [stream(&self.paths.stdout)?, stream(&self.paths.stderr)?];
         // The lowest free number is given, so a high one says how many are in use.
         let highest = streams[1].with_end(|end| Ok(end.as_raw_fd()))?;
         *lock(&self.output) = Some(streams);
-        match super::fitness::leaves_enough(highest) {
+        match leaves_enough(highest) {
             true => Ok(()),
             false => Err(rustix::io::Errno::MFILE.into()),
         }
     }
 
-    fn start(&self, inner: &Inner, command: &Command) -> io::Result<Process> {
+    fn start(&self, engine: &Engine, command: &Command) -> io::Result<Process> {
         let output = lock(&self.output);
         let [stdout, stderr] = output.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let null = inner.null.as_fd();
+        let null = engine.null.as_fd();
         let process = stdout
             .with_end(|out| stderr.with_end(|err| command.start([null, out, err], self.tag)))?;
-        inner.outputs.watch([stdout, stderr]);
+        engine.outputs.watch([stdout, stderr]);
         Ok(process)
     }
 }

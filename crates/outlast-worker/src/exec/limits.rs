@@ -1,22 +1,27 @@
-//! Disk limits of running attempts, checked periodically.
+//! The limits of running attempts on the disk, checked from time to time.
 
-use super::attempt::{Attempt, Phase, Why};
-use super::{Inner, OnOutputLimit, lock, tree};
+use super::attempt::{Attempt, Phase};
+use super::config::OnOutputLimit;
+use super::disk::too_little_left;
+use super::engine::Engine;
+use super::lock::lock;
+use super::stop::Why;
+use super::tree;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// An attempt that grew by less since the last look is not blamed for a full disk.
+/// Growth since the last check, in bytes, below which an attempt is not blamed for a full disk.
 const BLAME: u64 = 256 << 10;
 
-/// Looks at the output of all attempts and returns those that must be stopped for it.
+/// Measures the output of all attempts and returns those that must be stopped for it.
 ///
-/// `memory`: look at their memory too, which costs more.
+/// `memory`: measure their memory too, which costs more.
 pub(super) fn sample(
-    inner: &Inner,
+    engine: &Engine,
     attempts: &[Arc<Attempt>],
     memory: bool,
 ) -> Vec<(Arc<Attempt>, Why)> {
-    let mut greedy = Vec::new();
+    let mut over = Vec::new();
     let mut grown: Option<(u64, &Arc<Attempt>)> = None;
     for attempt in attempts {
         let Phase::Running(pid) = lock(&attempt.state).phase else { continue };
@@ -25,10 +30,10 @@ pub(super) fn sample(
         for (stream, name) in streams.iter().flatten().zip(["stdout", "stderr"]) {
             let (len, written) = stream.size();
             disk += written;
-            let cap = inner.config.output_cap;
-            if len > cap && inner.config.on_output_limit == OnOutputLimit::Kill {
+            let cap = engine.config.output_cap;
+            if len > cap && engine.config.on_output_limit == OnOutputLimit::Kill {
                 let reason = format!("output limit: more than {cap} bytes on {name}");
-                greedy.push((Arc::clone(attempt), Why::Greedy(reason)));
+                over.push((Arc::clone(attempt), Why::OverDisk(reason)));
             }
         }
         drop(streams);
@@ -44,17 +49,10 @@ pub(super) fn sample(
         }
     }
     if let Some((_, attempt)) = grown
-        && let Some(free) = too_little_left(inner)
+        && let Some(free) = too_little_left(&engine.config)
     {
         let reason = format!("disk full: its output left only {} MiB free", free >> 20);
-        greedy.push((Arc::clone(attempt), Why::Greedy(reason)));
+        over.push((Arc::clone(attempt), Why::OverDisk(reason)));
     }
-    greedy
-}
-
-/// The free bytes of the disk, if they are fewer than the reserve.
-pub(super) fn too_little_left(inner: &Inner) -> Option<u64> {
-    let disk = rustix::fs::statvfs(&inner.config.root).ok()?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    (free < inner.config.reserve_bytes).then_some(free)
+    over
 }

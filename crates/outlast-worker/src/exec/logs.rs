@@ -24,7 +24,7 @@ pub enum Stream {
 pub struct LogChunk {
     /// The bytes, or a marker line in place of bytes that are lost.
     pub data: Vec<u8>,
-    /// Offset of the next read.
+    /// Place where the next read goes on.
     pub next_offset: u64,
     /// True at the present end; more may follow while the task runs.
     pub end: bool,
@@ -140,7 +140,7 @@ fn read_file(
     Ok((data, room))
 }
 
-/// Returns true if a stream currently ends at or before an offset.
+/// Returns whether a stream ends at or before an offset, as far as is known now.
 fn nothing_at(path: &Path, layout: &Layout, offset: u64) -> io::Result<bool> {
     let (name, room) = layout.file(path, offset);
     match fs::metadata(name) {

@@ -10,7 +10,8 @@
 //! did not hit another attempt's main process, and hit a process no larger than the attempt's own
 //! have been.
 
-use super::{lock, tree};
+use super::lock::lock;
+use super::tree;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -71,7 +72,7 @@ struct Kill {
     /// Resident private memory of the process in bytes, if the log has it.
     size: Option<u64>,
     text: String,
-    /// Control group of the process, if the log has it.
+    /// The control group, if that was told.
     group: Option<String>,
     /// Kills that were read before it.
     after: u64,
@@ -140,9 +141,9 @@ impl Memory {
         None
     }
 
-    /// Explains why a process of an ended attempt counts as killed for lack of memory: its main process,
-    /// a different one, reports that one died of SIGKILL. None of them was ever larger than `largest`
-    /// bytes.
+    /// Reason why a process of an attempt that has ended is taken for killed for want of memory: its main
+    /// process, which was another, says that one died of SIGKILL. None of them was ever larger than
+    /// `largest` bytes.
     pub(super) fn killed_of(&self, before: Before, largest: u64) -> Option<String> {
         if !self.log_is_ours {
             let evidence = self.grown_since(before.counted)?;
@@ -197,8 +198,8 @@ impl Memory {
 }
 
 impl Kill {
-    /// Returns true if the kill may belong to an attempt in the group `own`, that began when `logged`
-    /// kills were known, and whose processes were never larger than `largest` bytes.
+    /// Returns whether it may have been of an attempt in the group `own`, that began when `logged` kills
+    /// were known, and whose processes were never larger than `largest` bytes.
     fn fits(&self, logged: u64, own: Option<&str>, largest: u64) -> bool {
         let here = match (own, self.group.as_deref()) {
             // Below the root is everything.
@@ -292,8 +293,7 @@ fn boot_time() -> u64 {
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000
 }
 
-/// Lists possible files with the count of this group, the likeliest first; `text` is
-/// `/proc/self/cgroup`.
+/// Place where the count of our group may be, the likeliest first; `text` is `/proc/self/cgroup`.
 fn candidates(text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in text.lines() {

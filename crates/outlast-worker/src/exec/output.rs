@@ -8,7 +8,7 @@
 //! them. It polls often enough that a full pipe does not block a task for long, and seldom enough that
 //! a task that writes line by line does not wake it for each line.
 
-use super::lock;
+use super::lock::lock;
 use super::segments::Writer;
 use outlast_spawn::User;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -201,7 +201,7 @@ impl Outputs {
         lock(&self.shared.spares).clear();
     }
 
-    /// Returns true if a process may still write to the log of this `<task>.<epoch>`.
+    /// Returns whether something may still write to the log of this `<task>.<epoch>`.
     pub fn lingers(&self, stem: &str) -> bool {
         let all: Vec<_> = lock(&self.shared.table).lingering.values().cloned().collect();
         all.iter().any(|stream| {

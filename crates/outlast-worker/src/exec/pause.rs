@@ -2,8 +2,11 @@
 //! that no pause races with what ends an attempt.
 
 use super::attempt::{Attempt, Phase};
+use super::handle::Handle;
+use super::lock::lock;
+use super::note::Note;
 use super::supervisor::Supervisor;
-use super::{Handle, Inner, Note, lock, tree};
+use super::tree;
 use rustix::process::{Signal, kill_process_group};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,7 +30,7 @@ impl Handle {
         self.want_pause(false);
     }
 
-    /// Returns true if the attempt is paused, or about to be.
+    /// Returns whether it is paused, or about to be.
     pub fn is_paused(&self) -> bool {
         lock(&self.attempt.state).pause
     }
@@ -39,15 +42,7 @@ impl Handle {
         }
         state.pause = pause;
         drop(state);
-        self.inner.look_at_pauses(self.attempt.key);
-    }
-}
-
-impl Inner {
-    /// Makes the supervisor pause or resume an attempt, as its state asks for.
-    pub(super) fn look_at_pauses(&self, key: u64) {
-        lock(&self.table).pauses.push(key);
-        self.wake.notify_one();
+        self.engine.look_at_pauses(self.attempt.key);
     }
 }
 
@@ -91,7 +86,7 @@ impl Supervisor {
             }
         }
         for (attempt, _) in &pausing {
-            self.inner.note(attempt, Note::Paused);
+            self.engine.note(attempt, Note::Paused);
         }
     }
 
@@ -105,9 +100,9 @@ impl Supervisor {
         let deadline = state.deadline;
         drop(state);
         if let Some(deadline) = deadline {
-            self.inner.wake_at(deadline);
+            self.engine.wake_at(deadline);
         }
-        self.inner.note(attempt, Note::Resumed);
+        self.engine.note(attempt, Note::Resumed);
     }
 
     /// Returns the living processes of each attempt with its main process.
@@ -115,7 +110,7 @@ impl Supervisor {
         &self,
         attempts: impl IntoIterator<Item = (&'a Attempt, i32)>,
     ) -> Vec<Vec<tree::Process>> {
-        let look = tree::Look::take(self.inner.adopts);
+        let look = tree::Look::take(self.engine.adopts);
         let of_one = |(attempt, pid): (&Attempt, i32)| look.left_of(pid, attempt, &HashSet::new());
         attempts.into_iter().map(of_one).collect()
     }

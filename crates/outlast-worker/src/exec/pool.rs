@@ -3,8 +3,8 @@
 //! A blocked thread costs a few KiB and saves the hand-over to a central reaper, which for the
 //! shortest tasks would be a fair part of their cost.
 
-use super::attempt::Job;
-use super::lock;
+use super::job::Job;
+use super::lock::lock;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Time that a thread waits for its next attempt before it ends.
+/// Time for which a thread waits for its next attempt before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 const STACK: usize = 256 << 10;
 
@@ -22,7 +22,7 @@ thread_local! {
     static TAKES_NEXT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Thread pool with one thread per running attempt; the caller limits their number.
+/// The pool: as many threads as attempts run; the caller limits those.
 #[derive(Default)]
 pub(super) struct Pool {
     queue: Mutex<Queue>,
@@ -40,7 +40,7 @@ impl Pool {
     /// Runs a job at once, on an idle thread or a new one.
     ///
     /// # Errors
-    /// If there is no idle thread and the system refuses a new one: why, and a job to give up.
+    /// If there is no idle thread and the system refuses a new one: why, and a job to abandon.
     pub fn run(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Job)> {
         let mut queue = lock(&self.queue);
         queue.jobs.push_back(job);

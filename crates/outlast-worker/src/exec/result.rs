@@ -22,10 +22,10 @@ const MAX_MESSAGE: usize = 1000;
 /// The content of the file that `OUTLAST_RESULT_FILE` names.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Reason of the failure, in one line.
+    /// Reason why it failed, in a line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Result, or details of the failure.
+    /// The result, or more about its failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Box<RawValue>>,
 }

@@ -146,7 +146,7 @@ pub(super) struct Writer {
     len: u64,
     /// The file that is being filled, and the offsets that it has room for.
     file: Option<(File, Range<u64>)>,
-    /// Start of the current loss, and the time of the last attempt to write.
+    /// Place where the loss begins that goes on now, and when it was last tried to write.
     losing: Option<(u64, Instant)>,
     /// The end of the stream, whether it was kept or not.
     tail: Vec<u8>,

@@ -1,7 +1,8 @@
 //! Signals that a task's main process may be sent from outside.
 
 use super::attempt::Phase;
-use super::{Handle, lock};
+use super::handle::Handle;
+use super::lock::lock;
 use rustix::process::{Signal as Raw, kill_process};
 
 /// A signal that a task may have a use for, such as USR1 as a request for a checkpoint.
@@ -38,7 +39,7 @@ impl Signal {
         known.map(|&(name, raw)| Signal(name, raw)).ok_or_else(|| NoSignal(name.to_owned()))
     }
 
-    /// Returns the name without `SIG`.
+    /// The name, without `SIG`.
     pub fn name(self) -> &'static str {
         self.0
     }

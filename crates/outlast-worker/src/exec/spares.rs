@@ -22,7 +22,7 @@ const KEEP: usize = 64;
 /// Folders that are empty and nobody's.
 #[derive(Debug)]
 pub(super) struct Spares {
-    /// Parent of the folders, and the prefix of this executor's names.
+    /// Place where the folders are, and what sets apart the names of this executor's.
     work: PathBuf,
     series: u64,
     created: u64,
@@ -34,7 +34,7 @@ pub(super) struct Spares {
 #[derive(Debug)]
 pub(super) struct Folder {
     pub path: PathBuf,
-    /// File system time at which the folder was known to be empty.
+    /// Time at which it was known to be empty, as the file system counts.
     stamp: Option<Stamp>,
 }
 
@@ -50,7 +50,7 @@ impl Folder {
         }
     }
 
-    /// Returns true if the folder is as `create` left it.
+    /// Returns whether it is as `create` left it.
     fn is_untouched(&mut self) -> bool {
         let Ok(meta) = fs::symlink_metadata(&self.path) else { return false };
         let now = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
@@ -164,7 +164,7 @@ impl Orphans {
         }
     }
 
-    /// Returns true if there certainly are no others than those of `before`.
+    /// Returns whether it is certain that there are none but those of `before`.
     pub fn none_since(&self, before: &str) -> bool {
         self.look().is_some_and(|now| {
             let known = |pid| before.split_ascii_whitespace().any(|known| known == pid);

@@ -3,68 +3,34 @@
 //! It sleeps until the next thing is due. While attempts run it wakes a few times a second to look
 //! at their output; a short task comes and goes without waking it.
 
-use super::attempt::{Attempt, Phase, Why, seconds};
-use super::{Inner, Note, limits, lock, tree};
+use super::attempt::{Attempt, Phase, seconds};
+use super::engine::Engine;
+use super::lock::lock;
+use super::note::Note;
+use super::stop::Why;
+use super::{limits, tree};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the output of the running attempts.
+/// Time between two samples of the output of the running attempts.
 pub(super) const SAMPLE: Duration = Duration::from_millis(250);
-/// An attempt that has run for so long is worth a word that it runs.
+/// Time after which an attempt is noted as running.
 const LONG: Duration = Duration::from_millis(200);
-/// Memory is looked at every so many samples.
+/// Number of samples from one measurement of memory to the next.
 const MEMORY: u32 = 8;
-/// Without attempts for so many samples the thread goes to sleep.
+/// Number of samples without attempts after which the thread sleeps.
 const QUIET: u32 = 8;
-/// Between two looks for dead orphans.
+/// Time between two searches for dead orphans.
 const STRAYS: Duration = Duration::from_secs(5);
 const ASLEEP: Duration = Duration::from_secs(30);
-/// Between two looks at trees that are being ended: short at first, then longer.
+/// Time between two looks at trees that are being ended: short at first, then longer.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(200);
-/// Time after which a process that cannot be killed (stuck in the kernel) is abandoned.
+/// Killing what does not die (a process stuck in the kernel) is abandoned after this.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
-
-/// Requests of other threads to this one; guarded by `Inner::table`.
-pub(super) struct Table {
-    pub running: HashMap<u64, Arc<Attempt>>,
-    pub next_key: u64,
-    /// No new attempts.
-    pub closed: bool,
-    /// Attempts that have a stop to be looked at.
-    pub stops: Vec<u64>,
-    /// Attempts that are to be paused or resumed.
-    pub pauses: Vec<u64>,
-    /// A main process ended while its tree was being ended.
-    pub look: bool,
-    /// The earliest time limit of those that were registered since the last look at all.
-    pub deadline: Option<Instant>,
-    /// Time by which everything that is being ended is killed.
-    pub kill_by: Option<Instant>,
-    /// The thread wakes then by itself.
-    pub wakes: Instant,
-    pub exit: bool,
-}
-
-impl Table {
-    pub fn new() -> Self {
-        Table {
-            running: HashMap::new(),
-            next_key: 0,
-            closed: false,
-            stops: Vec::new(),
-            pauses: Vec::new(),
-            look: false,
-            deadline: None,
-            kill_by: None,
-            wakes: Instant::now(),
-            exit: false,
-        }
-    }
-}
 
 /// An attempt whose tree is being ended.
 struct Stopping {
@@ -73,12 +39,13 @@ struct Stopping {
     kill_at: Instant,
     /// Members so far, by identity.
     seen: HashSet<(i32, u64)>,
-    told: bool,
+    signalled: bool,
     killing: Option<Instant>,
 }
 
+/// The supervisor and its next tasks.
 pub(super) struct Supervisor {
-    pub(super) inner: Arc<Inner>,
+    pub(super) engine: Arc<Engine>,
     stopping: HashMap<u64, Stopping>,
     next_look: Instant,
     pause: Duration,
@@ -89,7 +56,7 @@ pub(super) struct Supervisor {
     next_strays: Instant,
 }
 
-/// Actions that are due after a sleep.
+/// The work that is due after a sleep.
 struct Due {
     stops: Vec<Arc<Attempt>>,
     pauses: Vec<Arc<Attempt>>,
@@ -99,10 +66,10 @@ struct Due {
 }
 
 impl Supervisor {
-    pub fn new(inner: Arc<Inner>) -> Self {
+    pub fn new(engine: Arc<Engine>) -> Self {
         let now = Instant::now();
         Supervisor {
-            inner,
+            engine,
             stopping: HashMap::new(),
             next_look: now,
             pause: FIRST_LOOK,
@@ -129,7 +96,7 @@ impl Supervisor {
             if !self.stopping.is_empty() && Instant::now() >= self.next_look {
                 self.look_at_trees(due.kill_by);
             }
-            if self.inner.adopts && Instant::now() >= self.next_strays {
+            if self.engine.adopts && Instant::now() >= self.next_strays {
                 tree::reap_strays(&mut self.strays, false);
                 self.next_strays = Instant::now() + STRAYS;
             }
@@ -138,8 +105,8 @@ impl Supervisor {
 
     /// Sleeps until something is due; `None` is the end.
     fn sleep(&mut self) -> Option<Due> {
-        let inner = Arc::clone(&self.inner);
-        let mut table = lock(&inner.table);
+        let engine = Arc::clone(&self.engine);
+        let mut table = lock(&engine.table);
         loop {
             let now = Instant::now();
             if table.exit {
@@ -173,7 +140,7 @@ impl Supervisor {
                 });
             }
             table.wakes = wakes;
-            let wait = inner.wake.wait_timeout(table, wakes - now);
+            let wait = engine.wake.wait_timeout(table, wakes - now);
             table = wait.unwrap_or_else(|e| e.into_inner()).0;
             if Instant::now() >= wakes && self.quiet >= QUIET && table.running.is_empty() {
                 let (stops, pauses) = (Vec::new(), Vec::new());
@@ -191,7 +158,7 @@ impl Supervisor {
         // Without a process as yet, the attempt's own thread looks at the stop.
         let (Phase::Running(pid), Some(why)) = (state.phase, &state.stop) else { return };
         let grace = match why {
-            Why::Greedy(_) => Duration::ZERO,
+            Why::OverDisk(_) => Duration::ZERO,
             _ => seconds(attempt.spec.kill_grace),
         };
         drop(state);
@@ -200,7 +167,7 @@ impl Supervisor {
             pid,
             kill_at: Instant::now() + grace,
             seen: HashSet::new(),
-            told: false,
+            signalled: false,
             killing: None,
         });
         self.pause = FIRST_LOOK;
@@ -218,7 +185,7 @@ impl Supervisor {
             drop(state);
             if long && running && !attempt.announced.swap(true, Ordering::Relaxed) {
                 let started = attempt.started.load(Ordering::Relaxed);
-                self.inner.note(attempt, Note::Started(started));
+                self.engine.note(attempt, Note::Started(started));
             }
             let Some(deadline) = deadline else { continue };
             if deadline <= now {
@@ -228,21 +195,21 @@ impl Supervisor {
             }
         }
         if let Some(earliest) = earliest {
-            self.inner.wake_at(earliest);
+            self.engine.wake_at(earliest);
         }
         if now < self.next_sample {
             return;
         }
         self.next_sample = now + SAMPLE;
         self.quiet = if attempts.is_empty() { self.quiet + 1 } else { 0 };
-        self.inner.terminated.look();
+        self.engine.terminated.look();
         let memory = self.samples.is_multiple_of(MEMORY);
         self.samples = self.samples.wrapping_add(1);
         if memory {
-            self.inner.note_own_peak();
-            self.inner.memory.look();
+            self.engine.note_own_peak();
+            self.engine.memory.look();
         }
-        for (attempt, why) in limits::sample(&self.inner, attempts, memory) {
+        for (attempt, why) in limits::sample(&self.engine, attempts, memory) {
             tracing::warn!(task = attempt.task, ?why, "stopping a task");
             self.begin(attempt, Some(why));
         }
@@ -250,7 +217,7 @@ impl Supervisor {
 
     /// Scans the process table once for all trees that are being ended.
     fn look_at_trees(&mut self, kill_by: Option<Instant>) {
-        let look = tree::Look::take(self.inner.adopts);
+        let look = tree::Look::take(self.engine.adopts);
         let now = Instant::now();
         let mut killing = false;
         self.stopping.retain(|_, stop| {
@@ -284,13 +251,13 @@ impl Stopping {
         if state.phase != Phase::Running(self.pid) {
             return false;
         }
-        if !self.told {
+        if !self.signalled {
             // Under the lock: either its thread sees `signalled`, or this sees that it ended.
             if has_ended(self.pid) {
                 return false;
             }
             state.signalled = true;
-            self.told = true;
+            self.signalled = true;
             if now < self.kill_at {
                 self.signal(left, Signal::TERM);
                 // What is stopped hears nothing until it goes on.
@@ -320,35 +287,8 @@ impl Stopping {
     }
 }
 
-/// Returns true if a child of this process has ended, without reaping it.
+/// Returns whether a child of this process has ended, without reaping it.
 fn has_ended(pid: Pid) -> bool {
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     !matches!(waitid(WaitId::Pid(pid), peek), Ok(None))
-}
-
-impl Inner {
-    /// Makes the supervisor look at the limits no later than this.
-    pub(super) fn wake_at(&self, deadline: Instant) {
-        let mut table = lock(&self.table);
-        table.deadline = Some(table.deadline.map_or(deadline, |d| d.min(deadline)));
-        if deadline < table.wakes {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Makes the supervisor look at an attempt's stop, or at the trees that are being ended.
-    pub(super) fn look_at_stops(&self, key: Option<u64>) {
-        let mut table = lock(&self.table);
-        match key {
-            Some(key) => table.stops.push(key),
-            None => table.look = true,
-        }
-        self.wake.notify_one();
-    }
-
-    pub(super) fn note_own_peak(&self) {
-        if let Some(peak) = tree::peak_rss(std::process::id() as i32) {
-            self.own_peak.fetch_max(peak, Ordering::Relaxed);
-        }
-    }
 }

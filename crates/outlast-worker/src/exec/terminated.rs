@@ -2,7 +2,7 @@
 //! manager that signals all processes of a service at once. A task that dies then was interrupted; it
 //! did not fail.
 
-use super::lock;
+use super::lock::lock;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -41,8 +41,8 @@ impl Terminated {
         at.map(|at| at.elapsed()).filter(|&age| age < LASTS)
     }
 
-    /// Returns true if a shutdown explains this end of a process that this worker did not stop.
-    /// `grace` is the time that a task has to end by itself then, in whatever way.
+    /// Returns whether a process that nobody here stopped ended like this because all were told to end.
+    /// `grace` is what a task has to end by itself then, in whatever way.
     pub fn explains(&self, status: ExitStatus, grace: Duration) -> bool {
         let killed = ENDING.iter().any(|signal| {
             let number = signal.as_raw();

@@ -7,7 +7,7 @@
 //! may not be looked into. Without `/proc` only the process group is known.
 
 use super::attempt::Attempt;
-use super::lock;
+use super::lock::lock;
 use outlast_spawn::{Process as Child, limits};
 use rustix::io::Errno;
 use rustix::process::{
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// The variable that marks every process of an attempt: `<root id>:<task>.<epoch>`.
 pub(super) const MARK: &str = "OUTLAST_ATTEMPT_ID";
 
-/// Time after which a sweep abandons processes that cannot be killed.
+/// Time for which a sweep goes on killing before it gives up on what cannot be killed.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// One line of the process table. A pid alone may be reused; with the start time it is unique.

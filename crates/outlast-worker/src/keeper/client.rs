@@ -8,7 +8,7 @@ use super::proto::{
 };
 use super::{KeeperError, KeeperLaunch, folder};
 use crate::exec::{self, Cause, Ended, Signal, StopKind};
-use crate::runner::{Event, Held, Start, Tell};
+use crate::runner::events::{Event, Held, Start, Tell};
 use outlast_core::AttemptId;
 use outlast_wire::spec::Rerun;
 use std::collections::HashMap;
@@ -70,7 +70,7 @@ pub(super) enum Ours {
     /// Passed over this connection; with the start time, if it was reported, and the place in the
     /// keeper's line, if known.
     Given { connection: u64, started_at_ms: i64, place: Option<Place> },
-    /// The outcome was reported, and is not yet forgotten.
+    /// The outcome was told, and not yet forgotten.
     Told,
 }
 

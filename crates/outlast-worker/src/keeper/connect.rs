@@ -4,7 +4,7 @@ use super::host::open_log;
 use super::proto::{self, Ask, Attach, Frames, Hello, Nothing, Say, ToAgent, ToKeeper, Welcome};
 use super::{KeeperError, KeeperLaunch, folder, log, socket};
 use crate::exec::Cause;
-use crate::runner::{Held, HeldAttempt};
+use crate::runner::events::{Held, HeldAttempt};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -210,7 +210,7 @@ fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<
     Ok(held)
 }
 
-/// Returns true if no process listens, as opposed to an unusable address.
+/// Returns whether nobody listens, as opposed to an address that cannot be used.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

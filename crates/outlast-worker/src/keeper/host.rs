@@ -5,7 +5,8 @@ use super::outcomes::Outcomes;
 use super::proto::{self, Ask, Frames, HeldMsg, Nothing, Say, ToAgent, ToKeeper, Unfit, Welcome};
 use super::{KeeperError, folder, log, socket};
 use crate::exec::{Cause, Config, Executor, Signal, StopKind, plain};
-use crate::runner::{Event, Line, Start};
+use crate::runner::events::{Event, Start};
+use crate::runner::line::Line;
 use outlast_core::AttemptId;
 use outlast_wire::TaskSpec;
 use outlast_wire::v2::OutcomeKind;
@@ -350,7 +351,7 @@ pub(super) fn hang_up(stream: &UnixStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// Opens the file for the keeper's log, which is appended to, and renamed when it is long.
+/// Place where an agent lets the keeper write what it has to say: appended to, and put aside when long.
 pub(super) fn open_log(root: &Path) -> io::Result<File> {
     let path = log(root);
     if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG) {

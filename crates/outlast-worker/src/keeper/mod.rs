@@ -44,7 +44,7 @@ pub struct KeeperLaunch {
 /// Reason why there is no keeper, or why one ended.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
-    /// The keeper's folder, or a file in it, cannot be used.
+    /// The folder, or a file in it, cannot be used.
     #[error("the keeper's folder {0}: {1}")]
     Folder(PathBuf, #[source] io::Error),
     /// The executor's folder cannot be used.
@@ -59,18 +59,18 @@ pub enum KeeperError {
     /// The keeper does not answer.
     #[error("the keeper of {0} does not answer; its log is {1}")]
     Silent(PathBuf, PathBuf),
-    /// The keeper's tasks run as another user than requested.
+    /// The tasks run as another user than they should.
     #[error(
         "a keeper (process {pid}) still runs {busy} tasks as {theirs}, and tasks of this worker shall \
          run as {ours}: start it as before, let it finish them (SIGTERM drains), and change the user \
          then"
     )]
     User {
-        /// Process id of the keeper.
+        /// The process.
         pid: u32,
         /// Attempts that wait or run.
         busy: u64,
-        /// User of its tasks.
+        /// The user.
         theirs: String,
         /// The user whom they should run as.
         ours: String,
@@ -83,14 +83,14 @@ pub enum KeeperError {
     Version {
         /// The software's.
         version: String,
-        /// Process id of the keeper.
+        /// The process.
         pid: u32,
         /// Attempts that wait or run.
         busy: u64,
     },
 }
 
-/// Returns the folder of the keeper's own files.
+/// Place where the keeper's own files are.
 fn folder(root: &Path) -> PathBuf {
     root.join("keeper")
 }

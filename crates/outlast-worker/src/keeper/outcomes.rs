@@ -5,7 +5,7 @@ use super::out::Out;
 use super::proto::{self, Finished, HeldMsg, Id, Say, ToAgent};
 use super::spool::Spool;
 use crate::exec::Ended;
-use crate::runner::HeldAttempt;
+use crate::runner::events::HeldAttempt;
 use outlast_core::AttemptId;
 use prost::Message;
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ impl Outcomes {
         }
     }
 
-    /// Sends the outcome of an ended attempt again, unless it is forgotten; returns whether it did.
+    /// Returns whether the attempt has ended and is not forgotten; if so, tells its outcome again.
     pub fn tell_again(&self, id: &AttemptId) -> bool {
         let state = self.lock();
         let Some(kept) = state.kept.get(id) else { return false };
@@ -148,7 +148,7 @@ impl Outcomes {
         state.write_down(|kept| !attached || kept.since.elapsed() > PATIENCE);
     }
 
-    /// Returns true if nothing would be lost if this process ended.
+    /// Returns whether nothing would be lost if this process ended.
     pub fn are_safe(&self) -> bool {
         self.lock().kept.values().all(|kept| kept.on_disk)
     }

@@ -5,7 +5,7 @@ use super::client::{Client, Ours, Place, id_of};
 use super::connect::{Connection, Wish};
 use super::proto::{self, Ask, Forget, Frames, ToKeeper};
 use crate::exec::{self, Cause, plain};
-use crate::runner::Event;
+use crate::runner::events::Event;
 use outlast_core::AttemptId;
 use outlast_wire::v2::OutcomeKind;
 use std::io;

@@ -1,6 +1,6 @@
 //! Bodies of requests, read with limits; bodies of answers, made from a `Read`.
 
-use super::host::HostError;
+use super::error::HostError;
 use super::problem::{Problem, Refusal};
 use super::types::MAX_JSON;
 use axum::body::Body;

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-/// Default time for which a request waits for a worker that is away.
+/// Time for which a worker may be away, unless told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(600);
-/// Time for which a request waits for a missing socket. A crashed worker leaves it, so the worker has
-/// ended for good, or the socket was removed, which a living worker restores within seconds.
+/// Time for which a worker is waited for whose socket is not there: one that dies leaves it, so it has ended
+/// for good, or somebody removed the socket, which a worker that lives restores within seconds.
 pub const ABSENT: Duration = Duration::from_secs(60);
 /// The first pause before asking again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The largest document that is taken from a worker, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Reason why a request failed.
+/// Reason why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The process was not started by a worker.
@@ -48,9 +48,9 @@ pub enum ClientError {
     /// No worker listened, or it ended before it answered, until the time limit.
     #[error("the worker is away ({why}, {}; waited {} s)", socket.display(), waited.as_secs())]
     Away {
-        /// Expected path of the socket.
+        /// Place where it should be.
         socket: PathBuf,
-        /// Time for which the request was retried.
+        /// Time for which it was tried.
         waited: Duration,
         /// The last failure.
         why: String,
@@ -105,7 +105,7 @@ impl Client {
     pub fn token(self, token: Option<String>) -> Client {
         Client { token, ..self }
     }
-    /// Sets the time for which requests wait for a worker that is away; zero sends them once.
+    /// Time for which the worker may be away before a request fails; zero asks once.
     pub fn patience(self, patience: Duration) -> Client {
         Client { patience, ..self }
     }

@@ -1,7 +1,7 @@
 //! Frames between a worker and a process that has its tasks' user's rights: a kind (a byte), a
 //! length (4 bytes, little endian) and as many bytes.
 
-use super::host::HostError;
+use super::error::HostError;
 use super::types::Kind;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

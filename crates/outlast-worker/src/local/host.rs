@@ -1,5 +1,6 @@
-//! Backend of the socket: the trait that the agent implements.
+//! The trait behind the socket, which the agent implements.
 
+use super::error::HostError;
 use super::pack::{self, Notes};
 use super::rights::Rights;
 use super::spool::Spooled;
@@ -70,7 +71,7 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Control, HostError>> + Send;
 }
 
-/// Source of the bytes of a checkpoint or an artifact.
+/// Place where the bytes of a checkpoint or an artifact come from.
 #[derive(Debug)]
 pub enum Source {
     /// A file or folder of the task's; absolute. What could not be packed goes to the notes.
@@ -122,105 +123,6 @@ impl Source {
 pub struct Restore {
     /// Description of the checkpoint and its bytes.
     pub view: CheckpointView,
-    /// Data of the checkpoint; read on a blocking thread.
+    /// The bytes; read on a blocking thread.
     pub body: Box<dyn Read + Send>,
-}
-
-/// Reason why a request is refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum HostError {
-    /// The attempt does not belong to this worker.
-    #[error("this worker has no such attempt")]
-    NoSuchAttempt,
-    /// The task has no checkpoint of this id.
-    #[error("there is no checkpoint {0:?}")]
-    NoSuchCheckpoint(String),
-    /// The data of a checkpoint is damaged here, and there is no other copy.
-    #[error("{0}")]
-    Damaged(String),
-    /// A newer attempt has the task: this one should end.
-    #[error("a newer attempt has this task: {0}")]
-    Fenced(String),
-    /// The attempt has ended.
-    #[error("this attempt has ended: {0}")]
-    Ended(String),
-    /// No room until the coordinator has taken something over. With `retry_after` (seconds) it is
-    /// worth asking again, and the client does so.
-    #[error("no room: {used} of {budget} bytes are used; {detail}")]
-    Full {
-        /// Allowed bytes.
-        budget: u64,
-        /// Used bytes.
-        used: u64,
-        /// Exceeded limit, and what to do.
-        detail: String,
-        /// Time until a retry makes sense, in seconds.
-        retry_after: Option<u32>,
-    },
-    /// The client did not prove that it is that attempt.
-    #[error("{0}")]
-    Denied(String),
-    /// The request makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// The request is larger than allowed.
-    #[error("{what} is larger than {limit} bytes")]
-    TooLarge {
-        /// Name of the exceeded limit.
-        what: String,
-        /// Bytes.
-        limit: u64,
-    },
-    /// The state of the request's object does not allow it.
-    #[error("{0}")]
-    Conflict(String),
-    /// Try again later.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The worker's fault.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl HostError {
-    /// Describes an error with a file of the *task's*; `what` names the operation. If the cause was not
-    /// the file but the data for it, the error contains that as a [`HostError`].
-    pub fn of_file(what: &str, error: &io::Error) -> HostError {
-        use io::ErrorKind as K;
-        if let Some(own) = HostError::within(error) {
-            return own;
-        }
-        let text = format!("{what}: {error}");
-        match error.kind() {
-            K::StorageFull | K::QuotaExceeded => HostError::Full {
-                budget: 0,
-                used: 0,
-                detail: format!("the disk is full: {text}"),
-                retry_after: None,
-            },
-            K::NotFound
-            | K::PermissionDenied
-            | K::NotADirectory
-            | K::IsADirectory
-            | K::InvalidInput
-            | K::InvalidData
-            | K::ReadOnlyFilesystem
-            | K::InvalidFilename => HostError::Invalid(text),
-            K::DirectoryNotEmpty | K::AlreadyExists | K::ResourceBusy => HostError::Conflict(text),
-            _ => HostError::Internal(text),
-        }
-    }
-    /// Finds the original error, which unpacking wraps in others.
-    fn within(error: &io::Error) -> Option<HostError> {
-        let mut at: &(dyn std::error::Error + 'static) = error.get_ref()?;
-        loop {
-            if let Some(own) = at.downcast_ref::<HostError>() {
-                return Some(own.clone());
-            }
-            at = match at.downcast_ref::<io::Error>() {
-                Some(inner) => inner.get_ref()?,
-                None => at.source()?,
-            };
-        }
-    }
 }

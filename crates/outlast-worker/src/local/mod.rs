@@ -14,6 +14,7 @@
 mod body;
 pub mod client;
 mod errand;
+mod error;
 mod frames;
 pub(crate) mod fuzz;
 mod host;
@@ -31,7 +32,8 @@ mod unpack;
 
 pub use client::Client;
 pub use errand::files;
-pub use host::{Host, HostError, Memory, Restore, Source};
+pub use error::HostError;
+pub use host::{Host, Memory, Restore, Source};
 pub use problem::Problem;
 pub use rights::{Rights, RunAs};
 pub use server::{Config, LocalServer, serve};

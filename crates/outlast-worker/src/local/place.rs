@@ -3,7 +3,7 @@
 //! It is written beside its place under a name of our own, synced, and renamed. What a killed worker
 //! left half-written has the same name and is cleared away by the next restore to that place.
 
-use super::host::HostError;
+use super::error::HostError;
 use super::rights::Rights;
 use super::types::Kind;
 use super::unpack::unpack;

@@ -1,6 +1,6 @@
 //! Errors on the socket: RFC 9457 problem details.
 
-use super::host::HostError;
+use super::error::HostError;
 use super::types::DAMAGED;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -4,8 +4,8 @@
 //!
 //! The process is the user's, so tasks may stop it or end it: its silence has a limit.
 
+use super::error::HostError;
 use super::frames::{self, Content, Failure, Job, Others, PIECE, kind};
-use super::host::HostError;
 use super::pack::Notes;
 use super::types::Kind;
 use outlast_spawn::{Process, Program, User};

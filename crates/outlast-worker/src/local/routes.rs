@@ -1,7 +1,8 @@
 //! The routes: from a request to a call of the host, and back.
 
 use super::body::{Chunks, FromRead};
-use super::host::{Host, HostError, Source};
+use super::error::HostError;
+use super::host::{Host, Source};
 use super::pack::Notes;
 use super::place::Places;
 use super::problem::{Problem, Refusal};

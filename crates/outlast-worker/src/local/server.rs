@@ -23,9 +23,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
-/// Time limit for the head of a request, including the pause between two requests.
+/// Time for which a connection may take to say what it wants, also between two requests.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
-/// Longest time that a client may leave an answer unread.
+/// Time for which a client may leave an answer untaken.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 32 << 10;
@@ -141,7 +141,7 @@ impl Drop for LocalServer {
     }
 }
 
-/// Path that the server listens on.
+/// Place where the server listens.
 struct Place {
     path: PathBuf,
     mine: Mine,

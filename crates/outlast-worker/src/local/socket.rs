@@ -13,11 +13,10 @@ const MAX_PATH: usize = 100;
 /// Name of a new socket until it replaces the old one.
 const NEW: &str = "api.new";
 
-/// Returns the path on which the worker of a state folder listens, which stays the same after a
-/// restart, so that tasks that outlive the worker find the next one: `state_dir/api.sock`, or, if that
-/// is too long for a socket, a private folder in a place that is not cleaned up: `/run` for root, else
-/// `XDG_RUNTIME_DIR`, else the system's folder of temporary files. The choice is recorded in the state
-/// folder.
+/// Place where the worker of a state folder listens: the same after a restart, so that tasks that outlive
+/// the worker find the next one. `state_dir/api.sock`, or, where that is too long for a socket, a
+/// private folder in a place that nobody tidies up: `/run` for root, else `XDG_RUNTIME_DIR`, else the
+/// system's folder of temporary files. Which one it is, is noted in the state folder.
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     let state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
     let path = state_dir.join("api.sock");

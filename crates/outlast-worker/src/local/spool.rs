@@ -1,7 +1,7 @@
 //! Bodies of requests on their way to the host: files in the state folder, within a budget.
 
 use super::body::Chunks;
-use super::host::HostError;
+use super::error::HostError;
 use super::problem::Refusal;
 use std::fs::{self, File};
 use std::io;

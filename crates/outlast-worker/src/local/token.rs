@@ -2,7 +2,7 @@
 //! is derived from a key of the state folder, so that the next worker process recognizes tasks that
 //! outlive the previous one.
 
-use super::host::HostError;
+use super::error::HostError;
 use super::problem::{Problem, Refusal};
 use super::types::{Attempt, TOKEN_VARIABLE};
 use axum::http::{HeaderMap, StatusCode, header};

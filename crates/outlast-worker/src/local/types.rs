@@ -41,7 +41,7 @@ pub struct TaskInfo {
     pub attempt: u64,
     /// The worker's name.
     pub worker: String,
-    /// Start time of the attempt.
+    /// Time at which the attempt was started.
     pub started_at_ms: i64,
     /// Specification as submitted.
     #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -79,13 +79,13 @@ pub struct CheckpointMeta {
 /// A checkpoint that is durable on this worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointView {
-    /// Id, unique within the task.
+    /// The id; unique within the task.
     pub id: String,
     /// The attempt that made it.
     pub attempt: u64,
-    /// Size before compression.
+    /// The size before compression.
     pub bytes: u64,
-    /// Creation time.
+    /// Time at which it was made.
     pub created_at_ms: i64,
     /// True if the coordinator has it, too.
     pub delivered: bool,
@@ -129,11 +129,11 @@ pub struct StateView {
 /// A file that belongs to the task's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArtifactView {
-    /// Name; a later artifact of the same name replaces it.
+    /// The name; a later artifact of the same name replaces it.
     pub name: String,
-    /// Size before compression.
+    /// The size before compression.
     pub bytes: u64,
-    /// Creation time.
+    /// Time at which it was taken.
     pub created_at_ms: i64,
 }
 
@@ -145,7 +145,7 @@ pub struct Control {
     pub cancel: bool,
     /// To do nothing until this is false again.
     pub pause: bool,
-    /// Number of checkpoint requests so far.
+    /// Number of times that a checkpoint was asked for.
     pub checkpoint_request: u64,
 }
 

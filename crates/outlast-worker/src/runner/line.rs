@@ -3,7 +3,7 @@
 //!
 //! The thread that ended one starts the next itself, without asking anybody.
 
-use super::{Event, HeldAttempt, Start};
+use super::events::{Event, HeldAttempt, Start};
 use crate::exec::{Ended, Executor, Handle, Note, Signal, StopKind, Unbegun, never_begun};
 use outlast_core::AttemptId;
 use outlast_wire::v2::OutcomeKind;
@@ -231,7 +231,7 @@ impl Line {
         }
     }
 
-    /// Returns true if the attempt waits or runs.
+    /// Returns whether the attempt waits or runs.
     pub(crate) fn holds(&self, id: &AttemptId) -> bool {
         self.lock().held.contains_key(id)
     }

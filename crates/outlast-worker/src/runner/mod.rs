@@ -1,86 +1,21 @@
-//! Runner of an agent's attempts: an executor in this process, or a keeper that outlives it.
+//! The runner of an agent's attempts: an executor in this process, or a keeper that outlives it.
 //!
 //! Both take the same calls and report the same events, and both let attempts wait for slots in the
-//! same [`Line`], so the agent need not know which it has.
+//! same [`Line`], so the agent need not care which it has.
 
-mod line;
+pub(crate) mod events;
+pub(crate) mod line;
 
+pub use events::{Event, Held, HeldAttempt, Start, Tell};
 pub use line::Line;
 
-use crate::exec::{Config, Ended, Executor, Signal, StopKind};
+use crate::exec::{Config, Executor, Signal, StopKind};
 use crate::keeper::{Keeper, KeeperError, KeeperLaunch};
 use outlast_core::AttemptId;
-use outlast_wire::TaskSpec;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// An attempt to run.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Id of the attempt.
-    pub id: AttemptId,
-    /// Specification of the task.
-    pub spec: Arc<TaskSpec>,
-    /// Name of the worker, for the task.
-    pub worker: Arc<str>,
-    /// Variables of this attempt only, over those of its spec and of the worker.
-    pub env: Vec<(String, String)>,
-}
-
-/// Event of an attempt. Each started attempt has one `Finished`, and no event after that except a
-/// `Started`, `Paused` or `Resumed` that crossed with it.
-#[derive(Debug, Clone, PartialEq)]
-// Nearly every event is the large one.
-#[allow(clippy::large_enum_variant)]
-pub enum Event {
-    /// The attempt has been running for a while. Short attempts finish without this event.
-    Started {
-        /// Id of the attempt.
-        id: AttemptId,
-        /// Start time in Unix ms.
-        at_ms: i64,
-    },
-    /// The attempt has ended.
-    Finished(Ended),
-    /// The attempt's processes are suspended until it is resumed.
-    Paused(AttemptId),
-    /// The attempt's processes run again.
-    Resumed(AttemptId),
-    /// No task can be started here, and why, or, by `None`, they can again.
-    Unfit(Option<String>),
-    /// The keeper died, and why. What it ran is ended and reported; a new one takes its place.
-    Died(String),
-}
-
-/// Takes events, in order, as many as there are at once.
-pub type Tell = Box<dyn Fn(Vec<Event>) + Send + Sync>;
-
-/// An attempt that was taken over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldAttempt {
-    /// Id of the attempt.
-    pub id: AttemptId,
-    /// Start time in Unix ms; `None` if it waits for slots.
-    pub started_at_ms: Option<i64>,
-    /// True if it is paused, or about to be.
-    pub paused: bool,
-}
-
-/// Attempts that a previous agent left. For each of `running` a `Finished` follows; each of `finished`
-/// is kept until it is forgotten.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Held {
-    /// Attempts that wait or run.
-    pub running: Vec<HeldAttempt>,
-    /// Outcomes that no agent has forgotten.
-    pub finished: Vec<Ended>,
-    /// Processes of a former worker that nobody held, and that were killed.
-    pub swept: usize,
-    /// Reason why no task can be started here, if so.
-    pub unfit: Option<String>,
-}
-
-/// Runs attempts.
+/// A runner of attempts.
 pub enum Runner {
     /// In this process: they end with it.
     Here(Here),
@@ -101,7 +36,7 @@ impl Drop for Here {
     }
 }
 
-/// Reason why there is no runner.
+/// The reason why there is no runner.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The executor's folder cannot be used.
@@ -131,16 +66,16 @@ impl Runner {
         let executor = Executor::new(exec)?;
         let held = Held { swept: executor.killed_at_start(), ..Held::default() };
         let tell: Arc<OnceLock<Tell>> = Arc::default();
-        let told = Arc::clone(&tell);
+        let listener = Arc::clone(&tell);
         let line = Line::new(executor, slots, move |event, _| {
-            if let Some(tell) = told.get() {
+            if let Some(tell) = listener.get() {
                 tell(vec![event]);
             }
         });
         Ok((Runner::Here(Here { line, tell }), held))
     }
 
-    /// Sets the callback for events, called on the runner's threads; before the first start, and once.
+    /// Sets the receiver of events, called on threads of the runner's; before the first start, and once.
     pub fn listen(&self, tell: Tell) {
         match self {
             Runner::Here(here) => drop(here.tell.set(tell)),
@@ -214,9 +149,9 @@ impl Runner {
         }
     }
 
-    /// Stops everything, waits until all outcomes are reported, and ends processes that tasks left
-    /// running, and the keeper. Takes as long as the longest kill grace. Not for an async thread, nor for
-    /// a thread that receives events.
+    /// Stops everything, waits until all outcomes are reported, and ends what tasks left running, and
+    /// the keeper. Takes as long as the longest kill grace. Not for an async thread, nor for one
+    /// that receives events.
     pub fn shutdown(&self, kind: StopKind) {
         match self {
             Runner::Here(here) => here.line.shutdown(kind),

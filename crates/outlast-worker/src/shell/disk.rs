@@ -1,7 +1,8 @@
 //! Checks that the state folder has room and that blobs can be stored, before either is needed, so that
 //! an idle worker with a full disk gets no tasks.
 
-use super::{Shared, now};
+use super::now;
+use super::shared::Shared;
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::worker::Unfit;
 use rustix::fs::{StatVfs, StatVfsMountFlags};
@@ -45,7 +46,7 @@ pub(super) async fn watch(folder: PathBuf, blobs: Blobs, shared: Arc<Shared>) {
     }
 }
 
-/// Explains why nothing can be written there, according to the file system.
+/// Reason why nothing can be written there, as far as the file system says.
 fn trouble(disk: &StatVfs, is_root: bool, full: bool) -> Option<&'static str> {
     let blocks = if is_root { disk.f_bfree } else { disk.f_bavail };
     let inodes = if is_root { disk.f_ffree } else { disk.f_favail };

@@ -1,7 +1,8 @@
-//! Blobs from the coordinator, when a task asks for one: what is not here, and what is here but
+//! The download of blobs from the coordinator when a task requests one: parts that are missing here, or
 //! damaged.
 
-use super::blobs::{MoveError, block, hash, ok};
+use super::refusals::of_blobs;
+use super::transfer::{MoveError, block, hash, ok};
 use crate::local::HostError;
 use crate::local::client::escape;
 use bytes::Bytes;
@@ -23,7 +24,7 @@ pub(super) async fn download(
 ) -> Result<Hash, MoveError> {
     let id = hash(manifest)?;
     let mut http = Http::new(dialler);
-    let (here, mut damage) = look(blobs, id).await?;
+    let (here, mut damage) = local_manifest(blobs, id).await?;
     let (known, encoded) = match here {
         Some(known) => (known, None),
         None => {
@@ -79,9 +80,12 @@ pub(super) async fn kept(dialler: &Dialler, task: &str) -> Result<Vec<v2::Checkp
 }
 
 /// The manifest, if it is here; and what is wrong with it.
-async fn look(blobs: &Blobs, id: Hash) -> Result<(Option<Manifest>, Option<String>), MoveError> {
+async fn local_manifest(
+    blobs: &Blobs,
+    id: Hash,
+) -> Result<(Option<Manifest>, Option<String>), MoveError> {
     let store = blobs.clone();
-    let look = move || {
+    let query = move || {
         // Asking pins it, so that it stays until it is read.
         if !store.has_manifest(&id)? {
             return Ok((None, None));
@@ -91,7 +95,7 @@ async fn look(blobs: &Blobs, id: Hash) -> Result<(Option<Manifest>, Option<Strin
             known => Ok((known?, None)),
         }
     };
-    block(look).await
+    block(query).await
 }
 
 /// Turns a missing blob at the coordinator into a permanent error, if the local one is damaged.
@@ -117,7 +121,7 @@ fn ingest(blobs: &Blobs, body: &[u8]) -> Result<(), MoveError> {
     Ok(())
 }
 
-/// Sources of a checkpoint's data.
+/// Place where a checkpoint's data is, and may be had again.
 #[derive(Clone)]
 pub(super) struct Origin {
     pub dialler: Arc<Dialler>,
@@ -134,7 +138,7 @@ impl Origin {
     async fn complete(&self) -> Result<Hash, HostError> {
         let done = download(&self.dialler, &self.blobs, &self.manifest).await;
         done.map_err(|error| match error {
-            MoveError::Blob(error) if !is_damage(&error) => super::host::of_blobs(error),
+            MoveError::Blob(error) if !is_damage(&error) => of_blobs(error),
             MoveError::Blob(_) | MoveError::Lost(_) => self.damaged(&error),
             // Nobody else has it: waiting for the coordinator would not help.
             error if !self.delivered => self.damaged(&error),
@@ -150,10 +154,10 @@ impl Origin {
         ))
     }
 
-    /// Opens the data, whose damaged parts are replaced while it is read.
+    /// The bytes, which mend themselves while they are read.
     pub async fn open(self) -> Result<Box<dyn Read + Send>, HostError> {
         let hash = self.complete().await?;
-        let reader = self.blobs.reader(&hash).map_err(super::host::of_blobs)?;
+        let reader = self.blobs.reader(&hash).map_err(of_blobs)?;
         let runtime = Handle::current();
         Ok(Box::new(Mending { origin: self, hash, reader, at: 0, mended: None, runtime }))
     }
@@ -176,7 +180,7 @@ struct Mending {
     hash: Hash,
     reader: BlobReader,
     at: u64,
-    /// Offset of the last damage.
+    /// Place where the last damage was.
     mended: Option<u64>,
     runtime: Handle,
 }
@@ -199,7 +203,7 @@ impl Mending {
         let done = rx.recv();
         done.map_err(|_| HostError::Unavailable("the worker ends".into()))??;
         // A new reader, since the old one has the damaged bytes in memory.
-        let mut reader = self.origin.blobs.reader(&self.hash).map_err(super::host::of_blobs)?;
+        let mut reader = self.origin.blobs.reader(&self.hash).map_err(of_blobs)?;
         let sought = reader.seek(SeekFrom::Start(self.at));
         sought.map_err(|e| HostError::Internal(e.to_string()))?;
         self.reader = reader;

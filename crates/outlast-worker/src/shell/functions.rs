@@ -1,237 +1,35 @@
-//! Functions that `call` tasks may name, and what they may ask while they run.
+//! Functions that `call` tasks may name.
 
-use super::host::TaskHost;
-use crate::local::{
-    ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Kind, Memory,
-    Source, StateView,
-};
-use serde_json::{Map, Value};
+use super::context::TaskContext;
+use serde_json::Value;
 use std::collections::HashMap;
-use std::future::Future;
-use std::io::Read;
-use std::path::Path;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-use tokio::runtime::Handle;
-
-/// Description of an attempt for its function, and its interface to the worker. Every method
-/// blocks, and may be called from several threads, but not from an inline function.
-#[derive(Clone)]
-pub struct TaskContext {
-    /// The task.
-    pub task_id: String,
-    /// The attempt.
-    pub epoch: u64,
-    /// The name that the task called it by; a function for [`ANY`] has only this to go by.
-    pub function: String,
-    /// Argument of the call.
-    pub args: Value,
-    /// Time for the task to end after a request to stop.
-    pub kill_grace: Duration,
-    /// Time limit. Enforced only for functions that can be stopped from outside.
-    pub timeout: Option<Duration>,
-    /// The span that those of the task are children of, and what tracing systems add to it: W3C
-    /// Trace Context, which a command has as `TRACEPARENT` and `TRACESTATE`.
-    pub traceparent: Option<String>,
-    /// See `traceparent`.
-    pub tracestate: Option<String>,
-    pub(super) link: Option<Link>,
-}
-
-#[derive(Clone)]
-pub(super) struct Link {
-    pub host: Weak<TaskHost>,
-    pub runtime: Handle,
-}
-
-impl std::fmt::Debug for TaskContext {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TaskContext({}.{})", self.task_id, self.epoch)
-    }
-}
-
-/// A checkpoint to go on from.
-pub struct Checkpoint {
-    /// Description of the checkpoint.
-    pub view: CheckpointView,
-    /// Data of the checkpoint.
-    pub body: Box<dyn Read + Send>,
-}
-
-impl TaskContext {
-    fn at(&self) -> Attempt {
-        Attempt { task: self.task_id.clone(), epoch: self.epoch }
-    }
-
-    fn ask<T, F: Future<Output = Result<T, HostError>>>(
-        &self,
-        ask: impl FnOnce(Arc<TaskHost>, Attempt) -> F,
-    ) -> Result<T, HostError> {
-        let gone = || HostError::Unavailable("the worker ends".into());
-        let link = self.link.as_ref().ok_or_else(gone)?;
-        let host = link.host.upgrade().ok_or_else(gone)?;
-        link.runtime.block_on(ask(host, self.at()))
-    }
-
-    /// Saves a checkpoint with its metadata. It is durable on this worker when this returns, and being
-    /// uploaded to the coordinator.
-    ///
-    /// # Errors
-    /// [`HostError::Full`] when there is no room (with the time until a retry makes sense),
-    /// [`HostError::Ended`] when this attempt has ended.
-    pub fn checkpoint(
-        &self,
-        data: impl Into<Vec<u8>>,
-        meta: Map<String, Value>,
-    ) -> Result<CheckpointView, HostError> {
-        self.checkpoint_memory(Arc::new(data.into()), meta)
-    }
-
-    /// The same of bytes that are read where they lie.
-    ///
-    /// # Errors
-    /// As of [`TaskContext::checkpoint`].
-    pub fn checkpoint_memory(
-        &self,
-        data: Arc<dyn Memory>,
-        meta: Map<String, Value>,
-    ) -> Result<CheckpointView, HostError> {
-        let meta =
-            CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
-        self.ask(|host, at| async move { host.checkpoint(&at, Source::Memory(data), meta).await })
-    }
-
-    /// The same, of data that lies in a file, which need not outlive the call.
-    ///
-    /// # Errors
-    /// As of [`TaskContext::checkpoint`], and [`HostError::Invalid`] if it cannot be read.
-    pub fn checkpoint_from(
-        &self,
-        path: &Path,
-        meta: Map<String, Value>,
-    ) -> Result<CheckpointView, HostError> {
-        let meta =
-            CheckpointMeta { kind: Kind::Raw, name: "data".into(), user: meta, request: None };
-        let source = Source::Path(path.to_owned(), Default::default());
-        self.ask(|host, at| async move { host.checkpoint(&at, source, meta).await })
-    }
-
-    /// The same of a file or folder.
-    ///
-    /// # Errors
-    /// As of [`TaskContext::checkpoint`], and [`HostError::Invalid`] if it cannot be read.
-    pub fn checkpoint_path(
-        &self,
-        path: &Path,
-        meta: Map<String, Value>,
-    ) -> Result<CheckpointView, HostError> {
-        let path = std::path::absolute(path).map_err(|e| HostError::of_file("the path", &e))?;
-        let kind = if path.is_dir() { Kind::Folder } else { Kind::File };
-        let name = path.file_name().map_or_else(|| "data".into(), |n| n.to_string_lossy().into());
-        let meta = CheckpointMeta { kind, name, user: meta, request: None };
-        self.ask(|host, at| async move {
-            host.checkpoint(&at, Source::Path(path, Default::default()), meta).await
-        })
-    }
-
-    /// The newest checkpoint of the task, of an earlier attempt too; None if there is none.
-    ///
-    /// # Errors
-    /// [`HostError::Unavailable`] if it is at the coordinator, which cannot be reached.
-    pub fn latest_checkpoint(&self) -> Result<Option<Checkpoint>, HostError> {
-        let found = self.ask(|host, at| async move { host.restore(&at, None).await })?;
-        Ok(found.map(|r| Checkpoint { view: r.view, body: r.body }))
-    }
-
-    /// Merges into the task's state: members replace those of the same name, null removes one.
-    ///
-    /// # Errors
-    /// [`HostError::TooLarge`], or [`HostError::Ended`] when this attempt has ended.
-    pub fn update_state(&self, patch: Map<String, Value>) -> Result<StateView, HostError> {
-        self.tell(patch, None)
-    }
-
-    /// [`TaskContext::update_state`] and [`TaskContext::progress`] in one record.
-    ///
-    /// # Errors
-    /// As of [`TaskContext::update_state`].
-    pub fn tell(
-        &self,
-        patch: Map<String, Value>,
-        progress: Option<f64>,
-    ) -> Result<StateView, HostError> {
-        let progress = progress.map(|done| done.clamp(0.0, 1.0));
-        self.ask(|host, at| async move { host.update_state(&at, patch, progress).await })
-    }
-
-    /// Says how far it is, from 0 to 1.
-    ///
-    /// # Errors
-    /// As of [`TaskContext::update_state`].
-    pub fn progress(&self, done: f64) -> Result<StateView, HostError> {
-        self.tell(Map::new(), Some(done))
-    }
-
-    /// Keeps a file for the result.
-    ///
-    /// # Errors
-    /// As of [`TaskContext::checkpoint_path`].
-    pub fn artifact(&self, name: &str, path: &Path) -> Result<ArtifactView, HostError> {
-        let path = std::path::absolute(path).map_err(|e| HostError::of_file("the path", &e))?;
-        let name = name.to_owned();
-        self.ask(|host, at| async move {
-            host.artifact(&at, name, Source::Path(path, Default::default())).await
-        })
-    }
-
-    /// Returns the current requests to the task.
-    pub fn control(&self) -> Control {
-        let host = self.link.as_ref().and_then(|l| l.host.upgrade());
-        host.map(|h| h.control_now(&self.at())).unwrap_or_default()
-    }
-
-    /// Returns true if the task should end: it was cancelled, or its worker stops.
-    pub fn is_cancelled(&self) -> bool {
-        self.control().cancel
-    }
-
-    /// Waits while the task is paused; whether it should go on then.
-    pub fn wait_while_paused(&self) -> bool {
-        loop {
-            let now = self.control();
-            if now.cancel || !now.pause {
-                return !now.cancel;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
+use std::sync::Arc;
 
 /// The name of the function that answers to every name that no other one has.
 pub const ANY: &str = "*";
 
-/// Failure of a function.
+/// The failure of a function.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     /// Explanation in one line.
     pub message: String,
     /// For programs, such as a traceback; it becomes the result's value. Null is nothing.
     pub details: Value,
-    /// Kind of the failure.
+    /// The cause of its end.
     pub by: FailedBy,
 }
 
-/// Kind of a function's failure.
+/// The cause that ended a function that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailedBy {
-    /// Itself.
+    /// The function itself.
     #[default]
     Itself,
     /// A signal killed the process that it ran in.
     Signal(i32),
     /// The kernel killed that process for want of memory.
     OutOfMemory,
-    /// The time limit was exceeded.
+    /// The time limit.
     Timeout,
 }
 
@@ -251,21 +49,21 @@ pub struct Function {
 }
 
 impl Function {
-    /// Runs on a thread of its own. An `Err` fails the task with that message, and so does a
-    /// panic; after a stop it ends the task as stopped. It should look at
+    /// A function on a thread of its own. An `Err` fails the task with that message, and so does a
+    /// panic; after a stop it ends the task as stopped. It should check
     /// [`TaskContext::is_cancelled`]: nothing else can stop it.
     pub fn new(
         body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,
     ) -> Self {
         Function { body: Arc::new(move |c| body(c).map_err(Failure::from)), inline: false }
     }
-    /// The same, of one that says more about its failures.
+    /// A function on a thread of its own that says more about its failures.
     pub fn detailed(
         body: impl Fn(TaskContext) -> Result<Value, Failure> + Send + Sync + 'static,
     ) -> Self {
         Function { body: Arc::new(body), inline: false }
     }
-    /// Runs on whatever thread starts it, among them the one that writes the store: only for
+    /// A function on whatever thread starts it, among them the one that writes the store: only for
     /// what takes microseconds.
     pub fn inline(
         body: impl Fn(TaskContext) -> Result<Value, String> + Send + Sync + 'static,

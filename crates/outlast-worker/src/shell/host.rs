@@ -1,9 +1,11 @@
-//! Backend of a task's own interface: checkpoints into blobs and the outbox, state, requests to the
-//! task.
+//! The agent behind a task's own interface: checkpoints go into blobs and the outbox, states into the outbox,
+//! and requests to the task are passed on.
 
 use super::controls::Controls;
 use super::fetch::{self, Origin};
-use super::{Shared, disk, now, room};
+use super::refusals::{of_blobs, refused};
+use super::shared::Shared;
+use super::{collection, disk, now};
 use crate::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
     Source, StateView, TaskInfo,
@@ -12,23 +14,21 @@ use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Put};
 use outlast_core::TaskId;
 use outlast_core::stats::ConnectionState;
-use outlast_core::worker::{Answer, Refused, Worker};
+use outlast_core::worker::{Answer, Worker};
 use outlast_net::Dialler;
 use outlast_wire::v2;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 /// Checkpoints that are being stored at a time; others wait.
 const STORING: usize = 2;
 /// Requests whose answers are remembered, in case that they got lost.
 const REMEMBERED: usize = 256;
-/// Seconds until a task should retry while there is no room.
-const RETRY: u32 = 5;
 
-/// See the module.
+/// The host of tasks: see the module.
 pub(crate) struct TaskHost {
     shared: Arc<Shared>,
     blobs: Blobs,
@@ -41,63 +41,6 @@ pub(crate) struct TaskHost {
 struct Recent {
     answers: HashMap<(Attempt, String), CheckpointView>,
     order: VecDeque<(Attempt, String)>,
-}
-
-/// Questions that the core has not answered yet.
-#[derive(Default)]
-pub(super) struct Questions {
-    last: u64,
-    waiting: HashMap<u64, oneshot::Sender<Answer>>,
-}
-
-impl Shared {
-    /// Asks the core, and waits until its answer is durable.
-    pub(super) async fn question(
-        self: &Arc<Self>,
-        ask: impl FnOnce(&mut Worker, u64),
-    ) -> Result<Answer, HostError> {
-        let (tx, rx) = oneshot::channel();
-        let number = {
-            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-            questions.last += 1;
-            let number = questions.last;
-            questions.waiting.insert(number, tx);
-            number
-        };
-        self.feed(|core| ask(core, number));
-        rx.await.map_err(|_| HostError::Unavailable("the worker ends".into()))
-    }
-
-    pub(super) fn answer(&self, number: u64, answer: Answer) {
-        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tx) = questions.waiting.remove(&number) {
-            let _ = tx.send(answer);
-        }
-    }
-}
-
-fn refused(why: &Refused) -> HostError {
-    match why {
-        Refused::NotRunning(..) => HostError::Ended(why.to_string()),
-        Refused::TooLarge { what, limit, .. } => {
-            HostError::TooLarge { what: (*what).into(), limit: *limit as u64 }
-        }
-    }
-}
-
-pub(super) fn of_blobs(error: BlobError) -> HostError {
-    match error {
-        BlobError::Full { used, budget, .. } => {
-            let detail = "checkpoints wait to be taken over by the coordinator".into();
-            HostError::Full { budget, used, detail, retry_after: Some(RETRY) }
-        }
-        BlobError::DiskFull => {
-            let detail = "the disk of the worker's state folder is full".into();
-            HostError::Full { budget: 0, used: 0, detail, retry_after: Some(RETRY) }
-        }
-        BlobError::Source(error) => HostError::of_file("reading it", &error),
-        error => HostError::Internal(error.to_string()),
-    }
 }
 
 fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
@@ -120,8 +63,8 @@ fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
 /// A checkpoint, and whether the coordinator has it.
 type Known = (Arc<v2::Checkpoint>, bool);
 
-/// Returns true if there may be checkpoints that this worker does not know. False for a first attempt
-/// that made none, which should get its answer without a link, too.
+/// Returns whether there may be checkpoints that this worker does not know. A first attempt that made none
+/// has none: that is known without a link, too.
 fn may_have_older(at: &Attempt, known: &[Known]) -> bool {
     at.epoch > 1 || !known.is_empty()
 }
@@ -145,7 +88,7 @@ impl TaskHost {
         &self.shared.controls
     }
 
-    /// Returns the current requests to an attempt.
+    /// The requests to an attempt, as they are now.
     pub fn control_now(&self, at: &Attempt) -> Control {
         self.controls().get(at)
     }
@@ -162,7 +105,7 @@ impl TaskHost {
         self.shared.lock().known_checkpoints(&at.task, at.epoch)
     }
 
-    /// With those that the coordinator keeps, oldest first.
+    /// These checkpoints and those that the coordinator keeps, oldest first.
     async fn with_older(&self, at: &Attempt, known: Vec<Known>) -> Result<Vec<Known>, HostError> {
         let unknown = |why: &dyn std::fmt::Display| {
             let task = &at.task;
@@ -197,11 +140,11 @@ impl TaskHost {
             let done = tokio::task::spawn_blocking(move || put(blobs, from, tried)).await;
             match done.map_err(|e| HostError::Internal(e.to_string()))? {
                 Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
-                    room::make(&self.blobs, &self.shared).await;
+                    collection::make_room(&self.blobs, &self.shared).await;
                 }
                 result => {
                     disk::note(&self.shared, &result);
-                    room::say(&self.blobs, &self.shared);
+                    collection::report(&self.blobs, &self.shared);
                     return result.map_err(of_blobs);
                 }
             }

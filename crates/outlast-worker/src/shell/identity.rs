@@ -1,15 +1,12 @@
-//! Identity of a state folder. A worker that is refused because another process uses a copy of its
-//! folder records that in the folder and ends; it does not start again until an operator has decided
-//! which one is the copy.
+//! The identity of a worker. One that learns that another process uses a copy of its state folder notes that
+//! in the folder and ends; it does not start again before an operator has decided which is which.
 
-use super::{StartError, room};
+use super::start_error::StartError;
+use super::state_folder::{NOTE, STORE, open_store};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
-/// The note in the state folder.
-pub(super) const NOTE: &str = "copied";
-
-/// Identity with which a worker starts.
+/// The identity with which a worker starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Identity {
     /// The state folder's identity, unless that was found to be a copy.
@@ -32,7 +29,7 @@ pub(super) fn mark(state_dir: &Path, why: &str) {
     }
 }
 
-/// Settles as whom the worker starts; before its store is opened.
+/// Settles the identity with which the worker starts; before its store is opened.
 pub(super) fn settle(state_dir: &Path, identity: Identity) -> Result<(), StartError> {
     let note = note(state_dir);
     if identity == Identity::Folder {
@@ -41,9 +38,9 @@ pub(super) fn settle(state_dir: &Path, identity: Identity) -> Result<(), StartEr
             Err(_) => Ok(()),
         };
     }
-    if identity == Identity::New && state_dir.join(room::STORE).is_file() {
-        let (mut store, ..) = room::open_store(state_dir)?;
-        let (aside, left) = store.renew(state_dir)?;
+    if identity == Identity::New && state_dir.join(STORE).is_file() {
+        let (mut store, ..) = open_store(state_dir)?;
+        let (aside, owed) = store.renew(state_dir)?;
         tracing::warn!(
             "this worker has a new identity; the previous content of its folder is in {}, with {left} \
              undelivered results",

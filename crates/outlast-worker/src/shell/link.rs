@@ -1,29 +1,16 @@
-//! The task that has the link: dials, sends, receives.
+//! The task that has the link: it dials, sends and receives.
 
 use super::logs::LogReaders;
-use super::{Shared, now};
+use super::now;
+use super::outbound::ToLink;
+use super::shared::Shared;
 use outlast_net::{DialError, Dialler, Receiver, Sender, pulse};
-use outlast_wire::frame::Packing;
 use outlast_wire::v2::LogRequest;
 use outlast_wire::v2::body::Kind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-
-// Nearly all are frames: boxing them would cost more than the few small ones waste.
-#[allow(clippy::large_enum_variant)]
-pub(super) enum ToLink {
-    Dial,
-    /// Try whether the address accepts connections.
-    Probe,
-    Frame(Kind),
-    /// Compression of frames from now on.
-    Packing(Packing),
-    Close,
-    /// The agent ends.
-    End,
-}
 
 type Inbox = mpsc::UnboundedReceiver<ToLink>;
 
@@ -66,7 +53,7 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
     }
 }
 
-/// Waits until the link is not wanted any more; whether the agent ends.
+/// Waits until the link is not wanted any more. Returns whether the agent ends.
 async fn closed(inbox: &mut Inbox) -> bool {
     loop {
         match inbox.recv().await {
@@ -77,7 +64,7 @@ async fn closed(inbox: &mut Inbox) -> bool {
     }
 }
 
-/// Serves the link; returns true if the agent ends.
+/// Serves a link to its end. Returns whether the agent ends.
 async fn serve(
     sender: Sender,
     mut receiver: Receiver,

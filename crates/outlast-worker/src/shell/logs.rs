@@ -1,8 +1,8 @@
 //! Logs for the coordinator's readers. It asks for a slice at a time; the slice goes out in small
 //! frames, each behind everything else that waits for the link.
 
-use super::Shared;
-use super::link::ToLink;
+use super::outbound::ToLink;
+use super::shared::Shared;
 use crate::exec::logs::{self, Stream};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LogData, LogRequest};
@@ -90,7 +90,7 @@ fn read(shared: &Shared, request: &LogRequest, bulk: &mpsc::Sender<Kind>, left: 
     let number = request.request;
     let send = |data: LogData| bulk.blocking_send(Kind::LogData(data)).is_ok();
     let stream = if request.stderr { Stream::Stderr } else { Stream::Stdout };
-    let (root, task, epoch) = (shared.runs.root(), &request.task_id, request.epoch);
+    let (root, task, epoch) = (&shared.tasks_root, &request.task_id, request.epoch);
     let sliced = request.length > 0;
     let mut wanted = if sliced { u64::from(request.length).min(SLICE) } else { u64::MAX };
     let frame = if sliced { (wanted / FRAMES).clamp(FRAME.0, FRAME.1) } else { FRAME.1 };

@@ -1,7 +1,9 @@
 //! The start of a worker whose tasks run as another user: that user gets to the folders of tasks and to
 //! the socket, and to nothing else of the worker's.
 
-use super::{AgentConfig, StartError, room};
+use super::config::AgentConfig;
+use super::start_error::StartError;
+use super::state_folder::{is_ours, is_state_folder};
 use crate::exec::{WORK, make_root};
 use crate::local::{HostError, Rights, make_way};
 use outlast_spawn::User;
@@ -12,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Looks by a process of the user's, which may be held up.
+/// Number of checks by a process of the user's, which may be held up.
 const TRIES: u32 = 3;
 
 /// Makes the state folder: closed, or passable if tasks run as another user. Then what is in it is closed:
@@ -34,14 +36,14 @@ pub(super) fn open_folder(config: &AgentConfig) -> Result<(), StartError> {
     }
     // What this process makes from here on is private by its mask.
     outlast_spawn::private_files();
-    let ours = room::is_state_folder(folder);
-    let which = |name: &str, _: &Metadata| ours && room::is_ours(name);
-    share_folder(folder, room::is_state_folder, which).map_err(failed)
+    let used = is_state_folder(folder);
+    let which = |name: &str, _: &Metadata| used && is_ours(name);
+    share_folder(folder, is_state_folder, which).map_err(failed)
 }
 
 /// Closes the state folder to all other users.
 pub(super) fn close_folder_of(state_dir: &Path) -> Result<(), StartError> {
-    close_folder(state_dir, PRIVATE, room::is_state_folder)
+    close_folder(state_dir, PRIVATE, is_state_folder)
         .map_err(|e| StartError::Folder(state_dir.to_owned(), e))
 }
 
@@ -59,7 +61,7 @@ fn theirs(path: &Path, user: &User) -> Option<PathBuf> {
     })
 }
 
-/// Makes the folders that tasks need, and looks whether the user gets to them.
+/// Makes the folders that tasks need, and checks whether the user gets to them.
 pub(super) fn check(rights: &Arc<Rights>, root: &Path, socket: &Path) -> Result<(), StartError> {
     let user = rights.user();
     let failed = |why: String| StartError::RunAs(user.name.clone(), why);

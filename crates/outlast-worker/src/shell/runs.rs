@@ -1,7 +1,9 @@
-//! Starts and stops attempts: commands by the runner, calls by their functions.
+//! Starts and stops of attempts: commands by the runner, calls by their functions.
 
-use super::functions::{ANY, FailedBy, Failure, Function, Functions, TaskContext};
-use super::{Shared, now};
+use super::context::{Link, TaskContext};
+use super::functions::{ANY, FailedBy, Failure, Function, Functions};
+use super::now;
+use super::shared::{Perform, Shared};
 use crate::exec::{Signal, StopKind as ExecStop};
 use crate::local::{TOKEN_VARIABLE, Tokens};
 use crate::runner::{Runner, Start};
@@ -11,8 +13,7 @@ use outlast_wire::spec::{Call, Run, TaskSpec};
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
 use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The largest value that a function may return, in bytes of JSON.
@@ -22,14 +23,18 @@ const KILL: i32 = 9;
 /// Longer than anything runs.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// The attempts of an agent.
 pub(super) struct Runs {
     runner: Runner,
     functions: Functions,
     worker: Arc<str>,
-    /// Tokens of the commands that it starts.
+    /// The tokens of commands.
     tokens: Arc<Tokens>,
+    /// The way back of functions.
+    link: OnceLock<Link>,
 }
 
+/// The stop as the executor has it.
 fn stop_of(kind: StopKind) -> ExecStop {
     match kind {
         StopKind::Cancel => ExecStop::Cancel,
@@ -39,20 +44,82 @@ fn stop_of(kind: StopKind) -> ExecStop {
 
 impl Runs {
     pub fn new(runner: Runner, functions: Functions, worker: String, tokens: Arc<Tokens>) -> Runs {
-        Runs { runner, functions, worker: worker.into(), tokens }
+        Runs { runner, functions, worker: worker.into(), tokens, link: OnceLock::new() }
     }
     pub fn runner(&self) -> &Runner {
         &self.runner
     }
-    pub fn root(&self) -> &Path {
-        self.runner.root()
+    /// Sets the way back of functions.
+    pub fn set_link(&self, link: Link) {
+        let _ = self.link.set(link);
     }
     pub fn shutdown(&self, kind: ExecStop) {
         self.runner.shutdown(kind);
     }
 
-    /// Starts and stops; gives back what ended right away.
-    pub fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome> {
+    /// Requests a checkpoint: by the signal that the task declared, and for tasks that check requests.
+    fn ask_checkpoint(&self, shared: &Shared, task: TaskId, epoch: u64) {
+        let held = shared.lock().held_spec(&task, epoch);
+        let signal = held.and_then(|(spec, _)| spec.checkpoint_signal.clone());
+        shared.controls.set(&task, epoch, |c| c.checkpoint_request += 1);
+        if let Some(signal) = signal.and_then(|name| Signal::parse(&name).ok()) {
+            self.runner.signal(&AttemptId { task, epoch }, signal);
+        }
+    }
+
+    fn call(
+        &self,
+        shared: &Arc<Shared>,
+        task: &TaskId,
+        epoch: u64,
+        spec: &TaskSpec,
+        call: &Call,
+    ) -> Option<TaskOutcome> {
+        let started = now().wall;
+        // More than an `Instant` can bear is no limit.
+        let seconds = |s: f64| Duration::try_from_secs_f64(s).unwrap_or(FOREVER).min(FOREVER);
+        let context = TaskContext {
+            task_id: task.to_string(),
+            epoch,
+            function: call.function.clone(),
+            args: call.args.clone(),
+            kill_grace: seconds(spec.kill_grace),
+            timeout: spec.timeout.map(seconds),
+            traceparent: spec.env.get(TRACEPARENT).cloned(),
+            tracestate: spec.env.get(TRACESTATE).cloned(),
+            link: self.link.get().cloned(),
+        };
+        let named = self.functions.get(&call.function);
+        let Some(function) = named.or_else(|| self.functions.get(ANY)) else {
+            let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            let why = format!("this worker has no function {:?}; it has: {known}", call.function);
+            return Some(outcome(context.task_id, epoch, started, Err(why.into())));
+        };
+        if function.inline {
+            return Some(run(function, context, started));
+        }
+        let (function, back) = (function.clone(), shared.clone());
+        let (id, epoch) = (context.task_id.clone(), context.epoch);
+        let spawned = std::thread::Builder::new().name("outlast-call".into()).spawn(move || {
+            let mut outcome = run(&function, context, started);
+            let stop = back.controls.stopped(&outcome.task_id, outcome.epoch);
+            stopped(&mut outcome, stop);
+            back.feed(|core| core.on_finished(now(), outcome));
+        });
+        // It counts as lost, not as returned: else it could come again at once, for ever.
+        spawned.err().map(|e| TaskOutcome {
+            kind: OutcomeKind::OutcomeInterrupted.into(),
+            cause: Cause::Machine.into(),
+            started_at_ms: 0,
+            ..outcome(id, epoch, 0, Err(format!("the system refuses another thread: {e}").into()))
+        })
+    }
+}
+
+impl Perform for Runs {
+    fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome> {
         let (mut ended, mut starts, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
         for output in todo {
             match output {
@@ -102,69 +169,9 @@ impl Runs {
         }
         ended
     }
-
-    /// By the signal that the task declared, and for those that look at what is asked of them.
-    fn ask_checkpoint(&self, shared: &Shared, task: TaskId, epoch: u64) {
-        let held = shared.lock().held_spec(&task, epoch);
-        let signal = held.and_then(|(spec, _)| spec.checkpoint_signal.clone());
-        shared.controls.set(&task, epoch, |c| c.checkpoint_request += 1);
-        if let Some(signal) = signal.and_then(|name| Signal::parse(&name).ok()) {
-            self.runner.signal(&AttemptId { task, epoch }, signal);
-        }
-    }
-
-    fn call(
-        &self,
-        shared: &Arc<Shared>,
-        task: &TaskId,
-        epoch: u64,
-        spec: &TaskSpec,
-        call: &Call,
-    ) -> Option<TaskOutcome> {
-        let started = now().wall;
-        // More than an `Instant` can bear is no limit.
-        let seconds = |s: f64| Duration::try_from_secs_f64(s).unwrap_or(FOREVER).min(FOREVER);
-        let context = TaskContext {
-            task_id: task.to_string(),
-            epoch,
-            function: call.function.clone(),
-            args: call.args.clone(),
-            kill_grace: seconds(spec.kill_grace),
-            timeout: spec.timeout.map(seconds),
-            traceparent: spec.env.get(TRACEPARENT).cloned(),
-            tracestate: spec.env.get(TRACESTATE).cloned(),
-            link: shared.host.get().cloned(),
-        };
-        let named = self.functions.get(&call.function);
-        let Some(function) = named.or_else(|| self.functions.get(ANY)) else {
-            let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            let why = format!("this worker has no function {:?}; it has: {known}", call.function);
-            return Some(outcome(context.task_id, epoch, started, Err(why.into())));
-        };
-        if function.inline {
-            return Some(run(function, context, started));
-        }
-        let (function, back) = (function.clone(), shared.clone());
-        let (id, epoch) = (context.task_id.clone(), context.epoch);
-        let spawned = std::thread::Builder::new().name("outlast-call".into()).spawn(move || {
-            let mut outcome = run(&function, context, started);
-            let stop = back.controls.stopped(&outcome.task_id, outcome.epoch);
-            stopped(&mut outcome, stop);
-            back.feed(|core| core.on_finished(now(), outcome));
-        });
-        // It counts as lost, not as returned: else it could come again at once, for ever.
-        spawned.err().map(|e| TaskOutcome {
-            kind: OutcomeKind::OutcomeInterrupted.into(),
-            cause: Cause::Machine.into(),
-            started_at_ms: 0,
-            ..outcome(id, epoch, 0, Err(format!("the system refuses another thread: {e}").into()))
-        })
-    }
 }
 
-/// A function that was told to stop, and did not succeed, was stopped.
+/// Marks the outcome of a function that had to stop, and did not succeed, as stopped.
 fn stopped(outcome: &mut TaskOutcome, stop: Option<StopKind>) {
     let Some(kind) = stop.filter(|_| outcome.kind() != OutcomeKind::OutcomeSucceeded) else {
         return;
@@ -249,12 +256,12 @@ mod tests {
             details: json!({"traceback": "line 1"}),
             by: FailedBy::Signal(11),
         };
-        let told = outcome("t".into(), 1, 0, Err(failure));
-        assert_eq!((told.kind(), told.message.as_str()), (OutcomeKind::OutcomeFailed, "no"));
-        assert_eq!((told.cause(), told.signal), (Cause::Signal, 11));
+        let ended = outcome("t".into(), 1, 0, Err(failure));
+        assert_eq!((ended.kind(), ended.message.as_str()), (OutcomeKind::OutcomeFailed, "no"));
+        assert_eq!((ended.cause(), ended.signal), (Cause::Signal, 11));
         let late = Failure { by: FailedBy::Timeout, ..String::new().into() };
         assert_eq!(outcome("t".into(), 1, 0, Err(late)).kind(), OutcomeKind::OutcomeTimedOut);
-        assert_eq!(&told.value_json[..], br#"{"traceback":"line 1"}"#);
+        assert_eq!(&ended.value_json[..], br#"{"traceback":"line 1"}"#);
 
         let largest = Value::String("x".repeat(MAX_VALUE - 2));
         assert_eq!(outcome("t".into(), 1, 0, Ok(largest)).kind(), OutcomeKind::OutcomeSucceeded);

@@ -2,12 +2,12 @@
 //! is synced is it reported. What cannot be written is kept and tried again, and the core is
 //! informed at once: others can run what waits here.
 
-use super::{Shared, disk, now};
+use super::shared::Shared;
+use super::{disk, now};
 use outlast_core::records::{Batch, WorkerRecord};
-use outlast_core::worker::{Unfit, Worker};
-use outlast_store::group::{Pace, ToWrite};
+use outlast_core::worker::Unfit;
+use outlast_store::group::ToWrite;
 use outlast_store::{StoreError, WorkerStore};
-use outlast_wire::v2::OutcomeKind;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,29 +17,10 @@ use std::time::Duration;
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
 
-/// Returns how soon a batch has to be durable. While tasks wait for slots, no result is urgently
-/// needed to assign more.
-pub(super) fn pace(batch: &Batch<WorkerRecord>, core: &Worker) -> Pace {
-    match core.backlog() {
-        None => Pace::AT_ONCE,
-        Some(true) if batch.records.iter().all(nobody_waits_for) => Pace::BUSY,
-        Some(_) => Pace::QUICK,
-    }
-}
-
-/// Tasks wait for what they tell to be durable, some starts wait for their record, and people wait
-/// for what went wrong.
-fn nobody_waits_for(record: &WorkerRecord) -> bool {
-    match record {
-        WorkerRecord::Accepted { .. } | WorkerRecord::Acked { .. } => true,
-        WorkerRecord::Finished { outcome, .. } => outcome.kind() == OutcomeKind::OutcomeSucceeded,
-        _ => false,
-    }
-}
-
-/// Records that one task causes in one go.
+/// Number of records that one task causes at once.
 pub(super) const ALONE: usize = 2;
 
+/// Starts the thread.
 pub(super) fn start(
     store: WorkerStore,
     batches: ToWrite<WorkerRecord>,

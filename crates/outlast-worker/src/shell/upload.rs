@@ -1,7 +1,10 @@
-//! Blobs on their way to the coordinator: one at a time, in the background and over a connection
+//! The upload of blobs to the coordinator: one at a time, in the background and over a connection
 //! of their own. For the way back see `fetch`.
 
-use super::{Shared, now, room};
+use super::collection;
+use super::now;
+use super::shared::Shared;
+use super::transfer::{MoveError, block, hash, ok};
 use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Hash, Manifest, Squeezer};
 use outlast_net::{Answer, BodyLimit, DialError, Dialler, Http, Stopped};
@@ -26,75 +29,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// The same while a proxy lets through less than one chunk.
 const NARROW: Duration = Duration::from_secs(60);
-/// The smallest limit on bodies that is asked for, in bytes: a chunk with its head.
-const ONE_CHUNK: usize = MAX_RAW + 128;
-
-/// Refused blobs that are remembered, so that each is reported once.
+/// Number of refused blobs that are remembered, so that each is reported once.
 const MANY: usize = 1000;
 
-/// Reason why a blob was not transferred.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MoveError {
-    /// No connection; worth another try.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// The coordinator said no.
-    #[error("the coordinator answered {0}: {1}")]
-    Refused(u16, String),
-    /// A body is too large for the way there, and cannot be made smaller.
-    #[error(
-        "a request of {0} bytes is more than a proxy in the path lets through (it answered 413): \
-         raise its limit on bodies to {ONE_CHUNK} bytes or more (nginx: client_max_body_size), \
-         32 MiB if you can; it is tried again every minute"
-    )]
-    TooLarge(usize),
-    /// The other side does not have the blob.
-    #[error("the coordinator does not have it any more")]
-    Gone,
-    /// The local blob is damaged, and the coordinator cannot replace it.
-    #[error("it is damaged here, and the coordinator has no other copy: {0}")]
-    Lost(String),
-    /// This worker's own store.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// The received data is not what was requested.
-    #[error("{0}")]
-    Strange(String),
-}
-
-impl MoveError {
-    /// Returns true if no attempt will ever succeed: the blob is damaged or missing here.
-    fn is_final(&self) -> bool {
-        matches!(
-            self,
-            MoveError::Blob(
-                BlobError::Unknown(_)
-                    | BlobError::ChunkDamaged { .. }
-                    | BlobError::ManifestDamaged { .. }
-                    | BlobError::Missing(_)
-            )
-        )
-    }
-}
-
-pub(super) fn ok(answer: Answer) -> Result<Bytes, MoveError> {
-    match answer.status {
-        200..=299 => Ok(answer.body),
-        404 => Err(MoveError::Gone),
-        status => Err(MoveError::Refused(status, answer.problem().1)),
-    }
-}
-
-/// Runs `work` on a blocking thread.
-pub(super) async fn block<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, MoveError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|e| MoveError::Strange(e.to_string()))??)
-}
-
 /// Keeps uploading whatever the core wants uploaded.
-pub(super) async fn upload(
+pub(super) async fn run(
     dialler: Arc<Dialler>,
     blobs: Blobs,
     mut wanted: watch::Receiver<Option<Bytes>>,
@@ -138,7 +77,7 @@ pub(super) async fn upload(
                 if crowded.insert(manifest.clone()) {
                     tracing::warn!("a checkpoint waits to be sent: {error}");
                     shared.room.crowded();
-                    room::say(&blobs, &shared);
+                    collection::report(&blobs, &shared);
                 }
                 tried.insert(manifest.clone());
                 settle(&mut wanted, &shared, &manifest);
@@ -387,11 +326,6 @@ async fn load(
     .await?;
     *rest = &rest[taken..];
     Ok(Some(body))
-}
-
-pub(super) fn hash(bytes: &[u8]) -> Result<Hash, MoveError> {
-    let bytes = bytes.try_into().map_err(|_| MoveError::Strange("no BLAKE3 hash".into()))?;
-    Ok(Hash::from_bytes(bytes))
 }
 
 fn hashes(body: &[u8]) -> Result<Vec<Hash>, MoveError> {

@@ -1,0 +1,69 @@
+//! The events of the runner, and the attempts that a former process left with its keeper.
+
+use super::runs::Runs;
+use super::shared::Shared;
+use super::{causes, now};
+use crate::exec::StopKind;
+use crate::runner::{Event, Held};
+use outlast_core::worker::{Alive, Unfit};
+use std::sync::Arc;
+
+impl Shared {
+    /// Passes events of the runner to the core.
+    pub(super) fn on_events(self: &Arc<Self>, events: Vec<Event>) {
+        self.feed(|core| {
+            let at = now();
+            for event in events {
+                match event {
+                    Event::Finished(ended) => core.on_finished(at, causes::outcome(ended)),
+                    Event::Paused(id) => core.on_paused(at, &id.task, id.epoch, true),
+                    Event::Resumed(id) => core.on_paused(at, &id.task, id.epoch, false),
+                    Event::Started { .. } => {}
+                    Event::Unfit(reason) => core.set_unfit(at, Unfit::Machine, reason),
+                    Event::Died(reason) => {
+                        tracing::error!("the keeper of the tasks died, and they with it: {reason}");
+                    }
+                }
+            }
+        });
+    }
+
+    /// Takes over from a former process: the core gets the outcomes, and attempts that it does not hold are
+    /// stopped.
+    pub(super) fn take_over(self: &Arc<Self>, runs: &Runs, held: Held) {
+        let ours = |task: &str, epoch| self.lock().told(task, epoch).is_some();
+        for one in &held.running {
+            if !ours(&one.id.task, one.id.epoch) {
+                runs.runner().stop(&one.id, StopKind::Cancel);
+            }
+        }
+        if held.unfit.is_some() {
+            self.feed(|core| core.set_unfit(now(), Unfit::Machine, held.unfit));
+        }
+        if !held.running.is_empty() {
+            tracing::info!("took over {} running tasks", held.running.len());
+        }
+        let finished: Vec<_> = held.finished.into_iter().map(Event::Finished).collect();
+        if !finished.is_empty() {
+            tracing::info!("{} tasks ended while this worker was away", finished.len());
+            self.on_events(finished);
+        }
+    }
+}
+
+/// The attempts that a keeper ran while this worker's process was away.
+pub(super) fn alive(held: &Held) -> Vec<Alive> {
+    let running = held.running.iter().map(|one| Alive {
+        task: one.id.task.clone(),
+        epoch: one.id.epoch,
+        started_at: one.started_at_ms.unwrap_or_else(|| now().wall),
+        paused: one.paused,
+    });
+    let finished = held.finished.iter().map(|(outcome, _)| Alive {
+        task: outcome.task_id.as_str().into(),
+        epoch: outcome.epoch,
+        started_at: outcome.started_at_ms,
+        paused: false,
+    });
+    running.chain(finished).collect()
+}

@@ -1,0 +1,40 @@
+//! The timer of the core.
+
+use super::now;
+use super::shared::Shared;
+use outlast_core::stats::ConnectionState;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest sleep of the timer: what is due earlier than expected is not late by more.
+const LONGEST: Duration = Duration::from_millis(250);
+
+/// Wakes the core when something is due.
+pub(super) async fn run(shared: Arc<Shared>) {
+    loop {
+        let due = shared.lock().next_wake().saturating_sub(now().mono);
+        tokio::time::sleep(Duration::from_millis(due.max(1)).min(LONGEST)).await;
+        if shared.lock().next_wake() <= now().mono {
+            shared.feed(|core| core.on_tick(now()));
+        }
+        if shared.status.borrow().0 == ConnectionState::Failed {
+            shared.end_if_hopeless();
+        }
+    }
+}
+
+impl Shared {
+    /// Ends the agent if its link is abandoned and nothing is left to finish.
+    fn end_if_hopeless(&self) {
+        let core = self.lock();
+        let (running, waiting, unacked) = core.load();
+        if core.connection_state() == ConnectionState::Failed && running + waiting == 0 {
+            drop(core);
+            let mut reason = self.status.borrow().1.clone();
+            if unacked > 0 {
+                reason += &format!("; {unacked} results are kept in the state folder");
+            }
+            self.end(true, &reason);
+        }
+    }
+}

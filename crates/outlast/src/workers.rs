@@ -1,0 +1,60 @@
+//! Workers: listed, drained, forgotten.
+
+use crate::client::{Client, escape};
+use crate::error::Error;
+use outlast_wire::api::{Worker, WorkerAction, WorkerList};
+use reqwest::Method;
+
+impl Client {
+    /// All workers.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn workers(&self) -> Result<WorkerList, Error> {
+        self.get("/api/v1/workers").await
+    }
+
+    /// One worker.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn worker(&self, name: &str) -> Result<Worker, Error> {
+        self.get(&format!("/api/v1/workers/{}", escape(name))).await
+    }
+
+    /// Removes a worker that is gone for good.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn forget(&self, name: &str) -> Result<(), Error> {
+        let path = format!("/api/v1/workers/{}", escape(name));
+        self.send(|| self.request(Method::DELETE, &path)).await.map(drop)
+    }
+
+    /// Binds a worker to no API key any more.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn unbind(&self, name: &str) -> Result<(), Error> {
+        let path = format!("/api/v1/workers/{}/unbind", escape(name));
+        self.send(|| self.request(Method::POST, &path)).await.map(drop)
+    }
+
+    /// Drains a worker: it gets no new work (or gets new work again).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn drain(&self, name: &str, on: bool) -> Result<Worker, Error> {
+        let what = if on { "drain" } else { "undrain" };
+        self.post(&format!("/api/v1/workers/{}/{what}", escape(name))).await
+    }
+
+    /// Requests an action of a worker: at once, or when it is back.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn act(&self, name: &str, action: &WorkerAction) -> Result<(), Error> {
+        let path = format!("/api/v1/workers/{}/actions", escape(name));
+        self.send(|| self.request(Method::POST, &path).json(action)).await.map(drop)
+    }
+}
