@@ -36,7 +36,7 @@ STILL_CIRCLES = {
     "outlast-wire",
 }
 STILL_LONG_FUNCTIONS = {
-    "outlast-cli": {"act", "run", "tasks_of"},
+    "outlast-cli": {"run"},
     "outlast-core": {"decide", "new", "on_hello", "register"},
     "outlast-wire": {"check"},
 }

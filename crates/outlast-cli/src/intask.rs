@@ -6,7 +6,9 @@
 use crate::fetch::{self, Outside};
 use crate::{Usage, args, output};
 use outlast_worker::local::client::{ClientError, PATIENCE};
-use outlast_worker::local::{Client, Control, DAMAGED, MAX_WAIT, Progress as Said, StateView};
+use outlast_worker::local::{
+    CheckpointView, Client, Control, DAMAGED, MAX_WAIT, Progress as Said, StateView,
+};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -241,40 +243,10 @@ async fn act(json: bool, what: InTask) -> anyhow::Result<u8> {
             }
         }
         InTask::Restore { path, id, force, patience } => {
-            let path = std::path::absolute(path)?;
-            spare_own_folder(&path)?;
-            let Some(restored) = client(&patience)?.restore(&path, id.as_deref(), force).await?
-            else {
-                eprintln!("outlast: this task has no checkpoint yet");
-                return Ok(3);
-            };
-            match json {
-                true => output::json(&restored)?,
-                false => eprintln!(
-                    "outlast: {} is checkpoint {} of attempt {}",
-                    path.display(),
-                    restored.view.id,
-                    restored.view.attempt
-                ),
-            }
+            return restore(json, client(&patience)?, &path, id.as_deref(), force).await;
         }
         InTask::Checkpoints { id: _, patience } => {
-            let all = client(&patience)?.checkpoints().await?;
-            if json {
-                output::json(&all)?;
-            } else if all.is_empty() {
-                eprintln!("no checkpoints");
-            } else {
-                let rows: Vec<_> = all
-                    .into_iter()
-                    .map(|c| {
-                        let delivered = if c.delivered { "yes" } else { "not yet" };
-                        let size = output::bytes(c.bytes);
-                        vec![c.id, c.attempt.to_string(), size, delivered.into(), c.meta.name]
-                    })
-                    .collect();
-                output::table(&["ID", "TRY", "SIZE", "DELIVERED", "NAME"], &rows)?;
-            }
+            print_checkpoints(json, client(&patience)?.checkpoints().await?)?;
         }
         InTask::Progress { value, data, message, patience } => {
             let said = Said { progress: value, data: object("--data", data)?, message };
@@ -316,6 +288,52 @@ async fn act(json: bool, what: InTask) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// Puts a checkpoint back.
+async fn restore(
+    json: bool,
+    client: Client,
+    path: &Path,
+    id: Option<&str>,
+    force: bool,
+) -> anyhow::Result<u8> {
+    let path = std::path::absolute(path)?;
+    spare_own_folder(&path)?;
+    let Some(restored) = client.restore(&path, id, force).await? else {
+        eprintln!("outlast: this task has no checkpoint yet");
+        return Ok(3);
+    };
+    match json {
+        true => output::json(&restored)?,
+        false => eprintln!(
+            "outlast: {} is checkpoint {} of attempt {}",
+            path.display(),
+            restored.view.id,
+            restored.view.attempt
+        ),
+    }
+    Ok(0)
+}
+
+/// Prints the checkpoints of the task.
+fn print_checkpoints(json: bool, all: Vec<CheckpointView>) -> std::io::Result<()> {
+    if json {
+        output::json(&all)?;
+    } else if all.is_empty() {
+        eprintln!("no checkpoints");
+    } else {
+        let rows: Vec<_> = all
+            .into_iter()
+            .map(|c| {
+                let delivered = if c.delivered { "yes" } else { "not yet" };
+                let size = output::bytes(c.bytes);
+                vec![c.id, c.attempt.to_string(), size, delivered.into(), c.meta.name]
+            })
+            .collect();
+        output::table(&["ID", "TRY", "SIZE", "DELIVERED", "NAME"], &rows)?;
+    }
+    Ok(())
 }
 
 /// Returns the current requests; with `wait`, those that differ from `seen`, or None after that time.

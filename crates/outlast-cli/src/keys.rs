@@ -84,59 +84,11 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let keys = Keys::open(&store)?;
     match args.what {
         What::Add { name, role, workers, own_tasks_only } => {
-            let parsed = Role::parse(&role).ok_or_else(|| Usage(format!("no role {role}")))?;
-            if !workers.is_empty() && parsed != Role::Worker {
-                return Err(Usage("--worker needs --role worker".into()).into());
-            }
-            if own_tasks_only && parsed != Role::Submit {
-                return Err(Usage("--own-tasks-only needs --role submit".into()).into());
-            }
-            for pattern in &workers {
-                let stem = pattern.strip_suffix('*').unwrap_or(pattern);
-                if check_task_id(stem).is_err() && !(stem.is_empty() && pattern == "*") {
-                    let what = "is neither a worker name nor a prefix that ends in *";
-                    return Err(Usage(format!("--worker: {pattern:?} {what}")).into());
-                }
-            }
-            let first = keys.list_keys()?.is_empty();
             let limits = KeyLimits { workers, own_tasks: own_tasks_only };
-            let key = keys.add_limited_key(&name, parsed, &limits)?;
-            if context.json() {
-                output::json(&serde_json::json!({ "id": key.id, "key": key.token, "role": role }))?;
-            } else {
-                output::line(&key.token)?;
-                eprintln!("This is the only time it is shown. Use it as OUTLAST_API_KEY.");
-                if first {
-                    eprintln!("From now on every request to this coordinator needs a key.");
-                }
-            }
+            add(context, &keys, &name, &role, limits)?;
         }
         What::Local => {}
-        What::List => {
-            let all = keys.list_keys()?;
-            if context.json() {
-                let view = |k: &outlast_store::KeyInfo| {
-                    serde_json::json!({ "id": k.id, "name": k.name, "role": k.role.as_str(),
-                        "created_at_ms": k.created_at, "revoked": k.revoked_at.is_some(),
-                        "workers": k.limits.workers, "own_tasks_only": k.limits.own_tasks })
-                };
-                output::json(&all.iter().map(view).collect::<Vec<_>>())?;
-            } else {
-                let row = |k: &outlast_store::KeyInfo| {
-                    let state = if k.revoked_at.is_some() { "revoked" } else { "valid" };
-                    let limits = match k.limits.own_tasks {
-                        true => "own tasks".to_owned(),
-                        false => k.limits.workers.join(" "),
-                    };
-                    let role = k.role.as_str().into();
-                    vec![k.id.clone(), k.name.clone(), role, state.into(), limits]
-                };
-                output::table(
-                    &["ID", "NAME", "ROLE", "STATE", "ONLY FOR"],
-                    &all.iter().map(row).collect::<Vec<_>>(),
-                )?;
-            }
-        }
+        What::List => list(context, &keys)?,
         What::Revoke { id } => {
             if !keys.revoke_key(&id)? {
                 eprintln!("outlast: no valid key {id}; `outlast keys list` lists them");
@@ -146,4 +98,68 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// Creates a key, and prints it.
+fn add(
+    context: &Context,
+    keys: &Keys,
+    name: &str,
+    role: &str,
+    limits: KeyLimits,
+) -> anyhow::Result<()> {
+    let parsed = Role::parse(role).ok_or_else(|| Usage(format!("no role {role}")))?;
+    if !limits.workers.is_empty() && parsed != Role::Worker {
+        return Err(Usage("--worker needs --role worker".into()).into());
+    }
+    if limits.own_tasks && parsed != Role::Submit {
+        return Err(Usage("--own-tasks-only needs --role submit".into()).into());
+    }
+    for pattern in &limits.workers {
+        let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+        if check_task_id(stem).is_err() && !(stem.is_empty() && pattern == "*") {
+            let what = "is neither a worker name nor a prefix that ends in *";
+            return Err(Usage(format!("--worker: {pattern:?} {what}")).into());
+        }
+    }
+    let first = keys.list_keys()?.is_empty();
+    let key = keys.add_limited_key(name, parsed, &limits)?;
+    if context.json() {
+        output::json(&serde_json::json!({ "id": key.id, "key": key.token, "role": role }))?;
+    } else {
+        output::line(&key.token)?;
+        eprintln!("This is the only time it is shown. Use it as OUTLAST_API_KEY.");
+        if first {
+            eprintln!("From now on every request to this coordinator needs a key.");
+        }
+    }
+    Ok(())
+}
+
+/// Prints all keys.
+fn list(context: &Context, keys: &Keys) -> anyhow::Result<()> {
+    let all = keys.list_keys()?;
+    if context.json() {
+        let view = |k: &outlast_store::KeyInfo| {
+            serde_json::json!({ "id": k.id, "name": k.name, "role": k.role.as_str(),
+                "created_at_ms": k.created_at, "revoked": k.revoked_at.is_some(),
+                "workers": k.limits.workers, "own_tasks_only": k.limits.own_tasks })
+        };
+        output::json(&all.iter().map(view).collect::<Vec<_>>())?;
+    } else {
+        let row = |k: &outlast_store::KeyInfo| {
+            let state = if k.revoked_at.is_some() { "revoked" } else { "valid" };
+            let limits = match k.limits.own_tasks {
+                true => "own tasks".to_owned(),
+                false => k.limits.workers.join(" "),
+            };
+            let role = k.role.as_str().into();
+            vec![k.id.clone(), k.name.clone(), role, state.into(), limits]
+        };
+        output::table(
+            &["ID", "NAME", "ROLE", "STATE", "ONLY FOR"],
+            &all.iter().map(row).collect::<Vec<_>>(),
+        )?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;
 use outlast::{KeepCheckpoints, LateResult, NewTask, OnLeaseExpired, Rerun, Run, TaskSpec};
+use outlast_wire::recovery::Recovery;
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -242,18 +243,19 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
     })
 }
 
-fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
-    let base = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let recovery = match &args.recovery {
-        Some(path) => {
-            let wrong = |e: &dyn std::fmt::Display| Usage(format!("{}: {e}", path.display()));
-            let read: outlast_wire::recovery::Recovery =
-                serde_json::from_value(crate::recovery::file(path)?).map_err(|e| wrong(&e))?;
-            outlast_core::recovery::Rules::new(&read.rules).map_err(|e| wrong(&e))?;
-            Some(Box::new(read))
-        }
-        None => None,
-    };
+/// The rules of recovery in a file.
+fn recovery_of(args: &Args) -> anyhow::Result<Option<Box<Recovery>>> {
+    let Some(path) = &args.recovery else { return Ok(None) };
+    let wrong = |e: &dyn std::fmt::Display| Usage(format!("{}: {e}", path.display()));
+    let read: Recovery =
+        serde_json::from_value(crate::recovery::file(path)?).map_err(|e| wrong(&e))?;
+    outlast_core::recovery::Rules::new(&read.rules).map_err(|e| wrong(&e))?;
+    Ok(Some(Box::new(read)))
+}
+
+/// A task with all options and no work yet.
+fn template(args: &Args) -> anyhow::Result<TaskSpec> {
+    let recovery = recovery_of(args)?;
     // Scripts of different files are tasks of different types, as programs are.
     let file = args.browser.as_deref().and_then(Path::file_name);
     let task_type = match (args.task_type.as_str(), file) {
@@ -263,9 +265,9 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
         (name, _) => name.to_owned(),
     };
     let (traceparent, tracestate) = trace();
-    let template = |run| TaskSpec {
-        traceparent: traceparent.clone(),
-        tracestate: tracestate.clone(),
+    Ok(TaskSpec {
+        traceparent,
+        tracestate,
         env: args.env.iter().cloned().collect(),
         cwd: args.cwd.clone(),
         timeout: args.timeout,
@@ -296,51 +298,68 @@ fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
             every: args.keep_checkpoints_every,
             failed: !args.prune_failed,
         },
-        task_type: task_type.clone(),
+        task_type,
         knobs: args.knobs.iter().cloned().collect(),
         max_oom_retries: args.max_oom_retries,
-        recovery: recovery.clone(),
-        ..TaskSpec::new(run)
-    };
+        recovery,
+        ..TaskSpec::new(Run::Shell(String::new()))
+    })
+}
+
+/// The work of the tasks, as the command line has it.
+fn run_of(args: &Args) -> anyhow::Result<Run> {
+    Ok(match (&args.shell, args.command.is_empty()) {
+        (Some(line), _) => Run::Shell(line.clone()),
+        (None, false) => Run::Command(args.command.clone()),
+        (None, true) if args.browser.is_some() => {
+            Run::Browser(args.given.browser(args.browser.as_deref().unwrap_or(Path::new("-")))?)
+        }
+        (None, true) => {
+            let what = "give a command after --, or --shell, --browser or --file; see --help";
+            return Err(Usage(what.into()).into());
+        }
+    })
+}
+
+/// The work of an array's task.
+fn numbered(run: &Run, token: &str, n: u64) -> Run {
+    let put = |text: &String| put_index(text, token, n);
+    match run {
+        Run::Command(argv) => Run::Command(argv.iter().map(put).collect()),
+        Run::Shell(line) => Run::Shell(put(line)),
+        Run::Call(call) => Run::Call(call.clone()),
+        Run::Browser(browser) => {
+            let mut browser = browser.clone();
+            fill(&mut browser.args, token, n);
+            Run::Browser(browser)
+        }
+    }
+}
+
+fn tasks_of(args: &Args) -> anyhow::Result<Vec<NewTask>> {
+    let base = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let template = template(args)?;
     if args.browser.is_none() && args.given.any() {
         let what = "--args, --page and --on-context-loss need --browser SCRIPT";
         return Err(Usage(what.into()).into());
     }
-    let run = match (&args.shell, args.command.is_empty(), &args.file) {
-        (_, _, Some(file)) => return from_file(file, &base, template),
-        (Some(line), _, None) => Run::Shell(line.clone()),
-        (None, false, None) => Run::Command(args.command.clone()),
-        (None, true, None) if args.browser.is_some() => {
-            Run::Browser(args.given.browser(args.browser.as_deref().unwrap_or(Path::new("-")))?)
-        }
-        (None, true, None) => {
-            let what = "give a command after --, or --shell, --browser or --file; see --help";
-            return Err(Usage(what.into()).into());
-        }
-    };
+    let with = |run| TaskSpec { run, ..template.clone() };
+    if let Some(file) = &args.file {
+        return from_file(file, &base, with);
+    }
+    let run = run_of(args)?;
     let checked = |id: String, spec: TaskSpec| {
         outlast_wire::spec::check_task_id(&id).and_then(|()| spec.check())?;
         Ok(NewTask { id, spec })
     };
     let usage = |e: outlast_wire::SpecError| Usage(e.to_string());
     let Some(array) = &args.array else {
-        return Ok(vec![checked(base, template(run)).map_err(usage)?]);
+        return Ok(vec![checked(base, with(run)).map_err(usage)?]);
     };
     let numbers = args::array(array).map_err(Usage)?;
     let mut tasks = Vec::with_capacity(numbers.len());
     for n in numbers {
-        let put = |text: &String| put_index(text, &args.index_token, n);
-        let run = match &run {
-            Run::Command(argv) => Run::Command(argv.iter().map(put).collect()),
-            Run::Shell(line) => Run::Shell(put(line)),
-            Run::Call(call) => Run::Call(call.clone()),
-            Run::Browser(browser) => {
-                let mut browser = browser.clone();
-                fill(&mut browser.args, &args.index_token, n);
-                Run::Browser(browser)
-            }
-        };
-        let mut spec = template(run);
+        let mut spec = with(numbered(&run, &args.index_token, n));
         spec.env.insert("OUTLAST_ARRAY_INDEX".into(), n.to_string());
         tasks.push(checked(format!("{base}-{n}"), spec).map_err(usage)?);
     }

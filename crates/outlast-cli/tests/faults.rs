@@ -2,28 +2,15 @@
 
 mod common;
 
-use common::{Base, Process};
+use common::rig::Rig;
 use outlast::{NewTask, Run, TaskSpec};
-use outlast_chaos::Proxy;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-struct Rig {
-    base: Base,
-    coordinator: Process,
-    proxy: Proxy,
-    _worker: Process,
-}
-
 impl Rig {
-    async fn new() -> Rig {
-        let base = Base::new();
-        let coordinator = base.coordinator();
-        let proxy = Proxy::bind("127.0.0.1:0", &base.at).await.unwrap();
-        let via = format!("http://{}", proxy.local_addr());
-        let _worker = base.worker("w", &via, &["--slots", "2"]);
-        let rig = Rig { base, coordinator, proxy, _worker };
-        rig.base.connected("w").await;
+    /// A rig at which four tasks run or wait.
+    async fn with_tasks() -> Rig {
+        let rig = Rig::new().await;
         let runs = rig.base.dir.path().join("runs");
         let task = |n: u32| {
             let line = format!("echo t{n} >> '{}'; sleep 8; echo result {n}", runs.display());
@@ -64,7 +51,7 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_link_is_cut_for_10_s() {
-    let rig = Rig::new().await;
+    let rig = Rig::with_tasks().await;
     rig.proxy.handle().set("cut".parse().unwrap());
     sleep(Duration::from_secs(10)).await;
     rig.proxy.handle().heal();
@@ -73,7 +60,7 @@ async fn the_link_is_cut_for_10_s() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_link_is_half_open_for_40_s() {
-    let rig = Rig::new().await;
+    let rig = Rig::with_tasks().await;
     rig.proxy.handle().set("half-open".parse().unwrap());
     sleep(Duration::from_secs(40)).await;
     rig.proxy.handle().heal();
@@ -82,7 +69,7 @@ async fn the_link_is_half_open_for_40_s() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_coordinator_is_stopped_for_30_s() {
-    let rig = Rig::new().await;
+    let rig = Rig::with_tasks().await;
     rig.coordinator.signal("STOP");
     sleep(Duration::from_secs(30)).await;
     rig.coordinator.signal("CONT");
@@ -91,7 +78,7 @@ async fn the_coordinator_is_stopped_for_30_s() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_coordinator_is_killed_and_started_again() {
-    let mut rig = Rig::new().await;
+    let mut rig = Rig::with_tasks().await;
     rig.coordinator.kill();
     sleep(Duration::from_secs(3)).await;
     rig.coordinator = rig.base.coordinator();

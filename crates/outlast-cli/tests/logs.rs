@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{Base, Process};
+use common::rig::Rig;
 use futures_util::StreamExt;
 use outlast::{NewTask, Run, TaskSpec};
-use outlast_chaos::Proxy;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,24 +13,7 @@ use tokio::time::{sleep, timeout};
 /// Long enough that only what hangs is caught.
 const LONG: Duration = Duration::from_secs(300);
 
-struct Rig {
-    base: Base,
-    coordinator: Process,
-    proxy: Proxy,
-    _worker: Process,
-}
-
 impl Rig {
-    async fn new() -> Rig {
-        let base = Base::new();
-        let coordinator = base.coordinator();
-        let proxy = Proxy::bind("127.0.0.1:0", &base.at).await.unwrap();
-        let via = format!("http://{}", proxy.local_addr());
-        let _worker = base.worker("w", &via, &["--slots", "2"]);
-        base.connected("w").await;
-        Rig { base, coordinator, proxy, _worker }
-    }
-
     async fn run(&self, id: &str, line: &str) {
         let task = NewTask { id: id.into(), spec: TaskSpec::new(Run::Shell(line.into())) };
         self.base.client.submit(&task).await.unwrap();

@@ -203,7 +203,7 @@ async fn a_drain_does_not_wait_for_ever_for_a_coordinator_and_says_who_has_a_fol
     let ended = until("the worker to leave", async || worker.0.try_wait().unwrap()).await;
     assert_eq!(ended.code(), Some(5));
     let log = std::fs::read_to_string(base.dir.path().join("w.log")).unwrap();
-    assert!(log.contains("drained, but for 1 results: the coordinator http://"), "{log}");
+    assert!(log.contains("drained, except for 1 results: the coordinator http://"), "{log}");
     // The result is safe, and the next worker delivers it.
     let _coordinator = base.coordinator();
     let _worker = base.worker("w", &base.url(), &more);

@@ -1,7 +1,7 @@
 //! Demo of a script that computes with WebGPU in a headless browser: its browser is killed, and it
 //! resumes in a new one from its checkpoint.
 
-use super::{Report, Stage, until};
+use super::stage::{Report, Stage, until};
 use anyhow::Context;
 use outlast::{Browser, Client, NewTask, OnContextLoss, Run, TaskSpec};
 use serde_json::{Value, json};

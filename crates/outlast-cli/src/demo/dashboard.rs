@@ -1,7 +1,7 @@
 //! Demo fleet with faults for the dashboard: links that are cut, slow or half open, a worker that
 //! stops and returns, and a continuous supply of tasks.
 
-use super::{Process, Stage, until};
+use super::stage::{Process, Stage, until};
 use outlast::{Client, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
 use std::collections::BTreeMap;

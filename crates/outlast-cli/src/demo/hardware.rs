@@ -2,7 +2,7 @@
 //! link is down, is retried with smaller batches from its checkpoint, loses its link again during
 //! recovery, and the next run starts with the batch size that worked.
 
-use super::{Report, Stage, until};
+use super::stage::{Report, Stage, until};
 use anyhow::Context;
 use outlast::api::{Explanation, HistoryEvent};
 use outlast::{Client, NewTask, Run, TaskSpec};

@@ -1,5 +1,5 @@
-//! `outlast demo`: outages with real processes, and the proof that nothing was lost or run twice. This
-//! module starts the processes; `outage`, `recovery`, `hardware` and `browser` are the scenarios, and
+//! `outlast demo`: outages with real processes, and the proof that nothing was lost or run twice. `stage`
+//! starts the processes; `outage`, `recovery`, `hardware` and `browser` are the scenarios, and
 //! `dashboard` runs a fleet to watch.
 
 /// Prints a line. A demo continues without a reader, and cleans up.
@@ -15,24 +15,18 @@ mod dashboard;
 mod hardware;
 mod outage;
 mod recovery;
+mod stage;
 
+use self::stage::{Report, Stage};
 use crate::{Context, Usage, args, output};
-use outlast::Client;
 use serde_json::json;
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
 
 /// Longest duration of a scenario, compressed and in real time.
 const LIMIT: (Duration, Duration) = (Duration::from_secs(180), Duration::from_secs(900));
 /// Longest duration of the dashboard demo.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Time for a process to end on request.
-const LEAVE: Duration = Duration::from_secs(5);
-
 /// Demonstrate two outages that lose no work, in about 90 seconds.
 #[derive(clap::Args)]
 #[command(
@@ -66,115 +60,6 @@ pub(crate) struct Args {
     time: Option<f64>,
 }
 
-/// A child process, ended with the demo in any case.
-struct Process(Child);
-
-impl Process {
-    /// Kills the process with SIGKILL, like a power loss.
-    fn kill(&mut self) -> std::io::Result<()> {
-        self.0.kill()?;
-        self.0.wait().map(drop)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        // A worker that ends on request also ends its keeper.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).stderr(Stdio::null()).status();
-        let deadline = Instant::now() + LEAVE;
-        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Stage {
-    dir: PathBuf,
-    start: Instant,
-    quiet: bool,
-    real_time: bool,
-}
-
-impl Stage {
-    fn say(&self, text: &str) {
-        if !self.quiet {
-            println!("{:>5.1}s  {text}", self.start.elapsed().as_secs_f64());
-        }
-    }
-    fn spawn(&self, name: &str, args: &[&str]) -> anyhow::Result<Process> {
-        let path = self.dir.join(format!("{name}.log"));
-        let log = File::options().create(true).append(true).open(path)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // The user's own settings do not apply to the demo.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("OUTLAST_") {
-                command.env_remove(name);
-            }
-        }
-        command.env("OUTLAST_CONFIG", "/dev/null").env("OUTLAST_NO_KEYS", "1");
-        Ok(Process(command.spawn()?))
-    }
-    /// Starts a worker that stops at once on request.
-    fn worker(&self, name: &str, via: &str, more: &[&str]) -> anyhow::Result<Process> {
-        let state = self.dir.join(name).display().to_string();
-        let args = [
-            "worker",
-            "--name",
-            name,
-            "--coordinator",
-            via,
-            "--state-dir",
-            &state,
-            "--on-term",
-            "stop",
-        ];
-        self.spawn(name, &[&args[..], more].concat())
-    }
-    /// Starts a coordinator on a free port, which it can be restarted on.
-    fn port() -> std::io::Result<String> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(format!("127.0.0.1:{port}"))
-    }
-    fn coordinator(&self, at: &str, more: &[&str]) -> anyhow::Result<Process> {
-        let data = self.dir.join("coordinator").display().to_string();
-        let args = ["coordinator", "--listen", at, "--data-dir", &data];
-        self.spawn("coordinator", &[&args[..], more].concat())
-    }
-}
-
-/// Report of a scenario.
-struct Report {
-    bad: Vec<String>,
-    good: &'static str,
-    json: serde_json::Value,
-}
-
-fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn since(then: i64) -> f64 {
-    (wall() - then) as f64 / 1000.0
-}
-
-/// Waits for this number of connected workers.
-async fn until(client: &Client, count: usize) -> anyhow::Result<()> {
-    loop {
-        let all = client.workers().await?;
-        if all.workers.iter().filter(|w| w.state == "connected").count() >= count {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// Runs a fleet to watch, until its time has passed or it is interrupted.
 async fn watched(args: &Args) -> anyhow::Result<u8> {
     let time = Duration::try_from_secs_f64(args.time.unwrap_or(180.0));
@@ -205,7 +90,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     let mut reports = serde_json::Map::new();
     let plays = args.only.as_deref().map_or(vec!["outage", "recovery"], |only| vec![only]);
     for play in plays {
-        let report = stage(context, &args, play).await?;
+        let report = played(context, &args, play).await?;
         worst = worst.max(u8::from(!report.bad.is_empty()));
         reports.insert(play.into(), report.json);
     }
@@ -215,13 +100,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     Ok(worst)
 }
 
-async fn stage(context: &Context, args: &Args, play: &str) -> anyhow::Result<Report> {
+async fn played(context: &Context, args: &Args, play: &str) -> anyhow::Result<Report> {
     let dir = std::env::temp_dir().join(format!("outlast-demo-{play}-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let (quiet, real_time) = (context.json(), args.real_time);
     let stage = Stage { dir: dir.clone(), start: Instant::now(), quiet, real_time };
     let limit = if real_time { LIMIT.1 } else { LIMIT.0 };
-    let played = async {
+    let playing = async {
         match play {
             "outage" => outage::play(&stage).await,
             "hardware" => hardware::play(&stage).await,
@@ -230,7 +115,7 @@ async fn stage(context: &Context, args: &Args, play: &str) -> anyhow::Result<Rep
         }
     };
     let outcome = tokio::select! {
-        outcome = tokio::time::timeout(limit, played) => outcome,
+        outcome = tokio::time::timeout(limit, playing) => outcome,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; logs are in {}", dir.display()),
     };
     let report = match outcome {

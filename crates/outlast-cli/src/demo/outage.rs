@@ -1,6 +1,6 @@
 //! Demo of an outage of 18 seconds, during which the coordinator is killed, too: every task runs once.
 
-use super::{Report, Stage, since, until, wall};
+use super::stage::{Report, Stage, since, until, wall};
 use crate::output;
 use outlast::api::TaskResult;
 use outlast::{Client, NewTask, Run, TaskSpec};

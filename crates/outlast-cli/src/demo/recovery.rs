@@ -1,7 +1,7 @@
 //! Demo of a benchmark of 1,000 steps, whose link is lost at step 875, after its checkpoint at 850: it
 //! ends offline, and all data is at the coordinator once the link is back.
 
-use super::{Report, Stage, since, until, wall};
+use super::stage::{Report, Stage, since, until, wall};
 use futures_util::StreamExt;
 use outlast::api::{CheckpointList, TaskResult, TaskStateView, Worker};
 use outlast::{Client, NewTask, Run, TaskSpec};

@@ -1,7 +1,7 @@
 //! The screen: totals, alerts, workers, newest tasks. Columns that do not fit are omitted from the
 //! right.
 
-use super::View;
+use super::view::{COLUMNS, View};
 use crate::{draw as drawing, output};
 use outlast::api::Task;
 use outlast_wire::text::visible;
@@ -11,18 +11,6 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Row, Table, Wrap};
 
-/// Columns of workers and their widths.
-pub(super) const COLUMNS: [(&str, u16); 9] = [
-    ("WORKER", 18),
-    ("STATE", 9),
-    ("BUSY", 9),
-    ("HELD", 5),
-    ("RTT", 7),
-    ("UP", 4),
-    ("GOODPUT", 10),
-    ("ALERT", 8),
-    ("WHY", 24),
-];
 /// Width of the sparkline, which follows the round-trip time if there is room.
 const SPARK: u16 = 12;
 /// Number of alerts that are listed.

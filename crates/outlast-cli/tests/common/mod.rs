@@ -1,6 +1,8 @@
 //! Real processes for tests: started, signalled, ended with the test.
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod rig;
+
 use outlast::Client;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -33,7 +33,7 @@ pub(super) struct Engine {
     pub(super) memory: Memory,
     /// Every task's standard input.
     pub(super) null: File,
-    /// Whether orphans of tasks become our children.
+    /// Orphans of tasks become children of this process.
     pub(super) adopts: bool,
     pub(super) table: Mutex<Table>,
     /// Wakes the supervisor.

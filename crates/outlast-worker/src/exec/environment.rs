@@ -23,7 +23,7 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// Those of this process's own environment; for another user, with that user's home and name.
+    /// The variables of this process's own environment; for another user, with that user's home and name.
     pub fn take(user: Option<&User>) -> Inherited {
         let session = user.map(of_session).into_iter().flatten();
         let session = session.map(|(name, value)| (name.into(), value.into()));
@@ -39,7 +39,7 @@ impl Inherited {
         Inherited { entries: entries.collect(), path }
     }
 
-    /// All of them except those that `own` has too, which comes after it.
+    /// All variables except those that `own` has too, which comes after it.
     pub fn with(&self, own: &BTreeMap<&[u8], &[u8]>) -> Result<Vec<Cow<'_, CStr>>, String> {
         // Names that begin like ours are never inherited.
         let ours = |name: &&[u8]| !name.starts_with(OURS);

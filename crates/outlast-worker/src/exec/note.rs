@@ -4,11 +4,11 @@
 /// means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Note {
-    /// It has been running for a while, since this Unix time in ms. Short attempts end without.
+    /// The attempt has been running for a while, since this Unix time in ms. Short attempts end without.
     Started(i64),
-    /// None of its processes runs.
+    /// Pause: no process of the attempt runs.
     Paused,
-    /// They run again.
+    /// Resumption: its processes run again.
     Resumed,
 }
 

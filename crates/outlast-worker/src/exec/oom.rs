@@ -72,7 +72,7 @@ struct Kill {
     /// Resident private memory of the process in bytes, if the log has it.
     size: Option<u64>,
     text: String,
-    /// The control group, if that was told.
+    /// The control group, if it is known.
     group: Option<String>,
     /// Kills that were read before it.
     after: u64,

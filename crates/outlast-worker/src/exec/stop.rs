@@ -4,7 +4,7 @@
 /// stays its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopKind {
-    /// It is not wanted any more: CANCELLED.
+    /// A cancellation: CANCELLED.
     Cancel,
     /// The worker cannot go on with it: INTERRUPTED, or RETURNED if it never started.
     Interrupt,
@@ -18,6 +18,6 @@ pub(super) enum Why {
     /// Recalled; only what has not begun is.
     Recalled,
     TimedOut,
-    /// It takes too much of the disk; the text says of what.
+    /// Disk use beyond the limit; the text says of what.
     OverDisk(String),
 }

@@ -19,7 +19,7 @@ pub(super) struct Table {
     pub look: bool,
     /// The earliest time limit of those that were registered since all were checked.
     pub deadline: Option<Instant>,
-    /// Whatever is being ended is killed by then.
+    /// Time by which everything that is being ended is killed.
     pub kill_by: Option<Instant>,
     /// The thread wakes then by itself.
     pub wakes: Instant,

@@ -70,7 +70,7 @@ pub(super) enum Ours {
     /// Passed over this connection; with the start time, if it was reported, and the place in the
     /// keeper's line, if known.
     Given { connection: u64, started_at_ms: i64, place: Option<Place> },
-    /// The outcome was told, and not yet forgotten.
+    /// The outcome was reported, and not yet forgotten.
     Told,
 }
 

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Time for which a message waits for others, if nobody is in a hurry.
+/// Time for which a message waits for others, if nothing urgent waits.
 const GATHER: Duration = Duration::from_millis(30);
 /// A buffer that is fuller waits for nothing.
 const FULL: usize = 32 << 10;

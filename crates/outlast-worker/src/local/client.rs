@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-/// Time for which a worker may be away, unless told otherwise.
+/// Time for which a worker may be away, unless set otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// Time for which a worker is waited for whose socket is not there: one that dies leaves it, so it has ended
 /// for good, or somebody removed the socket, which a worker that lives restores within seconds.

@@ -5,7 +5,7 @@ use std::io;
 /// The reason for which a request is not granted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HostError {
-    /// Not an attempt of this worker's.
+    /// The attempt is not this worker's.
     #[error("this worker has no such attempt")]
     NoSuchAttempt,
     /// The task has no checkpoint of this id.
@@ -18,7 +18,7 @@ pub enum HostError {
     #[error("a newer attempt has this task: {0}")]
     Fenced(String),
     /// The attempt has ended.
-    #[error("this attempt is over: {0}")]
+    #[error("this attempt has ended: {0}")]
     Ended(String),
     /// No room until the coordinator has taken something over. With `retry_after` (seconds) it is
     /// worth asking again, and the client does so.
@@ -39,7 +39,7 @@ pub enum HostError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// More than is taken at once.
+    /// A body above the limit.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
         /// The kind of data.

@@ -33,9 +33,9 @@ pub enum Event {
     },
     /// The attempt has ended.
     Finished(Ended),
-    /// None of its processes runs until it is resumed.
+    /// Pause: none of its processes runs until it is resumed.
     Paused(AttemptId),
-    /// They run again.
+    /// Resumption: its processes run again.
     Resumed(AttemptId),
     /// No task can be started here, and why, or, by `None`, they can again.
     Unfit(Option<String>),
@@ -53,7 +53,7 @@ pub struct HeldAttempt {
     pub id: AttemptId,
     /// Time since when it runs, in Unix ms; `None` if it waits for slots.
     pub started_at_ms: Option<i64>,
-    /// It is paused, or about to be.
+    /// The attempt is paused, or about to be.
     pub paused: bool,
 }
 

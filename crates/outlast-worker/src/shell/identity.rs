@@ -40,7 +40,7 @@ pub(super) fn settle(state_dir: &Path, identity: Identity) -> Result<(), StartEr
     }
     if identity == Identity::New && state_dir.join(STORE).is_file() {
         let (mut store, ..) = open_store(state_dir)?;
-        let (aside, owed) = store.renew(state_dir)?;
+        let (aside, left) = store.renew(state_dir)?;
         tracing::warn!(
             "this worker has a new identity; the previous content of its folder is in {}, with {left} \
              undelivered results",

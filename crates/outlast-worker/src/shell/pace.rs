@@ -1,11 +1,11 @@
-//! The pace of commits: how soon a batch is to be durable.
+//! Commit batching: how soon a batch is to be durable.
 
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::Worker;
 use outlast_store::group::Pace;
 use outlast_wire::v2::OutcomeKind;
 
-/// The pace of a batch that was decided now. While work waits for slots nobody waits for a result in order
+/// The commit delay of a batch that was decided now. While work waits for slots nobody waits for a result in order
 /// to assign more.
 pub(super) fn of(batch: &Batch<WorkerRecord>, core: &Worker) -> Pace {
     match core.backlog() {

@@ -5,7 +5,7 @@ use outlast_core::stats::ConnectionState;
 /// The end of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Something is wrong.
+    /// True if an error ended it.
     pub failed: bool,
     /// The reason of the end.
     pub reason: String,

@@ -24,7 +24,7 @@ pub(super) enum MoveError {
          32 MiB if you can; it is tried again every minute"
     )]
     TooLarge(usize),
-    /// It has no such blob.
+    /// The coordinator has no such blob.
     #[error("the coordinator does not have it any more")]
     Gone,
     /// The local copy is damaged, and the coordinator cannot replace it.
