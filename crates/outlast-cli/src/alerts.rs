@@ -1,6 +1,6 @@
 //! The `[alerts]` section of the configuration file: limits and receivers of alerts.
 
-use crate::{Context, Usage, args};
+use crate::args;
 use outlast_coordinator::{AlertConfig, WebhookConfig};
 use outlast_core::alerts::{Measure, Rule, Severity};
 use std::time::Duration;
@@ -8,16 +8,15 @@ use toml::{Table, Value};
 
 /// Keys of the section, in addition to the names of rules.
 const KEYS: [&str; 3] = ["webhook", "webhook_token", "webhook_timeout"];
+/// The longest time of a rule, in milliseconds: about 30 years.
+const MOST_MS: u64 = 1_000_000_000_000;
 /// Keys of a rule.
 const RULE: [&str; 8] =
     ["enabled", "threshold", "clear", "hold", "clear_hold", "min_samples", "severity", "to"];
 
 /// Applies the file's settings over the defaults.
-pub(crate) fn configured(context: &Context) -> Result<AlertConfig, Usage> {
-    match context.config.section("alerts") {
-        Some(table) => read(table).map_err(Usage),
-        None => Ok(AlertConfig::default()),
-    }
+pub(crate) fn configured(section: Option<&Table>) -> Result<AlertConfig, String> {
+    section.map_or_else(|| Ok(AlertConfig::default()), read)
 }
 
 /// Validates the section.
@@ -33,7 +32,7 @@ fn read(table: &Table) -> Result<AlertConfig, String> {
             continue;
         }
         let Some(rule) = config.rules.iter_mut().find(|r| r.measure.name() == key) else {
-            return Err(format!("[alerts]: {}", crate::config::unknown("key", key, &names)));
+            return Err(format!("[alerts]: {}", args::unknown("key", key, &names)));
         };
         let Value::Table(table) = value else {
             return Err(format!("[alerts] {key}: must be a section: write [alerts.{key}]"));
@@ -90,7 +89,7 @@ fn change(rule: &mut Rule, table: &Table) -> Result<(), String> {
                 })?;
                 (rule.log, rule.webhook) = (list.contains(&"log"), list.contains(&"webhook"));
             }
-            _ => return Err(crate::config::unknown("key", key, &RULE)),
+            _ => return Err(args::unknown("key", key, &RULE)),
         }
     }
     // Only the threshold was changed: the limit for clearing keeps its distance.
@@ -116,8 +115,7 @@ fn time(value: &Value) -> Result<u64, String> {
         Value::Float(n) => n.to_string(),
         _ => return Err("must be a duration such as \"30s\"".into()),
     };
-    let seconds = args::seconds(&text)?;
-    Ok((seconds.clamp(0.0, 1e9) * 1000.0) as u64)
+    text.parse().map(|time: args::Time| time.ms().min(MOST_MS))
 }
 
 #[cfg(test)]

@@ -1,104 +1,151 @@
-//! Values as people write them on a command line.
+//! Values as people write them on a command line and in the configuration file, and names near to a
+//! mistyped one. Durations and sizes are printed as they are parsed.
 
-use crate::{Usage, config};
-use outlast_core::adapt::{Pins, Setting};
-use outlast_net::pulse::PingConfig;
+use jiff::{Span, SpanRelativeTo, SpanRound, Unit};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
-/// Seconds from `90`, `1.5s`, `10m`, `2h`, `1d` or `250ms`.
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    let text = text.trim();
-    let at = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let factor = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
-        _ => return Err(format!("{text:?} is no duration; write 90s, 10m or 2h")),
-    };
-    match number.trim().parse::<f64>() {
-        Ok(n) if n >= 0.0 && n.is_finite() => Ok(n * factor),
-        _ => Err(format!("{text:?} is no duration; write 90s, 10m or 2h")),
+/// A duration: `90` (seconds), `1.5s`, `10m`, `1h 30m`, `1d` or `250ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time(pub Duration);
+
+impl Time {
+    pub fn from_ms(ms: u64) -> Time {
+        Time(Duration::from_millis(ms))
+    }
+    /// Whole milliseconds.
+    pub fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// Seconds that are not 0: of an interval, or a timeout.
-pub(crate) fn interval(text: &str) -> Result<f64, String> {
-    match seconds(text)? {
-        // Less would be none when it is rounded to milliseconds.
-        s if s < 0.001 => Err(format!("{text:?} is too short; write 5s or 250ms")),
-        s => Ok(s),
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Time, String> {
+        let text = text.trim();
+        let number = |text: &str| text.trim().parse::<f64>().ok();
+        // A library's durations have no fractions of days.
+        let days = text.strip_suffix('d').and_then(number).map(|days| days * 86_400.0);
+        let duration = match number(text).or(days) {
+            Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            None => text
+                .parse::<Span>()
+                .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+                .ok()
+                .and_then(|duration| Duration::try_from(duration).ok()),
+        };
+        duration.map(Time).ok_or_else(|| format!("invalid duration {text:?}; write 90s, 10m or 2h"))
     }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days = SpanRound::new().largest(Unit::Day).days_are_24_hours();
+        let span = Span::try_from(self.0).and_then(|span| span.round(days));
+        match span {
+            Ok(span) => write!(f, "{span:#}"),
+            Err(_) => write!(f, "{}s", self.0.as_secs()),
+        }
+    }
+}
+
+/// Seconds of a duration.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().map(|Time(duration)| duration.as_secs_f64())
+}
+
+/// Parses the duration of an interval or timeout, which is not 0.
+pub(crate) fn interval(text: &str) -> Result<Time, String> {
+    match text.parse::<Time>()? {
+        // Less is 0 when it is rounded to milliseconds.
+        time if time.ms() == 0 => Err(format!("{text:?} is too short; write 5s or 250ms")),
+        time => Ok(time),
+    }
+}
+
+/// Bytes: `512`, `64k`, `20M`, `1.5G` or `2T`. Units are powers of 1024; `G`, `GB` and `GiB` are the
+/// same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let text = text.trim();
+        let at = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(at);
+        let unit = unit.trim().trim_end_matches("iB").trim_end_matches('B').replace('k', "K");
+        let power = ["", "K", "M", "G", "T"].iter().position(|u| *u == unit);
+        match (number.trim().parse::<f64>(), power) {
+            (Ok(n), Some(power)) if n >= 0.0 && n.is_finite() => {
+                Ok(Size((n * 1024f64.powi(power as i32)) as u64))
+            }
+            _ => Err(format!("invalid size {text:?}; write 512M or 20G")),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+        let mut unit = units.next().unwrap_or_default();
+        for larger in units.take_while(|_| self.0 >= 1024) {
+            if value < 1024.0 {
+                break;
+            }
+            (value, unit) = (value / 1024.0, larger);
+        }
+        let digits = usize::from(value < 10.0 && unit != "B" && value.fract() != 0.0);
+        write!(f, "{value:.digits$} {unit}")
+    }
+}
+
+/// Returns a parser of whole numbers within a range.
+pub(crate) fn whole<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.trim().parse().ok().filter(|n| range.contains(n));
+        number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| match range.end() {
+            &u64::MAX => "must be a whole number".to_owned(),
+            most => format!("must be a whole number from {} to {most}", range.start()),
+        })
+    }
+}
+
+/// Parses a share, from 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse().ok().filter(|n| (0.0..=1.0).contains(n));
+    number.ok_or_else(|| "must be a number from 0 to 1, such as 0.2".into())
+}
+
+/// Parses the address of a listener.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} must be ADDRESS:PORT, as in 127.0.0.1:7117"))
+}
+
+/// Parses an IP address.
+pub(crate) fn ip(text: &str) -> Result<IpAddr, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is no IP address"))
 }
 
 /// The most slots of a worker.
-pub(crate) const MAX_SLOTS: u32 = 1_000_000;
-/// What a worker may do when it is asked to end.
-pub(crate) const ON_TERM: [&str; 2] = ["drain", "stop"];
+pub(crate) const MAX_SLOTS: u64 = 1_000_000;
+/// The largest number of 32 bits.
+pub(crate) const MAX_U32: u64 = u32::MAX as u64;
 
-/// What does not adapt to links: the flag, or else the file's section, and a heartbeat that
-/// either gives (interval, timeout).
-pub(crate) fn pins(
-    file: &config::File,
-    section: &str,
-    pin: Option<Pins>,
-    (interval, timeout): (Option<f64>, Option<f64>),
-) -> Result<Pins, Usage> {
-    let pins = match (pin, file.text(section, "pin")) {
-        (Some(pins), _) => pins,
-        (None, Some(text)) => text.parse().map_err(|e| Usage(format!("[{section}] pin: {e}")))?,
-        (None, None) => Pins::NONE,
-    };
-    let interval = interval.or(file.seconds(section, "heartbeat_interval"));
-    let timeout = timeout.or(file.seconds(section, "heartbeat_timeout"));
-    let given = interval.or(timeout).is_some();
-    Ok(if given { pins.with(Setting::Heartbeat) } else { pins })
-}
-
-/// WebSocket pings as flags, or else the file's section, say.
-pub(crate) fn pings(
-    file: &config::File,
-    section: &str,
-    (interval, timeout): (Option<f64>, Option<f64>),
-) -> Result<PingConfig, Usage> {
-    let default = PingConfig::default();
-    let time = |flag: Option<f64>, key, default| match flag.or(file.seconds(section, key)) {
-        None => Ok(default),
-        Some(s) => {
-            Duration::try_from_secs_f64(s).map_err(|_| Usage(format!("{key}: {s} is no such time")))
-        }
-    };
-    let interval = time(interval, "ws_ping_interval", default.interval)?;
-    let timeout = time(timeout, "ws_ping_timeout", default.timeout)?;
-    if timeout.is_zero() && !interval.is_zero() {
-        return Err(Usage(
-            "ws_ping_timeout: 0 would end every link; set the interval to 0 to send \
-                          no pings"
-                .into(),
-        ));
-    }
-    Ok(PingConfig { interval, timeout })
-}
-
-/// Bytes from `512`, `64k`, `20M`, `1.5G` or `2T` (powers of 1024; `GB` and `GiB` mean the same).
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no size; write 512M or 20G");
-    let text = text.trim();
-    let at = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let power = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "k" | "K" => 1,
-        "M" => 2,
-        "G" => 3,
-        "T" => 4,
-        _ => return Err(bad()),
-    };
-    match number.trim().parse::<f64>() {
-        Ok(n) if n >= 0.0 && n.is_finite() => Ok((n * 1024f64.powi(power)) as u64),
-        _ => Err(bad()),
+/// The error for an unknown word: the nearest known one, or all of them.
+pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
+    let near = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, word));
+    match near.filter(|k| strsim::damerau_levenshtein(k, word) <= 3) {
+        Some(near) => format!("unknown {what} `{word}`; did you mean `{near}`?"),
+        None => format!("unknown {what} `{word}`; known are {}", known.join(", ")),
     }
 }
 
@@ -171,11 +218,36 @@ mod tests {
     fn values() {
         assert_eq!(seconds("1.5m"), Ok(90.0));
         assert_eq!(seconds("250ms"), Ok(0.25));
-        assert_eq!(interval("1ms"), Ok(0.001));
+        assert_eq!((seconds("1.5d"), seconds("1h 30m")), (Ok(129_600.0), Ok(5400.0)));
+        assert_eq!(interval("1ms"), Ok(Time::from_ms(1)));
         assert!(interval("0s").is_err() && interval("0.1ms").is_err());
-        assert_eq!((bytes("1.5k"), bytes("2GiB"), bytes("7")), (Ok(1536), Ok(2 << 30), Ok(7)));
-        assert!(bytes("-1").is_err() && bytes("3 x").is_err());
-        assert!(seconds("x").is_err() && seconds("-1").is_err() && seconds("3 weeks").is_err());
+        assert!("x".parse::<Time>().is_err() && "-1".parse::<Time>().is_err());
+        assert!("-5s".parse::<Time>().is_err() && "1e99".parse::<Time>().is_err());
+        for (ms, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (5_000, "5s"),
+            (90_000, "1m 30s"),
+            (5_400_000, "1h 30m"),
+            (90 * 86_400_000, "90d"),
+        ] {
+            assert_eq!(Time::from_ms(ms).to_string(), text);
+            assert_eq!(text.parse(), Ok(Time::from_ms(ms)), "{text}");
+        }
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (256 << 20, "256 MiB"),
+            (20 << 30, "20 GiB"),
+            (2 << 40, "2 TiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        assert_eq!(["1.5k", "1.5K", "1.5KB"].map(str::parse), [const { Ok(Size(1536)) }; 3]);
+        assert_eq!("20G".parse::<Size>().unwrap().to_string(), "20 GiB");
+        assert!("-1".parse::<Size>().is_err() && "3 x".parse::<Size>().is_err());
         assert_eq!(array("1,3,5-9:2").unwrap(), [1, 3, 5, 7, 9]);
         assert!(array("9-1").is_err() && array("1-9:0").is_err() && array("0-99999999").is_err());
         let (name, values) = knob("b=64, 32,fp16,true").unwrap();

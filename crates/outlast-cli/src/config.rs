@@ -1,110 +1,39 @@
-//! The configuration file: what it may hold, and what to say when it holds something else.
+//! The configuration file. Its sections `worker` and `coordinator` hold what the flags of these programs
+//! take, under the flags' names: a setting is declared once, as a flag. The file's values become the
+//! defaults of the flags, so that environment and flags come before them.
 
-use crate::args::{self, MAX_SLOTS, ON_TERM};
-use outlast_core::adapt::Pins;
+use crate::{alerts, args};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::any::TypeId;
 use std::path::PathBuf;
 use toml::{Table, Value};
 
-/// What a key holds. A flag of that name takes the same.
-enum Kind {
-    Text,
-    Table,
-    /// The coordinator's address.
-    Url,
-    /// Where to listen.
-    Listen,
-    /// IP addresses, with commas between them.
-    Addresses,
-    Pins,
-    Word(&'static [&'static str]),
-    /// A whole number from and up to.
-    Whole(i64, i64),
-    /// A share from 0 to 1.
-    Share,
-    Time,
-    /// A time that is not 0.
-    Interval,
-    Size,
+/// Sections whose keys are flags of the program of that name; `client` holds those of all commands.
+pub(crate) const SECTIONS: [&str; 3] = ["client", "worker", "coordinator"];
+/// Flags that may be repeated, each `KEY=VALUE`, and are tables in the file, to which flags add.
+const TABLES: [&str; 2] = ["labels", "capabilities"];
+
+/// Source of a setting's value; a later one comes before an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    Default,
+    File,
+    Environment,
+    Flag,
 }
 
-/// Of 32 bits.
-const WHOLE: Kind = Kind::Whole(0, u32::MAX as i64);
-
-/// Sections and their keys.
-const KNOWN: &[(&str, &[(&str, Kind)])] = &[
-    (
-        "client",
-        &[
-            ("coordinator", Kind::Url),
-            ("api_key", Kind::Text),
-            ("api_key_file", Kind::Text),
-            ("ca", Kind::Text),
-        ],
-    ),
-    (
-        "worker",
-        &[
-            ("name", Kind::Text),
-            ("slots", Kind::Whole(1, MAX_SLOTS as i64)),
-            ("prefetch", WHOLE),
-            ("state_dir", Kind::Text),
-            ("labels", Kind::Table),
-            ("capabilities", Kind::Table),
-            ("heartbeat_interval", Kind::Interval),
-            ("heartbeat_timeout", Kind::Interval),
-            ("ws_ping_interval", Kind::Time),
-            ("ws_ping_timeout", Kind::Time),
-            ("initial_reconnect_delay", Kind::Time),
-            ("max_reconnect_delay", Kind::Time),
-            ("reconnect_jitter", Kind::Share),
-            ("max_reconnect_attempts", WHOLE),
-            ("pin", Kind::Pins),
-            ("on_term", Kind::Word(&ON_TERM)),
-            ("drain_timeout", Kind::Time),
-            ("blob_budget", Kind::Size),
-            ("browser", Kind::Text),
-            ("run_as", Kind::Text),
-        ],
-    ),
-    (
-        "coordinator",
-        &[
-            ("listen", Kind::Listen),
-            ("data_dir", Kind::Text),
-            ("tls_cert", Kind::Text),
-            ("tls_key", Kind::Text),
-            ("heartbeat_interval", Kind::Interval),
-            ("heartbeat_timeout", Kind::Interval),
-            ("ws_ping_interval", Kind::Time),
-            ("ws_ping_timeout", Kind::Time),
-            ("pin", Kind::Pins),
-            ("max_unfinished", Kind::Whole(0, i64::MAX)),
-            ("blob_store", Kind::Text),
-            ("blob_budget", Kind::Size),
-            ("blob_grace", Kind::Interval),
-            ("gc_interval", Kind::Interval),
-            ("checkpoint_ttl", Kind::Interval),
-            ("task_ttl", Kind::Interval),
-            ("max_ended", Kind::Whole(0, i64::MAX)),
-            ("admit_per_second", WHOLE),
-            ("max_connections_per_address", WHOLE),
-            ("trusted_proxies", Kind::Addresses),
-            ("recovery", Kind::Text),
-            ("history_budget", Kind::Size),
-            ("otlp_endpoint", Kind::Text),
-        ],
-    ),
-];
-
-/// What the file says.
+/// Content of the configuration file.
 #[derive(Debug, Default)]
 pub(crate) struct File {
+    pub path: PathBuf,
     table: Table,
 }
 
 impl File {
-    /// Reads `$OUTLAST_CONFIG`, or `~/.config/outlast/config.toml` if it is there.
-    pub fn load() -> Result<File, String> {
+    /// Reads `$OUTLAST_CONFIG`, or `~/.config/outlast/config.toml` if it is there, and checks it against
+    /// the flags.
+    pub fn load(cli: &Command) -> Result<File, String> {
         let (path, wanted) = match std::env::var_os("OUTLAST_CONFIG") {
             Some(path) => (PathBuf::from(path), true),
             None => match folder("XDG_CONFIG_HOME", ".config") {
@@ -113,7 +42,10 @@ impl File {
             },
         };
         match std::fs::read_to_string(&path) {
-            Ok(text) => File::parse(&text).map_err(|e| format!("{}: {e}", path.display())),
+            Ok(text) => {
+                let table = parse(&text, cli).map_err(|e| format!("{}: {e}", path.display()))?;
+                Ok(File { path, table })
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !wanted => Ok(File::default()),
             // A home that another user owns, as under sudo or in a container, is no mistake.
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !wanted => {
@@ -124,122 +56,141 @@ impl File {
         }
     }
 
-    fn parse(text: &str) -> Result<File, String> {
-        let table: Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-        let sections = KNOWN.iter().map(|(section, _)| *section).chain(["alerts"]);
-        let sections: Vec<&str> = sections.collect();
-        for (section, content) in &table {
-            if !sections.contains(&section.as_str()) {
-                return Err(unknown("section", section, &sections));
-            }
-            let Value::Table(content) = content else {
-                return Err(format!("{section} must be a section: write [{section}]"));
-            };
-            let Some((_, keys)) = KNOWN.iter().find(|(name, _)| name == section) else {
-                crate::alerts::check(content)?;
-                continue;
-            };
-            for (key, value) in content {
-                let Some((_, kind)) = keys.iter().find(|(name, _)| name == key) else {
-                    let names: Vec<&str> = keys.iter().map(|(name, _)| *name).collect();
-                    return Err(format!("[{section}]: {}", unknown("key", key, &names)));
+    /// Makes the values of a section the defaults of its flags.
+    pub fn apply(&self, section: &str, cli: Command) -> Command {
+        let set = |mut command: Command| {
+            for (key, value) in self.section(section).into_iter().flatten() {
+                let arg = settings(&command).find(|(name, _)| name == key).map(|(_, arg)| arg);
+                let (Some(arg), Some(text)) = (arg, scalar(value)) else { continue };
+                let id = arg.get_id().clone();
+                let values = match arg.get_value_delimiter() {
+                    Some(at) => text.split(at).map(|part| part.trim().to_owned()).collect(),
+                    None => vec![text],
                 };
-                check(kind, value).map_err(|e| format!("[{section}] {key}: {e}"))?;
+                let values: Vec<_> = values.into_iter().filter(|part| !part.is_empty()).collect();
+                command = command.mut_arg(id, |arg| arg.default_values(values));
             }
-        }
-        Ok(File { table })
+            command
+        };
+        if section == "client" { set(cli) } else { cli.mut_subcommand(section, set) }
     }
 
-    /// A section that has its own rules.
     pub fn section(&self, section: &str) -> Option<&Table> {
         self.table.get(section)?.as_table()
     }
     fn get(&self, section: &str, key: &str) -> Option<&Value> {
-        self.table.get(section)?.get(key)
+        self.section(section)?.get(key)
     }
     /// A string, or a number as it is written.
     pub fn text(&self, section: &str, key: &str) -> Option<String> {
-        match self.get(section, key)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Integer(n) => Some(n.to_string()),
-            Value::Float(n) => Some(n.to_string()),
-            _ => None,
-        }
+        scalar(self.get(section, key)?)
     }
-    /// A number.
-    pub fn number<T: std::str::FromStr>(&self, section: &str, key: &str) -> Option<T> {
-        self.text(section, key)?.parse().ok()
-    }
-    /// A duration in seconds.
-    pub fn seconds(&self, section: &str, key: &str) -> Option<f64> {
-        args::seconds(&self.text(section, key)?).ok()
-    }
-    /// A size in bytes.
-    pub fn bytes(&self, section: &str, key: &str) -> Option<u64> {
-        args::bytes(&self.text(section, key)?).ok()
-    }
-    /// A table.
     pub fn table(&self, section: &str, key: &str) -> Option<&Table> {
         self.get(section, key)?.as_table()
     }
+
+    /// Source of the value that a setting has after [`File::apply`].
+    pub fn origin(&self, section: &str, key: &str, arg: &Arg, matches: &ArgMatches) -> Origin {
+        match matches.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => Origin::Flag,
+            Some(ValueSource::EnvVariable) => Origin::Environment,
+            _ if self.get(section, key).is_some() => Origin::File,
+            _ => Origin::Default,
+        }
+    }
 }
 
-/// Whether the value is of the kind that its key needs; else what it must be.
-fn check(kind: &Kind, value: &Value) -> Result<(), String> {
-    let must = |what: &str| Err(format!("must be {what}"));
-    // A number is as good as its text, as it is on a command line.
-    let text = match value {
+/// The program that has the settings of a section; `client` holds flags of all commands.
+pub(crate) fn program<'a>(cli: &'a Command, section: &str) -> Option<&'a Command> {
+    if section == "client" { Some(cli) } else { cli.find_subcommand(section) }
+}
+
+/// The settings of a program: its own flags that take a value, by their keys in the file.
+pub(crate) fn settings(command: &Command) -> impl Iterator<Item = (String, &Arg)> {
+    let takes_value = |arg: &&Arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
+    command.get_arguments().filter(takes_value).filter_map(|arg| {
+        let id = arg.get_id().as_str();
+        let key = arg.get_long()?.replace('-', "_");
+        let key = if TABLES.contains(&id) { id.to_owned() } else { key };
+        Some((key, arg))
+    })
+}
+
+/// A string, or a number as it is written.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
         Value::String(text) => Some(text.clone()),
         Value::Integer(n) => Some(n.to_string()),
         Value::Float(n) => Some(n.to_string()),
         _ => None,
-    };
-    match (kind, value.as_str()) {
-        (Kind::Table, _) if value.is_table() => Ok(()),
-        (Kind::Table, _) => must("a table: { key = \"value\" }"),
-        (Kind::Whole(from, to), _) => match value.as_integer() {
-            Some(n) if (*from..=*to).contains(&n) => Ok(()),
-            _ if *to == i64::MAX => must("a whole number"),
-            _ => must(&format!("a whole number from {from} to {to}")),
-        },
-        (Kind::Share, _) => {
-            let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
-            match number.filter(|n| (0.0..=1.0).contains(n)) {
-                Some(_) => Ok(()),
-                None => must("a number from 0 to 1, such as 0.2"),
-            }
-        }
-        (Kind::Time | Kind::Interval, _) => {
-            let Some(text) = text else { return must("a duration such as \"15s\"") };
-            match kind {
-                Kind::Interval => args::interval(&text).map(drop),
-                _ => args::seconds(&text).map(drop),
-            }
-        }
-        (Kind::Size, _) => match text {
-            Some(text) => args::bytes(&text).map(drop),
-            None => must("a size such as \"20G\""),
-        },
-        (_, None) => must("a string"),
-        (Kind::Text, Some(_)) => Ok(()),
-        (Kind::Url, Some(text)) => outlast_net::Url::parse(text).map(drop),
-        (Kind::Listen, Some(text)) => match text.parse::<std::net::SocketAddr>() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("{text:?} must be ADDRESS:PORT, as in 127.0.0.1:7117")),
-        },
-        (Kind::Addresses, Some(text)) => crate::coordinator::proxies(text).map(drop),
-        (Kind::Pins, Some(text)) => text.parse::<Pins>().map(drop),
-        (Kind::Word(words), Some(text)) if words.contains(&text) => Ok(()),
-        (Kind::Word(words), Some(text)) => Err(format!("{text:?} must be {}", words.join(" or "))),
     }
 }
 
-pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
-    let near = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, word));
-    match near.filter(|k| strsim::damerau_levenshtein(k, word) <= 3) {
-        Some(near) => format!("unknown {what} `{word}`; did you mean `{near}`?"),
-        None => format!("unknown {what} `{word}`; known are {}", known.join(", ")),
+/// Reads the text of a file, and checks it against the flags.
+fn parse(text: &str, cli: &Command) -> Result<Table, String> {
+    let table: Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+    let sections = [&SECTIONS[..], &["alerts"]].concat();
+    for (section, content) in &table {
+        if !sections.contains(&section.as_str()) {
+            return Err(args::unknown("section", section, &sections));
+        }
+        let Value::Table(content) = content else {
+            return Err(format!("{section} must be a section: write [{section}]"));
+        };
+        if section == "alerts" {
+            alerts::check(content)?;
+            continue;
+        }
+        let settings: Vec<_> = program(cli, section).into_iter().flat_map(settings).collect();
+        for (key, value) in content {
+            let Some((_, arg)) = settings.iter().find(|(name, _)| name == key) else {
+                let names: Vec<&str> = settings.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(format!("[{section}]: {}", args::unknown("key", key, &names)));
+            };
+            check(key, arg, value).map_err(|e| format!("[{section}] {key}: {e}"))?;
+        }
     }
+    Ok(table)
+}
+
+/// Checks a value by the parser of its flag.
+fn check(key: &str, arg: &Arg, value: &Value) -> Result<(), String> {
+    if TABLES.contains(&key) {
+        return match value {
+            Value::Table(_) => Ok(()),
+            _ => Err("must be a table: { key = \"value\" }".into()),
+        };
+    }
+    let text = scalar(value).filter(|_| value.is_str() || takes_numbers(arg));
+    let text = text.ok_or("must be a string")?;
+    if key == "coordinator" {
+        return outlast_net::Url::parse(&text).map(drop);
+    }
+    let flag = format!("--{}={text}", arg.get_long().unwrap_or_default());
+    let alone = Command::new("file").no_binary_name(true).disable_help_flag(true).arg(arg.clone());
+    let Err(error) = alone.try_get_matches_from([flag]) else { return Ok(()) };
+    let words: Vec<_> = arg.get_possible_values();
+    let words: Vec<_> = words.iter().map(|word| word.get_name()).collect();
+    match std::error::Error::source(&error) {
+        _ if !words.is_empty() => Err(format!("{text:?} must be {}", words.join(" or "))),
+        Some(why) => Err(why.to_string()),
+        None => Err(error.to_string()),
+    }
+}
+
+/// Checks whether a flag's value may be written as a number in the file.
+pub(crate) fn takes_numbers(arg: &Arg) -> bool {
+    is_number(arg)
+        || arg.get_value_parser().type_id() == TypeId::of::<args::Time>()
+        || arg.get_value_parser().type_id() == TypeId::of::<args::Size>()
+}
+
+/// Checks whether a flag's value is a number.
+pub(crate) fn is_number(arg: &Arg) -> bool {
+    let kind = arg.get_value_parser().type_id();
+    let numbers =
+        [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f64>()];
+    numbers.iter().any(|number| kind == *number)
 }
 
 /// A folder of the user's: from the environment, or below home.
@@ -251,10 +202,13 @@ pub(crate) fn folder(variable: &str, below_home: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn what_is_unknown_names_the_nearest() {
-        let error = |text: &str| File::parse(text).unwrap_err();
+        let cli = crate::Cli::command();
+        let parse = |text: &str| super::parse(text, &cli);
+        let error = |text: &str| parse(text).unwrap_err();
         assert!(error("[worker]\nsolts = 3").contains("did you mean `slots`"));
         assert!(error("[wroker]\nslots = 3").contains("did you mean `worker`"));
         assert!(error("[worker]\nslots = \"x\"").contains("whole number"));
@@ -262,7 +216,7 @@ mod tests {
         assert!(error("[coordinator]\nadmit_per_second = \"many\"").contains("whole number"));
         assert!(error("[coordinator]\nblob_grace = \"soon\"").contains("duration"));
         assert!(error("[client]\nzzzzzzzz = 1").contains("known are"));
-        let kept = |text: &str| assert!(File::parse(text).is_ok(), "{text}");
+        let kept = |text: &str| assert!(parse(text).is_ok(), "{text}");
         let refused = |text: &str, says: &str| {
             let error = error(text);
             assert!(error.contains(says), "{text}: {error}");
@@ -283,14 +237,34 @@ mod tests {
         refused("[worker]\nlabels = \"x\"", "must be a table");
         refused("[client]\ncoordinator = \"ftp://x\"", "http://host:7117");
         refused("alerts = 3", "alerts must be a section: write [alerts]");
-        let file =
-            "[coordinator]\nadmit_per_second = 500\nblob_grace = 3600\ncheckpoint_ttl = \"7d\"";
-        let file = File::parse(file).unwrap();
-        assert_eq!(file.number("coordinator", "admit_per_second"), Some(500));
-        assert_eq!(file.seconds("coordinator", "blob_grace"), Some(3600.0));
-        assert_eq!(file.seconds("coordinator", "checkpoint_ttl"), Some(604_800.0));
-        let file = File::parse("[worker]\nslots = 3\nheartbeat_timeout = \"1m\"").unwrap();
-        assert_eq!(file.number("worker", "slots"), Some(3));
-        assert_eq!(file.seconds("worker", "heartbeat_timeout"), Some(60.0));
+    }
+
+    /// Value and source of a setting of the worker.
+    fn setting(file: &str, flags: &[&str], key: &str) -> (String, Origin) {
+        let cli = crate::Cli::command();
+        let file = File { path: PathBuf::new(), table: parse(file, &cli).unwrap() };
+        let mut cli = file.apply("worker", cli);
+        let args = [&["outlast", "worker"], flags].concat();
+        let matches = cli.try_get_matches_from_mut(args).unwrap();
+        let matches = matches.subcommand_matches("worker").unwrap();
+        let worker = cli.find_subcommand("worker").unwrap();
+        let (_, arg) = settings(worker).find(|(name, _)| name == key).unwrap();
+        let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+        let values: Vec<_> = raw.map(|value| value.to_string_lossy()).collect();
+        (values.join(","), file.origin("worker", key, arg, matches))
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_defaults() {
+        let is = |value: &str, origin| (value.to_owned(), origin);
+        let file = "[worker]\nslots = 3\nheartbeat_timeout = \"1m\"\nbrowser = \"b\"";
+        assert_eq!(setting(file, &[], "slots"), is("3", Origin::File));
+        assert_eq!(setting(file, &["--slots", "4"], "slots"), is("4", Origin::Flag));
+        assert_eq!(setting(file, &[], "heartbeat_timeout"), is("1m", Origin::File));
+        assert_eq!(setting(file, &[], "heartbeat_interval"), is("5s", Origin::Default));
+        assert_eq!(setting(file, &[], "browser"), is("b", Origin::File));
+        assert_eq!(setting("", &[], "slots"), is("", Origin::Default));
+        let file = "[worker]\nreconnect_jitter = 0.5";
+        assert_eq!(setting(file, &[], "reconnect_jitter"), is("0.5", Origin::File));
     }
 }

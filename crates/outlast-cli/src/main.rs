@@ -27,12 +27,14 @@ mod intask;
 mod journal;
 mod keeper;
 mod keys;
+mod link;
 mod logs;
 mod output;
 mod process;
 mod recovery;
 mod run_as;
 mod secrets;
+mod settings;
 mod show;
 mod steer;
 mod submit;
@@ -41,9 +43,12 @@ mod watch;
 mod worker;
 mod workers;
 
+use crate::config::Origin;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use outlast::{Client, Error};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -143,6 +148,11 @@ enum Command {
     Demo(demo::Args),
     /// Check a set-up
     Doctor(doctor::Args),
+    /// Print the settings in effect, and where they come from
+    Config {
+        #[command(subcommand)]
+        what: settings::ConfigCommand,
+    },
     /// Run a script in a browser, as a browser task does
     Browser(browser::Args),
     #[command(hide = true)]
@@ -177,11 +187,16 @@ struct Context {
     /// True if the flag `--coordinator` was given, and not only the variable.
     url_flag: bool,
     config: config::File,
+    /// Sources of the program's settings, by key.
+    origins: Origins,
     /// The API key from any source.
     key: Option<String>,
 }
 
 impl Context {
+    fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).copied().unwrap_or(Origin::Default)
+    }
     fn url(&self) -> String {
         let url = self.common.coordinator.clone().or(self.config.text("client", "coordinator"));
         url.unwrap_or_else(|| "http://127.0.0.1:7117".into())
@@ -241,15 +256,46 @@ impl Context {
 const SHORT: Duration = Duration::from_secs(5);
 
 /// Parses the command line; true if it names a coordinator itself.
-fn parse() -> Result<(Cli, bool), clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
+fn parse(words: &[OsString]) -> Result<(Cli, bool), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(words)?;
     let url_flag = matches.value_source("coordinator") == Some(ValueSource::CommandLine);
     let cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut Cli::command()))?;
     Ok((cli, url_flag))
 }
 
+/// Sources of settings, by key.
+type Origins = BTreeMap<String, Origin>;
+
+/// Parses the command line of a program again, with the file's values as defaults.
+fn layered(
+    words: &[OsString],
+    command: Command,
+    file: &config::File,
+) -> Result<(Command, Origins), clap::Error> {
+    let section = match &command {
+        Command::Coordinator(_) => "coordinator",
+        Command::Worker(_) => "worker",
+        _ => return Ok((command, Origins::new())),
+    };
+    let mut cli = file.apply(section, Cli::command());
+    let matches = cli.try_get_matches_from_mut(words)?;
+    let command = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut cli))?.command;
+    let (Some(program), Some(matches)) =
+        (cli.find_subcommand(section), matches.subcommand_matches(section))
+    else {
+        return Ok((command, Origins::new()));
+    };
+    let origin = |(key, arg): (String, &clap::Arg)| {
+        let origin = file.origin(section, &key, arg, matches);
+        (key, origin)
+    };
+    Ok((command, config::settings(program).map(origin).collect()))
+}
+
 fn main() -> ExitCode {
-    let (cli, url_flag) = match parse() {
+    // Before the key in it is concealed.
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let (cli, url_flag) = match parse(&words) {
         Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
@@ -274,15 +320,17 @@ fn main() -> ExitCode {
         Command::Keeper(_) | Command::Browser(_) | Command::Files => true,
         _ => false,
     };
-    let config = if alone { Ok(config::File::default()) } else { config::File::load() };
+    let config =
+        if alone { Ok(config::File::default()) } else { config::File::load(&Cli::command()) };
     let config = config.and_then(|config| {
         let key = match alone {
             true => None,
             false => secrets::api_key(&cli.common, &config)?,
         };
-        Ok((config, key))
+        let layered = layered(&words, cli.command, &config).map_err(|e| e.to_string())?;
+        Ok((config, key, layered))
     });
-    let (config, key) = match config {
+    let (config, key, (command, origins)) = match config {
         Ok(config) => config,
         Err(error) => {
             eprintln!("outlast: {error}");
@@ -290,7 +338,7 @@ fn main() -> ExitCode {
         }
     };
     // A worker's shell needs only one thread in addition to its own.
-    let mut runtime = match cli.command {
+    let mut runtime = match command {
         Command::Coordinator(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
@@ -301,8 +349,8 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let context = Context { common: cli.common, url_flag, config, key };
-    let code = runtime.block_on(run(&context, cli.command)).unwrap_or_else(|error| {
+    let context = Context { common: cli.common, url_flag, config, origins, key };
+    let code = runtime.block_on(run(&context, command)).unwrap_or_else(|error| {
         eprintln!("outlast: {error:#}");
         code_of(&error)
     });
@@ -333,6 +381,9 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Chaos(args) => chaos::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Config { what } => {
+            settings::run(&context.config, context.json(), &Cli::command(), what)
+        }
         Command::Browser(args) => browser::run(args).await,
         Command::Keeper(args) => keeper::run(args),
         Command::Files => {

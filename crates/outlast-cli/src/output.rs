@@ -3,6 +3,8 @@
 //! Control characters in foreign texts are escaped in one place: here. JSON, and the output of tasks,
 //! are copied unchanged.
 
+use crate::args::Size;
+use jiff::Timestamp;
 use outlast_wire::text::{visible, visible_lines};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -81,15 +83,8 @@ pub(crate) fn time(text: Option<&str>) -> String {
 
 /// Formats Unix milliseconds as date and time of day in UTC.
 pub(crate) fn clock(unix_ms: i64) -> String {
-    let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000));
-    // The inverse of `unix_ms` below, from the same source.
-    let doe = (days + 719_468).rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (d, m) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let s = ms / 1000;
-    format!("{m:02}-{d:02} {:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+    let at = Timestamp::from_millisecond(unix_ms).unwrap_or_default();
+    at.strftime("%m-%d %H:%M:%S").to_string()
 }
 
 /// Shortens a text for a column, with control characters escaped.
@@ -129,32 +124,12 @@ pub(crate) fn duration(ms: i64) -> String {
 
 /// Formats a number of bytes for display.
 pub(crate) fn bytes(n: u64) -> String {
-    let mut value = n as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 1000.0 {
-            return if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} TB")
+    Size(n).to_string()
 }
 
 /// Parses an RFC 3339 time in UTC, as in the API, to Unix milliseconds.
 pub(crate) fn unix_ms(text: &str) -> Option<i64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.split('-').map(|n| n.parse::<i64>().ok());
-    let (y, m, d) = (date.next()??, date.next()??, date.next()??);
-    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut clock = clock.split(':').map(|n| n.parse::<i64>().ok());
-    let (h, min, s) = (clock.next()??, clock.next()??, clock.next()??);
-    let ms = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
-    // Days since 1970 of the proleptic Gregorian calendar (Hinnant, "chrono-compatible
-    // low-level date algorithms").
-    let y = if m <= 2 { y - 1 } else { y };
-    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
-    let doy = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
-    Some((((days * 24 + h) * 60 + min) * 60 + s) * 1000 + ms)
+    text.parse().ok().map(Timestamp::as_millisecond)
 }
 
 #[cfg(test)]

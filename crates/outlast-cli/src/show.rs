@@ -302,7 +302,7 @@ mod tests {
             let text = lines.join("\n");
             assert!(text.contains("98.7% of the time up") && !text.contains("nothing"));
             assert!(text.contains("▄█") && text.contains("█ max 4.0 ms"), "{text}");
-            assert!(text.contains("█▁") && text.contains("▁ max 1.0 kB/s"), "{text}");
+            assert!(text.contains("█▁") && text.contains("▁ max 1000 B/s"), "{text}");
             assert!(text.contains("━ connected · ▒ suspect") || width < 40, "{text}");
             assert!(text.contains("adapted     batch (worker): 64 kB"), "{text}");
             assert!(text.contains("silent: "), "{text}");

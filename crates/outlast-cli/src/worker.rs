@@ -1,8 +1,10 @@
 //! `outlast worker`.
 
+use crate::args::{self, Size, Time};
+use crate::config::{self, Origin};
 use crate::drain::{self, Drain};
-use crate::{Context, Usage, args, browser, config, process, run_as};
-use outlast_core::adapt::Pins;
+use crate::link::Link;
+use crate::{Context, Usage, browser, process, run_as};
 use outlast_core::worker::WorkerConfig;
 use outlast_spawn::User;
 use outlast_store::{StoreError, WorkerStore};
@@ -15,8 +17,7 @@ use outlast_worker::shell::{Agent, AgentConfig, Functions, Identity, StartError}
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Run a worker.
 #[derive(clap::Args)]
@@ -30,14 +31,14 @@ Examples:
   sudo outlast worker --run-as tasks --state-dir /var/lib/outlast/worker"
 )]
 pub(crate) struct Args {
-    /// Its name [default: this machine's]
+    /// Name of the worker [default: this machine's]
     #[arg(long, env = "OUTLAST_WORKER_NAME")]
     name: Option<String>,
     /// Tasks at once [default: processor cores]
-    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(args::MAX_SLOTS)))]
+    #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = args::whole::<u32>(1..=args::MAX_SLOTS))]
     slots: Option<u32>,
     /// Further tasks that may wait here [default: the coordinator chooses]
-    #[arg(long, env = "OUTLAST_WORKER_PREFETCH", value_name = "N")]
+    #[arg(long, env = "OUTLAST_WORKER_PREFETCH", value_name = "N", value_parser = args::whole::<u32>(0..=args::MAX_U32))]
     prefetch: Option<u32>,
     /// Folder of its store and logs [default: ~/.local/state/outlast/worker-NAME]
     #[arg(long, env = "OUTLAST_STATE_DIR", value_name = "FOLDER")]
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     /// A label
     #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
-    /// Something that it has; the value is JSON, or else text
+    /// Capability of the worker; the value is JSON, or else text
     #[arg(long = "capability", value_parser = args::pair, value_name = "KEY=VALUE")]
     capabilities: Vec<(String, String)>,
     /// Look for no browser, and run no browser tasks
@@ -58,41 +59,30 @@ pub(crate) struct Args {
     no_browser: bool,
     #[command(flatten)]
     which: browser::Which,
-    /// Disk that checkpoints may take here, such as 20G [default: as much as there is]
-    #[arg(long, value_parser = args::bytes, value_name = "SIZE")]
-    blob_budget: Option<u64>,
-    /// What SIGTERM and the first Ctrl-C do [default: drain]
-    #[arg(long, value_parser = args::ON_TERM, value_name = "WHAT")]
-    on_term: Option<String>,
-    /// How long a drain waits for a coordinator that is away once nothing runs any more; what is not
-    /// delivered stays in the state folder. 0 waits for ever [default: 60s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
-    drain_timeout: Option<f64>,
-    /// Time between heartbeats [default: 5s]
-    #[arg(long, value_parser = args::interval, value_name = "TIME")]
-    heartbeat_interval: Option<f64>,
-    /// Silence after which the link is dialled again [default: 15s]
-    #[arg(long, value_parser = args::interval, value_name = "TIME")]
-    heartbeat_timeout: Option<f64>,
-    /// Settings that do not adapt to the link, of heartbeat, batch, compression, checkpoints,
-    /// telemetry; or all. A heartbeat that is given is pinned [default: none]
-    #[arg(long, env = "OUTLAST_PIN", value_name = "WHAT,…")]
-    pin: Option<Pins>,
-    /// Time between WebSocket pings; 0 sends none [default: 30s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
-    ws_ping_interval: Option<f64>,
-    /// Silence after a ping after which the link is dialled again [default: 10s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
-    ws_ping_timeout: Option<f64>,
-    /// First pause before dialling again [default: 1s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
-    initial_reconnect_delay: Option<f64>,
-    /// Longest pause before dialling again [default: 60s]
-    #[arg(long, value_parser = args::seconds, value_name = "TIME")]
-    max_reconnect_delay: Option<f64>,
-    /// Failed dials in a row before giving up; 0 is never [default: 0]
-    #[arg(long, value_name = "N")]
-    max_reconnect_attempts: Option<u32>,
+    /// Disk that checkpoints may take here, such as 20G [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    blob_budget: Option<Size>,
+    /// Reaction to SIGTERM and the first Ctrl-C
+    #[arg(long, value_parser = ["drain", "stop"], value_name = "WHAT", default_value = "drain")]
+    on_term: String,
+    /// Time that a drain waits for a coordinator that is away once nothing runs any more; results that
+    /// are not delivered stay in the state folder. 0 waits without a limit
+    #[arg(long, value_name = "TIME", default_value_t = Time(drain::PATIENCE))]
+    drain_timeout: Time,
+    #[command(flatten)]
+    link: Link,
+    /// First pause before dialling again
+    #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().initial_reconnect_delay))]
+    initial_reconnect_delay: Time,
+    /// Longest pause before dialling again
+    #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().max_reconnect_delay))]
+    max_reconnect_delay: Time,
+    /// Share of a pause by which it varies
+    #[arg(long, value_parser = args::share, value_name = "SHARE", default_value_t = WorkerConfig::default().reconnect_jitter)]
+    reconnect_jitter: f64,
+    /// Failed dials in a row after which the worker ends; 0 is no limit
+    #[arg(long, value_name = "N", value_parser = args::whole::<u32>(0..=args::MAX_U32), default_value_t = 0)]
+    max_reconnect_attempts: u32,
     /// Start as a new worker: for a state folder that is a copy of another worker's. What it
     /// holds of that one is put aside
     #[arg(long, conflicts_with = "keep_identity")]
@@ -102,85 +92,70 @@ pub(crate) struct Args {
     keep_identity: bool,
 }
 
-pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
-    let file = &context.config;
-    let found = capabilities::detect();
-    let run_as = args.run_as.or(file.text("worker", "run_as"));
-    let user = run_as.map(|name| run_as::user(&name)).transpose()?;
-    let by_default = args.name.is_none() && args.state_dir.is_none();
-    let name = args
-        .name
-        .or(file.text("worker", "name"))
-        .or_else(|| found.get("hostname").and_then(Value::as_str).map(ToOwned::to_owned));
-    let name = name.unwrap_or_else(|| "worker".into());
-    check_task_id(&name).map_err(|_| {
-        Usage(format!("{name:?} is no worker name; use 1 to 128 of A-Z a-z 0-9 . _ : -"))
-    })?;
-    let state_dir = args.state_dir.or(file.text("worker", "state_dir").map(PathBuf::from));
-    let state_dir = state_dir.or_else(|| {
-        let home = config::folder("XDG_STATE_HOME", ".local/state")?;
-        Some(home.join("outlast").join(format!("worker-{name}")))
-    });
-    let state_dir = state_dir.ok_or_else(|| Usage("give a folder with --state-dir".into()))?;
-    let which = args.which.or(file.text("worker", "browser"));
-    let mut found = found;
+impl Args {
+    /// The worker's name: the configured one, or the machine's.
+    fn name(&mut self, found: &Map<String, Value>) -> Result<String, Usage> {
+        let host = || found.get("hostname").and_then(Value::as_str).map(ToOwned::to_owned);
+        let name = self.name.take().or_else(host).unwrap_or_else(|| "worker".into());
+        check_task_id(&name).map_err(|_| {
+            Usage(format!("{name:?} is no worker name; use 1 to 128 of A-Z a-z 0-9 . _ : -"))
+        })?;
+        Ok(name)
+    }
+
+    fn state_dir(&mut self, name: &str) -> Result<PathBuf, Usage> {
+        let home = || {
+            let home = config::folder("XDG_STATE_HOME", ".local/state")?;
+            Some(home.join("outlast").join(format!("worker-{name}")))
+        };
+        let state_dir = self.state_dir.take().or_else(home);
+        state_dir.ok_or_else(|| Usage("give a folder with --state-dir".into()))
+    }
+
+    /// The core's configuration.
+    fn core(
+        &mut self,
+        context: &Context,
+        name: &str,
+        found: Map<String, Value>,
+    ) -> anyhow::Result<WorkerConfig> {
+        self.link.check()?;
+        let given = ["heartbeat_interval", "heartbeat_timeout"];
+        let given = given.iter().any(|key| context.origin(key) > Origin::Default);
+        let cores = found.get("cores").and_then(Value::as_u64).unwrap_or(1);
+        let file = &context.config;
+        Ok(WorkerConfig {
+            name: name.to_owned(),
+            slots: self.slots.unwrap_or(cores as u32),
+            prefetch: self.prefetch.unwrap_or(0),
+            labels: labels(file, std::mem::take(&mut self.labels)),
+            capabilities: capabilities(found, file, std::mem::take(&mut self.capabilities))?,
+            version: env!("CARGO_PKG_VERSION").into(),
+            heartbeat_interval: self.link.heartbeat_interval.ms(),
+            heartbeat_timeout: self.link.heartbeat_timeout.ms(),
+            initial_reconnect_delay: self.initial_reconnect_delay.ms(),
+            max_reconnect_delay: self.max_reconnect_delay.ms(),
+            reconnect_jitter: self.reconnect_jitter,
+            max_reconnect_attempts: self.max_reconnect_attempts,
+            pins: self.link.pins(given),
+            ..WorkerConfig::default()
+        })
+    }
+}
+
+pub(crate) async fn run(context: &Context, mut args: Args) -> anyhow::Result<u8> {
+    let mut found = capabilities::detect();
+    let user = args.run_as.take().map(|name| run_as::user(&name)).transpose()?;
+    let by_default = ["name", "state_dir"].iter().all(|key| context.origin(key) <= Origin::File);
+    let name = args.name(&found)?;
+    let state_dir = args.state_dir(&name)?;
     if !args.no_browser {
-        look_for_browser(&which, &mut found).await;
+        look_for_browser(&args.which, &mut found).await;
     }
-    let default = WorkerConfig::default();
-    let ms = |flag: Option<f64>, key, default: u64| {
-        flag.or(file.seconds("worker", key)).map_or(default, |s| (s * 1000.0) as u64)
-    };
-    let cores = found.get("cores").and_then(Value::as_u64).unwrap_or(1);
-    let given = (args.heartbeat_interval, args.heartbeat_timeout);
-    let pins = args::pins(file, "worker", args.pin, given)?;
-    let core = WorkerConfig {
-        slots: args.slots.or(file.number("worker", "slots")).unwrap_or(cores as u32),
-        prefetch: args.prefetch.or(file.number("worker", "prefetch")).unwrap_or(0),
-        labels: labels(file, args.labels),
-        capabilities: capabilities(found, file, args.capabilities)?,
-        version: env!("CARGO_PKG_VERSION").into(),
-        heartbeat_interval: ms(
-            args.heartbeat_interval,
-            "heartbeat_interval",
-            default.heartbeat_interval,
-        ),
-        heartbeat_timeout: ms(
-            args.heartbeat_timeout,
-            "heartbeat_timeout",
-            default.heartbeat_timeout,
-        ),
-        initial_reconnect_delay: ms(
-            args.initial_reconnect_delay,
-            "initial_reconnect_delay",
-            default.initial_reconnect_delay,
-        ),
-        max_reconnect_delay: ms(
-            args.max_reconnect_delay,
-            "max_reconnect_delay",
-            default.max_reconnect_delay,
-        ),
-        reconnect_jitter: file
-            .number("worker", "reconnect_jitter")
-            .unwrap_or(default.reconnect_jitter),
-        max_reconnect_attempts: args
-            .max_reconnect_attempts
-            .or(file.number("worker", "max_reconnect_attempts"))
-            .unwrap_or(0),
-        stage: default.stage,
-        stage_below: default.stage_below,
-        stage_for: default.stage_for,
-        pins,
-        name: name.clone(),
-        nonce: default.nonce,
-    };
-    if core.heartbeat_timeout <= core.heartbeat_interval {
-        return Err(Usage("the heartbeat timeout must be longer than the interval".into()).into());
-    }
-    let ping = args::pings(file, "worker", (args.ws_ping_interval, args.ws_ping_timeout))?;
+    let core = args.core(context, &name, found)?;
     let slots = core.slots;
     let mut exec = ExecConfig::new(state_dir.join("tasks"));
-    exec.extra_env = which.env();
+    exec.extra_env = args.which.env();
     let config = AgentConfig {
         coordinator: context.url(),
         state_dir: state_dir.clone(),
@@ -189,9 +164,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         core,
         exec: Some(exec),
         keeper: keeper(&state_dir, user.as_ref())?,
-        blob_budget: args.blob_budget.or(file.bytes("worker", "blob_budget")),
+        blob_budget: args.blob_budget.map(|Size(bytes)| bytes),
         functions: Functions::new(),
-        ping,
+        ping: args.link.ping(),
         identity: match (args.new_identity, args.keep_identity) {
             (true, _) => Identity::New,
             (_, true) => Identity::Keep,
@@ -199,12 +174,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
         },
         run_as: user.clone().map(files).transpose()?,
     };
-    let stop_first = args.on_term.or(file.text("worker", "on_term")).as_deref() == Some("stop");
-    let drain_timeout = args.drain_timeout.or(file.seconds("worker", "drain_timeout"));
-    let drain_timeout = drain_timeout
-        .map_or(drain::PATIENCE, |s| Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX));
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
+    let term = signal(SignalKind::terminate())?;
+    let int = signal(SignalKind::interrupt())?;
     process::settle()?;
     let agent = Agent::start(config).map_err(|e| in_use(e, &state_dir))?;
     let state = state_dir.display();
@@ -215,48 +186,10 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     if by_default {
         left_behind(&state_dir);
     }
-    let mut left = None;
-    let ended = {
-        let mut times = u32::from(stop_first);
-        let mut status = agent.ended();
-        let mut drain: Option<Drain> = None;
-        loop {
-            tokio::select! {
-                _ = status.wait_for(Option::is_some) => break,
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-                () = tokio::time::sleep(drain::LOOK), if drain.is_some() => {
-                    if let Some(waits) = drain.as_mut()
-                        && waits.look(&agent)
-                    {
-                        left = Some(waits.leaves(&agent));
-                        drain = None;
-                        agent.stop();
-                    }
-                    continue;
-                }
-            }
-            times += 1;
-            match times {
-                1 => {
-                    let (running, _, unacked) = agent.load();
-                    tracing::info!(
-                        "draining: {running} tasks run on, {unacked} results are on the way; \
-                         again to stop them"
-                    );
-                    drain = Some(Drain::new(drain_timeout, context.url(), &state_dir));
-                    agent.drain();
-                }
-                2 => {
-                    tracing::info!("stopping what runs; again to end at once");
-                    drain = None;
-                    agent.stop();
-                }
-                _ => return Ok(130),
-            }
-        }
-        agent.wait().await
-    };
+    let stops = u32::from(args.on_term == "stop");
+    let drain = || Drain::new(args.drain_timeout.0, context.url(), &state_dir);
+    let Some(left) = until_ended(&agent, [term, int], stops, drain).await else { return Ok(130) };
+    let ended = agent.wait().await;
     if ended.failed {
         // The other reasons are a broken store, and a coordinator that will not have it.
         if !ended.reason.starts_with("gave up after") {
@@ -271,6 +204,55 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<u8> {
     }
     tracing::info!("ended: {}", ended.reason);
     Ok(0)
+}
+
+/// Waits until the agent has ended. The first signal drains it, the second stops it (`stops` were
+/// counted before), the third returns `None` at once. Otherwise the text of what a drain left
+/// undelivered, if anything.
+async fn until_ended<'a>(
+    agent: &Agent,
+    [mut term, mut int]: [Signal; 2],
+    mut stops: u32,
+    begin: impl Fn() -> Drain<'a>,
+) -> Option<Option<String>> {
+    let mut left = None;
+    let mut status = agent.ended();
+    let mut drain: Option<Drain<'_>> = None;
+    loop {
+        tokio::select! {
+            _ = status.wait_for(Option::is_some) => return Some(left),
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = tokio::time::sleep(drain::LOOK), if drain.is_some() => {
+                if let Some(waits) = drain.as_mut()
+                    && waits.look(agent)
+                {
+                    left = Some(waits.leaves(agent));
+                    drain = None;
+                    agent.stop();
+                }
+                continue;
+            }
+        }
+        stops += 1;
+        match stops {
+            1 => {
+                let (running, _, unacked) = agent.load();
+                tracing::info!(
+                    "draining: {running} tasks run on, {unacked} results are on the way; \
+                     again to stop them"
+                );
+                drain = Some(begin());
+                agent.drain();
+            }
+            2 => {
+                tracing::info!("stopping what runs; again to end at once");
+                drain = None;
+                agent.stop();
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// Adds what to do about a folder that another process has.

@@ -77,7 +77,7 @@ async fn output_is_shown_as_it_was_written() {
     assert!(told.starts_with("1\n2\n") && told.contains("\n30000\n"), "{} bytes", told.len());
     let result = run(&base, &["task", "result", "long"]);
     let result = String::from_utf8_lossy(&result.stdout).into_owned();
-    assert!(result.contains("stderr (the end of 168.9 kB"), "{result}");
+    assert!(result.contains("stderr (the end of 165 KiB"), "{result}");
     assert!(result.contains("outlast task logs --stderr long)"), "{result}");
 
     // A reader that went away ends it quietly; what cannot be written is an error.
@@ -201,6 +201,46 @@ fn mistakes_are_told_without_a_coordinator() {
     let out = command(&base, &["tasks"]).env("OUTLAST_CONFIG", "config").output().unwrap();
     let text = "outlast: config: [worker] on_term: \"bogus\" must be drain or stop\n";
     assert_eq!(said(&out), (2, text.into()));
+}
+
+#[test]
+fn settings_are_shown_with_their_sources() {
+    let base = Base::new();
+    let file = "[worker]\nslots = 3\nprefetch = 2\nlabels = { zone = \"lab\" }\n\
+                [client]\napi_key = \"secret\"\n[coordinator]\nhistory_budget = \"1G\"\n";
+    write(&base, "config", file.as_bytes());
+    let show = |args: &[&str]| {
+        let mut show = command(&base, &[&["config", "show"], args].concat());
+        show.env("OUTLAST_CONFIG", "config").env("OUTLAST_WORKER_PREFETCH", "5");
+        let out = show.output().unwrap();
+        assert!(out.status.success(), "{args:?}: {out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let all = show(&[]);
+    assert!(all.contains("history_budget = \"1G\"") && all.contains("prefetch = 5"), "{all}");
+    assert!(!all.contains("secret"), "{all}");
+    // It can be used as a file.
+    write(&base, "config2", all.as_bytes());
+    let mut again = command(&base, &["config", "show"]);
+    assert!(again.env("OUTLAST_CONFIG", "config2").output().unwrap().status.success());
+    let text = show(&["worker", "--origin", "--", "--slots", "4", "--label", "rack=7"]);
+    for line in [
+        "[worker]",
+        "slots = 4  # flag --slots",
+        "prefetch = 5  # environment OUTLAST_WORKER_PREFETCH",
+        "heartbeat_interval = \"5s\"  # default",
+        "on_term = \"drain\"  # default",
+        "# name: this machine's",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+    }
+    assert!(text.contains("zone = \"lab\"") && text.contains("rack = \"7\""), "{text}");
+    let text = show(&["worker", "--origin", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let slots = serde_json::json!({ "value": 3, "origin": "file", "source": "file config" });
+    assert_eq!(json["worker"]["slots"], slots, "{text}");
+    fails(&base, &["config", "show", "wroker"], 2, "invalid value 'wroker'");
+    fails(&base, &["config", "show", "worker", "--", "--slots", "0"], 2, "from 1 to 1000000");
 }
 
 /// A certificate for this name; false where there is no openssl.

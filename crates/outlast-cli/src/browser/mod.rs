@@ -60,11 +60,6 @@ pub(crate) const PROGRAM: &str = "OUTLAST_BROWSER";
 pub(crate) const FLAGS: &str = "OUTLAST_BROWSER_FLAGS";
 
 impl Which {
-    /// Fills in settings of the configuration file that were not given otherwise.
-    pub fn or(mut self, program: Option<String>) -> Which {
-        self.program = self.program.or(program.map(PathBuf::from));
-        self
-    }
     fn launch(&self, folder: PathBuf) -> Result<Launch, outlast_browser::NotFound> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let program = find(self.program.as_deref(), &path)?;
