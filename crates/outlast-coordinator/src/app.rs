@@ -4,16 +4,16 @@ use crate::auth::Auth;
 use crate::blobs::service::BlobService;
 use crate::dash::pulse::Pulse;
 use crate::dash::session::Sessions;
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use crate::health::Health;
 use crate::input::{ApiRequest, Driver};
 use crate::intake::Intake;
 use crate::logs::Logs;
-use crate::missed::Missed;
 use crate::otel::Otel;
 use crate::problem::Refusal;
 use crate::quality::meters::Quality;
 use crate::readers::Readers;
+use crate::refused_links::RefusedLinks;
 use crate::sessions::WorkerSessions;
 use outlast_core::coord::{Coordinator, Response};
 use outlast_net::pulse::PingConfig;
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub logs: Arc<Logs>,
     pub blobs: BlobService,
     pub quality: Arc<Quality>,
-    pub watchers: broadcast::Sender<Arc<Happened>>,
+    pub watchers: broadcast::Sender<Arc<FeedEvent>>,
     pub health: watch::Receiver<Health>,
     pub conns: AtomicU64,
     pub coordinator_id: String,
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub worker_sessions: Arc<WorkerSessions>,
     pub pulse: Arc<Pulse>,
     pub otel: Option<Otel>,
-    pub missed: Arc<Missed>,
+    pub refused_links: Arc<RefusedLinks>,
 }
 
 /// A handle of the state.

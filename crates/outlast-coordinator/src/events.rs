@@ -12,7 +12,7 @@ const BACKLOG: usize = 4096;
 
 /// One event.
 #[derive(Debug, Clone)]
-pub(crate) enum Happened {
+pub(crate) enum FeedEvent {
     Task {
         id: Arc<str>,
         event: &'static str,
@@ -34,7 +34,7 @@ pub(crate) enum Happened {
 
 /// Sends what was committed to those who watch. Owned by the writer.
 pub(crate) struct Feed {
-    watchers: broadcast::Sender<Arc<Happened>>,
+    watchers: broadcast::Sender<Arc<FeedEvent>>,
     /// Names by store id.
     names: HashMap<Arc<str>, Arc<str>>,
     /// Ended tasks that are to be exported.
@@ -50,7 +50,7 @@ impl Feed {
         Feed { watchers: broadcast::Sender::new(BACKLOG), names, backlog }
     }
 
-    pub fn watchers(&self) -> broadcast::Sender<Arc<Happened>> {
+    pub fn watchers(&self) -> broadcast::Sender<Arc<FeedEvent>> {
         self.watchers.clone()
     }
 
@@ -78,12 +78,12 @@ impl Feed {
     }
 
     /// The event of a record, if those who watch are to see it.
-    fn event(&self, record: &CoordRecord) -> Option<Happened> {
+    fn event(&self, record: &CoordRecord) -> Option<FeedEvent> {
         use CoordRecord as R;
         let task =
             |id: &Arc<str>, event, epoch, worker: Option<&Arc<str>>, at, reason: &str, state| {
                 let (worker, reason) = (worker.map(|w| self.name(w)), reason.to_owned());
-                Some(Happened::Task { id: id.clone(), event, epoch, worker, at, reason, state })
+                Some(FeedEvent::Task { id: id.clone(), event, epoch, worker, at, reason, state })
             };
         let pending = Some(TaskState::Pending);
         match record {
@@ -136,10 +136,10 @@ impl Feed {
     }
 
     /// The same of a record about a worker.
-    fn of_worker(&self, record: &CoordRecord) -> Option<Happened> {
+    fn of_worker(&self, record: &CoordRecord) -> Option<FeedEvent> {
         use CoordRecord as R;
         let worker = |name: Arc<str>, event, at: &i64, reason: &str| {
-            Some(Happened::Worker { name, event, at: *at, reason: reason.to_owned() })
+            Some(FeedEvent::Worker { name, event, at: *at, reason: reason.to_owned() })
         };
         match record {
             R::WorkerSeen { worker: row, at } => worker(row.name.clone(), "connected", at, ""),

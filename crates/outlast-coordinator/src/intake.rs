@@ -102,7 +102,7 @@ impl Intake {
         let Ok(Ok(share)) = share else {
             return Err(Refusal::busy("many requests with large bodies are on their way"));
         };
-        let mut arriving = Arriving::new(body);
+        let mut arriving = BodyReader::new(body);
         let mut all = Vec::with_capacity(most);
         while let Some(data) = arriving.next(|| pressed(pool)).await? {
             if all.len() + data.len() > limit {
@@ -129,7 +129,7 @@ pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// A body in parts, as long as it arrives fast enough.
-pub(crate) struct Arriving {
+pub(crate) struct BodyReader {
     body: BodyDataStream,
     began: Instant,
     last: Instant,
@@ -137,11 +137,11 @@ pub(crate) struct Arriving {
     rates: [Rate; 2],
 }
 
-impl Arriving {
+impl BodyReader {
     /// Time counts from now on.
-    pub fn new(body: Body) -> Arriving {
+    pub fn new(body: Body) -> BodyReader {
         let now = Instant::now();
-        Arriving {
+        BodyReader {
             body: body.into_data_stream(),
             began: now,
             last: now,
@@ -222,7 +222,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 drop
             });
-            let mut body = Arriving::new(Body::from_stream(drops));
+            let mut body = BodyReader::new(Body::from_stream(drops));
             body.rates = [rate(calm), rate(pressed)];
             let slow = loop {
                 match body.next(|| waits).await {
@@ -233,7 +233,7 @@ mod tests {
             assert_eq!(slow.problem.status, 408);
         }
         // One of which nothing comes at all.
-        let mut body = Arriving::new(Body::from_stream(futures_util::stream::pending::<
+        let mut body = BodyReader::new(Body::from_stream(futures_util::stream::pending::<
             Result<Bytes, String>,
         >()));
         body.rates = [rate(1), rate(0)];

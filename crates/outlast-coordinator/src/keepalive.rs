@@ -3,7 +3,7 @@
 
 use crate::auth::{Pass, Who};
 use crate::input::{Driver, Input};
-use crate::listen::Arrived;
+use crate::listen::Connection;
 use crate::outbound::Why;
 use crate::share::{Held, Share};
 use axum::extract::ws::{Message, WebSocket};
@@ -38,10 +38,10 @@ impl Keepalive {
         (conn, driver): (ConnId, Driver),
         pass: Pass,
         config: PingConfig,
-        arrived: Arrived,
+        connection: Connection,
     ) -> Keepalive {
         let (pings, timeout) = (Notify::new(), AtomicU64::new(0));
-        Keepalive { conn, driver, pass, config, progress: arrived.progress, pings, timeout }
+        Keepalive { conn, driver, pass, config, progress: connection.progress, pings, timeout }
     }
 
     /// The key that opened the link.

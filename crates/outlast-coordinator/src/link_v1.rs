@@ -7,9 +7,9 @@ use crate::clock;
 use crate::input::Input;
 use crate::keepalive::Keepalive;
 use crate::logs::Logs;
-use crate::missed::Missed;
 use crate::outbound::{self, Dialect, LINGER, ToLink, Why, broke, closed, ending};
 use crate::quality::tap::Tap;
+use crate::refused_links::RefusedLinks;
 use crate::share::{SHARE_V1, Share};
 use axum::extract::ws::close_code::{AWAY, NORMAL};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -30,7 +30,7 @@ pub(crate) struct LinkV1 {
     pub logs: Arc<Logs>,
     pub tap: Tap,
     pub blobs: BlobService,
-    pub missed: Arc<Missed>,
+    pub refused: Arc<RefusedLinks>,
 }
 
 impl LinkV1 {
@@ -91,7 +91,7 @@ impl LinkV1 {
         let (conn, driver) = (self.keepalive.conn, &self.keepalive.driver);
         if let Err(refusal) = self.keepalive.who().may_be(name) {
             let what = format!("{}: {}", refusal.problem.title, refusal.problem.detail);
-            self.missed.log(name, &refusal);
+            self.refused.log(name, &refusal);
             let _ = driver.put(Input::MalformedV1(conn, what.clone(), None)).await;
             tokio::time::sleep(LINGER).await;
             return Err((LinkCause::LinkRefused, what));

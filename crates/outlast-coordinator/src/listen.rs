@@ -130,7 +130,7 @@ pub(crate) fn tls(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> 
 
 /// The connection of a request: what arrives on it, and its place among others.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrived {
+pub(crate) struct Connection {
     pub progress: Progress,
     pub seat: Arc<Seat>,
 }
@@ -295,12 +295,12 @@ async fn connection(
     mut stopping: watch::Receiver<bool>,
 ) {
     let progress = stream.progress();
-    let arrived = ConnectInfo(Arrived { progress: progress.clone(), seat });
+    let connection = ConnectInfo(Connection { progress: progress.clone(), seat });
     let served = Arc::new(Served::default());
     let app = TowerToHyperService::new(app);
     let (serving, counted) = (served.clone(), progress.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(arrived.clone());
+        request.extensions_mut().insert(connection.clone());
         let (answer, serving) = (app.call(request), Serving::begin(&serving));
         let counted = counted.clone();
         async move {

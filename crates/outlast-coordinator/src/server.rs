@@ -186,7 +186,7 @@ impl Coordinator {
             worker_sessions: Arc::new(WorkerSessions::new()),
             pulse,
             otel,
-            missed: Arc::default(),
+            refused_links: Arc::default(),
         });
         let otel = export(&shared, &config).map_err(StartError::Otel)?;
         let (accepted, accepting) =

@@ -38,13 +38,13 @@ async fn work_goes_on_from_a_backup_and_nothing_counts_twice() {
         size: 500_000,
         ..Default::default()
     };
-    worker.tell(Lane::Checkpoints, outbox_item::Kind::Checkpoint(checkpoint)).await;
-    worker.tell(Lane::Results, outcome("done", 1, OutcomeKind::OutcomeSucceeded)).await;
+    worker.report(Lane::Checkpoints, outbox_item::Kind::Checkpoint(checkpoint)).await;
+    worker.report(Lane::Results, outcome("done", 1, OutcomeKind::OutcomeSucceeded)).await;
     let info = backup(&at("data"), &at("copy")).unwrap();
     assert_eq!((info.tasks, info.unfinished, info.blobs), (4, 3, 1));
     assert!(matches!(backup(&at("data"), &at("copy")), Err(BackupError::Taken(_))));
     // What happens after it is not in it.
-    worker.tell(Lane::Results, outcome("later", 1, OutcomeKind::OutcomeSucceeded)).await;
+    worker.report(Lane::Results, outcome("later", 1, OutcomeKind::OutcomeSucceeded)).await;
     drop(worker);
     c.shutdown().await;
     fs::remove_dir_all(at("data")).unwrap();
@@ -90,9 +90,9 @@ async fn work_goes_on_from_a_backup_and_nothing_counts_twice() {
         }
     }
     for task in ["running", "later"] {
-        worker.tell(Lane::Results, outcome(task, 1001, OutcomeKind::OutcomeSucceeded)).await;
+        worker.report(Lane::Results, outcome(task, 1001, OutcomeKind::OutcomeSucceeded)).await;
     }
-    worker.tell(Lane::Results, outcome("finished", 1001, OutcomeKind::OutcomeSucceeded)).await;
+    worker.report(Lane::Results, outcome("finished", 1001, OutcomeKind::OutcomeSucceeded)).await;
     for id in ["running", "finished", "later", "done"] {
         let (_, history) = get(&c, &format!("/api/v1/tasks/{id}/history")).await;
         let events = history["events"].as_array().unwrap();

@@ -188,7 +188,7 @@ async fn a_collection_spares_what_checkpoints_refer_to() {
         })
     };
     let kept = upload(&c, &noise(300_000, 3)).await;
-    worker.tell(Lane::Checkpoints, checkpoint(1, kept)).await;
+    worker.report(Lane::Checkpoints, checkpoint(1, kept)).await;
     let gone = async |of: Hash| get(&c, &format!("{MANIFESTS}/{of}")).await.0 == 404;
     // Looking pins it: so not too often.
     let patience = Instant::now();
@@ -201,7 +201,7 @@ async fn a_collection_spares_what_checkpoints_refer_to() {
     assert_eq!((data.status, data.body.len()), (200, 300_000));
     // What was kept until just now may be on its way to a worker.
     let newer = upload(&c, &noise(300_000, 5)).await;
-    worker.tell(Lane::Checkpoints, checkpoint(2, newer)).await;
+    worker.report(Lane::Checkpoints, checkpoint(2, newer)).await;
     tokio::time::sleep(2 * grace).await;
     assert!(!gone(kept).await && !gone(newer).await);
     let (_, metrics) = get(&c, "/metrics").await;

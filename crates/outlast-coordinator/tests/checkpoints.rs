@@ -78,8 +78,8 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
     }
     upload(&c, &data).await;
     let mut worker = FakeWorker::join(&c, hello("w", "s", 2), vec![holding("t", 1)]).await;
-    worker.tell(Lane::Checkpoints, checkpoint(1, name.clone(), 700_000, false)).await;
-    worker.tell(Lane::Checkpoints, checkpoint(2, vec![], 800_000, true)).await;
+    worker.report(Lane::Checkpoints, checkpoint(1, name.clone(), 700_000, false)).await;
+    worker.report(Lane::Checkpoints, checkpoint(2, vec![], 800_000, true)).await;
     let update = v2::StateUpdate {
         task_id: "t".into(),
         epoch: 1,
@@ -89,7 +89,7 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
         has_progress: true,
         at_ms: 1_795_514_400_000,
     };
-    worker.tell(Lane::State, outbox_item::Kind::State(update)).await;
+    worker.report(Lane::State, outbox_item::Kind::State(update)).await;
     let (_, list) = get(&c, "/api/v1/tasks/t/checkpoints").await;
     let list = list["checkpoints"].as_array().unwrap();
     let field = |name: &str| list.iter().map(|c| c[name].clone()).collect::<Vec<_>>();
@@ -131,7 +131,7 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
         unreachable!()
     };
     kept.artifact = "report.txt".into();
-    worker.tell(Lane::Checkpoints, outbox_item::Kind::Checkpoint(kept)).await;
+    worker.report(Lane::Checkpoints, outbox_item::Kind::Checkpoint(kept)).await;
     let (_, list) = get(&c, "/api/v1/tasks/t/artifacts").await;
     assert_eq!(list["artifacts"][0]["artifact"], "report.txt");
     let got = send(&c, "GET", "/api/v1/tasks/t/artifacts/report.txt/data", "", b"").await;
@@ -154,7 +154,7 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
     // Its end has a cause, and a newer attempt would go on from the checkpoint.
-    worker.tell(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeFailed)).await;
+    worker.report(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeFailed)).await;
     let (_, task) = get(&c, "/api/v1/tasks/t").await;
     assert_eq!((&task["state"], &task["cause"]), (&json!("failed"), &json!("exit")));
     let (_, history) = get(&c, "/api/v1/tasks/t/history").await;
@@ -226,7 +226,7 @@ async fn people_pause_move_and_drain() {
             other => panic!("{other:?}"),
         }
     }
-    a.tell(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeInterrupted)).await;
+    a.report(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeInterrupted)).await;
     assert_eq!(b.assigned().await[0].epoch, 2);
     let (sentences, now, _) = story(&c).await;
     assert!(sentences.iter().any(|s| s.contains("to be moved from a to b")), "{sentences:?}");
@@ -244,7 +244,7 @@ async fn people_pause_move_and_drain() {
     assert_eq!(act("workers/none/drain", "").await.0, 404);
     assert_eq!((act("tasks/t/pause", "").await.0, paused().await), (200, [1, 0, 1, 1]));
     assert!(matches!(b.heard().await, Kind::Control(_)), "the pause reaches its worker");
-    b.tell(Lane::Results, outcome("t", 2, OutcomeKind::OutcomeSucceeded)).await;
+    b.report(Lane::Results, outcome("t", 2, OutcomeKind::OutcomeSucceeded)).await;
     assert_eq!(
         (act("tasks/t/pause", "").await.0, paused().await),
         (409, [0, 0, 0, 1]),

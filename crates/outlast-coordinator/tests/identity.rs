@@ -77,7 +77,7 @@ async fn a_worker_reads_what_its_tasks_made_and_nothing_else() {
         size: 300_000,
         ..Default::default()
     });
-    a.worker.tell(Lane::Checkpoints, made).await;
+    a.worker.report(Lane::Checkpoints, made).await;
     let listed = "/api/v2/tasks/t/checkpoints";
     for (peer, status) in [(&a, 200), (&b, 404), (&x, 404)] {
         assert_eq!(bulk(&c, peer, &peer.session, &path).await.0, status);
@@ -127,7 +127,7 @@ async fn what_a_stranger_says_of_a_task_is_counted_and_dropped() {
     let mut b = FakeWorker::join(&c, hello("b", "sb", 1), vec![]).await;
     while a.assigned().await.is_empty() {}
     for task in ["t", "unknown"] {
-        b.tell(Lane::Results, outcome(task, 1, OutcomeKind::OutcomeSucceeded)).await;
+        b.report(Lane::Results, outcome(task, 1, OutcomeKind::OutcomeSucceeded)).await;
     }
     let (_, task) = get(&c, "/api/v1/tasks/t").await;
     assert_eq!(task["state"], "assigned");
@@ -136,7 +136,7 @@ async fn what_a_stranger_says_of_a_task_is_counted_and_dropped() {
     let (_, metrics) = get(&c, "/metrics").await;
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("outlast_foreign_total{kind=\"outcome\"} 2"), "{metrics}");
-    a.tell(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeSucceeded)).await;
+    a.report(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeSucceeded)).await;
     assert_eq!(get(&c, "/api/v1/tasks/t").await.1["state"], "succeeded");
     c.shutdown().await;
 }

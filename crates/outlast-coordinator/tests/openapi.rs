@@ -14,14 +14,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Copy of the document from which the dashboard's types are generated. It has no descriptions, so
-/// that it changes with the API only.
+/// Copy of the document from which the dashboard's types are generated. It has no descriptions and no
+/// summaries, so that it changes with the API only.
 const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dashboard/openapi.json");
 
 fn drop_descriptions(part: &mut Value) {
     match part {
         Value::Object(fields) => {
-            fields.retain(|name, value| name != "description" || !value.is_string());
+            let text = |name: &str| matches!(name, "description" | "summary");
+            fields.retain(|name, value| !text(name) || !value.is_string());
             fields.values_mut().for_each(drop_descriptions);
         }
         Value::Array(items) => items.iter_mut().for_each(drop_descriptions),
@@ -117,8 +118,8 @@ async fn life(c: &Coordinator) {
         given += w.assigned().await.len();
     }
     let manifest = upload(c, b"content").await.as_bytes().to_vec();
-    w.tell(Lane::Checkpoints, checkpoint("done", false, "", manifest)).await;
-    w.tell(Lane::Checkpoints, checkpoint("done", true, "", vec![])).await;
+    w.report(Lane::Checkpoints, checkpoint("done", false, "", manifest)).await;
+    w.report(Lane::Checkpoints, checkpoint("done", true, "", vec![])).await;
     let update = v2::StateUpdate {
         task_id: "call".into(),
         epoch: 1,
@@ -128,9 +129,9 @@ async fn life(c: &Coordinator) {
         has_progress: true,
         at_ms: 1_795_514_400_000,
     };
-    w.tell(Lane::State, outbox_item::Kind::State(update)).await;
-    w.tell(Lane::Results, outcome("done", 1, OutcomeKind::OutcomeSucceeded)).await;
-    w.tell(Lane::Results, outcome("failed", 1, OutcomeKind::OutcomeFailed)).await;
+    w.report(Lane::State, outbox_item::Kind::State(update)).await;
+    w.report(Lane::Results, outcome("done", 1, OutcomeKind::OutcomeSucceeded)).await;
+    w.report(Lane::Results, outcome("failed", 1, OutcomeKind::OutcomeFailed)).await;
     for action in ["pause", "resume", "cancel"] {
         assert_eq!(post(c, &format!("/api/v1/tasks/waits/{action}"), &json!({})).await.0, 200);
     }

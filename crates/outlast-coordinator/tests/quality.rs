@@ -28,7 +28,7 @@ async fn run_tasks(
         let (status, _) = post(c, "/api/v1/tasks", &json!({"id": id, "shell": "x"})).await;
         assert!(status < 300);
         let tasks = w.assigned().await;
-        w.tell(Lane::Results, outcome(&id, tasks[0].epoch, kind)).await;
+        w.report(Lane::Results, outcome(&id, tasks[0].epoch, kind)).await;
     }
 }
 
@@ -157,10 +157,10 @@ async fn resync_lasts_until_what_is_owed_was_applied() {
     let link = Some(Box::new(v2::LinkReport { owed, ..Default::default() }));
     let mut w = FakeWorker::join(&c, v2::Hello { link, ..hello("w", "s", 1) }, Vec::new()).await;
     let state = |t: &Value| t["intervals"].as_array().unwrap().last().unwrap()["state"].clone();
-    w.tell(Lane::Results, outcome("unknown", 1, OutcomeKind::OutcomeSucceeded)).await;
+    w.report(Lane::Results, outcome("unknown", 1, OutcomeKind::OutcomeSucceeded)).await;
     assert_eq!(state(&get(&c, "/api/v1/workers/w/timeline").await.1), "resync");
     assert!(get(&c, "/api/v1/workers/w/metrics").await.1["link"]["resync_ms"].is_null());
-    w.tell(Lane::Results, outcome("unknown", 2, OutcomeKind::OutcomeSucceeded)).await;
+    w.report(Lane::Results, outcome("unknown", 2, OutcomeKind::OutcomeSucceeded)).await;
     assert_eq!(state(&get(&c, "/api/v1/workers/w/timeline").await.1), "connected");
     assert!(get(&c, "/api/v1/workers/w/metrics").await.1["link"]["resync_ms"].is_u64());
     c.shutdown().await;

@@ -35,7 +35,7 @@ async fn an_old_task_goes_and_a_new_one_of_its_id_is_another() {
     let mut worker = FakeWorker::join(&c, hello("w", "s", 1), vec![]).await;
     post(&c, "/api/v1/tasks", &task("t", 0)).await;
     assert_eq!(worker.assigned().await[0].epoch, 1);
-    worker.tell(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeFailed)).await;
+    worker.report(Lane::Results, outcome("t", 1, OutcomeKind::OutcomeFailed)).await;
     post(&c, "/api/v1/tasks", &task("unfinished", 0)).await;
     gone(&c, "/api/v1/tasks/t").await;
     assert_eq!(get(&c, "/api/v1/tasks/unfinished").await.0, 200, "only what is over");
@@ -44,11 +44,11 @@ async fn an_old_task_goes_and_a_new_one_of_its_id_is_another() {
 
     // Another spec is no conflict; and what comes late of the former task is not its result.
     assert_eq!(worker.assigned().await[0].task_id, "unfinished");
-    worker.tell(Lane::Results, outcome("unfinished", 1, OK)).await;
+    worker.report(Lane::Results, outcome("unfinished", 1, OK)).await;
     assert_eq!(post(&c, "/api/v1/tasks", &task("t", 5)).await.0, 201);
     let new = worker.assigned().await;
     assert_eq!((new[0].task_id.as_str(), new[0].epoch), ("t", 2));
-    worker.tell(Lane::Results, outcome("t", 1, OK)).await;
+    worker.report(Lane::Results, outcome("t", 1, OK)).await;
     assert_eq!(get(&c, "/api/v1/tasks/t").await.1["state"], "assigned");
     c.shutdown().await;
 
@@ -56,10 +56,10 @@ async fn an_old_task_goes_and_a_new_one_of_its_id_is_another() {
     let c = start(dir.path(), Duration::from_secs(3600), 1000).await;
     let held = outlast_wire::v2::Holding { task_id: "t".into(), epoch: 2, ..Default::default() };
     let mut worker = FakeWorker::join(&c, hello("w", "s", 2), vec![held]).await;
-    worker.tell(Lane::Results, outcome("t", 1, OK)).await;
+    worker.report(Lane::Results, outcome("t", 1, OK)).await;
     assert_eq!(get(&c, "/api/v1/tasks/t").await.1["state"], "assigned");
     let late = TaskOutcome { task_id: "t".into(), epoch: 2, kind: OK.into(), ..Default::default() };
-    worker.tell(Lane::Results, outlast_wire::v2::outbox_item::Kind::Outcome(late)).await;
+    worker.report(Lane::Results, outlast_wire::v2::outbox_item::Kind::Outcome(late)).await;
     assert_eq!(get(&c, "/api/v1/tasks/t").await.1["state"], "succeeded");
     c.shutdown().await;
 }

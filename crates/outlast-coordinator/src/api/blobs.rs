@@ -5,8 +5,8 @@ use crate::app::App;
 use crate::blobs::uploads::{Upload, Uploader};
 use crate::clock;
 use crate::extract::WorkerScope;
-use crate::intake::{Arriving, announced, too_large};
-use crate::listen::Arrived;
+use crate::intake::{BodyReader, announced, too_large};
+use crate::listen::Connection;
 use crate::problem::Refusal;
 use crate::sessions::Scope;
 use axum::body::{Body, Bytes};
@@ -47,16 +47,16 @@ pub(crate) async fn put_chunks(
     State(app): State<App>,
     _: WorkerScope,
     headers: HeaderMap,
-    ConnectInfo(arrived): ConnectInfo<Arrived>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
     body: Body,
 ) -> Result<Response, Refusal> {
     if announced(&headers).is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large(MAX_BODY));
     }
     let name = headers.get(WORKER_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let upload = turn(&app, &arrived, name).await?;
+    let upload = turn(&app, &connection, name).await?;
     let from = app.quality.named(name);
-    let mut body = Arriving::new(body);
+    let mut body = BodyReader::new(body);
     let mut decoder = Decoder::default();
     let mut ingest = app.blobs.blobs.ingest();
     let (mut batch, mut waiting) = (Vec::new(), 0);
@@ -236,8 +236,8 @@ pub(crate) async fn get_chunks(
 }
 
 /// A turn to upload.
-async fn turn(app: &App, arrived: &Arrived, worker: &str) -> Result<Upload, Refusal> {
-    let from = (!arrived.seat.is_shared()).then(|| arrived.seat.group());
+async fn turn(app: &App, connection: &Connection, worker: &str) -> Result<Upload, Refusal> {
+    let from = (!connection.seat.is_shared()).then(|| connection.seat.group());
     let who = Uploader { from, worker: worker.into() };
     match tokio::time::timeout(TURN, app.blobs.uploads.take(who)).await {
         Ok(Some(upload)) => Ok(upload),

@@ -8,7 +8,7 @@ pub(crate) mod document;
 mod explain;
 mod filter;
 mod logs;
-mod own;
+mod owners;
 mod prove;
 mod quality;
 mod recovery;
@@ -49,7 +49,7 @@ fn task_routes(app: &App) -> Router<App> {
         .route("/api/v1/tasks/{id}/artifacts/{name}/data", get(checkpoints::artifact))
         .route("/api/v1/tasks/{id}/state", get(explain::state))
         .route("/api/v1/tasks/{id}/explain", get(explain::explain))
-        .route_layer(axum::middleware::from_fn_with_state(app.clone(), own::own_tasks))
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), owners::own_tasks))
 }
 
 pub(crate) fn router(app: App) -> Router {
@@ -109,7 +109,7 @@ async fn no_route(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Refus
         let detail = "workers dial /api/v1/worker/ID/ws, or /api/v2/worker/ID/ws";
         let title = "no such address";
         let shown = Refusal::new(StatusCode::NOT_FOUND, "no-route", title, detail);
-        app.missed.log(uri.path(), &shown);
+        app.refused_links.log(uri.path(), &shown);
     }
     refusal
 }

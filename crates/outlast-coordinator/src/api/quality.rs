@@ -25,7 +25,7 @@ const MAX_POINTS: i64 = 5_000;
 const MAX_INTERVALS: usize = 1_000;
 
 #[derive(Deserialize)]
-pub(crate) struct Span {
+pub(crate) struct TimeRange {
     resolution: Option<String>,
     from: Option<String>,
     to: Option<String>,
@@ -44,7 +44,7 @@ fn time(name: &str, text: &str) -> Result<i64, Refusal> {
 
 /// Beginning and end, each aligned to the step. `usual` is how many points there are when nothing
 /// is asked for.
-fn range(span: &Span, step: i64, usual: i64) -> Result<(i64, i64), Refusal> {
+fn range(span: &TimeRange, step: i64, usual: i64) -> Result<(i64, i64), Refusal> {
     let to = span.to.as_deref().map(|t| time("to", t)).transpose()?;
     let to = to.unwrap_or_else(clock::wall).clamp(0, i64::MAX / 4);
     let from = span.from.as_deref().map(|t| time("from", t)).transpose()?;
@@ -77,7 +77,7 @@ pub(crate) async fn metrics(
     State(app): State<App>,
     _: Submitter,
     Path(name): Path<String>,
-    Params(span): Params<Span>,
+    Params(span): Params<TimeRange>,
 ) -> Result<Json<WorkerMetrics>, Refusal> {
     let (word, step, usual) = match span.resolution.as_deref() {
         Some("1s") => ("1s", 1_000, 300),
@@ -92,7 +92,7 @@ pub(crate) async fn metrics(
     let id = sample.row.store_id.clone();
     let entry = app.quality.entry(&id);
     if let Some(entry) = &entry {
-        app.quality.look_at(entry);
+        app.quality.watch(entry);
     }
     let points = match word {
         "1s" => entry.as_ref().map_or_else(Vec::new, |e| {
@@ -264,7 +264,7 @@ pub(crate) async fn timeline(
     State(app): State<App>,
     _: Submitter,
     Path(name): Path<String>,
-    Params(span): Params<Span>,
+    Params(span): Params<TimeRange>,
 ) -> Result<Json<WorkerTimeline>, Refusal> {
     let to = span.to.as_deref().map(|t| time("to", t)).transpose()?;
     let to = to.unwrap_or_else(clock::wall);
@@ -300,7 +300,7 @@ pub(crate) async fn timeline(
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wanted {
+pub(crate) struct AlertFilter {
     worker: Option<String>,
     state: Option<String>,
     limit: Option<usize>,
@@ -316,7 +316,7 @@ pub(crate) struct Wanted {
 pub(crate) async fn alerts(
     State(app): State<App>,
     _: Submitter,
-    Params(q): Params<Wanted>,
+    Params(q): Params<AlertFilter>,
 ) -> Result<Json<AlertList>, Refusal> {
     if let Some(state) = q.state.as_deref().filter(|s| !matches!(*s, "firing" | "cleared")) {
         return Err(Refusal::bad(&format!("state={state:?}: there are firing and cleared")));

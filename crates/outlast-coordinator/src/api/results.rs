@@ -3,7 +3,7 @@
 
 use super::views;
 use crate::app::App;
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use crate::extract::Submitter;
 use crate::intake::DOCUMENT;
 use crate::problem::Refusal;
@@ -51,7 +51,7 @@ pub(crate) async fn results(
     let ids: Arc<HashSet<String>> = Arc::new(ids.into_iter().collect());
     loop {
         let (asked, owner) = (ids.clone(), owner.clone());
-        let found = app.read(move |r| look(r, &asked, owner.as_deref())).await?;
+        let found = app.read(move |r| ended_of(r, &asked, owner.as_deref())).await?;
         let waits = !ids.is_empty() && found.results.is_empty() && found.unknown.is_empty();
         if !waits || tokio::time::timeout_at(deadline, ended(&mut watch, &ids)).await.is_err() {
             return Ok(Json(found));
@@ -60,7 +60,7 @@ pub(crate) async fn results(
     }
 }
 
-fn look(
+fn ended_of(
     reader: &CoordReader,
     ids: &HashSet<String>,
     owner: Option<&str>,
@@ -86,11 +86,11 @@ fn look(
 }
 
 /// Waits until a task of these may have ended.
-async fn ended(watch: &mut Receiver<Arc<Happened>>, ids: &HashSet<String>) {
+async fn ended(watch: &mut Receiver<Arc<FeedEvent>>, ids: &HashSet<String>) {
     loop {
         match watch.recv().await {
             Ok(what) => {
-                if let Happened::Task { id, state: Some(state), .. } = &*what
+                if let FeedEvent::Task { id, state: Some(state), .. } = &*what
                     && state.is_terminal()
                     && ids.contains(&**id)
                 {

@@ -4,7 +4,7 @@ use super::filter::{Filter, PAGE};
 use super::views;
 use crate::app::App;
 use crate::clock::text;
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use crate::extract::{Params, Submitter};
 use crate::problem::Refusal;
 use axum::Json;
@@ -94,11 +94,11 @@ pub(crate) async fn result(
 }
 
 /// Waits until this task may have ended.
-async fn ended(watch: &mut broadcast::Receiver<std::sync::Arc<Happened>>, id: &TaskId) {
+async fn ended(watch: &mut broadcast::Receiver<std::sync::Arc<FeedEvent>>, id: &TaskId) {
     loop {
         match watch.recv().await {
             Ok(what) => {
-                if let Happened::Task { id: of, state: Some(state), .. } = &*what
+                if let FeedEvent::Task { id: of, state: Some(state), .. } = &*what
                     && of == id
                     && state.is_terminal()
                 {

@@ -51,8 +51,8 @@ pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
         view.waiting_for = Some("it is paused".into());
     } else if stored.state == TaskState::Pending {
         let id = id.clone();
-        let look = app.query(move |core| core.explain(&id)).await;
-        view.waiting_for = look?;
+        let why = app.query(move |core| core.explain(&id)).await;
+        view.waiting_for = why?;
     }
     Ok(view)
 }

@@ -1,15 +1,15 @@
 //! Watching: events, health, metrics, what this is.
 
-use super::own::Own;
+use super::owners::OwnerFilter;
 use crate::app::App;
 use crate::auth::Pass;
 use crate::clock::{self, text};
 use crate::dash;
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use crate::extract::{Overseer, Params, Subscriber};
 use crate::families::{self};
 use crate::gather;
-use crate::intake::{Arriving, too_large};
+use crate::intake::{BodyReader, too_large};
 use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
@@ -31,7 +31,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 const CHECKED: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
-pub(crate) struct Which {
+pub(crate) struct EventFilter {
     task: Option<String>,
     prefix: Option<String>,
     include: Option<String>,
@@ -42,7 +42,7 @@ pub(crate) struct Which {
 /// Kinds of events that can be asked for, and those that are sent when none are.
 const KINDS: ([&str; 4], &str) = (["task", "worker", "alert", "fleet"], "task,worker,alert");
 
-impl Which {
+impl EventFilter {
     fn includes(&self, kind: &str) -> bool {
         self.include.as_deref().unwrap_or(KINDS.1).split(',').any(|k| k.trim() == kind)
     }
@@ -55,19 +55,19 @@ impl Which {
             None => Ok(()),
         }
     }
-    fn wants(&self, what: &Happened) -> bool {
+    fn wants(&self, what: &FeedEvent) -> bool {
         let kind = match what {
-            Happened::Task { .. } => "task",
-            Happened::Worker { .. } => "worker",
-            Happened::Alert(_) => "alert",
+            FeedEvent::Task { .. } => "task",
+            FeedEvent::Worker { .. } => "worker",
+            FeedEvent::Alert(_) => "alert",
         };
         self.includes(kind)
             && match what {
-                Happened::Task { id, .. } => {
+                FeedEvent::Task { id, .. } => {
                     self.task.as_deref().is_none_or(|t| t == &**id)
                         && self.prefix.as_deref().is_none_or(|p| id.starts_with(p))
                 }
-                Happened::Worker { .. } | Happened::Alert(_) => {
+                FeedEvent::Worker { .. } | FeedEvent::Alert(_) => {
                     self.task.is_none() && self.prefix.is_none()
                 }
             }
@@ -88,19 +88,20 @@ pub(crate) async fn events(
     State(app): State<App>,
     Subscriber(pass): Subscriber,
     headers: HeaderMap,
-    Params(which): Params<Which>,
+    Params(filter): Params<EventFilter>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
-    which.check()?;
-    let fleet = which.includes("fleet").then(|| fleet(&app, &which));
+    filter.check()?;
+    let fleet = filter.includes("fleet").then(|| fleet(&app, &filter));
     let fleet = futures_util::stream::iter(fleet).flatten();
     let stream = futures_util::stream::unfold(app.watchers.subscribe(), next);
-    let own = Arc::new(tokio::sync::Mutex::new(Own::new(app.readers.clone(), pass.who())));
+    let owned =
+        Arc::new(tokio::sync::Mutex::new(OwnerFilter::new(app.readers.clone(), pass.who())));
     let stream = stream.filter_map(move |item| {
-        let own = own.clone();
-        let item = item.map(|what| which.wants(&what).then_some(what));
+        let owned = owned.clone();
+        let item = item.map(|what| filter.wants(&what).then_some(what));
         async move {
             match item {
-                Ok(Some(what)) if own.lock().await.may_see(&what).await => Some(event(&what)),
+                Ok(Some(what)) if owned.lock().await.may_see(&what).await => Some(event(&what)),
                 Ok(_) => None,
                 Err(missed) => Some(Ok(Event::default().event("missed").data(missed.to_string()))),
             }
@@ -126,10 +127,13 @@ async fn barred(pass: Pass, app: App, headers: HeaderMap) {
 
 /// Streams changes of the workers, at most once in `every` seconds; a measurement without changes is
 /// reported now and then all the same, for the totals.
-fn fleet(app: &App, which: &Which) -> impl Stream<Item = Result<Event, axum::Error>> + use<> {
+fn fleet(
+    app: &App,
+    filter: &EventFilter,
+) -> impl Stream<Item = Result<Event, axum::Error>> + use<> {
     let mut feed = app.quality.fleet.subscribe();
-    let since = which.since.unwrap_or_else(|| feed.borrow_and_update().tick);
-    let every = Duration::from_secs(which.every.unwrap_or(1).clamp(1, 60));
+    let since = filter.since.unwrap_or_else(|| feed.borrow_and_update().tick);
+    let every = Duration::from_secs(filter.every.unwrap_or(1).clamp(1, 60));
     // A little less, so that no measurement is missed for being a moment early.
     let pause = every - Duration::from_millis(200);
     futures_util::stream::unfold((feed, since, true), move |(mut feed, since, first)| async move {
@@ -151,9 +155,9 @@ fn fleet(app: &App, which: &Which) -> impl Stream<Item = Result<Event, axum::Err
     })
 }
 
-type Feed = Receiver<Arc<Happened>>;
+type Feed = Receiver<Arc<FeedEvent>>;
 
-async fn next(mut feed: Feed) -> Option<(Result<Arc<Happened>, u64>, Feed)> {
+async fn next(mut feed: Feed) -> Option<(Result<Arc<FeedEvent>, u64>, Feed)> {
     match feed.recv().await {
         Ok(what) => Some((Ok(what), feed)),
         Err(RecvError::Lagged(missed)) => Some((Err(missed), feed)),
@@ -161,10 +165,10 @@ async fn next(mut feed: Feed) -> Option<(Result<Arc<Happened>, u64>, Feed)> {
     }
 }
 
-fn event(what: &Happened) -> Result<Event, axum::Error> {
+fn event(what: &FeedEvent) -> Result<Event, axum::Error> {
     match what {
-        Happened::Alert(alert) => Event::default().event("alert").json_data(alert),
-        Happened::Task { id, event, epoch, worker, at, reason, state } => {
+        FeedEvent::Alert(alert) => Event::default().event("alert").json_data(alert),
+        FeedEvent::Task { id, event, epoch, worker, at, reason, state } => {
             Event::default().event("task").json_data(TaskEvent {
                 id: id.to_string(),
                 event: (*event).into(),
@@ -175,7 +179,7 @@ fn event(what: &Happened) -> Result<Event, axum::Error> {
                 state: state.map(|s| s.as_str().into()),
             })
         }
-        Happened::Worker { name, event, at, reason } => {
+        FeedEvent::Worker { name, event, at, reason } => {
             Event::default().event("worker").json_data(WorkerEvent {
                 name: name.to_string(),
                 event: (*event).into(),
@@ -208,7 +212,7 @@ const MAX_PROBE: usize = 32 << 20;
 #[utoipa::path(put, path = "/api/v1/probe", tag = "watch", responses((status = 204),
     (status = 413, body = outlast_wire::api::Problem)))]
 pub(crate) async fn probe(body: Body) -> Result<StatusCode, Refusal> {
-    let mut body = Arriving::new(body);
+    let mut body = BodyReader::new(body);
     while body.next(|| false).await?.is_some() {
         if body.got() > MAX_PROBE {
             return Err(too_large(MAX_PROBE));

@@ -10,7 +10,7 @@ use crate::intake::DOCUMENT;
 use crate::keepalive::Keepalive;
 use crate::link::{Link, Session};
 use crate::link_v1::LinkV1;
-use crate::listen::Arrived;
+use crate::listen::Connection;
 use crate::problem::Refusal;
 use crate::quality::tap::Tap;
 use axum::Json;
@@ -194,7 +194,7 @@ pub(crate) async fn link_v1(
     State(app): State<App>,
     Dialler(pass): Dialler,
     Path(name): Path<String>,
-    ConnectInfo(arrived): ConnectInfo<Arrived>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let name = if name == UNNAMED { String::new() } else { name };
@@ -204,19 +204,19 @@ pub(crate) async fn link_v1(
         let may = if name.is_empty() { Ok(()) } else { pass.who().may_be(&name) };
         may.and_then(|()| upgraded(upgrade, MAX_TEXT))
     });
-    let upgrade = upgrade.inspect_err(|refusal| app.missed.log(&name, refusal))?;
+    let upgrade = upgrade.inspect_err(|refusal| app.refused_links.log(&name, refusal))?;
     // Refused here a client waits longer each time; a link that ends later it opens again at once.
     let (of, now) = (name.clone(), clock::now());
     let room = app.query(move |core| core.admits_link_v1(now, &of)).await;
     if !room? {
         let refusal = Refusal::too_many_links(&name, V1_MAX_LINKS);
-        app.missed.log(&name, &refusal);
+        app.refused_links.log(&name, &refusal);
         return Err(refusal);
     }
-    let keepalive = keepalive(&app, pass, arrived);
+    let keepalive = keepalive(&app, pass, connection);
     let tap = Tap::new(app.quality.clone(), keepalive.conn);
-    let (logs, blobs, missed) = (app.logs.clone(), app.blobs.clone(), app.missed.clone());
-    let link = LinkV1 { keepalive, logs, tap, blobs, missed };
+    let (logs, blobs, refused) = (app.logs.clone(), app.blobs.clone(), app.refused_links.clone());
+    let link = LinkV1 { keepalive, logs, tap, blobs, refused };
     Ok(upgrade.on_upgrade(move |socket| link.serve(socket, name)))
 }
 
@@ -225,12 +225,12 @@ pub(crate) async fn link(
     State(app): State<App>,
     Dialler(pass): Dialler,
     Path(name): Path<String>,
-    ConnectInfo(arrived): ConnectInfo<Arrived>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     pass.who().may_be(&name)?;
     let upgrade = upgraded(upgrade, MAX_MESSAGE)?;
-    let keepalive = keepalive(&app, pass, arrived);
+    let keepalive = keepalive(&app, pass, connection);
     let tap = Tap::new(app.quality.clone(), keepalive.conn);
     let session = Session::new(app.worker_sessions.clone(), keepalive.conn);
     let tracer = app.otel.as_ref().and_then(|otel| otel.tracer.clone());
@@ -239,7 +239,7 @@ pub(crate) async fn link(
 }
 
 /// The keepalive of a new link, with a number for it.
-fn keepalive(app: &App, pass: Pass, arrived: Arrived) -> Keepalive {
+fn keepalive(app: &App, pass: Pass, connection: Connection) -> Keepalive {
     let conn = app.conns.fetch_add(1, Ordering::Relaxed) + 1;
-    Keepalive::new((conn, app.driver.clone()), pass, app.ping, arrived)
+    Keepalive::new((conn, app.driver.clone()), pass, app.ping, connection)
 }

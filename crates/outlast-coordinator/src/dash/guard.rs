@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::auth::Auth;
 use crate::clock;
 use crate::intake::announced;
-use crate::listen::Arrived;
+use crate::listen::Connection;
 use crate::problem::Refusal;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -92,8 +92,9 @@ fn stranger(app: &App, request: &Request) -> Result<(), Refusal> {
         token.map(|token| app.auth.role(token)).transpose()?.flatten().is_some()
     };
     if known {
-        if let Some(ConnectInfo(arrived)) = request.extensions().get::<ConnectInfo<Arrived>>() {
-            arrived.seat.known();
+        if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
+        {
+            connection.seat.known();
         }
         return Ok(());
     }

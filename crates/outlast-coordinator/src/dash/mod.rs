@@ -131,7 +131,7 @@ pub(crate) async fn logout(State(app): State<App>, headers: HeaderMap) -> Respon
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Since {
+pub(crate) struct ThroughputRange {
     #[serde(default)]
     since: i64,
     #[serde(default)]
@@ -146,7 +146,7 @@ pub(crate) struct Since {
 pub(crate) async fn throughput(
     State(app): State<App>,
     _: Submitter,
-    Params(Since { since, step }): Params<Since>,
+    Params(ThroughputRange { since, step }): Params<ThroughputRange>,
 ) -> Result<Json<Throughput>, Refusal> {
     match step.as_deref() {
         None | Some("1s") => Ok(Json(app.pulse.seconds(since))),

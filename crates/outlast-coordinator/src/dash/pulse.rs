@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_counts_nothing() {
+    fn the_first_query_counts_nothing() {
         let pulse = Pulse::default();
         pulse.add(0, [500; 5], 0);
         assert!(pulse.seconds(-1).at.is_empty());

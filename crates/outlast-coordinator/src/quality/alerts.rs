@@ -4,7 +4,7 @@
 
 use super::webhook::{Webhook, WebhookConfig};
 use crate::clock::{self, text};
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use outlast_core::alerts::{Change, Measure, Phase, Rule, Severity, judge};
 use outlast_store::AlertEntry;
 use outlast_wire::api::{Alert, AlertList, AlertRule};
@@ -46,7 +46,7 @@ pub(super) struct Alerts {
     firing: BTreeMap<(Arc<str>, usize), Alert>,
     cleared: VecDeque<Alert>,
     last_id: u64,
-    watchers: broadcast::Sender<Arc<Happened>>,
+    watchers: broadcast::Sender<Arc<FeedEvent>>,
     webhook: Option<Webhook>,
     logged: usize,
     /// Changes of firing alerts, since they were last taken to be kept.
@@ -59,7 +59,7 @@ impl Alerts {
     pub fn new(
         config: &AlertConfig,
         former: Vec<Alert>,
-        watchers: broadcast::Sender<Arc<Happened>>,
+        watchers: broadcast::Sender<Arc<FeedEvent>>,
     ) -> Result<Alerts, String> {
         let rule = |m: Measure| config.rules.iter().find(|r| r.measure == m).cloned();
         let rules: Vec<Rule> =
@@ -242,7 +242,7 @@ impl Alerts {
             webhook.send(alert.clone());
         }
         // Nobody may be watching.
-        let _ = self.watchers.send(Arc::new(Happened::Alert(Box::new(alert))));
+        let _ = self.watchers.send(Arc::new(FeedEvent::Alert(Box::new(alert))));
     }
 
     /// Lists firing alerts, newest first, then those that were cleared; of one worker, or all.

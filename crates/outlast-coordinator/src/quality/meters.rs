@@ -5,7 +5,7 @@ use super::alerts::{AlertConfig, Alerts};
 use super::fleet::Fleet;
 use super::history::History;
 use crate::clock;
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use outlast_core::coord::V1_PREFIX;
 use outlast_core::quality::{Meter, Micros, Totals};
 use outlast_wire::api::{Alert, AlertList};
@@ -20,13 +20,13 @@ use tokio::sync::{broadcast, watch};
 /// that are busy some.
 pub(super) const SECONDS: (usize, usize) = (256, 192);
 /// Time that a worker counts as watched.
-const LOOKED: Micros = 120_000_000;
+const WATCHED: Micros = 120_000_000;
 /// A worker's measurements.
 pub(crate) struct Entry {
     pub id: Arc<str>,
     meter: Mutex<Meter>,
     /// Time that somebody watched it last.
-    looked: AtomicU64,
+    watched: AtomicU64,
     /// Settings that were adapted to its link.
     adapted: Mutex<Adapted>,
 }
@@ -39,9 +39,9 @@ impl Entry {
     pub fn adapted(&self) -> MutexGuard<'_, Adapted> {
         self.adapted.lock()
     }
-    pub(super) fn is_looked_at(&self, now: Micros) -> bool {
-        let at = self.looked.load(Ordering::Relaxed);
-        at > 0 && now.saturating_sub(at) < LOOKED
+    pub(super) fn is_watched(&self, now: Micros) -> bool {
+        let at = self.watched.load(Ordering::Relaxed);
+        at > 0 && now.saturating_sub(at) < WATCHED
     }
 }
 
@@ -86,7 +86,7 @@ impl Quality {
         history: History,
         former: HashMap<Arc<str>, Former>,
         (config, firing): (&AlertConfig, Vec<Alert>),
-        watchers: broadcast::Sender<Arc<Happened>>,
+        watchers: broadcast::Sender<Arc<FeedEvent>>,
     ) -> Result<Quality, String> {
         Ok(Quality {
             alerts: Mutex::new(Alerts::new(config, firing, watchers)?),
@@ -129,8 +129,8 @@ impl Quality {
     }
 
     /// Marks this worker as watched: its seconds are kept for a while.
-    pub fn look_at(&self, entry: &Entry) {
-        entry.looked.store(clock::micros(), Ordering::Relaxed);
+    pub fn watch(&self, entry: &Entry) {
+        entry.watched.store(clock::micros(), Ordering::Relaxed);
     }
 
     pub(super) fn entry_of(&self, id: &Arc<str>, name: &Arc<str>) -> Arc<Entry> {
@@ -148,8 +148,8 @@ impl Quality {
             meter = meter.numbers_go_on();
         }
         let meter = Mutex::new(meter);
-        let (looked, adapted) = (AtomicU64::new(0), Mutex::default());
-        let entry = Arc::new(Entry { id: id.clone(), meter, looked, adapted });
+        let (watched, adapted) = (AtomicU64::new(0), Mutex::default());
+        let entry = Arc::new(Entry { id: id.clone(), meter, watched, adapted });
         known.former.remove(id);
         known.names.insert(name.clone(), entry.clone());
         known.entries.insert(id.clone(), entry.clone());

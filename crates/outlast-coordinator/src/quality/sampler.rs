@@ -185,11 +185,11 @@ fn measure(
         row.cause = meter.end().map_or(LinkCause::LinkUnspecified, |e| e.1);
     }
     let goodput = meter.goodput(now);
-    let looked = entry.is_looked_at(now);
+    let watched = entry.is_watched(now);
     let busy = sample.running > 0 || goodput.0 + goodput.1 > BUSY;
-    let keep = kept.all < SECONDS.0 && (looked || (busy && kept.busy < SECONDS.1));
+    let keep = kept.all < SECONDS.0 && (watched || (busy && kept.busy < SECONDS.1));
     kept.all += usize::from(keep);
-    kept.busy += usize::from(keep && !looked);
+    kept.busy += usize::from(keep && !watched);
     let second = wall.div_euclid(1000);
     row.suspicion = meter.on_second(now, second).map(|phi| phi as f32);
     meter.keep_seconds(now, second, keep);

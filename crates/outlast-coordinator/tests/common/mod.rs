@@ -267,7 +267,7 @@ impl FakeWorker {
     }
 
     /// Sends one record, and waits for its acknowledgement.
-    pub async fn tell(&mut self, lane: Lane, item: outbox_item::Kind) {
+    pub async fn report(&mut self, lane: Lane, item: outbox_item::Kind) {
         self.offer(lane, item).await;
         match self.heard().await {
             Kind::Ack(ack) => assert_eq!(ack.cursors[0].seq, self.seqs[lane as usize]),

@@ -12,7 +12,7 @@ const SHOWN: usize = 200;
 
 /// Refused links that the log has, or will have.
 #[derive(Default)]
-pub(crate) struct Missed(Mutex<State>);
+pub(crate) struct RefusedLinks(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -20,7 +20,7 @@ struct State {
     more: u64,
 }
 
-impl Missed {
+impl RefusedLinks {
     /// Logs a refusal, a line in 5 s at most.
     pub fn log(&self, place: &str, refusal: &Refusal) {
         if let Some(more) = self.due(Instant::now()) {
@@ -52,9 +52,9 @@ mod tests {
 
     #[test]
     fn a_client_that_dials_for_ever_has_a_line_now_and_then() {
-        let (missed, now) = (Missed::default(), Instant::now());
-        assert_eq!(missed.due(now), Some(0));
-        assert_eq!((missed.due(now), missed.due(now + EVERY / 2)), (None, None));
-        assert_eq!(missed.due(now + EVERY), Some(2));
+        let (refused, now) = (RefusedLinks::default(), Instant::now());
+        assert_eq!(refused.due(now), Some(0));
+        assert_eq!((refused.due(now), refused.due(now + EVERY / 2)), (None, None));
+        assert_eq!(refused.due(now + EVERY), Some(2));
     }
 }

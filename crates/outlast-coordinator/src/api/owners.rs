@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::auth::Who;
-use crate::events::Happened;
+use crate::events::FeedEvent;
 use crate::problem::Refusal;
 use crate::readers::Readers;
 use axum::extract::{RawPathParams, Request, State};
@@ -39,22 +39,22 @@ pub(crate) async fn own_tasks(
 }
 
 /// The owner whose events a stream may carry; none: all.
-pub(crate) struct Own {
+pub(crate) struct OwnerFilter {
     readers: Readers,
     owner: Option<String>,
     known: HashMap<Arc<str>, bool>,
 }
 
-impl Own {
-    pub fn new(readers: Readers, who: &Who) -> Own {
+impl OwnerFilter {
+    pub fn new(readers: Readers, who: &Who) -> OwnerFilter {
         let owner = who.only().map(ToOwned::to_owned);
-        Own { readers, owner, known: HashMap::new() }
+        OwnerFilter { readers, owner, known: HashMap::new() }
     }
 
     /// Returns whether the stream may carry this event. Events of tasks that were removed, or cannot be read,
     /// are left out.
-    pub async fn may_see(&mut self, what: &Happened) -> bool {
-        let (Some(owner), Happened::Task { id, .. }) = (&self.owner, what) else { return true };
+    pub async fn may_see(&mut self, what: &FeedEvent) -> bool {
+        let (Some(owner), FeedEvent::Task { id, .. }) = (&self.owner, what) else { return true };
         if let Some(own) = self.known.get(id) {
             return *own;
         }
