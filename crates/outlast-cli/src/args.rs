@@ -1,5 +1,5 @@
-//! Values as people write them on a command line and in the configuration file, and names near to a
-//! mistyped one. Durations and sizes are printed as they are parsed.
+//! Parsers of values on the command line and in the configuration file, and suggestions for mistyped
+//! names. Durations and sizes are printed as they are parsed.
 
 use jiff::{Span, SpanRelativeTo, SpanRound, Unit};
 use std::fmt;
@@ -132,7 +132,7 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
 
 /// Parses an IP address.
 pub(crate) fn ip(text: &str) -> Result<IpAddr, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is no IP address"))
+    text.trim().parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
 /// The most slots of a worker.
@@ -172,7 +172,7 @@ pub(crate) fn demand(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().into(), value.trim().into()))
 }
 
-/// A knob and its values: `batch_size=64,32`. What reads as a number or a boolean is one.
+/// A knob and its values: `batch_size=64,32`. Texts of numbers and booleans become such values.
 pub(crate) fn knob(text: &str) -> Result<(String, Vec<serde_json::Value>), String> {
     let (name, values) = pair(text).map_err(|_| format!("{text:?} must be NAME=V1,V2,…"))?;
     let value = |v: &str| match serde_json::from_str(v.trim()) {
@@ -187,7 +187,7 @@ pub(crate) const MAX_ARRAY: usize = 1_000_000;
 
 /// Numbers from `1-1000`, `1,3,5-9` or `0-100:5`.
 pub(crate) fn array(text: &str) -> Result<Vec<u64>, String> {
-    let bad = || format!("{text:?} is no array; write 1-1000, 1,3,5-9 or 0-100:5");
+    let bad = || format!("{text:?} is not an array; write 1-1000, 1,3,5-9 or 0-100:5");
     let number = |n: &str| n.trim().parse::<u64>().map_err(|_| bad());
     let mut all = Vec::new();
     for part in text.split(',') {

@@ -229,7 +229,7 @@ mod tests {
         refused("[coordinator]\npin = \"all,hart\"", "cannot be pinned");
         refused("[coordinator]\ntls_cert = 3", "must be a string");
         kept("[coordinator]\ntrusted_proxies = \"10.0.0.1, ::1\"");
-        refused("[coordinator]\ntrusted_proxies = \"10.0.0\"", "is no IP address");
+        refused("[coordinator]\ntrusted_proxies = \"10.0.0\"", "is not an IP address");
         kept("[worker]\non_term = \"stop\"\nreconnect_jitter = 0\nws_ping_timeout = \"20s\"");
         refused("[worker]\non_term = \"bogus\"", "on_term: \"bogus\" must be drain or stop");
         refused("[worker]\nslots = 0", "from 1 to 1000000");

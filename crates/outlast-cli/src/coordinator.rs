@@ -30,65 +30,65 @@ To have tasks as traces and what is counted as metrics (OpenTelemetry's variable
   outlast coordinator --otlp-endpoint http://collector:4318"
 )]
 pub(crate) struct Args {
-    /// Make no key at the first start: whoever may connect may do everything. It listens on loopback
-    /// only then, but every user of this machine can run commands as this one
+    /// Create no key at the first start: everyone who can connect may do everything. The coordinator
+    /// then listens on loopback only, but every user of this machine can run commands as this one
     #[arg(long, env = "OUTLAST_NO_KEYS", value_parser = clap::builder::FalseyValueParser::new())]
     no_keys: bool,
     /// Address to listen on
     #[arg(long, env = "OUTLAST_LISTEN", value_name = "ADDRESS", value_parser = args::listen, default_value = "127.0.0.1:7117")]
     listen: SocketAddr,
-    /// Folder of its store [default: ~/.local/share/outlast/coordinator]
+    /// Data folder [default: ~/.local/share/outlast/coordinator]
     #[arg(long, env = "OUTLAST_DATA_DIR", value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// Certificate chain (PEM): speak TLS
+    /// Serve TLS with this certificate chain (PEM)
     #[arg(long, env = "OUTLAST_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// Private key (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, env = "OUTLAST_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
     #[command(flatten)]
     link: Link,
-    /// Unfinished tasks accepted at a time
+    /// Largest number of unfinished tasks
     #[arg(long, value_name = "N", value_parser = args::whole::<usize>(0..=u64::MAX), default_value_t = CoordConfig::default().max_unfinished)]
     max_unfinished: usize,
-    /// Keep checkpoints in this bucket, s3://BUCKET/PREFIX, instead of in the data folder
+    /// Store checkpoints in this bucket, s3://BUCKET/PREFIX, instead of the data folder
     #[arg(long, env = "OUTLAST_BLOB_STORE", value_name = "URL")]
     blob_store: Option<String>,
-    /// Disk (or bucket) that checkpoints may take, such as 50G [default: no limit]
+    /// Disk or bucket space for checkpoints, such as 50G [default: no limit]
     #[arg(long, env = "OUTLAST_BLOB_BUDGET", value_name = "SIZE")]
     blob_budget: Option<Size>,
-    /// Time for which uploaded data stays that no checkpoint refers to yet
+    /// Time for which uploaded data is kept without a checkpoint that refers to it
     #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time(BlobConfig::default().grace))]
     blob_grace: Time,
-    /// Time between removals of data that nothing refers to
+    /// Time between removals of unreferenced data
     #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time(BlobConfig::default().collect_every))]
     gc_interval: Time,
-    /// Time for which checkpoints stay after their task succeeded or was cancelled
+    /// Time for which checkpoints are kept after their task succeeded or was cancelled
     #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time(BlobConfig::default().keep_done))]
     checkpoint_ttl: Time,
-    /// Time for which ended tasks, and workers that are gone, are remembered
+    /// Time for which ended tasks and absent workers are kept
     #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time(RetentionConfig::default().keep))]
     task_ttl: Time,
-    /// Ended tasks that are remembered at most; the oldest are removed first
+    /// Largest number of ended tasks to keep; the oldest are removed first
     #[arg(long, value_name = "N", value_parser = args::whole::<u64>(0..=u64::MAX), default_value_t = RetentionConfig::default().most)]
     max_ended: u64,
-    /// Disk that the history of links may take
+    /// Disk space for the history of links
     #[arg(long, value_name = "SIZE", default_value_t = Size(WatchConfig::default().history_budget))]
     history_budget: Size,
-    /// Send traces of tasks, and metrics, to this OpenTelemetry collector (OTLP, http/protobuf)
+    /// Export traces of tasks and metrics to this OpenTelemetry collector (OTLP, http/protobuf)
     #[arg(long, env = "OUTLAST_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
     /// Workers admitted per second when many connect at once; 0 is no limit
     #[arg(long, value_name = "N", value_parser = args::whole::<u32>(0..=args::MAX_U32), default_value_t = CoordConfig::default().admit_per_second)]
     admit_per_second: u32,
-    /// Connections of one address other than loopback at most; 0 is no limit [default: half of all
-    /// that the limit of open files allows]
+    /// Largest number of connections per address other than loopback; 0 is no limit [default: half
+    /// of all that the limit of open files allows]
     #[arg(long, value_name = "N", value_parser = args::whole::<usize>(0..=args::MAX_U32))]
     max_connections_per_address: Option<usize>,
-    /// Addresses of proxies that many peers come through: that limit does not hold for them
+    /// Addresses of proxies, to which that limit does not apply
     #[arg(long, env = "OUTLAST_TRUSTED_PROXIES", value_delimiter = ',', value_parser = args::ip, value_name = "IP,…")]
     trusted_proxies: Vec<IpAddr>,
-    /// Exceptions from the recovery table (TOML); see `outlast recovery --help`
+    /// Overrides of the recovery table (TOML); see `outlast recovery --help`
     #[arg(long, env = "OUTLAST_RECOVERY_TABLE", value_name = "FILE")]
     recovery: Option<PathBuf>,
 }
@@ -101,7 +101,7 @@ pub(crate) fn data_dir(context: &Context, flag: Option<PathBuf>) -> Result<PathB
     flag.or_else(file).or_else(home).ok_or_else(|| Usage("give a folder with --data-dir".into()))
 }
 
-/// The table of recovery: the built-in one, with what the file overrides.
+/// The recovery table: the built-in one with the overrides of the file.
 fn table(file: Option<PathBuf>) -> Result<Arc<recovery::Config>, Usage> {
     let Some(path) = file else { return Ok(Arc::default()) };
     let file = RecoveryFile::from_value(crate::recovery::file(&path)?);
@@ -109,7 +109,7 @@ fn table(file: Option<PathBuf>) -> Result<Arc<recovery::Config>, Usage> {
     table.map(Arc::new).map_err(|e| Usage(format!("{}: {e}", path.display())))
 }
 
-/// Destination of telemetry: the flag comes before OpenTelemetry's variables, these before the file.
+/// Destination of telemetry: the flag takes precedence over OpenTelemetry's variables, these over the file.
 fn otel(flag: Option<&str>, file: Option<String>) -> Result<Option<OtelConfig>, Usage> {
     let flag = flag.filter(|url| !url.is_empty());
     let variable = |name: &str| {

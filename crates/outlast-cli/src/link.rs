@@ -1,4 +1,4 @@
-//! Settings of a link, which coordinator and worker have alike.
+//! Settings of a link, common to coordinator and worker.
 
 use crate::Usage;
 use crate::args::{self, Time};
@@ -11,11 +11,11 @@ pub(crate) struct Link {
     /// Time between heartbeats
     #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().heartbeat_interval))]
     pub heartbeat_interval: Time,
-    /// Silence after which a link is closed; the worker then dials again
+    /// Silence after which a link is closed; the worker then reconnects
     #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().heartbeat_timeout))]
     pub heartbeat_timeout: Time,
-    /// Settings that do not adapt to the link, of heartbeat, batch, compression, checkpoints,
-    /// telemetry; or all. A heartbeat that is given is pinned [default: none]
+    /// Settings that do not adapt to the link: heartbeat, batch, compression, checkpoints,
+    /// telemetry; or all. A heartbeat that is given explicitly is pinned [default: none]
     #[arg(long, env = "OUTLAST_PIN", value_name = "WHAT,…")]
     pin: Option<Pins>,
     /// Time between WebSocket pings; 0 sends none
@@ -27,7 +27,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Checks what a single value cannot tell.
+    /// Checks the combination of values.
     pub fn check(&self) -> Result<(), Usage> {
         if self.heartbeat_timeout.ms() <= self.heartbeat_interval.ms() {
             return Err(Usage("the heartbeat timeout must be longer than the interval".into()));
@@ -40,7 +40,7 @@ impl Link {
         Ok(())
     }
 
-    /// Settings that do not adapt, with the heartbeat if that was given.
+    /// Pinned settings, including the heartbeat if that was given.
     pub fn pins(&self, given: bool) -> Pins {
         let pins = self.pin.unwrap_or(Pins::NONE);
         if given { pins.with(Setting::Heartbeat) } else { pins }

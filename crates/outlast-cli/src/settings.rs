@@ -18,7 +18,7 @@ pub(crate) enum ConfigCommand {
 
 #[derive(clap::Args)]
 pub(crate) struct ShowArgs {
-    /// One section only
+    /// Print one section only
     #[arg(value_parser = SECTIONS, value_name = "SECTION")]
     section: Option<String>,
     /// Print the source of each value: default, file, environment or flag
@@ -65,7 +65,7 @@ pub(crate) fn run(
     Ok(0)
 }
 
-/// The settings of a section, as its program would have them with these flags.
+/// The settings of a section that its program would use with these flags.
 fn section_of(
     file: &File,
     cli: &clap::Command,

@@ -34,32 +34,32 @@ pub(crate) struct Args {
     /// Name of the worker [default: this machine's]
     #[arg(long, env = "OUTLAST_WORKER_NAME")]
     name: Option<String>,
-    /// Tasks at once [default: processor cores]
+    /// Number of simultaneous tasks [default: processor cores]
     #[arg(long, env = "OUTLAST_WORKER_SLOTS", value_name = "N", value_parser = args::whole::<u32>(1..=args::MAX_SLOTS))]
     slots: Option<u32>,
-    /// Further tasks that may wait here [default: the coordinator chooses]
+    /// Number of further tasks that may wait here [default: chosen by the coordinator]
     #[arg(long, env = "OUTLAST_WORKER_PREFETCH", value_name = "N", value_parser = args::whole::<u32>(0..=args::MAX_U32))]
     prefetch: Option<u32>,
-    /// Folder of its store and logs [default: ~/.local/state/outlast/worker-NAME]
+    /// State folder, with the store and logs [default: ~/.local/state/outlast/worker-NAME]
     #[arg(long, env = "OUTLAST_STATE_DIR", value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// User whom tasks run as: they cannot read the worker's state folder, keys and logs, nor signal
-    /// it. The worker must be root, and its state folder where every user can go through to
+    /// User that tasks run as, without access to the worker's state folder, keys and logs. The worker
+    /// must be root, and every user must be able to traverse the path to its state folder
     /// [default: the worker's own user]
     #[arg(long, env = "OUTLAST_RUN_AS", value_name = "USER")]
     run_as: Option<String>,
-    /// A label
+    /// Add a label
     #[arg(long = "label", value_parser = args::pair, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
     /// Capability of the worker; the value is JSON, or else text
     #[arg(long = "capability", value_parser = args::pair, value_name = "KEY=VALUE")]
     capabilities: Vec<(String, String)>,
-    /// Look for no browser, and run no browser tasks
+    /// Do not look for a browser, and run no browser tasks
     #[arg(long)]
     no_browser: bool,
     #[command(flatten)]
     which: browser::Which,
-    /// Disk that checkpoints may take here, such as 20G [default: no limit]
+    /// Disk space for checkpoints, such as 20G [default: no limit]
     #[arg(long, value_name = "SIZE")]
     blob_budget: Option<Size>,
     /// Reaction to SIGTERM and the first Ctrl-C
@@ -71,23 +71,24 @@ pub(crate) struct Args {
     drain_timeout: Time,
     #[command(flatten)]
     link: Link,
-    /// First pause before dialling again
+    /// First pause before a reconnect
     #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().initial_reconnect_delay))]
     initial_reconnect_delay: Time,
-    /// Longest pause before dialling again
+    /// Longest pause before a reconnect
     #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().max_reconnect_delay))]
     max_reconnect_delay: Time,
-    /// Share of a pause by which it varies
+    /// Random variation of a pause, as a share of it
     #[arg(long, value_parser = args::share, value_name = "SHARE", default_value_t = WorkerConfig::default().reconnect_jitter)]
     reconnect_jitter: f64,
-    /// Failed dials in a row after which the worker ends; 0 is no limit
+    /// Consecutive failed connection attempts after which the worker ends; 0 is no limit
     #[arg(long, value_name = "N", value_parser = args::whole::<u32>(0..=args::MAX_U32), default_value_t = 0)]
     max_reconnect_attempts: u32,
-    /// Start as a new worker: for a state folder that is a copy of another worker's. What it
-    /// holds of that one is put aside
+    /// Start as a new worker, for a state folder that is a copy of another worker's. The previous
+    /// content of the folder is set aside
     #[arg(long, conflicts_with = "keep_identity")]
     new_identity: bool,
-    /// Start though this state folder was found to be a copy: the other one is gone, and forgotten
+    /// Start although this state folder was found to be a copy: the other worker has ended, and was
+    /// forgotten
     #[arg(long)]
     keep_identity: bool,
 }
@@ -98,7 +99,7 @@ impl Args {
         let host = || found.get("hostname").and_then(Value::as_str).map(ToOwned::to_owned);
         let name = self.name.take().or_else(host).unwrap_or_else(|| "worker".into());
         check_task_id(&name).map_err(|_| {
-            Usage(format!("{name:?} is no worker name; use 1 to 128 of A-Z a-z 0-9 . _ : -"))
+            Usage(format!("{name:?} is not a worker name; use 1 to 128 of A-Z a-z 0-9 . _ : -"))
         })?;
         Ok(name)
     }
@@ -255,7 +256,7 @@ async fn until_ended<'a>(
     }
 }
 
-/// Adds what to do about a folder that another process has.
+/// Adds advice to the error about a folder that another process uses.
 fn in_use(error: StartError, state_dir: &Path) -> anyhow::Error {
     let locked = matches!(error, StartError::Store(StoreError::Locked { .. }));
     let error = anyhow::Error::from(error);
@@ -270,8 +271,8 @@ fn in_use(error: StartError, state_dir: &Path) -> anyhow::Error {
     )
 }
 
-/// Says what workers of other names left undelivered beside this one's folder: a machine whose name
-/// changes would else leave its results behind in silence.
+/// Warns about undelivered results of workers of other names next to this one's folder, which a machine
+/// would otherwise silently leave behind when its name changes.
 fn left_behind(state_dir: &Path) {
     let Some(folders) = state_dir.parent().and_then(|all| std::fs::read_dir(all).ok()) else {
         return;
@@ -294,7 +295,7 @@ fn left_behind(state_dir: &Path) {
     }
 }
 
-/// Says of itself what its browser can do. A worker without one is as good for all other tasks.
+/// Adds the capabilities of the browser. A worker without one runs all other tasks.
 async fn look_for_browser(which: &browser::Which, found: &mut Map<String, Value>) {
     match which.probe().await {
         Ok(browser) => {
@@ -309,7 +310,7 @@ async fn look_for_browser(which: &browser::Which, found: &mut Map<String, Value>
     }
 }
 
-/// Commands run under a process of their own, so that they outlive this one.
+/// Command that starts the keeper, under which commands outlive this process.
 fn keeper(state_dir: &Path, user: Option<&User>) -> anyhow::Result<Option<KeeperLaunch>> {
     let root = std::path::absolute(state_dir.join("tasks"))?;
     let mut args = vec!["keeper".into(), "--root".into(), root.into_os_string()];
@@ -319,7 +320,7 @@ fn keeper(state_dir: &Path, user: Option<&User>) -> anyhow::Result<Option<Keeper
     Ok(Some(KeeperLaunch { program: std::env::current_exe()?, args, user: user.cloned() }))
 }
 
-/// Files that tasks of another user name are read and written by a process of that user's.
+/// Command that starts a process which accesses files for tasks of another user, as that user.
 fn files(user: User) -> anyhow::Result<RunAs> {
     Ok(RunAs { user, program: std::env::current_exe()?, args: vec!["files".into()] })
 }
