@@ -16,7 +16,7 @@ export function bytes(n: number): string {
     n /= 1024;
     at++;
   }
-  return `${n < 10 && at > 0 ? n.toFixed(1) : Math.round(n)} ${units[at]}`;
+  return `${n.toFixed(at > 0 && n < 10 && n % 1 !== 0 ? 1 : 0)} ${units[at]}`;
 }
 
 export const rate = (n: number): string => `${bytes(n)}/s`;

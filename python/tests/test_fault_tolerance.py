@@ -334,7 +334,7 @@ def test_what_nobody_offers_says_so(fleet, caplog):
     assert fleet.client.info(there["task_id"])["spec"]["requires"] == {"worker": "w1"}
     done = apply("t", RecoveryAction(RecoveryStrategy.ESCALATION, message="all is spent"))
     assert done["did"] == "nothing" and fleet.client.info("t")["state"] == "failed"
-    assert "task t needs a person: all is spent" in caplog.text
+    assert "task t needs an operator: all is spent" in caplog.text
     fleet.manager.quarantine_worker("w1")
     (out,) = fleet.manager.get_failure_patterns()["quarantined"]
     assert (out["worker"], out["state"]) == ("w1", "quarantined")

@@ -2,12 +2,13 @@
 
 use outlast_browser::{Answer, Host, Level, MAX_MESSAGE, Saved, Wish};
 use outlast_worker::local::{Client, Control, MAX_WAIT, Progress};
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Metadata key of a checkpoint's type, since JSON cannot be recognized from its bytes.
@@ -60,7 +61,7 @@ impl Host for TaskHost {
         let (client, seen) = (self.client.clone(), self.seen.clone());
         Box::pin(async move {
             let Some(client) = client else { return std::future::pending().await };
-            let read = || *seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let read = || *seen.lock();
             loop {
                 let before = read();
                 let Ok(now) = client.control(before, Duration::from_secs(MAX_WAIT)).await else {
@@ -68,7 +69,7 @@ impl Host for TaskHost {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     continue;
                 };
-                *seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+                *seen.lock() = now;
                 if now.checkpoint_request > before.checkpoint_request {
                     return;
                 }
