@@ -31,12 +31,10 @@ MOST_LINES_OF_A_FUNCTION = 80
 MOST_LINES_OF_A_FILE = 500
 # What is not in order yet. These lists only shrink.
 STILL_CIRCLES = {
-    "outlast-cli",
     "outlast-core",
     "outlast-wire",
 }
 STILL_LONG_FUNCTIONS = {
-    "outlast-cli": {"run"},
     "outlast-core": {"decide", "new", "on_hello", "register"},
     "outlast-wire": {"check"},
 }

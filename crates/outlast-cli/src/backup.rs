@@ -1,6 +1,8 @@
 //! `outlast backup` and `outlast restore`.
 
-use crate::{Context, Usage, coordinator, output};
+use crate::context::Context;
+use crate::exit::Usage;
+use crate::{coordinator, output};
 use outlast_coordinator::{BackupError, BackupInfo};
 use std::path::PathBuf;
 

@@ -1,6 +1,8 @@
 //! `outlast chaos`.
 
-use crate::{Context, Usage, output};
+use crate::context::Context;
+use crate::exit::Usage;
+use crate::output;
 use outlast_chaos::{Command, Faults, Proxy, Schedule};
 use tokio::io::{AsyncBufReadExt, BufReader};
 

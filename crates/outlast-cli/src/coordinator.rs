@@ -2,8 +2,10 @@
 
 use crate::args::{self, Size, Time};
 use crate::config::{self, Origin};
+use crate::context::Context;
+use crate::exit::Usage;
 use crate::link::Link;
-use crate::{Context, Usage, alerts, firstkey, process};
+use crate::{alerts, firstkey, process};
 use outlast_coordinator::{
     BlobConfig, Config, ConnectionConfig, Coordinator, OtelConfig, RetentionConfig, TlsFiles,
     WatchConfig,

@@ -1,6 +1,7 @@
 //! `outlast doctor`: checks of a set-up, with advice.
 
-use crate::{Context, output};
+use crate::context::Context;
+use crate::output;
 use outlast::api::{Info, Worker};
 use outlast::{Client, Error};
 use outlast_net::{DialError, Dialler, Url};

@@ -1,6 +1,8 @@
 //! Data of tasks at the coordinator: checkpoints, states and artifacts.
 
-use crate::{Context, SHORT, Usage, output};
+use crate::context::{Context, SHORT};
+use crate::exit::Usage;
+use crate::output;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::{Checkpoint, TaskStateView};

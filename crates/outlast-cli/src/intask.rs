@@ -3,8 +3,9 @@
 //! A script may run these every second: they read no configuration and connect only to the
 //! worker's socket.
 
+use crate::exit::Usage;
 use crate::fetch::{self, Outside};
-use crate::{Usage, args, output};
+use crate::{args, output};
 use outlast_worker::local::client::{ClientError, PATIENCE};
 use outlast_worker::local::{
     CheckpointView, Client, Control, DAMAGED, MAX_WAIT, Progress as Said, StateView,

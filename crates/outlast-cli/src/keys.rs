@@ -1,6 +1,8 @@
 //! `outlast keys`.
 
-use crate::{Context, Usage, coordinator, output};
+use crate::context::Context;
+use crate::exit::Usage;
+use crate::{coordinator, output};
 use outlast_coordinator::Config;
 use outlast_store::{KeyLimits, Keys, Role};
 use outlast_wire::Url;

@@ -1,7 +1,7 @@
 //! Settings of a link, common to coordinator and worker.
 
-use crate::Usage;
 use crate::args::{self, Time};
+use crate::exit::Usage;
 use outlast_core::adapt::{Pins, Setting};
 use outlast_core::worker::WorkerConfig;
 use outlast_net::pulse::PingConfig;

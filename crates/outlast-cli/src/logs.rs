@@ -1,6 +1,7 @@
 //! Output of tasks, copied to standard output and standard error.
 
-use crate::{Context, SHORT, output};
+use crate::context::{Context, SHORT};
+use crate::output;
 use outlast::api::TaskResult;
 use outlast::{Client, Error, LogPart};
 use std::io::Write;

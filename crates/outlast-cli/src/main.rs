@@ -1,4 +1,4 @@
-//! The `outlast` command: one module per subcommand. This file has the shared parts.
+//! The `outlast` command: one module per subcommand. This file has the command line and its dispatch.
 
 /// Prints to standard error, with control characters of foreign texts escaped. A closed or full
 /// standard error does not end the process.
@@ -16,11 +16,13 @@ mod backup;
 mod browser;
 mod chaos;
 mod config;
+mod context;
 mod coordinator;
 mod demo;
 mod doctor;
 mod drain;
 mod draw;
+mod exit;
 mod fetch;
 mod firstkey;
 mod intask;
@@ -43,15 +45,12 @@ mod watch;
 mod worker;
 mod workers;
 
-use crate::config::Origin;
+use crate::context::{Common, Context, Origins};
+use crate::exit::code_of;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use outlast::{Client, Error};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done
@@ -81,32 +80,6 @@ struct Cli {
     common: Common,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Connection to the coordinator, and output format.
-#[derive(clap::Args, Clone)]
-struct Common {
-    /// Address of the coordinator [default: http://127.0.0.1:7117]
-    #[arg(long, global = true, env = "OUTLAST_COORDINATOR", value_name = "URL")]
-    coordinator: Option<String>,
-    /// API key
-    #[arg(
-        long,
-        global = true,
-        env = "OUTLAST_API_KEY",
-        hide_env_values = true,
-        value_name = "KEY"
-    )]
-    api_key: Option<String>,
-    /// File with the API key, which keeps it out of the arguments and the environment
-    #[arg(long, global = true, env = "OUTLAST_API_KEY_FILE", value_name = "FILE")]
-    api_key_file: Option<std::path::PathBuf>,
-    /// PEM file of trusted certificate authorities
-    #[arg(long, global = true, env = "OUTLAST_CA", value_name = "FILE")]
-    ca: Option<std::path::PathBuf>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -181,80 +154,6 @@ enum TaskCommand {
     Inside(intask::InTask),
 }
 
-/// Options and configuration for a subcommand.
-struct Context {
-    common: Common,
-    /// True if the flag `--coordinator` was given, and not only the variable.
-    url_flag: bool,
-    config: config::File,
-    /// Sources of the program's settings, by key.
-    origins: Origins,
-    /// The API key from any source.
-    key: Option<String>,
-}
-
-impl Context {
-    fn origin(&self, key: &str) -> Origin {
-        self.origins.get(key).copied().unwrap_or(Origin::Default)
-    }
-    fn url(&self) -> String {
-        let url = self.common.coordinator.clone().or(self.config.text("client", "coordinator"));
-        url.unwrap_or_else(|| "http://127.0.0.1:7117".into())
-    }
-    /// Refuses the flag `--coordinator` for a command that works on the coordinator's data folder. The
-    /// variable and the configuration file may name one, since they apply to all commands.
-    fn no_url(&self, command: &str) -> Result<(), Usage> {
-        if !self.url_flag {
-            return Ok(());
-        }
-        Err(Usage(format!(
-            "`outlast {command}` works on the coordinator's data folder, not by an address: leave \
-             out --coordinator and run it on the coordinator's machine, with --data-dir FOLDER"
-        )))
-    }
-    fn api_key(&self) -> Option<String> {
-        self.key.clone()
-    }
-    fn ca(&self) -> Option<std::path::PathBuf> {
-        self.common.ca.clone().or(self.config.text("client", "ca").map(Into::into))
-    }
-    fn builder(&self) -> outlast::Builder {
-        Client::builder(&self.url()).api_key(self.api_key()).ca(self.ca())
-    }
-    /// Reports success, as a JSON document or as a note.
-    fn done(&self, document: &impl serde::Serialize, note: &str) -> std::io::Result<()> {
-        if self.json() {
-            return output::json(document);
-        }
-        eprintln!("{note}");
-        Ok(())
-    }
-    /// Returns a client that retries for this time while the coordinator is away, and prints outages.
-    fn client(&self, patience: Duration) -> Result<Client, Error> {
-        let client = self.builder().patience(patience);
-        // Every pending request reports the same outage.
-        let away = AtomicBool::new(false);
-        let client = client.on_outage(move |why| match why {
-            Some(why) if !away.swap(true, Relaxed) => {
-                eprintln!("outlast: {why}; retrying");
-            }
-            None if away.swap(false, Relaxed) => eprintln!("outlast: the coordinator is back"),
-            _ => {}
-        });
-        client.build()
-    }
-    /// Returns a client that does not retry.
-    fn quiet_client(&self) -> Result<Client, Error> {
-        self.builder().patience(Duration::ZERO).build()
-    }
-    fn json(&self) -> bool {
-        self.common.json
-    }
-}
-
-/// Retry time of interactive commands.
-const SHORT: Duration = Duration::from_secs(5);
-
 /// Parses the command line; true if it names a coordinator itself.
 fn parse(words: &[OsString]) -> Result<(Cli, bool), clap::Error> {
     let matches = Cli::command().try_get_matches_from(words)?;
@@ -263,8 +162,15 @@ fn parse(words: &[OsString]) -> Result<(Cli, bool), clap::Error> {
     Ok((cli, url_flag))
 }
 
-/// Sources of settings, by key.
-type Origins = BTreeMap<String, Origin>;
+/// The kind of process that a command is.
+fn process_of(command: &Command) -> secrets::Process {
+    match command {
+        Command::Coordinator(_) | Command::Worker(_) => secrets::Process::Server,
+        Command::Keeper(_) => secrets::Process::Keeper,
+        Command::Keys(_) | Command::Backup(_) | Command::Restore(_) => secrets::Process::Writer,
+        _ => secrets::Process::Other,
+    }
+}
 
 /// Parses the command line of a program again, with the file's values as defaults.
 fn layered(
@@ -302,7 +208,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    secrets::harden(&cli.command, cli.common.api_key.as_deref());
+    secrets::harden(process_of(&cli.command), cli.common.api_key.as_deref());
     let filter = tracing_subscriber::EnvFilter::try_from_env("OUTLAST_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
@@ -396,63 +302,6 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
             output::raw(&text)?;
             Ok(0)
         }
-    }
-}
-
-/// Applies `act` to each name, regardless of errors; returns the highest exit code.
-async fn each(
-    names: &[String],
-    act: impl AsyncFn(&str) -> anyhow::Result<()>,
-) -> anyhow::Result<u8> {
-    let mut worst = 0;
-    for (n, name) in names.iter().enumerate() {
-        let Err(error) = act(name).await else { continue };
-        worst = worst.max(code_of(&error));
-        let text = format!("{error:#}");
-        let letter = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
-        if text.split(|c| !letter(c)).any(|word| word == name) {
-            eprintln!("outlast: {text}");
-        } else {
-            eprintln!("outlast: {name}: {text}");
-        }
-        let left = names.len() - n - 1;
-        if left > 0 && matches!(error.downcast_ref(), Some(Error::Unreachable { .. })) {
-            eprintln!("outlast: {left} more were not tried");
-            break;
-        }
-    }
-    Ok(worst)
-}
-
-/// Wrong usage of the command.
-#[derive(Debug)]
-struct Usage(String);
-
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-impl std::error::Error for Usage {}
-
-fn code_of(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<Usage>().is_some() {
-        return 2;
-    }
-    match error.downcast_ref::<Error>() {
-        Some(Error::Unreachable { .. } | Error::Strange { .. }) => 5,
-        Some(Error::Setup(_)) => 2,
-        Some(Error::Problem(problem)) => match problem.status {
-            400 | 413 => 2,
-            404 => 3,
-            401 | 403 | 407 => 4,
-            409 => 6,
-            // The coordinator was reached; the worker is away.
-            503 if problem.word() == "no-logs" => 1,
-            429 | 502..=504 | 507 => 5,
-            _ => 1,
-        },
-        None => 1,
     }
 }
 

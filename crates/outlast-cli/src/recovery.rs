@@ -1,6 +1,7 @@
 //! `outlast recovery`: rules and patterns of failure recovery, and operator overrides.
 
-use crate::{Context, SHORT, each, output};
+use crate::context::{Context, SHORT, each};
+use crate::output;
 use outlast::api::{FailurePattern, LearnedKnobs, RecoveryPatterns, RecoveryTable};
 use serde_json::json;
 
@@ -181,8 +182,8 @@ fn patterns(found: &RecoveryPatterns, all: bool) -> anyhow::Result<()> {
 }
 
 /// Reads the file of a table.
-pub(crate) fn file(path: &std::path::Path) -> Result<serde_json::Value, crate::Usage> {
-    let wrong = |e: &dyn std::fmt::Display| crate::Usage(format!("{}: {e}", path.display()));
+pub(crate) fn file(path: &std::path::Path) -> Result<serde_json::Value, crate::exit::Usage> {
+    let wrong = |e: &dyn std::fmt::Display| crate::exit::Usage(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
     // JSON would turn them into null, as if they were omitted.

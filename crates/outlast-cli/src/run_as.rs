@@ -1,6 +1,6 @@
 //! `outlast worker --run-as`: the user of tasks, and the capabilities that this needs.
 
-use crate::Usage;
+use crate::exit::Usage;
 use outlast_spawn::{User, effective_uid};
 
 /// Numbers and names of the capabilities needed to run programs as another user and to give that user

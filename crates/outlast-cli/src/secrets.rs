@@ -1,6 +1,7 @@
 //! Protection of this process's secrets, such as the API key, from other processes.
 
-use crate::{Command, Common, config};
+use crate::config;
+use crate::context::Common;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -11,22 +12,32 @@ const KEY: &str = "OUTLAST_API_KEY";
 /// Longest key file in bytes.
 const MAX_FILE: u64 = 4096;
 
+/// A kind of process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// A coordinator or worker, which runs on.
+    Server,
+    /// A keeper, which runs on, and whose tasks get its mask of permissions.
+    Keeper,
+    /// A command that writes private files.
+    Writer,
+    /// A command that neither runs on nor writes private files.
+    Other,
+}
+
 /// Hides the key, and protects long-running processes: other processes of the user, including a
 /// worker's tasks, cannot read their memory, and their files are private. To be called first.
-pub(crate) fn harden(command: &Command, key: Option<&str>) {
+pub(crate) fn harden(process: Process, key: Option<&str>) {
     if let Some(key) = key {
         hide(key);
     }
-    let runs_on =
-        matches!(command, Command::Coordinator(_) | Command::Worker(_) | Command::Keeper(_));
-    if runs_on {
+    if matches!(process, Process::Server | Process::Keeper) {
         // Child processes do not inherit descriptors of this process's parent.
         outlast_spawn::tidy();
         outlast_spawn::undumpable();
     }
     // The keeper does so itself, since its tasks get this process's mask.
-    let writes = matches!(command, Command::Keys(_) | Command::Backup(_) | Command::Restore(_));
-    if writes || (runs_on && !matches!(command, Command::Keeper(_))) {
+    if matches!(process, Process::Server | Process::Writer) {
         outlast_spawn::private_files();
     }
 }

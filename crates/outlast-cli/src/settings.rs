@@ -1,7 +1,8 @@
 //! `outlast config`: the settings of each program, and where their values come from.
 
 use crate::config::{self, File, Origin, SECTIONS, is_number, settings};
-use crate::{Usage, output};
+use crate::exit::Usage;
+use crate::output;
 use clap::{Arg, ArgMatches};
 use serde_json::{Map, Value, json};
 

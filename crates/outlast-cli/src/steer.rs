@@ -1,6 +1,7 @@
 //! `outlast task pause|resume|checkpoint-now|move|explain`: control of running tasks, and their history.
 
-use crate::{Context, SHORT, each, output};
+use crate::context::{Context, SHORT, each};
+use crate::output;
 use outlast::api::{Explanation, Task};
 
 /// Protocol version of workers of the v1 dialect.

@@ -1,6 +1,8 @@
 //! `outlast submit`.
 
-use crate::{Context, Usage, args, browser, logs, output, process};
+use crate::context::Context;
+use crate::exit::Usage;
+use crate::{args, browser, logs, output, process};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use outlast::api::TaskResult;

@@ -1,6 +1,7 @@
 //! `outlast tasks` and `outlast task`.
 
-use crate::{Context, SHORT, args, each, fetch, logs, output, process};
+use crate::context::{Context, SHORT, each};
+use crate::{args, fetch, logs, output, process};
 use outlast::TaskQuery;
 use outlast::api::{Task, TaskResult};
 use std::time::Duration;

@@ -2,9 +2,11 @@
 
 use crate::args::{self, Size, Time};
 use crate::config::{self, Origin};
+use crate::context::Context;
 use crate::drain::{self, Drain};
+use crate::exit::Usage;
 use crate::link::Link;
-use crate::{Context, Usage, browser, process, run_as};
+use crate::{browser, process, run_as};
 use outlast_core::worker::WorkerConfig;
 use outlast_spawn::User;
 use outlast_store::{StoreError, WorkerStore};

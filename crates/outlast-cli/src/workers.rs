@@ -1,6 +1,7 @@
 //! `outlast workers`.
 
-use crate::{Context, SHORT, args, each, output, show};
+use crate::context::{Context, SHORT, each};
+use crate::{args, output, show};
 use outlast::api::{Worker, WorkerAction};
 use serde_json::json;
 

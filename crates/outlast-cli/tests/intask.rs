@@ -84,7 +84,7 @@ async fn a_script_checkpoints_and_goes_on() {
     let (code, stdout, stderr) = said(out);
     assert_eq!(code, 0, "{stdout}\n{stderr}");
     let expected = "c2\nprogress 85.0%\nloss=0.5\nmessage=almost\nnote=hello\nn=3\nbest\n\
-                    ID  TRY  SIZE    DELIVERED  NAME\nc1  2    2 B     not yet    model\n";
+                    ID  TRY  SIZE   DELIVERED  NAME\nc1  2    2 B    not yet    model\n";
     assert!(stdout.starts_with(expected), "{stdout}");
     assert!(stdout.ends_with("step 2"), "{stdout}");
     assert_eq!(rig.fake.artifacts.lock().unwrap()["best"], b"1\n");
@@ -117,7 +117,7 @@ async fn errors_have_codes_and_words() {
                     a task's script";
     assert_eq!(stderr, expected);
     let (code, _, stderr) = run(&|c| c.env("OUTLAST_ATTEMPT", "1"));
-    assert!(code == 6 && stderr.contains("over: it was cancelled"), "{code} {stderr}");
+    assert!(code == 6 && stderr.contains("ended: it was cancelled"), "{code} {stderr}");
     let (code, _, stderr) = run(&|c| c.env("OUTLAST_TASK_ID", "other"));
     assert!(code == 6 && stderr.contains("no such attempt"), "{code} {stderr}");
     let (code, _, stderr) = run(&|c| c.env("OUTLAST_TASK_ID", "full"));

@@ -2,7 +2,8 @@
 
 mod host;
 
-use crate::{Usage, output};
+use crate::exit::Usage;
+use crate::output;
 use host::TaskHost;
 use outlast::{OnContextLoss, Run, TaskSpec};
 use outlast_browser::{Browser, End, Launch, Script, find, probe};

@@ -18,7 +18,9 @@ mod recovery;
 mod stage;
 
 use self::stage::{Report, Stage};
-use crate::{Context, Usage, args, output};
+use crate::context::Context;
+use crate::exit::Usage;
+use crate::{args, output};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};

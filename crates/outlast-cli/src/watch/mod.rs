@@ -4,7 +4,8 @@ mod screen;
 mod view;
 
 use self::view::View;
-use crate::{Context, draw, output};
+use crate::context::Context;
+use crate::{draw, output};
 use outlast::Client;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
