@@ -3,9 +3,11 @@
 //! defaults of the flags, so that environment and flags come before them.
 
 use crate::{alerts, args};
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::any::TypeId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use toml::{Table, Value};
 
@@ -176,6 +178,30 @@ fn check(key: &str, arg: &Arg, value: &Value) -> Result<(), String> {
         Some(why) => Err(why.to_string()),
         None => Err(error.to_string()),
     }
+}
+
+/// The environment variable that an invalid value comes from, if no flag does.
+pub(crate) fn variable_at_fault(
+    error: &clap::Error,
+    cli: &Command,
+    words: &[OsString],
+) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (flag, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let long = flag.split([' ', '=']).next()?;
+    let given = |word: &OsString| word.to_string_lossy().split('=').next() == Some(long);
+    if words.iter().any(given) {
+        return None;
+    }
+    let commands = cli.get_subcommands().chain([cli]);
+    let args = commands.flat_map(Command::get_arguments);
+    let same = |arg: &&Arg| arg.get_long().is_some_and(|name| long == format!("--{name}"));
+    let mut variables = args.filter(same).filter_map(|arg| arg.get_env()?.to_str());
+    let holds = |name: &&str| std::env::var(name).is_ok_and(|text| text.contains(value));
+    variables.find(holds).map(ToOwned::to_owned)
 }
 
 /// Checks whether a flag's value may be written as a number in the file.

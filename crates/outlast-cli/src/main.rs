@@ -205,6 +205,9 @@ fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
+            if let Some(variable) = config::variable_at_fault(&error, &Cli::command(), &words) {
+                eprintln!("outlast: this value is that of the environment variable {variable}");
+            }
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
@@ -287,9 +290,7 @@ async fn run(context: &Context, command: Command) -> anyhow::Result<u8> {
         Command::Chaos(args) => chaos::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
         Command::Doctor(args) => doctor::run(context, args).await,
-        Command::Config { what } => {
-            settings::run(&context.config, context.json(), &Cli::command(), what)
-        }
+        Command::Config { what } => settings::run(context, &Cli::command(), what),
         Command::Browser(args) => browser::run(args).await,
         Command::Keeper(args) => keeper::run(args),
         Command::Files => {

@@ -1,10 +1,15 @@
 //! `outlast config`: the settings of each program, and where their values come from.
 
 use crate::config::{self, File, Origin, SECTIONS, is_number, settings};
+use crate::context::Context;
 use crate::exit::Usage;
 use crate::output;
 use clap::{Arg, ArgMatches};
 use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+
+/// Shown in place of a secret.
+const HIDDEN: &str = "(hidden)";
 
 #[derive(clap::Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -42,8 +47,7 @@ struct Setting {
 }
 
 pub(crate) fn run(
-    file: &File,
-    json: bool,
+    context: &Context,
     cli: &clap::Command,
     what: ConfigCommand,
 ) -> anyhow::Result<u8> {
@@ -52,13 +56,13 @@ pub(crate) fn run(
     let mut document = Map::new();
     let mut lines = Vec::new();
     for section in SECTIONS.into_iter().filter(wanted) {
-        let settings = section_of(file, cli, section, &args.flags)?;
+        let settings = section_of(context, cli, section, &args.flags)?;
         document.insert(section.into(), in_json(&settings, args.origin));
         lines.push(format!("[{section}]"));
         lines.extend(settings.iter().map(|setting| setting.line(args.origin)));
         lines.push(String::new());
     }
-    if json {
+    if context.json() {
         output::json(&document)?;
     } else {
         output::text(lines.join("\n").trim_end())?;
@@ -68,28 +72,37 @@ pub(crate) fn run(
 
 /// The settings of a section that its program would use with these flags.
 fn section_of(
-    file: &File,
+    context: &Context,
     cli: &clap::Command,
     section: &str,
     flags: &[String],
 ) -> Result<Vec<Setting>, Usage> {
+    let file = &context.config;
     let mut layered = file.apply(section, cli.clone());
-    // A command without settings of its own has those of all commands.
-    let program = if section == "client" { "tasks" } else { section };
-    let words = ["outlast", program].into_iter().chain(flags.iter().map(String::as_str));
+    // Those of all commands are this command's, too.
+    let words: Vec<OsString> = match section {
+        "client" => std::env::args_os().collect(),
+        _ => ["outlast", section]
+            .into_iter()
+            .chain(flags.iter().map(String::as_str))
+            .map(Into::into)
+            .collect(),
+    };
     let matches = layered.try_get_matches_from_mut(words).map_err(|e| Usage(e.to_string()))?;
-    let of_program = matches.subcommand_matches(program).unwrap_or(&matches);
+    let of_program = match section {
+        "client" => &matches,
+        _ => matches.subcommand_matches(section).unwrap_or(&matches),
+    };
     // Of the command line without the file's values, which has its flags in order.
     let all = config::program(cli, section).into_iter().flat_map(settings);
     let setting = |(key, arg): (String, &Arg)| {
-        let origin = file.origin(section, &key, arg, of_program);
-        Setting {
-            value: value(file, section, &key, arg, of_program),
-            otherwise: otherwise(arg),
-            source: source(file, arg, origin),
-            key,
-            origin,
+        let mut origin = file.origin(section, &key, arg, of_program);
+        let mut value = value(file, section, &key, arg, of_program);
+        // The variable with the key has been removed from the environment.
+        if key == "api_key" && origin < Origin::Environment && context.common.api_key.is_some() {
+            (origin, value) = (Origin::Environment, Some(HIDDEN.into()));
         }
+        Setting { value, otherwise: otherwise(arg), source: source(file, arg, origin), key, origin }
     };
     Ok(all.map(setting).collect())
 }
@@ -110,7 +123,7 @@ fn value(file: &File, section: &str, key: &str, arg: &Arg, matches: &ArgMatches)
     if texts.is_empty() {
         None
     } else if arg.is_hide_env_values_set() {
-        Some("(hidden)".into())
+        Some(HIDDEN.into())
     } else if is_number(arg) {
         serde_json::from_str(&text).ok().or(Some(text.into()))
     } else {

@@ -239,6 +239,20 @@ fn settings_are_shown_with_their_sources() {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let slots = serde_json::json!({ "value": 3, "origin": "file", "source": "file config" });
     assert_eq!(json["worker"]["slots"], slots, "{text}");
+    let mut show = command(&base, &["--ca", "ca.pem", "config", "show", "client", "--origin"]);
+    let out = show.env("OUTLAST_CONFIG", "config").env("OUTLAST_API_KEY", "k").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    for line in [
+        "ca = \"ca.pem\"  # flag --ca".to_owned(),
+        "api_key = \"(hidden)\"  # environment OUTLAST_API_KEY".into(),
+        format!("coordinator = \"{}\"  # environment OUTLAST_COORDINATOR", base.url()),
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+    }
+    let mut worker = command(&base, &["worker"]);
+    let (code, text) = said(&worker.env("OUTLAST_WORKER_SLOTS", "0").output().unwrap());
+    assert!(code == 2 && text.contains("'--slots <N>': must be a whole number from 1"), "{text}");
+    assert!(text.contains("of the environment variable OUTLAST_WORKER_SLOTS"), "{text}");
     fails(&base, &["config", "show", "wroker"], 2, "invalid value 'wroker'");
     fails(&base, &["config", "show", "worker", "--", "--slots", "0"], 2, "from 1 to 1000000");
 }
