@@ -1,13 +1,13 @@
 //! The executor of command tasks: start, limits, stop, outcome, output.
 //!
 //! `engine` is the state that all threads share. Each attempt has a thread of its own while it runs (`pool`,
-//! `job`, `launch`, `verdict`); one supervisor thread
-//! ends those that must end (`supervisor`, `tree`, `limits`); output goes through pipes (`output`) to
-//! files (`segments`, `logs`). Everything lives below one root folder, which one executor at a time may use.
+//! `job`, `launch`, `verdict`); one supervisor thread ends those that must end (`supervisor`, `tree`,
+//! `limits`); output goes through pipes (`output`) to files (`segments`, `logs`). Everything lives below one
+//! root folder, which one executor at a time may use.
 //!
-//! When a main process ends by itself, its process group is killed, as CI
-//! runners do; what left the group (a daemon) may outlive the task, but not the executor. If the
-//! worker is killed, the next executor of the same root ends what it finds still running.
+//! When a main process ends by itself, its process group is killed, as CI runners do; what left the group (a
+//! daemon) may outlive the task, but not the executor. If the worker is killed, the next executor of the same
+//! root ends what it finds still running.
 
 mod attempt;
 mod cause;

@@ -2,10 +2,10 @@
 
 use super::config::AgentConfig;
 use super::context::Link;
+use super::driver::{Driver, Settings};
 use super::host::TaskHost;
 use super::outbound::ToLink;
 use super::runs::Runs;
-use super::shared::{Settings, Shared};
 use super::start_error::StartError;
 use super::state_folder::{BLOBS, PROVED};
 use super::status::{Ended, Status};
@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 /// A worker that runs.
 pub struct Agent {
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
     runs: Arc<Runs>,
     writer: Option<std::thread::JoinHandle<()>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -68,89 +68,89 @@ impl Agent {
             tasks_root: runner.root().to_owned(),
             ping: config.ping,
         };
-        let shared = Arc::new(Shared::new(core, writer, link, settings));
+        let driver = Arc::new(Driver::new(core, writer, link, settings));
         let runs = Arc::new(Runs::new(runner, config.functions, config.core.name.clone(), tokens));
-        shared.set_performer(runs.clone());
-        let listener = Arc::downgrade(&shared);
+        driver.set_performer(runs.clone());
+        let listener = Arc::downgrade(&driver);
         runs.runner().listen(Box::new(move |events| {
-            let Some(shared) = listener.upgrade() else { return };
-            shared.on_events(events);
+            let Some(driver) = listener.upgrade() else { return };
+            driver.on_events(events);
         }));
         let folder = config.state_dir.clone();
-        let thread = writer::start(store, written, shared.clone(), folder);
+        let thread = writer::start(store, written, driver.clone(), folder);
         let thread = thread.map_err(StartError::Thread)?;
-        let wanted = shared.uploads.subscribe();
+        let wanted = driver.uploads.subscribe();
         let tasks = vec![
-            tokio::spawn(link::run(dialler.clone(), linked, shared.clone())),
-            tokio::spawn(timer::run(shared.clone())),
-            tokio::spawn(upload::run(dialler.clone(), blobs.clone(), wanted, shared.clone())),
-            tokio::spawn(collection::run(blobs.clone(), shared.clone())),
-            tokio::spawn(disk::watch(config.state_dir.clone(), blobs.clone(), shared.clone())),
+            tokio::spawn(link::run(dialler.clone(), linked, driver.clone())),
+            tokio::spawn(timer::run(driver.clone())),
+            tokio::spawn(upload::run(dialler.clone(), blobs.clone(), wanted, driver.clone())),
+            tokio::spawn(collection::run(blobs.clone(), driver.clone())),
+            tokio::spawn(disk::watch(config.state_dir.clone(), blobs.clone(), driver.clone())),
         ];
-        let host = Arc::new(TaskHost::new(shared.clone(), blobs.clone(), dialler.clone()));
+        let host = Arc::new(TaskHost::new(driver.clone(), blobs.clone(), dialler.clone()));
         let runtime = tokio::runtime::Handle::current();
         runs.set_link(Link { host: Arc::downgrade(&host), runtime });
         let local = local::serve(socket, host).map_err(StartError::Local)?;
-        shared.take_over(&runs, held);
-        shared.feed(|_| ());
+        driver.take_over(&runs, held);
+        driver.feed(|_| ());
         if short {
-            shared.room.is_short();
+            driver.room.is_short();
         }
-        Ok(Agent { shared, runs, writer: Some(thread), tasks, local: Some(local) })
+        Ok(Agent { driver, runs, writer: Some(thread), tasks, local: Some(local) })
     }
 
     /// Takes no new work, finishes and delivers what it has, and ends.
     pub fn drain(&self) {
-        self.shared.feed(|core| core.drain(now()));
+        self.driver.feed(|core| core.drain(now()));
     }
     /// Stops what runs, keeps every result on disk, ends. The next start delivers them.
     pub fn stop(&self) {
-        self.shared.feed(|core| core.stop(now()));
+        self.driver.feed(|core| core.stop(now()));
     }
     /// Dials at once. An agent that had abandoned its link has not ended then.
     pub fn force_reconnect(&self) {
         if self.status().borrow().0 == ConnectionState::Failed {
-            self.shared.ended.send_replace(None);
+            self.driver.ended.send_replace(None);
         }
-        self.shared.feed(|core| core.force_reconnect(now()));
+        self.driver.feed(|core| core.force_reconnect(now()));
     }
     /// The state of the link, and the reason; follows changes.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared.status.subscribe()
+        self.driver.status.subscribe()
     }
     /// The end of the agent, once it has ended; follows changes.
     pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
-        self.shared.ended.subscribe()
+        self.driver.ended.subscribe()
     }
     /// Statistics of the link.
     pub fn stats(&self) -> ConnectionStats {
-        self.shared.lock().stats().clone()
+        self.driver.lock().stats().clone()
     }
     /// Resets the statistics of the link.
     pub fn reset_stats(&self) {
-        self.shared.lock().reset_stats(now());
+        self.driver.lock().reset_stats(now());
     }
     /// The load: attempts that run, attempts that wait, unacknowledged results.
     pub fn load(&self) -> (usize, usize, usize) {
-        self.shared.lock().load()
+        self.driver.lock().load()
     }
 
     /// Waits until it has ended, and gives back what it used.
     pub async fn wait(mut self) -> Ended {
-        let mut ended = self.shared.ended.subscribe();
+        let mut ended = self.driver.ended.subscribe();
         let result = ended.wait_for(Option::is_some).await.map(|e| e.clone());
         let ended = result.ok().flatten();
         if let Some(local) = self.local.take() {
             local.shutdown().await;
         }
         // The link has a moment to say goodbye.
-        let _ = self.shared.link.send(ToLink::End);
+        let _ = self.driver.link.send(ToLink::End);
         let last = self.tasks.swap_remove(0);
         let _ = tokio::time::timeout(Duration::from_secs(2), last).await;
         for task in &self.tasks {
             task.abort();
         }
-        self.shared.writer.close();
+        self.driver.writer.close();
         let (runs, writer) = (self.runs.clone(), self.writer.take());
         let _ = tokio::task::spawn_blocking(move || {
             runs.shutdown(StopKind::Interrupt);

@@ -1,7 +1,7 @@
 //! The collection of blobs without a reference: now and then, and at once where room is short.
 
+use super::driver::Driver;
 use super::now;
-use super::shared::Shared;
 use super::transfer::block;
 use outlast_blob::{Blobs, Hash};
 use std::collections::HashSet;
@@ -16,26 +16,26 @@ const GRACE: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_secs(3);
 
 /// Collects now and then, and where room is short; reports how much there is.
-pub(super) async fn run(blobs: Blobs, shared: Arc<Shared>) {
+pub(super) async fn run(blobs: Blobs, driver: Arc<Driver>) {
     loop {
         let grace = tokio::select! {
             () = tokio::time::sleep(EVERY) => GRACE,
-            () = shared.room.short.notified() => SHORT,
+            () = driver.room.short.notified() => SHORT,
         };
-        collect(&blobs, &shared, grace).await;
+        collect(&blobs, &driver, grace).await;
         tokio::time::sleep(SHORT).await;
     }
 }
 
 /// Makes room at once.
-pub(super) async fn make_room(blobs: &Blobs, shared: &Arc<Shared>) {
-    collect(blobs, shared, SHORT).await;
+pub(super) async fn make_room(blobs: &Blobs, driver: &Arc<Driver>) {
+    collect(blobs, driver, SHORT).await;
 }
 
-async fn collect(blobs: &Blobs, shared: &Arc<Shared>, grace: Duration) {
+async fn collect(blobs: &Blobs, driver: &Arc<Driver>, grace: Duration) {
     // In this order: what is not in use any more is wanted, or needless.
-    let grace = shared.room.grace(grace);
-    let wanted: HashSet<Hash> = shared
+    let grace = driver.room.grace(grace);
+    let wanted: HashSet<Hash> = driver
         .lock()
         .wanted_blobs()
         .iter()
@@ -50,13 +50,13 @@ async fn collect(blobs: &Blobs, shared: &Arc<Shared>, grace: Duration) {
         Ok(_) => {}
         Err(error) => tracing::warn!("blobs could not be collected: {error}"),
     }
-    report(blobs, shared);
+    report(blobs, driver);
 }
 
 /// Reports to the core the figures of the disk that go with heartbeats.
-pub(super) fn report(blobs: &Blobs, shared: &Arc<Shared>) {
+pub(super) fn report(blobs: &Blobs, driver: &Arc<Driver>) {
     let usage = blobs.usage();
     let budget = usage.budget.unwrap_or(0);
-    let refused = usage.refused + shared.room.refused();
-    shared.lock().on_disk(usage.disk_bytes, budget, refused);
+    let refused = usage.refused + driver.room.refused();
+    driver.lock().on_disk(usage.disk_bytes, budget, refused);
 }

@@ -1,8 +1,8 @@
 //! Checks that the state folder has room and that blobs can be stored, before either is needed, so that
 //! an idle worker with a full disk gets no tasks.
 
+use super::driver::Driver;
 use super::now;
-use super::shared::Shared;
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::worker::Unfit;
 use rustix::fs::{StatVfs, StatVfsMountFlags};
@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(5);
 const ROOM: (u64, u64) = (1 << 20, 4 << 20);
 
 /// Looks at the disk now and then, and tries blobs again after a failure.
-pub(super) async fn watch(folder: PathBuf, blobs: Blobs, shared: Arc<Shared>) {
+pub(super) async fn watch(folder: PathBuf, blobs: Blobs, driver: Arc<Driver>) {
     let is_root = rustix::process::geteuid().is_root();
     let mut full = false;
     loop {
@@ -32,14 +32,14 @@ pub(super) async fn watch(folder: PathBuf, blobs: Blobs, shared: Arc<Shared>) {
                 if let Some(why) = why {
                     tracing::error!("the state folder has no room for tasks: {why}");
                 }
-                shared.feed(|core| core.set_unfit(now(), Unfit::Disk, why.map(Into::into)));
+                driver.feed(|core| core.set_unfit(now(), Unfit::Disk, why.map(Into::into)));
             }
         }
-        if shared.room.blobs_fail.load(Ordering::Relaxed) {
+        if driver.room.blobs_fail.load(Ordering::Relaxed) {
             let store = blobs.clone();
             let tried = tokio::task::spawn_blocking(move || store.put_small(&b"probe"[..])).await;
             if let Ok(result) = tried {
-                note(&shared, &result);
+                note(&driver, &result);
             }
         }
         tokio::time::sleep(EVERY).await;
@@ -65,7 +65,7 @@ fn trouble(disk: &StatVfs, is_root: bool, full: bool) -> Option<&'static str> {
 }
 
 /// A blob was kept, or could not be.
-pub(super) fn note<T>(shared: &Arc<Shared>, result: &Result<T, BlobError>) {
+pub(super) fn note<T>(driver: &Arc<Driver>, result: &Result<T, BlobError>) {
     let why = match result {
         Ok(_) => None,
         Err(BlobError::DiskFull) => Some("No space left on device".to_owned()),
@@ -74,11 +74,11 @@ pub(super) fn note<T>(shared: &Arc<Shared>, result: &Result<T, BlobError>) {
         Err(_) => return,
     };
     let fails = why.is_some();
-    if shared.room.blobs_fail.swap(fails, Ordering::Relaxed) || fails {
+    if driver.room.blobs_fail.swap(fails, Ordering::Relaxed) || fails {
         if let Some(why) = &why {
             tracing::error!("checkpoints cannot be kept: {why}");
         }
-        shared.feed(|core| core.set_unfit(now(), Unfit::Blobs, why));
+        driver.feed(|core| core.set_unfit(now(), Unfit::Blobs, why));
     }
 }
 

@@ -2,9 +2,9 @@
 //! and requests to the task are passed on.
 
 use super::controls::Controls;
+use super::driver::Driver;
 use super::fetch::{self, Origin};
 use super::refusals::{of_blobs, refused};
-use super::shared::Shared;
 use super::{collection, disk, now};
 use crate::local::{
     ArtifactView, Attempt, CheckpointMeta, CheckpointView, Control, Host, HostError, Restore,
@@ -30,7 +30,7 @@ const REMEMBERED: usize = 256;
 
 /// The host of tasks: see the module.
 pub(crate) struct TaskHost {
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
     blobs: Blobs,
     dialler: Arc<Dialler>,
     storing: Semaphore,
@@ -79,13 +79,13 @@ fn state_view(state: Option<&v2::StateUpdate>) -> StateView {
 }
 
 impl TaskHost {
-    pub fn new(shared: Arc<Shared>, blobs: Blobs, dialler: Arc<Dialler>) -> TaskHost {
+    pub fn new(driver: Arc<Driver>, blobs: Blobs, dialler: Arc<Dialler>) -> TaskHost {
         let (storing, recent) = (Semaphore::new(STORING), Mutex::default());
-        TaskHost { shared, blobs, dialler, storing, recent }
+        TaskHost { driver, blobs, dialler, storing, recent }
     }
 
     fn controls(&self) -> &Controls {
-        &self.shared.controls
+        &self.driver.controls
     }
 
     /// The requests to an attempt, as they are now.
@@ -94,7 +94,7 @@ impl TaskHost {
     }
 
     fn held(&self, at: &Attempt) -> Result<TaskId, HostError> {
-        match self.shared.lock().told(&at.task, at.epoch) {
+        match self.driver.lock().told(&at.task, at.epoch) {
             Some(_) => Ok(at.task.as_str().into()),
             None => Err(HostError::NoSuchAttempt),
         }
@@ -102,7 +102,7 @@ impl TaskHost {
 
     /// The checkpoints that this worker knows: those on their way, and the newest.
     fn known(&self, at: &Attempt) -> Vec<Known> {
-        self.shared.lock().known_checkpoints(&at.task, at.epoch)
+        self.driver.lock().known_checkpoints(&at.task, at.epoch)
     }
 
     /// These checkpoints and those that the coordinator keeps, oldest first.
@@ -113,7 +113,7 @@ impl TaskHost {
                 "which older checkpoints {task} has, only the coordinator knows: {why}"
             ))
         };
-        let (state, why) = self.shared.status.borrow().clone();
+        let (state, why) = self.driver.status.borrow().clone();
         if state != ConnectionState::Connected {
             return Err(unknown(&format!("there is no link to it ({why})")));
         }
@@ -140,11 +140,11 @@ impl TaskHost {
             let done = tokio::task::spawn_blocking(move || put(blobs, from, tried)).await;
             match done.map_err(|e| HostError::Internal(e.to_string()))? {
                 Err(BlobError::Full { .. } | BlobError::DiskFull) if !tried => {
-                    collection::make_room(&self.blobs, &self.shared).await;
+                    collection::make_room(&self.blobs, &self.driver).await;
                 }
                 result => {
-                    disk::note(&self.shared, &result);
-                    collection::report(&self.blobs, &self.shared);
+                    disk::note(&self.driver, &result);
+                    collection::report(&self.blobs, &self.driver);
                     return result.map_err(of_blobs);
                 }
             }
@@ -164,7 +164,7 @@ impl TaskHost {
         let ask = |core: &mut Worker, n| {
             core.on_checkpoint(now(), n, &task, epoch, manifest, size, meta, artifact);
         };
-        match self.shared.question(ask).await? {
+        match self.driver.question(ask).await? {
             Answer::Checkpoint(c) => Ok(c),
             Answer::Refused(why) => Err(refused(&why)),
             Answer::State(_) => Err(HostError::Internal("another answer was expected".into())),
@@ -179,7 +179,7 @@ impl TaskHost {
         }
         drop(recent);
         // A former process of this worker may have made it.
-        let known = self.shared.lock().known_checkpoints(&at.task, at.epoch);
+        let known = self.driver.lock().known_checkpoints(&at.task, at.epoch);
         known.iter().map(|(c, d)| view(c, *d)).find(|v| v.meta.request == *request)
     }
 
@@ -200,11 +200,11 @@ impl TaskHost {
 impl Host for TaskHost {
     async fn info(&self, at: &Attempt) -> Result<TaskInfo, HostError> {
         let (spec, started_at_ms) =
-            self.shared.lock().held_spec(&at.task, at.epoch).ok_or(HostError::NoSuchAttempt)?;
+            self.driver.lock().held_spec(&at.task, at.epoch).ok_or(HostError::NoSuchAttempt)?;
         Ok(TaskInfo {
             task: at.task.clone(),
             attempt: at.epoch,
-            worker: self.shared.name.clone(),
+            worker: self.driver.name.clone(),
             started_at_ms,
             spec: serde_json::to_value(&*spec).unwrap_or(Value::Null),
         })
@@ -220,7 +220,7 @@ impl Host for TaskHost {
         if let Some(made) = self.remembered(at, &meta.request) {
             return Ok(made);
         }
-        let _using = self.shared.room.using();
+        let _using = self.driver.room.using();
         let put = self.store(source).await?;
         let meta = serde_json::to_vec(&meta).map_err(|e| HostError::Invalid(e.to_string()))?;
         let made = self.record(at, &put, meta, "").await?;
@@ -253,7 +253,7 @@ impl Host for TaskHost {
         let Some((c, delivered)) = known.last() else {
             return which.map_or(Ok(None), |id| Err(HostError::NoSuchCheckpoint(id)));
         };
-        let _using = self.shared.room.using();
+        let _using = self.driver.room.using();
         let origin = Origin {
             dialler: self.dialler.clone(),
             blobs: self.blobs.clone(),
@@ -262,7 +262,7 @@ impl Host for TaskHost {
             delivered: *delivered,
         };
         let body = origin.open().await?;
-        self.shared.lock().on_restored();
+        self.driver.lock().on_restored();
         Ok(Some(Restore { view: view(c, *delivered), body }))
     }
 
@@ -275,7 +275,7 @@ impl Host for TaskHost {
         let task = self.held(at)?;
         let epoch = at.epoch;
         let ask = |core: &mut Worker, n| core.on_state(now(), n, &task, epoch, patch, progress);
-        match self.shared.question(ask).await? {
+        match self.driver.question(ask).await? {
             Answer::State(state) => Ok(state_view(Some(&state))),
             Answer::Refused(why) => Err(refused(&why)),
             Answer::Checkpoint(_) => Err(HostError::Internal("another answer was expected".into())),
@@ -283,7 +283,7 @@ impl Host for TaskHost {
     }
 
     async fn state(&self, at: &Attempt) -> Result<StateView, HostError> {
-        let told = self.shared.lock().told(&at.task, at.epoch);
+        let told = self.driver.lock().told(&at.task, at.epoch);
         let (_, state) = told.ok_or(HostError::NoSuchAttempt)?;
         Ok(state_view(state.as_deref()))
     }
@@ -295,7 +295,7 @@ impl Host for TaskHost {
         source: Source,
     ) -> Result<ArtifactView, HostError> {
         self.held(at)?;
-        let _using = self.shared.room.using();
+        let _using = self.driver.room.using();
         let put = self.store(source).await?;
         let made = self.record(at, &put, b"{}".to_vec(), &name).await?;
         Ok(ArtifactView { name, bytes: made.size, created_at_ms: made.created_at_ms })
@@ -308,7 +308,7 @@ impl Host for TaskHost {
         wait: Duration,
     ) -> Result<Control, HostError> {
         self.held(at)?;
-        self.shared.lock().on_listens(&at.task, at.epoch);
+        self.driver.lock().on_listens(&at.task, at.epoch);
         Ok(self.controls().wait(at, seen, wait).await)
     }
 }

@@ -1,9 +1,9 @@
 //! The task that has the link: it dials, sends and receives.
 
+use super::driver::Driver;
 use super::logs::LogReaders;
 use super::now;
 use super::outbound::ToLink;
-use super::shared::Shared;
 use outlast_net::{DialError, Dialler, Receiver, Sender, pulse};
 use outlast_wire::v2::LogRequest;
 use outlast_wire::v2::body::Kind;
@@ -14,15 +14,15 @@ use tokio::sync::{Notify, mpsc};
 
 type Inbox = mpsc::UnboundedReceiver<ToLink>;
 
-pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Shared>) {
+pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, driver: Arc<Driver>) {
     while let Some(message) = inbox.recv().await {
         match message {
             ToLink::Dial => {}
             ToLink::Probe => {
-                let (dialler, shared) = (dialler.clone(), shared.clone());
+                let (dialler, driver) = (dialler.clone(), driver.clone());
                 tokio::spawn(async move {
                     let reached = dialler.probe().await;
-                    shared.feed(|core| core.on_probed(now(), reached));
+                    driver.feed(|core| core.on_probed(now(), reached));
                 });
                 continue;
             }
@@ -36,15 +36,15 @@ pub(super) async fn run(dialler: Arc<Dialler>, mut inbox: Inbox, shared: Arc<Sha
         };
         match dialled {
             Ok((mut sender, receiver)) => {
-                sender.packing = shared.lock().packing();
-                shared.feed(|core| core.on_connected(now()));
-                if serve(sender, receiver, &mut inbox, &shared, &dialler).await {
+                sender.packing = driver.lock().packing();
+                driver.feed(|core| core.on_connected(now()));
+                if serve(sender, receiver, &mut inbox, &driver, &dialler).await {
                     return;
                 }
             }
             Err(error) => {
                 let reason = error.to_string();
-                shared.feed(|core| match error {
+                driver.feed(|core| match error {
                     DialError::Unreachable { .. } => core.on_unreachable(now(), &reason),
                     _ => core.on_disconnected(now(), &reason),
                 });
@@ -69,28 +69,28 @@ async fn serve(
     sender: Sender,
     mut receiver: Receiver,
     inbox: &mut Inbox,
-    shared: &Arc<Shared>,
+    driver: &Arc<Driver>,
     dialler: &Dialler,
 ) -> bool {
     let progress = receiver.progress();
     // One frame of logs at a time, so that whatever else is to be sent goes before the next. What
     // a link that ended was asked for ends with it.
     let (bulk, mut logs) = mpsc::channel(1);
-    let readers = LogReaders::new(shared.clone(), bulk);
+    let readers = LogReaders::new(driver.clone(), bulk);
     let receive = async {
         loop {
             let mut next = pin!(receiver.next());
             let next = loop {
                 match pulse::attend(&progress, next.as_mut()).await {
                     Some(next) => break next,
-                    None => shared.feed(|core| core.on_heard(now())),
+                    None => driver.feed(|core| core.on_heard(now())),
                 }
             };
             match next {
                 Ok(Kind::LogRequest(request)) => {
                     readers.ask(request);
                     // The core counts it as a sign of life.
-                    shared.feed(|core| {
+                    driver.feed(|core| {
                         core.on_message(now(), Kind::LogRequest(LogRequest::default()))
                     });
                 }
@@ -98,7 +98,7 @@ async fn serve(
                     if let Kind::Welcome(welcome) = &kind {
                         dialler.set_session(&welcome.session);
                     }
-                    shared.feed(|core| core.on_message(now(), kind));
+                    driver.feed(|core| core.on_message(now(), kind));
                 }
                 Err(reason) => return reason,
             }
@@ -108,9 +108,9 @@ async fn serve(
     let reason = tokio::select! {
         reason = receive => reason,
         reason = pulse::watch(
-            shared.ping,
+            driver.ping,
             progress.clone(),
-            || Duration::from_millis(shared.lock().patience()),
+            || Duration::from_millis(driver.lock().patience()),
             || pings.notify_one(),
         ) => reason,
         sent = send(sender, inbox, &mut logs, &pings) => match sent {
@@ -119,7 +119,7 @@ async fn serve(
             Sent::Broken(reason) => reason,
         },
     };
-    shared.feed(|core| core.on_disconnected(now(), &reason));
+    driver.feed(|core| core.on_disconnected(now(), &reason));
     false
 }
 

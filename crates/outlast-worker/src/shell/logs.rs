@@ -1,8 +1,8 @@
 //! Logs for the coordinator's readers. It asks for a slice at a time; the slice goes out in small
 //! frames, each behind everything else that waits for the link.
 
+use super::driver::Driver;
 use super::outbound::ToLink;
-use super::shared::Shared;
 use crate::exec::logs::{self, Stream};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LogData, LogRequest};
@@ -24,7 +24,7 @@ const SLICE: u64 = 1 << 20;
 
 /// The readers of one connection: they end with it.
 pub(super) struct LogReaders {
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
     reading: Arc<Semaphore>,
     open: Open,
     /// To the link, behind all that is in its own queue.
@@ -42,9 +42,9 @@ impl Open {
 }
 
 impl LogReaders {
-    pub fn new(shared: Arc<Shared>, bulk: mpsc::Sender<Kind>) -> LogReaders {
+    pub fn new(driver: Arc<Driver>, bulk: mpsc::Sender<Kind>) -> LogReaders {
         let reading = Semaphore::new(READING).into();
-        LogReaders { shared, reading, open: Open::default(), bulk }
+        LogReaders { driver, reading, open: Open::default(), bulk }
     }
 
     pub fn ask(&self, request: LogRequest) {
@@ -61,16 +61,16 @@ impl LogReaders {
             if open.len() >= REQUESTS {
                 let error = "the worker is asked for too many logs at once".to_owned();
                 let data = LogData { request: number, last: true, error, ..LogData::default() };
-                let _ = self.shared.link.send(ToLink::Frame(Kind::LogData(data)));
+                let _ = self.driver.link.send(ToLink::Frame(Kind::LogData(data)));
                 return;
             }
             open.insert(number, left.clone());
         }
-        let (reading, shared) = (self.reading.clone(), self.shared.clone());
+        let (reading, driver) = (self.reading.clone(), self.driver.clone());
         let (open, bulk) = (self.open.clone(), self.bulk.clone());
         tokio::spawn(async move {
             let _permit = reading.acquire().await;
-            let read = move || read(&shared, &request, &bulk, &left);
+            let read = move || read(&driver, &request, &bulk, &left);
             let _ = tokio::task::spawn_blocking(read).await;
             open.lock().remove(&number);
         });
@@ -86,11 +86,11 @@ impl Drop for LogReaders {
 }
 
 /// Sends a slice, or all up to the end to a coordinator that knows no slices.
-fn read(shared: &Shared, request: &LogRequest, bulk: &mpsc::Sender<Kind>, left: &AtomicBool) {
+fn read(driver: &Driver, request: &LogRequest, bulk: &mpsc::Sender<Kind>, left: &AtomicBool) {
     let number = request.request;
     let send = |data: LogData| bulk.blocking_send(Kind::LogData(data)).is_ok();
     let stream = if request.stderr { Stream::Stderr } else { Stream::Stdout };
-    let (root, task, epoch) = (&shared.tasks_root, &request.task_id, request.epoch);
+    let (root, task, epoch) = (&driver.tasks_root, &request.task_id, request.epoch);
     let sliced = request.length > 0;
     let mut wanted = if sliced { u64::from(request.length).min(SLICE) } else { u64::MAX };
     let frame = if sliced { (wanted / FRAMES).clamp(FRAME.0, FRAME.1) } else { FRAME.1 };

@@ -1,9 +1,9 @@
 //! Starts and stops of attempts: commands by the runner, calls by their functions.
 
 use super::context::{Link, TaskContext};
+use super::driver::{Driver, Perform};
 use super::functions::{ANY, FailedBy, Failure, Function, Functions};
 use super::now;
-use super::shared::{Perform, Shared};
 use crate::exec::{Signal, StopKind as ExecStop};
 use crate::local::{TOKEN_VARIABLE, Tokens};
 use crate::runner::{Runner, Start};
@@ -58,10 +58,10 @@ impl Runs {
     }
 
     /// Requests a checkpoint: by the signal that the task declared, and for tasks that check requests.
-    fn ask_checkpoint(&self, shared: &Shared, task: TaskId, epoch: u64) {
-        let held = shared.lock().held_spec(&task, epoch);
+    fn ask_checkpoint(&self, driver: &Driver, task: TaskId, epoch: u64) {
+        let held = driver.lock().held_spec(&task, epoch);
         let signal = held.and_then(|(spec, _)| spec.checkpoint_signal.clone());
-        shared.controls.set(&task, epoch, |c| c.checkpoint_request += 1);
+        driver.controls.set(&task, epoch, |c| c.checkpoint_request += 1);
         if let Some(signal) = signal.and_then(|name| Signal::parse(&name).ok()) {
             self.runner.signal(&AttemptId { task, epoch }, signal);
         }
@@ -69,7 +69,7 @@ impl Runs {
 
     fn call(
         &self,
-        shared: &Arc<Shared>,
+        driver: &Arc<Driver>,
         task: &TaskId,
         epoch: u64,
         spec: &TaskSpec,
@@ -100,7 +100,7 @@ impl Runs {
         if function.inline {
             return Some(run(function, context, started));
         }
-        let (function, back) = (function.clone(), shared.clone());
+        let (function, back) = (function.clone(), driver.clone());
         let (id, epoch) = (context.task_id.clone(), context.epoch);
         let spawned = std::thread::Builder::new().name("outlast-call".into()).spawn(move || {
             let mut outcome = run(&function, context, started);
@@ -119,13 +119,13 @@ impl Runs {
 }
 
 impl Perform for Runs {
-    fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome> {
+    fn perform(&self, driver: &Arc<Driver>, todo: Vec<Output>) -> Vec<TaskOutcome> {
         let (mut ended, mut starts, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
         for output in todo {
             match output {
                 Output::Run(task, epoch, spec) => match &spec.run {
                     Run::Call(call) => {
-                        ended.extend(self.call(shared, &task, epoch, &spec, call));
+                        ended.extend(self.call(driver, &task, epoch, &spec, call));
                     }
                     Run::Command(_) | Run::Shell(_) | Run::Browser(_) => {
                         let env = vec![(TOKEN_VARIABLE.into(), self.tokens.of(&task, epoch))];
@@ -134,7 +134,7 @@ impl Perform for Runs {
                     }
                 },
                 Output::StopRun(task, epoch, kind) => {
-                    shared.controls.stop(&task, epoch, kind);
+                    driver.controls.stop(&task, epoch, kind);
                     // What is to be stopped may be among those that are to be started.
                     self.runner.start(std::mem::take(&mut starts));
                     // An attempt that has ended, or is a call, which cannot be stopped, is not known.
@@ -146,16 +146,16 @@ impl Perform for Runs {
                 }
                 Output::Pause(task, epoch, on) => {
                     self.runner.start(std::mem::take(&mut starts));
-                    shared.controls.set(&task, epoch, |c| c.pause = on);
+                    driver.controls.set(&task, epoch, |c| c.pause = on);
                     let id = AttemptId { task, epoch };
                     match on {
                         true => self.runner.pause(&id),
                         false => self.runner.resume(&id),
                     }
                 }
-                Output::AskCheckpoint(task, epoch) => self.ask_checkpoint(shared, task, epoch),
+                Output::AskCheckpoint(task, epoch) => self.ask_checkpoint(driver, task, epoch),
                 Output::Forget(task, epoch) => {
-                    shared.controls.forget(&task, epoch);
+                    driver.controls.forget(&task, epoch);
                     forgotten.push(AttemptId { task, epoch });
                 }
                 _ => {}

@@ -1,14 +1,14 @@
 //! The events of the runner, and the attempts that a former process left with its keeper.
 
+use super::driver::Driver;
 use super::runs::Runs;
-use super::shared::Shared;
 use super::{causes, now};
 use crate::exec::StopKind;
 use crate::runner::{Event, Held};
 use outlast_core::worker::{Alive, Unfit};
 use std::sync::Arc;
 
-impl Shared {
+impl Driver {
     /// Passes events of the runner to the core.
     pub(super) fn on_events(self: &Arc<Self>, events: Vec<Event>) {
         self.feed(|core| {

@@ -1,7 +1,7 @@
 //! The timer of the core.
 
+use super::driver::Driver;
 use super::now;
-use super::shared::Shared;
 use outlast_core::stats::ConnectionState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_millis(250);
 
 /// Wakes the core when something is due.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(driver: Arc<Driver>) {
     loop {
-        let due = shared.lock().next_wake().saturating_sub(now().mono);
+        let due = driver.lock().next_wake().saturating_sub(now().mono);
         tokio::time::sleep(Duration::from_millis(due.max(1)).min(LONGEST)).await;
-        if shared.lock().next_wake() <= now().mono {
-            shared.feed(|core| core.on_tick(now()));
+        if driver.lock().next_wake() <= now().mono {
+            driver.feed(|core| core.on_tick(now()));
         }
-        if shared.status.borrow().0 == ConnectionState::Failed {
-            shared.end_if_hopeless();
+        if driver.status.borrow().0 == ConnectionState::Failed {
+            driver.end_if_hopeless();
         }
     }
 }
 
-impl Shared {
+impl Driver {
     /// Ends the agent if its link is abandoned and nothing is left to finish.
     fn end_if_hopeless(&self) {
         let core = self.lock();

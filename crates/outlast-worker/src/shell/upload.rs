@@ -2,8 +2,8 @@
 //! of their own. For the way back see `fetch`.
 
 use super::collection;
+use super::driver::Driver;
 use super::now;
-use super::shared::Shared;
 use super::transfer::{MoveError, block, hash, ok};
 use bytes::Bytes;
 use outlast_blob::{BlobError, Blobs, Hash, Manifest, Squeezer};
@@ -37,7 +37,7 @@ pub(super) async fn run(
     dialler: Arc<Dialler>,
     blobs: Blobs,
     mut wanted: watch::Receiver<Option<Bytes>>,
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
 ) {
     let mut delay = RETRY.0;
     // Whether it was said that not even one chunk passes.
@@ -61,7 +61,7 @@ pub(super) async fn run(
             delay = (delay * 2).min(RETRY.1);
         }
         let done = tokio::select! {
-            done = upload_one(&dialler, &blobs, &manifest, &shared) => done,
+            done = upload_one(&dialler, &blobs, &manifest, &driver) => done,
             changed = wanted.changed() => if changed.is_ok() { continue } else { return },
         };
         let outcome = match done {
@@ -76,12 +76,12 @@ pub(super) async fn run(
                 }
                 if crowded.insert(manifest.clone()) {
                     tracing::warn!("a checkpoint waits to be sent: {error}");
-                    shared.room.crowded();
-                    collection::report(&blobs, &shared);
+                    driver.room.crowded();
+                    collection::report(&blobs, &driver);
                 }
                 tried.insert(manifest.clone());
-                settle(&mut wanted, &shared, &manifest);
-                shared.feed(|core| core.on_no_room(&manifest));
+                settle(&mut wanted, &driver, &manifest);
+                driver.feed(|core| core.on_no_room(&manifest));
                 continue;
             }
             Err(error) => {
@@ -100,15 +100,15 @@ pub(super) async fn run(
         };
         (delay, narrowed) = (RETRY.0, false);
         crowded.remove(&manifest);
-        settle(&mut wanted, &shared, &manifest);
-        shared.feed(|core| core.on_uploaded(&manifest, outcome));
+        settle(&mut wanted, &driver, &manifest);
+        driver.feed(|core| core.on_uploaded(&manifest, outcome));
     }
 }
 
 /// Ends the current transfer; the core decides what comes next.
-fn settle(wanted: &mut watch::Receiver<Option<Bytes>>, shared: &Shared, manifest: &Bytes) {
+fn settle(wanted: &mut watch::Receiver<Option<Bytes>>, driver: &Driver, manifest: &Bytes) {
     wanted.borrow_and_update();
-    shared.uploads.send_if_modified(|now| {
+    driver.uploads.send_if_modified(|now| {
         let same = now.as_ref() == Some(manifest);
         if same {
             *now = None;
@@ -121,7 +121,7 @@ async fn upload_one(
     dialler: &Dialler,
     blobs: &Blobs,
     manifest: &[u8],
-    shared: &Arc<Shared>,
+    driver: &Arc<Driver>,
 ) -> Result<(), MoveError> {
     let hash = hash(manifest)?;
     let mut http = Http::new(dialler);
@@ -138,7 +138,7 @@ async fn upload_one(
         let most = (limit.bytes(Instant::now()) / 32).clamp(1, MAX_HASHES);
         let part = &rest[..most.min(rest.len())];
         let Some(missing) = ask_missing(&mut http, limit, part).await? else { continue };
-        send_chunks(&mut http, limit, blobs, &missing, shared).await?;
+        send_chunks(&mut http, limit, blobs, &missing, driver).await?;
         rest = &rest[part.len()..];
     }
     let encoded = Bytes::from(known.encode());
@@ -149,7 +149,7 @@ async fn upload_one(
             return ok(answer).map(drop);
         }
         let missing = hashes(&answer.body)?;
-        send_chunks(&mut http, limit, blobs, &missing, shared).await?;
+        send_chunks(&mut http, limit, blobs, &missing, driver).await?;
     }
     Err(MoveError::Strange("the coordinator keeps losing what it was sent".into()))
 }
@@ -262,11 +262,11 @@ async fn send_chunks(
     limit: &BodyLimit,
     blobs: &Blobs,
     missing: &[Hash],
-    shared: &Arc<Shared>,
+    driver: &Arc<Driver>,
 ) -> Result<(), MoveError> {
     let mut pace = Pace(LEAST * 4);
     let mut rest = missing;
-    let level = shared.lock().packing().level;
+    let level = driver.lock().packing().level;
     let squeezer = Arc::new(Mutex::new(Squeezer::with_level(level)?));
     let most = |pace: &Pace| (pace.0, limit.bytes(Instant::now()));
     let mut begins = rest;
@@ -287,7 +287,7 @@ async fn send_chunks(
         begins = following;
         let took = began.elapsed();
         pace.learn(took);
-        shared.feed(|core| core.on_carried(now(), bytes, took.as_millis() as u64));
+        driver.feed(|core| core.on_carried(now(), bytes, took.as_millis() as u64));
         next = loaded?;
     }
     Ok(())

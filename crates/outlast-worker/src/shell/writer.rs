@@ -2,7 +2,7 @@
 //! is synced is it reported. What cannot be written is kept and tried again, and the core is
 //! informed at once: others can run what waits here.
 
-use super::shared::Shared;
+use super::driver::Driver;
 use super::{disk, now};
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::Unfit;
@@ -24,27 +24,27 @@ pub(super) const ALONE: usize = 2;
 pub(super) fn start(
     store: WorkerStore,
     batches: ToWrite<WorkerRecord>,
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
     folder: PathBuf,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("outlast-writer".to_owned())
-        .spawn(move || run(store, batches, &shared, &folder))
+        .spawn(move || run(store, batches, &driver, &folder))
 }
 
 fn run(
     mut store: WorkerStore,
     mut batches: ToWrite<WorkerRecord>,
-    shared: &Arc<Shared>,
+    driver: &Arc<Driver>,
     folder: &Path,
 ) {
     while let Some(group) = batches.take() {
         let Some(last) = group.last().map(|b| b.number) else { continue };
-        if let Err(error) = commit(&mut store, &group, shared, folder) {
+        if let Err(error) = commit(&mut store, &group, driver, folder) {
             tracing::error!("the state folder cannot be written, stopping: {error}");
-            return shared.end(true, &error.to_string());
+            return driver.end(true, &error.to_string());
         }
-        shared.feed(|core| core.on_persisted(now(), last));
+        driver.feed(|core| core.on_persisted(now(), last));
     }
     // Whatever this process held was not what ended it.
     if let Err(error) = store.end_well() {
@@ -55,7 +55,7 @@ fn run(
 fn commit(
     store: &mut WorkerStore,
     group: &[Batch<WorkerRecord>],
-    shared: &Arc<Shared>,
+    driver: &Arc<Driver>,
     folder: &Path,
 ) -> Result<(), StoreError> {
     let (mut delay, mut told, mut tries) = (Duration::from_millis(100), false, 0);
@@ -75,13 +75,13 @@ fn commit(
                          mended: {why}"
                     );
                     told = true;
-                    shared.feed(|core| core.set_unfit(now(), Unfit::Store, Some(why)));
+                    driver.feed(|core| core.set_unfit(now(), Unfit::Store, Some(why)));
                 }
                 // What fills the disk may be this worker's own, and needless.
                 if matches!(error, StoreError::Full) {
-                    shared.room.is_short();
+                    driver.room.is_short();
                 }
-                tries += u32::from(shared.ended.borrow().is_some());
+                tries += u32::from(driver.ended.borrow().is_some());
                 if tries > LAST_TRIES {
                     return Err(error);
                 }

@@ -1,4 +1,4 @@
-//! The core and its driver: the lock under which it is fed, and the queues that its outputs go to. It knows
+//! The driver of the core: the lock under which it is fed, and the queues that its outputs go to. It knows
 //! neither links nor tasks; those who carry outputs out are behind these queues, and behind [`Perform`].
 
 use super::controls::Controls;
@@ -22,11 +22,11 @@ use tokio::sync::{mpsc, watch};
 /// The performer of what the core decides on attempts.
 pub(super) trait Perform: Send + Sync {
     /// Starts and stops attempts. Returns the outcomes of those that ended at once.
-    fn perform(&self, shared: &Arc<Shared>, todo: Vec<Output>) -> Vec<TaskOutcome>;
+    fn perform(&self, driver: &Arc<Driver>, todo: Vec<Output>) -> Vec<TaskOutcome>;
 }
 
-/// The core with its driver's state.
-pub(crate) struct Shared {
+/// The core, with the state of its driver.
+pub(crate) struct Driver {
     pub(super) core: Mutex<Worker>,
     pub(super) writer: Decided<WorkerRecord>,
     pub(super) link: mpsc::UnboundedSender<ToLink>,
@@ -63,16 +63,16 @@ pub(super) struct Settings {
     pub ping: PingConfig,
 }
 
-impl Shared {
+impl Driver {
     /// The state of an agent that has not begun.
     pub(super) fn new(
         core: Worker,
         writer: Decided<WorkerRecord>,
         link: mpsc::UnboundedSender<ToLink>,
         settings: Settings,
-    ) -> Shared {
+    ) -> Driver {
         let Settings { name, state_dir, tasks_root, ping } = settings;
-        Shared {
+        Driver {
             core: Mutex::new(core),
             writer,
             link,
