@@ -12,9 +12,10 @@ fn help(path: &[&str], all: &mut String) {
         .env_clear()
         .output()
         .unwrap();
+    assert!(out.status.success() && !out.stdout.is_empty(), "{path:?}: {out:?}");
     let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success() && !text.is_empty(), "{path:?}: {out:?}");
-    *all += &format!("$ outlast {}\n{}\n\n", [path, &["--help"]].concat().join(" "), text.trim_end());
+    *all +=
+        &format!("$ outlast {}\n{}\n\n", [path, &["--help"]].concat().join(" "), text.trim_end());
     let commands = text.lines().skip_while(|line| *line != "Commands:").skip(1);
     for line in commands.take_while(|line| !line.is_empty()) {
         // Further lines of a description are indented by more.
