@@ -1,4 +1,5 @@
-//! The places where mistakes are planted: around the core, in what it reads, writes, sends and receives.
+//! Mistakes planted in what a core reads after a restart, writes, sends and receives. Those of a driver (what it
+//! reports too early, or not at all) are in the driver itself.
 
 use crate::Bug;
 use crate::world::World;
