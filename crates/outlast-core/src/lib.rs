@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod coord;
 pub mod health;
 pub mod ids;
+mod invariants;
 pub mod quality;
 pub mod records;
 pub mod recovery;

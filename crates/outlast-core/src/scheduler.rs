@@ -4,6 +4,8 @@
 //! (priority, turn of their queue, number) and the workers that satisfy it in order of load, so
 //! that one assignment costs O(log n) for each class that the worker serves.
 
+mod invariants;
+
 use crate::TaskId;
 use crate::requires::Requires;
 use serde_json::{Map, Value};

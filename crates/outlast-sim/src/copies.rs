@@ -52,7 +52,7 @@ impl World {
             let text = format!("worker {i} was taken for a copy, and there is none: {why}");
             self.oracle.fail(text);
         }
-        self.workers[i].out = true;
+        (self.workers[i].out, self.workers[i].drains) = (true, Some(false));
     }
 
     /// The original whose copy runs beside it.

@@ -117,6 +117,11 @@ impl World {
             }
             _ => {
                 let hard = self.rng.random_bool(0.5);
+                let worker = &mut self.workers[i];
+                match hard {
+                    true => worker.drains = Some(false),
+                    false => _ = worker.drains.get_or_insert(true),
+                }
                 self.feed_worker(
                     i,
                     |core, now| if hard { core.stop(now) } else { core.drain(now) },

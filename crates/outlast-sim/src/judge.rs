@@ -29,12 +29,13 @@ impl World {
                 return held == Some((0, 0, 0));
             }
             let load = w.peer.machine.as_ref().map(Worker::load);
-            load == Some((0, 0, 0)) && w.peer.queue.is_empty() && w.peer.writing.is_empty()
+            let written = w.peer.queue.is_empty() && w.peer.writing.is_empty();
+            load == Some((0, 0, 0)) && written && w.running.is_empty()
         };
         let core = self.coord.machine.as_ref();
         self.now > self.heal_at + 60_000.max(self.v1.watched())
             && !self.copies_unsettled()
-            && core.is_some_and(|c| c.load() == (0, 0))
+            && core.is_some_and(|c| c.leftovers().is_ok())
             && self.coord.queue.is_empty()
             && self.coord.writing.is_empty()
             && self.workers.iter().all(idle)
@@ -50,6 +51,7 @@ impl World {
             self.oracle.fail(text);
         }
         self.judge_copies();
+        self.check_memory();
         if !self.quiet() {
             let load = self.coord.machine.as_ref().map(Coordinator::load);
             let loads: Vec<_> =
@@ -79,8 +81,11 @@ impl World {
                     )
                 })
                 .collect();
+            let kept = self.coord.machine.as_ref().and_then(|core| core.leftovers().err());
+            let runs: Vec<_> = self.workers.iter().map(|w| w.running.len()).collect();
             let text = format!(
-                "I6: no convergence: coordinator {load:?}, workers {loads:?} {fleet:?}, left {left:?}"
+                "I6: no convergence: coordinator {load:?} {kept:?}, workers {loads:?} with {runs:?} runs \
+                 {fleet:?}, left {left:?}"
             );
             self.oracle.fail(text);
         }

@@ -7,8 +7,10 @@
 
 #![warn(missing_docs)]
 
+mod amiss;
 mod blobs;
 mod bugs;
+mod calm;
 mod client;
 pub mod compare;
 mod coordinator;
@@ -25,6 +27,7 @@ mod oracle;
 mod peer;
 mod planted;
 mod queue;
+mod replay;
 mod run;
 mod runs;
 mod v1;

@@ -74,6 +74,8 @@ pub(crate) struct WorkerPeer {
     /// Time until which its devices fail.
     pub bad_until: u64,
     pub exited: bool,
+    /// It ends: by a drain, after which nothing is left to deliver; else by a stop.
+    pub drains: Option<bool>,
     /// The last messages of this life.
     pub said: Former,
     /// The worker of whose folder this one has a copy.
@@ -110,6 +112,7 @@ impl WorkerPeer {
             bad_until: 0,
             says_full: false,
             exited: false,
+            drains: None,
             said: Former::default(),
             copy_of: None,
             out: false,

@@ -64,6 +64,8 @@ impl World {
             }
             self.handle(event);
             self.note_links();
+            self.check_machines();
+            self.check_calm();
             if self.oracle.wrong.is_some() {
                 break;
             }

@@ -20,7 +20,7 @@ impl World {
         let w = &mut self.workers[i];
         w.peer.life += 1;
         w.peer.armed = u64::MAX;
-        (w.exited, w.says_full) = (false, false);
+        (w.exited, w.says_full, w.drains) = (false, false, None);
         let mut said = std::mem::take(&mut w.said);
         said.heard_by = self.coord.life;
         if said.hello.is_some() {
@@ -155,6 +155,7 @@ impl World {
             Output::Exit => {
                 self.say(|| format!("worker {i} has ended cleanly"));
                 self.workers[i].exited = true;
+                self.check_drain(i);
                 if self.healed {
                     self.at(self.now + 100, Event::StartWorker(i));
                 }

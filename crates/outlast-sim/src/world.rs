@@ -2,6 +2,7 @@
 //! history.
 
 use crate::Bug;
+use crate::amiss::Amiss;
 use crate::event::Event;
 use crate::link::Link;
 use crate::lookup::Blobs;
@@ -39,6 +40,7 @@ pub(crate) struct World {
     /// By process, the events that wait because it is stopped.
     pub stalled: Vec<Vec<Event>>,
     pub oracle: Oracle,
+    pub amiss: Amiss,
     pub specs: BTreeMap<TaskId, Arc<TaskSpec>>,
     /// Requests of the client without an answer.
     pub unanswered: BTreeSet<u64>,
@@ -95,6 +97,7 @@ impl World {
             admit: [(1000, 500), (1, 1), (0, 0)][rng.random_range(0..3)],
             rng,
             oracle: Oracle::default(),
+            amiss: Amiss::default(),
             specs: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             blobs: BTreeMap::new(),

@@ -13,6 +13,7 @@ mod copies_tests;
 mod given;
 #[cfg(test)]
 mod given_tests;
+mod invariants;
 mod links;
 mod lookup;
 mod outbox;
@@ -41,6 +42,7 @@ use crate::{Epoch, Millis, Now, TaskId};
 use admission::Admission;
 pub use copies::Copied;
 pub use given::Given;
+pub use invariants::Glance;
 pub use links::{LinkChange, LinkNews, LinkSample, Tally};
 pub use lookup::{Lookup, PastAttempt};
 use outlast_wire::{TaskSpec, v1 as dialect, v2};

@@ -1,6 +1,8 @@
 //! Failures: noted, judged with what else is known, and what the planner says carried out.
 //! Delays, workers that a task avoids, quarantines, and knobs that worked.
 
+mod invariants;
+
 use super::tasks::{End, Loss};
 use super::toll::Toll;
 use super::workers::{Isolation, Member};

@@ -71,6 +71,7 @@ impl Rig {
     /// Takes what is to do; batches become durable at once when `sync`.
     pub(super) fn drain(&mut self, sync: bool) -> Vec<Output> {
         loop {
+            self.c.invariants().expect("memory is consistent after each input");
             let mut synced = None;
             while let Some(o) = self.c.poll_output() {
                 match o {

@@ -213,6 +213,11 @@ impl Coordinator {
         past.flat_map(|p| p.outcomes).chain(beside.map(|b| b.outcome.clone())).collect()
     }
 
+    /// The batches of outcomes that came beside their lane.
+    pub(super) fn beside_batches(&self) -> Vec<u64> {
+        self.beside.iter().map(|b| b.batch).collect()
+    }
+
     /// What is durable can be looked up.
     pub(super) fn forget_beside(&mut self) {
         while self.beside.front().is_some_and(|b| b.batch <= self.persisted) {

@@ -1,6 +1,8 @@
 //! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
 //! holds and how loaded it is. Decides nothing about tasks.
 
+mod invariants;
+
 use super::copies::{Copied, Rivals};
 use super::unfit::{Faults, Unable};
 use super::{ConnId, Tally, v1};
@@ -185,6 +187,14 @@ impl Member {
             }
             n => slots + u64::from(n),
         }
+    }
+    /// Whether no quarantine keeps it from work.
+    pub fn takes_work(&self) -> bool {
+        self.isolation != Isolation::Out
+    }
+    /// Slots' worth of tasks that it holds, and that it may hold.
+    pub fn load(&self) -> (u64, u64) {
+        (self.used, self.limit())
     }
     pub fn state(&self) -> WorkerState {
         match (self.conn, self.draining || self.row.drained, self.attempts.is_empty()) {

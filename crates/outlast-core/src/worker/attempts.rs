@@ -1,5 +1,7 @@
 //! The attempts that a worker holds: those that wait, in order, and those that run.
 
+mod invariants;
+
 use crate::adapt::Thrift;
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
 use outlast_wire::spec::{OnLeaseExpired, Rerun};

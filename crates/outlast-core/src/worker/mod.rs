@@ -6,6 +6,7 @@
 mod attempts;
 mod control;
 mod fit;
+mod invariants;
 mod outbox;
 mod pace;
 mod probe;

@@ -1,6 +1,8 @@
 //! Lanes of the outbox: what the coordinator must learn, in order, kept until acknowledged and
 //! sent once durable. `Lane` keeps every item; `States` lets a newer state replace an older one.
 
+mod invariants;
+
 use crate::{AttemptId, TaskId};
 use outlast_wire::v2::{self, outbox_item};
 use prost::Message;

@@ -9,6 +9,7 @@ fn at(mono: Millis) -> Now {
 
 /// Drains the outputs; batches stay with the caller, who plays the disk.
 fn drain(w: &mut Worker) -> (Vec<Output>, Vec<Batch<WorkerRecord>>) {
+    w.invariants().expect("memory is consistent after each input");
     let (mut out, mut batches) = (Vec::new(), Vec::new());
     while let Some(o) = w.poll_output() {
         match o {

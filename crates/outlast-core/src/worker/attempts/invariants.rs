@@ -1,0 +1,62 @@
+//! Consistency of the attempts that a worker holds: slots, the queue, and what is handed over ahead.
+
+use super::{Attempts, Stage};
+use crate::AttemptId;
+use crate::invariants::{Checked, must};
+use crate::records::AttemptRow;
+use std::collections::BTreeSet;
+
+impl Attempts {
+    /// Attempts that have their slots and have not started.
+    pub fn reserved(&self) -> impl Iterator<Item = &AttemptId> {
+        self.held.iter().filter(|(_, a)| a.stage == Stage::Reserved).map(|(id, _)| id)
+    }
+
+    /// Whether the next one that waits has room.
+    pub fn could_start(&self) -> bool {
+        let next = self.queue.values().next().and_then(|id| self.held.get(id));
+        let fits = |a: &super::Attempt| self.used == 0 || self.used + a.spec.slots <= self.slots;
+        self.staged.is_empty() && next.is_some_and(fits)
+    }
+
+    /// Returns the first contradiction.
+    pub fn invariants(&self) -> Checked {
+        let taken = self.held.values().filter(|a| a.stage != Stage::Waiting && !a.ahead);
+        let (count, used) = taken.fold((0, 0), |(n, sum), a| (n + 1, sum + a.spec.slots));
+        must(used == self.used, || format!("attempts take {used} slots, not {}", self.used))?;
+        must(used <= self.slots || count == 1, || {
+            format!("{used} of {} slots are taken", self.slots)
+        })?;
+        let queued: BTreeSet<_> = (self.held.iter())
+            .filter(|(_, a)| a.stage == Stage::Waiting && !a.paused && !a.doubtful)
+            .map(|(id, a)| (a.order, id.clone()))
+            .collect();
+        let queue: BTreeSet<_> =
+            self.queue.iter().map(|(order, id)| (*order, id.clone())).collect();
+        must(queued == queue, || format!("{queued:?} wait, and {queue:?} are queued"))?;
+        let ahead: BTreeSet<_> =
+            self.held.iter().filter(|(_, a)| a.ahead).map(|(id, _)| id).collect();
+        let staged: BTreeSet<_> = self.staged.iter().collect();
+        must(ahead == staged && staged.len() == self.staged.len(), || {
+            format!("{ahead:?} are ahead, and {:?} are staged", self.staged)
+        })
+    }
+
+    /// What a store has of them: the newest of each task, and of a start only that there was one.
+    pub fn rows(&self) -> Vec<AttemptRow> {
+        let newest = |id: &AttemptId| self.newest(&id.task) == Some(id.epoch);
+        let row = |(id, a): (&AttemptId, &super::Attempt)| AttemptRow {
+            task: id.task.clone(),
+            epoch: id.epoch,
+            spec: a.spec.clone(),
+            started_at: a.marked.then_some(1),
+            survived: 0,
+            made: a.made,
+            paused: a.paused,
+            after: a.after,
+            checkpoint: a.checkpoint.clone(),
+            state: a.state.clone(),
+        };
+        self.held.iter().filter(|(id, _)| newest(id)).map(row).collect()
+    }
+}
