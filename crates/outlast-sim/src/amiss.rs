@@ -1,4 +1,4 @@
-//! Everything that is amiss, each with the time at which it began; forgotten as soon as it is well again.
+//! Register of what is amiss, each with the time at which it began; an entry goes as soon as it is well again.
 
 use std::collections::BTreeMap;
 

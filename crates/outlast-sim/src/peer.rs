@@ -74,7 +74,7 @@ pub(crate) struct WorkerPeer {
     /// Time until which its devices fail.
     pub bad_until: u64,
     pub exited: bool,
-    /// It ends: by a drain, after which nothing is left to deliver; else by a stop.
+    /// Kind of its end: a drain, after which nothing is left to deliver, or else a stop.
     pub drains: Option<bool>,
     /// The last messages of this life.
     pub said: Former,

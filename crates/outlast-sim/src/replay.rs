@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// Number of events between two checks, which cost as much as some events.
-const EVERY: u64 = 16;
+const EVERY: u64 = 100;
 
 fn same<T: PartialEq + Debug>(what: &str, memory: &T, store: &T) -> Result<(), String> {
     if memory == store {
@@ -97,12 +97,12 @@ impl World {
         else {
             return;
         };
-        let (owes, (running, waiting, unacked)) = (core.owes(), core.load());
+        let (results, (running, waiting, unacked)) = (core.owes(), core.load());
         let broken = !core.unfit().is_empty();
-        if running + waiting + owes > 0 || (unacked > 0 && !broken) {
+        if running + waiting + results > 0 || (unacked > 0 && !broken) {
             self.oracle.fail(format!(
                 "worker {i} drained, and ended with {running} running and {waiting} waiting; {unacked} records \
-                 are not acknowledged, {owes} of them results"
+                 are not acknowledged, {results} of them results"
             ));
         }
     }

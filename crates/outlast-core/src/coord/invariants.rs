@@ -1,5 +1,5 @@
-//! Consistency of a coordinator's memory, between its tasks, the fleet, the queue, timers and what waits for
-//! the disk; and what a store would return that applied all its records.
+//! Consistency of a coordinator's memory, between its tasks, the fleet, the queue, timers and whatever waits for
+//! the disk; and the snapshot of a store that applied all its records.
 
 use super::{ConnId, Coordinator, Task, Timer};
 use crate::invariants::{Checked, must};
@@ -16,16 +16,16 @@ pub struct Glance {
     pub epoch: Epoch,
     /// The store id of the worker that has it, while one has.
     pub worker: Option<Arc<str>>,
-    /// It is to end as cancelled.
+    /// Set when a person cancelled it.
     pub cancelling: bool,
-    /// It is to be paused.
+    /// Set while it is to be paused.
     pub paused: bool,
-    /// Its start is known.
+    /// Set once its start is known.
     pub started: bool,
 }
 
 impl Coordinator {
-    /// A task that is in memory.
+    /// Returns the attempt of a task in memory.
     pub fn glance(&self, id: &TaskId) -> Option<Glance> {
         let task = self.tasks.get(id)?;
         Some(Glance {
@@ -37,7 +37,7 @@ impl Coordinator {
         })
     }
 
-    /// The attempts that a worker is believed to hold, by its store id.
+    /// Returns the attempts that a worker is taken to hold, by its store id.
     pub fn held_by(&self, store_id: &str) -> Vec<AttemptId> {
         let key = self.fleet.by_store(store_id);
         key.map_or_else(Vec::new, |key| self.fleet.get(key).attempts.keys().cloned().collect())
@@ -126,6 +126,9 @@ impl Coordinator {
             let ends = m.attempts.is_empty() || self.has_timer(Timer::Window(key));
             must(ends, || format!("{name} is away, and its windows do not end"))?;
         }
+        let strangers: Vec<_> =
+            self.scheduler.offered().filter(|key| self.fleet.find(*key).is_none()).collect();
+        must(strangers.is_empty(), || format!("workers {strangers:?} are offered, and not known"))?;
         must(self.has_timer(Timer::Balance), || "nothing is balanced any more".into())
     }
 
@@ -147,7 +150,7 @@ impl Coordinator {
         self.timers.iter().any(|(_, t)| *t == timer)
     }
 
-    /// Whatever waits for the disk is in order, and not durable yet.
+    /// Checks that whatever waits for the disk is in order, and not durable yet.
     fn check_queues(&self) -> Checked {
         let batches = |what: &str, all: Vec<u64>| {
             let good =
@@ -166,7 +169,7 @@ impl Coordinator {
         must(same, || format!("{removing:?} are being removed, not {:?}", self.removed))
     }
 
-    /// What is still held though no task is unfinished, every worker has delivered all, and all is durable.
+    /// Checks that nothing is left in memory once every task has ended and everything is acknowledged and durable.
     ///
     /// # Errors
     /// The first thing that is never freed.
@@ -200,8 +203,8 @@ impl Coordinator {
         must(timers <= most, || format!("{timers} timers for {} links", self.conns.len()))
     }
 
-    /// What a store returns that has applied all records, as far as it is known in memory: of a worker whose
-    /// newest process has not said what it holds only the name and the cursors are on record.
+    /// Snapshot of a store that has applied all records, as far as memory knows it: the newest process of a
+    /// worker is on record once it has reported its inventory.
     pub fn snapshot(&self) -> CoordSnapshot {
         let row = |(id, t): (&TaskId, &Task)| TaskRow {
             id: id.clone(),

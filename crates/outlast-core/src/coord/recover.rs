@@ -396,6 +396,14 @@ impl Coordinator {
         Some(format!("it failed, and is tried again in {left:.0} s"))
     }
 
+    /// Sets the time at which a pending task, given back by its worker, stops avoiding others.
+    pub(super) fn time_avoidance(&mut self, now: Now, id: &TaskId) {
+        let Some(state) = self.tasks.get(id).and_then(|t| t.recovery.as_ref()) else { return };
+        if !state.avoid.is_empty() || state.avoid_hardware.is_some() {
+            self.recover.patience.insert((now.mono + PATIENCE, id.clone()));
+        }
+    }
+
     /// Tasks that avoid workers, and that nobody else could take for a while, go anywhere.
     pub(super) fn end_patience(&mut self, now: Now) {
         while let Some((at, id)) = self.recover.patience.first().cloned()

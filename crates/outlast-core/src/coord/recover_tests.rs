@@ -32,6 +32,7 @@ impl Rig {
         Now { mono: self.now, wall: self.now as i64 }
     }
     fn drain(&mut self) {
+        self.c.invariants().expect("memory is consistent after each input");
         while let Some(o) = self.c.poll_output() {
             match o {
                 Output::Persist(b) => {

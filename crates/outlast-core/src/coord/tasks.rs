@@ -366,8 +366,9 @@ impl Coordinator {
         self.records.push(record);
         self.counters.requeued += 1;
         self.await_checkpoint(now, id, holder, named.as_deref());
-        if let Some(next) = next {
-            self.carry_out(now, id, epoch, next);
+        match next {
+            Some(next) => self.carry_out(now, id, epoch, next),
+            None => self.time_avoidance(now, id),
         }
         self.enqueue(id);
     }
@@ -376,6 +377,7 @@ impl Coordinator {
         self.change_asked(id, |asked| *asked = Asked::default());
         let Some(task) = self.tasks.get_mut(id) else { return };
         let End { epoch, state, reason, cause, outcome, worker } = end;
+        let holder = task.worker;
         (task.state, task.worker, task.cancelling) = (state, None, false);
         (task.lost, task.due) = (false, None);
         task.over_in = self.batch;
@@ -397,6 +399,12 @@ impl Coordinator {
             at,
         });
         self.over.push_back((self.batch, id.clone()));
+        // A worker that is away is stopped when it returns with the attempt.
+        if let Some(key) = holder
+            && self.fleet.find(key).is_some_and(|m| m.conn.is_none())
+        {
+            self.forget_stale_attempts(key);
+        }
     }
 
     pub(super) fn reply(&mut self, request: super::RequestId, response: super::Response) {

@@ -1,5 +1,6 @@
 mod awaited;
 mod limits;
+mod rules;
 
 use super::*;
 use crate::records::WorkerRow;

@@ -213,7 +213,7 @@ impl Coordinator {
         past.flat_map(|p| p.outcomes).chain(beside.map(|b| b.outcome.clone())).collect()
     }
 
-    /// The batches of outcomes that came beside their lane.
+    /// Returns the batches of outcomes that came beside their lane.
     pub(super) fn beside_batches(&self) -> Vec<u64> {
         self.beside.iter().map(|b| b.batch).collect()
     }

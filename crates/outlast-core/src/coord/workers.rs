@@ -188,11 +188,11 @@ impl Member {
             n => slots + u64::from(n),
         }
     }
-    /// Whether no quarantine keeps it from work.
+    /// Returns whether no quarantine keeps it from work.
     pub fn takes_work(&self) -> bool {
         self.isolation != Isolation::Out
     }
-    /// Slots' worth of tasks that it holds, and that it may hold.
+    /// Returns the slots of the tasks that it holds, and of those that it may hold.
     pub fn load(&self) -> (u64, u64) {
         (self.used, self.limit())
     }

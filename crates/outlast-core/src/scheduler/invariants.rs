@@ -6,14 +6,19 @@ use crate::invariants::{Checked, must};
 use std::collections::BTreeSet;
 
 impl Scheduler {
-    /// Whether this task waits.
+    /// Returns whether this task waits.
     pub(crate) fn is_waiting(&self, task: &TaskId) -> bool {
         self.waiting.contains_key(task)
     }
 
-    /// The load and the limit of a worker that may be given tasks.
+    /// Returns the load and the limit of a worker that may be given tasks.
     pub(crate) fn load_of(&self, key: WorkerKey) -> Option<(u64, u64)> {
         self.workers.get(&key).map(|w| (w.used, w.limit))
+    }
+
+    /// Returns the workers that may be given tasks.
+    pub(crate) fn offered(&self) -> impl Iterator<Item = WorkerKey> {
+        self.workers.keys().copied()
     }
 
     /// Returns the first contradiction.

@@ -1,5 +1,5 @@
-//! Consistency of a worker's memory, between its attempts, lanes, link and what waits for the disk; and what
-//! a store would return that applied all its records.
+//! Consistency of a worker's memory, between its attempts, lanes, link and whatever waits for the disk; and the
+//! snapshot of a store that applied all its records.
 
 use super::session::Link;
 use super::{Ending, Worker};
@@ -61,8 +61,8 @@ impl Worker {
         }
     }
 
-    /// What a store returns that has applied all records, as far as it is known in memory: of an attempt's
-    /// start and of the loss of the link only that they were, and no next sequences.
+    /// Snapshot of a store that has applied all records, as far as memory knows it: without next sequences,
+    /// the time of a start, and the time at which the link was lost.
     pub fn snapshot(&self) -> WorkerSnapshot {
         WorkerSnapshot {
             store_id: self.store_id.clone(),
@@ -76,7 +76,7 @@ impl Worker {
         }
     }
 
-    /// Whether the store has the loss of the link on record.
+    /// Returns whether the store has the loss of the link on record.
     pub fn has_noted_loss(&self) -> bool {
         self.lost_noted
     }

@@ -2,6 +2,7 @@ use super::*;
 use outlast_wire::Run;
 
 mod fit;
+mod rules;
 
 fn at(mono: Millis) -> Now {
     Now { mono, wall: mono as i64 }

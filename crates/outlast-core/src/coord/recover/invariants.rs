@@ -1,4 +1,4 @@
-//! Consistency of delays, avoidance and quarantines; and what of it is durable.
+//! Consistency of delays, avoidance and quarantines; and their rows in a store.
 
 use super::State;
 use crate::TaskId;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 pub type Durable = (Vec<Failure>, Vec<(Arc<str>, Quarantine)>, Vec<Learned>);
 
 impl State {
-    /// Whether a retry is due at this time.
+    /// Returns whether a retry is due at this time.
     pub fn waits(&self, at: crate::Millis, id: &TaskId) -> bool {
         self.due.contains(&(at, id.clone()))
     }
 
-    /// Whether the avoidance of a task ends at some time.
+    /// Returns whether a task stops avoiding workers at some time.
     pub fn avoidance_ends(&self, id: &TaskId) -> bool {
         self.patience.iter().any(|(_, task)| task == id)
     }
@@ -34,7 +34,7 @@ impl State {
         })
     }
 
-    /// What a store that applied all records has.
+    /// Rows of a store that applied all records.
     pub fn durable(&self) -> Durable {
         let quarantines = self.quarantine.iter().map(|(w, q)| (w.clone(), Quarantine::clone(q)));
         let learned = self.learned.values().map(|l| Learned::clone(l));

@@ -204,6 +204,7 @@ impl Coordinator {
             let reason = format!("worker {name} does not have it any more, nor its result");
             self.lose(now, &id.task, &reason, Cause::Lost, None);
         }
+        self.fleet.reload(&mut self.scheduler, key);
     }
 
     /// Runs that are settled, or whose attempt is another worker's now.

@@ -63,12 +63,12 @@ impl Coordinator {
         links.iter().filter(alive).copied().collect()
     }
 
-    /// All links of a worker of the dialect.
+    /// Returns the links of a worker of the dialect.
     pub(in crate::coord) fn links_v1(&self, key: WorkerKey) -> &[ConnId] {
         self.fleet.find(key).and_then(|m| m.v1.as_ref()).map_or(&[][..], |s| &s.links)
     }
 
-    /// Attempts of which something is remembered of a worker of the dialect.
+    /// Returns the number of attempts that are remembered of a worker of the dialect.
     pub(in crate::coord) fn runs_v1(&self, key: WorkerKey) -> usize {
         self.fleet.find(key).and_then(|m| m.v1.as_ref()).map_or(0, |s| s.runs.len())
     }

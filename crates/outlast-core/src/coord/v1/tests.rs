@@ -92,6 +92,7 @@ impl Rig {
     }
     /// With the link that each was said on.
     pub fn drain_links(&mut self, sync: bool) -> Vec<(ConnId, ToWorker)> {
+        self.c.invariants().expect("memory is consistent after each input");
         while let Some(output) = self.c.poll_output() {
             match output {
                 Output::Persist(batch) => {

@@ -7,12 +7,12 @@ use crate::records::AttemptRow;
 use std::collections::BTreeSet;
 
 impl Attempts {
-    /// Attempts that have their slots and have not started.
+    /// Returns the attempts that have their slots and have not started.
     pub fn reserved(&self) -> impl Iterator<Item = &AttemptId> {
         self.held.iter().filter(|(_, a)| a.stage == Stage::Reserved).map(|(id, _)| id)
     }
 
-    /// Whether the next one that waits has room.
+    /// Returns whether the next attempt that waits has room.
     pub fn could_start(&self) -> bool {
         let next = self.queue.values().next().and_then(|id| self.held.get(id));
         let fits = |a: &super::Attempt| self.used == 0 || self.used + a.spec.slots <= self.slots;
@@ -42,7 +42,7 @@ impl Attempts {
         })
     }
 
-    /// What a store has of them: the newest of each task, and of a start only that there was one.
+    /// Rows that a store has: the newest attempt of each task. Of a start they say only that there was one.
     pub fn rows(&self) -> Vec<AttemptRow> {
         let newest = |id: &AttemptId| self.newest(&id.task) == Some(id.epoch);
         let row = |(id, a): (&AttemptId, &super::Attempt)| AttemptRow {

@@ -1,4 +1,4 @@
-//! Consistency of the lanes: their sequences and indexes, and what of them is durable.
+//! Consistency of the lanes: their sequences and indexes, and their rows in a store.
 
 use super::{Lane, Payload, States, attempt};
 use crate::invariants::{Checked, must};
@@ -21,7 +21,7 @@ impl<T: Payload> Lane<T> {
         must(early.is_empty(), || format!("{early:?} were sent, and are not durable"))
     }
 
-    /// What a store has of it.
+    /// Rows that a store has of the lane.
     pub fn rows(&self) -> Vec<(u64, Arc<T>)> {
         self.items.iter().map(|i| (i.seq, i.payload.clone())).collect()
     }
@@ -45,7 +45,7 @@ impl States {
         must(late, || format!("states that are replaced stay: {:?}", self.replaced))
     }
 
-    /// What a store has of them: those that are not replaced.
+    /// Rows that a store has of the lane: the states that are not replaced.
     pub fn rows(&self) -> Vec<(u64, Arc<outlast_wire::v2::StateUpdate>)> {
         let newest =
             self.of.values().filter_map(|seq| Some((*seq, self.items.get(seq)?.update.clone())));

@@ -1,0 +1,616 @@
+//! Rules of ARCHITECTURE.md that a small mistake would break, a claim each.
+
+use super::super::admission::Admission;
+use super::*;
+use outlast_wire::spec::{LateResult, Rerun};
+use v2::{LinkCause, RefusedCode};
+
+const AWAY: LinkCause = LinkCause::LinkClosed;
+
+/// A store with one task, whose attempts were all given to store `s`.
+struct Past {
+    row: Option<TaskRow>,
+    key_is_valid: bool,
+}
+
+impl Lookup for Past {
+    fn task(&self, _: &str) -> Option<TaskRow> {
+        self.row.clone()
+    }
+    fn has_blob(&self, _: &[u8], _: &str) -> bool {
+        true
+    }
+    fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
+        Vec::new()
+    }
+    fn given(&self, _: &str, _: Epoch) -> Given {
+        Given::To("s".into())
+    }
+    fn key_is_valid(&self, _: &str) -> bool {
+        self.key_is_valid
+    }
+    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+        None
+    }
+    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+        Vec::new()
+    }
+}
+
+/// Task `t` as a store has it, with attempts from `after` (exclusive) to 2.
+fn past(state: TaskState, after: Epoch) -> TaskRow {
+    TaskRow {
+        id: "t".into(),
+        number: 900,
+        spec: Arc::new(TaskSpec::new(Run::Shell("true".into()))),
+        state,
+        epoch: 2,
+        after,
+        retries: 0,
+        worker: None,
+        cancelling: false,
+        started_at: None,
+        paused: false,
+        asked: Asked::default(),
+        lost: false,
+        checkpoints: Vec::new(),
+        state_version: (0, 0),
+        recovery: None,
+    }
+}
+
+fn checkpoint(epoch: Epoch, number: u64) -> v2::Checkpoint {
+    let manifest = vec![number as u8].into();
+    v2::Checkpoint { task_id: "t".into(), epoch, number, manifest, ..Default::default() }
+}
+
+impl Rig {
+    /// A worker with its own store that holds nothing.
+    fn member(&mut self, conn: ConnId, name: &str, slots: u32, prefetch: u32) -> Vec<Output> {
+        let (worker_id, store_id) = (name.into(), format!("store-{name}"));
+        let own = v2::Hello { worker_id, store_id, connection: conn, ..hello() };
+        let mut out = self.greet(conn, v2::Hello { slots, prefetch, ..own });
+        out.extend(self.inventory(conn, &[]));
+        out
+    }
+    fn leave(&mut self, conn: ConnId) {
+        self.c.on_close(self.now(), conn, AWAY, "gone");
+        self.drain(true);
+    }
+    fn ask(&mut self, request: Request) -> (Response, Vec<Output>) {
+        self.c.on_request(self.now(), 99, request);
+        let out = self.drain(true);
+        let reply = out.iter().find_map(|o| match o {
+            Output::Reply(99, response) => Some(response.clone()),
+            _ => None,
+        });
+        (reply.expect("a request is answered"), out)
+    }
+    fn brings(&mut self, seq: u64, item: v2::outbox_item::Kind, look: &dyn Lookup) -> Vec<Output> {
+        let lane = match &item {
+            v2::outbox_item::Kind::Outcome(_) => v2::Lane::Results,
+            v2::outbox_item::Kind::Checkpoint(_) => v2::Lane::Checkpoints,
+            v2::outbox_item::Kind::State(_) => v2::Lane::State,
+        };
+        let items = vec![v2::OutboxItem { kind: Some(item) }];
+        let seqs = if lane == v2::Lane::State { vec![seq] } else { Vec::new() };
+        let (lane, first_seq) = (lane.into(), seq);
+        let batch = v2::OutboxBatch { lane, first_seq, items, seqs, ..Default::default() };
+        self.c.on_message(self.now(), 1, Kind::Outbox(batch), look);
+        self.drain(true)
+    }
+    fn recorded(&self) -> impl Iterator<Item = &CoordRecord> {
+        self.batches.iter().flat_map(|b| &b.records)
+    }
+    fn count(&self, which: impl Fn(&CoordRecord) -> bool) -> usize {
+        self.recorded().filter(|r| which(r)).count()
+    }
+    fn reason(&self) -> String {
+        let ends = self.recorded().filter_map(|r| match r {
+            CoordRecord::Ended { reason, .. } => Some(reason.clone()),
+            _ => None,
+        });
+        ends.last().unwrap_or_default()
+    }
+}
+
+fn request(id: &str, taken: bool) -> Submission {
+    let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+    Submission { id: id.into(), spec, known: None, former: 0, owner: None, taken }
+}
+
+fn returned(out: &[Output]) -> Vec<String> {
+    let all = stops(out).into_iter().map(|(_, what)| what);
+    all.filter(|what| what.ends_with("STOP_RETURN")).collect()
+}
+
+#[test]
+fn higher_priority_goes_first() {
+    let mut r = Rig::new();
+    r.submit("low", |_| {});
+    r.submit("high", |s| s.priority = 5);
+    let out = r.member(1, "w", 1, 1);
+    assert_eq!(assigned(&out), [(1, "high.1".into()), (1, "low.1".into())]);
+}
+
+#[test]
+fn a_drained_worker_gives_back_what_waits_and_stays_drained_when_it_is_back() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("a", |_| {});
+    r.submit("b", |_| {});
+    r.started(1, "a", 1);
+    let drain = |on| Request::Drain { worker: "w".into(), on };
+    let (_, out) = r.ask(drain(true));
+    assert_eq!(returned(&out), ["b.1 STOP_RETURN"]);
+    assert_eq!(r.count(|r| matches!(r, CoordRecord::WorkerDrained { on: true, .. })), 1);
+    r.leave(1);
+    let store = "store-w";
+    r.hello(2, store, 2);
+    let held = [("a", 1, RUNNING), ("b", 1, HoldingState::HoldingQueued)];
+    assert_eq!(returned(&r.inventory(2, &held)), ["b.1 STOP_RETURN"]);
+    assert_eq!(assigned(&r.submit("c", |_| {})), []);
+    let (_, out) = r.ask(drain(false));
+    assert_eq!(assigned(&out), [], "it holds as much as it may");
+}
+
+#[test]
+fn a_quarantined_worker_gives_back_what_waits_and_nothing_of_it_outlives_the_worker() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("a", |_| {});
+    r.submit("b", |_| {});
+    r.started(1, "a", 1);
+    let (_, out) = r.ask(Request::Recovery(RecoveryRequest::Quarantine("w".into())));
+    assert_eq!(returned(&out), ["b.1 STOP_RETURN"]);
+    r.leave(1);
+    assert_eq!(r.ask(Request::Forget("w".into())).0, Response::Forgotten);
+    assert!(r.c.recovery(r.now()).quarantined.is_empty());
+    let last = r.recorded().filter_map(|r| match r {
+        CoordRecord::Quarantined { quarantine, .. } => Some(quarantine.is_none()),
+        _ => None,
+    });
+    assert_eq!(last.last(), Some(true));
+    assert_eq!(r.c.load(), (2, 2), "what it had is given to others");
+}
+
+#[test]
+fn a_request_reaches_a_worker_that_was_away() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("cancelled", |_| {});
+    r.submit("moved", |_| {});
+    r.leave(1);
+    r.ask(Request::Cancel { task: "cancelled".into(), known: None });
+    assert_eq!(r.count(|r| matches!(r, CoordRecord::CancelRequested { .. })), 1);
+    let task = || "moved".into();
+    r.ask(Request::Move { task: task(), to: None, known: None });
+    r.ask(Request::Checkpoint { task: task(), known: None });
+    let action = outlast_wire::v1::Action::ResetConnectionStats;
+    r.ask(Request::Act { worker: "w".into(), action });
+    r.hello(2, "store-w", 2);
+    let out = r.inventory(2, &[("cancelled", 1, RUNNING), ("moved", 1, RUNNING)]);
+    let expected = [(2, "cancelled.1 STOP_CANCELLED"), (2, "moved.1 STOP_MOVE")];
+    assert_eq!(stops(&out), expected.map(|(conn, what)| (conn, what.to_owned())));
+    let controls = out.iter().filter(|o| matches!(o, Output::Send(2, Kind::Control(_))));
+    assert_eq!(controls.count(), 1, "the checkpoint");
+    assert!(out.iter().any(|o| matches!(o, Output::Send(2, Kind::ResetStats(_)))));
+}
+
+#[test]
+fn a_start_is_recorded_once_whoever_reports_it() {
+    let started = |r: &Rig| r.count(|r| matches!(r, CoordRecord::Started { .. }));
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.member(2, "other", 1, 1);
+    r.submit("t", |_| {});
+    r.started(2, "t", 1);
+    r.started(1, "t", 7);
+    assert_eq!(started(&r), 0, "neither another worker nor another attempt speaks of it");
+    r.started(1, "t", 1);
+    r.started(1, "t", 1);
+    assert_eq!(started(&r), 1);
+    r.submit("u", |_| {});
+    let conn = if r.c.worker("w").unwrap().attempts == 2 { 1 } else { 2 };
+    let name = if conn == 1 { "w" } else { "other" };
+    r.leave(conn);
+    r.hello_as(3, name, &format!("store-{name}"), 3);
+    let all = [("t", 1, RUNNING), ("u", 1, RUNNING)];
+    r.inventory(3, if conn == 1 { &all } else { &all[1..] });
+    assert_eq!(started(&r), 2, "the inventory reports one that nobody heard of");
+}
+
+#[test]
+fn a_task_whose_retries_are_used_up_says_so_and_asks_no_planner() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("t", |s| s.max_retries = 0);
+    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
+    assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
+    assert!(r.reason().contains("lost 1 times, max_retries is 0"), "{}", r.reason());
+    assert_eq!(r.count(|r| matches!(r, CoordRecord::Recovered { .. })), 0);
+}
+
+#[test]
+fn a_cancel_beats_whatever_else_ends_the_attempt() {
+    use OutcomeKind as K;
+    let ends = [
+        (K::OutcomeReturned, TaskState::Cancelled),
+        (K::OutcomeInterrupted, TaskState::Cancelled),
+        (K::OutcomeCancelled, TaskState::Cancelled),
+        (K::OutcomeFailed, TaskState::Failed),
+        (K::OutcomeSucceeded, TaskState::Succeeded),
+    ];
+    for (kind, state) in ends {
+        for moved in [false, true] {
+            let mut r = Rig::new();
+            r.member(1, "w", 1, 1);
+            r.submit("t", |s| s.retry_failures = true);
+            if moved {
+                r.ask(Request::Move { task: "t".into(), to: None, known: None });
+            }
+            r.ask(Request::Cancel { task: "t".into(), known: None });
+            let (after, _) = r.ask(Request::Move { task: "t".into(), to: None, known: None });
+            assert_eq!(after, Response::WrongState(TaskState::Assigned));
+            r.outcome(1, "t", 1, kind);
+            assert_eq!(r.ended("t"), [(state, 1)], "{kind:?}, moved: {moved}");
+        }
+    }
+}
+
+#[test]
+fn at_most_once_holds_when_a_person_moves_the_task() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.member(2, "other", 1, 1);
+    r.submit("t", |s| s.rerun = Rerun::Never);
+    let conn = if r.c.worker("w").unwrap().attempts == 1 { 1 } else { 2 };
+    r.ask(Request::Move { task: "t".into(), to: None, known: None });
+    r.outcome(conn, "t", 1, OutcomeKind::OutcomeInterrupted);
+    assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
+}
+
+#[test]
+fn a_late_success_is_honoured_where_the_task_failed_for_loss_alone() {
+    use LateResult::{Accept, Fence};
+    use OutcomeKind::{OutcomeFailed, OutcomeSucceeded};
+    let cases = [
+        (Accept, true, 0, OutcomeSucceeded, true),
+        (Fence, true, 0, OutcomeSucceeded, false),
+        (Accept, false, 0, OutcomeSucceeded, false),
+        (Accept, true, 1, OutcomeSucceeded, false),
+        (Accept, true, 0, OutcomeFailed, false),
+    ];
+    for (late, lost, after, kind, honoured) in cases {
+        let mut r = Rig::new();
+        r.hello(1, "s", 1);
+        r.inventory(1, &[]);
+        let mut row = TaskRow { lost, ..past(TaskState::Failed, after) };
+        Arc::make_mut(&mut row.spec).late_result = late;
+        let outcome = v2::TaskOutcome {
+            task_id: "t".into(),
+            epoch: 1,
+            kind: kind.into(),
+            started_at_ms: 1,
+            ..Default::default()
+        };
+        let look = Past { row: Some(row), key_is_valid: true };
+        r.brings(1, v2::outbox_item::Kind::Outcome(outcome), &look);
+        let counts = (r.ended("t").len(), r.superseded());
+        let expected = (usize::from(honoured), usize::from(!honoured));
+        assert_eq!(counts, expected, "{late:?}, lost: {lost}, after {after}, {kind:?}");
+        assert_eq!(r.c.load(), (0, 0), "what was looked up leaves memory");
+    }
+}
+
+#[test]
+fn checkpoints_are_kept_by_rule_and_those_of_a_failed_task_all() {
+    let pruned = |r: &Rig| r.count(|r| matches!(r, CoordRecord::CheckpointsPruned { .. }));
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |s| s.keep_checkpoints.last = 1);
+    let look = Past { row: None, key_is_valid: true };
+    for number in 1..=3 {
+        let item = v2::outbox_item::Kind::Checkpoint(checkpoint(1, number));
+        r.brings(number, item, &look);
+    }
+    assert_eq!(pruned(&r), 2);
+    let next = r.c.snapshot().tasks[0].checkpoints.clone();
+    assert_eq!(next.iter().map(|c| c.number).collect::<Vec<_>>(), [3]);
+    for (failed, expected) in [(true, 0), (false, 1)] {
+        let mut r = Rig::new();
+        r.hello(1, "s", 1);
+        r.inventory(1, &[]);
+        let checkpoints = vec![Arc::new(checkpoint(1, 1))];
+        let mut row = TaskRow { checkpoints, ..past(TaskState::Failed, 0) };
+        let rule = &mut Arc::make_mut(&mut row.spec).keep_checkpoints;
+        (rule.last, rule.failed) = (1, failed);
+        let look = Past { row: Some(row), key_is_valid: true };
+        r.brings(1, v2::outbox_item::Kind::Checkpoint(checkpoint(1, 2)), &look);
+        assert_eq!(pruned(&r), expected, "keep those of failed tasks: {failed}");
+    }
+}
+
+#[test]
+fn a_checkpoint_waits_for_its_blob_and_keeps_it_until_both_are_durable() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| {});
+    let kept = |r: &Rig| r.count(|r| matches!(r, CoordRecord::Checkpoint { .. }));
+    let item = |n| v2::outbox_item::Kind::Checkpoint(checkpoint(1, n));
+    let out = r.brings(1, item(1), &());
+    assert!(out.iter().any(|o| matches!(o, Output::Send(1, Kind::BlobMissing(_)))));
+    let acked = |o: &Output| matches!(o, Output::Send(1, Kind::Ack(a)) if a.cursors[0].seq > 0);
+    assert!(kept(&r) == 0 && !out.iter().any(acked));
+    // What follows is no gap.
+    let out = r.brings(2, item(2), &());
+    assert!(refused(&out).is_none() && kept(&r) == 0);
+    let items = vec![v2::OutboxItem { kind: Some(item(1)) }];
+    let lane = v2::Lane::Checkpoints.into();
+    let batch = v2::OutboxBatch { lane, first_seq: 1, items, ..Default::default() };
+    let look = Past { row: None, key_is_valid: true };
+    r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+    assert_eq!(r.c.unsynced_blobs().count(), 1);
+    r.drain(true);
+    assert_eq!((r.c.unsynced_blobs().count(), kept(&r)), (0, 1));
+}
+
+#[test]
+fn a_former_task_of_the_id_says_nothing_of_this_one() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let look = Past { row: Some(past(TaskState::Succeeded, 1)), key_is_valid: true };
+    r.brings(1, v2::outbox_item::Kind::Checkpoint(checkpoint(1, 1)), &look);
+    let state = |epoch, version| {
+        let state_json = b"{}".to_vec().into();
+        let task_id = "t".into();
+        let update = v2::StateUpdate { task_id, epoch, version, state_json, ..Default::default() };
+        v2::outbox_item::Kind::State(update)
+    };
+    r.brings(1, state(1, 1), &look);
+    assert_eq!(
+        r.count(|r| matches!(r, CoordRecord::State { .. } | CoordRecord::Checkpoint { .. })),
+        0
+    );
+    r.brings(2, state(2, 4), &look);
+    let mut row = past(TaskState::Succeeded, 1);
+    row.state_version = (2, 4);
+    let look = Past { row: Some(row), key_is_valid: true };
+    r.brings(3, state(2, 4), &look);
+    r.brings(4, state(2, 3), &look);
+    assert_eq!(
+        r.count(|r| matches!(r, CoordRecord::State { .. })),
+        1,
+        "an older state is not recorded"
+    );
+}
+
+#[test]
+fn unfinished_tasks_have_a_limit_and_an_id_is_taken_once() {
+    let mut r = Rig::new();
+    r.c.config.max_unfinished = 1;
+    let both = vec![request("a", false), request("b", false)];
+    assert_eq!(r.ask(Request::Submit(both)).0, Response::TooBig { fresh: 2, limit: 1 });
+    let (twins, _) = r.ask(Request::Submit(vec![request("a", false), request("a", false)]));
+    let Response::Submitted(twins) = twins else { panic!("{twins:?}") };
+    assert_eq!(twins.iter().map(|s| s.created).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(r.count(|r| matches!(r, CoordRecord::Submitted { .. })), 1);
+    assert_eq!(r.ask(Request::Submit(vec![request("b", false)])).0, Response::Full { limit: 1 });
+    let known = || Some(past(TaskState::Failed, 0));
+    let retry = || Request::Retry { task: "t".into(), known: known() };
+    assert_eq!(r.ask(retry()).0, Response::Full { limit: 1 });
+    r.c.config.max_unfinished = 9;
+    let known = Some(past(TaskState::Succeeded, 0));
+    let (answer, _) = r.ask(Request::Retry { task: "t".into(), known });
+    assert_eq!(answer, Response::WrongState(TaskState::Succeeded), "a success is final");
+    let mut paused = past(TaskState::Failed, 0);
+    paused.paused = true;
+    r.ask(Request::Retry { task: "t".into(), known: Some(paused) });
+    assert_eq!(r.c.load(), (2, 2), "a person's retry goes on");
+    assert_eq!(r.count(|r| matches!(r, CoordRecord::Retried { .. })), 1);
+    let (answer, _) = r.ask(Request::Submit(vec![request("x", true)]));
+    assert_eq!(answer, Response::Conflict(vec!["x".into()]), "somebody else's task");
+}
+
+#[test]
+fn a_task_that_is_being_removed_is_not_there_any_more() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let known = vec![past(TaskState::Failed, 0), past(TaskState::Assigned, 0)];
+    r.c.on_request(r.now(), 1, Request::Remove { known, before: i64::MIN });
+    assert_eq!(r.c.counters().removed, 1, "only what has ended is removed");
+    let outcome = v2::TaskOutcome { task_id: "t".into(), epoch: 1, ..Default::default() };
+    let look = Past { row: None, key_is_valid: true };
+    r.brings(1, v2::outbox_item::Kind::Outcome(outcome), &look);
+    assert_eq!(r.c.counters().foreign["outcome"], 1);
+    let known = vec![past(TaskState::Failed, 0)];
+    r.ask(Request::Retry { task: "t".into(), known: Some(known[0].clone()) });
+    let (answer, _) = r.ask(Request::Remove { known, before: i64::MIN });
+    assert_eq!(answer, Response::Removed(0), "it goes on");
+}
+
+#[test]
+fn returning_workers_are_admitted_at_a_pace() {
+    let mut r = Rig::new();
+    r.c.admission = Admission::new(1, 1);
+    assert_eq!(refused(&r.member(1, "a", 1, 1)), None);
+    let out: Vec<_> = (2..5).map(|n| refused(&r.member(n, &format!("b{n}"), 1, 1))).collect();
+    assert!(out.contains(&Some((RefusedCode::RefusedBusy, true))), "{out:?}");
+}
+
+#[test]
+fn each_that_waits_has_a_turn_of_its_own() {
+    let mut a = Admission::new(10, 1);
+    let turns: Vec<_> = (0..6).filter_map(|n| a.ask(&format!("s{n}").into(), 0).err()).collect();
+    assert!(turns.len() >= 4 && turns.windows(2).all(|w| w[0] < w[1]), "{turns:?}");
+}
+
+#[test]
+fn a_link_without_a_hello_ends_and_a_hello_of_another_protocol_is_refused() {
+    let mut r = Rig::new();
+    r.c.on_open(r.now(), 1);
+    let out = r.pass(16_000);
+    assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
+    let (worker_id, store_id) = ("w".into(), "s".into());
+    let other = v2::Hello { protocol: PROTOCOL + 1, worker_id, store_id, ..hello() };
+    let out = r.greet(2, other);
+    assert_eq!(refused(&out), Some((RefusedCode::RefusedProtocol, false)));
+}
+
+#[test]
+fn numbers_that_no_store_can_hold_are_refused() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let out = r.deliver(1, 1, "t", 1 << 57, OK);
+    assert_eq!(refused(&out), Some((RefusedCode::RefusedMalformed, true)));
+}
+
+#[test]
+fn a_revoked_key_binds_nobody_and_an_unbound_worker_is_on_record() {
+    for (key_is_valid, expected) in
+        [(true, Some((RefusedCode::RefusedIdentity, false))), (false, None)]
+    {
+        let mut r = Rig::new();
+        let principal = |name: &str| Principal { name: name.into(), operator: false };
+        r.c.on_open(r.now(), 1);
+        r.c.on_principal(1, principal("first"));
+        let own = |connection| {
+            let (worker_id, store_id) = ("w".into(), "s".into());
+            v2::Hello { worker_id, store_id, connection, ..hello() }
+        };
+        r.c.on_message(r.now(), 1, Kind::Hello(own(1)), &());
+        r.inventory(1, &[]);
+        r.leave(1);
+        r.c.on_open(r.now(), 2);
+        r.c.on_principal(2, principal("second"));
+        let look = Past { row: None, key_is_valid };
+        r.c.on_message(r.now(), 2, Kind::Hello(own(2)), &look);
+        assert_eq!(refused(&r.drain(true)), expected);
+        r.ask(Request::Unbind("w".into()));
+        assert_eq!(r.count(|r| matches!(r, CoordRecord::WorkerUnbound { .. })), 1);
+    }
+}
+
+#[test]
+fn no_worker_is_forgotten_for_room_that_has_tasks_or_is_drained() {
+    for drained in [false, true] {
+        let mut r = Rig::new();
+        r.c.config.max_workers = (1, usize::MAX);
+        r.member(1, "a", 1, 1);
+        match drained {
+            true => drop(r.ask(Request::Drain { worker: "a".into(), on: true })),
+            false => drop(r.submit("t", |_| {})),
+        }
+        r.leave(1);
+        assert_eq!(refused(&r.member(2, "b", 1, 1)), Some((RefusedCode::RefusedBusy, true)));
+        r.ask(Request::Forget("a".into()));
+        assert_eq!(refused(&r.member(3, "b", 1, 1)), None);
+    }
+}
+
+#[test]
+fn windows_end_one_after_the_other_and_not_while_the_process_is_stopped() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("short", |s| s.reconnect_window = 10.0);
+    r.submit("long", |s| s.reconnect_window = 60.0);
+    r.leave(1);
+    r.now += 3_600_000;
+    r.c.on_tick(r.now());
+    r.drain(true);
+    assert_eq!(r.c.load(), (2, 0), "whoever slept judges nobody");
+    r.pass(11_000);
+    assert_eq!(r.c.load(), (2, 1));
+    r.pass(50_000);
+    assert_eq!(r.c.load(), (2, 2));
+}
+
+#[test]
+fn after_a_restart_what_is_assigned_takes_its_slots() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("held", |_| {});
+    r = Rig { c: Rig::from(r.c.snapshot()).c, ..r };
+    assert_eq!(r.c.worker("w").unwrap().attempts, 1);
+    r.hello(2, "store-w", 2);
+    assert_eq!(assigned(&r.inventory(2, &[])), [(2, "held.1".into())]);
+    let out = [r.submit("a", |_| {}), r.submit("b", |_| {})].concat();
+    assert_eq!(assigned(&out), [(2, "a.1".into())], "two slots' worth");
+}
+
+#[test]
+fn waiting_work_is_asked_back_for_as_much_room_as_there_is() {
+    let crowded = |prefetch, tasks: u32| {
+        let mut r = Rig::new();
+        r.member(1, "w", 1, prefetch);
+        for n in 0..tasks {
+            r.submit(&format!("t{n}"), |_| {});
+        }
+        r.started(1, "t0", 1);
+        r
+    };
+    let mut r = crowded(3, 4);
+    r.member(2, "idle", 1, 1);
+    assert_eq!(returned(&r.pass(1_100)), ["t1.1 STOP_RETURN"], "one slot is idle");
+    assert_eq!(returned(&r.pass(1_000)).len(), 1, "another one, since that is not back yet");
+    let mut r = crowded(1, 2);
+    r.member(2, "idle", 4, 1);
+    assert_eq!(returned(&r.pass(1_100)), ["t1.1 STOP_RETURN"], "it keeps what its slots run");
+    assert!(returned(&r.pass(3_000)).is_empty(), "each attempt is asked back once");
+    let mut r = crowded(1, 2);
+    r.ask(Request::Cancel { task: "t1".into(), known: None });
+    r.member(2, "idle", 4, 1);
+    assert!(returned(&r.pass(1_100)).is_empty(), "what is cancelled stays");
+    let mut r = crowded(1, 2);
+    r.submit("elsewhere", |s| drop(s.requires.insert("gpu".into(), "*".into())));
+    r.member(2, "idle", 4, 1);
+    assert!(returned(&r.pass(1_100)).is_empty(), "tasks wait");
+    let mut r = crowded(1, 2);
+    let (worker_id, store_id) = ("drains".into(), "d".into());
+    r.greet(2, v2::Hello { worker_id, store_id, draining: true, slots: 4, ..hello() });
+    r.inventory(2, &[]);
+    assert!(returned(&r.pass(1_100)).is_empty(), "a worker that drains takes nothing");
+}
+
+#[test]
+fn messages_have_a_size_and_warnings_a_pace() {
+    let mut r = Rig::new();
+    for n in 0..3 {
+        r.submit(&format!("t{n}"), |s| s.run = Run::Shell("x".repeat(80_000)));
+    }
+    let out = r.member(1, "w", 1, 5);
+    let messages = out.iter().filter(|o| matches!(o, Output::Send(1, Kind::Assign(_))));
+    assert!(messages.count() >= 3);
+    let mut out = r.deliver(1, 1, "unknown", 1, OK);
+    out.extend(r.deliver(1, 2, "unknown", 1, OK));
+    assert_eq!(out.iter().filter(|o| matches!(o, Output::Warn(_))).count(), 1);
+    let outcome = v2::TaskOutcome { task_id: "u".into(), epoch: 1, ..Default::default() };
+    let unsaved = v2::Unsaved { outcomes: vec![outcome] };
+    r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
+    r.drain(true);
+    assert_eq!((r.c.counters().foreign["outcome"], r.superseded()), (3, 0));
+}
+
+/// A late success of one worker ended the task while another one, which is away, had the newest attempt: nothing
+/// is left of that, so that the worker can be forgotten for room.
+#[test]
+fn a_worker_that_is_away_holds_nothing_of_a_task_that_has_ended() {
+    let mut r = Rig::new();
+    r.member(1, "first", 1, 1);
+    r.submit("t", |s| s.reconnect_window = 10.0);
+    r.leave(1);
+    r.pass(11_000);
+    r.member(2, "second", 1, 1);
+    r.leave(2);
+    r.hello_as(3, "first", "store-first", 3);
+    r.inventory(3, &[("t", 1, HoldingState::HoldingFinished)]);
+    r.deliver(3, 1, "t", 1, OK);
+    assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
+    let second = r.c.worker("second").unwrap();
+    assert_eq!((second.state, second.attempts), (WorkerState::Away, 0));
+}
