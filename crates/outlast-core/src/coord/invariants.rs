@@ -224,6 +224,8 @@ impl Coordinator {
             state_version: t.state_version,
             recovery: t.recovery.clone(),
         };
+        // Sorted below: the order of iteration does not show.
+        #[allow(clippy::disallowed_methods)]
         let mut tasks: Vec<TaskRow> =
             self.tasks.iter().filter(|(_, t)| !t.state.is_terminal()).map(row).collect();
         tasks.sort_by_key(|t| t.number);

@@ -283,11 +283,11 @@ fn only_what_runs_reports_and_within_limits() {
     let patch = serde_json::Map::from_iter([("m".to_owned(), 2.into())]);
     w.on_state(at(7), 7, &"a".into(), 1, patch, None);
     let (_, batches) = drain(&mut w);
-    let updates = batches.iter().flat_map(|b| &b.records).filter_map(|r| match r {
+    let mut updates = batches.iter().flat_map(|b| &b.records).filter_map(|r| match r {
         WorkerRecord::State { update, .. } => Some(update.clone()),
         _ => None,
     });
-    let last = updates.last().unwrap();
+    let last = updates.next_back().unwrap();
     assert_eq!((last.version, &last.state_json[..]), (2, &b"{\"n\":1,\"m\":2}"[..]));
 }
 
