@@ -172,7 +172,7 @@ def build():
 
     target = ["--target-dir", str(WORK / "build"), "--message-format=json-render-diagnostics", *flags]
     programs = {"tests": [], "sim": None}
-    for command in (["test", "--no-run", "-p", "outlast-core"], ["build", "-p", "outlast-sim"]):
+    for command in (["build", "-p", "outlast-sim"], ["test", "--no-run", "-p", "outlast-core"]):
         made = subprocess.run(["cargo", *command, *target], cwd=TREE, stdout=subprocess.PIPE, text=True)
         if made.returncode:
             sys.exit("the mutated copy does not build: the ids are in the lines above")

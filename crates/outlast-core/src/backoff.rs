@@ -84,4 +84,15 @@ mod tests {
         let mut tiny = Backoff::new(100, 1000, 1.0);
         assert!((0..1000).all(|_| tiny.fail(&mut rng) >= FLOOR));
     }
+
+    #[test]
+    fn delays_vary_also_at_their_limit_and_a_lost_link_counts_as_one_failure() {
+        let mut rng = SmallRng::seed_from_u64(2);
+        let mut b = Backoff::new(1000, 60_000, 0.2);
+        let delays: Vec<_> = (0..60).map(|_| b.fail(&mut rng)).skip(10).collect();
+        assert!(delays.iter().any(|d| *d < 57_000) && delays.iter().all(|d| *d <= 60_000));
+        b.reset();
+        b.lost(&mut rng);
+        assert!((1600..=2400).contains(&b.fail(&mut rng)));
+    }
 }

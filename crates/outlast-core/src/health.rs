@@ -132,4 +132,13 @@ mod tests {
         h.set((5, 40), 36);
         assert!(!h.expired(64) && h.expired(65));
     }
+
+    #[test]
+    fn a_shorter_interval_begins_now_and_few_beats_are_remembered() {
+        let mut h = Heart::new(10, 30, 0);
+        h.set((3, 30), 2);
+        assert_eq!(h.next_wake(), 5);
+        (0..100).for_each(|n| _ = h.beat(n * 3));
+        assert_eq!(h.flying.len(), FLYING);
+    }
 }

@@ -66,4 +66,13 @@ mod tests {
             assert!(prunable(&all, &rule).is_empty());
         }
     }
+
+    #[test]
+    fn the_newest_stays_and_no_rule_keeps_more_than_there_may_be() {
+        let rule = KeepCheckpoints { last: 0, every: None, failed: true };
+        assert!(prunable(&[at(1, 0)], &rule).is_empty());
+        let all: Vec<_> = (1..=1_500).map(|n| at(n, n as i64 * 2_000)).collect();
+        let rule = KeepCheckpoints { last: 1, every: Some(1.0), failed: true };
+        assert_eq!(all.len() - prunable(&all, &rule).len(), MAX_KEPT);
+    }
 }

@@ -395,4 +395,85 @@ mod tests {
         push(&mut s, 9, 0, "", &[]);
         assert_eq!(drain(&mut s), [("t9".into(), 1)]);
     }
+
+    /// A task of a queue that needs something of its worker.
+    fn push_to(s: &mut Scheduler, id: &str, number: u64, queue: &str, slots: u32, needs: &str) {
+        let needs = (!needs.is_empty()).then(|| (needs.to_owned(), "*".to_owned()));
+        let map = needs.into_iter().collect();
+        let requires = Requires::parse(&map).unwrap();
+        let task: TaskId = id.into();
+        s.push(&Wish { task: &task, number, priority: 0, queue, slots, requires: &requires });
+    }
+
+    fn names(s: &mut Scheduler) -> Vec<String> {
+        drain(s).into_iter().map(|(task, _)| task).collect()
+    }
+
+    #[test]
+    fn a_queue_that_was_idle_does_not_catch_up() {
+        let mut s = Scheduler::default();
+        join(&mut s, 0, &[], 1000);
+        for n in 1..=10 {
+            push(&mut s, n, 0, "busy", &[]);
+            drain(&mut s);
+        }
+        s.leave(0);
+        (11..=13).for_each(|n| push(&mut s, n, 0, "busy", &[]));
+        (14..=16).for_each(|n| push(&mut s, n, 0, "idle", &[]));
+        join(&mut s, 0, &[], 1000);
+        assert_eq!(names(&mut s), ["t14", "t11", "t15", "t12", "t16", "t13"]);
+        s.invariants().unwrap();
+    }
+
+    #[test]
+    fn a_queue_is_served_once_a_turn_whatever_its_tasks_need() {
+        let mut s = Scheduler::default();
+        push_to(&mut s, "a1", 1, "a", 1, "gpu");
+        push_to(&mut s, "a2", 2, "a", 1, "cpu");
+        push_to(&mut s, "b3", 3, "b", 1, "");
+        join(&mut s, 0, &[("gpu", "x"), ("cpu", "x")], 100);
+        assert_eq!(names(&mut s), ["a1", "b3", "a2"]);
+    }
+
+    #[test]
+    fn a_task_waits_once_and_goes_where_it_fits() {
+        let mut s = Scheduler::default();
+        push_to(&mut s, "t", 1, "a", 1, "");
+        push_to(&mut s, "t", 1, "b", 1, "");
+        push_to(&mut s, "large", 2, "a", 3, "");
+        join(&mut s, 0, &[], 5);
+        assert_eq!(names(&mut s), ["t"]);
+        s.invariants().unwrap();
+    }
+
+    #[test]
+    fn classes_and_queues_that_are_remembered_have_a_limit() {
+        let mut s = Scheduler::default();
+        join(&mut s, 7, &[], 100_000);
+        push_to(&mut s, "first", 0, "", 1, "");
+        assert_eq!(names(&mut s), ["first"]);
+        (1..=255).for_each(|n| push_to(&mut s, &format!("t{n}"), n, "", 1, &format!("k{n}")));
+        // The class of the first task is used for another demand, which the worker does not meet.
+        push_to(&mut s, "gpu", 300, "", 1, "gpu");
+        assert_eq!(s.classes.len(), 256);
+        s.load(7, 5, 100_000);
+        assert!(drain(&mut s).is_empty());
+        s.invariants().unwrap();
+        let mut s = Scheduler::default();
+        for n in 0..5_000 {
+            push_to(&mut s, "t", n, &format!("q{n}"), 1, "");
+            s.remove(&"t".into());
+        }
+        assert!(s.turns.len() <= 4_096);
+    }
+
+    #[test]
+    fn load_is_relative_to_size() {
+        let mut s = Scheduler::default();
+        s.join(1, Map::new(), BTreeMap::new(), (1, 0, 10));
+        s.join(2, Map::new(), BTreeMap::new(), (4, 0, 10));
+        (0..4).for_each(|n| push(&mut s, n, 0, "", &[]));
+        let got: Vec<WorkerKey> = drain(&mut s).into_iter().map(|(_, w)| w).collect();
+        assert_eq!(got, [1, 2, 2, 2]);
+    }
 }

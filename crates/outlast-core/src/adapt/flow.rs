@@ -233,4 +233,11 @@ mod tests {
         assert_eq!(told, 1);
         assert!(flow.carried(100, 60_000).is_none(), "too little to say");
     }
+
+    #[test]
+    fn a_window_doubles_at_most() {
+        let mut flow = Flow::new(true);
+        let _ = flow.carried(64 << 20, 100);
+        assert_eq!(flow.window, 2 * FIRST);
+    }
 }

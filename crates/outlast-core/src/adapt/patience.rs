@@ -360,4 +360,15 @@ mod tests {
         endless.decide(true, 10);
         assert!(endless.current().1 > 1 << 60);
     }
+
+    #[test]
+    fn patience_has_a_floor_and_grows_shorter_slowly() {
+        let mut p = Patience::new(5_000, 60_000, true, 0);
+        calm(&mut p, 0, 100, true);
+        assert_eq!(p.current().1, 36_000, "0.6 times what is configured");
+        let mut p = patience();
+        (0..60).for_each(|_| p.answered(20));
+        assert!(p.decide(true, 30_000).is_none());
+        assert!(p.decide(true, 61_000).is_some());
+    }
 }

@@ -113,4 +113,11 @@ mod tests {
         let _ = a.ask(&"late".into(), 100_000);
         assert_eq!(a.waiting(), 0);
     }
+
+    #[test]
+    fn turns_that_are_remembered_have_a_limit() {
+        let mut a = Admission::new(1, 1);
+        (0..TURNS + 10).for_each(|n| _ = a.ask(&n.to_string().into(), 0));
+        assert_eq!(a.waiting(), TURNS);
+    }
 }

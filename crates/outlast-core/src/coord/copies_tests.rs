@@ -164,3 +164,15 @@ fn a_worker_is_bound_to_its_key_until_that_is_revoked_or_an_operator_unbinds_it(
     assert_eq!(refused(&as_key(&mut r, 6, "second", false, "s", 5)), None);
     assert_eq!(&*r.c.workers()[0].row.principal, "second");
 }
+
+#[test]
+fn few_former_processes_are_remembered() {
+    let mut r = Rig::new();
+    r.process(1, 0x99, 9, 1);
+    r.inventory(1, &[]);
+    for n in 1..=5 {
+        assert_eq!(refused(&r.process(10 + n, n, n, 1)), STALE);
+    }
+    assert_eq!(refused(&r.process(20, 5, 5, 2)), COPY, "it dials again");
+    assert_eq!(refused(&r.process(21, 1, 1, 2)), STALE, "the first of five is forgotten");
+}

@@ -554,3 +554,83 @@ fn what_ran_beside_others_when_its_keeper_was_killed_pays_once() {
     let (ended, reason) = lose(2);
     assert!(ended == 9 && reason.contains("max_retries is 2"), "{reason}");
 }
+
+#[test]
+fn a_delayed_retry_comes_at_its_own_time_and_does_not_hold_up_a_move() {
+    let mut r = Rig::new(1);
+    r.submit("a", json!({"shell": "x", "retry_failures": true}));
+    let (first, ..) = r.given().unwrap();
+    r.ends(first, "a", 1, "nobody knows\n");
+    assert_eq!(r.given(), None);
+    let to = Some("w1".to_owned());
+    r.c.on_request(r.at(), 5, Request::Move { task: "a".into(), to, known: None });
+    r.drain();
+    assert_eq!(r.given(), Some((1, 2, "x".into())), "a person wants it there now");
+    // It fails again, and waits for longer: the time of the first delay means nothing.
+    r.pass(500);
+    r.ends(1, "a", 2, "nobody knows\n");
+    r.pass(2_400);
+    assert_eq!(r.given(), None);
+    r.pass(4_000);
+    assert_eq!(r.given().unwrap().1, 3);
+}
+
+#[test]
+fn running_out_of_memory_costs_no_retry_and_only_knobs_that_moved_are_remembered() {
+    let mut r = Rig::new(1);
+    let spec = json!({"shell": "x", "max_retries": 1, "knobs": {"batch_size": [64, 32]}});
+    r.submit("good", spec.clone());
+    r.given();
+    r.ends(1, "good", 1, "");
+    let learned =
+        |r: &Rig| r.records.iter().filter(|r| matches!(r, CoordRecord::Learned { .. })).count();
+    assert_eq!(learned(&r), 0);
+    r.submit("a", spec);
+    r.given();
+    r.ends(1, "a", 1, OOM);
+    let retries = r.records.iter().rev().find_map(|record| match record {
+        CoordRecord::Requeued { retries, .. } => Some(*retries),
+        _ => None,
+    });
+    assert_eq!(retries, Some(0));
+    let (_, epoch, _) = r.given().unwrap();
+    r.ends(1, "a", epoch, "");
+    assert_eq!(learned(&r), 1);
+}
+
+#[test]
+fn a_wall_clock_that_jumped_makes_no_task_wait_longer() {
+    let spec = TaskSpec::from_json(br#"{"shell": "x"}"#).unwrap();
+    let most = CoordConfig::default().recovery.of(&spec).max_delay;
+    let state = TaskRecovery { not_before: i64::MAX / 4, ..TaskRecovery::default() };
+    let mut r = Rig::new(0);
+    r.submit("a", json!({"shell": "x"}));
+    let mut snapshot = r.c.snapshot();
+    snapshot.tasks[0].recovery = Some(Arc::new(state));
+    let again = Rig::from(snapshot, 1_000);
+    assert_eq!(again.c.recover.next_due(), 1_000 + most);
+}
+
+/// It avoids one worker, was given to another, and came back from there: it does not avoid the first for ever.
+#[test]
+fn a_task_that_is_given_back_stops_avoiding_workers_after_a_while() {
+    let mut r = Rig::new(2);
+    r.submit(
+        "a",
+        json!({"shell": "x", "retry_failures": true,
+        "recovery": {"errors": {"device": ["different_worker", "delayed_retry"]}}}),
+    );
+    let (first, ..) = r.given().unwrap();
+    r.ends(first, "a", 1, CUDA);
+    let (second, epoch, _) = r.given().unwrap();
+    assert_ne!(first, second);
+    r.pass(40_000);
+    let kind = OutcomeKind::OutcomeReturned.into();
+    r.tells(second, TaskOutcome { task_id: "a".into(), epoch, kind, ..Default::default() });
+    r.given();
+    r.c.on_close(r.at(), second, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_request(r.at(), 9, Request::Forget(format!("w{second}")));
+    r.drain();
+    r.pass(70_000);
+    assert_eq!(r.given().unwrap().0, first);
+}

@@ -448,4 +448,18 @@ mod tests {
             assert_eq!((q.until, q.failed), ((60_000 << n.min(20)).min(MAX_PROBATION), n));
         }
     }
+
+    #[test]
+    fn programs_blame_no_worker_and_a_clock_that_was_set_back_prolongs_no_quarantine() {
+        let rules = PatternRules::default();
+        let mut history = History::default();
+        for n in 1..=8 {
+            history.push(failure(n, &format!("t{n}"), "k", "w", FailureClass::Software), &rules);
+        }
+        let newest = failure(8, "t8", "k", "w", FailureClass::Software);
+        assert_eq!(history.blame(&newest, 8_000, &rules).worker, 0);
+        let reason = String::new();
+        let q = Quarantine { since: 0, wait: 1_000, until: 9_000_000, failed: 0, reason };
+        assert_eq!((q.left(0), q.left(9_000_001)), (1_000, 0));
+    }
 }

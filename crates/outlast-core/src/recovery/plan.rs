@@ -492,4 +492,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn memory_has_a_budget_of_its_own_and_what_is_remembered_has_a_limit() {
+        let task = spec(json!({"batch_size": [64, 32], "len": [2, 1]}));
+        let budget = Budget::of(&task, &TaskRecovery::default(), FailureClass::OutOfMemory, 7);
+        assert_eq!((budget.limit, budget.spent, budget.of_memory()), (3, 0, true));
+        let mut state = TaskRecovery::default();
+        for n in 0..100 {
+            let mut plan = Plan::new(super::Strategy::DifferentWorker, "");
+            plan.avoid = true;
+            state.follow(&plan, FailureClass::Device, &format!("w{n}"), None, false, 0);
+        }
+        assert_eq!((state.avoid.len(), state.tried.len()), (4, 64));
+    }
 }

@@ -85,3 +85,18 @@ impl Worker {
         self.on_tick(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn probes_become_rarer_in_a_long_outage() {
+        let (mut probe, mut rng) = (Probe::default(), SmallRng::seed_from_u64(1));
+        probe.begin(0, &mut rng);
+        assert!((1_500..=2_500).contains(&probe.next_wake()));
+        probe.begin(100_000, &mut rng);
+        assert!((103_750..=106_250).contains(&probe.next_wake()));
+    }
+}

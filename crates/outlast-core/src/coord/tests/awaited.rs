@@ -176,3 +176,14 @@ fn a_coordinator_that_restarts_still_waits() {
     let awaited = asked.and_then(|a| a.awaited).expect("it is on record");
     assert_eq!((awaited.place(), &*awaited.worker), ((1, 2), "store-a"));
 }
+
+#[test]
+fn a_checkpoint_that_has_arrived_is_not_waited_for() {
+    let mut r = Rig::new();
+    r.connect(1, "w");
+    r.submit("t", |_| {});
+    r.checkpoint(1, 1, 1, false);
+    r.interrupted(1, 1, 1, 1);
+    let task = r.c.snapshot().tasks[0].clone();
+    assert_eq!((task.asked.awaited, r.c.explain_awaited(&"t".into())), (None, None));
+}

@@ -519,12 +519,15 @@ fn windows_end_one_after_the_other_and_not_while_the_process_is_stopped() {
     r.member(1, "w", 1, 1);
     r.submit("short", |s| s.reconnect_window = 10.0);
     r.submit("long", |s| s.reconnect_window = 60.0);
+    r.pass(4_000);
     r.leave(1);
     r.now += 3_600_000;
     r.c.on_tick(r.now());
     r.drain(true);
     assert_eq!(r.c.load(), (2, 0), "whoever slept judges nobody");
-    r.pass(11_000);
+    r.pass(8_000);
+    assert_eq!(r.c.load(), (2, 0), "a window begins when the link ends");
+    r.pass(3_000);
     assert_eq!(r.c.load(), (2, 1));
     r.pass(50_000);
     assert_eq!(r.c.load(), (2, 2));
@@ -613,4 +616,84 @@ fn a_worker_that_is_away_holds_nothing_of_a_task_that_has_ended() {
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
     let second = r.c.worker("second").unwrap();
     assert_eq!((second.state, second.attempts), (WorkerState::Away, 0));
+}
+
+#[test]
+fn the_first_batch_of_a_connection_may_begin_late_and_no_other() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| {});
+    r.submit("u", |_| {});
+    assert_eq!(refused(&r.deliver(1, 5, "t", 1, OK)), None);
+    assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
+    let malformed = Some((RefusedCode::RefusedMalformed, true));
+    assert_eq!(refused(&r.deliver(1, 8, "u", 1, OK)), malformed);
+    r.hello(2, "s", 2);
+    r.inventory(2, &[("u", 1, RUNNING)]);
+    let mut state = |first_seq: u64, prev_seq| {
+        let update = v2::StateUpdate {
+            task_id: "u".into(),
+            epoch: 1,
+            version: first_seq,
+            state_json: b"{}".to_vec().into(),
+            ..Default::default()
+        };
+        let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::State(update)) }];
+        let (lane, seqs) = (v2::Lane::State.into(), vec![first_seq]);
+        let batch = v2::OutboxBatch { lane, first_seq, items, seqs, prev_seq };
+        r.c.on_message(r.now(), 2, Kind::Outbox(batch), &());
+        refused(&r.drain(true))
+    };
+    assert_eq!(state(3, 2), None, "the first may");
+    assert_eq!(state(7, 6), malformed, "one is missing");
+}
+
+#[test]
+fn a_move_that_nobody_takes_ends() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("t", |_| {});
+    r.ask(Request::Move { task: "t".into(), to: None, known: None });
+    // The worker has not given it back: the move is not over.
+    r.pass(3_000);
+    r.outcome(1, "t", 1, OutcomeKind::OutcomeReturned);
+    assert_eq!(r.c.load(), (1, 1));
+    r.pass(31_000);
+    let noted = |r: &CoordRecord| matches!(r, CoordRecord::Noted { note, .. } if note.contains("no worker took it"));
+    assert_eq!(r.count(noted), 1);
+    r.hello_as(2, "w", "store-w", 2);
+    assert_eq!(assigned(&r.inventory(2, &[])), [(2, "t.2".into())]);
+}
+
+#[test]
+fn what_is_sent_again_is_sent_as_it_is_to_be() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("t", |_| {});
+    r.leave(1);
+    r.ask(Request::Pause { task: "t".into(), on: true, known: None });
+    r.hello_as(2, "w", "store-w", 2);
+    let out = r.inventory(2, &[]);
+    let paused = |o: &Output| matches!(o, Output::Send(2, Kind::Assign(a)) if a.tasks[0].paused);
+    assert!(out.iter().any(paused));
+}
+
+#[test]
+fn an_attempt_asked_back_once_may_be_asked_back_in_its_next_try() {
+    let mut r = Rig::new();
+    r.member(1, "w", 1, 1);
+    r.submit("t0", |_| {});
+    r.submit("t1", |_| {});
+    r.started(1, "t0", 1);
+    let (worker_id, store_id) = ("idle".into(), "i".into());
+    r.greet(2, v2::Hello { worker_id, store_id, ..hello() });
+    r.inventory(2, &[]);
+    assert_eq!(returned(&r.pass(1_100)), ["t1.1 STOP_RETURN"]);
+    r.leave(2);
+    r.deliver(1, 1, "t1", 1, OutcomeKind::OutcomeReturned);
+    let (worker_id, store_id) = ("idle".into(), "i".into());
+    r.greet(3, v2::Hello { worker_id, store_id, connection: 2, ..hello() });
+    r.inventory(3, &[]);
+    assert_eq!(returned(&r.pass(1_100)), ["t1.2 STOP_RETURN"]);
 }

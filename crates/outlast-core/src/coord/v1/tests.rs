@@ -511,3 +511,32 @@ fn a_checkpoint_that_goes_with_an_assignment_counts_as_read_back() {
     rig.join(2);
     assert_eq!(rig.c.sample("w").unwrap().restored, 1, "also on the next link");
 }
+
+#[test]
+fn states_are_merged_before_they_are_durable_and_actions_have_a_limit() {
+    let mut r = Rig::new();
+    r.join(1);
+    r.beat(1, &[]);
+    r.submit("t", |_| ());
+    for (name, n) in [("a", 1), ("b", 2)] {
+        let state = Map::from_iter([(name.to_owned(), Value::from(n))]);
+        r.hear(1, FromWorker::TaskState { task_id: "t".into(), state });
+    }
+    let states = r.records.iter().filter_map(|r| match r {
+        CoordRecord::State { update } => Some((update.version, update.state_json.clone())),
+        _ => None,
+    });
+    let states: Vec<_> = states.collect();
+    let last = states.last().unwrap();
+    assert_eq!((last.0, &last.1[..]), (2, &br#"{"a":1,"b":2}"#[..]));
+    for n in 0..20 {
+        let action = outlast_wire::v1::Action::CancelTasks(vec![n.to_string()]);
+        r.c.on_request(r.at(), n, Request::Act { worker: "w".into(), action });
+    }
+    let told = r.beat(1, &["t"]);
+    let most = told.iter().map(|m| match m {
+        ToWorker::Heartbeat { actions, .. } => actions.len(),
+        _ => 0,
+    });
+    assert!(most.max().is_some_and(|n| (16..=18).contains(&n)), "{told:?}");
+}

@@ -424,3 +424,47 @@ fn an_inventory_names_what_has_ended_and_starts_are_not_reported_twice() {
     let named = held.unwrap().into_iter().filter(|h| h.state() == finished);
     assert_eq!(named.map(|h| h.task_id).collect::<Vec<_>>(), ["a"]);
 }
+
+#[test]
+fn a_stop_gives_back_what_is_on_record_as_started_and_did_not_start() {
+    let mut w = connected(1);
+    give(&mut w, 1, "once", false, |s| s.rerun = Rerun::Never);
+    drain(&mut w);
+    w.stop(at(2));
+    let (_, batches) = drain(&mut w);
+    assert_eq!(count(&batches, |r| matches!(r, WorkerRecord::Finished { .. })), 1);
+}
+
+#[test]
+fn without_a_link_nothing_is_given_back_and_what_waits_starts_once_the_worker_is_fit() {
+    let mut w = connected(1);
+    assign(&mut w, &[("a", 1), ("b", 1)]);
+    sync(&mut w, 2);
+    w.on_disconnected(at(3), "cut");
+    w.set_unfit(at(4), Unfit::Machine, Some("no processes".into()));
+    w.on_finished(at(5), done("a", 1));
+    let (out, batches) = drain(&mut w);
+    assert_eq!(count(&batches, |r| matches!(r, WorkerRecord::Finished { .. })), 1);
+    assert!(runs(&out).is_empty());
+    w.on_persisted(at(6), batches.last().unwrap().number);
+    w.set_unfit(at(7), Unfit::Machine, None);
+    assert_eq!(runs(&sync(&mut w, 8)), ["b.1"]);
+}
+
+#[test]
+fn what_is_handed_over_ahead_runs_in_order_and_is_recalled_or_paused_in_time() {
+    let mut w = connected(2);
+    w.attempts.set_ahead(4);
+    assign(&mut w, &[("a", 1)]);
+    give(&mut w, 1, "big", false, |s| s.slots = 2);
+    assign(&mut w, &[("small", 1)]);
+    assert_eq!(runs(&sync(&mut w, 2)).len(), 3);
+    assert!(!w.attempts.is_running("small", 1), "it does not pass the one before it");
+    control(&mut w, 3, "big", ControlKind::ControlPause);
+    let recalls = |out: &[Output]| out.iter().filter(|o| matches!(o, Output::Recall(..))).count();
+    assert_eq!(recalls(&sync(&mut w, 3)), 1);
+    w.on_finished(at(4), done("a", 1));
+    assert_eq!(pauses(&sync(&mut w, 4)), [true], "it began before it could be recalled");
+    w.drain(at(5));
+    assert_eq!(recalls(&sync(&mut w, 5)), 1, "the small one");
+}
