@@ -565,7 +565,7 @@ fn a_delayed_retry_comes_at_its_own_time_and_does_not_hold_up_a_move() {
     let to = Some("w1".to_owned());
     r.c.on_request(r.at(), 5, Request::Move { task: "a".into(), to, known: None });
     r.drain();
-    assert_eq!(r.given(), Some((1, 2, "x".into())), "a person wants it there now");
+    assert_eq!(r.given(), Some((1, 2, "x".into())), "the move is immediate");
     // It fails again, and waits for longer: the time of the first delay means nothing.
     r.pass(500);
     r.ends(1, "a", 2, "nobody knows\n");
@@ -611,7 +611,7 @@ fn a_wall_clock_that_jumped_makes_no_task_wait_longer() {
     assert_eq!(again.c.recover.next_due(), 1_000 + most);
 }
 
-/// It avoids one worker, was given to another, and came back from there: it does not avoid the first for ever.
+/// A task that avoids one worker is given to another one, which gives it back: the first may have it after a while.
 #[test]
 fn a_task_that_is_given_back_stops_avoiding_workers_after_a_while() {
     let mut r = Rig::new(2);

@@ -564,7 +564,7 @@ fn waiting_work_is_asked_back_for_as_much_room_as_there_is() {
     let mut r = crowded(1, 2);
     r.member(2, "idle", 4, 1);
     assert_eq!(returned(&r.pass(1_100)), ["t1.1 STOP_RETURN"], "it keeps what its slots run");
-    assert!(returned(&r.pass(3_000)).is_empty(), "each attempt is asked back once");
+    assert!(returned(&r.pass(3_000)).is_empty(), "each attempt is recalled once");
     let mut r = crowded(1, 2);
     r.ask(Request::Cancel { task: "t1".into(), known: None });
     r.member(2, "idle", 4, 1);
