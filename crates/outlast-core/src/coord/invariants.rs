@@ -161,6 +161,7 @@ impl Coordinator {
         batches("ended tasks", self.over.iter().map(|(b, _)| *b).collect())?;
         batches("blobs", self.unsynced.iter().map(|(b, _)| *b).collect())?;
         batches("removals", self.removing.iter().map(|(b, _)| *b).collect())?;
+        batches("revisions", self.revisions.batches())?;
         batches("v1 records", self.unsynced_v1.iter().map(|(b, _)| *b).collect())?;
         batches("outcomes beside their lane", self.beside_batches())?;
         let removing: BTreeSet<&TaskId> = self.removing.iter().map(|(_, id)| id).collect();
@@ -180,6 +181,7 @@ impl Coordinator {
             ("effects", self.held.len()),
             ("ended tasks", self.over.len()),
             ("blobs", self.unsynced.len()),
+            ("revisions", self.revisions.batches().len()),
             ("removals", self.removed.len() + self.removing.len()),
             ("v1 records", self.unsynced_v1.len()),
             ("outcomes beside their lane", self.beside.len()),

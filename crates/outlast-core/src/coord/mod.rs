@@ -25,6 +25,7 @@ mod recover;
 mod recover_tests;
 mod removal;
 mod requests;
+mod revisions;
 mod session;
 mod takeover;
 mod tasks;
@@ -299,6 +300,7 @@ pub struct Coordinator {
     /// Tasks whose removal is not durable yet, with their newest attempt; and the batch of each.
     removed: HashMap<TaskId, Epoch>,
     removing: VecDeque<(u64, TaskId)>,
+    revisions: revisions::Revisions,
     recover: recover::State,
     /// What came by the v1 dialect and is not durable yet, by batch.
     unsynced_v1: VecDeque<(u64, v1::Unsynced)>,
@@ -320,6 +322,7 @@ impl Coordinator {
             awaiting: BTreeMap::new(),
             removed: HashMap::new(),
             removing: VecDeque::new(),
+            revisions: revisions::Revisions::default(),
             recover: recover::State::new(&config, now),
             unsynced_v1: VecDeque::new(),
             beside: VecDeque::new(),
@@ -435,6 +438,7 @@ impl Coordinator {
             self.unsynced.pop_front();
         }
         self.on_removal_persisted();
+        self.revisions.persisted(self.persisted);
         self.forget_beside();
         while self.unsynced_v1.front().is_some_and(|(b, _)| *b <= self.persisted) {
             self.unsynced_v1.pop_front();

@@ -24,17 +24,15 @@ impl Coordinator {
         Response::Removed(count)
     }
 
-    /// What the store still shows of tasks whose removal is not durable is not there any more.
+    /// Brings the rows that the driver read up to what was decided since: removals and revisions.
     pub(super) fn without_removed(&self, mut request: Request) -> Request {
-        if self.removed.is_empty() {
-            return request;
-        }
         match &mut request {
             Request::Submit(tasks) => {
                 for s in tasks {
                     if let Some(epoch) = self.removed.get(&s.id) {
                         (s.known, s.former) = (None, *epoch);
                     }
+                    s.known.iter_mut().for_each(|row| self.revisions.apply(row));
                 }
             }
             Request::Cancel { task, known }
@@ -45,6 +43,7 @@ impl Coordinator {
                 if self.removed.contains_key(task) {
                     *known = None;
                 }
+                known.iter_mut().for_each(|row| self.revisions.apply(row));
             }
             Request::Forget(_)
             | Request::Unbind(_)
@@ -59,7 +58,12 @@ impl Coordinator {
 
     /// A task that is over, and not removed.
     pub(super) fn look_up(&self, look: &dyn Lookup, id: &TaskId) -> Option<TaskRow> {
-        if self.removed.contains_key(id) { None } else { look.task(id) }
+        if self.removed.contains_key(id) {
+            return None;
+        }
+        let mut row = look.task(id)?;
+        self.revisions.apply(&mut row);
+        Some(row)
     }
 
     pub(super) fn on_removal_persisted(&mut self) {

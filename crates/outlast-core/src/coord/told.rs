@@ -2,6 +2,7 @@
 
 use super::given::ARTIFACT;
 use super::removal::is_own;
+use super::revisions::Revision;
 use super::{ConnId, Coordinator, Lookup, Response};
 use crate::records::{CoordRecord, TaskState};
 use crate::retention::prunable;
@@ -82,12 +83,16 @@ impl Coordinator {
         }
         let all_stay = state == TaskState::Failed && rule.failed;
         let which = if all_stay { Vec::new() } else { prunable(&kept, &rule) };
+        if let Some(new) = kept.iter().find(|c| (c.epoch, c.number) == arrived) {
+            self.revise(&id, Revision::Kept(new.clone()));
+        }
         kept.retain(|c| !which.contains(&(c.epoch, c.number)));
         if let Some(task) = self.tasks.get_mut(&id) {
             task.checkpoints = kept;
             self.on_awaited(now, &id, arrived, false);
         }
         if !which.is_empty() {
+            self.revise(&id, Revision::Pruned(which.clone()));
             self.records.push(CoordRecord::CheckpointsPruned { task: id, which, at });
         }
         true
@@ -98,6 +103,7 @@ impl Coordinator {
         if let Some(known) = self.tasks.get(&task) {
             return Response::WrongState(known.state);
         }
+        self.revise(&task, Revision::Pruned(which.clone()));
         self.records.push(CoordRecord::CheckpointsPruned { task, which, at: now.wall });
         Response::Pruned
     }
@@ -130,6 +136,7 @@ impl Coordinator {
         };
         // What an older attempt says now says nothing of the newer one.
         if version > known {
+            self.revise(&id, Revision::State(version));
             self.records.push(CoordRecord::State { update: Arc::new(update) });
         }
     }

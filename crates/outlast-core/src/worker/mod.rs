@@ -385,7 +385,11 @@ impl Worker {
             self.after.push_back((self.batch, Output::Forget(task, epoch)));
         } else if self.outbox.holds(&task, epoch) {
             // The former process had it, and ended before it could say so.
-            self.after.push_back((self.open_batch(), Output::Forget(task, epoch)));
+            let batch = self.open_batch();
+            match batch <= self.persisted {
+                true => self.outputs.push_back(Output::Forget(task, epoch)),
+                false => self.after.push_back((batch, Output::Forget(task, epoch))),
+            }
         } else {
             self.outputs.push_back(Output::Forget(task, epoch));
         }

@@ -147,6 +147,8 @@ fn a_store_put_back_to_an_older_copy_gets_new_sequences() {
     let mut w = Worker::new(WorkerConfig::default(), snapshot, Vec::new(), 1, at(0));
     welcome(&mut w, 0, 9);
     let (_, batches) = drain(&mut w);
+    let forgets = |r: &WorkerRecord| matches!(r, WorkerRecord::Acked { seq: 3, .. });
+    assert!(batches.iter().flat_map(|b| &b.records).any(forgets), "the old ones are not kept");
     w.on_persisted(at(1), batches.last().unwrap().number);
     assert_eq!(outbox(&drain(&mut w).0), [(10, 1)]);
 }

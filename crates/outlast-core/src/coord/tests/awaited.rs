@@ -187,3 +187,37 @@ fn a_checkpoint_that_has_arrived_is_not_waited_for() {
     let task = r.c.snapshot().tasks[0].clone();
     assert_eq!((task.asked.awaited, r.c.explain_awaited(&"t".into())), (None, None));
 }
+
+#[test]
+fn a_newer_checkpoint_will_do_and_the_drop_of_a_newer_one_ends_no_wait() {
+    let awaited = |r: &Rig| r.c.snapshot().tasks[0].asked.awaited.is_some();
+    for dropped in [false, true] {
+        let mut r = Rig::new();
+        r.connect(1, "w");
+        r.submit("t", |_| {});
+        r.interrupted(1, 1, 1, 1);
+        assert!(awaited(&r));
+        r.checkpoint(1, 1, 2, dropped);
+        assert_eq!(awaited(&r), dropped);
+    }
+}
+
+#[test]
+fn a_move_does_not_end_while_its_checkpoint_is_on_its_way() {
+    let mut r = Rig::new();
+    r.connect(1, "w");
+    r.submit("t", |_| {});
+    let (task, to, known) = ("t".into(), None, None);
+    r.c.on_request(r.now(), 9, Request::Move { task, to, known });
+    r.interrupted(1, 1, 1, 1);
+    let mut out = r.connect(2, "x");
+    for _ in 0..40 {
+        r.now += 1_000;
+        r.c.on_heard(r.now(), 1);
+        r.c.on_heard(r.now(), 2);
+        r.c.on_tick(r.now());
+        out.extend(r.drain(true));
+    }
+    assert_eq!(assigned(&out), []);
+    assert_eq!(assigned(&r.checkpoint(1, 1, 1, false)), [(2, "t.2".into())]);
+}

@@ -407,9 +407,11 @@ fn unfinished_tasks_have_a_limit_and_an_id_is_taken_once() {
     let (answer, _) = r.ask(Request::Retry { task: "t".into(), known });
     assert_eq!(answer, Response::WrongState(TaskState::Succeeded), "a success is final");
     let mut paused = past(TaskState::Failed, 0);
-    paused.paused = true;
+    (paused.paused, paused.retries) = (true, 3);
     r.ask(Request::Retry { task: "t".into(), known: Some(paused) });
     assert_eq!(r.c.load(), (2, 2), "a person's retry goes on");
+    let tasks = r.c.snapshot().tasks;
+    assert!(tasks.iter().all(|t| t.retries == 0), "and begins its budgets again");
     assert_eq!(r.count(|r| matches!(r, CoordRecord::Retried { .. })), 1);
     let (answer, _) = r.ask(Request::Submit(vec![request("x", true)]));
     assert_eq!(answer, Response::Conflict(vec!["x".into()]), "somebody else's task");
@@ -696,4 +698,33 @@ fn an_attempt_asked_back_once_may_be_asked_back_in_its_next_try() {
     r.greet(3, v2::Hello { worker_id, store_id, connection: 2, ..hello() });
     r.inventory(3, &[]);
     assert_eq!(returned(&r.pass(1_100)), ["t1.2 STOP_RETURN"]);
+}
+
+/// A checkpoint of a task that had ended came, and before it was durable a person wanted the task to run again.
+#[test]
+fn a_row_from_the_store_is_brought_up_to_what_was_decided_since() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let row = past(TaskState::Failed, 0);
+    let look = Past { row: Some(row.clone()), key_is_valid: true };
+    let items = |n| {
+        let kind = Some(v2::outbox_item::Kind::Checkpoint(checkpoint(2, n)));
+        vec![v2::OutboxItem { kind }]
+    };
+    for n in 1..=2 {
+        let (lane, items) = (v2::Lane::Checkpoints.into(), items(n));
+        let batch = v2::OutboxBatch { lane, first_seq: n, items, ..Default::default() };
+        r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+    }
+    r.c.on_request(r.now(), 1, Request::Prune { task: "t".into(), which: vec![(2, 1)] });
+    r.c.on_request(r.now(), 2, Request::Retry { task: "t".into(), known: Some(row) });
+    let out = r.drain(true);
+    let from = out.iter().find_map(|o| match o {
+        Output::Send(1, Kind::Assign(a)) => a.tasks[0].checkpoint.clone(),
+        _ => None,
+    });
+    assert_eq!(from.map(|c| (c.epoch, c.number)), Some((2, 2)));
+    let kept = r.c.snapshot().tasks[0].checkpoints.clone();
+    assert_eq!(kept.iter().map(|c| c.number).collect::<Vec<_>>(), [2]);
 }

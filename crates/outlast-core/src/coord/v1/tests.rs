@@ -540,3 +540,18 @@ fn states_are_merged_before_they_are_durable_and_actions_have_a_limit() {
     });
     assert!(most.max().is_some_and(|n| (16..=18).contains(&n)), "{told:?}");
 }
+
+#[test]
+fn a_cancel_is_repeated_while_the_worker_names_the_task() {
+    let mut r = Rig::new();
+    r.join(1);
+    r.beat(1, &[]);
+    r.submit("t", |_| ());
+    r.beat(1, &["t"]);
+    r.c.on_request(r.at(), 9, Request::Cancel { task: "t".into(), known: None });
+    let cancels = |said: Vec<ToWorker>| {
+        said.iter().any(|m| matches!(m, ToWorker::CancelTask { task_id } if task_id == "t"))
+    };
+    assert!(cancels(r.drain(true)));
+    assert!(cancels(r.beat(1, &["t"])));
+}

@@ -24,7 +24,9 @@ impl Attempts {
         let taken = self.held.values().filter(|a| a.stage != Stage::Waiting && !a.ahead);
         let (count, used) = taken.fold((0, 0), |(n, sum), a| (n + 1, sum + a.spec.slots));
         must(used == self.used, || format!("attempts take {used} slots, not {}", self.used))?;
-        must(used <= self.slots || count == 1, || {
+        // What outlived a former process runs on, however many slots there are now.
+        let inherited = self.held.values().any(|a| a.batch == 0);
+        must(used <= self.slots || count == 1 || inherited, || {
             format!("{used} of {} slots are taken", self.slots)
         })?;
         let queued: BTreeSet<_> = (self.held.iter())

@@ -1,6 +1,7 @@
 //! Rules of ARCHITECTURE.md that a small mistake would break, a claim each.
 
 use super::*;
+use crate::records::AttemptRow;
 use outlast_wire::spec::{OnLeaseExpired, Rerun};
 use v2::{ControlKind, RefusedCode, StopReason};
 
@@ -467,4 +468,74 @@ fn what_is_handed_over_ahead_runs_in_order_and_is_recalled_or_paused_in_time() {
     assert_eq!(pauses(&sync(&mut w, 4)), [true], "it began before it could be recalled");
     w.drain(at(5));
     assert_eq!(recalls(&sync(&mut w, 5)), 1, "the small one");
+}
+
+/// A worker that starts with an attempt which must not run twice, and has not started as far as is known.
+fn doubtful(paused: bool) -> Worker {
+    let mut spec = TaskSpec::new(Run::Shell("true".into()));
+    spec.rerun = Rerun::Never;
+    let row = AttemptRow {
+        task: "once".into(),
+        epoch: 1,
+        spec: Arc::new(spec),
+        started_at: None,
+        survived: 1,
+        made: 0,
+        paused,
+        after: 0,
+        checkpoint: None,
+        state: None,
+    };
+    let attempts = vec![row];
+    let snapshot =
+        WorkerSnapshot { store_id: "s".into(), incarnation: 2, attempts, ..Default::default() };
+    let mut w = Worker::new(WorkerConfig::default(), snapshot, Vec::new(), 1, at(0));
+    sync(&mut w, 0);
+    w.on_connected(at(1));
+    let coordinator_id = "c".into();
+    let (credit, takes_unsaved) = (9, true);
+    let m =
+        v2::Welcome { protocol: 2, coordinator_id, credit, takes_unsaved, ..Default::default() };
+    w.on_message(at(1), Kind::Welcome(m));
+    w
+}
+
+#[test]
+fn what_a_former_process_took_and_must_not_run_twice_waits_for_the_coordinator() {
+    for paused in [false, true] {
+        let mut w = doubtful(paused);
+        assert!(runs(&sync(&mut w, 2)).is_empty());
+        if paused {
+            control(&mut w, 3, "once", ControlKind::ControlResume);
+            assert!(runs(&sync(&mut w, 3)).is_empty());
+            control(&mut w, 4, "once", ControlKind::ControlPause);
+        }
+        w.on_message(at(5), Kind::Settled(v2::Settled {}));
+        assert_eq!(runs(&sync(&mut w, 5)).len(), usize::from(!paused));
+    }
+}
+
+#[test]
+fn only_an_outcome_that_was_offered_on_this_link_is_taken_for_saved() {
+    let mut w = running();
+    w.on_finished(at(3), done("a", 1));
+    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
+    w.on_message(at(4), Kind::Saved(v2::Saved { attempts }));
+    assert_eq!(w.owes(), 1);
+}
+
+/// The former process made the outcome durable, and ended before its keeper heard of it.
+#[test]
+fn a_keeper_forgets_at_once_what_was_durable_before() {
+    let outbox = vec![(1, Arc::new(done("a", 1)))];
+    let snapshot = WorkerSnapshot {
+        store_id: "s".into(),
+        incarnation: 2,
+        outbox,
+        next_seq: 2,
+        ..Default::default()
+    };
+    let mut w = Worker::new(WorkerConfig::default(), snapshot, Vec::new(), 1, at(0));
+    w.on_finished(at(1), done("a", 1));
+    assert!(drain(&mut w).0.iter().any(|o| matches!(o, Output::Forget(..))));
 }
