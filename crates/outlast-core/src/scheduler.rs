@@ -432,6 +432,7 @@ mod tests {
         push_to(&mut s, "a2", 2, "a", 1, "cpu");
         push_to(&mut s, "b3", 3, "b", 1, "");
         join(&mut s, 0, &[("gpu", "x"), ("cpu", "x")], 100);
+        join(&mut s, 1, &[("gpu", "x"), ("cpu", "x")], 100);
         assert_eq!(names(&mut s), ["a1", "b3", "a2"]);
     }
 

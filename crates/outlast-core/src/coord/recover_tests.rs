@@ -270,6 +270,7 @@ fn a_delayed_retry_waits_also_over_a_restart() {
     assert_eq!(again.given(), Some((1, 2, "x".into())));
     // A person who cancels it, or moves it, need not wait.
     r.c.on_request(r.at(), 5, Request::Cancel { task: "a".into(), known: None });
+    r.drain();
     r.pass(5_000);
     assert_eq!(r.given(), None);
 }
@@ -633,4 +634,19 @@ fn a_task_that_is_given_back_stops_avoiding_workers_after_a_while() {
     r.drain();
     r.pass(70_000);
     assert_eq!(r.given().unwrap().0, first);
+}
+
+#[test]
+fn a_worker_is_avoided_while_another_one_that_fits_is_busy() {
+    let mut r = Rig::new(2);
+    r.submit(
+        "a",
+        json!({"shell": "x", "retry_failures": true,
+        "recovery": {"errors": {"device": ["different_worker", "delayed_retry"]}}}),
+    );
+    let (holder, ..) = r.given().unwrap();
+    r.fill(3 - holder);
+    r.ends(holder, "a", 1, CUDA);
+    r.pass(45_000);
+    assert_eq!(r.given(), None);
 }

@@ -422,7 +422,8 @@ fn a_task_that_is_being_removed_is_not_there_any_more() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    let known = vec![past(TaskState::Failed, 0), past(TaskState::Assigned, 0)];
+    let unfinished = TaskRow { id: "u".into(), ..past(TaskState::Assigned, 0) };
+    let known = vec![past(TaskState::Failed, 0), unfinished];
     r.c.on_request(r.now(), 1, Request::Remove { known, before: i64::MIN });
     assert_eq!(r.c.counters().removed, 1, "only what has ended is removed");
     let outcome = v2::TaskOutcome { task_id: "t".into(), epoch: 1, ..Default::default() };
@@ -455,8 +456,14 @@ fn each_that_waits_has_a_turn_of_its_own() {
 fn a_link_without_a_hello_ends_and_a_hello_of_another_protocol_is_refused() {
     let mut r = Rig::new();
     r.c.on_open(r.now(), 1);
-    let out = r.pass(16_000);
-    assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
+    let mut out = Vec::new();
+    for _ in 0..17 {
+        r.now += 1_000;
+        r.c.on_heard(r.now(), 1);
+        r.c.on_tick(r.now());
+        out.extend(r.drain(true));
+    }
+    assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))), "though something arrives");
     let (worker_id, store_id) = ("w".into(), "s".into());
     let other = v2::Hello { protocol: PROTOCOL + 1, worker_id, store_id, ..hello() };
     let out = r.greet(2, other);
@@ -567,6 +574,11 @@ fn waiting_work_is_asked_back_for_as_much_room_as_there_is() {
     r.member(2, "idle", 4, 1);
     assert_eq!(returned(&r.pass(1_100)), ["t1.1 STOP_RETURN"], "it keeps what its slots run");
     assert!(returned(&r.pass(3_000)).is_empty(), "each attempt is recalled once");
+    let mut r = Rig::new();
+    r.member(1, "w", 2, 1);
+    (0..3).for_each(|n| drop(r.submit(&format!("t{n}"), |_| {})));
+    r.member(2, "idle", 4, 1);
+    assert_eq!(returned(&r.pass(1_100)).len(), 1, "two of three fill its slots");
     let mut r = crowded(1, 2);
     r.ask(Request::Cancel { task: "t1".into(), known: None });
     r.member(2, "idle", 4, 1);
@@ -598,7 +610,8 @@ fn messages_have_a_size_and_warnings_a_pace() {
     let unsaved = v2::Unsaved { outcomes: vec![outcome] };
     r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
     r.drain(true);
-    assert_eq!((r.c.counters().foreign["outcome"], r.superseded()), (3, 0));
+    let counters = r.c.counters();
+    assert_eq!((counters.foreign["outcome"], counters.unsaved, r.superseded()), (3, 0, 0));
 }
 
 /// A late success of one worker ended the task while another one, which is away, had the newest attempt: nothing
@@ -700,7 +713,7 @@ fn an_attempt_asked_back_once_may_be_asked_back_in_its_next_try() {
     assert_eq!(returned(&r.pass(1_100)), ["t1.2 STOP_RETURN"]);
 }
 
-/// A checkpoint of a task that had ended came, and before it was durable a person wanted the task to run again.
+/// A checkpoint of a task that had ended came, and before it was durable an operator retried the task.
 #[test]
 fn a_row_from_the_store_is_brought_up_to_what_was_decided_since() {
     let mut r = Rig::new();
@@ -727,4 +740,48 @@ fn a_row_from_the_store_is_brought_up_to_what_was_decided_since() {
     assert_eq!(from.map(|c| (c.epoch, c.number)), Some((2, 2)));
     let kept = r.c.snapshot().tasks[0].checkpoints.clone();
     assert_eq!(kept.iter().map(|c| c.number).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_former_task_of_the_id_says_nothing_of_one_that_goes_on() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    let task = Submission { former: 1, ..request("t", false) };
+    r.ask(Request::Submit(vec![task]));
+    let look = Past { row: None, key_is_valid: true };
+    let (task_id, state_json) = ("t".into(), b"{}".to_vec().into());
+    let update =
+        v2::StateUpdate { task_id, epoch: 1, version: 1, state_json, ..Default::default() };
+    r.brings(1, v2::outbox_item::Kind::State(update), &look);
+    assert_eq!(r.count(|r| matches!(r, CoordRecord::State { .. })), 0);
+    let kind = OK.into();
+    let late = v2::TaskOutcome { task_id: "t".into(), epoch: 1, kind, ..Default::default() };
+    r.brings(1, v2::outbox_item::Kind::Outcome(late), &look);
+    assert_eq!((r.ended("t").len(), r.superseded()), (0, 1));
+}
+
+#[test]
+fn a_task_that_has_ended_ends_once_also_before_that_is_durable() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |_| {});
+    let look = Past { row: None, key_is_valid: true };
+    for (seq, finished_at_ms) in [(1, 10), (2, 20)] {
+        let outcome = v2::TaskOutcome {
+            task_id: "t".into(),
+            epoch: 1,
+            kind: OK.into(),
+            started_at_ms: 1,
+            finished_at_ms,
+            ..Default::default()
+        };
+        let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(outcome)) }];
+        let lane = v2::Lane::Results.into();
+        let batch = v2::OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
+        r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+    }
+    r.drain(true);
+    assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));
 }

@@ -555,3 +555,20 @@ fn a_cancel_is_repeated_while_the_worker_names_the_task() {
     assert!(cancels(r.drain(true)));
     assert!(cancels(r.beat(1, &["t"])));
 }
+
+#[test]
+fn a_drained_worker_stays_so_when_it_is_back() {
+    let mut r = Rig::new();
+    r.join(1);
+    r.beat(1, &[]);
+    let drain = Request::Drain { worker: "w".into(), on: true };
+    r.c.on_request(r.at(), 9, drain);
+    r.drain(true);
+    let cause = outlast_wire::v2::LinkCause::LinkClosed;
+    r.c.on_close(r.at(), 1, cause, "gone");
+    r.drain(true);
+    r.join(2);
+    r.beat(2, &[]);
+    let said = r.submit("t", |_| ());
+    assert!(!said.iter().any(|m| matches!(m, ToWorker::TaskAssignment { .. })), "{said:?}");
+}

@@ -206,6 +206,8 @@ fn a_lease_is_not_judged_while_the_inventory_is_unanswered() {
     w.on_disconnected(at(8_001), "cut");
     w.on_tick(at(8_500));
     assert_eq!(stopped(&sync(&mut w, 8_500)), 1);
+    w.on_tick(at(8_700));
+    assert_eq!(stopped(&sync(&mut w, 8_700)), 0, "once");
 }
 
 #[test]
@@ -538,4 +540,17 @@ fn a_keeper_forgets_at_once_what_was_durable_before() {
     let mut w = Worker::new(WorkerConfig::default(), snapshot, Vec::new(), 1, at(0));
     w.on_finished(at(1), done("a", 1));
     assert!(drain(&mut w).0.iter().any(|o| matches!(o, Output::Forget(..))));
+}
+
+#[test]
+fn an_unfit_worker_without_a_link_keeps_what_has_its_slots_from_starting() {
+    let mut w = connected(1);
+    assign(&mut w, &[("a", 1)]);
+    let (_, batches) = drain(&mut w);
+    w.on_disconnected(at(2), "cut");
+    w.set_unfit(at(3), Unfit::Machine, Some("no processes".into()));
+    w.on_persisted(at(4), batches[0].number);
+    assert!(runs(&drain(&mut w).0).is_empty());
+    w.set_unfit(at(5), Unfit::Machine, None);
+    assert_eq!(runs(&drain(&mut w).0), ["a.1"]);
 }
