@@ -140,7 +140,7 @@ def test_functions_that_cannot_be_had(shared, worker):
 
     assert "cannot import 'no_such_module'" in call("no_such_module:f")
     assert "no test_functions:missing" in call("test_functions:missing")
-    assert "is no function but int" in call("test_functions:not_a_function")
+    assert "is not a function but int" in call("test_functions:not_a_function")
     value = {"$function": "AAAA"}
     assert "from Python 2.7" in call("x:y", **{**value, "$python": "2.7"})
     here = "%d.%d" % sys.version_info[:2]
@@ -207,8 +207,8 @@ def test_who_takes_no_pickles(shared, tmp_path):
                 by.submit_call(*call, spec=spec).result(120)
             return str(failed.value)
 
-        assert "takes no pickles (allow_pickle=False), and the arguments" in refused("strict_kinds", {1})
-        assert "takes no pickles (allow_pickle=False), and the function" in refused(lambda: 0)
+        assert "accepts no pickles (allow_pickle=False), and the arguments" in refused("strict_kinds", {1})
+        assert "accepts no pickles (allow_pickle=False), and the function" in refused(lambda: 0)
         assert "set is not JSON, and pickles are turned off" in refused(set, [1])
         # What needs none goes well, as far as JSON goes.
         assert client.submit_call("strict_kinds", 1, spec=spec).result(120) == ["int"]

@@ -360,7 +360,7 @@ def test_bad_input_of_a_worker(shared, tmp_path):
     worker = outlast.Worker(shared.url, name="bad", state_dir=tmp_path / "a")
     worker.task(pid)
     for wrong in (lambda: worker.task(pid), lambda: worker.task(name="pid")(abs)):
-        with pytest.raises(outlast.ConfigurationError, match="a task function 'pid' already"):
+        with pytest.raises(outlast.ConfigurationError, match="a task function 'pid' is already registered"):
             wrong()
     with pytest.raises(outlast.ConfigurationError, match="no name of its own"):
         worker.task(functools.partial(pid))
@@ -474,7 +474,7 @@ def test_a_cancelled_task_in_a_thread_is_interrupted_after_its_grace(threaded):
 def test_a_thread_that_goes_on_past_its_limit_is_told_of(threaded, tmp_path, caplog):
     worker, submit = threaded
     task = submit("swallows", str(tmp_path / "end"), timeout=0.2, kill_grace=0.2)
-    said = f"task {task.id} ran longer than its time limit, and attempt 1 goes on"
+    said = f"task {task.id} ran longer than its time limit, and attempt 1 continues"
     try:
         until(lambda: said in caplog.text)
         with pytest.raises(TimeoutError):
