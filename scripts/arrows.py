@@ -6,22 +6,23 @@ from rustfiles import Crate, circles
 
 # The crates that each crate may use. The core must never learn of stores, sockets or shells.
 ALLOWED = {
-    "outlast-wire": set(),
-    "outlast-core": {"outlast-wire"},
+    "outlast-model": set(),
+    "outlast-wire": {"outlast-model"},
+    "outlast-core": {"outlast-model", "outlast-wire"},
     "outlast-sqlite": set(),
-    "outlast-store": {"outlast-sqlite", "outlast-wire", "outlast-core"},
+    "outlast-store": {"outlast-sqlite", "outlast-model", "outlast-wire", "outlast-core"},
     "outlast-net": {"outlast-wire"},
     "outlast-spawn": set(),
     "outlast-browser": set(),
     "outlast-blob": {"outlast-sqlite"},
     "outlast-chaos": set(),
-    "outlast-worker": {"outlast-blob", "outlast-spawn", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
-    "outlast-coordinator": {"outlast-blob", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast-worker": {"outlast-blob", "outlast-spawn", "outlast-model", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
+    "outlast-coordinator": {"outlast-blob", "outlast-model", "outlast-wire", "outlast-core", "outlast-store", "outlast-net"},
     "outlast": {"outlast-wire", "outlast-core", "outlast-worker"},
     "outlast-torture": {"outlast", "outlast-chaos", "outlast-wire"},
-    "outlast-fuzz": {"outlast-blob", "outlast-coordinator", "outlast-core", "outlast-wire", "outlast-worker"},
+    "outlast-fuzz": {"outlast-blob", "outlast-coordinator", "outlast-core", "outlast-model", "outlast-wire", "outlast-worker"},
     "outlast-python": {"outlast", "outlast-core", "outlast-worker"},
-    "outlast-sim": {"outlast-wire", "outlast-core", "outlast-store"},
+    "outlast-sim": {"outlast-model", "outlast-wire", "outlast-core", "outlast-store"},
 }
 # Programs at the top, which may use every crate.
 TOP = {"outlast-cli", "outlast-bench"}
@@ -32,11 +33,10 @@ MOST_LINES_OF_A_FILE = 500
 # What is not in order yet. These lists only shrink.
 STILL_CIRCLES = {
     "outlast-core",
-    "outlast-wire",
 }
 STILL_LONG_FUNCTIONS = {
     "outlast-core": {"decide", "new", "on_hello", "register"},
-    "outlast-wire": {"check"},
+    "outlast-model": {"check"},
 }
 STILL_LONG_FILES = {
     "crates/outlast-core/src/coord/mod.rs",
@@ -45,7 +45,7 @@ STILL_LONG_FILES = {
     "crates/outlast-core/src/records.rs",
     "crates/outlast-core/src/worker/mod.rs",
     "crates/outlast-core/src/worker/session.rs",
-    "crates/outlast-wire/src/spec.rs",
+    "crates/outlast-model/src/spec.rs",
 }
 # Other sources whose files have the same limit.
 SCRIPTS = ("dashboard/src", "python/outlast", "scripts")

@@ -158,7 +158,8 @@ class Crate:
         """(file, other file) -> the names that the first takes from the second."""
         arrows = {}
         for module in self.modules.values():
-            outside = USE.sub("", module.text)
+            # A module may be re-exported under the name of one of its items.
+            outside = re.sub(r"\bmod \w+;", "", USE.sub("", module.text))
             for names, public in module.globs:
                 if not public:
                     self.note(arrows, module, names)

@@ -13,10 +13,10 @@ use crate::writer;
 use outlast_core::TaskId;
 use outlast_core::coord::{ConnId, Coordinator, Output, Request, RequestId, Submission};
 use outlast_core::records::CoordRecord;
+use outlast_model::LinkCause;
 use outlast_store::group::Decided;
 use outlast_store::{CoordReader, StoreError};
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::LinkCause;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,7 +166,7 @@ impl State {
                 self.links.remove(&conn);
                 self.core.on_close(now, conn, cause, &reason);
             }
-            Input::ToLink(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
+            Input::Log(conn, request) => self.send(conn, ToLink::Log(Box::new(request))),
             Input::Query(query) => query(&self.core),
             Input::Request(request, tx) => match self.request(request) {
                 Ok(request) => {
@@ -228,7 +228,9 @@ impl State {
         loop {
             while let Some(output) = self.core.poll_output() {
                 match output {
-                    Output::Send(conn, kind) => self.send(conn, ToLink::Frame(Box::new(kind))),
+                    Output::Send(conn, message) => {
+                        self.send(conn, ToLink::Frame(Box::new(message)))
+                    }
                     Output::SendV1(conn, message) => {
                         self.send(conn, ToLink::V1(Box::new(message)));
                     }
@@ -258,7 +260,7 @@ impl State {
             }
             let Some(conn) = self.slow.pop() else { return };
             let reason = "it does not read what it is sent";
-            self.core.on_close(clock::now(), conn, LinkCause::LinkSlow, reason);
+            self.core.on_close(clock::now(), conn, LinkCause::Slow, reason);
         }
     }
 

@@ -113,20 +113,15 @@ impl Feed {
             R::Checkpoint { checkpoint: c, worker, at } => {
                 let what = if c.dropped { "dropped " } else { "" };
                 let reason = format!("{what}{} of {} bytes", c.id(), c.size);
-                let id = c.task_id.as_str().into();
-                task(&id, "checkpoint", c.epoch, Some(worker), *at, &reason, None)
+                task(&c.task, "checkpoint", c.epoch, Some(worker), *at, &reason, None)
             }
             R::Paused { task: id, on, at } => {
                 let event = if *on { "pause_requested" } else { "resume_requested" };
                 task(id, event, 0, None, *at, "", None)
             }
             R::State { update } => {
-                let reason = match update.has_progress {
-                    true => format!("{:.4}", update.progress),
-                    false => String::new(),
-                };
-                let id = update.task_id.as_str().into();
-                task(&id, "state", update.epoch, None, update.at_ms, &reason, None)
+                let reason = update.progress.map_or_else(String::new, |p| format!("{p:.4}"));
+                task(&update.task, "state", update.epoch, None, update.at_ms, &reason, None)
             }
             R::Recovered { task: id, epoch, decision, at, .. } => {
                 task(id, "recovery", *epoch, None, *at, &decision.text, None)
@@ -172,7 +167,7 @@ fn log(record: &CoordRecord) {
             tracing::debug!("TASK {task} attempt {epoch}: requeued: {reason}");
         }
         R::Checkpoint { checkpoint: c, .. } => {
-            tracing::debug!("CHECKPOINT {} of {}: {} bytes", c.id(), c.task_id, c.size);
+            tracing::debug!("CHECKPOINT {} of {}: {} bytes", c.id(), c.task, c.size);
         }
         _ => {}
     }

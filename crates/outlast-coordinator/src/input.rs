@@ -5,9 +5,10 @@ use crate::outbound::LinkTx;
 use crate::share::Held;
 use outlast_core::TaskId;
 use outlast_core::coord::{ConnId, Coordinator, Principal, RecoveryRequest, Response};
+use outlast_model::LinkCause;
+use outlast_model::message::ToCoordinator;
 use outlast_wire::v1::{Action, FromWorker};
-use outlast_wire::v2::LinkCause;
-use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::LogRequest;
 use outlast_wire::{Bytes, TaskSpec};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +21,7 @@ pub(crate) enum Input {
     /// A link opened, with the principal of its key.
     Open(ConnId, LinkTx, Principal),
     /// A message, with its part of the link's share of memory.
-    Message(ConnId, Kind, Held),
+    Message(ConnId, ToCoordinator, Held),
     /// A message that cannot be decoded, with the error.
     Malformed(ConnId, String),
     /// A link of the v1 dialect, with its worker's id; empty if its address does not have it.
@@ -41,8 +42,8 @@ pub(crate) enum Input {
     Close(ConnId, LinkCause, String),
     /// A request, and where its answer goes.
     Request(ApiRequest, oneshot::Sender<Answer>),
-    /// A message for a link that the core need not know of.
-    ToLink(ConnId, Kind),
+    /// A request for a part of a log, which the core need not know of.
+    Log(ConnId, LogRequest),
     /// A query of the core's memory.
     Query(Box<dyn FnOnce(&Coordinator) + Send>),
 }

@@ -10,8 +10,8 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use outlast_core::coord::ConnId;
+use outlast_model::LinkCause;
 use outlast_net::pulse::{self, PingConfig, Progress};
-use outlast_wire::v2::LinkCause;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,9 +65,9 @@ impl Keepalive {
         let timeout = || Duration::from_millis(self.timeout.load(Ordering::Relaxed));
         tokio::select! {
             why = pulse::watch(self.config, self.progress.clone(), timeout, ping) => {
-                (LinkCause::LinkSilent, why)
+                (LinkCause::Silent, why)
             }
-            why = self.pass.ended() => (LinkCause::LinkRefused, why),
+            why = self.pass.ended() => (LinkCause::Refused, why),
         }
     }
 

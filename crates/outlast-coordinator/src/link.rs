@@ -15,9 +15,11 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::{StreamExt, stream::SplitStream};
 use outlast_core::coord::ConnId;
 use outlast_core::quality::Size;
+use outlast_model::LinkCause;
+use outlast_model::message::{Hello, ToCoordinator, ToWorker};
 use outlast_wire::frame::{FrameError, Packing, encode_sized, open};
+use outlast_wire::frames;
 use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{self, LinkCause};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -61,21 +63,9 @@ impl Link {
                         Ok((Kind::LogData(data), _)) => {
                             self.logs.deliver(conn, data);
                             // A sign of life all the same.
-                            Input::Message(conn, Kind::LogData(Default::default()), Held::NONE)
+                            Input::Heard(conn)
                         }
-                        Ok((Kind::Hello(hello), _)) if hello.worker_id != self.name => {
-                            let what = format!(
-                                "hello of {:?} at the address of {:?}",
-                                hello.worker_id, self.name
-                            );
-                            Input::Malformed(conn, what)
-                        }
-                        Ok((kind, held)) => {
-                            if let Kind::Hello(hello) = &kind {
-                                self.session.said(hello);
-                            }
-                            Input::Message(conn, kind, held)
-                        }
+                        Ok((kind, held)) => self.message(kind, held),
                         Err(error) => Input::Malformed(conn, error.to_string()),
                     }
                 }
@@ -85,7 +75,7 @@ impl Link {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 Some(Ok(Message::Close(frame))) => return closed(frame),
                 Some(Err(error)) => return broke(&error),
-                None => return (LinkCause::LinkClosed, "the link ended".into()),
+                None => return (LinkCause::Closed, "the link ended".into()),
             };
             let malformed = matches!(input, Input::Malformed(..));
             if malformed {
@@ -97,8 +87,26 @@ impl Link {
             if malformed {
                 // The writer sends why, and ends the link.
                 tokio::time::sleep(LINGER).await;
-                return (LinkCause::LinkRefused, "a message could not be understood".into());
+                return (LinkCause::Refused, "a message could not be understood".into());
             }
+        }
+    }
+
+    /// The input for a message that is not of a log.
+    fn message(&self, kind: Kind, held: Held) -> Input {
+        let conn = self.keepalive.conn;
+        match ToCoordinator::try_from(kind) {
+            Ok(ToCoordinator::Hello(hello)) if hello.worker_id != self.name => {
+                let (said, name) = (hello.worker_id, &self.name);
+                Input::Malformed(conn, format!("hello of {said:?} at the address of {name:?}"))
+            }
+            Ok(message) => {
+                if let ToCoordinator::Hello(hello) = &message {
+                    self.session.said(hello);
+                }
+                Input::Message(conn, message, held)
+            }
+            Err(error) => Input::Malformed(conn, error.to_string()),
         }
     }
 
@@ -123,27 +131,35 @@ impl Dialect for Link {
         self.keepalive.ping_due().await;
     }
 
-    async fn encode(&self, what: ToLink) -> Option<Message> {
-        let mut kind = match what {
-            ToLink::Frame(kind) => kind,
+    async fn encode(&self, what: ToLink) -> Vec<Message> {
+        let mut message = match what {
+            ToLink::Frame(message) => *message,
+            ToLink::Log(request) => return vec![self.pack(Kind::LogRequest(*request))],
             ToLink::Timeout(ms) => {
                 self.keepalive.set_timeout(ms);
-                return None;
+                return Vec::new();
             }
             // Of the other dialect; the writer ends the link itself.
-            ToLink::V1(_) | ToLink::Ping(_) | ToLink::Close(_) => return None,
+            ToLink::V1(_) | ToLink::Ping(_) | ToLink::Close(_) => return Vec::new(),
         };
-        match &mut *kind {
-            Kind::Assign(assign) => ids::set_spans(&mut assign.tasks, self.tracer.as_deref()),
-            Kind::Welcome(w) => w.session = self.session.begin(self.keepalive.who()),
+        match &mut message {
+            ToWorker::Assign(tasks) => ids::set_spans(tasks, self.tracer.as_deref()),
+            ToWorker::Welcome(w) => w.session = self.session.begin(self.keepalive.who()),
             _ => {}
         }
-        let (beat, welcome) = (Tap::beat(&kind), matches!(*kind, Kind::Welcome(_)));
+        frames(message).into_iter().map(|kind| self.pack(kind)).collect()
+    }
+}
+
+impl Link {
+    /// Encodes and measures a frame.
+    fn pack(&self, kind: Kind) -> Message {
+        let (beat, welcome) = (Tap::beat(&kind), matches!(kind, Kind::Welcome(_)));
         let began = Instant::now();
-        let (data, raw) = encode_sized(*kind, Packing::default());
+        let (data, raw) = encode_sized(kind, Packing::default());
         let nanos = if raw.is_some() { began.elapsed().as_nanos() as u64 } else { 0 };
         self.tap.sent(Size { bytes: data.len(), raw, nanos }, beat, welcome);
-        Some(Message::Binary(data))
+        Message::Binary(data)
     }
 }
 
@@ -160,7 +176,7 @@ impl Session {
     pub fn new(all: Arc<WorkerSessions>, conn: ConnId) -> Session {
         Session { all, conn, hello: OnceLock::new() }
     }
-    fn said(&self, hello: &v2::Hello) {
+    fn said(&self, hello: &Hello) {
         let _ = self.hello.set((hello.store_id.clone(), hello.nonce == 0));
     }
     /// Begins the session once the worker is accepted; returns its token, empty for old versions.

@@ -17,10 +17,10 @@ use futures_util::{StreamExt, stream::SplitStream};
 use outlast_blob::Hash;
 use outlast_core::coord::V1_PREFIX;
 use outlast_core::quality::{Beat, Size};
+use outlast_model::LinkCause;
 use outlast_wire::Bytes;
 use outlast_wire::v1::{FromWorker, MAX_CHECKPOINT, MAX_TEXT, Restore, ToWorker, parse, worker_of};
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{LinkCause, LogData};
+use outlast_wire::v2::LogData;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl LinkV1 {
                     return self.oversized().await;
                 }
                 Some(Err(error)) => return broke(&error),
-                None => return (LinkCause::LinkClosed, "the link ended".into()),
+                None => return (LinkCause::Closed, "the link ended".into()),
             };
             if self.keepalive.driver.put(input).await.is_err() {
                 return ending();
@@ -94,7 +94,7 @@ impl LinkV1 {
             self.refused.log(name, &refusal);
             let _ = driver.put(Input::MalformedV1(conn, what.clone(), None)).await;
             tokio::time::sleep(LINGER).await;
-            return Err((LinkCause::LinkRefused, what));
+            return Err((LinkCause::Refused, what));
         }
         self.tap.of(&format!("{V1_PREFIX}{name}"));
         driver.put(Input::NameV1(conn, name.to_owned())).await.map_err(|_| ending())
@@ -152,7 +152,7 @@ impl LinkV1 {
         let input = Input::OversizedV1(self.keepalive.conn, what.clone());
         let _ = self.keepalive.driver.put(input).await;
         tokio::time::sleep(LINGER).await;
-        (LinkCause::LinkRefused, what)
+        (LinkCause::Refused, what)
     }
 }
 
@@ -161,7 +161,7 @@ impl Dialect for LinkV1 {
         self.keepalive.ping_due().await;
     }
 
-    async fn encode(&self, what: ToLink) -> Option<Message> {
+    async fn encode(&self, what: ToLink) -> Vec<Message> {
         match what {
             ToLink::V1(message) => {
                 let data = match &*message {
@@ -175,24 +175,22 @@ impl Dialect for LinkV1 {
                 // From its registration on it is known.
                 let known = matches!(*message, ToWorker::RegistrationAck { .. });
                 self.tap.sent(plain(text.len()), Beat::None, known);
-                Some(Message::Text(text.into()))
+                vec![Message::Text(text.into())]
             }
             ToLink::Ping(seq) => {
                 let data = seq.to_be_bytes().to_vec();
                 self.tap.sent(plain(data.len()), Beat::Beat(seq), false);
-                Some(Message::Ping(data.into()))
+                vec![Message::Ping(data.into())]
             }
-            ToLink::Frame(kind) => {
-                if let Kind::LogRequest(request) = *kind {
-                    let error = "workers of the v1 dialect keep no logs".into();
-                    let request = request.request;
-                    let data = LogData { request, last: true, error, ..Default::default() };
-                    self.logs.deliver(self.keepalive.conn, data);
-                }
-                None
+            ToLink::Log(asked) => {
+                let error = "workers of the v1 dialect keep no logs".into();
+                let request = asked.request;
+                let data = LogData { request, last: true, error, ..Default::default() };
+                self.logs.deliver(self.keepalive.conn, data);
+                Vec::new()
             }
             // Of the other dialect; the writer ends the link itself.
-            ToLink::Timeout(_) | ToLink::Close(_) => None,
+            ToLink::Frame(_) | ToLink::Timeout(_) | ToLink::Close(_) => Vec::new(),
         }
     }
 }
@@ -214,7 +212,7 @@ fn beat(message: &FromWorker) -> Beat {
 fn left(frame: Option<CloseFrame>) -> Why {
     let stopped = frame.as_ref().is_some_and(|f| f.code == NORMAL || f.code == AWAY);
     let (cause, reason) = closed(frame);
-    (if stopped { LinkCause::LinkStopped } else { cause }, reason)
+    (if stopped { LinkCause::Stopped } else { cause }, reason)
 }
 
 /// Puts a checkpoint's data into the store of blobs; its manifest, once it is durable.

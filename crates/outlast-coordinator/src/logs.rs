@@ -8,7 +8,6 @@
 use crate::input::{Driver, Input};
 use outlast_core::coord::ConnId;
 use outlast_wire::Bytes;
-use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{LogData, LogRequest};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -232,7 +231,7 @@ impl Reader {
         let (logs, driver, conn) = (self.logs.clone(), self.driver.clone(), self.conn);
         let asked = Request { logs, driver, conn, number, parts: arriving, answered: false };
         let request = LogRequest { request: number, length, ..self.request.clone() };
-        let sent = self.driver.put(Input::ToLink(self.conn, Kind::LogRequest(request))).await;
+        let sent = self.driver.put(Input::Log(self.conn, request)).await;
         sent.map_err(|_| "the coordinator ends")?;
         Ok(asked)
     }
@@ -336,7 +335,7 @@ impl Drop for Request {
         }
         if !self.answered {
             let cancel = LogRequest { request: self.number, cancel: true, ..LogRequest::default() };
-            self.driver.put_now(Input::ToLink(self.conn, Kind::LogRequest(cancel)));
+            self.driver.put_now(Input::Log(self.conn, cancel));
         }
     }
 }

@@ -5,9 +5,9 @@ use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
+use outlast_model::{LinkCause, message};
 use outlast_wire::v1::ToWorker;
-use outlast_wire::v2::LinkCause;
-use outlast_wire::v2::body::Kind;
+use outlast_wire::v2::LogRequest;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -19,7 +19,9 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 /// One thing that the core sends to a link.
 pub(crate) enum ToLink {
     /// A message. Boxed: each idle link holds room for 32 of these.
-    Frame(Box<Kind>),
+    Frame(Box<message::ToWorker>),
+    /// A request for a part of a log.
+    Log(Box<LogRequest>),
     /// A message of the v1 dialect.
     V1(Box<ToWorker>),
     /// A WebSocket ping with this number, of the v1 dialect.
@@ -43,26 +45,26 @@ pub(crate) type Why = (LinkCause, String);
 
 /// The end of a link whose connection failed.
 pub(crate) fn broke(error: &axum::Error) -> Why {
-    (LinkCause::LinkClosed, format!("the link broke: {error}"))
+    (LinkCause::Closed, format!("the link broke: {error}"))
 }
 
 /// The end of a link that its worker closed.
 pub(crate) fn closed(frame: Option<CloseFrame>) -> Why {
     let reason = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
-    (LinkCause::LinkClosed, reason.unwrap_or_else(|| "the worker closed the link".into()))
+    (LinkCause::Closed, reason.unwrap_or_else(|| "the worker closed the link".into()))
 }
 
 /// The end of all links when the coordinator ends.
 pub(crate) fn ending() -> Why {
-    (LinkCause::LinkRestarted, "the coordinator ends".into())
+    (LinkCause::Restarted, "the coordinator ends".into())
 }
 
 /// One dialect's side of the loop that writes to a link.
 pub(crate) trait Dialect: Sync {
     /// Waits until a WebSocket ping is to be sent.
     fn ping_due(&self) -> impl Future<Output = ()> + Send;
-    /// Encodes what the core sends; none if nothing is to be written for it.
-    fn encode(&self, what: ToLink) -> impl Future<Output = Option<Message>> + Send;
+    /// Encodes what the core sends; empty if nothing is to be written for it.
+    fn encode(&self, what: ToLink) -> impl Future<Output = Vec<Message>> + Send;
 }
 
 /// Writes a link's queue until the link ends.
@@ -83,17 +85,17 @@ pub(crate) async fn write(
         let Some(mut next) = next else {
             let _ = tokio::time::timeout(LINGER, sink.close()).await;
             // The core said why when it let the link go.
-            return (LinkCause::LinkUnspecified, "the link was dropped".into());
+            return (LinkCause::Unspecified, "the link was dropped".into());
         };
         // Everything that waits goes out with one flush.
         loop {
             if let ToLink::Close(reason) = next {
                 return part(&mut sink, reason).await;
             }
-            if let Some(message) = dialect.encode(next).await
-                && let Err(error) = sink.feed(message).await
-            {
-                return broke(&error);
+            for message in dialect.encode(next).await {
+                if let Err(error) = sink.feed(message).await {
+                    return broke(&error);
+                }
             }
             match queue.try_recv() {
                 Ok(more) => next = more,
@@ -115,5 +117,5 @@ async fn part(sink: &mut SplitSink<WebSocket, Message>, reason: String) -> Why {
         sink.close().await
     };
     let _ = tokio::time::timeout(LINGER, bye).await;
-    (LinkCause::LinkUnspecified, reason)
+    (LinkCause::Unspecified, reason)
 }

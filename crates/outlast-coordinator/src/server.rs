@@ -28,9 +28,9 @@ use crate::sessions::WorkerSessions;
 use crate::writer;
 use outlast_blob::{BlobError, Blobs};
 use outlast_core::coord;
+use outlast_model::LinkCause;
 use outlast_store::folder::{PRIVATE, close_folder};
 use outlast_store::{CoordStore, Keys, StoreError, StoredWorker, group};
-use outlast_wire::v2::LinkCause;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -375,6 +375,6 @@ fn export(shared: &Arc<Shared>, config: &Config) -> Result<Option<otel::Running>
 fn former_end(w: StoredWorker) -> Former {
     match w.gone_at {
         Some(at) => (Some(at), w.gone_cause, w.gone_reason),
-        None => (None, LinkCause::LinkRestarted, "the coordinator was restarted".into()),
+        None => (None, LinkCause::Restarted, "the coordinator was restarted".into()),
     }
 }

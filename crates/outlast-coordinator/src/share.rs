@@ -22,11 +22,6 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Held(#[allow(dead_code)] Option<OwnedSemaphorePermit>);
 
-impl Held {
-    /// The part of what takes no memory to speak of.
-    pub const NONE: Held = Held(None);
-}
-
 impl Share {
     /// A share of so many bytes.
     pub fn new(bytes: usize) -> Share {

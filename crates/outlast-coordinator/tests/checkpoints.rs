@@ -102,7 +102,10 @@ async fn checkpoints_and_states_are_shown_and_fetched() {
     let kept = send(&c, "GET", "/api/v2/tasks/t/checkpoints", "", b"").await;
     let first = v2::Checkpoint::decode_length_delimited(&kept.body[..]).unwrap();
     assert_eq!(first.encode_length_delimited_to_vec(), kept.body, "no other");
-    assert_eq!((first.id(), &first.manifest[..]), ("1-1".to_owned(), &name[..]));
+    assert_eq!(
+        (format!("{}-{}", first.epoch, first.number), &first.manifest[..]),
+        ("1-1".to_owned(), &name[..])
+    );
     assert_eq!(send(&c, "GET", "/api/v2/tasks/none/checkpoints", "", b"").await.status, 404);
     for which in ["latest", "1-1"] {
         let got =

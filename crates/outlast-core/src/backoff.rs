@@ -1,4 +1,4 @@
-//! How long to wait before dialling again.
+//! Pauses before a reconnect.
 
 use crate::Millis;
 use rand::{Rng, rngs::SmallRng};

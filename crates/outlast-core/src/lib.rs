@@ -1,4 +1,4 @@
-//! The fault-tolerant heart of Outlast: what coordinator and worker decide, without doing it.
+//! The decisions of coordinator and worker, without their execution.
 //!
 //! Nothing here opens a socket or a file, starts a thread, reads a clock or draws from global
 //! randomness. Both machines are driven the same way:
@@ -17,8 +17,8 @@ pub mod alerts;
 pub mod backoff;
 pub mod coord;
 pub mod health;
-pub mod ids;
 mod invariants;
+pub use outlast_model::ids;
 pub mod quality;
 pub mod records;
 pub mod recovery;

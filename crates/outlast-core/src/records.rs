@@ -2,37 +2,36 @@
 
 use crate::ids::{Epoch, Millis, Now, TaskId};
 use crate::recovery::{Decision, Failure, Learned, Quarantine, TaskRecovery};
-use outlast_wire::TaskSpec;
-use outlast_wire::v2::{Cause, Checkpoint, LinkCause, StateUpdate, TaskOutcome};
+use outlast_model::{Cause, Checkpoint, Lane, LinkCause, StateUpdate, TaskOutcome, TaskSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Records of one decision, to be applied together or not at all. Numbered from 1 without gaps.
 #[derive(Debug, Clone)]
 pub struct Batch<R> {
-    /// Its number; `on_persisted` names it.
+    /// Number of the batch, as passed to `on_persisted`.
     pub number: u64,
-    /// In order.
+    /// Records in order.
     pub records: Vec<R>,
 }
 
-/// Where a task stands, as the coordinator sees it.
+/// State of a task at the coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaskState {
     /// Waiting for a worker.
     Pending,
     /// Given to a worker; it may be running.
     Assigned,
-    /// Over, and it succeeded.
+    /// Ended successfully.
     Succeeded,
-    /// Over, and it did not.
+    /// Ended with a failure.
     Failed,
-    /// Over, because somebody asked.
+    /// Cancelled on request.
     Cancelled,
 }
 
 impl TaskState {
-    /// Whether nothing more will happen unless somebody retries it.
+    /// Returns true if the state is final, unless the task is retried.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
@@ -54,273 +53,273 @@ impl TaskState {
     }
 }
 
-/// What the coordinator makes durable. `at` is Unix time in milliseconds.
+/// A fact that the coordinator makes durable. `at` is Unix time in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CoordRecord {
     /// A task was accepted. Its state is pending, its epoch that of `after`.
     Submitted {
-        /// Its id.
+        /// Id of the task.
         task: TaskId,
         /// Grows with each submission; the order of service among equals.
         number: u64,
-        /// What to run.
+        /// Specification of the task.
         spec: Arc<TaskSpec>,
         /// The newest attempt of a former task of this id, which was removed; 0 when there was
         /// none.
         after: Epoch,
         /// Name of the key that it was submitted with.
         owner: Option<Arc<str>>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A worker was given the task: its state is assigned, its epoch is `epoch`.
     Assigned {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
         /// The new attempt.
         epoch: Epoch,
         /// The worker's store id.
         worker: Arc<str>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// The worker said that the attempt runs. Only `started_at` of the task changes.
     Started {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
         /// Worker's Unix time in milliseconds.
         started_at: i64,
-        /// When it was heard.
+        /// Time at which the report arrived.
         at: i64,
     },
     /// The task is pending again; its epoch stays, its worker is none.
     Requeued {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
         /// The attempt that ended.
         epoch: Epoch,
         /// Losses counted toward `max_retries` so far.
         retries: u32,
-        /// Why, for people.
+        /// Reason in words.
         reason: String,
-        /// Why, for programs.
+        /// Cause, for programs.
         cause: Cause,
-        /// How that attempt ended, when it was heard of.
+        /// Outcome of that attempt, if it was received.
         outcome: Option<Arc<TaskOutcome>>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
-    /// The task is over.
+    /// The task has ended.
     Ended {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
         /// The attempt that decided it; 0 when none did.
         epoch: Epoch,
         /// Succeeded, failed or cancelled.
         state: TaskState,
-        /// Why, for people; empty on plain success.
+        /// Reason in words; empty on plain success.
         reason: String,
-        /// Why, for programs.
+        /// Cause, for programs.
         cause: Cause,
         /// The result, when there is one.
         outcome: Option<Arc<TaskOutcome>>,
         /// The store id of the worker that delivered it.
         worker: Option<Arc<str>>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// An outcome that does not count: kept on record, changes nothing else. The task may be
     /// over or unknown (then it is kept beside the tasks).
     Superseded {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
-        /// Why it does not count.
+        /// Reason why it does not count.
         reason: String,
-        /// What it was.
+        /// The outcome.
         outcome: Arc<TaskOutcome>,
         /// The worker's store id.
         worker: Arc<str>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
-    /// Somebody asked to cancel a task that is assigned; it goes on until its worker agrees.
+    /// A cancel of an assigned task was requested; the task continues until its worker confirms.
     CancelRequested {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A task that was over is pending again, because somebody asked. Its result is cleared.
     Retried {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
-    /// Something worth telling in the task's history; no state changes.
+    /// A note in the task's history, without a change of state.
     Noted {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
-        /// What.
+        /// Text of the note.
         note: String,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
-    /// These tasks, which are over, are removed with all that is known of them but the epoch of
-    /// their newest attempt: a later task of the same id goes on from there.
+    /// Ended tasks are removed with everything known about them, except the epoch of their newest
+    /// attempt: a later task of the same id continues from there.
     TasksRemoved {
-        /// Which.
+        /// Ids of the tasks.
         tasks: Vec<TaskId>,
         /// Outcomes of tasks that are not known are removed too if they were heard before this.
         before: i64,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A worker said hello: insert or replace what is known of it (not its cursors).
     WorkerSeen {
-        /// Everything but cursors.
+        /// The worker's row, without cursors.
         worker: Arc<WorkerRow>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A worker's link ended.
     WorkerGone {
-        /// Its store id.
+        /// Store id of the worker.
         worker: Arc<str>,
-        /// Why, for people.
+        /// Reason in words.
         reason: String,
-        /// Why, for programs.
+        /// Cause, for programs.
         cause: LinkCause,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// An operator wants the worker to take no new work, or wants that no more.
     WorkerDrained {
-        /// Its store id.
+        /// Store id of the worker.
         worker: Arc<str>,
         /// Drained, or not any more.
         on: bool,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// An operator wants the worker to be bound to no key any more.
     WorkerUnbound {
-        /// Its store id.
+        /// Store id of the worker.
         worker: Arc<str>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// An operator removed the worker; delete its row and cursors.
     WorkerForgotten {
-        /// Its store id.
+        /// Store id of the worker.
         worker: Arc<str>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A checkpoint of a task: kept, unless it was dropped at the worker. Known by (epoch, number).
     Checkpoint {
-        /// What it is.
+        /// The checkpoint.
         checkpoint: Arc<Checkpoint>,
         /// The worker's store id.
         worker: Arc<str>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// These checkpoints, by (epoch, number), are not kept any more.
     CheckpointsPruned {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which of its checkpoints.
+        /// The affected checkpoints, by (epoch, number).
         which: Vec<(Epoch, u64)>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A task's state, which replaces what was known. Of an unknown task: nothing.
     State {
-        /// What it is.
+        /// The state update.
         update: Arc<StateUpdate>,
     },
-    /// Somebody asked to pause the task, or to resume it. It stays so over attempts.
+    /// A pause or resume of the task was requested. It applies to all attempts.
     Paused {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
         /// Paused, or not any more.
         on: bool,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
-    /// What a person asked of a task and was not done yet, in place of what was known of that.
+    /// Pending operator requests to a task, which replace the previous ones.
     Asked {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// What is still to be done.
+        /// The pending requests.
         asked: Asked,
     },
-    /// What was decided after a failure, or where a task's knobs start: it goes to the history,
-    /// and `state` takes the place of what was known of the task's recovery.
+    /// A decision after a failure, or about the initial knob positions: it is added to the history, and
+    /// `state` replaces the task's recovery state.
     Recovered {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
         /// The attempt that failed; 0 before the first.
         epoch: Epoch,
-        /// What was decided, and why.
+        /// The decision with its reason.
         decision: Arc<Decision>,
-        /// What was tried by now, and how the task is to run next.
+        /// Previous recovery actions, and settings of the next attempt.
         state: Arc<TaskRecovery>,
-        /// When.
+        /// Time of the record.
         at: i64,
     },
     /// A failure to look back at. Those up to number `forget` are not kept any more.
     FailureSeen {
-        /// What it was.
+        /// The failure.
         failure: Arc<Failure>,
         /// See above.
         forget: u64,
     },
     /// These failures are not kept any more: those of a worker, or of a type of task.
     FailuresForgotten {
-        /// Its store id.
+        /// Store id of the worker.
         worker: Option<Arc<str>>,
         /// The type.
         task_type: Option<String>,
     },
     /// A worker is given no work but probes; or (none) it is given work again.
     Quarantined {
-        /// Its store id.
+        /// Store id of the worker.
         worker: Arc<str>,
-        /// Until when, and why.
+        /// The quarantine; none: it has ended.
         quarantine: Option<Arc<Quarantine>>,
     },
     /// Knobs that worked; in place of what was known of that type on that hardware.
     Learned {
-        /// What worked.
+        /// Knob values that worked.
         learned: Arc<Learned>,
     },
-    /// What worked is forgotten: of this type, on this hardware; of all where there is none.
+    /// Knob values that worked are discarded: of this type, on this hardware; all of them if none is named.
     Unlearned {
         /// The type of task.
         task_type: Option<String>,
-        /// As in [`Learned`].
+        /// Hardware, as in [`Learned`].
         hardware: Option<String>,
     },
     /// Outbox records of this lane up to `seq` have taken effect.
     Cursor {
         /// The worker's store id.
         worker: Arc<str>,
-        /// `outlast_wire::v2::Lane` as a number.
-        lane: i32,
+        /// `outlast_model::Lane` as a number.
+        lane: Lane,
         /// The last sequence applied.
         seq: u64,
     },
 }
 
-/// What is known of a worker beyond a connection.
+/// Durable description of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRow {
     /// UUID of its store: its identity.
@@ -343,24 +342,24 @@ pub struct WorkerRow {
     pub version: String,
     /// An operator wants it to take no new work.
     pub drained: bool,
-    /// Of the process that opened its store for this incarnation; 0 when it is not known.
+    /// Nonce of the process that opened its store for this incarnation; 0: unknown.
     pub nonce: u64,
     /// Name of the key that it is bound to; empty: none.
     pub principal: Arc<str>,
 }
 
-/// A task that is not over, as loaded at start (or one that is over, for a retry).
+/// An unfinished task, as loaded at start (or an ended one, for a retry).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRow {
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
-    /// Its number in order of submission.
+    /// Number in the order of submission.
     pub number: u64,
-    /// What to run.
+    /// Specification of the task.
     pub spec: Arc<TaskSpec>,
-    /// Where it stands.
+    /// State of the task.
     pub state: TaskState,
-    /// Its newest attempt; `after` before the first.
+    /// Number of the newest attempt; `after` before the first.
     pub epoch: Epoch,
     /// Attempts up to this one are of a former task of the same id; mostly 0.
     pub after: Epoch,
@@ -368,29 +367,29 @@ pub struct TaskRow {
     pub retries: u32,
     /// Store id of the worker that has it, while assigned.
     pub worker: Option<Arc<str>>,
-    /// Whether a cancel was asked for and not yet settled.
+    /// True if a requested cancel is still pending.
     pub cancelling: bool,
-    /// When the current attempt started (worker's Unix ms), if it was heard.
+    /// Start of the current attempt (worker's Unix ms), if it was reported.
     pub started_at: Option<i64>,
-    /// Somebody paused it.
+    /// True if the task is paused.
     pub paused: bool,
-    /// What a person asked of it and was not done yet.
+    /// Pending operator requests.
     pub asked: Asked,
-    /// It failed because attempts were lost, not by what it did.
+    /// True if it failed because attempts were lost, not by itself.
     pub lost: bool,
-    /// Its checkpoints that are kept, by (epoch, number).
+    /// Kept checkpoints, by (epoch, number).
     pub checkpoints: Vec<Arc<Checkpoint>>,
     /// (epoch, version) of its newest state.
     pub state_version: (Epoch, u64),
-    /// What was tried for it; none while nothing was.
+    /// Recovery state; none before the first failure.
     pub recovery: Option<Arc<TaskRecovery>>,
 }
 
-/// What a person asked of a task that only its worker can do, or another one; and the checkpoint
+/// Pending requests to a task that only its worker, or another one, can carry out; and the checkpoint
 /// that its next attempt waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Asked {
-    /// A checkpoint, of which its worker has not been told.
+    /// True if a checkpoint is requested, and its worker was not yet notified.
     pub checkpoint: bool,
     /// To run on the worker of this name, or (false) on any other.
     pub place: Option<(Arc<str>, bool)>,
@@ -403,30 +402,30 @@ pub struct Asked {
 pub struct Awaited {
     /// The attempt that made it.
     pub epoch: Epoch,
-    /// Its number in that attempt.
+    /// Number within that attempt.
     pub number: u64,
     /// Store id of the worker that has it.
     pub worker: Arc<str>,
 }
 
 impl Awaited {
-    /// Its place in the order of a task's checkpoints.
+    /// Returns the position in the order of a task's checkpoints.
     pub fn place(&self) -> (Epoch, u64) {
         (self.epoch, self.number)
     }
 }
 
-/// Everything that the coordinator's core needs to go on after a restart.
+/// State that the coordinator's core needs to continue after a restart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CoordSnapshot {
     /// UUID of this coordinator's store.
     pub coordinator_id: Arc<str>,
     /// The highest task number ever given.
     pub last_number: u64,
-    /// Tasks that are not over, by number.
+    /// Unfinished tasks, by number.
     pub tasks: Vec<TaskRow>,
-    /// All known workers, with (lane, last applied sequence).
-    pub workers: Vec<(WorkerRow, Vec<(i32, u64)>)>,
+    /// Known workers, each with (lane, last applied sequence).
+    pub workers: Vec<(WorkerRow, Vec<(Lane, u64)>)>,
     /// Failures to look back at, oldest first.
     pub failures: Vec<Failure>,
     /// Workers in quarantine, by store id.
@@ -435,54 +434,54 @@ pub struct CoordSnapshot {
     pub learned: Vec<Learned>,
 }
 
-/// What a worker makes durable.
+/// A fact that a worker makes durable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WorkerRecord {
     /// An assignment arrived: insert the attempt as queued (replacing an older epoch's row).
     Accepted {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
-        /// What to run.
+        /// Specification of the task.
         spec: Arc<TaskSpec>,
-        /// To go on from.
+        /// Checkpoint to resume from.
         checkpoint: Option<Arc<Checkpoint>>,
-        /// It must not start yet.
+        /// True if the attempt must not start yet.
         paused: bool,
         /// Attempts up to this one are of a former task of the same id; mostly 0.
         after: Epoch,
     },
     /// The attempt is about to run. Written only for tasks that must not run twice.
     Starting {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
         /// Unix time in milliseconds.
         at: i64,
     },
     /// The attempt ended: delete its row and append its outcome to the outbox.
     Finished {
-        /// The lane (`outlast_wire::v2::Lane` as a number).
-        lane: i32,
+        /// The lane (`outlast_model::Lane` as a number).
+        lane: Lane,
         /// The sequence in that lane.
         seq: u64,
-        /// What happened.
+        /// The outcome.
         outcome: Arc<TaskOutcome>,
     },
     /// The attempt is dropped without an outcome (it was superseded before it started).
     Dropped {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
     },
     /// An attempt was paused, or not any more.
     Paused {
-        /// Which task.
+        /// Id of the task.
         task: TaskId,
-        /// Which attempt.
+        /// Number of the attempt.
         epoch: Epoch,
         /// Paused, or not.
         on: bool,
@@ -492,7 +491,7 @@ pub enum WorkerRecord {
     Checkpoint {
         /// The sequence in its lane.
         seq: u64,
-        /// What it is.
+        /// The checkpoint.
         checkpoint: Arc<Checkpoint>,
     },
     /// The state of a held attempt: append it to its lane, in place of an older one, and
@@ -502,34 +501,34 @@ pub enum WorkerRecord {
         seq: u64,
         /// The sequence of the update that it makes needless.
         replaces: Option<u64>,
-        /// What it is.
+        /// The state update.
         update: Arc<StateUpdate>,
     },
     /// The coordinator has everything of this lane up to `seq`: delete it from the outbox.
     Acked {
         /// The lane.
-        lane: i32,
+        lane: Lane,
         /// The last sequence acknowledged.
         seq: u64,
     },
     /// The coordinator that this store belongs to, learned at the first welcome.
     Joined {
-        /// Its UUID.
+        /// UUID of the coordinator's store.
         coordinator_id: Arc<str>,
     },
     /// The link was lost while attempts were held; or (none) it is back.
     LinkLost {
-        /// When.
+        /// Time of the record.
         at: Option<Now>,
     },
 }
 
-/// Since when a worker has no link, as a former process noted it.
+/// Start of a period without a link, as recorded by a previous process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostLink {
-    /// When.
+    /// Time of the record.
     pub at: Now,
-    /// The machine has not started anew since: the clock of `Now::mono` goes on.
+    /// True if the machine was not rebooted since, so that the clock of `Now::mono` continues.
     pub same_boot: bool,
 }
 
@@ -548,11 +547,11 @@ impl LostLink {
 /// An attempt in a worker's store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptRow {
-    /// Which task.
+    /// Id of the task.
     pub task: TaskId,
-    /// Which attempt.
+    /// Number of the attempt.
     pub epoch: Epoch,
-    /// What to run.
+    /// Specification of the task.
     pub spec: Arc<TaskSpec>,
     /// Set once `Starting` was written.
     pub started_at: Option<i64>,
@@ -560,17 +559,17 @@ pub struct AttemptRow {
     pub survived: u32,
     /// Checkpoints and artifacts that it made: the last number given.
     pub made: u64,
-    /// It is paused.
+    /// True if the attempt is paused.
     pub paused: bool,
     /// Attempts up to this one are of a former task of the same id; mostly 0.
     pub after: Epoch,
-    /// Its newest checkpoint, or the one to go on from.
+    /// Newest checkpoint, or the one to resume from.
     pub checkpoint: Option<Arc<Checkpoint>>,
-    /// Its newest state.
+    /// Newest reported state.
     pub state: Option<Arc<StateUpdate>>,
 }
 
-/// Everything that a worker's core needs to go on after a restart.
+/// State that a worker's core needs to continue after a restart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct WorkerSnapshot {
     /// UUID of this store.
@@ -593,6 +592,6 @@ pub struct WorkerSnapshot {
     pub states: Vec<(u64, Arc<StateUpdate>)>,
     /// The next sequence of that lane.
     pub next_state: u64,
-    /// Since when there is no link, if attempts were held then.
+    /// Start of the period without a link, if attempts were held then.
     pub lost: Option<LostLink>,
 }

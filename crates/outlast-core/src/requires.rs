@@ -1,6 +1,6 @@
 //! Requirements of a task, matched against the capabilities and labels of a worker.
 
-use outlast_wire::Run;
+use outlast_model::Run;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 

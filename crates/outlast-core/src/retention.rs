@@ -1,8 +1,8 @@
 //! Retention of a task's checkpoints: a pure rule, the same everywhere.
 
 use crate::Epoch;
-use outlast_wire::spec::KeepCheckpoints;
-use outlast_wire::v2::Checkpoint;
+use outlast_model::Checkpoint;
+use outlast_model::spec::KeepCheckpoints;
 use std::sync::Arc;
 
 /// The most checkpoints of one task that are kept, whatever its rule says.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 const JUMP: i64 = 2_000;
 /// A clock that has jumped and goes on evenly for this long is right, in milliseconds.
 const ADOPT: Millis = 300_000;
-/// Nothing is removed by age for this long after a jump, in milliseconds.
+/// Time in milliseconds after a jump in which nothing is removed by age.
 pub const DOUBT: Millis = 3_600_000;
 
 /// Unix time that goes on as a monotonic clock does. The system's clock is followed while it does
@@ -62,7 +62,7 @@ impl Steady {
         offset.saturating_add(mono as i64)
     }
 
-    /// Whether the system's clock has jumped within the last hour, so that nothing may be removed
+    /// Returns true if the system's clock has jumped within the last hour, so that nothing may be removed
     /// by age.
     pub fn is_in_doubt(&self, mono: Millis) -> bool {
         mono < self.doubt.load(Relaxed)

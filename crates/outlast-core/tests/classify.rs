@@ -2,7 +2,7 @@
 
 use outlast_core::recovery::classify::{Evidence, classify};
 use outlast_core::recovery::{FailureClass, Rules};
-use outlast_wire::v2::Cause;
+use outlast_model::Cause;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ fn corpus() -> Vec<Entry> {
     corpus.error
 }
 
-/// As a command's standard error, with an exit code that tells nothing.
+/// Classifies a text as a command's standard error, with an exit code without meaning.
 fn found(entry: &Entry) -> FailureClass {
     let evidence = Evidence {
         cause: Cause::Exit,

@@ -445,7 +445,7 @@ fn texts_are_what_they_say() {
     assert!(wrong.is_empty(), "{} texts:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What a task prints about its own helpers says nothing of the worker that runs it.
+/// A task's output about its own helpers does not concern the worker that runs it.
 #[test]
 fn what_a_task_says_of_workers_of_its_own_is_no_crash_of_ours() {
     use outlast_core::recovery::FailureClass as F;

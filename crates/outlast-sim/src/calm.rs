@@ -112,7 +112,7 @@ fn compare(core: &Coordinator, i: usize, worker: &WorkerPeer, amiss: &mut BTreeM
         }
     }
     let memory = machine.snapshot();
-    let ended = memory.outbox.iter().map(|(_, o)| (o.task_id.as_str().into(), o.epoch));
+    let ended = memory.outbox.iter().map(|(_, o)| (o.task.clone(), o.epoch));
     let ended: BTreeSet<AttemptId> = ended.map(|(task, epoch)| AttemptId { task, epoch }).collect();
     let held = core.held_by(&worker.store_id);
     for id in &held {

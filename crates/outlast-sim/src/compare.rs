@@ -7,11 +7,13 @@ use outlast_core::adapt::Pins;
 use outlast_core::coord::{self, CoordConfig, Coordinator, LinkChange, Request, Submission};
 use outlast_core::worker::{self, Worker, WorkerConfig};
 use outlast_core::{Now, TaskId};
+use outlast_model::Lane;
+use outlast_model::message::{ToCoordinator, ToWorker};
+use outlast_model::{LinkCause, OutcomeKind, TaskOutcome};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_wire::frame::{Packing, encode_sized};
 use outlast_wire::spec::Call;
 use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{LinkCause, OutcomeKind, TaskOutcome};
 use outlast_wire::{Bytes, Run, TaskSpec};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::{Map, Value};
@@ -272,7 +274,9 @@ impl Stage {
                 let mut none = BTreeMap::new();
                 let blobs = RefCell::new(&mut none);
                 let look = Look { store: &self.coord_store, blobs, now: self.now, forgets: false };
-                self.coord.on_message(now, link, kind, &look);
+                if let Ok(message) = ToCoordinator::try_from(kind) {
+                    self.coord.on_message(now, link, message, &look);
+                }
             }
             Event::Down(link, kind)
                 if self.link == Some(link) && !self.dead.contains_key(&link) =>
@@ -283,11 +287,13 @@ impl Stage {
                     let took = self.now - sent;
                     self.figures.slowest_beat = self.figures.slowest_beat.max(took);
                 }
-                self.worker.on_message(now, kind);
+                if let Ok(message) = ToWorker::try_from(kind) {
+                    self.worker.on_message(now, message);
+                }
             }
             Event::Closed(link, true) => {
                 self.open.remove(&link);
-                self.coord.on_close(now, link, LinkCause::LinkClosed, "the link ended");
+                self.coord.on_close(now, link, LinkCause::Closed, "the link ended");
             }
             Event::Closed(link, false) if self.link == Some(link) => {
                 self.link = None;
@@ -297,9 +303,9 @@ impl Stage {
                 let from = self.rng.random_range(0..TEXT.len() - OUTPUT);
                 let text = TEXT.as_bytes()[from..from + OUTPUT].to_vec();
                 let outcome = TaskOutcome {
-                    task_id: task.to_string(),
+                    task: task.clone(),
                     epoch,
-                    kind: OutcomeKind::OutcomeSucceeded.into(),
+                    kind: OutcomeKind::Succeeded,
                     started_at_ms: now.wall - 1_000,
                     finished_at_ms: now.wall,
                     stdout_tail: Bytes::from(text),
@@ -377,7 +383,11 @@ impl Stage {
 
     fn coord_wants(&mut self, output: coord::Output) {
         match output {
-            coord::Output::Send(link, kind) => self.send(link, false, kind),
+            coord::Output::Send(link, message) => {
+                for kind in outlast_wire::frames(message) {
+                    self.send(link, false, kind);
+                }
+            }
             coord::Output::Close(link, _) => self.close(link, true),
             coord::Output::Persist(batch) => {
                 let number = batch.number;
@@ -393,7 +403,7 @@ impl Stage {
                     if let Some(since) = self.dead.get(&link) {
                         self.figures.detections.0 += 1;
                         self.figures.detections.1 += self.now - since;
-                    } else if cause == LinkCause::LinkSilent {
+                    } else if cause == LinkCause::Silent {
                         self.suspected(link);
                     }
                     self.open.retain(|l, _| *l != link);
@@ -416,17 +426,17 @@ impl Stage {
                 let at = self.now.max(self.stalled_until) + 20;
                 self.at(at, Event::Dialled(self.last_link));
             }
-            worker::Output::Send(kind) => {
-                if let Kind::Heartbeat(beat) = &kind {
+            worker::Output::Send(message) => {
+                if let ToCoordinator::Heartbeat(beat) = &message {
                     self.beats.insert(beat.seq, self.now);
                 }
-                if let Kind::Outbox(batch) = &kind
-                    && batch.lane == i32::from(outlast_wire::v2::Lane::Results)
+                if let ToCoordinator::Outbox(batch) = &message
+                    && batch.lane == Lane::Results
                 {
                     self.figures.results += batch.items.len() as u32;
                 }
                 if let Some(link) = self.link {
-                    self.send(link, true, kind);
+                    self.send(link, true, message.into());
                 }
             }
             worker::Output::Close(reason) => {

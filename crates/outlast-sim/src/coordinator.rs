@@ -8,8 +8,8 @@ use crate::world::World;
 use outlast_core::coord::{CoordConfig, Coordinator, Output};
 use outlast_core::records::{Batch, CoordRecord};
 use outlast_core::{AttemptId, Now};
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{self};
+use outlast_model::message::{ToCoordinator, ToWorker};
+
 use rand::Rng;
 use std::cell::RefCell;
 
@@ -72,13 +72,13 @@ impl World {
     }
 
     /// Passes a message to the coordinator, with what its driver can query.
-    pub fn message_coord(&mut self, link: u64, kind: Kind) {
+    pub fn message_coord(&mut self, link: u64, message: ToCoordinator) {
         let (at, now) = (self.coord.now(self.now), self.now);
         let Some(core) = &mut self.coord.machine else { return };
         let blobs = RefCell::new(&mut self.blobs);
         let forgets = self.bug == Some(Bug::ForgetsUnsaved);
         let look = Look { store: &self.coord.store, blobs, now, forgets };
-        core.on_message(at, link, kind, &look);
+        core.on_message(at, link, message, &look);
         self.pump_coord();
     }
 
@@ -100,7 +100,7 @@ impl World {
 
     fn coord_does(&mut self, output: Output) {
         match output {
-            Output::Send(conn, kind) => self.coord_sends(conn, kind),
+            Output::Send(conn, message) => self.coord_sends(conn, message),
             Output::SendV1(conn, message) => self.v1_sends(conn, message),
             Output::Patience(..) => {}
             Output::Ping(conn, seq) => self.v1_pings(conn, seq),
@@ -120,7 +120,7 @@ impl World {
         self.oracle.decided(self.now, self.coord.skew, &batch.records);
         for record in &batch.records {
             if let CoordRecord::Checkpoint { checkpoint: c, .. } = record {
-                let (task, epoch, n) = (&c.task_id, c.epoch, c.number);
+                let (task, epoch, n) = (&c.task, c.epoch, c.number);
                 self.say(|| format!("checkpoint {task}.{epoch} #{n} is decided in batch {number}"));
             }
             if let CoordRecord::CheckpointsPruned { task, which, .. } = record {
@@ -193,41 +193,36 @@ impl World {
             hello.incarnation += 1_000;
         }
         self.feed_coord(|core, now| core.on_open(now, link));
-        self.message_coord(link, Kind::Hello(hello));
+        self.message_coord(link, ToCoordinator::Hello(hello));
         // It does not wait for the refusal. One that is accepted would begin at the cursors.
         if let Some(outbox) = said.outbox.filter(|_| outdated) {
-            self.message_coord(link, Kind::Outbox(outbox));
+            self.message_coord(link, ToCoordinator::Outbox(outbox));
         }
     }
 
-    fn coord_sends(&mut self, conn: u64, kind: Kind) {
-        if self.outdated.contains(&conn) && matches!(kind, Kind::Welcome(_)) {
+    fn coord_sends(&mut self, conn: u64, message: ToWorker) {
+        let welcome = matches!(message, ToWorker::Welcome(_));
+        if self.outdated.contains(&conn) && welcome {
             let text = format!("a former incarnation is accepted on link {conn}");
             self.oracle.fail(text);
         }
         let Some(link) = self.links.get(&conn) else { return };
         let store = self.workers[link.worker].store_id.clone();
-        match &kind {
-            Kind::Ack(ack) => {
-                ack.cursors.iter().for_each(|c| self.oracle.acked(&store, c.lane, c.seq, "ack"));
+        match &message {
+            ToWorker::Ack(cursors) => {
+                cursors.iter().for_each(|c| self.oracle.acked(&store, c.lane, c.seq, "ack"));
             }
-            Kind::Welcome(w) => {
+            ToWorker::Welcome(w) => {
                 let cursors = w.cursors.iter();
                 cursors.for_each(|c| self.oracle.acked(&store, c.lane, c.seq, "welcome"));
             }
-            Kind::Saved(saved) => {
-                for a in &saved.attempts {
-                    let task = a.task_id.as_str().into();
-                    self.oracle.saved(&store, AttemptId { task, epoch: a.epoch });
-                }
+            ToWorker::Saved(attempts) => {
+                attempts.iter().for_each(|a| self.oracle.saved(&store, a.clone()));
             }
-            Kind::Assign(assign) => {
-                for t in &assign.tasks {
-                    self.say(|| {
-                        format!("link {conn} assigns {}.{} to {store}", t.task_id, t.epoch)
-                    });
-                    let task = t.task_id.as_str().into();
-                    self.oracle.assignment(AttemptId { task, epoch: t.epoch });
+            ToWorker::Assign(tasks) => {
+                for t in tasks {
+                    self.say(|| format!("link {conn} assigns {}.{} to {store}", t.task, t.epoch));
+                    self.oracle.assignment(AttemptId { task: t.task.clone(), epoch: t.epoch });
                     if let Some(c) = &t.checkpoint {
                         self.oracle.goes_on_from(c, &self.coord.store, &self.blobs);
                     }
@@ -235,11 +230,11 @@ impl World {
             }
             _ => {}
         }
-        let welcome = matches!(kind, Kind::Welcome(_));
-        let kind = self.plant_below(kind);
-        self.send(conn, false, kind);
+        for kind in outlast_wire::frames(self.plant_below(message)) {
+            self.send(conn, false, kind);
+        }
         if welcome && self.bug == Some(Bug::SettlesAtOnce) {
-            self.send(conn, false, Kind::Settled(v2::Settled {}));
+            self.send(conn, false, ToWorker::Settled.into());
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::peer::Former;
 use crate::v1::peer::V1Event;
 use outlast_core::AttemptId;
-use outlast_wire::v2::OutcomeKind;
+use outlast_model::OutcomeKind;
 use outlast_wire::v2::body::Kind;
 
 /// An event. Numbers named "life" are of the process that it concerns: an event for a former

@@ -2,9 +2,9 @@
 
 use crate::world::World;
 use outlast_core::AttemptId;
+use outlast_model::OutcomeKind;
 use outlast_wire::TaskSpec;
 use outlast_wire::recovery::Recovery;
-use outlast_wire::v2::OutcomeKind;
 use rand::Rng;
 use serde_json::json;
 
@@ -38,21 +38,21 @@ impl World {
         id: &AttemptId,
         spec: &TaskSpec,
     ) -> (OutcomeKind, &'static str) {
-        use OutcomeKind::{OutcomeFailed, OutcomeSucceeded};
+        use OutcomeKind::{Failed, Succeeded};
         if let Some(size) = spec.env.get("OUTLAST_KNOB_BATCH_SIZE") {
             self.oracle.runs_with(id, &self.coord.store, size);
             let fits: u32 = spec.labels.get(FITS).and_then(|f| f.parse().ok()).unwrap_or(64);
             if size.parse::<u32>().is_ok_and(|size| size > fits) {
-                return (OutcomeFailed, "MemoryError");
+                return (Failed, "MemoryError");
             }
         }
         if self.workers[i].bad_until > self.now && self.rng.random_bool(0.9) {
-            return (OutcomeFailed, "RuntimeError: CUDA error: unspecified launch failure");
+            return (Failed, "RuntimeError: CUDA error: unspecified launch failure");
         }
         match self.rng.random_range(0..20) {
-            0 => (OutcomeFailed, "RuntimeError: CUDA error: device-side assert triggered"),
-            1 => (OutcomeFailed, "Error: read ECONNRESET"),
-            _ => (OutcomeSucceeded, ""),
+            0 => (Failed, "RuntimeError: CUDA error: device-side assert triggered"),
+            1 => (Failed, "Error: read ECONNRESET"),
+            _ => (Succeeded, ""),
         }
     }
 }

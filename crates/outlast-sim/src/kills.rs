@@ -4,7 +4,7 @@
 use crate::event::Event;
 use crate::world::World;
 use outlast_core::AttemptId;
-use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 
 /// Time at which keepers are killed first, in virtual milliseconds.
 const FIRST: u64 = 15_000;
@@ -49,10 +49,10 @@ impl World {
         self.say(|| format!("FAULT the keeper of worker {i} is killed, with {} tasks", beside + 1));
         for (id, started_at_ms) in lost {
             let outcome = TaskOutcome {
-                task_id: id.task.to_string(),
+                task: id.task.clone(),
                 epoch: id.epoch,
-                kind: OutcomeKind::OutcomeInterrupted.into(),
-                cause: Cause::WorkerCrashed.into(),
+                kind: OutcomeKind::Interrupted,
+                cause: Cause::WorkerCrashed,
                 message: "the keeper was killed".into(),
                 started_at_ms,
                 finished_at_ms,

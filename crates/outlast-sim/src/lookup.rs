@@ -2,8 +2,8 @@
 
 use outlast_core::coord::{Given, Lookup, PastAttempt};
 use outlast_core::records::TaskRow;
+use outlast_model::{Checkpoint, StateUpdate};
 use outlast_store::sim::SimCoordStore;
-use outlast_wire::v2::{Checkpoint, StateUpdate};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;

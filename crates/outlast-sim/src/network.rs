@@ -3,6 +3,7 @@
 use crate::event::Event;
 use crate::link::Link;
 use crate::world::World;
+use outlast_model::message::ToCoordinator;
 use outlast_wire::v2::body::Kind;
 use rand::Rng;
 
@@ -55,8 +56,13 @@ impl World {
         if !std::mem::replace(&mut state.open, true) {
             self.feed_coord(|core, now| core.on_open(now, link));
         }
-        let kind = self.plant_above(kind);
-        self.message_coord(link, kind);
+        match ToCoordinator::try_from(kind) {
+            Ok(message) => {
+                let message = self.plant_above(message);
+                self.message_coord(link, message);
+            }
+            Err(error) => self.oracle.fail(format!("a worker's message: {error}")),
+        }
     }
 
     /// Puts a message on the link: in order, late, or nowhere.

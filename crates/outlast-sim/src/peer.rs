@@ -4,8 +4,9 @@ use outlast_core::coord::Coordinator;
 use outlast_core::records::{Batch, CoordRecord, WorkerRecord};
 use outlast_core::worker::Worker;
 use outlast_core::{AttemptId, Now};
+use outlast_model::message::{Hello, OutboxBatch};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
-use outlast_wire::v2::{self, OutcomeKind, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -123,8 +124,8 @@ impl WorkerPeer {
 /// The last messages of an incarnation, which it repeats when it wakes after its successor started.
 #[derive(Default)]
 pub(crate) struct Former {
-    pub hello: Option<v2::Hello>,
-    pub outbox: Option<v2::OutboxBatch>,
+    pub hello: Option<Box<Hello>>,
+    pub outbox: Option<OutboxBatch>,
     /// The coordinator's life when its successor started.
     pub heard_by: u32,
 }

@@ -3,12 +3,10 @@
 
 use crate::Bug;
 use crate::world::World;
-use outlast_core::TaskId;
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskState, WorkerSnapshot};
 use outlast_core::recovery::{TaskRecovery, knobs};
 use outlast_core::worker::Alive;
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::outbox_item;
+use outlast_model::message::{OutboxItem, ToCoordinator, ToWorker};
 use rand::Rng;
 use std::sync::Arc;
 
@@ -72,41 +70,40 @@ impl World {
     }
 
     /// In what a worker sends.
-    pub fn plant_above(&mut self, mut kind: Kind) -> Kind {
+    pub fn plant_above(&mut self, mut message: ToCoordinator) -> ToCoordinator {
         if self.bug == Some(Bug::ForgetsNonces)
-            && let Kind::Hello(hello) = &mut kind
+            && let ToCoordinator::Hello(hello) = &mut message
         {
             hello.nonce = 0;
         }
         if self.bug == Some(Bug::SkipsFencing)
-            && let Kind::Outbox(batch) = &mut kind
+            && let ToCoordinator::Outbox(batch) = &mut message
         {
             for item in &mut batch.items {
-                if let Some(outbox_item::Kind::Outcome(o)) = &mut item.kind {
-                    let id: TaskId = o.task_id.as_str().into();
-                    if let Some(row) = self.coord.store.task_row(&id) {
-                        o.epoch = row.epoch;
-                    }
+                if let OutboxItem::Outcome(o) = item
+                    && let Some(row) = self.coord.store.task_row(&o.task)
+                {
+                    Arc::make_mut(o).epoch = row.epoch;
                 }
             }
         }
-        kind
+        message
     }
 
     /// In what the coordinator sends: the task as it was submitted, or without its checkpoint.
-    pub fn plant_below(&self, mut kind: Kind) -> Kind {
-        let Kind::Assign(assign) = &mut kind else { return kind };
-        for t in &mut assign.tasks {
+    pub fn plant_below(&self, mut message: ToWorker) -> ToWorker {
+        let ToWorker::Assign(tasks) = &mut message else { return message };
+        for t in tasks {
             match self.bug {
                 Some(Bug::OldKnobs) => {
-                    let spec = &self.specs[&TaskId::from(t.task_id.as_str())];
+                    let spec = &self.specs[&t.task];
                     let plain = knobs::effective(spec, &TaskRecovery::default());
-                    t.spec_json = plain.to_json().into();
+                    t.spec = Ok(Arc::new(plain.into_owned()));
                 }
                 Some(Bug::PassesCheckpointsOver) => t.checkpoint = None,
                 _ => {}
             }
         }
-        kind
+        message
     }
 }

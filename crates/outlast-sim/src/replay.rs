@@ -4,7 +4,7 @@
 use crate::world::World;
 use outlast_core::AttemptId;
 use outlast_core::records::{CoordSnapshot, TaskRow, WorkerSnapshot};
-use outlast_wire::v2::{Cause, TaskOutcome};
+use outlast_model::{Cause, Lane, TaskOutcome};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -53,7 +53,7 @@ fn same_coordinator(memory: &CoordSnapshot, store: &CoordSnapshot) -> Result<(),
         if a.nonce == b.nonce {
             same(&what, a, b)?;
         }
-        let sorted = |mut all: Vec<(i32, u64)>| {
+        let sorted = |mut all: Vec<(Lane, u64)>| {
             all.sort_unstable();
             all
         };
@@ -75,8 +75,8 @@ fn same_worker(
     same("coordinator", &memory.coordinator_id, &store.coordinator_id)?;
     // A doubt because of a failing disk is not on record: it reaches the coordinator, or goes with the process.
     for ((_, known), (_, stored)) in memory.outbox.iter().zip(&mut store.outbox) {
-        let attempt = |o: &TaskOutcome| (o.task_id.clone(), o.epoch, o.finished_at_ms);
-        if known.cause() == Cause::Machine && attempt(known) == attempt(stored) {
+        let attempt = |o: &TaskOutcome| (o.task.clone(), o.epoch, o.finished_at_ms);
+        if known.cause == Cause::Machine && attempt(known) == attempt(stored) {
             stored.clone_from(known);
         }
     }

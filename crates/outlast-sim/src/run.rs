@@ -6,7 +6,8 @@ use crate::v1::peer::V1Event;
 use crate::world::World;
 use outlast_core::coord::Coordinator;
 use outlast_core::worker::Worker;
-use outlast_wire::v2::LinkCause;
+use outlast_model::LinkCause;
+use outlast_model::message::ToWorker;
 use rand::Rng;
 use std::collections::BTreeMap;
 
@@ -180,13 +181,18 @@ impl World {
             Event::Arrives(link, true, kind) => self.arrives_up(link, *kind),
             Event::Arrives(link, false, kind) => {
                 if let Some(i) = self.believer(link) {
-                    self.feed_worker(i, |core, now| core.on_message(now, *kind));
+                    match ToWorker::try_from(*kind) {
+                        Ok(message) => {
+                            self.feed_worker(i, |core, now| core.on_message(now, message));
+                        }
+                        Err(error) => self.oracle.fail(format!("the coordinator: {error}")),
+                    }
                 }
             }
             Event::Closed(link, true) => {
                 // The core ignores links that it does not know.
                 self.links.remove(&link);
-                let cause = LinkCause::LinkClosed;
+                let cause = LinkCause::Closed;
                 self.feed_coord(|core, now| core.on_close(now, link, cause, "the link ended"));
             }
             Event::Closed(link, false) => {

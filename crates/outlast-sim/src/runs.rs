@@ -6,7 +6,7 @@ use crate::peer::RunState;
 use crate::world::World;
 use outlast_core::worker::{Alive, Answer, StopKind};
 use outlast_core::{AttemptId, TaskId};
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Bytes, TaskSpec};
 use rand::Rng;
 use serde_json::{Map, Value};
@@ -43,8 +43,8 @@ impl World {
     /// An executor has to stop an attempt.
     pub fn run_stops(&mut self, i: usize, id: AttemptId, kind: StopKind) {
         let kind = match kind {
-            StopKind::Cancel => OutcomeKind::OutcomeCancelled,
-            StopKind::Interrupt => OutcomeKind::OutcomeInterrupted,
+            StopKind::Cancel => OutcomeKind::Cancelled,
+            StopKind::Interrupt => OutcomeKind::Interrupted,
         };
         let after = self.rng.random_range(0..5_000);
         let keeper = self.workers[i].keeper_life;
@@ -82,24 +82,24 @@ impl World {
         let (task, epoch) = (id.task.clone(), id.epoch);
         let started_at_ms = run.started_at;
         let outcome = TaskOutcome {
-            task_id: id.task.to_string(),
+            task: id.task.clone(),
             epoch,
-            kind: kind.into(),
+            kind,
             started_at_ms,
             finished_at_ms: wall,
             stderr_tail: match kind {
-                OutcomeKind::OutcomeFailed => run.says.as_bytes().to_vec().into(),
+                OutcomeKind::Failed => run.says.as_bytes().to_vec().into(),
                 _ => Bytes::new(),
             },
             message: match kind {
-                OutcomeKind::OutcomeFailed => "exit code 1".into(),
+                OutcomeKind::Failed => "exit code 1".into(),
                 _ => String::new(),
             },
             ..Default::default()
         };
         // The keeper has it until it is durable at the worker.
         run.ended = Some(outcome.clone());
-        self.say(|| format!("worker {i} ends {task}.{epoch} {}", kind.as_str_name()));
+        self.say(|| format!("worker {i} ends {task}.{epoch} {}", kind.word()));
         if alive {
             self.feed_worker(i, |core, now| core.on_finished(now, outcome));
         }
@@ -142,10 +142,10 @@ impl World {
         let store = self.workers[i].store_id.clone();
         match answer {
             Answer::Checkpoint(c) => {
-                self.oracle.reported_durable(&store, (&c.task_id, c.epoch), c.number)
+                self.oracle.reported_durable(&store, (&c.task, c.epoch), c.number)
             }
             Answer::State(s) => {
-                self.oracle.reported_durable(&store, (&s.task_id, s.epoch), s.version << 32)
+                self.oracle.reported_durable(&store, (&s.task, s.epoch), s.version << 32)
             }
             Answer::Refused(_) => {}
         }

@@ -6,8 +6,8 @@ use crate::world::World;
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::{Output, Unfit, Worker, WorkerConfig};
 use outlast_core::{AttemptId, Now};
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{self, OutcomeKind, TaskOutcome, outbox_item};
+use outlast_model::message::{OutboxItem, ToCoordinator, ToWorker};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use rand::Rng;
 
 impl World {
@@ -111,7 +111,7 @@ impl World {
         match output {
             Output::Dial => self.dial(i),
             Output::Probe => self.probe(i),
-            Output::Send(kind) => self.worker_sends(i, kind),
+            Output::Send(message) => self.worker_sends(i, message),
             Output::Close(_) => {
                 if let Some(link) = self.workers[i].link.take() {
                     self.close(link, false);
@@ -124,7 +124,7 @@ impl World {
             }
             Output::Recall(task, epoch) => {
                 let keeper = self.workers[i].keeper_life;
-                let (id, kind) = (AttemptId { task, epoch }, OutcomeKind::OutcomeReturned);
+                let (id, kind) = (AttemptId { task, epoch }, OutcomeKind::Returned);
                 if self.rng.random_bool(0.5) {
                     self.at(self.now + 5, Event::TaskEnds(i, keeper, id, kind));
                 }
@@ -163,28 +163,24 @@ impl World {
         }
     }
 
-    fn worker_sends(&mut self, i: usize, kind: Kind) {
-        match &kind {
-            Kind::Hello(hello) => self.workers[i].said.hello = Some(hello.clone()),
-            Kind::Unsaved(unsaved) => {
-                self.count("outcomes beside their lane", unsaved.outcomes.len() as u64);
-                for o in &unsaved.outcomes {
-                    self.oracle.offered(&o.task_id, o.epoch);
+    fn worker_sends(&mut self, i: usize, message: ToCoordinator) {
+        match &message {
+            ToCoordinator::Hello(hello) => self.workers[i].said.hello = Some(hello.clone()),
+            ToCoordinator::Unsaved(outcomes) => {
+                self.count("outcomes beside their lane", outcomes.len() as u64);
+                for o in outcomes {
+                    self.oracle.offered(&o.task, o.epoch);
                 }
                 if self.bug == Some(Bug::SavesNothing) {
-                    let one = |o: &TaskOutcome| v2::AttemptRef {
-                        task_id: o.task_id.clone(),
-                        epoch: o.epoch,
-                    };
-                    let attempts = unsaved.outcomes.iter().map(one).collect();
-                    let saved = Kind::Saved(v2::Saved { attempts });
+                    let saved =
+                        ToWorker::Saved(outcomes.iter().map(TaskOutcome::attempt).collect());
                     return self.feed_worker(i, |core, now| core.on_message(now, saved));
                 }
             }
-            Kind::Outbox(batch) => {
+            ToCoordinator::Outbox(batch) => {
                 for item in &batch.items {
-                    if let Some(outbox_item::Kind::Outcome(o)) = &item.kind {
-                        self.oracle.sent(&o.task_id, o.epoch);
+                    if let OutboxItem::Outcome(o) = item {
+                        self.oracle.sent(&o.task, o.epoch);
                     }
                 }
                 self.workers[i].said.outbox = Some(batch.clone());
@@ -192,7 +188,7 @@ impl World {
             _ => {}
         }
         if let Some(link) = self.workers[i].link {
-            self.send(link, true, kind);
+            self.send(link, true, message.into());
         }
     }
 

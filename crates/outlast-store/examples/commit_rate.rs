@@ -7,14 +7,14 @@
 //! groups, as in a system at work. The folder should be on the disk that matters.
 
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord, WorkerRow};
+use outlast_model::{Lane, OutcomeKind, TaskOutcome};
+use outlast_model::{Run, TaskSpec};
 use outlast_store::{CoordReader, CoordStore, StoreError, TaskFilter, WorkerStore};
-use outlast_wire::v2::{Lane, OutcomeKind, TaskOutcome};
-use outlast_wire::{Run, TaskSpec};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const RESULTS: i32 = Lane::Results as i32;
+const RESULTS: Lane = Lane::Results;
 const START: i64 = 1_700_000_000_000;
 
 fn spec(n: u64) -> Arc<TaskSpec> {
@@ -37,10 +37,10 @@ fn id(n: u64) -> Arc<str> {
 
 fn outcome(task: &str) -> Arc<TaskOutcome> {
     Arc::new(TaskOutcome {
-        task_id: task.into(),
+        task: task.into(),
         epoch: 1,
-        kind: OutcomeKind::OutcomeSucceeded as i32,
-        has_exit_code: true,
+        kind: OutcomeKind::Succeeded,
+        exit_code: Some(0),
         started_at_ms: START + 5,
         finished_at_ms: START + 900,
         max_rss_bytes: 48 << 20,
@@ -106,7 +106,7 @@ fn coordinator(path: &Path, tasks: u64, group: u64) -> Result<(), StoreError> {
                     epoch: 1,
                     state: TaskState::Succeeded,
                     reason: String::new(),
-                    cause: outlast_wire::v2::Cause::Done,
+                    cause: outlast_model::Cause::Done,
                     outcome: Some(outcome(&task)),
                     worker: Some(worker(n)),
                     at,

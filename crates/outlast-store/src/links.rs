@@ -7,8 +7,8 @@
 
 use crate::StoreError;
 use outlast_core::quality::Point;
+use outlast_model::LinkCause;
 use outlast_sqlite::Kind;
-use outlast_wire::v2::LinkCause;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::collections::HashMap;
@@ -208,7 +208,7 @@ impl LinkStore {
                 .prepare_cached(
                     "INSERT INTO links (worker, at, kind, cause, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?
-                .execute((worker, e.at, e.kind as i64, i32::from(e.cause), &e.reason))?;
+                .execute((worker, e.at, e.kind as i64, e.cause.number(), &e.reason))?;
             work.tx
                 .prepare_cached(
                     "DELETE FROM links WHERE worker = ?1 AND at < (SELECT at FROM links

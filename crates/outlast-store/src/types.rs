@@ -3,8 +3,8 @@
 use outlast_core::ids::{Epoch, TaskId};
 use outlast_core::records::{TaskState, WorkerRow};
 use outlast_core::recovery::Decision;
+use outlast_model::{Cause, Checkpoint, LinkCause, TaskOutcome};
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::{Cause, Checkpoint, LinkCause, TaskOutcome};
 use std::sync::Arc;
 
 /// A task with everything that is shown of it. Times are Unix milliseconds.
@@ -254,7 +254,7 @@ pub struct StoredWorker {
     /// Description that the worker sent.
     pub row: WorkerRow,
     /// Per lane, the last sequence that took effect.
-    pub cursors: Vec<(i32, u64)>,
+    pub cursors: Vec<(outlast_model::Lane, u64)>,
     /// Time of its last handshake in Unix milliseconds.
     pub seen_at: i64,
     /// Time of its link's end; none while it is considered connected.

@@ -5,8 +5,8 @@ use crate::db::{self, int, uint};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::Now;
 use outlast_core::records::{AttemptRow, Batch, LostLink, WorkerRecord, WorkerSnapshot};
-use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
-use prost::Message;
+use outlast_model::{Checkpoint, Lane, StateUpdate, TaskOutcome};
+use outlast_wire::Kept;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -229,7 +229,6 @@ impl WorkerStore {
         lane: Lane,
         load: impl Fn(&[u8]) -> Result<Arc<T>, StoreError>,
     ) -> Result<Vec<(u64, Arc<T>)>, StoreError> {
-        let lane = lane as i32;
         let sql = "SELECT key, outcome FROM outbox WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
         let mut query = self.conn.prepare_cached(sql)?;
         let first = key(lane, 0)?;
@@ -248,7 +247,7 @@ impl WorkerStore {
         let next: Option<i64> = self
             .conn
             .prepare_cached("SELECT next_seq FROM lanes WHERE lane = ?1")?
-            .query_row([lane as i32], |r| r.get(0))
+            .query_row([lane.number()], |r| r.get(0))
             .optional()?;
         uint(next.unwrap_or(1))
     }
@@ -283,8 +282,8 @@ impl WorkerStorage for WorkerStore {
 /// Applies records; acknowledgements and counters are written once, at the end.
 struct Applier<'a> {
     tx: &'a Connection,
-    acked: BTreeMap<i32, u64>,
-    next: BTreeMap<i32, u64>,
+    acked: BTreeMap<Lane, u64>,
+    next: BTreeMap<Lane, u64>,
     boot: &'a str,
 }
 
@@ -299,7 +298,7 @@ impl Applier<'_> {
                     task,
                     int(*epoch)?,
                     spec.to_json(),
-                    checkpoint.as_ref().map(|c| c.encode_to_vec()),
+                    checkpoint.as_ref().map(|c| c.to_bytes()),
                     paused,
                     int(*after)?
                 ],
@@ -339,31 +338,32 @@ impl Applier<'_> {
 
     fn on_finished(
         &mut self,
-        lane: i32,
+        lane: Lane,
         seq: u64,
         outcome: &TaskOutcome,
     ) -> Result<(), StoreError> {
         let key = key(lane, seq)?;
         if self.acked.get(&lane).is_some_and(|acked| seq <= *acked) {
             return Err(StoreError::Contradiction(format!(
-                "lane {lane}, sequence {seq}: acknowledged before it was stored"
+                "lane {}, sequence {seq}: acknowledged before it was stored",
+                lane.word()
             )));
         }
-        self.delete(&outcome.task_id, outcome.epoch)?;
-        let bytes = outcome.encode_to_vec();
+        self.delete(&outcome.task, outcome.epoch)?;
+        let bytes = outcome.to_bytes();
         self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
         self.used(lane, seq);
         Ok(())
     }
 
-    fn used(&mut self, lane: i32, seq: u64) {
+    fn used(&mut self, lane: Lane, seq: u64) {
         let next = self.next.entry(lane).or_default();
         *next = (*next).max(seq + 1);
     }
 
     fn on_checkpoint(&mut self, seq: u64, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let lane = Lane::Checkpoints as i32;
-        let (key, bytes) = (key(lane, seq)?, checkpoint.encode_to_vec());
+        let lane = Lane::Checkpoints;
+        let (key, bytes) = (key(lane, seq)?, checkpoint.to_bytes());
         self.run("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
         let newest = !checkpoint.dropped && checkpoint.artifact.is_empty();
         // An older one may be put elsewhere in its lane: it does not become the newest by that.
@@ -372,7 +372,7 @@ impl Applier<'_> {
              checkpoint = iif(?3 >= made, coalesce(?4, checkpoint), checkpoint)
              WHERE task = ?1 AND epoch = ?2",
             params![
-                checkpoint.task_id,
+                checkpoint.task,
                 int(checkpoint.epoch)?,
                 int(checkpoint.number)?,
                 newest.then_some(&bytes),
@@ -388,16 +388,16 @@ impl Applier<'_> {
         replaces: Option<u64>,
         update: &StateUpdate,
     ) -> Result<(), StoreError> {
-        let lane = Lane::State as i32;
+        let lane = Lane::State;
         if let Some(old) = replaces {
             let old = key(lane, old)?;
             self.run("DELETE FROM outbox WHERE key = ?1", params![old])?;
         }
-        let (key, bytes) = (key(lane, seq)?, update.encode_to_vec());
+        let (key, bytes) = (key(lane, seq)?, update.to_bytes());
         self.run("INSERT INTO outbox VALUES (?1, ?2)", params![key, bytes])?;
         self.run(
             "UPDATE attempts SET state = ?3 WHERE task = ?1 AND epoch = ?2",
-            params![update.task_id, int(update.epoch)?, bytes],
+            params![update.task, int(update.epoch)?, bytes],
         )?;
         self.used(lane, seq);
         Ok(())
@@ -414,7 +414,7 @@ impl Applier<'_> {
             self.run(
                 "INSERT INTO lanes VALUES (?1, ?2)
                  ON CONFLICT DO UPDATE SET next_seq = max(next_seq, excluded.next_seq)",
-                params![lane, int(*next)?],
+                params![lane.number(), int(*next)?],
             )?;
         }
         for (lane, seq) in &self.acked {
@@ -430,20 +430,21 @@ impl Applier<'_> {
     }
 }
 
-fn key(lane: i32, seq: u64) -> Result<i64, StoreError> {
-    let bad = || StoreError::Contradiction(format!("lane {lane}, sequence {seq}: out of range"));
-    let lane_key = u8::try_from(lane).ok().filter(|l| *l < 128).ok_or_else(bad)?;
+fn key(lane: Lane, seq: u64) -> Result<i64, StoreError> {
+    let bad =
+        || StoreError::Contradiction(format!("lane {}, sequence {seq}: out of range", lane.word()));
+    let lane_key = u8::try_from(lane.number()).ok().filter(|l| *l < 128).ok_or_else(bad)?;
     if seq >> LANE_SHIFT != 0 {
         return Err(bad());
     }
     Ok((i64::from(lane_key) << LANE_SHIFT) | int(seq)?)
 }
 
-fn decode<T: Message + Default>(bytes: &[u8], what: &'static str) -> Result<Arc<T>, StoreError> {
-    T::decode(bytes).map(Arc::new).map_err(|e| StoreError::damaged(what, e))
+fn decode<T: Kept>(bytes: &[u8], what: &'static str) -> Result<Arc<T>, StoreError> {
+    T::from_bytes(bytes).map(Arc::new).map_err(|e| StoreError::damaged(what, e))
 }
 
-fn optional<T: Message + Default>(
+fn optional<T: Kept>(
     value: rusqlite::types::ValueRef<'_>,
     what: &'static str,
 ) -> Result<Option<Arc<T>>, StoreError> {
@@ -451,7 +452,7 @@ fn optional<T: Message + Default>(
     bytes.map(|b| decode(b, what)).transpose()
 }
 
-fn last_key(lane: i32) -> Result<i64, StoreError> {
+fn last_key(lane: Lane) -> Result<i64, StoreError> {
     key(lane, (1 << LANE_SHIFT) - 1)
 }
 

@@ -5,11 +5,11 @@ mod common;
 
 use common::*;
 use outlast_core::records::{Asked, Awaited, CoordRecord, TaskState, WorkerRecord};
+use outlast_model::Cause;
 use outlast_store::EventKind;
 use outlast_store::EventKind as K;
 use outlast_store::StoreError;
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
-use outlast_wire::v2::Cause;
 use std::sync::Arc;
 
 macro_rules! claims {
@@ -452,7 +452,11 @@ mod worker {
         let mut s = S::fresh();
         let update = common::state("x", 1, 1);
         let other = WorkerRecord::State { seq: 9, replaces: None, update };
-        s.put(vec![other, finished("a", 1, 1), WorkerRecord::Acked { lane: 2, seq: 100 }]);
+        s.put(vec![
+            other,
+            finished("a", 1, 1),
+            WorkerRecord::Acked { lane: outlast_model::Lane::Checkpoints, seq: 100 },
+        ]);
         let mut s = s.reopen();
         let snapshot = s.snapshot().unwrap();
         assert_eq!((snapshot.outbox.len(), snapshot.next_seq), (1, 2));

@@ -1,8 +1,8 @@
 //! The history of links: what survives, what is summed up, what is removed.
 
 use outlast_core::quality::Point;
+use outlast_model::LinkCause;
 use outlast_store::{LinkEntry, LinkEntryKind, LinkStore, Resolution};
-use outlast_wire::v2::LinkCause;
 use std::sync::Arc;
 
 const MINUTE: i64 = 60_000;
@@ -85,8 +85,8 @@ fn what_happened_to_links_is_kept_within_bounds() {
     let mut store = LinkStore::open(&path, BUDGET, T0).unwrap();
     let entries: Vec<_> = (0..1500)
         .flat_map(|n| {
-            let cut = entry(T0 + n * 10, LinkEntryKind::Suspect, LinkCause::LinkSilent);
-            [cut, entry(T0 + n * 10 + 5, LinkEntryKind::Connected, LinkCause::LinkUnspecified)]
+            let cut = entry(T0 + n * 10, LinkEntryKind::Suspect, LinkCause::Silent);
+            [cut, entry(T0 + n * 10 + 5, LinkEntryKind::Connected, LinkCause::Unspecified)]
         })
         .collect();
     store.put_links(&entries, T0 + 20_000).unwrap();

@@ -10,10 +10,10 @@ use outlast_core::recovery::Strategy as RecoveryStep;
 use outlast_core::recovery::{
     Decision, Failure, FailureClass, HardwareClass, Learned, Quarantine, TaskRecovery, Tried,
 };
+use outlast_model::Cause;
+use outlast_model::{Run, TaskSpec};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_store::{CoordStorage, Counts, StoredTask, TaskFilter, WorkerStorage};
-use outlast_wire::v2::Cause;
-use outlast_wire::{Run, TaskSpec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -390,7 +390,7 @@ proptest! {
                     5..=6 => {
                         seqs[lane] += 1;
                         let (seq, outcome) = (seqs[lane] - 1, outcome(&id, epoch, at));
-                        R::Finished { lane: lane as i32, seq, outcome }
+                        R::Finished { lane: outlast_model::Lane::of(lane as i64), seq, outcome }
                     }
                     7 if which == 0 => R::Paused { task, epoch, on: at % 2 == 0 },
                     7 if which == 1 => {
@@ -412,7 +412,7 @@ proptest! {
                     8 => {
                         let lane = 1 + at as usize % 3;
                         acked[lane] = (acked[lane] + epoch).min(seqs[lane] - 1);
-                        R::Acked { lane: lane as i32, seq: acked[lane] }
+                        R::Acked { lane: outlast_model::Lane::of(lane as i64), seq: acked[lane] }
                     }
                     _ => R::Joined { coordinator_id: id.into() },
                 }

@@ -307,7 +307,7 @@ fn roles_allow_what_they_say() {
 
 #[test]
 fn long_lists_are_the_same_whatever_index_is_walked() {
-    use outlast_wire::{Run, TaskSpec};
+    use outlast_model::{Run, TaskSpec};
     let mut s = SqlCoord::fresh();
     let mut records = Vec::new();
     for n in 1..=12_000u64 {

@@ -28,29 +28,29 @@ const TRUSTED: usize = 512 << 10;
 /// behind more than this.
 pub const BULK_TARGET: usize = 64 << 10;
 
-/// Why a frame could not be understood.
+/// Reason why a frame could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// Larger than the limit.
     #[error("message of {size} bytes is larger than the limit of {limit} bytes")]
     TooLarge {
-        /// Its size in bytes.
+        /// Size in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// Not a protobuf `Envelope`.
+    /// The bytes are not a protobuf `Envelope`.
     #[error("malformed message: {0}")]
     Malformed(#[from] prost::DecodeError),
     /// Bytes that are no message at all.
     #[error("malformed message: it is damaged")]
     Damaged,
-    /// It would take more memory than one message may.
+    /// The message would take more memory than allowed.
     #[error(
         "a message of {size} bytes has so many parts that it takes more than {limit} bytes of memory"
     )]
     TooHeavy {
-        /// Its size in bytes, before compression.
+        /// Size in bytes before compression.
         size: usize,
         /// The limit in bytes.
         limit: usize,
@@ -63,10 +63,10 @@ pub enum FrameError {
     Empty,
 }
 
-/// How what is sent is compressed.
+/// Compression of outgoing frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packing {
-    /// Of zstd.
+    /// Compression level of zstd.
     pub level: i32,
     /// Messages of no more bytes are sent as they are.
     pub above: usize,
@@ -128,12 +128,12 @@ pub fn decode_sized(data: Bytes) -> Result<(v2::body::Kind, Option<usize>), Fram
 pub struct Opened {
     body: Bytes,
     weight: usize,
-    /// How many bytes it was before compression, as [`decode_sized`] says it.
+    /// Size before compression, as returned by [`decode_sized`].
     pub raw: Option<usize>,
 }
 
 impl Opened {
-    /// How many bytes it is, before compression.
+    /// Returns the size before compression.
     pub fn body_len(&self) -> usize {
         self.body.len()
     }
@@ -187,11 +187,12 @@ impl From<Damaged> for FrameError {
 }
 
 thread_local! {
-    /// Its tables take longer to set up than most messages to decompress.
+    /// Decompressor of this thread, reused because its tables take longer to set up than most messages to
+    /// decompress.
     static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// What is held grows with what is there, not with what the header claims.
+/// Decompresses a frame; the memory grows with the actual data, not with the size claimed in the header.
 fn unpack(packed: &[u8]) -> Result<Vec<u8>, FrameError> {
     let claimed = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
     let claimed = claimed.map(|size| usize::try_from(size).unwrap_or(usize::MAX));

@@ -1,21 +1,17 @@
-//! What travels: the protobuf messages of wire v2, their framing, the v1 JSON dialect, and the JSON
-//! documents that users write (`TaskSpec`) and read (`api`), and the address that they write.
+//! Formats: the protobuf messages of wire v2 and their framing, the v1 JSON dialect, the JSON documents
+//! that users read (`api`), and the address that they write.
 //!
-//! This crate owns serialisation, and which key a client shows to whom (`local`, `proof`). It knows
-//! nothing of sessions, time or sockets.
+//! This crate owns serialisation, and which key a client shows to whom (`local`, `proof`). The terms
+//! themselves are types of `outlast-model`; `convert` turns the protobuf messages into them and back. It
+//! knows nothing of sessions, time or sockets.
 
 pub mod api;
 pub mod blobframe;
-mod cause;
+mod convert;
 pub mod frame;
-pub mod json;
-pub mod limits;
 pub mod local;
 pub mod proof;
-pub mod recovery;
-pub mod spec;
 pub mod text;
-pub mod trace;
 mod url;
 pub mod v1;
 mod weight;
@@ -27,13 +23,11 @@ pub mod v2 {
 }
 
 pub use bytes::Bytes;
+pub use convert::{Kept, Unexpected, frames};
 pub use frame::{FrameError, decode, encode};
-pub use spec::{Run, SpecError, TaskSpec};
+pub use outlast_model::{PROTOCOL, Run, SpecError, TaskSpec, json, limits, recovery, spec, trace};
 pub use url::Url;
 pub use weight::has_few_fields;
-
-/// The protocol version that this build speaks.
-pub const PROTOCOL: u32 = 2;
 
 /// Header of a worker's HTTP requests: its name, so that what it uploads is counted for it.
 pub const WORKER_HEADER: &str = "outlast-worker";
@@ -43,12 +37,5 @@ pub const SESSION_HEADER: &str = "outlast-session";
 impl From<v2::body::Kind> for v2::Body {
     fn from(kind: v2::body::Kind) -> Self {
         v2::Body { kind: Some(kind) }
-    }
-}
-
-impl v2::Checkpoint {
-    /// What users call it: `EPOCH-NUMBER`.
-    pub fn id(&self) -> String {
-        format!("{}-{}", self.epoch, self.number)
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::v2;
 
-/// How a field is kept.
+/// Representation of a field in memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     /// A number of so many bytes in memory, a varint on the wire.
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Bytes,
     /// By its place in the table.
     Message(usize),
-    /// Of a map from text to text.
+    /// Entry of a map from text to text.
     Entry,
 }
 
@@ -31,13 +31,13 @@ pub(crate) struct Field {
 #[derive(Debug)]
 pub(crate) struct Type {
     size: usize,
-    /// By number.
+    /// Fields in the order of their numbers.
     fields: &'static [Field],
 }
 
 /// A message of the `.proto`.
 pub(crate) trait Weighed {
-    /// Its place in the table.
+    /// Position in the table.
     const TYPE: usize;
 }
 
@@ -193,8 +193,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Whether a message has at most so many fields over this many levels, for messages whose types have
-/// no table: whatever may be a message counts as one. What is none is for its decoder to refuse.
+/// Returns true if a message has at most `most` fields over `levels` levels, for messages whose types
+/// have no table: every field that may be a message counts as one. Malformed ones are left to the
+/// decoder.
 pub fn has_few_fields(bytes: &[u8], levels: u32, most: usize) -> bool {
     fn count(bytes: &[u8], levels: u32, left: &mut usize) -> Result<(), Damaged> {
         let mut rest = Cursor(bytes);
@@ -219,7 +220,7 @@ pub(crate) fn of_body(bytes: &[u8], limit: usize) -> Result<usize, Damaged> {
     weigh::<v2::Body>(bytes, limit)
 }
 
-/// Where in an envelope its payload lies: whether it is compressed, and its bytes.
+/// Finds the payload in an envelope: true if it is compressed, and its range.
 pub(crate) fn payload(bytes: &[u8]) -> Result<Option<(bool, std::ops::Range<usize>)>, Damaged> {
     let mut rest = Cursor(bytes);
     let mut found = None;

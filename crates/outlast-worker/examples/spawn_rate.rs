@@ -7,7 +7,7 @@
 //! process, which is given `staged` (default 16) tasks more than run at once.
 
 use outlast_core::AttemptId;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
 use outlast_worker::exec::{Config, Executor, StopKind};
 use outlast_worker::keeper::{self, Keeper, KeeperConfig, KeeperLaunch};
@@ -41,7 +41,7 @@ fn start(
 ) {
     let spec = Arc::new(TaskSpec::new(Run::Command(vec!["/bin/true".to_owned()])));
     executor.start(&format!("task-{n}"), round, spec, "bench", |outcome| {
-        assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{}", outcome.message);
+        assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{}", outcome.message);
         done(outcome);
     });
 }
@@ -114,8 +114,8 @@ impl Kept {
         let mut over = Vec::new();
         for event in events {
             let Event::Finished((outcome, _)) = event else { continue };
-            assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{}", outcome.message);
-            over.push(AttemptId { task: outcome.task_id.into(), epoch: outcome.epoch });
+            assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{}", outcome.message);
+            over.push(AttemptId { task: outcome.task, epoch: outcome.epoch });
         }
         self.start(over.len());
         self.keeper.forget(&over);

@@ -11,9 +11,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use outlast_blob::{BlobReader, Hash};
+use outlast_model::Checkpoint;
 use outlast_store::StoredCheckpoint;
 use outlast_wire::api::{ArtifactList, CheckpointList};
-use outlast_wire::v2::Checkpoint;
+use outlast_wire::v2;
 use prost::Message;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -54,13 +55,17 @@ pub(crate) async fn kept(
     let mut all = stored(&app, id, Kind::Checkpoints).await?;
     let mut size = 0;
     let fits = |c: &&StoredCheckpoint| {
-        size += c.checkpoint.encoded_len() + 8;
+        size += c.checkpoint.message_size() + 8;
         size <= MAX_KEPT
     };
     all.retain(|c| c.kept && !c.checkpoint.dropped);
     let from = all.len() - all.iter().rev().take_while(fits).count();
-    let bytes: Vec<u8> =
-        all[from..].iter().flat_map(|c| c.checkpoint.encode_length_delimited_to_vec()).collect();
+    let bytes: Vec<u8> = all[from..]
+        .iter()
+        .flat_map(|c| {
+            v2::Checkpoint::from(Checkpoint::clone(&c.checkpoint)).encode_length_delimited_to_vec()
+        })
+        .collect();
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn state(
         id,
         attempt: state.epoch,
         version: state.version,
-        progress: state.has_progress.then_some(state.progress),
+        progress: state.progress,
         state: object.unwrap_or_else(|_| serde_json::json!({})),
         at: (state.at_ms > 0).then(|| text(state.at_ms)),
     }))

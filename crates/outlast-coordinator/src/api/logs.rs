@@ -8,8 +8,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use outlast_model::TaskOutcome;
 use outlast_wire::api::MAX_LOG_PART;
-use outlast_wire::v2::{LogRequest, TaskOutcome};
+use outlast_wire::v2::LogRequest;
 use serde::Deserialize;
 use std::sync::Arc;
 

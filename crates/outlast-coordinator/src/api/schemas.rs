@@ -1,13 +1,12 @@
 //! Parts of the OpenAPI document that the types of `outlast_wire::api` cannot say: which words a field
 //! may hold, and which fields every answer has.
 
-use super::views::OUTCOMES;
 use outlast_core::alerts::{Measure, Severity};
 use outlast_core::coord::{Isolation, WorkerState};
 use outlast_core::records::TaskState;
 use outlast_core::recovery::{FailureClass, HardwareClass, PatternKind, Strategy};
+use outlast_model::{Cause, LinkCause, OutcomeKind};
 use outlast_store::{EventKind, Role};
-use outlast_wire::v2::{Cause, LinkCause};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -65,9 +64,9 @@ fn refer(field: &mut Value, name: &str) {
     *field = new;
 }
 
-/// Distinct words of a protocol's numbers.
-fn numbered(word: impl Fn(i64) -> &'static str) -> Vec<&'static str> {
-    (0..=i64::from(u8::MAX)).map(word).collect::<BTreeSet<_>>().into_iter().collect()
+/// The words in the order of the alphabet.
+fn sorted(words: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    words.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn vocabulary(
@@ -100,13 +99,13 @@ fn of_tasks() -> Vec<Vocabulary> {
         vocabulary(
             "Cause",
             "Reason for the end of an attempt; empty when there is none.",
-            &numbered(|n| Cause::of(n).word()),
+            &sorted(Cause::ALL.iter().map(|cause| cause.word())),
             &[("Task", "cause"), ("HistoryEvent", "cause")],
         ),
         vocabulary(
             "OutcomeKind",
             "Outcome of an attempt.",
-            &OUTCOMES.map(|(_, word)| word),
+            &OutcomeKind::ALL[1..].iter().map(|kind| kind.word()).collect::<Vec<_>>(),
             &[("TaskResult", "outcome")],
         ),
         vocabulary(
@@ -167,7 +166,7 @@ fn of_workers() -> Vec<Vocabulary> {
         vocabulary(
             "LinkCause",
             "Reason for the end of a link; empty when there is none.",
-            &numbered(|n| LinkCause::of(n).word()),
+            &sorted(LinkCause::ALL.iter().map(|cause| cause.word())),
             &[
                 ("Worker", "gone_cause"),
                 ("Disconnect", "cause"),

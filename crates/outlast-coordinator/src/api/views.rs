@@ -7,9 +7,9 @@ use crate::problem::Refusal;
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
+use outlast_model::{LinkCause, TaskOutcome};
 use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
 use outlast_wire::api::{Checkpoint, Copied, CountsView, Disk, JsonText, Task, TaskResult, Worker};
-use outlast_wire::v2::{LinkCause, OutcomeKind, TaskOutcome};
 
 pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
     let extra = extra.copied().unwrap_or_default();
@@ -57,20 +57,10 @@ pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
     Ok(view)
 }
 
-/// Outcomes and their words.
-pub(super) const OUTCOMES: [(OutcomeKind, &str); 6] = [
-    (OutcomeKind::OutcomeSucceeded, "succeeded"),
-    (OutcomeKind::OutcomeFailed, "failed"),
-    (OutcomeKind::OutcomeTimedOut, "timed_out"),
-    (OutcomeKind::OutcomeCancelled, "cancelled"),
-    (OutcomeKind::OutcomeInterrupted, "interrupted"),
-    (OutcomeKind::OutcomeReturned, "returned"),
-];
-
 pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResult {
     let blank = TaskOutcome::default();
     let o = outcome.unwrap_or(&blank);
-    let kind = OUTCOMES.iter().find(|(kind, _)| *kind == o.kind()).map(|(_, word)| *word);
+    let kind = Some(o.kind.word()).filter(|word| !word.is_empty());
     let time = |ms: i64| (ms > 0).then(|| text(ms));
     let began = o.started_at_ms > 0 && o.finished_at_ms > 0;
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -79,8 +69,8 @@ pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResul
         attempt: t.ended_epoch,
         state: t.state.as_str().into(),
         outcome: kind.map(Into::into),
-        exit_code: o.has_exit_code.then_some(o.exit_code),
-        signal: (o.signal != 0).then_some(o.signal),
+        exit_code: o.exit_code,
+        signal: o.signal,
         message: if o.message.is_empty() { t.reason.clone() } else { o.message.clone() },
         worker: t.worker_name.as_ref().map(ToString::to_string),
         started_at: time(o.started_at_ms),
@@ -117,7 +107,7 @@ pub(super) fn counts(c: Counts, filtered: bool) -> CountsView {
 pub(super) fn gone(stored: &StoredWorker, started_at: i64) -> (i64, LinkCause, &str) {
     match stored.gone_at {
         Some(at) => (at, stored.gone_cause, &stored.gone_reason),
-        None => (started_at, LinkCause::LinkRestarted, "the coordinator was restarted"),
+        None => (started_at, LinkCause::Restarted, "the coordinator was restarted"),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::facts::Facts;
 use super::words::{Clock, bytes, duration, until};
+use outlast_model::Cause;
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent};
-use outlast_wire::v2::Cause;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The facts that a task's explanation is made of.
 
 use outlast_core::coord::Faults;
+use outlast_model::LinkCause;
 use outlast_store::{StoredCheckpoint, StoredEvent, StoredTask, TaskExtra};
-use outlast_wire::v2::LinkCause;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@ use super::attempts::from;
 use super::facts::{Facts, Whereabouts};
 use super::words::{Clock, duration, gone};
 use outlast_core::records::TaskState;
+use outlast_model::Cause;
 use outlast_store::EventKind;
-use outlast_wire::v2::Cause;
 
 pub(super) fn present(facts: &Facts, clock: Clock) -> (String, Option<String>) {
     let task = &facts.task;

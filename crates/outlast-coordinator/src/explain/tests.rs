@@ -3,8 +3,8 @@
 use super::facts::{Facts, Whereabouts};
 use super::story::explain;
 use outlast_core::records::TaskState;
+use outlast_model::{Cause, Checkpoint, LinkCause};
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent, StoredTask, TaskExtra};
-use outlast_wire::v2::{Cause, Checkpoint, LinkCause};
 use outlast_wire::{Run, TaskSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn facts(state: TaskState) -> Facts {
         drained: false,
         unfit: None,
         gone_at: None,
-        gone_cause: LinkCause::LinkUnspecified,
+        gone_cause: LinkCause::Unspecified,
     };
     let workers = HashMap::from([("s1".into(), worker("w1")), ("s2".into(), worker("w2"))]);
     let (events, checkpoints) = (vec![event(0, EventKind::Submitted, 0, None)], Vec::new());
@@ -129,7 +129,7 @@ fn an_absent_worker_keeps_its_task_for_a_while() {
     (f.task.epoch, f.task.worker) = (1, Some("s1".into()));
     f.task.assigned_at = Some(T + 1000);
     let w1 = f.workers.get_mut("s1").unwrap();
-    (w1.there, w1.gone_at, w1.gone_cause) = (false, Some(T + 940_000), LinkCause::LinkSilent);
+    (w1.there, w1.gone_at, w1.gone_cause) = (false, Some(T + 940_000), LinkCause::Silent);
     let story = explain(&f);
     assert_eq!(
         story.now,

@@ -1,7 +1,7 @@
 //! Words for times, durations, sizes and causes.
 
 use crate::clock::text;
-use outlast_wire::v2::{Cause, LinkCause};
+use outlast_model::{Cause, LinkCause};
 
 /// Times of one story: those of its first day without the day.
 #[derive(Debug, Clone, Copy)]
@@ -83,14 +83,14 @@ pub(super) fn until(cause: Cause, worker: &str, window: f64, reason: &str) -> St
 /// Returns why a worker's link is down.
 pub(super) fn gone(cause: LinkCause) -> &'static str {
     match cause {
-        LinkCause::LinkUnspecified => "",
-        LinkCause::LinkClosed => " (its connection broke: network)",
-        LinkCause::LinkSilent => " (nothing came from it any more: silent)",
-        LinkCause::LinkStopped => " (it was stopped)",
-        LinkCause::LinkTakenOver => " (a newer connection of it took over)",
-        LinkCause::LinkRefused => " (it was refused)",
-        LinkCause::LinkSlow => " (it did not read what it was sent: slow)",
-        LinkCause::LinkSlept => " (its machine slept)",
-        LinkCause::LinkRestarted => " (the coordinator was restarted)",
+        LinkCause::Unspecified => "",
+        LinkCause::Closed => " (its connection broke: network)",
+        LinkCause::Silent => " (nothing came from it any more: silent)",
+        LinkCause::Stopped => " (it was stopped)",
+        LinkCause::TakenOver => " (a newer connection of it took over)",
+        LinkCause::Refused => " (it was refused)",
+        LinkCause::Slow => " (it did not read what it was sent: slow)",
+        LinkCause::Slept => " (its machine slept)",
+        LinkCause::Restarted => " (the coordinator was restarted)",
     }
 }

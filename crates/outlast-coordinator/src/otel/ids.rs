@@ -2,9 +2,11 @@
 //! again, after a restart or a retry, gives the same. A running task gets its span in its spec.
 
 use outlast_blob::Hash;
+use outlast_model::TaskSpec;
+use outlast_model::message::Assignment;
 use outlast_wire::spec::MAX_SPEC;
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE, TraceParent};
-use outlast_wire::{TaskSpec, v2};
+use std::sync::Arc;
 
 /// The sampler of traces, by OpenTelemetry's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,17 +109,17 @@ impl Tracer {
 /// Has the attempts' processes know the span that theirs are children of: that of their attempt
 /// or, while nothing is traced here, the submitter's. A worker gets it as a variable of the task,
 /// and keeps it with the task.
-pub(crate) fn set_spans(tasks: &mut [v2::Assignment], tracer: Option<&Tracer>) {
+pub(crate) fn set_spans(tasks: &mut [Assignment], tracer: Option<&Tracer>) {
     for given in tasks {
-        if tracer.is_none() && !may_say(&given.spec_json) {
+        let Ok(known) = &mut given.spec else { continue };
+        if tracer.is_none() && known.traceparent.is_empty() && known.tracestate.is_empty() {
             continue;
         }
-        // Whatever cannot be read is for the worker to refuse.
-        let Ok(mut spec) = serde_json::from_slice::<TaskSpec>(&given.spec_json) else { continue };
+        let spec = Arc::make_mut(known);
         let theirs = TraceParent::parse(&spec.traceparent);
         let ours = tracer.map(|tracer| {
-            let place = tracer.place(&given.task_id, &spec);
-            let span_id = tracer.attempt_span(&given.task_id, given.epoch);
+            let place = tracer.place(&given.task, spec);
+            let span_id = tracer.attempt_span(&given.task, given.epoch);
             TraceParent { trace_id: place.trace_id, span_id, sampled: place.sampled }
         });
         // Workers need not know these fields, and older ones do not.
@@ -133,15 +135,10 @@ pub(crate) fn set_spans(tasks: &mut [v2::Assignment], tracer: Option<&Tracer>) {
                 spec.env.entry(TRACESTATE.into()).or_insert(state);
             }
         }
-        let json = spec.to_json();
-        given.spec_json = if json.len() > MAX_SPEC { bare.to_json() } else { json }.into();
+        if spec.to_json().len() > MAX_SPEC {
+            *spec = bare;
+        }
     }
-}
-
-/// Returns whether it may hold a submitter's trace.
-fn may_say(json: &[u8]) -> bool {
-    let mark = b"\"trace";
-    json.windows(mark.len()).any(|w| w == mark)
 }
 
 #[cfg(test)]
@@ -160,11 +157,10 @@ mod tests {
     }
 
     fn sent(spec: &TaskSpec, tracer: Option<&Tracer>) -> TaskSpec {
-        let spec_json = spec.to_json().into();
-        let mut given =
-            [v2::Assignment { task_id: "t".into(), epoch: 2, spec_json, ..Default::default() }];
+        let mut given = [Assignment::new("t".into(), 2, Arc::new(spec.clone()))];
         set_spans(&mut given, tracer);
-        TaskSpec::from_json(&given[0].spec_json).unwrap()
+        let [given] = given;
+        Arc::unwrap_or_clone(given.spec.unwrap())
     }
 
     #[test]

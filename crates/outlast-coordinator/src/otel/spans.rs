@@ -4,9 +4,9 @@
 use super::ids::{Place, Tracer};
 use super::proto::{self, Event, KeyValue, Span, SpanKind, Status, StatusCode, event};
 use outlast_core::records::TaskState;
+use outlast_model::Cause;
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent, StoredTask};
 use outlast_wire::api::Interval;
-use outlast_wire::v2::Cause;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -4,9 +4,9 @@ use super::ids::{Sampler, Tracer};
 use super::proto::{Event, Span, StatusCode, Value, nanos};
 use super::spans::{Life, Outage, Workers, outages, spans};
 use outlast_core::records::TaskState;
+use outlast_model::Cause;
 use outlast_store::{EventKind, StoredEvent, StoredTask};
 use outlast_wire::api::Interval;
-use outlast_wire::v2::Cause;
 use outlast_wire::{Run, TaskSpec};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The fleet at a moment, in short: what `sampler` makes once a second and those who watch read.
 
 use outlast_core::coord::WorkerState;
+use outlast_model::LinkCause;
 use outlast_wire::api::FleetTotals;
-use outlast_wire::v2::LinkCause;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -4,8 +4,9 @@ use super::adapted::{Change, Side};
 use super::meters::Quality;
 use crate::clock;
 use outlast_core::coord::{ConnId, LinkChange, LinkNews};
+use outlast_model::LinkCause;
+use outlast_model::message::LinkReport;
 use outlast_store::{LinkEntry, LinkEntryKind};
-use outlast_wire::v2::{LinkCause, LinkReport};
 use std::sync::Arc;
 
 /// Links that are logged within a second, one by one.
@@ -36,7 +37,7 @@ impl Quality {
                         "SYNC worker {name} has delivered everything, {took} ms after its hello"
                     );
                 }
-                let none = LinkCause::LinkUnspecified;
+                let none = LinkCause::Unspecified;
                 self.record(&subject, LinkEntryKind::Resynced, none, format!("{took} ms"));
             }
             LinkChange::Lost(cause, reason, holds) => {
@@ -94,7 +95,7 @@ impl Quality {
         entry.meter().connected(clock::micros(), conn, report);
         // It reports again what it adapted.
         entry.adapted().doubt(Side::Worker);
-        let none = LinkCause::LinkUnspecified;
+        let none = LinkCause::Unspecified;
         self.record(subject, LinkEntryKind::Connected, none, String::new());
     }
 
@@ -137,7 +138,7 @@ impl Quality {
         if self.may_log(*at) {
             tracing::info!("ADAPT worker {name}: {line}");
         }
-        self.record(subject, LinkEntryKind::Adapted, LinkCause::LinkUnspecified, line);
+        self.record(subject, LinkEntryKind::Adapted, LinkCause::Unspecified, line);
     }
 
     /// Returns whether one more line may be logged: ten thousand workers that come back are not ten

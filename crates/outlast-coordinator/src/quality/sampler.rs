@@ -8,9 +8,9 @@ use crate::clock;
 use crate::input::Driver;
 use outlast_core::coord::{LinkSample, WorkerState};
 use outlast_core::quality::Micros;
+use outlast_model::LinkCause;
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::FleetTotals;
-use outlast_wire::v2::LinkCause;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +172,7 @@ fn measure(
         goodput: (0.0, 0.0),
         alert: "",
         since: None,
-        cause: LinkCause::LinkUnspecified,
+        cause: LinkCause::Unspecified,
         tick: 0,
     };
     let Some(entry) = entry else { return (row, Samples::default()) };
@@ -182,7 +182,7 @@ fn measure(
         meter.told(sample.rtt_ms, sample.restored);
         row.since = Some(wall);
     } else {
-        row.cause = meter.end().map_or(LinkCause::LinkUnspecified, |e| e.1);
+        row.cause = meter.end().map_or(LinkCause::Unspecified, |e| e.1);
     }
     let goodput = meter.goodput(now);
     let watched = entry.is_watched(now);

@@ -1,8 +1,8 @@
 //! The states of a link over time, as intervals without gaps. Pure.
 
+use outlast_model::LinkCause;
 use outlast_store::{LinkEntry, LinkEntryKind};
 use outlast_wire::api::Interval;
-use outlast_wire::v2::LinkCause;
 
 /// Makes intervals of entries (oldest first) and of the times that the coordinator ran, from
 /// `from` on and up to `to`.
@@ -82,7 +82,7 @@ impl Builder {
             if was == state {
                 return;
             }
-            if e.cause == LinkCause::LinkUnspecified || c == cause {
+            if e.cause == LinkCause::Unspecified || c == cause {
                 (cause, reason) = (c, format!("{r}; {reason}"));
             }
         }
@@ -94,7 +94,7 @@ impl Builder {
         let there = |i: &mut Interval| matches!(i.state.as_str(), "connected" | "resync");
         if began > stopped && self.open().is_some_and(there) {
             let reason = "the coordinator did not run".to_owned();
-            self.begin("unknown", stopped, LinkCause::LinkRestarted.word(), reason);
+            self.begin("unknown", stopped, LinkCause::Restarted.word(), reason);
         }
     }
 }
@@ -112,15 +112,15 @@ mod tests {
         all.iter().map(|i| (i.state.as_str(), i.from, i.to, i.cause.as_str())).collect()
     }
 
-    const NONE: LinkCause = LinkCause::LinkUnspecified;
+    const NONE: LinkCause = LinkCause::Unspecified;
 
     #[test]
     fn a_cut_is_an_interval_with_its_cause() {
         let entries = [
             entry(100, K::Connected, NONE, ""),
             entry(120, K::Resynced, NONE, "20 ms"),
-            entry(500, K::Suspect, LinkCause::LinkSilent, "silent for 15 s"),
-            entry(900, K::Away, LinkCause::LinkSilent, "leases expired"),
+            entry(500, K::Suspect, LinkCause::Silent, "silent for 15 s"),
+            entry(900, K::Away, LinkCause::Silent, "leases expired"),
             entry(1000, K::Connected, NONE, ""),
             entry(1050, K::Resynced, NONE, "50 ms"),
         ];
@@ -151,7 +151,7 @@ mod tests {
         let entries = [
             entry(100, K::Connected, NONE, ""),
             entry(100, K::Resynced, NONE, "0 ms"),
-            entry(700, K::Suspect, LinkCause::LinkRestarted, "the coordinator was restarted"),
+            entry(700, K::Suspect, LinkCause::Restarted, "the coordinator was restarted"),
             entry(710, K::Connected, NONE, ""),
         ];
         let all = intervals(&entries, &[(50, 600), (700, 800)], 0, 800);
@@ -169,7 +169,7 @@ mod tests {
     fn clocks_that_jump_make_no_interval_end_before_it_began() {
         let entries = [
             entry(1000, K::Connected, NONE, ""),
-            entry(400, K::Suspect, LinkCause::LinkClosed, ""),
+            entry(400, K::Suspect, LinkCause::Closed, ""),
             entry(450, K::Connected, NONE, ""),
         ];
         for i in intervals(&entries, &[], 0, 5000) {

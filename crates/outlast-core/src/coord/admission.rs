@@ -1,14 +1,15 @@
-//! Admission of workers after a restart: at a pace, in turn, each told when its turn is.
+//! Admission control: after a restart, workers are admitted at a limited rate, each at a time that it is
+//! notified of.
 
 use crate::Millis;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Workers that are told a turn, at most; more are told the last turn there is.
+/// Largest number of workers with an admission time; further ones get the last time.
 const TURNS: usize = 100_000;
-/// A turn that nobody takes is another's after this, in milliseconds.
+/// Time in milliseconds after which an unused admission time is passed on.
 const PATIENCE: Millis = 30_000;
-/// A worker that is this much early for its turn is let in, in milliseconds.
+/// Milliseconds by which a worker may be early.
 const EARLY: Millis = 20;
 
 /// See the module.
@@ -17,7 +18,7 @@ pub(super) struct Admission {
     /// Hellos accepted per second, once the burst is used up; 0: no limit.
     per_second: u32,
     burst: u32,
-    /// When the next free turn is; up to a burst in the past.
+    /// Next free admission time; up to a burst in the past.
     next: i64,
     turns: BTreeMap<Arc<str>, Millis>,
     /// The same by time, to find those that were missed.
@@ -30,7 +31,7 @@ impl Admission {
         Admission { per_second, burst, next: i64::MIN, turns, by_time }
     }
 
-    /// Lets the worker in, or says in how many milliseconds its turn is.
+    /// Admits the worker, or returns the milliseconds until its admission time.
     pub fn ask(&mut self, store: &Arc<str>, now: Millis) -> Result<(), Millis> {
         if self.per_second == 0 {
             return Ok(());
@@ -53,7 +54,7 @@ impl Admission {
         let each = 1000.0 / f64::from(self.per_second);
         let (clock, slack) = (now as i64, (f64::from(self.burst) * each) as i64);
         let step = (each.ceil() as i64).max(1);
-        // Virtual time: a turn is taken up to a burst ahead of the pace.
+        // Virtual time: workers are admitted up to a burst ahead of the rate.
         self.next = self.next.max(clock - slack);
         let turn = self.next;
         if turn <= clock {

@@ -5,7 +5,7 @@ use super::{Coordinator, Task};
 use crate::records::{Awaited, TaskState};
 use crate::scheduler::WorkerKey;
 use crate::{Epoch, Millis, Now, TaskId};
-use outlast_wire::v2::TaskOutcome;
+use outlast_model::TaskOutcome;
 
 /// Longest wait for a checkpoint of a worker whose link is up, in milliseconds. 1 GiB takes as
 /// long at 3.5 MB/s.
@@ -32,9 +32,9 @@ impl Coordinator {
         outcome: Option<&TaskOutcome>,
     ) {
         let Some(task) = self.tasks.get(id) else { return };
-        let named = outcome.map(|o| (o.checkpoint_epoch, o.checkpoint_number));
+        let named = outcome.and_then(|o| o.checkpoint);
         let member = holder.and_then(|key| self.fleet.find(key));
-        if let Some((epoch, number)) = named.filter(|(_, number)| *number > 0)
+        if let Some((epoch, number)) = named
             && let Some(member) = member
             && (task.after < epoch && epoch <= task.epoch)
             && Some((epoch, number)) > task.newest_kept()
@@ -127,7 +127,7 @@ impl Coordinator {
         }
     }
 
-    /// Why a pending task waits for a checkpoint, for people.
+    /// Explains why a pending task waits for a checkpoint.
     pub(super) fn explain_awaited(&self, id: &TaskId) -> Option<String> {
         let task = self.tasks.get(id).filter(|t| t.state == TaskState::Pending)?;
         let Awaited { epoch, number, worker } = task.asked.awaited.as_ref()?;

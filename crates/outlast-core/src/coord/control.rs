@@ -1,13 +1,12 @@
-//! What people ask of running work: pause, resume, a checkpoint, another place; draining.
+//! Operator requests to running tasks: pause, resume, a checkpoint, a move; draining.
 
 use super::links::LinkChange;
 use super::{Coordinator, MOVE_PATIENCE, Response};
 use crate::records::{Asked, CoordRecord, TaskRow, TaskState, WorkerRow};
 use crate::{Now, TaskId};
-use outlast_wire::spec::Rerun;
+use outlast_model::message::{ControlKind, StopReason, ToWorker};
+use outlast_model::spec::Rerun;
 use outlast_wire::v1::Action;
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{self, ControlKind, StopReason};
 use std::sync::Arc;
 
 /// Actions that wait for one worker.
@@ -40,7 +39,7 @@ impl Coordinator {
             (TaskState::Pending, _) => self.enqueue(id),
             (_, Some(key)) => {
                 let epoch = task.epoch;
-                let kind = if on { ControlKind::ControlPause } else { ControlKind::ControlResume };
+                let kind = if on { ControlKind::Pause } else { ControlKind::Resume };
                 self.send_control(key, id, epoch, kind);
             }
             _ => {}
@@ -61,12 +60,12 @@ impl Coordinator {
         };
         let away = self.fleet.get(key).conn.is_none();
         let note = match away {
-            true => "a checkpoint was asked for; its worker will be told when it is back",
+            true => "a checkpoint was requested; its worker will be notified when it is back",
             false => "a checkpoint was asked for",
         };
         self.change_asked(id, |asked| asked.checkpoint = away);
         self.note(now, id, epoch, note.into());
-        self.send_control(key, id, epoch, ControlKind::ControlCheckpoint);
+        self.send_control(key, id, epoch, ControlKind::Checkpoint);
         Response::Done(state)
     }
 
@@ -110,12 +109,12 @@ impl Coordinator {
         self.place(id, place);
         self.pause(now, id, false, None);
         if let Some(key) = holder {
-            self.send_stop(key, id, epoch, StopReason::StopMove);
+            self.send_stop(key, id, epoch, StopReason::Move);
         }
         Response::Done(state)
     }
 
-    /// Where a task may go from now on.
+    /// Sets the workers that a task may go to.
     pub(super) fn place(&mut self, id: &TaskId, place: Option<(Arc<str>, bool)>) {
         self.change_asked(id, |asked| asked.place = place);
         if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Pending) {
@@ -124,7 +123,7 @@ impl Coordinator {
         }
     }
 
-    /// Changes what a person asked of a task. Whether anything did change.
+    /// Changes the operator requests to a task; returns true if anything changed.
     pub(super) fn change_asked(&mut self, id: &TaskId, change: impl FnOnce(&mut Asked)) -> bool {
         let Some(task) = self.tasks.get_mut(id) else { return false };
         let before = task.asked.clone();
@@ -193,26 +192,26 @@ impl Coordinator {
         Response::Asked
     }
 
-    /// What was asked of a worker of v2 that is there.
+    /// Sends pending actions to a connected worker of v2.
     pub(super) fn tell_actions(&mut self, now: Now, key: crate::scheduler::WorkerKey) {
         let member = self.fleet.get_mut(key);
         let Some(conn) = member.conn.filter(|_| member.ready && member.v1.is_none()) else {
             return;
         };
         if !std::mem::take(&mut member.actions).is_empty() {
-            // Asked while it was away, it has told of what was before with its hello.
+            // A request while it was away: its handshake has reported the previous statistics.
             self.tell(now, key, LinkChange::Reset);
-            self.send(conn, Kind::ResetStats(v2::ResetStats {}));
+            self.send(conn, ToWorker::ResetStats);
         }
     }
 
-    /// Asks back whatever the worker has not started.
+    /// Recalls attempts that the worker has not started.
     pub(super) fn take_back(&mut self, key: crate::scheduler::WorkerKey) {
         let held: Vec<_> = self.fleet.get(key).attempts.keys().cloned().collect();
         for id in held {
             let waits = |t: &super::Task| t.is_current(key, id.epoch) && t.started_at.is_none();
             if self.tasks.get(&id.task).is_some_and(waits) {
-                self.send_stop(key, &id.task, id.epoch, StopReason::StopReturn);
+                self.send_stop(key, &id.task, id.epoch, StopReason::Return);
             }
         }
     }

@@ -17,13 +17,13 @@ use super::links::LinkChange;
 use super::{ConnId, Coordinator, Output};
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now};
-use outlast_wire::v2;
+use outlast_model::message::Hello;
+use outlast_model::message::{Heartbeat, ToWorker};
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use v2::body::Kind;
 
-/// How long the former process may take to answer before its successor is let in, in milliseconds.
+/// Time in milliseconds for the previous process to answer before its successor is accepted.
 const ANSWERS: Millis = 3_000;
 /// Older processes of one worker that are remembered.
 const FORMER: usize = 4;
@@ -54,15 +54,15 @@ struct Newcomer {
 /// A copy of a worker's state folder that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
-    /// When, in Unix milliseconds.
+    /// Time of the last refusal in Unix milliseconds.
     pub at: i64,
-    /// How often a process was refused so.
+    /// Number of refusals.
     pub times: u64,
     /// The machine that it said it runs on; empty when it did not say.
     pub host: String,
 }
 
-/// What is to be done with a hello.
+/// Decision about a handshake.
 pub(super) enum Verdict {
     Fine,
     /// A newer connection or process has been here.
@@ -74,7 +74,7 @@ pub(super) enum Verdict {
 }
 
 impl Rivals {
-    /// Whether an older process dials after it was refused.
+    /// Returns true if an older process reconnects after it was refused.
     fn dials_again(&mut self, nonce: u64, connection: u64) -> bool {
         let known = self.former.iter_mut().find(|(of, _)| *of == nonce);
         if let Some((_, before)) = known {
@@ -100,8 +100,8 @@ impl Rivals {
 }
 
 impl Coordinator {
-    /// Whether the process that says hello is the newest one of its store.
-    pub(super) fn judge_process(&mut self, now: Now, key: WorkerKey, hello: &v2::Hello) -> Verdict {
+    /// Decides whether the connecting process is the newest one of its store.
+    pub(super) fn judge_process(&mut self, now: Now, key: WorkerKey, hello: &Hello) -> Verdict {
         let member = self.fleet.get_mut(key);
         let row = &member.row;
         let another = row.nonce != 0 && hello.nonce != row.nonce;
@@ -167,8 +167,8 @@ impl Coordinator {
         heart.beat_soon();
         let seq = heart.beat(now.mono)?;
         let interval_ms = heart.pace().0.try_into().unwrap_or(u32::MAX);
-        let beat = v2::Heartbeat { seq, interval_ms, ..Default::default() };
-        self.outputs.push_back(Output::Send(conn, Kind::Heartbeat(beat)));
+        let beat = Heartbeat { seq, interval_ms, ..Default::default() };
+        self.outputs.push_back(Output::Send(conn, ToWorker::Heartbeat(beat)));
         Some(seq)
     }
 
@@ -177,7 +177,7 @@ impl Coordinator {
         &mut self,
         now: Now,
         key: WorkerKey,
-        hello: &v2::Hello,
+        hello: &Hello,
         why: &str,
     ) -> String {
         self.counters.copies += 1;

@@ -3,12 +3,13 @@
 use super::tests::{Rig, assigned, hello, refused};
 use super::*;
 use crate::records::WorkerRow;
-use outlast_wire::spec::Rerun;
-use v2::{HoldingState, RefusedCode};
+use outlast_model::message::*;
+use outlast_model::spec::Rerun;
+use outlast_model::*;
 
-const COPY: Option<(RefusedCode, bool)> = Some((RefusedCode::RefusedCopy, false));
-const STALE: Option<(RefusedCode, bool)> = Some((RefusedCode::RefusedStale, true));
-const WAIT: Option<(RefusedCode, bool)> = Some((RefusedCode::RefusedBusy, true));
+const COPY: Option<(RefusedCode, bool)> = Some((RefusedCode::Copy, false));
+const STALE: Option<(RefusedCode, bool)> = Some((RefusedCode::Stale, true));
+const WAIT: Option<(RefusedCode, bool)> = Some((RefusedCode::Busy, true));
 
 impl Rig {
     /// A process of store `s` says hello.
@@ -21,16 +22,16 @@ impl Rig {
     ) -> Vec<Output> {
         let (store_id, worker_id) = ("s".into(), "w".into());
         let capabilities_json = r#"{"hostname":"lab-7"}"#.into();
-        let own = v2::Hello { store_id, worker_id, incarnation, connection, nonce, ..hello() };
-        self.greet(conn, v2::Hello { capabilities_json, ..own })
+        let own = Hello { store_id, worker_id, incarnation, connection, nonce, ..hello() };
+        self.greet(conn, Hello { capabilities_json, ..own })
     }
     fn answers(&mut self, conn: ConnId, out: &[Output]) {
         let seq = out.iter().find_map(|o| match o {
-            Output::Send(to, Kind::Heartbeat(beat)) if *to == conn => Some(beat.seq),
+            Output::Send(to, ToWorker::Heartbeat(beat)) if *to == conn => Some(beat.seq),
             _ => None,
         });
-        let reply = v2::HeartbeatReply { seq: seq.expect("it is asked") };
-        self.c.on_message(self.now(), conn, Kind::HeartbeatReply(reply), &());
+        let reply = seq.expect("it is asked");
+        self.c.on_message(self.now(), conn, ToCoordinator::HeartbeatReply(reply), &());
     }
 }
 
@@ -72,7 +73,7 @@ fn a_restart_is_no_copy() {
     let mut r = Rig::new();
     r.process(1, 0xA, 2, 1);
     r.inventory(1, &[]);
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     assert_eq!(refused(&r.process(2, 0xB, 3, 1)), None);
     // The last words of the former process come late.
     assert_eq!(refused(&r.process(3, 0xA, 2, 2)), STALE);
@@ -84,7 +85,7 @@ fn a_former_process_that_dials_after_it_was_refused_lives_on() {
     let mut r = Rig::new();
     r.process(1, 0xA, 2, 1);
     r.inventory(1, &[]);
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     assert_eq!(refused(&r.process(2, 0xB, 5, 1)), None, "it looks like a restart");
     assert_eq!(refused(&r.process(3, 0xA, 2, 2)), STALE);
     // The last words of another one come in between.
@@ -111,8 +112,8 @@ fn a_newer_process_is_let_in_where_the_former_one_is_silent() {
     r.inventory(1, &[]);
     assert_eq!(refused(&r.process(2, 0xB, 3, 1)), WAIT);
     // It answers something older; that proves nothing.
-    let reply = v2::HeartbeatReply { seq: 0 };
-    r.c.on_message(r.now(), 1, Kind::HeartbeatReply(reply), &());
+    let reply = 0;
+    r.c.on_message(r.now(), 1, ToCoordinator::HeartbeatReply(reply), &());
     r.pass(1_000);
     assert_eq!(refused(&r.process(3, 0xB, 3, 2)), WAIT);
     r.pass(2_000);
@@ -130,7 +131,7 @@ fn what_must_not_run_twice_is_never_sent_to_a_copy() {
     assert_eq!(refused(&r.process(2, 0xB, 2, 7)), COPY);
     let out = r.process(3, 0xA, 2, 2);
     assert_eq!(assigned(&out), []);
-    let out = r.inventory(3, &[("t", 1, HoldingState::HoldingRunning)]);
+    let out = r.inventory(3, &[("t", 1, HoldingState::Running)]);
     assert_eq!(assigned(&out), []);
 }
 
@@ -141,14 +142,14 @@ fn a_worker_is_bound_to_its_key_until_that_is_revoked_or_an_operator_unbinds_it(
         r.c.on_open(r.now(), conn);
         r.c.on_principal(conn, Principal { name: name.into(), operator });
         let (store_id, worker_id) = (store.into(), "w".into());
-        let hello = v2::Hello { store_id, worker_id, connection, ..hello() };
-        r.c.on_message(r.now(), conn, Kind::Hello(hello), &());
+        let hello = Hello { store_id, worker_id, connection, ..hello() };
+        r.c.on_message(r.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         r.drain(true)
     };
-    let identity = Some((RefusedCode::RefusedIdentity, false));
+    let identity = Some((RefusedCode::Identity, false));
     assert_eq!(refused(&as_key(&mut r, 1, "fleet", false, "s", 1)), None);
     r.inventory(1, &[]);
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     // Neither its store nor its name is another key's, also while it is away.
     assert_eq!(refused(&as_key(&mut r, 2, "thief", false, "s", 2)), identity);
     assert_eq!(refused(&as_key(&mut r, 3, "thief", false, "other", 1)), identity);

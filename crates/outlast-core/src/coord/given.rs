@@ -1,9 +1,9 @@
-//! Which worker an attempt was given to. What a worker says of an attempt counts only if the
-//! attempt was given to this worker's store, in every lane and in both dialects; the rest is
-//! counted and dropped, and the lane goes on.
+//! Assignment check of attempts. A report about an attempt counts only if the attempt was assigned to
+//! this worker's store, in every lane and in both dialects; other reports are counted and dropped, and
+//! the lane continues.
 //!
-//! The current attempt is known in memory. Of earlier ones the store knows: an assignment is
-//! durable before it is sent, so whatever a worker can rightly speak of is on record.
+//! The current attempt is in memory, earlier ones are in the store: an assignment is durable before it
+//! is sent, so every attempt that a worker can rightly report is on record.
 
 use super::{Coordinator, Lookup, Output};
 use crate::scheduler::WorkerKey;
@@ -15,20 +15,20 @@ const WARN_EVERY: Millis = 1_000;
 /// The kind of a dropped artifact.
 pub(super) const ARTIFACT: &str = "artifact";
 
-/// Whom an attempt was given to, by record.
+/// Recorded assignment of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
     /// The worker with this store id.
     To(Arc<str>),
-    /// Nobody that is known, but the records of it may be lost: the store was restored from a
-    /// backup, and the attempt may have been given out after that was made.
+    /// No known worker, but the records may be lost: the store was restored from a backup, and the
+    /// attempt may have been assigned after that was made.
     Unrecorded,
-    /// Nobody; or the task is not known.
+    /// The attempt was not assigned; or the task is not known.
     Never,
 }
 
 impl Coordinator {
-    /// Whether the attempt was given to this worker.
+    /// Returns true if the attempt was assigned to this worker.
     pub(super) fn is_given(&self, key: WorkerKey, id: &AttemptId, look: &dyn Lookup) -> bool {
         let current = self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch));
         current
@@ -39,7 +39,7 @@ impl Coordinator {
             }
     }
 
-    /// Whether the attempt is on record as given to this worker.
+    /// Returns true if the attempt is recorded as assigned to this worker.
     pub(super) fn was_given(&self, key: WorkerKey, id: &AttemptId, look: &dyn Lookup) -> bool {
         let store = &self.fleet.get(key).row.store_id;
         matches!(self.given(id, look), Given::To(given) if given == *store)

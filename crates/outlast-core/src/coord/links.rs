@@ -6,42 +6,43 @@ use crate::adapt::Change;
 use crate::records::WorkerRow;
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now};
-use outlast_wire::v2::{Adapted, Lane, LinkCause, LinkReport, OutcomeKind, TaskOutcome};
+use outlast_model::message::{Adapted, LinkReport};
+use outlast_model::{Lane, LinkCause, OutcomeKind, TaskOutcome};
 use std::sync::Arc;
 
-/// Something happened to a worker's link.
+/// Event of a worker's link.
 #[derive(Debug, Clone)]
 pub struct LinkNews {
     /// The worker's store id.
     pub worker: Arc<str>,
-    /// Its name.
+    /// Name of the worker.
     pub name: Arc<str>,
     /// Unix time in milliseconds.
     pub at: i64,
-    /// What happened.
+    /// The change.
     pub what: LinkChange,
 }
 
-/// What happened to a worker's link.
+/// Change of a worker's link.
 #[derive(Debug, Clone)]
 pub enum LinkChange {
-    /// It said hello over this link, and was let in.
+    /// The worker connected over this link, and was accepted.
     Connected(ConnId, Option<Box<LinkReport>>),
     /// A worker of the v1 dialect that has several links is reached by this one now; whether it
     /// was opened just now.
     Switched(ConnId, bool),
-    /// It was told what it should hold, and what it owed has been applied; milliseconds since its
-    /// hello.
+    /// The difference of inventories was sent, and all unacknowledged records have been applied;
+    /// milliseconds since the handshake.
     Resynced(Millis),
-    /// Its link ended. Whether it holds tasks.
+    /// The link ended; true if the worker holds tasks.
     Lost(LinkCause, String, bool),
     /// This side changed how it treats the link.
     Adapted(Change),
     /// The worker did.
     WorkerAdapted(Adapted),
-    /// Its statistics are to begin anew.
+    /// The statistics are reset.
     Reset,
-    /// It says that it cannot work, or (none) that it can again.
+    /// The worker reports that it cannot work, or (none) that it can again.
     Unfit(Option<Arc<Faults>>),
     /// An operator removed it.
     Forgotten,
@@ -49,14 +50,14 @@ pub enum LinkChange {
     Copied(String),
 }
 
-/// What became of a worker's tasks since the coordinator started.
+/// Outcomes of a worker's tasks since the coordinator started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Attempts that ran to an end of their own: succeeded, failed or timed out.
     pub executed: u64,
-    /// Those that succeeded.
+    /// Number of successful tasks.
     pub succeeded: u64,
-    /// Their durations in milliseconds, by the worker's clock.
+    /// Total duration in milliseconds, by the worker's clock.
     pub duration_ms: u64,
     /// Checkpoints that took effect.
     pub checkpoints: u64,
@@ -71,9 +72,9 @@ const RECENT: u8 = 100;
 impl Tally {
     /// An outcome took effect.
     pub fn add(&mut self, outcome: &TaskOutcome) {
-        let good = match outcome.kind() {
-            OutcomeKind::OutcomeSucceeded => true,
-            OutcomeKind::OutcomeFailed | OutcomeKind::OutcomeTimedOut => false,
+        let good = match outcome.kind {
+            OutcomeKind::Succeeded => true,
+            OutcomeKind::Failed | OutcomeKind::TimedOut => false,
             _ => return,
         };
         self.executed += 1;
@@ -90,7 +91,7 @@ impl Tally {
         self.duration_ms += other.duration_ms;
         self.checkpoints += other.checkpoints;
     }
-    /// Of those that ran to an end, the ones that did not succeed.
+    /// Returns the number of ended tasks that did not succeed.
     pub fn failed(&self) -> u64 {
         self.executed - self.succeeded
     }
@@ -106,9 +107,9 @@ impl Tally {
 /// A worker at a moment, for those who measure.
 #[derive(Debug, Clone)]
 pub struct LinkSample {
-    /// What it said of itself.
+    /// Description that the worker sent.
     pub row: Arc<WorkerRow>,
-    /// Where it stands.
+    /// State of the worker.
     pub state: WorkerState,
     /// Attempts that it holds.
     pub held: u32,
@@ -118,11 +119,11 @@ pub struct LinkSample {
     pub rtt_ms: u32,
     /// Checkpoints that its tasks read back, as it said last.
     pub restored: u64,
-    /// What became of its tasks.
+    /// Outcomes of its tasks.
     pub tally: Tally,
-    /// What does not work there, as it says itself.
+    /// Faults that the worker reports.
     pub faults: Option<Arc<Faults>>,
-    /// When a copy of its state folder was refused last (Unix ms), and how often.
+    /// Time of the last refusal of a copy of its state folder (Unix ms), and the number of refusals.
     pub copied: Option<(i64, u64)>,
 }
 
@@ -142,7 +143,8 @@ impl Member {
     }
 }
 
-/// A worker that has come back and owes something: since when, and the last record of each lane.
+/// Resynchronization of a worker with unacknowledged records: start time, and the last record of each
+/// lane.
 #[derive(Debug)]
 pub(super) struct Resync {
     since: Millis,
@@ -153,7 +155,7 @@ impl Resync {
     /// The checkpoints' lane waits for uploads, and is left out.
     pub fn new(since: Millis, report: Option<&LinkReport>) -> Resync {
         let owed = report.map_or(&[][..], |r| &r.owed).iter().take(8);
-        let owed = owed.map(|c| (c.lane(), c.seq));
+        let owed = owed.map(|c| (c.lane, c.seq));
         let owed = owed.filter(|(lane, _)| matches!(lane, Lane::Results | Lane::State)).collect();
         Resync { since, owed }
     }
@@ -177,7 +179,7 @@ impl Coordinator {
         self.outputs.push_back(Output::News(LinkNews { worker, name, at: now.wall, what }));
     }
 
-    /// Whether a worker that came back has nothing left to deliver.
+    /// Ends the resynchronization of a worker once it has nothing left to deliver.
     pub(super) fn settle_resync(&mut self, now: Now, conn: ConnId, key: WorkerKey) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         let Some(resync) = &state.resync else { return };
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn only_ends_of_their_own_count() {
         let outcome = |kind: OutcomeKind, ms: i64| TaskOutcome {
-            kind: kind.into(),
+            kind,
             started_at_ms: 1,
             finished_at_ms: 1 + ms,
             ..TaskOutcome::default()
@@ -207,15 +209,15 @@ mod tests {
         let mut t = Tally::default();
         assert_eq!(t.recent(), (1.0, 0));
         for _ in 0..3 {
-            t.add(&outcome(OutcomeKind::OutcomeSucceeded, 10));
+            t.add(&outcome(OutcomeKind::Succeeded, 10));
         }
-        t.add(&outcome(OutcomeKind::OutcomeFailed, 30));
-        t.add(&outcome(OutcomeKind::OutcomeCancelled, 1000));
-        t.add(&outcome(OutcomeKind::OutcomeReturned, 0));
+        t.add(&outcome(OutcomeKind::Failed, 30));
+        t.add(&outcome(OutcomeKind::Cancelled, 1000));
+        t.add(&outcome(OutcomeKind::Returned, 0));
         assert_eq!((t.executed, t.failed(), t.duration_ms), (4, 1, 60));
         assert_eq!(t.recent(), (0.75, 4));
         for _ in 0..300 {
-            t.add(&outcome(OutcomeKind::OutcomeTimedOut, 0));
+            t.add(&outcome(OutcomeKind::TimedOut, 0));
         }
         assert_eq!(t.recent(), (0.0, 100));
     }

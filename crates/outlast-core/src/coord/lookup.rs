@@ -1,15 +1,15 @@
-//! What the core does not hold in memory, and its driver can look up at once.
+//! Store lookups: data that the core does not hold in memory, and that its driver can read at once.
 
 use super::Given;
 use crate::Epoch;
 use crate::records::TaskRow;
-use outlast_wire::v2::{Checkpoint, StateUpdate, TaskOutcome};
+use outlast_model::{Checkpoint, StateUpdate, TaskOutcome};
 use std::sync::Arc;
 
 /// An attempt that a worker was given, by record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PastAttempt {
-    /// Its number; 0 gathers the outcomes that belong to no attempt of this worker's.
+    /// Number of the attempt; 0 collects the outcomes that belong to no attempt of this worker.
     pub epoch: Epoch,
     /// The outcomes that were recorded of it, oldest first; none while it has not ended.
     pub outcomes: Vec<Arc<TaskOutcome>>,
@@ -17,21 +17,21 @@ pub struct PastAttempt {
 
 /// Looked up in the same thread, so that nothing changes before the core decides.
 pub trait Lookup {
-    /// A task that is over, from the store.
+    /// Looks up an ended task in the store.
     fn task(&self, id: &str) -> Option<TaskRow>;
-    /// Whether the blob of this manifest is complete and durable here, and was uploaded by the
-    /// worker with this store id (or it is not known any more by whom); if so it stays for long
-    /// enough to be referred to.
+    /// Returns true if the blob of this manifest is complete and durable here, and was uploaded by the
+    /// worker with this store id (or its uploader is not known any more); it is then kept long enough to
+    /// be referred to.
     fn has_blob(&self, manifest: &[u8], store: &str) -> bool;
     /// The attempts of a task that this worker (by store id) was given, by number.
     fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt>;
-    /// Whom this attempt of a task was given to.
+    /// Looks up the assignment of this attempt.
     fn given(&self, task: &str, epoch: Epoch) -> Given;
-    /// Whether there is a key of this name that is not revoked.
+    /// Returns true if a valid key of this name exists.
     fn key_is_valid(&self, name: &str) -> bool;
     /// The newest state of a task.
     fn state(&self, task: &str) -> Option<StateUpdate>;
-    /// All checkpoints of a task that were told of, also those that are not kept.
+    /// Returns all reported checkpoints of a task, including those that are not kept.
     fn checkpoints(&self, task: &str) -> Vec<Arc<Checkpoint>>;
 }
 

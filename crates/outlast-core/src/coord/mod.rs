@@ -46,7 +46,9 @@ pub use given::Given;
 pub use invariants::Glance;
 pub use links::{LinkChange, LinkNews, LinkSample, Tally};
 pub use lookup::{Lookup, PastAttempt};
-use outlast_wire::{TaskSpec, v1 as dialect, v2};
+use outlast_model::message::ToWorker;
+use outlast_model::{Cause, Checkpoint, TaskSpec};
+use outlast_wire::v1 as dialect;
 pub use principal::Principal;
 pub use recover::{RecoveryRequest, RecoveryView};
 pub use removal::may_come_again;
@@ -57,7 +59,6 @@ use std::sync::Arc;
 pub use unfit::Faults;
 pub use v1::{MAX_LINKS as V1_MAX_LINKS, PAUSE_LAPSES as V1_PAUSE_LAPSES};
 pub use v1::{PREFIX as V1_PREFIX, check_worker_id};
-use v2::body::Kind;
 use workers::Fleet;
 pub use workers::{Isolation, WorkerState, WorkerView};
 
@@ -69,22 +70,22 @@ pub type RequestId = u64;
 /// A tick this much later than asked for means that the process was stopped or the machine
 /// slept, in milliseconds.
 const LATE: Millis = 5_000;
-/// How long a task that a person moved away waits for another worker, and how long for the one
-/// that was named, in milliseconds. Then it goes wherever there is room.
+/// Time in milliseconds that a moved task waits for another worker, and for the one that was named.
+/// Then it may go to any worker with room.
 const MOVE_PATIENCE: (Millis, Millis) = (30_000, 600_000);
 /// Between looks for workers that idle while tasks wait at others, in milliseconds.
 const BALANCE_EVERY: Millis = 1_000;
 
-/// What a coordinator is told at start. Times in milliseconds.
+/// Configuration of a coordinator. Times in milliseconds.
 #[derive(Debug, Clone)]
 pub struct CoordConfig {
-    /// Of the software, for people.
+    /// Version of the software.
     pub version: String,
-    /// Between heartbeats.
+    /// Time between heartbeats.
     pub heartbeat_interval: Millis,
     /// Silence after which a link is closed.
     pub heartbeat_timeout: Millis,
-    /// How long a new link may take to say hello and what it holds.
+    /// Time limit for a new link's handshake and inventory.
     pub hello_timeout: Millis,
     /// Tasks that may be unfinished at a time.
     pub max_unfinished: usize,
@@ -93,16 +94,16 @@ pub struct CoordConfig {
     /// Workers that are known, there or not, and the bytes of what they said of themselves. Room for
     /// others is made by forgetting who is gone and has nothing.
     pub max_workers: (usize, usize),
-    /// Workers let in per second when many come at once; 0: no limit. The others are told when
-    /// their turn is.
+    /// Workers admitted per second when many connect at once; 0: no limit. The others are notified of
+    /// their admission time.
     pub admit_per_second: u32,
-    /// Workers let in at once before that pace holds.
+    /// Workers admitted at once before that limit applies.
     pub admit_burst: u32,
-    /// What follows failures.
+    /// Rules of failure recovery.
     pub recovery: Arc<crate::recovery::Config>,
-    /// Of the generator of its jitter: another one for each start.
+    /// Seed of random variations; a different one for each start.
     pub seed: u64,
-    /// What does not adapt to links.
+    /// Settings that do not adapt to links.
     pub pins: crate::adapt::Pins,
 }
 
@@ -125,11 +126,11 @@ impl Default for CoordConfig {
     }
 }
 
-/// What the driver is to do.
+/// Action for the driver.
 #[derive(Debug, Clone)]
 pub enum Output {
     /// Send on a link, if it is still open.
-    Send(ConnId, Kind),
+    Send(ConnId, ToWorker),
     /// The same on a link of the v1 dialect.
     SendV1(ConnId, dialect::ToWorker),
     /// Send a WebSocket ping with this number on a link of the v1 dialect; answer with `on_pong`.
@@ -149,7 +150,7 @@ pub enum Output {
     Warn(String),
 }
 
-/// What happened since the start, for metrics.
+/// Counts since the start, for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Tasks accepted.
@@ -158,7 +159,7 @@ pub struct Counters {
     pub assigned: u64,
     /// Tasks that ended well, badly, on request.
     pub ended: [u64; 3],
-    /// Attempts given up and tried again.
+    /// Attempts that were abandoned and retried.
     pub requeued: u64,
     /// Outcomes that did not count.
     pub superseded: u64,
@@ -172,7 +173,7 @@ pub struct Counters {
     pub refused: BTreeMap<&'static str, u64>,
     /// Links closed for silence.
     pub silent: u64,
-    /// Attempts given up because their worker stayed away.
+    /// Attempts that were abandoned because their worker stayed away.
     pub expired: u64,
     /// Workers that were told to come back at their turn.
     pub postponed: u64,
@@ -190,7 +191,7 @@ pub struct Counters {
     pub links: BTreeMap<&'static str, u64>,
     /// Attempts that ended, by cause.
     pub causes: BTreeMap<&'static str, u64>,
-    /// What was done after failures, by strategy.
+    /// Recovery actions by strategy.
     pub recoveries: BTreeMap<&'static str, u64>,
     /// Times that a worker was quarantined.
     pub quarantines: u64,
@@ -216,7 +217,7 @@ enum Timer {
     Balance,
 }
 
-/// A task in memory: one that is not over, or whose end is not yet durable.
+/// A task in memory: an unfinished one, or one whose end is not yet durable.
 #[derive(Debug)]
 struct Task {
     number: u64,
@@ -229,24 +230,24 @@ struct Task {
     worker: Option<WorkerKey>,
     cancelling: bool,
     started_at: Option<i64>,
-    /// The current attempt was asked back.
+    /// True if the current attempt was recalled.
     asked_back: bool,
-    /// The batch that says it is over.
+    /// Batch that records its end.
     over_in: u64,
-    /// Somebody paused it: it is not given to anybody, and stopped where it is.
+    /// True if paused: the task is not assigned, and suspended where it runs.
     paused: bool,
-    /// It failed because attempts were lost.
+    /// True if it failed because attempts were lost.
     lost: bool,
-    /// Those that are kept, by (epoch, number).
-    checkpoints: Vec<Arc<v2::Checkpoint>>,
+    /// Kept checkpoints, by (epoch, number).
+    checkpoints: Vec<Arc<Checkpoint>>,
     state_version: (Epoch, u64),
-    /// What a person asked of it; changed by [`Coordinator::change_asked`].
+    /// Pending operator requests; changed by [`Coordinator::change_asked`].
     asked: Asked,
-    /// What was tried for it.
+    /// Recovery state.
     recovery: Option<Arc<crate::recovery::TaskRecovery>>,
-    /// It is given to nobody before this time.
+    /// Earliest time of its next assignment.
     due: Option<Millis>,
-    /// What came by the v1 dialect.
+    /// Reports in the v1 dialect.
     v1: Option<Box<v1::Told>>,
 }
 
@@ -254,11 +255,11 @@ impl Task {
     fn is_current(&self, key: WorkerKey, epoch: Epoch) -> bool {
         self.state == TaskState::Assigned && self.epoch == epoch && self.worker == Some(key)
     }
-    /// Whether this attempt was given up, and nobody has another one yet.
+    /// Returns true if this attempt was abandoned, and the task is not assigned again yet.
     fn is_given_up(&self, epoch: Epoch) -> bool {
         self.state == TaskState::Pending && self.epoch == epoch && epoch > self.after
     }
-    /// Whether somebody moved it away from this worker.
+    /// Returns true if it was moved away from this worker.
     fn is_misplaced(&self, name: &str) -> bool {
         self.asked.place.as_ref().is_some_and(|(worker, there)| (**worker == *name) != *there)
     }
@@ -285,15 +286,15 @@ pub struct Coordinator {
     batch: u64,
     persisted: u64,
     outputs: VecDeque<Output>,
-    /// What others may see once the batch is durable that it rests on.
+    /// Outputs that are released once their batch is durable.
     held: VecDeque<(u64, Output)>,
-    /// Tasks that are over, to be forgotten once that is durable.
+    /// Ended tasks, which are dropped from memory once their end is durable.
     over: VecDeque<(u64, TaskId)>,
     last_tick: Millis,
     /// Blobs of checkpoints that are decided and not yet durable, by batch.
-    unsynced: VecDeque<(u64, outlast_wire::Bytes)>,
+    unsynced: VecDeque<(u64, outlast_model::Bytes)>,
     admission: Admission,
-    /// When tasks that a person moved may go anywhere.
+    /// Times from which on moved tasks may go to any worker.
     placed: BTreeSet<(Millis, TaskId)>,
     /// Tasks that wait for a checkpoint, and since when.
     awaiting: BTreeMap<TaskId, Millis>,
@@ -302,11 +303,11 @@ pub struct Coordinator {
     removing: VecDeque<(u64, TaskId)>,
     revisions: revisions::Revisions,
     recover: recover::State,
-    /// What came by the v1 dialect and is not durable yet, by batch.
+    /// Reports in the v1 dialect that are not durable yet, by batch.
     unsynced_v1: VecDeque<(u64, v1::Unsynced)>,
     /// Outcomes that came beside their lane and are not durable yet.
     beside: VecDeque<unfit::Beside>,
-    /// When the log was last warned of records of attempts that were never given.
+    /// Time of the last log warning about records of attempts that were never assigned.
     warned: Option<Millis>,
 }
 
@@ -380,7 +381,7 @@ impl Coordinator {
         c.placed = placed;
         c.awaiting = awaiting;
         for id in orphaned {
-            c.lose(now, &id, "its worker is not known any more", v2::Cause::Lost, None);
+            c.lose(now, &id, "its worker is not known any more", Cause::Lost, None);
         }
         for key in c.fleet.keys() {
             c.arm_window(now, key);
@@ -421,13 +422,13 @@ impl Coordinator {
         self.schedule(now);
     }
 
-    /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
+    /// Returns the latest time for the next `on_tick`, in milliseconds of `Now::mono`.
     pub fn next_wake(&self) -> Millis {
         let timer = self.timers.first().map_or(Millis::MAX, |(at, _)| *at);
         timer.min(self.recover.next_due())
     }
 
-    /// Everything up to this batch is durable.
+    /// Handles that everything up to this batch is durable.
     pub fn on_persisted(&mut self, batch: u64) {
         self.persisted = self.persisted.max(batch);
         while self.held.front().is_some_and(|(b, _)| *b <= self.persisted) {
@@ -445,7 +446,7 @@ impl Coordinator {
         }
         while self.over.front().is_some_and(|(b, _)| *b <= self.persisted) {
             let (number, id) = self.over.pop_front().expect("just looked");
-            // It may have been retried meanwhile, or have ended anew.
+            // It may have been retried meanwhile, or have ended again.
             if self.tasks.get(&id).is_some_and(|t| t.state.is_terminal() && t.over_in == number) {
                 self.tasks.remove(&id);
             }
@@ -470,7 +471,7 @@ impl Coordinator {
         &self.id
     }
 
-    /// What happened since the start.
+    /// Returns the counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -480,7 +481,7 @@ impl Coordinator {
         (self.tasks.len(), self.scheduler.waiting())
     }
 
-    /// Whether a worker, by its store id, holds more than its slots take at once.
+    /// Returns true if a worker, by its store id, holds more tasks than its slots run at once.
     pub fn has_work_ahead(&self, store_id: &str) -> bool {
         let worker = self.fleet.by_store(store_id);
         worker.is_some_and(|key| self.fleet.get(key).has_work_ahead())
@@ -492,11 +493,11 @@ impl Coordinator {
     }
 
     /// Blobs that checkpoints refer to which the store does not know yet.
-    pub fn unsynced_blobs(&self) -> impl Iterator<Item = &outlast_wire::Bytes> {
+    pub fn unsynced_blobs(&self) -> impl Iterator<Item = &outlast_model::Bytes> {
         self.unsynced.iter().map(|(_, manifest)| manifest)
     }
 
-    /// Why a task waits, for people; `None` if it does not.
+    /// Explains why a task waits; `None` if it does not.
     pub fn explain(&self, task: &TaskId) -> Option<String> {
         let waits = || Some(self.with_unfit(self.with_quarantine(self.scheduler.explain(task)?)));
         let due = || self.explain_due(task);
@@ -523,17 +524,17 @@ impl Coordinator {
         }
     }
 
-    fn send(&mut self, conn: ConnId, kind: Kind) {
-        for output in self.on_link(conn, kind) {
+    fn send(&mut self, conn: ConnId, message: ToWorker) {
+        for output in self.on_link(conn, message) {
             self.effect(output);
         }
     }
 
-    /// What a message is on this link.
-    fn on_link(&self, conn: ConnId, kind: Kind) -> Vec<Output> {
+    /// Translates a message for this link.
+    fn on_link(&self, conn: ConnId, message: ToWorker) -> Vec<Output> {
         match self.conns.get(&conn).is_some_and(|c| c.v1.is_some()) {
-            false => vec![Output::Send(conn, kind)],
-            true => v1::translate(kind).into_iter().map(|m| Output::SendV1(conn, m)).collect(),
+            false => vec![Output::Send(conn, message)],
+            true => v1::translate(message).into_iter().map(|m| Output::SendV1(conn, m)).collect(),
         }
     }
 

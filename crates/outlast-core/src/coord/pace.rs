@@ -6,13 +6,13 @@ use super::{ConnId, Coordinator, Output, Timer};
 use crate::Now;
 use crate::adapt::{Patience, Setting};
 use crate::scheduler::WorkerKey;
-use outlast_wire::v2::Adapted;
+use outlast_model::message::Adapted;
 
 /// Characters of what a worker says of a change that are kept.
 const MAX_TEXT: usize = 200;
 
 impl Coordinator {
-    /// A worker's link is there: it goes on with the patience that was learned.
+    /// Starts the failure detector of a new link with the learned values.
     pub(super) fn begin_pace(&mut self, now: Now, conn: ConnId, key: WorkerKey) {
         let c = &self.config;
         let adapts = !c.pins.has(Setting::Heartbeat);
@@ -24,7 +24,7 @@ impl Coordinator {
         self.repace(now, conn, key);
     }
 
-    /// Decides anew how often to beat to a worker, and which silence is too long.
+    /// Recomputes the heartbeat interval and the timeout of a worker's link.
     pub(super) fn repace(&mut self, now: Now, conn: ConnId, key: WorkerKey) {
         let member = self.fleet.get_mut(key);
         let busy = !member.attempts.is_empty();

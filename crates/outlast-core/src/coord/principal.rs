@@ -1,18 +1,18 @@
-//! Which key a worker is bound to. The first key that a worker says hello with is its own: another
-//! one can take over neither its name nor its store while that key is valid, unless an operator
-//! unbinds the worker. Keys of one name count as one, so that a key can be replaced by a newer one.
+//! Binding of workers to keys. A worker belongs to the first key that it connects with: while that key
+//! is valid, another one can take over neither its name nor its store, unless an operator unbinds the
+//! worker. Keys of the same name are equivalent, so that a key can be replaced by a newer one.
 
 use super::{ConnId, Coordinator, Lookup, Response};
 use crate::Now;
 use crate::records::{CoordRecord, WorkerRow};
 use std::sync::Arc;
 
-/// Who a link's key says it is.
+/// Owner of a link, by its key.
 #[derive(Debug, Clone, Default)]
 pub struct Principal {
     /// Name of the key; empty where no key is needed.
     pub name: Arc<str>,
-    /// It may take over workers of other keys.
+    /// True if it may take over workers of other keys.
     pub operator: bool,
 }
 

@@ -7,11 +7,12 @@ use super::{Coordinator, Lookup, Timer};
 use crate::records::{CoordRecord, TaskState};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
-use outlast_wire::spec::Rerun;
-use outlast_wire::v2::{self, Cause, HoldingState, StopReason};
+use outlast_model::Cause;
+use outlast_model::message::{Holding, HoldingState, StopReason};
+use outlast_model::spec::Rerun;
 use std::collections::BTreeMap;
 
-/// Pairs of task and worker that one look for idle workers considers.
+/// Pairs of task and worker that one search for idle workers considers.
 const BALANCE_TRIES: u32 = 20_000;
 
 impl Coordinator {
@@ -20,7 +21,7 @@ impl Coordinator {
         &mut self,
         now: Now,
         key: WorkerKey,
-        held: Vec<v2::Holding>,
+        held: Vec<Holding>,
         look: &dyn Lookup,
     ) {
         let member = self.fleet.get_mut(key);
@@ -34,15 +35,15 @@ impl Coordinator {
         }
         let mut holds = BTreeMap::new();
         for h in held {
-            let id = AttemptId { task: h.task_id.as_str().into(), epoch: h.epoch };
-            holds.insert(id, (h.state(), h.started_at_ms, h.paused));
+            let id = h.attempt();
+            holds.insert(id, (h.state, h.started_at_ms, h.paused));
         }
         let mut missing = Vec::new();
         for (id, slots) in expected {
             let current = self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch));
             match holds.get(&id) {
                 // Its outcome is on the way; it takes no slot.
-                Some((HoldingState::HoldingFinished, ..)) if current => {
+                Some((HoldingState::Finished, ..)) if current => {
                     self.fleet.get_mut(key).hold(id.task, id.epoch, 0);
                 }
                 None if current => missing.push((id, slots)),
@@ -50,12 +51,12 @@ impl Coordinator {
             }
         }
         for (id, (state, started, paused)) in holds {
-            if state != HoldingState::HoldingFinished {
+            if state != HoldingState::Finished {
                 let given_up = |t: &super::Task| t.is_given_up(id.epoch);
                 if self.tasks.get(&id.task).is_some_and(given_up) && self.has_ended(key, &id, look)
                 {
                     // Its end came beside the lane, and the worker's store has forgotten it.
-                    self.send_stop(key, &id.task, id.epoch, StopReason::StopSuperseded);
+                    self.send_stop(key, &id.task, id.epoch, StopReason::Superseded);
                     continue;
                 }
                 self.reconcile_one(now, key, &id, started, look);
@@ -118,9 +119,9 @@ impl Coordinator {
         let slots = self.tasks.get(task_id).map_or(1, |t| t.spec.slots);
         self.fleet.get_mut(key).hold(task_id.clone(), epoch, slots);
         let Some(task) = self.tasks.get(task_id) else {
-            return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
+            return self.send_stop(key, task_id, epoch, StopReason::Superseded);
         };
-        // Given up, but nobody else has it yet: it goes on where it is.
+        // Abandoned, but not assigned again yet: it continues where it is.
         if task.is_given_up(epoch)
             && self.was_given(key, id, look)
             && let Some(task) = self.tasks.get_mut(task_id)
@@ -138,28 +139,29 @@ impl Coordinator {
             }
         }
         let Some(task) = self.tasks.get(task_id).filter(|t| t.is_current(key, epoch)) else {
-            return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
+            return self.send_stop(key, task_id, epoch, StopReason::Superseded);
         };
         let cancelling = task.cancelling;
         let name = self.fleet.get(key).row.name.clone();
         if started == 0 && task.spec.rerun == Rerun::Never && task.started_at.is_some() {
-            // A start becomes durable before it is told: this store is an older copy.
+            // A start becomes durable before it is reported: this store is an older copy.
             let reason = "its worker forgot that it had started";
             self.lose(now, task_id, reason, Cause::Lost, None);
-            return self.send_stop(key, task_id, epoch, StopReason::StopSuperseded);
+            return self.send_stop(key, task_id, epoch, StopReason::Superseded);
         }
         if started > 0 {
             self.note_start(now, task_id, epoch, started);
         }
         let moved = self.tasks.get(task_id).is_some_and(|t| t.is_misplaced(&name));
         if cancelling {
-            self.send_stop(key, task_id, epoch, StopReason::StopCancelled);
+            self.send_stop(key, task_id, epoch, StopReason::Cancelled);
         } else if moved {
-            self.send_stop(key, task_id, epoch, StopReason::StopMove);
+            self.send_stop(key, task_id, epoch, StopReason::Move);
         }
     }
 
-    /// Once a link is gone only current attempts matter: the rest is told anew on return.
+    /// Drops stale attempts of a lost link: only current ones matter, and the rest is reported again on
+    /// return.
     pub(super) fn forget_stale_attempts(&mut self, key: WorkerKey) {
         let member = self.fleet.get(key);
         let stale = |id: &&AttemptId| {
@@ -171,7 +173,7 @@ impl Coordinator {
         }
     }
 
-    /// Sets the time at which the first attempt of an absent worker is given up.
+    /// Sets the time at which the first attempt of an absent worker is abandoned.
     pub(super) fn arm_window(&mut self, now: Now, key: WorkerKey) {
         let Some(member) = self.fleet.find(key).filter(|m| m.conn.is_none()) else { return };
         let window = |id: &AttemptId| self.tasks.get(&id.task).map(super::Task::window);
@@ -217,7 +219,7 @@ impl Coordinator {
         self.fleet.forget(key);
     }
 
-    /// Asks back what waits at a full worker while another one idles that could run it.
+    /// Recalls attempts that wait at a full worker while an idle one could run them.
     pub(super) fn balance(&mut self) {
         if self.scheduler.waiting() > 0 {
             return;
@@ -269,7 +271,7 @@ impl Coordinator {
                 if let Some(t) = self.tasks.get_mut(&task) {
                     t.asked_back = true;
                 }
-                self.send_stop(key, &task, epoch, StopReason::StopReturn);
+                self.send_stop(key, &task, epoch, StopReason::Return);
             }
         }
     }

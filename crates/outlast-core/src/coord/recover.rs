@@ -17,21 +17,20 @@ use crate::recovery::{
 use crate::requires::Requires;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now, TaskId};
-use outlast_wire::Run;
-use outlast_wire::recovery::PatternRules;
-use outlast_wire::spec::Rerun;
-use outlast_wire::v2::{Cause, TaskOutcome};
+use outlast_model::recovery::PatternRules;
+use outlast_model::spec::Rerun;
+use outlast_model::{Cause, Run, TaskOutcome};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// How long a task waits for a worker that it does not avoid, in milliseconds; then any may have
-/// it, unless one that it does not avoid is there and busy.
+/// Time in milliseconds that a task waits for a worker that it does not avoid; then it may go to any,
+/// unless one that it does not avoid is connected and busy.
 const PATIENCE: Millis = 30_000;
 /// The most knobs that are remembered of one type on one kind of hardware.
-const MAX_LEARNED_KNOBS: usize = 2 * outlast_wire::spec::MAX_KNOBS.0;
-/// Why a person's quarantine is one.
-const WISH: &str = "a person wants it";
+const MAX_LEARNED_KNOBS: usize = 2 * outlast_model::spec::MAX_KNOBS.0;
+/// Reason of an operator's quarantine.
+const WISH: &str = "an operator requested it";
 /// The most types of tasks, times kinds of hardware, whose knobs are remembered.
 const MAX_LEARNED: usize = 4096;
 
@@ -41,19 +40,19 @@ pub(super) struct State {
     /// The wall clock at the last tick.
     wall: i64,
     history: History,
-    /// By store id.
+    /// Quarantines by store id.
     quarantine: BTreeMap<Arc<str>, Arc<Quarantine>>,
-    /// By type and hardware.
+    /// Knob values that worked, by type and hardware.
     learned: BTreeMap<(String, String), Arc<Learned>>,
-    /// When tasks that wait for their retry are to be tried.
+    /// Times of pending retries.
     due: BTreeSet<(Millis, TaskId)>,
-    /// When tasks that avoid workers may go anywhere.
+    /// Times from which on tasks that avoid workers may go to any.
     patience: BTreeSet<(Millis, TaskId)>,
-    /// When quarantined workers may be given a probe.
+    /// Times from which on quarantined workers may get a probe.
     probation: BTreeSet<(Millis, Arc<str>)>,
 }
 
-/// How a person overrules what was decided.
+/// Operator override of recovery decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecoveryRequest {
     /// Give a quarantined worker (name or store id) work again; its failures count no more.
@@ -66,10 +65,10 @@ pub enum RecoveryRequest {
     Unlearn(Option<String>),
 }
 
-/// What is known of failures, for people.
+/// View of failures.
 #[derive(Debug, Clone)]
 pub struct RecoveryView {
-    /// What they have in common.
+    /// Patterns of the failures.
     pub patterns: Vec<Pattern>,
     /// Workers that are given no work but probes: store id, name, how, and why.
     pub quarantined: Vec<(Arc<str>, String, Isolation, Arc<Quarantine>)>,
@@ -79,7 +78,7 @@ pub struct RecoveryView {
     pub failures: Vec<Failure>,
 }
 
-/// What was decided after a failure.
+/// Decision after a failure.
 pub(super) struct Next {
     pub plan: Plan,
     found: Classified,
@@ -87,9 +86,9 @@ pub(super) struct Next {
     worker: String,
     /// The `hardware` that the worker has.
     has: Option<String>,
-    /// It counts toward the budget for running out of memory.
+    /// True if it counts toward the budget for running out of memory.
     own: bool,
-    /// Others were lost with it.
+    /// True if other attempts were lost with it.
     shared: bool,
 }
 
@@ -159,7 +158,7 @@ impl Coordinator {
         }
     }
 
-    /// What a worker must have for this task now.
+    /// Returns the current requirements of this task on a worker.
     pub(super) fn requires_of(&self, task: &Task) -> Requires {
         // It was checked when it was submitted.
         let parse = |map: &BTreeMap<String, String>| Requires::parse(map).unwrap_or_default();
@@ -167,7 +166,7 @@ impl Coordinator {
         let state = task.recovery.as_deref().unwrap_or(&blank);
         let mut requires = parse(&knobs::requires(&task.spec, state));
         requires.add_run(&task.spec.run);
-        // Where a person wants it to go, it goes.
+        // An operator's choice of a worker takes precedence.
         if task.asked.place.as_ref().is_none_or(|(_, there)| !there) {
             for worker in &state.avoid {
                 requires.add_worker(worker, false);
@@ -263,7 +262,7 @@ impl Coordinator {
         let budget = Budget { name: "max_retries", limit, spent };
         let attempt = AttemptId { task: id.clone(), epoch: task.epoch };
         let blame = match found.class {
-            // It tells of the network or of a person, not of the task or of the machine.
+            // It points to the network or to an operator, not to the task or the machine.
             F::WorkerStopped | F::WorkerLost => Blame::default(),
             // One of several: none of them is known to have killed anything.
             _ if toll.shared => {
@@ -374,8 +373,7 @@ impl Coordinator {
         }
     }
 
-    /// Why a task waits, for people, with what the scheduler says. Quarantined workers are there,
-    /// but it does not know them.
+    /// Adds quarantined workers, which the scheduler does not know, to its explanation why a task waits.
     pub(super) fn with_quarantine(&self, why: String) -> String {
         let out = |m: &Member| m.conn.is_some() && m.isolation == Isolation::Out;
         match self.fleet.iter().filter(|(_, m)| out(m)).count() {
@@ -389,7 +387,7 @@ impl Coordinator {
         }
     }
 
-    /// When a task that waits for its retry is tried, for people.
+    /// Explains when a waiting task is retried.
     pub(super) fn explain_due(&self, id: &TaskId) -> Option<String> {
         let task = self.tasks.get(id).filter(|t| t.state == TaskState::Pending)?;
         let left = task.due?.saturating_sub(self.last_tick) as f64 / 1000.0;
@@ -439,7 +437,7 @@ impl Coordinator {
         now: Now,
         id: &TaskId,
         epoch: u64,
-        spec: &outlast_wire::TaskSpec,
+        spec: &outlast_model::TaskSpec,
         state: TaskRecovery,
         text: String,
     ) {
@@ -518,7 +516,7 @@ impl Coordinator {
         &mut self,
         now: Now,
         id: &TaskId,
-        spec: &outlast_wire::TaskSpec,
+        spec: &outlast_model::TaskSpec,
         state: &TaskRecovery,
         hardware: String,
     ) {
@@ -561,8 +559,8 @@ impl Coordinator {
         self.records.push(CoordRecord::Learned { learned });
     }
 
-    /// Whether tasks of this type are kept off this class of hardware. What worked there since
-    /// clears it.
+    /// Returns true if tasks of this type are excluded from this class of hardware. A later success there
+    /// ends the exclusion.
     fn excluded(&self, kind: &str, class: HardwareClass, wall: i64) -> bool {
         let failed = |since| self.recover.history.excluded(kind, class, since, wall, self.rules());
         if !failed(i64::MIN) {
@@ -700,8 +698,8 @@ impl Coordinator {
         }
     }
 
-    /// Where nobody else is left to take tasks, the quarantined worker whose turn is next is
-    /// probed at once. Those that a person put there wait.
+    /// Probes the next quarantined worker at once if no other worker is left. Workers that an operator
+    /// quarantined wait.
     fn probe_for_want_of_others(&mut self, now: Now) {
         if self.recover.quarantine.is_empty() {
             return;
@@ -796,7 +794,7 @@ impl Coordinator {
         self.config.recovery.clone()
     }
 
-    /// What is known of failures now.
+    /// Returns the current view of failures.
     pub fn recovery(&self, now: Now) -> RecoveryView {
         let name = |store: &Arc<str>| {
             let member = self.fleet.by_store(store).and_then(|key| self.fleet.find(key));
@@ -815,7 +813,7 @@ impl Coordinator {
     }
 }
 
-/// Whether a worker is there and may be given tasks, but for a quarantine.
+/// Returns true if a worker is connected and may get tasks, apart from a quarantine.
 fn takes_tasks(member: &Member) -> bool {
     let willing = !member.draining && !member.row.drained && !member.is_unfit();
     member.conn.is_some() && member.ready && willing

@@ -1,9 +1,9 @@
-//! What follows failures, with several workers.
+//! Recovery from failures, with several workers.
 
 use super::*;
 use crate::recovery::{Decision, Strategy, TaskRecovery};
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
-use outlast_wire::{PROTOCOL, Run};
+use outlast_model::message::*;
+use outlast_model::*;
 use serde_json::json;
 
 /// Workers w1, w2… on connections 1, 2…, each with one slot.
@@ -11,7 +11,7 @@ struct Rig {
     c: Coordinator,
     now: Millis,
     records: Vec<CoordRecord>,
-    out: Vec<(ConnId, v2::Assignment)>,
+    out: Vec<(ConnId, Assignment)>,
     seq: BTreeMap<ConnId, u64>,
 }
 
@@ -39,8 +39,8 @@ impl Rig {
                     self.records.extend(b.records);
                     self.c.on_persisted(b.number);
                 }
-                Output::Send(conn, Kind::Assign(a)) => {
-                    self.out.extend(a.tasks.into_iter().map(|t| (conn, t)));
+                Output::Send(conn, ToWorker::Assign(a)) => {
+                    self.out.extend(a.into_iter().map(|t| (conn, t)));
                 }
                 _ => {}
             }
@@ -48,7 +48,7 @@ impl Rig {
     }
     fn join(&mut self, n: u64, connection: u64) {
         self.c.on_open(self.at(), n);
-        let hello = v2::Hello {
+        let hello = Hello {
             protocol: PROTOCOL,
             worker_id: format!("w{n}"),
             store_id: format!("s{n}"),
@@ -59,9 +59,9 @@ impl Rig {
             capabilities_json: json!({"hardware": "cpu,gpu", "gpu": "G"}).to_string(),
             ..Default::default()
         };
-        self.c.on_message(self.at(), n, Kind::Hello(hello), &());
-        let part = v2::Inventory { holdings: Vec::new(), last: true };
-        self.c.on_message(self.at(), n, Kind::Inventory(part), &());
+        self.c.on_message(self.at(), n, ToCoordinator::Hello(Box::new(hello)), &());
+        let part = Inventory { holdings: Vec::new(), last: true };
+        self.c.on_message(self.at(), n, ToCoordinator::Inventory(part), &());
         self.drain();
     }
     fn submit(&mut self, id: &str, spec: serde_json::Value) {
@@ -81,7 +81,7 @@ impl Rig {
     fn given(&mut self) -> Option<(u64, u64, String)> {
         let (conn, a) = self.out.pop()?;
         assert!(self.out.is_empty(), "more than one attempt was given out");
-        let spec = TaskSpec::from_json(&a.spec_json).unwrap();
+        let spec = TaskSpec::clone(&a.spec.unwrap());
         let Run::Shell(line) = spec.run else { panic!("no shell line") };
         Some((conn, a.epoch, line))
     }
@@ -98,16 +98,15 @@ impl Rig {
     }
     fn ends_with(&mut self, conn: u64, id: &str, epoch: u64, stderr: &str, code: i32) {
         let good = stderr.is_empty();
-        let kind = if good { OutcomeKind::OutcomeSucceeded } else { OutcomeKind::OutcomeFailed };
+        let kind = if good { OutcomeKind::Succeeded } else { OutcomeKind::Failed };
         let outcome = TaskOutcome {
-            task_id: id.into(),
+            task: id.into(),
             epoch,
-            kind: kind.into(),
+            kind,
             started_at_ms: 1,
             finished_at_ms: 60_001,
             message: if good { String::new() } else { "exit code 1".into() },
-            has_exit_code: true,
-            exit_code: code,
+            exit_code: Some(code),
             stderr_tail: stderr.as_bytes().to_vec().into(),
             ..Default::default()
         };
@@ -116,10 +115,10 @@ impl Rig {
     fn tells(&mut self, conn: u64, outcome: TaskOutcome) {
         let seq = self.seq.entry(conn).or_default();
         *seq += 1;
-        let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(outcome)) }];
-        let lane = v2::Lane::Results.into();
-        let batch = v2::OutboxBatch { lane, first_seq: *seq, items, ..Default::default() };
-        self.c.on_message(self.at(), conn, Kind::Outbox(batch), &());
+        let items = vec![OutboxItem::Outcome(outcome.into())];
+        let lane = Lane::Results;
+        let batch = OutboxBatch { lane, first_seq: *seq, items, ..Default::default() };
+        self.c.on_message(self.at(), conn, ToCoordinator::Outbox(batch), &());
         self.drain();
     }
     fn pass(&mut self, ms: Millis) {
@@ -130,8 +129,8 @@ impl Rig {
             self.drain();
             // The links live.
             for conn in 1..=9 {
-                let beat = v2::Heartbeat::default();
-                self.c.on_message(self.at(), conn, Kind::Heartbeat(beat), &());
+                let beat = Heartbeat::default();
+                self.c.on_message(self.at(), conn, ToCoordinator::Heartbeat(beat), &());
             }
             self.drain();
         }
@@ -293,7 +292,7 @@ fn another_worker_gets_it_and_if_there_is_none_any_after_a_while() {
     r.fill(other);
     r.ends(holder, "b", 1, CUDA);
     assert_eq!(r.given(), None);
-    r.c.on_close(r.at(), other, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.at(), other, LinkCause::Closed, "gone");
     r.drain();
     r.pass(29_000);
     assert_eq!(r.given(), None);
@@ -358,7 +357,7 @@ fn when_the_last_free_worker_leaves_a_quarantined_one_is_probed_at_once() {
     assert_eq!(r.c.recovery(r.at()).quarantined.len(), 1);
     r.submit("next", spec.clone());
     assert_eq!(r.given(), None);
-    r.c.on_close(r.at(), 2, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.at(), 2, LinkCause::Closed, "gone");
     let why = r.c.explain(&"next".into()).unwrap();
     assert!(why.starts_with("the 1 worker that is connected is in quarantine"), "{why}");
     r.pass(1_500);
@@ -521,10 +520,10 @@ fn what_ran_beside_others_when_its_keeper_was_killed_pays_once() {
         r.tells(
             conn,
             TaskOutcome {
-                task_id: "t".into(),
+                task: "t".into(),
                 epoch,
-                kind: OutcomeKind::OutcomeInterrupted.into(),
-                cause: v2::Cause::WorkerCrashed.into(),
+                kind: OutcomeKind::Interrupted,
+                cause: Cause::WorkerCrashed,
                 started_at_ms: 1,
                 finished_at_ms: 2,
                 beside,
@@ -626,10 +625,10 @@ fn a_task_that_is_given_back_stops_avoiding_workers_after_a_while() {
     let (second, epoch, _) = r.given().unwrap();
     assert_ne!(first, second);
     r.pass(40_000);
-    let kind = OutcomeKind::OutcomeReturned.into();
-    r.tells(second, TaskOutcome { task_id: "a".into(), epoch, kind, ..Default::default() });
+    let kind = OutcomeKind::Returned;
+    r.tells(second, TaskOutcome { task: "a".into(), epoch, kind, ..Default::default() });
     r.given();
-    r.c.on_close(r.at(), second, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.at(), second, LinkCause::Closed, "gone");
     r.c.on_request(r.at(), 9, Request::Forget(format!("w{second}")));
     r.drain();
     r.pass(70_000);

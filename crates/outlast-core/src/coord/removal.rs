@@ -1,6 +1,6 @@
-//! Tasks that were over long ago are removed. Their ids may be used again, and a worker that was
-//! away all the time may bring what it owes of the former task: so a new task of an old id goes on
-//! from the former one's epoch, and everything up to that is not its own.
+//! Removal of tasks that ended long ago. Their ids may be used again, and a worker that was away all
+//! the time may deliver records of the previous task: so a new task of an old id continues from the
+//! previous one's epoch, and attempts up to that are not its own.
 
 use super::{Coordinator, Lookup, Request, Response};
 use crate::records::{CoordRecord, TaskRow};
@@ -56,7 +56,7 @@ impl Coordinator {
         request
     }
 
-    /// A task that is over, and not removed.
+    /// Looks up an ended task that is not removed.
     pub(super) fn look_up(&self, look: &dyn Lookup, id: &TaskId) -> Option<TaskRow> {
         if self.removed.contains_key(id) {
             return None;
@@ -74,7 +74,7 @@ impl Coordinator {
     }
 }
 
-/// Whether an id may come again. A UUID does not: nobody need remember that it was there.
+/// Returns true if an id may be reused. A UUID is not, so its removal need not be remembered.
 pub fn may_come_again(id: &str) -> bool {
     let hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
     let mut parts = id.split('-');
@@ -84,7 +84,7 @@ pub fn may_come_again(id: &str) -> bool {
     !(like_uuid && parts.next().is_none())
 }
 
-/// Whether an attempt is one of this task, not of a former one with its id.
+/// Returns true if an attempt belongs to this task, not to a previous one with its id.
 pub(super) fn is_own(epoch: Epoch, after: Epoch, newest: Epoch) -> bool {
     after < epoch && epoch <= newest
 }

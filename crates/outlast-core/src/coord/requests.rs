@@ -1,4 +1,4 @@
-//! What people ask for: submit, cancel, retry, forget.
+//! Requests of users: submit, cancel, retry, forget.
 
 use super::control::absent;
 use super::tasks::End;
@@ -7,9 +7,9 @@ use crate::records::{Asked, CoordRecord, TaskRow, TaskState};
 use crate::recovery::Rules;
 use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
-use outlast_wire::TaskSpec;
+use outlast_model::message::StopReason;
+use outlast_model::{Cause, TaskSpec};
 use outlast_wire::v1::Action;
-use outlast_wire::v2::{Cause, StopReason};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,73 +20,73 @@ pub enum Request {
     Submit(Vec<Submission>),
     /// End the task as cancelled, unless it succeeds first.
     Cancel {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// From the store.
+        /// Row from the store, if the task is not in memory.
         known: Option<TaskRow>,
     },
     /// Run a task again that failed or was cancelled.
     Retry {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// From the store.
+        /// Row from the store, if the task is not in memory.
         known: Option<TaskRow>,
     },
     /// Remove a worker that is not connected; its tasks go to others.
     Forget(String),
-    /// Pause a task that is not over, or let it go on.
+    /// Pause or resume an unfinished task.
     Pause {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
         /// Paused, or not any more.
         on: bool,
-        /// From the store.
+        /// Row from the store, if the task is not in memory.
         known: Option<TaskRow>,
     },
     /// Ask a task that is assigned for a checkpoint.
     Checkpoint {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// From the store.
+        /// Row from the store, if the task is not in memory.
         known: Option<TaskRow>,
     },
     /// Let a task go on at another worker.
     Move {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
         /// The worker's name; none: any but the one that has it.
         to: Option<String>,
-        /// From the store.
+        /// Row from the store, if the task is not in memory.
         known: Option<TaskRow>,
     },
-    /// Remove checkpoints of a task that is over.
+    /// Remove checkpoints of an ended task.
     Prune {
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// By (epoch, number).
+        /// Checkpoints by (epoch, number).
         which: Vec<(Epoch, u64)>,
     },
-    /// Remove tasks that are over.
+    /// Remove ended tasks.
     Remove {
-        /// From the store.
+        /// Row from the store, if the task is not in memory.
         known: Vec<TaskRow>,
-        /// And outcomes of unknown tasks that were heard before this (Unix ms).
+        /// Time before which outcomes of unknown tasks are removed, too (Unix ms).
         before: i64,
     },
     /// Overrule what recovery decided.
     Recovery(super::RecoveryRequest),
     /// Ask something of a worker's link or memory, at once or when it is back.
     Act {
-        /// Its name or store id.
+        /// Name or store id of the worker.
         worker: String,
-        /// What; workers of v2 know only the reset of statistics.
+        /// Requested action; workers of v2 know only the reset of statistics.
         action: Action,
     },
     /// Bind a worker to no key any more: the next one that comes with it is its own.
     Unbind(String),
     /// Give a worker no new work, and take back what it has not started; or not any more.
     Drain {
-        /// Its name or store id.
+        /// Name or store id of the worker.
         worker: String,
         /// Drained, or not any more.
         on: bool,
@@ -96,9 +96,9 @@ pub enum Request {
 /// A task to accept. Its id and spec were checked.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
-    /// What to run.
+    /// Specification of the task.
     pub spec: Arc<TaskSpec>,
     /// From the store: the task of that id.
     pub known: Option<TaskRow>,
@@ -110,14 +110,14 @@ pub struct Submission {
     pub taken: bool,
 }
 
-/// What became of one submission.
+/// Answer to one submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submitted {
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
-    /// Whether it is new.
+    /// True if the task is new.
     pub created: bool,
-    /// Where it stands.
+    /// State of the task.
     pub state: TaskState,
 }
 
@@ -132,27 +132,27 @@ pub enum Response {
     Invalid(TaskId, String),
     /// Too many unfinished tasks; nothing was submitted.
     Full {
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// More new tasks than there may ever be unfinished ones; nothing was submitted.
     TooBig {
         /// New tasks in the request.
         fresh: usize,
-        /// How many unfinished ones there may be.
+        /// Limit of unfinished tasks.
         limit: usize,
     },
-    /// Nothing of that name.
+    /// The task or worker does not exist.
     NotFound,
     /// No worker of that name.
     NoWorker,
-    /// It runs, and must not run twice: it cannot go elsewhere.
+    /// The task runs, and must not run twice: it cannot be moved.
     NotTwice,
-    /// Done; the task stands so now.
+    /// Success, with the task's new state.
     Done(TaskState),
     /// Not possible, because the task stands so.
     WrongState(TaskState),
-    /// What recovery decided is overruled.
+    /// The recovery decision was overridden.
     Overruled,
     /// The worker takes no new work, or does again.
     Drained,
@@ -160,16 +160,16 @@ pub enum Response {
     Unbound,
     /// The worker is asked.
     Asked,
-    /// So many actions wait for the worker already: it is not asked.
+    /// The limit of actions that wait for the worker is reached.
     TooMany {
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// A worker of v2 needs no such request.
     Needless,
     /// The checkpoints are removed.
     Pruned,
-    /// So many tasks are removed.
+    /// Number of removed tasks.
     Removed(usize),
     /// The worker is removed.
     Forgotten,
@@ -178,7 +178,7 @@ pub enum Response {
 }
 
 impl Coordinator {
-    /// Somebody asks; exactly one `Reply` follows.
+    /// Handles a request; exactly one `Reply` follows.
     pub fn on_request(&mut self, now: Now, request: RequestId, what: Request) {
         let response = match self.without_removed(what) {
             Request::Submit(tasks) => self.submit(now, tasks),
@@ -308,7 +308,7 @@ impl Coordinator {
                     self.records.push(CoordRecord::CancelRequested { task, at });
                 }
                 if let Some(key) = key {
-                    self.send_stop(key, id, epoch, StopReason::StopCancelled);
+                    self.send_stop(key, id, epoch, StopReason::Cancelled);
                 }
                 Response::Done(TaskState::Assigned)
             }

@@ -4,7 +4,7 @@
 use super::Coordinator;
 use crate::records::{TaskRow, TaskState};
 use crate::{Epoch, TaskId};
-use outlast_wire::v2::Checkpoint;
+use outlast_model::Checkpoint;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -5,25 +5,28 @@ use super::links::{LinkChange, Resync};
 use super::outbox::MAX_NUMBER;
 use super::principal::Principal;
 use super::workers::WorkerView;
-use super::{ConnId, Coordinator, Lookup, Output, Timer, unfit, v1};
+use super::{ConnId, Coordinator, Lookup, Output, Timer, v1};
 use crate::health::Heart;
 use crate::records::{CoordRecord, WorkerRow};
 use crate::scheduler::WorkerKey;
-use crate::{AttemptId, Millis, Now};
-use outlast_wire::json::Limit;
-use outlast_wire::limits::cut;
-use outlast_wire::spec::{MAX_CAPABILITIES, MAX_LABEL, MAX_LABELS, MAX_TASK_ID, check_task_id};
-use outlast_wire::{PROTOCOL, frame, v2};
+use crate::{Millis, Now};
+use outlast_model::json::Limit;
+use outlast_model::limits::cut;
+use outlast_model::message::{
+    Heartbeat, Hello, Holding, HoldingState, Inventory, RefusedCode, ToCoordinator, ToWorker,
+};
+use outlast_model::message::{Refused, Welcome};
+use outlast_model::spec::{MAX_CAPABILITIES, MAX_LABEL, MAX_LABELS, MAX_TASK_ID, check_task_id};
+use outlast_model::{LinkCause, PROTOCOL};
+use outlast_wire::frame;
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use v2::body::Kind;
-use v2::{HoldingState, LinkCause, RefusedCode};
 
-/// What `capabilities_json` may be: memory as of its values.
+/// Limits of `capabilities_json`: bytes, and memory of its values.
 const CAPABILITIES: Limit = Limit { bytes: MAX_CAPABILITIES, weight: 1 << 20 };
 /// The longest text of a worker's that is given back to it, in bytes.
 const MAX_QUOTE: usize = 100;
-/// Lanes that a worker may say of what it owes.
+/// Largest number of lanes in a worker's report of unacknowledged records.
 const MAX_OWED: usize = 16;
 /// Attempts that an inventory may name and that nobody here gave out.
 const MAX_STRANGE: usize = 65_536;
@@ -35,22 +38,22 @@ pub(super) struct Conn {
     pub heart: Heart,
     since: Millis,
     pub worker: Option<WorkerKey>,
-    /// What the worker holds, until it has said everything.
-    pub inventory: Option<Vec<v2::Holding>>,
+    /// Inventory of the worker, until it is complete.
+    pub inventory: Option<Vec<Holding>>,
     bye: Option<String>,
     /// An outbox batch has arrived, by lane.
     pub outbox: [bool; 8],
-    /// It waits for an answer to its inventory.
+    /// True if it waits for an answer to its inventory.
     takes_settled: bool,
     /// The lane of checkpoints waits for a blob.
     pub blocked: bool,
-    /// It speaks the v1 dialect.
+    /// Link of a worker of the v1 dialect.
     pub v1: Option<Box<v1::Link>>,
-    /// What it owed when it came back, until that has been applied.
+    /// Unacknowledged records at its return, until they have been applied.
     pub resync: Option<Resync>,
-    /// As its driver was told last.
+    /// Timeout as last passed to the driver.
     pub patience: Millis,
-    /// Who its key says it is.
+    /// Owner of its key.
     pub principal: Principal,
 }
 
@@ -98,15 +101,21 @@ impl Coordinator {
         self.schedule(now);
     }
 
-    /// Something arrived that is no message.
+    /// Handles data that is not a message.
     pub fn on_malformed(&mut self, now: Now, conn: ConnId, error: &str) {
         let reason = format!("a message could not be understood: {error}");
-        self.refuse(now, conn, RefusedCode::RefusedMalformed, true, &reason);
+        self.refuse(now, conn, RefusedCode::Malformed, true, &reason);
         self.schedule(now);
     }
 
     /// A message arrived. `look` finds what is not in memory.
-    pub fn on_message(&mut self, now: Now, conn: ConnId, message: Kind, look: &dyn Lookup) {
+    pub fn on_message(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        message: ToCoordinator,
+        look: &dyn Lookup,
+    ) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         let silence = state.heart.heard(now.mono);
         if state.heart.is_notable(silence) {
@@ -115,49 +124,23 @@ impl Coordinator {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         let (worker, telling) = (state.worker, state.inventory.is_some());
         match (message, worker) {
-            (Kind::Hello(hello), None) => self.on_hello(now, conn, hello, look),
+            (ToCoordinator::Hello(hello), None) => self.on_hello(now, conn, *hello, look),
             (_, None) => {
                 let reason = "the first message must be a hello";
-                self.refuse(now, conn, RefusedCode::RefusedMalformed, false, reason);
+                self.refuse(now, conn, RefusedCode::Malformed, false, reason);
             }
-            (Kind::Inventory(part), Some(key)) if telling => {
-                // Of what has ended, only what is waited for matters.
-                let expected = &self.fleet.get(key).attempts;
-                let matters = |h: &v2::Holding| {
-                    let id = || AttemptId { task: h.task_id.as_str().into(), epoch: h.epoch };
-                    h.state() != HoldingState::HoldingFinished || expected.contains_key(&id())
-                };
-                let mut parts = part.holdings;
-                parts.retain(|h| h.task_id.len() <= MAX_TASK_ID && matters(h));
-                let most = expected.len() + MAX_STRANGE;
-                let held = state.inventory.get_or_insert_default();
-                if held.len() + parts.len() > most {
-                    let reason = format!("an inventory of more than {most} attempts");
-                    self.refuse(now, conn, RefusedCode::RefusedMalformed, false, &reason);
-                } else {
-                    held.extend(parts);
-                    if part.last {
-                        let held = state.inventory.take().unwrap_or_default();
-                        self.timers.insert((state.heart.next_wake(), Timer::Conn(conn)));
-                        let takes_settled = state.takes_settled;
-                        self.reconcile(now, key, held, look);
-                        if takes_settled {
-                            self.send(conn, unfit::settled());
-                        }
-                        self.settle_resync(now, conn, key);
-                    }
-                }
+            (ToCoordinator::Inventory(part), Some(key)) if telling => {
+                self.on_inventory(now, conn, key, part, look);
             }
-            (Kind::Outbox(batch), Some(key)) => {
+            (ToCoordinator::Outbox(batch), Some(key)) => {
                 self.on_outbox(now, conn, key, batch, look);
                 self.settle_resync(now, conn, key);
             }
-            (Kind::Happened(happened), Some(key)) => self.on_happened(now, key, happened),
-            (Kind::Started(started), Some(key)) => self.on_started(now, key, &started),
-            (Kind::Heartbeat(mut beat), Some(key)) => {
-                let reply = v2::HeartbeatReply { seq: beat.seq };
-                // Not an effect: it tells of life, and of nothing durable.
-                self.outputs.push_back(Output::Send(conn, Kind::HeartbeatReply(reply)));
+            (ToCoordinator::Happened(happened), Some(key)) => self.on_happened(now, key, happened),
+            (ToCoordinator::Started(started), Some(key)) => self.on_started(now, key, started),
+            (ToCoordinator::Heartbeat(mut beat), Some(key)) => {
+                // Not held back: it is a sign of life, and depends on no durable fact.
+                self.outputs.push_back(Output::Send(conn, ToWorker::HeartbeatReply(beat.seq)));
                 let member = self.fleet.get_mut(key);
                 let drains = beat.draining;
                 let delivered = beat.unacked == 0 && member.ready;
@@ -172,16 +155,56 @@ impl Coordinator {
                     self.lose_undelivered(now, key);
                 }
             }
-            (Kind::Unsaved(unsaved), Some(key)) => self.on_unsaved(now, conn, key, unsaved, look),
-            (Kind::HeartbeatReply(reply), Some(key)) => {
-                self.fleet.get_mut(key).rivals.answered(conn, reply.seq);
-                self.on_answer(now, conn, key, reply.seq);
+            (ToCoordinator::Unsaved(unsaved), Some(key)) => {
+                self.on_unsaved(now, conn, key, unsaved, look)
             }
-            (Kind::Adapted(told), Some(key)) => self.on_adapted(now, key, told),
-            (Kind::Bye(bye), Some(_)) => state.bye = Some(bye.reason),
+            (ToCoordinator::HeartbeatReply(seq), Some(key)) => {
+                self.fleet.get_mut(key).rivals.answered(conn, seq);
+                self.on_answer(now, conn, key, seq);
+            }
+            (ToCoordinator::Adapted(told), Some(key)) => self.on_adapted(now, key, told),
+            (ToCoordinator::Bye(bye), Some(_)) => state.bye = Some(bye),
             _ => {}
         }
         self.schedule(now);
+    }
+
+    /// Handles a part of what a worker holds.
+    fn on_inventory(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: WorkerKey,
+        part: Inventory,
+        look: &dyn Lookup,
+    ) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        // Of what has ended, only what is waited for matters.
+        let expected = &self.fleet.get(key).attempts;
+        let matters = |h: &Holding| {
+            let id = || h.attempt();
+            h.state != HoldingState::Finished || expected.contains_key(&id())
+        };
+        let mut parts = part.holdings;
+        parts.retain(|h| h.task.len() <= MAX_TASK_ID && matters(h));
+        let most = expected.len() + MAX_STRANGE;
+        let held = state.inventory.get_or_insert_default();
+        if held.len() + parts.len() > most {
+            let reason = format!("an inventory of more than {most} attempts");
+            self.refuse(now, conn, RefusedCode::Malformed, false, &reason);
+        } else {
+            held.extend(parts);
+            if part.last {
+                let held = state.inventory.take().unwrap_or_default();
+                self.timers.insert((state.heart.next_wake(), Timer::Conn(conn)));
+                let takes_settled = state.takes_settled;
+                self.reconcile(now, key, held, look);
+                if takes_settled {
+                    self.send(conn, ToWorker::Settled);
+                }
+                self.settle_resync(now, conn, key);
+            }
+        }
     }
 
     /// All workers, by name.
@@ -199,14 +222,14 @@ impl Coordinator {
         self.fleet.by_store(store_id).and_then(|key| self.fleet.get(key).conn)
     }
 
-    fn on_hello(&mut self, now: Now, conn: ConnId, hello: v2::Hello, look: &dyn Lookup) {
+    fn on_hello(&mut self, now: Now, conn: ConnId, hello: Hello, look: &dyn Lookup) {
         if let Err((code, retry, reason)) = self.admit(now, &hello) {
             return self.refuse(now, conn, code, retry, &reason);
         }
         let principal = match self.bind(conn, &hello.worker_id, &hello.store_id, look) {
             Ok(principal) => principal,
             Err(reason) => {
-                let code = RefusedCode::RefusedIdentity;
+                let code = RefusedCode::Identity;
                 return self.refuse(now, conn, code, false, &reason);
             }
         };
@@ -216,27 +239,27 @@ impl Coordinator {
                 Verdict::Fine => {}
                 Verdict::Stale => {
                     let reason = "a newer connection of this worker has been here";
-                    return self.refuse(now, conn, RefusedCode::RefusedStale, true, reason);
+                    return self.refuse(now, conn, RefusedCode::Stale, true, reason);
                 }
                 Verdict::Wait => {
                     let reason = "another process of this worker has a link; whether it lives is \
                                   being found out";
-                    return self.refuse(now, conn, RefusedCode::RefusedBusy, true, reason);
+                    return self.refuse(now, conn, RefusedCode::Busy, true, reason);
                 }
                 Verdict::Copy(why) => {
                     let reason = self.note_copy(now, key, &hello, why);
-                    return self.refuse(now, conn, RefusedCode::RefusedCopy, false, &reason);
+                    return self.refuse(now, conn, RefusedCode::Copy, false, &reason);
                 }
             }
         }
         if let Err(reason) = self.make_room(now, &store_id) {
-            return self.refuse(now, conn, RefusedCode::RefusedBusy, true, &reason);
+            return self.refuse(now, conn, RefusedCode::Busy, true, &reason);
         }
         if let Err(after) = self.admission.ask(&store_id, now.mono) {
             self.counters.postponed += 1;
             return self.postpone(now, conn, after);
         }
-        let lost = hello.lost_cause();
+        let lost = hello.lost_cause;
         let why: String = hello.lost_reason.chars().take(200).collect();
         let mut report = hello.link;
         if let Some(report) = &mut report {
@@ -269,7 +292,7 @@ impl Coordinator {
                 renamed = known.name != row.name;
                 if let Some(old) = self.fleet.get(key).conn {
                     let reason = "a newer connection of this worker took over";
-                    self.drop_conn(now, old, LinkCause::LinkTakenOver, reason);
+                    self.drop_conn(now, old, LinkCause::TakenOver, reason);
                     self.outputs.push_back(Output::Close(old, reason.into()));
                 }
                 let drained = self.fleet.get(key).row.drained;
@@ -282,7 +305,7 @@ impl Coordinator {
         let member = self.fleet.get_mut(key);
         member.met = true;
         (member.conn, member.ready, member.draining) = (Some(conn), false, hello.draining);
-        member.beat = v2::Heartbeat { draining: hello.draining, ..Default::default() };
+        member.beat = Heartbeat { draining: hello.draining, ..Default::default() };
         self.set_unfit(now, key, &hello.unfit);
         let member = self.fleet.get_mut(key);
         let cursors = member.cursors();
@@ -309,7 +332,7 @@ impl Coordinator {
         self.tell(now, key, LinkChange::Connected(conn, report));
         self.begin_pace(now, conn, key);
         self.counters.welcomed += 1;
-        let welcome = v2::Welcome {
+        let welcome = Welcome {
             protocol: PROTOCOL,
             coordinator_id: self.id.to_string(),
             version: self.config.version.clone(),
@@ -322,18 +345,18 @@ impl Coordinator {
             session: String::new(),
         };
         // The cursor tells the worker what it may forget: it must be durable first.
-        self.send(conn, Kind::Welcome(welcome));
+        self.send(conn, ToWorker::Welcome(welcome));
     }
 
-    /// Whether this worker may speak here; if not: code, whether to try again, and why.
-    fn admit(&self, now: Now, hello: &v2::Hello) -> Result<(), (RefusedCode, bool, String)> {
+    /// Decides whether this worker may connect; if not: code, whether to retry, and reason.
+    fn admit(&self, now: Now, hello: &Hello) -> Result<(), (RefusedCode, bool, String)> {
         let refuse = |code, retry, reason: String| Err((code, retry, reason));
         if hello.protocol != PROTOCOL {
             let reason = format!(
                 "this coordinator speaks protocol {PROTOCOL}, the worker {}; update the older one",
                 hello.protocol
             );
-            return refuse(RefusedCode::RefusedProtocol, false, reason);
+            return refuse(RefusedCode::Protocol, false, reason);
         }
         if !hello.coordinator_id.is_empty() && *hello.coordinator_id != *self.id {
             let reason = format!(
@@ -342,9 +365,9 @@ impl Coordinator {
                 cut(&hello.coordinator_id, MAX_QUOTE),
                 self.id
             );
-            return refuse(RefusedCode::RefusedCoordinator, false, reason);
+            return refuse(RefusedCode::Coordinator, false, reason);
         }
-        let malformed = |what: String| refuse(RefusedCode::RefusedMalformed, false, what);
+        let malformed = |what: String| refuse(RefusedCode::Malformed, false, what);
         if check_task_id(&hello.worker_id).is_err() {
             let name = cut(&hello.worker_id, MAX_QUOTE);
             return malformed(format!("worker name {name:?} is not 1-128 of A-Z a-z 0-9 . _ : -"));
@@ -371,7 +394,7 @@ impl Coordinator {
             return malformed("capabilities are not a flat JSON object".into());
         }
         if let Some(reason) = self.name_is_taken(now, hello) {
-            return refuse(RefusedCode::RefusedIdentity, true, reason);
+            return refuse(RefusedCode::Identity, true, reason);
         }
         Ok(())
     }
@@ -396,20 +419,19 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Its turn is later: it is told when.
+    /// Notifies a worker of its later admission time.
     pub(super) fn postpone(&mut self, now: Now, conn: ConnId, after: Millis) {
-        let code = RefusedCode::RefusedBusy;
-        *self.counters.refused.entry(code.as_str_name()).or_default() += 1;
+        let code = RefusedCode::Busy;
+        *self.counters.refused.entry(code.word()).or_default() += 1;
         let reason = format!("many workers return at once; your turn is in {after} ms");
         let retry_after_ms = after.try_into().unwrap_or(u32::MAX);
-        let refused =
-            v2::Refused { code: code.into(), reason: reason.clone(), retry: true, retry_after_ms };
-        let told = self.on_link(conn, Kind::Refused(refused));
+        let refused = Refused { code, reason: reason.clone(), retry: true, retry_after_ms };
+        let told = self.on_link(conn, ToWorker::Refused(refused));
         self.outputs.extend(told);
-        self.hang_up(now, conn, LinkCause::LinkRefused, &reason);
+        self.hang_up(now, conn, LinkCause::Refused, &reason);
     }
 
-    /// That the worker was away, and why, goes to the history of what it runs. `anew`: it is another
+    /// Adds the worker's absence, and its cause, to the history of its tasks. `anew`: it is another
     /// process than before.
     fn explain_return(
         &mut self,
@@ -420,7 +442,7 @@ impl Coordinator {
         why: &str,
     ) {
         let member = self.fleet.get(key);
-        if member.conn.is_some() || (cause == LinkCause::LinkUnspecified && !anew) {
+        if member.conn.is_some() || (cause == LinkCause::Unspecified && !anew) {
             return;
         }
         let away = now.mono.saturating_sub(member.gone);
@@ -451,13 +473,12 @@ impl Coordinator {
         retry: bool,
         reason: &str,
     ) {
-        *self.counters.refused.entry(code.as_str_name()).or_default() += 1;
+        *self.counters.refused.entry(code.word()).or_default() += 1;
         let retry_after_ms = if retry { 1000 } else { 0 };
-        let refused =
-            v2::Refused { code: code.into(), reason: reason.into(), retry, retry_after_ms };
-        let told = self.on_link(conn, Kind::Refused(refused));
+        let refused = Refused { code, reason: reason.into(), retry, retry_after_ms };
+        let told = self.on_link(conn, ToWorker::Refused(refused));
         self.outputs.extend(told);
-        self.hang_up(now, conn, LinkCause::LinkRefused, reason);
+        self.hang_up(now, conn, LinkCause::Refused, reason);
     }
 
     fn hang_up(&mut self, now: Now, conn: ConnId, cause: LinkCause, reason: &str) {
@@ -474,12 +495,12 @@ impl Coordinator {
         }
         let member = self.fleet.get_mut(key);
         if let Some(patience) = member.patience.as_mut() {
-            patience.lost(cause == LinkCause::LinkSilent);
+            patience.lost(cause == LinkCause::Silent);
         }
         (member.conn, member.ready, member.gone) = (None, false, now.mono);
         (member.beat.running, member.beat.queued) = (0, 0);
         let worker = member.row.store_id.clone();
-        let cause = if state.bye.is_some() { LinkCause::LinkStopped } else { cause };
+        let cause = if state.bye.is_some() { LinkCause::Stopped } else { cause };
         *self.counters.links.entry(cause.word()).or_default() += 1;
         let reason = state.bye.unwrap_or_else(|| reason.to_owned());
         let told = reason.clone();
@@ -495,12 +516,12 @@ impl Coordinator {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         if state.inventory.is_some() && now.mono >= state.since + self.config.hello_timeout {
             let reason = "the worker did not say hello, or register, in time";
-            return self.hang_up(now, conn, LinkCause::LinkSilent, reason);
+            return self.hang_up(now, conn, LinkCause::Silent, reason);
         }
         if state.heart.expired(now.mono) {
             self.counters.silent += 1;
             let reason = format!("silent for {} s", state.heart.pace().1 as f64 / 1000.0);
-            return self.hang_up(now, conn, LinkCause::LinkSilent, &reason);
+            return self.hang_up(now, conn, LinkCause::Silent, &reason);
         }
         if let Some(key) = state.worker {
             self.repace(now, conn, key);
@@ -508,9 +529,9 @@ impl Coordinator {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         if let Some(seq) = state.heart.beat(now.mono) {
             let interval_ms = state.heart.pace().0.try_into().unwrap_or(u32::MAX);
-            let beat = v2::Heartbeat { seq, interval_ms, ..Default::default() };
+            let beat = Heartbeat { seq, interval_ms, ..Default::default() };
             self.outputs.push_back(match state.v1 {
-                None => Output::Send(conn, Kind::Heartbeat(beat)),
+                None => Output::Send(conn, ToWorker::Heartbeat(beat)),
                 // Its dialect has no heartbeat for the coordinator to begin with.
                 Some(_) => Output::Ping(conn, seq),
             });

@@ -9,14 +9,15 @@
 use super::Coordinator;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now};
-use outlast_wire::v2::{self, Cause};
+use outlast_model::Cause;
+use outlast_model::message::Hello;
 
 /// A store that holds tasks must have been away for so long before another takes its name.
 const AWAY: Millis = 30_000;
 
 impl Coordinator {
-    /// Why the name that a worker comes with is not to be had, for now.
-    pub(super) fn name_is_taken(&self, now: Now, hello: &v2::Hello) -> Option<String> {
+    /// Explains why the name of a connecting worker is not available for now.
+    pub(super) fn name_is_taken(&self, now: Now, hello: &Hello) -> Option<String> {
         let other = self.fleet.get(self.fleet.by_name(&hello.worker_id)?);
         if *other.row.store_id == *hello.store_id {
             return None;

@@ -1,4 +1,4 @@
-//! What becomes of tasks: assignment, start, outcome, loss, end.
+//! Life of tasks: assignment, start, outcome, loss, end.
 
 use super::recover::Next;
 use super::removal::is_own;
@@ -8,12 +8,11 @@ use crate::records::{Asked, CoordRecord, TaskState};
 use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
-use outlast_wire::frame::BULK_TARGET;
-use outlast_wire::spec::{LateResult, Rerun};
-use outlast_wire::v2::{self, Cause, OutcomeKind, StopReason, TaskOutcome};
+use outlast_model::message::{Assignment, StopReason, ToWorker};
+use outlast_model::spec::{LateResult, Rerun};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use v2::body::Kind;
 
 /// Outcomes that are kept of one attempt, whether they count or not.
 const MAX_OUTCOMES: usize = 16;
@@ -48,30 +47,28 @@ impl Coordinator {
         }
         let Some(conn) = self.fleet.get(key).conn else { return };
         self.wake_pace(now, conn, key);
-        let (mut tasks, mut size) = (Vec::new(), 0);
+        let mut given = Vec::new();
         for id in ids {
             let Some(task) = self.tasks.get(id) else { continue };
-            let spec_json = match &task.recovery {
-                None if task.spec.is_plain() => task.spec.to_json(),
+            let spec = match &task.recovery {
+                None if task.spec.is_plain() => task.spec.clone(),
                 state => {
                     let blank = TaskRecovery::default();
                     let state = state.as_deref().unwrap_or(&blank);
-                    knobs::effective(&task.spec, state).to_json()
+                    Arc::new(knobs::effective(&task.spec, state).into_owned())
                 }
             };
-            size += spec_json.len() + id.len() + 16;
-            let (task_id, epoch) = (id.to_string(), task.epoch);
-            let checkpoint = task.checkpoints.last().map(|c| (**c).clone());
-            let (spec_json, paused, after) = (spec_json.into(), task.paused, task.after);
-            tasks.push(v2::Assignment { task_id, epoch, spec_json, checkpoint, paused, after });
-            if size >= BULK_TARGET {
-                size = 0;
-                let tasks = std::mem::take(&mut tasks);
-                self.send(conn, Kind::Assign(v2::Assign { tasks }));
-            }
+            given.push(Assignment {
+                task: id.clone(),
+                epoch: task.epoch,
+                spec: Ok(spec),
+                checkpoint: task.checkpoints.last().cloned(),
+                paused: task.paused,
+                after: task.after,
+            });
         }
-        if !tasks.is_empty() {
-            self.send(conn, Kind::Assign(v2::Assign { tasks }));
+        if !given.is_empty() {
+            self.send(conn, ToWorker::Assign(given));
         }
     }
 
@@ -83,20 +80,19 @@ impl Coordinator {
         reason: StopReason,
     ) {
         let Some(conn) = self.fleet.get(key).conn else { return };
-        let attempts = vec![v2::AttemptRef { task_id: task.to_string(), epoch }];
-        self.send(conn, Kind::Stop(v2::Stop { attempts, reason: reason.into() }));
+        let attempts = vec![AttemptId { task: task.clone(), epoch }];
+        self.send(conn, ToWorker::Stop(attempts, reason));
     }
 
-    pub(super) fn on_started(&mut self, now: Now, key: WorkerKey, started: &v2::Started) {
-        for (attempt, at) in started.attempts.iter().zip(&started.at_ms) {
-            let id: TaskId = attempt.task_id.as_str().into();
-            if self.tasks.get(&id).is_some_and(|t| t.is_current(key, attempt.epoch)) {
-                self.note_start(now, &id, attempt.epoch, *at);
+    pub(super) fn on_started(&mut self, now: Now, key: WorkerKey, started: Vec<(AttemptId, i64)>) {
+        for (id, at) in started {
+            if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
+                self.note_start(now, &id.task, id.epoch, at);
             }
         }
     }
 
-    /// Of a current attempt.
+    /// Records the start of a current attempt.
     pub(super) fn note_start(&mut self, now: Now, id: &TaskId, epoch: Epoch, started_at: i64) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         if task.started_at.is_none() {
@@ -116,10 +112,10 @@ impl Coordinator {
         &mut self,
         now: Now,
         key: WorkerKey,
-        outcome: TaskOutcome,
+        outcome: Arc<TaskOutcome>,
         look: &dyn Lookup,
     ) {
-        let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
+        let id = outcome.attempt();
         let (task_id, epoch) = (&id.task, id.epoch);
         self.fleet.get_mut(key).drop_attempt(&id);
         if !self.is_given(key, &id, look) {
@@ -133,10 +129,9 @@ impl Coordinator {
         let member = self.fleet.get_mut(key);
         member.learn_duration(&outcome);
         let name = member.row.name.clone();
-        let (kind, cause) = (outcome.kind(), cause_of(&outcome));
+        let (kind, cause) = (outcome.kind, cause_of(&outcome));
         *self.counters.causes.entry(cause.word()).or_default() += 1;
         let reason = outcome.message.clone();
-        let outcome = Arc::new(outcome);
         let Some(task) = self.tasks.get(task_id).filter(|t| !t.state.is_terminal()) else {
             return self.on_outcome_of_over(now, key, id, outcome, look);
         };
@@ -145,23 +140,21 @@ impl Coordinator {
         }
         let moved = task.is_misplaced(&name);
         let state = match kind {
-            OutcomeKind::OutcomeSucceeded => TaskState::Succeeded,
-            OutcomeKind::OutcomeCancelled if task.cancelling => TaskState::Cancelled,
-            OutcomeKind::OutcomeReturned if !task.cancelling => {
+            OutcomeKind::Succeeded => TaskState::Succeeded,
+            OutcomeKind::Cancelled if task.cancelling => TaskState::Cancelled,
+            OutcomeKind::Returned if !task.cancelling => {
                 let back = Loss { retries: task.retries, reason: &reason, cause };
                 return self.requeue(now, task_id, back, Some(outcome), None);
             }
             // A person moved it: that is no loss, unless it must not run twice.
-            OutcomeKind::OutcomeInterrupted
+            OutcomeKind::Interrupted
                 if moved && !task.cancelling && task.spec.rerun == Rerun::Allowed =>
             {
                 let cause = Cause::Moved;
                 let back = Loss { retries: task.retries, reason: "moved", cause };
                 return self.requeue(now, task_id, back, Some(outcome), None);
             }
-            OutcomeKind::OutcomeCancelled
-            | OutcomeKind::OutcomeInterrupted
-            | OutcomeKind::OutcomeReturned => {
+            OutcomeKind::Cancelled | OutcomeKind::Interrupted | OutcomeKind::Returned => {
                 self.lose(now, task_id, &reason, cause, Some(outcome));
                 if cause == Cause::Machine {
                     self.prefer_another(now, task_id, key);
@@ -180,8 +173,8 @@ impl Coordinator {
         self.end(now, task_id, End { epoch, state, reason: &reason, cause, outcome, worker });
     }
 
-    /// An outcome of a task that is over, or that is not known. A success is honoured where the
-    /// task had failed only because its attempts were lost.
+    /// Handles an outcome of an ended or unknown task. A success counts if the task had failed only
+    /// because its attempts were lost.
     fn on_outcome_of_over(
         &mut self,
         now: Now,
@@ -191,7 +184,7 @@ impl Coordinator {
         look: &dyn Lookup,
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
-        let good = outcome.kind() == OutcomeKind::OutcomeSucceeded;
+        let good = outcome.kind == OutcomeKind::Succeeded;
         if !self.tasks.contains_key(&id.task)
             && let Some(row) = self.look_up(look, &id.task)
         {
@@ -207,7 +200,7 @@ impl Coordinator {
         if good && known.is_some_and(lost) {
             self.counters.honoured += 1;
             let (epoch, state, cause) = (id.epoch, TaskState::Succeeded, Cause::Done);
-            let reason = "it came after the task had been given up, and was accepted";
+            let reason = "it arrived after the task had failed for lost workers, and was accepted";
             let (outcome, worker) = (Some(outcome), Some(worker));
             let end = End { epoch, state, reason, cause, outcome, worker };
             return self.end(now, &id.task, end);
@@ -223,7 +216,7 @@ impl Coordinator {
         self.supersede(now, &id.task, id.epoch, reason, outcome, worker);
     }
 
-    /// An outcome of an attempt that was given up, of a task that is not over.
+    /// Handles an outcome of an abandoned attempt of an unfinished task.
     fn on_late(
         &mut self,
         now: Now,
@@ -235,14 +228,14 @@ impl Coordinator {
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let task = &self.tasks[&id.task];
-        let honoured = kind == OutcomeKind::OutcomeSucceeded
+        let honoured = kind == OutcomeKind::Succeeded
             && task.spec.late_result == LateResult::Accept
             && is_own(id.epoch, task.after, task.epoch);
         if !honoured {
             let reason = match task.state {
                 _ if id.epoch <= task.after => "it is of a former task of the same id",
                 TaskState::Assigned => "a newer attempt is current",
-                _ => "the attempt had been given up",
+                _ => "the attempt had been abandoned",
             };
             if self.is_surplus(&worker, &id, look) {
                 return;
@@ -252,7 +245,7 @@ impl Coordinator {
         let newer = task.worker.filter(|_| task.state == TaskState::Assigned);
         if let Some(other) = newer {
             let epoch = task.epoch;
-            self.send_stop(other, &id.task, epoch, StopReason::StopSuperseded);
+            self.send_stop(other, &id.task, epoch, StopReason::Superseded);
         }
         let (epoch, state, cause) = (id.epoch, TaskState::Succeeded, Cause::Done);
         let reason = "it came late, and was accepted";
@@ -260,7 +253,7 @@ impl Coordinator {
         self.end(now, &id.task, End { epoch, state, reason, cause, outcome, worker });
     }
 
-    /// Whether so many outcomes of this attempt are on record already that no more are kept.
+    /// Returns true if no more outcomes of this attempt are recorded.
     fn is_surplus(&mut self, worker: &str, id: &AttemptId, look: &dyn Lookup) -> bool {
         let past = look.attempts(&id.task, worker);
         let known = past.iter().find(|a| a.epoch == id.epoch).map_or(0, |a| a.outcomes.len());
@@ -412,7 +405,7 @@ impl Coordinator {
     }
 }
 
-/// How a task ends.
+/// End of a task.
 pub(super) struct End<'a> {
     pub epoch: Epoch,
     pub state: TaskState,
@@ -429,26 +422,26 @@ impl<'a> End<'a> {
     }
 }
 
-/// Why an attempt is given up, and how many count toward `max_retries` then.
+/// Reason why an attempt is abandoned, and the number that counts toward `max_retries`.
 pub(super) struct Loss<'a> {
     pub retries: u32,
     pub reason: &'a str,
     pub cause: Cause,
 }
 
-/// What an outcome says of its cause, also where its worker is too old to say it.
+/// Returns the cause of an outcome, derived if its worker is too old to report it.
 fn cause_of(outcome: &TaskOutcome) -> Cause {
-    match (outcome.cause(), outcome.kind()) {
-        (Cause::Unspecified, OutcomeKind::OutcomeSucceeded) => Cause::Done,
-        (Cause::Unspecified, OutcomeKind::OutcomeTimedOut) => Cause::TimedOut,
-        (Cause::Unspecified, OutcomeKind::OutcomeCancelled) => Cause::Cancelled,
-        (Cause::Unspecified, OutcomeKind::OutcomeInterrupted) => Cause::Stopped,
-        (Cause::Unspecified, OutcomeKind::OutcomeReturned) => Cause::AskedBack,
-        (Cause::Unspecified, OutcomeKind::OutcomeFailed) if outcome.signal > 0 => Cause::Signal,
-        (Cause::Unspecified, OutcomeKind::OutcomeFailed) if outcome.started_at_ms == 0 => {
+    match (outcome.cause, outcome.kind) {
+        (Cause::Unspecified, OutcomeKind::Succeeded) => Cause::Done,
+        (Cause::Unspecified, OutcomeKind::TimedOut) => Cause::TimedOut,
+        (Cause::Unspecified, OutcomeKind::Cancelled) => Cause::Cancelled,
+        (Cause::Unspecified, OutcomeKind::Interrupted) => Cause::Stopped,
+        (Cause::Unspecified, OutcomeKind::Returned) => Cause::AskedBack,
+        (Cause::Unspecified, OutcomeKind::Failed) if outcome.signal.is_some() => Cause::Signal,
+        (Cause::Unspecified, OutcomeKind::Failed) if outcome.started_at_ms == 0 => {
             Cause::NotStarted
         }
-        (Cause::Unspecified, OutcomeKind::OutcomeFailed) => Cause::Exit,
+        (Cause::Unspecified, OutcomeKind::Failed) => Cause::Exit,
         (cause, _) => cause,
     }
 }

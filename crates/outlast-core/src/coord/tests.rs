@@ -4,8 +4,8 @@ mod rules;
 
 use super::*;
 use crate::records::WorkerRow;
-use outlast_wire::{PROTOCOL, Run};
-use v2::{HoldingState, OutcomeKind};
+use outlast_model::message::*;
+use outlast_model::*;
 
 mod unfit;
 
@@ -42,10 +42,10 @@ impl Lookup for Records<'_> {
     fn key_is_valid(&self, _: &str) -> bool {
         true
     }
-    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+    fn state(&self, _: &str) -> Option<StateUpdate> {
         None
     }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
         Vec::new()
     }
 }
@@ -69,7 +69,7 @@ impl Rig {
     pub(super) fn now(&self) -> Now {
         Now { mono: self.now, wall: self.now as i64 }
     }
-    /// Takes what is to do; batches become durable at once when `sync`.
+    /// Takes all outputs; batches become durable at once when `sync`.
     pub(super) fn drain(&mut self, sync: bool) -> Vec<Output> {
         loop {
             self.c.invariants().expect("memory is consistent after each input");
@@ -114,7 +114,7 @@ impl Rig {
         connection: u64,
     ) -> Vec<Output> {
         let (store_id, worker_id) = (store.into(), "w".into());
-        self.greet(conn, v2::Hello { worker_id, store_id, incarnation, connection, ..hello() })
+        self.greet(conn, Hello { worker_id, store_id, incarnation, connection, ..hello() })
     }
     pub(super) fn hello_as(
         &mut self,
@@ -124,11 +124,11 @@ impl Rig {
         connection: u64,
     ) -> Vec<Output> {
         let (store_id, worker_id) = (store.into(), name.into());
-        self.greet(conn, v2::Hello { worker_id, store_id, connection, ..hello() })
+        self.greet(conn, Hello { worker_id, store_id, connection, ..hello() })
     }
-    pub(super) fn greet(&mut self, conn: ConnId, hello: v2::Hello) -> Vec<Output> {
+    pub(super) fn greet(&mut self, conn: ConnId, hello: Hello) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
-        self.c.on_message(self.now(), conn, Kind::Hello(hello), &());
+        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.drain(true)
     }
     pub(super) fn inventory(
@@ -136,22 +136,26 @@ impl Rig {
         conn: ConnId,
         held: &[(&str, Epoch, HoldingState)],
     ) -> Vec<Output> {
-        let one = |(id, epoch, state): &(&str, Epoch, HoldingState)| v2::Holding {
-            task_id: (*id).into(),
+        let one = |(id, epoch, state): &(&str, Epoch, HoldingState)| Holding {
+            task: (*id).into(),
             epoch: *epoch,
-            state: (*state).into(),
-            started_at_ms: i64::from(*state == HoldingState::HoldingRunning),
+            state: *state,
+            started_at_ms: i64::from(*state == HoldingState::Running),
             paused: false,
         };
         let holdings = held.iter().map(one).collect();
-        let part = v2::Inventory { holdings, last: true };
-        self.c.on_message(self.now(), conn, Kind::Inventory(part), &Records(&self.batches));
+        let part = Inventory { holdings, last: true };
+        self.c.on_message(
+            self.now(),
+            conn,
+            ToCoordinator::Inventory(part),
+            &Records(&self.batches),
+        );
         self.drain(true)
     }
     pub(super) fn started(&mut self, conn: ConnId, id: &str, epoch: Epoch) {
-        let attempts = vec![v2::AttemptRef { task_id: id.into(), epoch }];
-        let started = v2::Started { attempts, at_ms: vec![1] };
-        self.c.on_message(self.now(), conn, Kind::Started(started), &());
+        let started = vec![(AttemptId { task: id.into(), epoch }, 1)];
+        self.c.on_message(self.now(), conn, ToCoordinator::Started(started), &());
         self.drain(true);
     }
     pub(super) fn outcome(
@@ -172,18 +176,13 @@ impl Rig {
         epoch: Epoch,
         kind: OutcomeKind,
     ) -> Vec<Output> {
-        let outcome = v2::TaskOutcome {
-            task_id: id.into(),
-            epoch,
-            kind: kind.into(),
-            started_at_ms: 1,
-            ..Default::default()
-        };
-        let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
-        let items = vec![v2::OutboxItem { kind }];
-        let lane = v2::Lane::Results.into();
-        let batch = v2::OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
-        self.c.on_message(self.now(), conn, Kind::Outbox(batch), &Records(&self.batches));
+        let outcome =
+            TaskOutcome { task: id.into(), epoch, kind, started_at_ms: 1, ..Default::default() };
+        let item = OutboxItem::Outcome(outcome.into());
+        let items = vec![item];
+        let lane = Lane::Results;
+        let batch = OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
+        self.c.on_message(self.now(), conn, ToCoordinator::Outbox(batch), &Records(&self.batches));
         self.drain(true)
     }
     pub(super) fn pass(&mut self, ms: Millis) -> Vec<Output> {
@@ -212,8 +211,8 @@ impl Rig {
     }
 }
 
-pub(super) fn hello() -> v2::Hello {
-    v2::Hello {
+pub(super) fn hello() -> Hello {
+    Hello {
         protocol: PROTOCOL,
         incarnation: 1,
         slots: 1,
@@ -225,9 +224,9 @@ pub(super) fn hello() -> v2::Hello {
 
 pub(super) fn assigned(out: &[Output]) -> Vec<(ConnId, String)> {
     let tasks = |o: &Output| match o {
-        Output::Send(conn, Kind::Assign(a)) => {
-            let name = |t: &v2::Assignment| (*conn, format!("{}.{}", t.task_id, t.epoch));
-            a.tasks.iter().map(name).collect()
+        Output::Send(conn, ToWorker::Assign(a)) => {
+            let name = |t: &Assignment| (*conn, format!("{}.{}", t.task, t.epoch));
+            a.iter().map(name).collect()
         }
         _ => Vec::new(),
     };
@@ -236,24 +235,24 @@ pub(super) fn assigned(out: &[Output]) -> Vec<(ConnId, String)> {
 
 pub(super) fn stops(out: &[Output]) -> Vec<(ConnId, String)> {
     let tasks = |o: &Output| match o {
-        Output::Send(conn, Kind::Stop(s)) => {
-            let a = &s.attempts[0];
-            Some((*conn, format!("{}.{} {}", a.task_id, a.epoch, s.reason().as_str_name())))
+        Output::Send(conn, ToWorker::Stop(attempts, reason)) => {
+            let a = &attempts[0];
+            Some((*conn, format!("{}.{} STOP_{}", a.task, a.epoch, reason.word().to_uppercase())))
         }
         _ => None,
     };
     out.iter().filter_map(tasks).collect()
 }
 
-pub(super) fn refused(out: &[Output]) -> Option<(v2::RefusedCode, bool)> {
+pub(super) fn refused(out: &[Output]) -> Option<(RefusedCode, bool)> {
     out.iter().find_map(|o| match o {
-        Output::Send(_, Kind::Refused(r)) => Some((r.code(), r.retry)),
+        Output::Send(_, ToWorker::Refused(r)) => Some((r.code, r.retry)),
         _ => None,
     })
 }
 
-const RUNNING: HoldingState = HoldingState::HoldingRunning;
-const OK: OutcomeKind = OutcomeKind::OutcomeSucceeded;
+const RUNNING: HoldingState = HoldingState::Running;
+const OK: OutcomeKind = OutcomeKind::Succeeded;
 
 #[test]
 fn nothing_is_shown_before_it_is_durable() {
@@ -280,7 +279,7 @@ fn an_outcome_takes_effect_once_and_is_acknowledged_each_time() {
     r.submit("t", |_| {});
     for _ in 0..2 {
         let out = r.deliver(1, 1, "t", 1, OK);
-        assert!(matches!(&out[..], [Output::Send(1, Kind::Ack(a))] if a.cursors[0].seq == 1));
+        assert!(matches!(&out[..], [Output::Send(1, ToWorker::Ack(a))] if a[0].seq == 1));
     }
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
     assert_eq!((r.c.load(), r.c.counters().repeated), ((0, 0), 1));
@@ -292,11 +291,11 @@ fn an_absent_worker_keeps_its_task_for_the_window_and_is_readopted_after_it() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     r.submit("t", |s| s.reconnect_window = 60.0);
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     r.pass(59_000);
     assert_eq!(r.c.load(), (1, 0));
     r.pass(2_000);
-    assert_eq!(r.c.load(), (1, 1), "given up after its window");
+    assert_eq!(r.c.load(), (1, 1), "abandoned after its window");
     r.hello(2, "s", 2);
     let out = r.inventory(2, &[("t", 1, RUNNING)]);
     assert_eq!((assigned(&out), stops(&out)), (vec![], vec![]), "it goes on where it is");
@@ -344,16 +343,17 @@ fn a_restart_readopts_and_sends_the_difference() {
         coordinator_id: "c".into(),
         last_number: 4,
         tasks: vec![row("held", 1), row("lost", 2), row("c", 3), row("done", 4)],
-        workers: vec![(worker, vec![(v2::Lane::Results.into(), 9)])],
+        workers: vec![(worker, vec![(Lane::Results, 9)])],
         ..Default::default()
     };
     r = Rig { c: Rig::from(snapshot).c, ..r };
-    assert_eq!(refused(&r.hello(1, "s", 1)), Some((v2::RefusedCode::RefusedStale, true)));
+    assert_eq!(refused(&r.hello(1, "s", 1)), Some((RefusedCode::Stale, true)));
     let out = r.hello(2, "s", 2);
     assert!(
-        out.iter().any(|o| matches!(o, Output::Send(2, Kind::Welcome(w)) if w.cursors[0].seq == 9))
+        out.iter()
+            .any(|o| matches!(o, Output::Send(2, ToWorker::Welcome(w)) if w.cursors[0].seq == 9))
     );
-    let finished = HoldingState::HoldingFinished;
+    let finished = HoldingState::Finished;
     let held = [("held", 3, RUNNING), ("done", 3, finished), ("old", 1, RUNNING)];
     let out = r.inventory(2, &held);
     assert_eq!(assigned(&out), [(2, "lost.3".into())]);
@@ -365,20 +365,20 @@ fn a_restart_readopts_and_sends_the_difference() {
 
 #[test]
 fn a_late_result_counts_or_is_fenced_as_the_task_says() {
-    use outlast_wire::spec::LateResult::{Accept, Fence};
+    use outlast_model::spec::LateResult::{Accept, Fence};
     for (late, expected) in [(Accept, 1), (Fence, 2)] {
         let mut r = Rig::new();
         r.hello(1, "s", 1);
         r.inventory(1, &[]);
         r.submit("t", |s| (s.reconnect_window, s.late_result) = (10.0, late));
-        r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+        r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
         r.pass(11_000);
         // The name is free once nothing is held under it.
         r.hello(2, "other", 1);
         let out = r.inventory(2, &[]);
         assert_eq!(assigned(&out), [(2, "t.2".into())]);
         r.c.on_open(r.now(), 3);
-        let hello = v2::Hello {
+        let hello = Hello {
             protocol: PROTOCOL,
             worker_id: "w2".into(),
             store_id: "s".into(),
@@ -388,8 +388,8 @@ fn a_late_result_counts_or_is_fenced_as_the_task_says() {
             capabilities_json: "{}".into(),
             ..Default::default()
         };
-        r.c.on_message(r.now(), 3, Kind::Hello(hello), &());
-        r.inventory(3, &[("t", 1, HoldingState::HoldingFinished)]);
+        r.c.on_message(r.now(), 3, ToCoordinator::Hello(Box::new(hello)), &());
+        r.inventory(3, &[("t", 1, HoldingState::Finished)]);
         let out = r.deliver(3, 1, "t", 1, OK);
         let stopped = stops(&out);
         r.deliver(2, 1, "t", 2, OK);
@@ -404,13 +404,13 @@ fn losses_count_and_a_task_that_must_not_run_twice_fails() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     r.submit("t", |s| s.max_retries = 1);
-    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
-    r.outcome(1, "t", 2, OutcomeKind::OutcomeReturned);
+    r.outcome(1, "t", 1, OutcomeKind::Interrupted);
+    r.outcome(1, "t", 2, OutcomeKind::Returned);
     assert_eq!(r.ended("t"), [], "what was only given back does not count");
-    r.outcome(1, "t", 3, OutcomeKind::OutcomeInterrupted);
+    r.outcome(1, "t", 3, OutcomeKind::Interrupted);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 3)]);
-    r.submit("once", |s| s.rerun = outlast_wire::spec::Rerun::Never);
-    r.outcome(1, "once", 1, OutcomeKind::OutcomeInterrupted);
+    r.submit("once", |s| s.rerun = outlast_model::spec::Rerun::Never);
+    r.outcome(1, "once", 1, OutcomeKind::Interrupted);
     assert_eq!(r.ended("once"), [(TaskState::Failed, 1)]);
 }
 
@@ -431,24 +431,24 @@ fn identity_is_the_store_and_the_newest_connection_wins() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    assert_eq!(refused(&r.hello(2, "x", 1)), Some((v2::RefusedCode::RefusedIdentity, true)));
+    assert_eq!(refused(&r.hello(2, "x", 1)), Some((RefusedCode::Identity, true)));
     let out = r.hello(3, "s", 2);
     assert!(refused(&out).is_none());
     assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
-    assert_eq!(refused(&r.hello(4, "s", 2)), Some((v2::RefusedCode::RefusedStale, true)));
+    assert_eq!(refused(&r.hello(4, "s", 2)), Some((RefusedCode::Stale, true)));
     assert_eq!(r.c.workers().len(), 1);
 }
 
 #[test]
 fn a_fresh_store_takes_a_name_once_the_former_one_has_left_and_what_that_held_is_lost() {
     let mut r = Rig::new();
-    let taken = Some((v2::RefusedCode::RefusedIdentity, true));
+    let taken = Some((RefusedCode::Identity, true));
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     r.submit("t", |_| {});
     // It waits: for as long as the other is connected, and where that drops for a moment.
     assert_eq!(refused(&r.hello(2, "x", 1)), taken);
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     r.drain(true);
     r.pass(1_000);
     assert_eq!(refused(&r.hello(3, "x", 1)), taken);
@@ -514,7 +514,7 @@ fn waiting_work_moves_to_a_worker_that_idles() {
     r.submit("a", |_| {});
     r.submit("b", |_| {});
     r.c.on_open(r.now(), 2);
-    let hello = v2::Hello {
+    let hello = Hello {
         protocol: PROTOCOL,
         worker_id: "w2".into(),
         store_id: "s2".into(),
@@ -524,15 +524,12 @@ fn waiting_work_moves_to_a_worker_that_idles() {
         capabilities_json: "{}".into(),
         ..Default::default()
     };
-    r.c.on_message(r.now(), 2, Kind::Hello(hello), &());
+    r.c.on_message(r.now(), 2, ToCoordinator::Hello(Box::new(hello)), &());
     r.inventory(2, &[]);
-    let started = v2::Started {
-        attempts: vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }],
-        at_ms: vec![1],
-    };
-    r.c.on_message(r.now(), 1, Kind::Started(started), &());
+    let started = vec![(AttemptId { task: "a".into(), epoch: 1 }, 1)];
+    r.c.on_message(r.now(), 1, ToCoordinator::Started(started), &());
     assert_eq!(stops(&r.pass(3_000)), [(1, "b.1 STOP_RETURN".into())]);
-    let out = r.outcome(1, "b", 1, OutcomeKind::OutcomeReturned);
+    let out = r.outcome(1, "b", 1, OutcomeKind::Returned);
     assert_eq!(assigned(&out), [(2, "b.2".into())]);
 }
 
@@ -544,7 +541,7 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
     let spec = |s: &mut TaskSpec| (s.reconnect_window, s.max_retries) = (1.0, 0);
     r.submit("t", spec);
     let mut goes_on = r.c.tasks["t"].spec.as_ref().clone();
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     r.pass(2_000);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
     goes_on.priority = 7;
@@ -597,7 +594,7 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
     assert_eq!(stops(&out), [(2, "t.1 STOP_SUPERSEDED".into())]);
     assert_eq!(assigned(&out), [(2, "t.2".into())]);
     let floor = out.iter().find_map(|o| match o {
-        Output::Send(_, Kind::Assign(a)) => Some(a.tasks[0].after),
+        Output::Send(_, ToWorker::Assign(a)) => Some(a[0].after),
         _ => None,
     });
     assert_eq!(floor, Some(1), "its worker may still hold what the former one made");
@@ -610,7 +607,7 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
 
 #[test]
 fn what_must_not_run_twice_is_not_given_again_to_another_process_of_its_worker() {
-    let once = |s: &mut TaskSpec| s.rerun = outlast_wire::spec::Rerun::Never;
+    let once = |s: &mut TaskSpec| s.rerun = outlast_model::spec::Rerun::Never;
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
@@ -636,10 +633,10 @@ fn a_start_that_its_worker_forgot_is_not_repeated() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    r.submit("t", |s| s.rerun = outlast_wire::spec::Rerun::Never);
+    r.submit("t", |s| s.rerun = outlast_model::spec::Rerun::Never);
     r.started(1, "t", 1);
     r.hello_of(2, "s", 2, 1);
-    let out = r.inventory(2, &[("t", 1, HoldingState::HoldingQueued)]);
+    let out = r.inventory(2, &[("t", 1, HoldingState::Queued)]);
     assert_eq!(stops(&out), [(2, "t.1 STOP_SUPERSEDED".into())]);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
 }
@@ -649,7 +646,7 @@ fn what_must_not_run_twice_is_not_moved_once_it_runs() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    r.submit("t", |s| s.rerun = outlast_wire::spec::Rerun::Never);
+    r.submit("t", |s| s.rerun = outlast_model::spec::Rerun::Never);
     let away = || Request::Move { task: "t".into(), to: None, known: None };
     // Its start was on its way.
     r.c.on_request(r.now(), 2, away());
@@ -669,7 +666,7 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
     r.inventory(1, &[]);
     r.submit("t", |_| ());
     r.started(1, "t", 1);
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "gone");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     r.c.on_request(r.now(), 2, Request::Checkpoint { task: "t".into(), known: None });
     r.c.on_request(r.now(), 3, Request::Move { task: "t".into(), to: None, known: None });
     r.drain(true);
@@ -711,16 +708,17 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
         ..Default::default()
     });
     r.hello(1, "s", 2);
-    let out = r.inventory(1, &[("t", 1, HoldingState::HoldingRunning)]);
+    let out = r.inventory(1, &[("t", 1, HoldingState::Running)]);
     assert_eq!(stops(&out), [(1, "t.1 STOP_MOVE".into())]);
-    let asks = |o: &&Output| matches!(o, Output::Send(_, Kind::Control(c)) if c.kind() == v2::ControlKind::ControlCheckpoint);
+    let asks =
+        |o: &&Output| matches!(o, Output::Send(_, ToWorker::Control(_, ControlKind::Checkpoint)));
     assert_eq!(out.iter().filter(asks).count(), 1);
     // The checkpoint was asked for; the place holds until another worker has it.
     assert_eq!(
         told(&r),
         Some(Asked { checkpoint: false, place: Some(("w".into(), false)), awaited: None })
     );
-    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
+    r.outcome(1, "t", 1, OutcomeKind::Interrupted);
     assert!(r.c.tasks["t"].is_misplaced("w"));
     r.c.on_request(r.now(), 4, Request::Cancel { task: "t".into(), known: None });
     r.drain(true);

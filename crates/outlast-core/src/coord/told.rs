@@ -1,4 +1,4 @@
-//! What tasks tell of themselves on the way: checkpoints and states, and what of it is kept.
+//! Reports of running tasks: checkpoints and states, and the retention of checkpoints.
 
 use super::given::ARTIFACT;
 use super::removal::is_own;
@@ -8,25 +8,25 @@ use crate::records::{CoordRecord, TaskState};
 use crate::retention::prunable;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, Now, TaskId};
-use outlast_wire::spec::check_artifact_name;
-use outlast_wire::v2::{self, BlobMissing, HappenedKind};
+use outlast_model::message::{ControlKind, Happened, HappenedKind, ToWorker};
+use outlast_model::spec::check_artifact_name;
+use outlast_model::{Checkpoint, StateUpdate};
 use std::sync::Arc;
-use v2::body::Kind;
 
 /// The longest note of a worker that is kept, in characters.
 const MAX_NOTE: usize = 500;
 
 impl Coordinator {
-    /// Whether the item took effect; if not, the lane waits for its blob.
+    /// Returns true if the item took effect; otherwise the lane waits for its blob.
     pub(super) fn on_checkpoint(
         &mut self,
         now: Now,
         conn: ConnId,
         key: WorkerKey,
-        checkpoint: v2::Checkpoint,
+        checkpoint: Arc<Checkpoint>,
         look: &dyn Lookup,
     ) -> bool {
-        let id = AttemptId { task: checkpoint.task_id.as_str().into(), epoch: checkpoint.epoch };
+        let id = checkpoint.attempt();
         if !self.is_given(key, &id, look) {
             self.drop_foreign(now, key, "checkpoint", &id.task, id.epoch);
             return true;
@@ -38,14 +38,12 @@ impl Coordinator {
         if !checkpoint.dropped
             && !look.has_blob(&checkpoint.manifest, &self.fleet.get(key).row.store_id)
         {
-            let missing = BlobMissing { manifest: checkpoint.manifest };
             self.counters.blobs_missing += 1;
-            self.send(conn, Kind::BlobMissing(missing));
+            self.send(conn, ToWorker::BlobMissing(checkpoint.manifest.clone()));
             return false;
         }
         let id = id.task;
         let worker = self.fleet.get(key).row.store_id.clone();
-        let checkpoint = Arc::new(checkpoint);
         let at = now.wall;
         let over = (!self.tasks.contains_key(&id)).then(|| self.look_up(look, &id)).flatten();
         // An attempt that was never given out has nothing to tell.
@@ -112,10 +110,10 @@ impl Coordinator {
         &mut self,
         now: Now,
         key: WorkerKey,
-        update: v2::StateUpdate,
+        update: Arc<StateUpdate>,
         look: &dyn Lookup,
     ) {
-        let attempt = AttemptId { task: update.task_id.as_str().into(), epoch: update.epoch };
+        let attempt = update.attempt();
         if !self.is_given(key, &attempt, look) {
             return self.drop_foreign(now, key, "state", &attempt.task, attempt.epoch);
         }
@@ -137,24 +135,23 @@ impl Coordinator {
         // What an older attempt says now says nothing of the newer one.
         if version > known {
             self.revise(&id, Revision::State(version));
-            self.records.push(CoordRecord::State { update: Arc::new(update) });
+            self.records.push(CoordRecord::State { update });
         }
     }
 
-    /// A worker tells what became of what was asked.
-    pub(super) fn on_happened(&mut self, now: Now, key: WorkerKey, happened: v2::Happened) {
-        let kind = happened.kind();
-        let Some(attempt) = happened.attempt else { return };
-        let task: TaskId = attempt.task_id.as_str().into();
+    /// Handles a worker's report on a request.
+    pub(super) fn on_happened(&mut self, now: Now, key: WorkerKey, happened: Happened) {
+        let Happened { attempt, kind, note, .. } = happened;
+        let task = attempt.task;
         let Some(known) = self.tasks.get(&task).filter(|t| t.is_current(key, attempt.epoch)) else {
             return;
         };
         let epoch = known.epoch;
-        let told: String = happened.note.chars().take(MAX_NOTE).collect();
+        let told: String = note.chars().take(MAX_NOTE).collect();
         let note = match kind {
-            HappenedKind::HappenedPaused => "paused",
-            HappenedKind::HappenedResumed => "goes on",
-            HappenedKind::HappenedNote => "",
+            HappenedKind::Paused => "paused",
+            HappenedKind::Resumed => "goes on",
+            HappenedKind::Note => "",
         };
         let note = [note, &told].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>();
         self.note(now, &task, epoch, note.join(" "));
@@ -172,13 +169,13 @@ impl Coordinator {
         };
         if task.paused != paused {
             let kind = match task.paused {
-                true => v2::ControlKind::ControlPause,
-                false => v2::ControlKind::ControlResume,
+                true => ControlKind::Pause,
+                false => ControlKind::Resume,
             };
             self.send_control(key, &id.task, id.epoch, kind);
         }
         if self.change_asked(&id.task, |asked| asked.checkpoint = false) {
-            self.send_control(key, &id.task, id.epoch, v2::ControlKind::ControlCheckpoint);
+            self.send_control(key, &id.task, id.epoch, ControlKind::Checkpoint);
         }
     }
 
@@ -187,14 +184,14 @@ impl Coordinator {
         key: WorkerKey,
         task: &TaskId,
         epoch: u64,
-        kind: v2::ControlKind,
+        kind: ControlKind,
     ) {
         let member = self.fleet.get_mut(key);
         let Some(conn) = member.conn else { return };
-        if let (v2::ControlKind::ControlCheckpoint, Some(session)) = (kind, &mut member.v1) {
+        if let (ControlKind::Checkpoint, Some(session)) = (kind, &mut member.v1) {
             session.wants_checkpoint(task, epoch);
         }
-        let attempts = vec![v2::AttemptRef { task_id: task.to_string(), epoch }];
-        self.send(conn, Kind::Control(v2::Control { attempts, kind: kind.into() }));
+        let attempts = vec![AttemptId { task: task.clone(), epoch }];
+        self.send(conn, ToWorker::Control(attempts, kind));
     }
 }

@@ -3,7 +3,7 @@
 //! any other. Further ones do not, up to a bound, so that a task does not fail for its neighbours.
 
 use super::Task;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use std::borrow::Cow;
 
 /// Losses together with others after which each one counts again: a task that kills its keeper and
@@ -13,9 +13,9 @@ const MAX_SHARED: u32 = 10;
 /// The cost of one loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Toll {
-    /// Others were lost with it.
+    /// True if others were lost with it.
     pub shared: bool,
-    /// It does not count.
+    /// True if it does not count.
     pub spared: bool,
     beside: u32,
 }
@@ -24,7 +24,7 @@ impl Toll {
     /// Returns the cost of losing the current attempt of this task; without an outcome its worker said
     /// nothing of it.
     pub fn of(task: &Task, outcome: Option<&TaskOutcome>) -> Toll {
-        let lost = outcome.filter(|o| o.kind() == OutcomeKind::OutcomeInterrupted);
+        let lost = outcome.filter(|o| o.kind == OutcomeKind::Interrupted);
         let beside = lost.map_or(0, |o| o.beside);
         let before = task.recovery.as_ref().map_or(0, |recovery| recovery.shared);
         let shared = beside > 0;

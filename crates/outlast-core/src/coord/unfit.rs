@@ -8,28 +8,27 @@ use super::{ConnId, Coordinator, Lookup};
 use crate::records::TaskState;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now, TaskId};
-use outlast_wire::spec::Rerun;
-use outlast_wire::v2::{self, Cause, StopReason, TaskOutcome, Unfit, Unfitness};
+use outlast_model::message::{StopReason, ToWorker};
+use outlast_model::spec::Rerun;
+use outlast_model::{Cause, TaskOutcome, Unfit, Unfitness};
 use std::sync::Arc;
-use v2::body::Kind;
 
 /// Faults of one worker that are kept.
 const MAX_FAULTS: usize = 8;
 /// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 300;
 
-/// How long a worker that cannot write its store may take to give back what runs there, in
-/// milliseconds.
+/// Time in milliseconds for a worker that cannot write its store to return its running attempts.
 const GIVES_BACK: Millis = 30_000;
 
-/// What a worker said of itself that does not work.
+/// Faults that a worker reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
-    /// What and why, after the worker's name: "cannot write its store: No space left on device".
+    /// Fault and reason, after the worker's name: "cannot write its store: No space left on device".
     pub says: String,
     /// The parts that do not work, as words.
     pub sources: Vec<&'static str>,
-    /// It is given no work.
+    /// True if the worker gets no work.
     pub unfit: bool,
     /// Unix time in milliseconds of the first report.
     pub since: i64,
@@ -40,7 +39,7 @@ pub struct Faults {
 pub(super) struct Unable {
     pub faults: Arc<Faults>,
     since: Millis,
-    /// Its store cannot be written.
+    /// True if its store cannot be written.
     store: bool,
 }
 
@@ -54,7 +53,7 @@ pub(super) struct Beside {
 }
 
 impl Member {
-    /// Whether it said that it cannot work.
+    /// Returns true if it reported that it cannot work.
     pub fn is_unfit(&self) -> bool {
         self.unable.as_ref().is_some_and(|u| u.faults.unfit)
     }
@@ -79,23 +78,23 @@ impl Coordinator {
         let at = before.map_or((now.mono, now.wall), |u| (u.since, u.faults.since));
         let faults = Faults {
             says,
-            sources: list.iter().map(|u| u.source().word()).collect(),
-            unfit: list.iter().any(|u| u.source().stops_work()),
+            sources: list.iter().map(|u| u.source.word()).collect(),
+            unfit: list.iter().any(|u| u.source.stops_work()),
             since: at.1,
         };
         if before.is_some_and(|u| *u.faults == faults) {
             return;
         }
-        let store = list.iter().any(|u| u.source() == Unfit::Store);
+        let store = list.iter().any(|u| u.source == Unfit::Store);
         let faults = Arc::new(faults);
         member.unable = Some(Unable { faults: faults.clone(), since: at.0, store });
         self.fleet.offer(&mut self.scheduler, key);
         self.tell(now, key, LinkChange::Unfit(Some(faults)));
     }
 
-    /// What runs at a worker that cannot write its store goes elsewhere once its window has
-    /// passed, if somebody else could run it: the worker is asked to give it back, and if it does
-    /// not do that either, the attempt is lost. What must not run twice stays.
+    /// Reassigns attempts of a worker that cannot write its store once their window has passed, if another
+    /// worker could run them: the worker is asked to return them, and if it does not, they are lost.
+    /// Attempts that must not run twice stay.
     pub(super) fn relieve(&mut self, now: Now) {
         let mut due: Vec<(WorkerKey, AttemptId, bool)> = Vec::new();
         for (key, member) in self.fleet.iter() {
@@ -128,7 +127,7 @@ impl Coordinator {
             let says = member.unable.as_ref().map_or("", |u| &u.faults.says);
             if again {
                 let reason = format!("worker {name} {says}, and does not give it back");
-                self.send_stop(key, &id.task, id.epoch, StopReason::StopSuperseded);
+                self.send_stop(key, &id.task, id.epoch, StopReason::Superseded);
                 self.lose(now, &id.task, &reason, Cause::Machine, None);
                 continue;
             }
@@ -136,7 +135,7 @@ impl Coordinator {
             self.note(now, &id.task, id.epoch, note);
             self.placed.insert((now.mono + super::MOVE_PATIENCE.0, id.task.clone()));
             self.change_asked(&id.task, |asked| asked.place = Some((name, false)));
-            self.send_stop(key, &id.task, id.epoch, StopReason::StopMove);
+            self.send_stop(key, &id.task, id.epoch, StopReason::Move);
         }
     }
 
@@ -147,18 +146,17 @@ impl Coordinator {
         now: Now,
         conn: ConnId,
         key: WorkerKey,
-        unsaved: v2::Unsaved,
+        outcomes: Vec<TaskOutcome>,
         look: &dyn Lookup,
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let mut attempts = Vec::new();
-        for outcome in unsaved.outcomes {
+        for outcome in outcomes {
             if outcome.epoch >= MAX_NUMBER {
                 continue;
             }
-            attempts
-                .push(v2::AttemptRef { task_id: outcome.task_id.clone(), epoch: outcome.epoch });
-            let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
+            let id = outcome.attempt();
+            attempts.push(id.clone());
             // Its end frees its slots, whether or not it counts.
             self.fleet.get_mut(key).drop_attempt(&id);
             if !self.is_given(key, &id, look) {
@@ -170,17 +168,17 @@ impl Coordinator {
                 continue;
             }
             let (batch, worker) = (self.batch, worker.clone());
-            let known = Arc::new(outcome.clone());
+            let outcome = Arc::new(outcome);
             self.counters.unsaved += 1;
-            self.on_outcome(now, key, outcome, look);
-            self.beside.push_back(Beside { batch, worker, id, outcome: known });
+            self.on_outcome(now, key, outcome.clone(), look);
+            self.beside.push_back(Beside { batch, worker, id, outcome });
         }
         self.fleet.reload(&mut self.scheduler, key);
-        self.send(conn, Kind::Saved(v2::Saved { attempts }));
+        self.send(conn, ToWorker::Saved(attempts));
     }
 
-    /// Whether this very outcome was recorded before: it may come beside its lane, in its lane,
-    /// and again from a store that forgot that it was sent.
+    /// Returns true if this outcome was recorded before: it may come outside of its lane, in its lane, and
+    /// again from a store that forgot that it was sent.
     pub(super) fn is_recorded(
         &self,
         key: WorkerKey,
@@ -195,7 +193,7 @@ impl Coordinator {
         self.outcomes_of(key, id, look).iter().any(|known| is_same(known, outcome))
     }
 
-    /// Whether the attempt has ended by what its worker said: it is not taken up again.
+    /// Returns true if the attempt has ended according to its worker, so that it is not resumed.
     pub(super) fn has_ended(&self, key: WorkerKey, id: &AttemptId, look: &dyn Lookup) -> bool {
         !self.outcomes_of(key, id, look).is_empty()
     }
@@ -218,14 +216,14 @@ impl Coordinator {
         self.beside.iter().map(|b| b.batch).collect()
     }
 
-    /// What is durable can be looked up.
+    /// Drops outcomes that are durable, since they can be looked up.
     pub(super) fn forget_beside(&mut self) {
         while self.beside.front().is_some_and(|b| b.batch <= self.persisted) {
             self.beside.pop_front();
         }
     }
 
-    /// Why a task waits, with the workers that are connected and cannot work.
+    /// Adds the connected workers that cannot work to the explanation why a task waits.
     pub(super) fn with_unfit(&self, why: String) -> String {
         let unfit = self.fleet.iter().filter(|(_, m)| m.conn.is_some() && m.is_unfit());
         let says = |m: &Member| m.unable.as_ref().map(|u| u.faults.says.clone());
@@ -239,7 +237,7 @@ impl Coordinator {
         }
     }
 
-    /// Its attempt is at a worker that cannot work: the worker's name, and what it said.
+    /// Returns the worker of its attempt, if that cannot work: name and reported faults.
     pub fn hindered(&self, id: &TaskId) -> Option<(Arc<str>, Arc<Faults>)> {
         let task = self.tasks.get(id).filter(|t| t.state == TaskState::Assigned)?;
         let member = self.fleet.find(task.worker?)?;
@@ -261,15 +259,10 @@ impl Coordinator {
     }
 }
 
-/// Whether two outcomes of one attempt at one worker are the same end: it ends once. What its
-/// worker adds (its last checkpoint, a doubt about a failing disk) may differ after a crash.
+/// Returns true if two outcomes of one attempt at one worker are the same end: it ends once. Additions
+/// by the worker (its last checkpoint, a doubt about a failing disk) may differ after a crash.
 fn is_same(known: &TaskOutcome, other: &TaskOutcome) -> bool {
     let times = |o: &TaskOutcome| (o.started_at_ms, o.finished_at_ms);
-    let doubted = known.cause() == Cause::Machine && known.started_at_ms > 0;
+    let doubted = known.cause == Cause::Machine && known.started_at_ms > 0;
     times(known) == times(other) && (known.kind == other.kind || doubted)
-}
-
-/// Answers the inventory of a worker that waits for that.
-pub(super) fn settled() -> Kind {
-    Kind::Settled(v2::Settled {})
 }

@@ -1,5 +1,5 @@
-//! What the coordinator knows of each worker, connected or not: its store, its cursor, what it
-//! holds and how loaded it is. Decides nothing about tasks.
+//! The coordinator's record of each worker, connected or not: its store, its cursor, its attempts and
+//! its load. Makes no decisions about tasks.
 
 mod invariants;
 
@@ -11,8 +11,9 @@ use crate::records::WorkerRow;
 use crate::requires::COMMANDS;
 use crate::scheduler::{Scheduler, WorkerKey};
 use crate::{AttemptId, Epoch, Millis, TaskId};
+use outlast_model::message::{Cursor, Heartbeat};
+use outlast_model::{Lane, TaskOutcome};
 use outlast_wire::v1::Action;
-use outlast_wire::v2;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,23 +23,23 @@ const MAX_PREFETCH: u64 = 4096;
 /// Work that should wait at a worker, so that it never idles for a round trip, in milliseconds.
 const PREFETCH_MS: f64 = 500.0;
 
-/// Where a worker stands.
+/// State of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
-    /// Its link is up.
+    /// The link is up.
     Connected,
-    /// Its link is up, and it takes no new work.
+    /// The link is up, and the worker takes no new tasks.
     Draining,
-    /// Its link is up, and it cannot work, as it says itself.
+    /// The link is up, and the worker reports that it cannot work.
     Unfit,
-    /// Its link is down, and it holds tasks.
+    /// The link is down, and the worker holds tasks.
     Suspect,
-    /// Its link is down, and it holds nothing.
+    /// The link is down, and the worker holds no tasks.
     Away,
 }
 
 impl WorkerState {
-    /// Whether its link is up.
+    /// Returns true if the link is up.
     pub fn is_there(self) -> bool {
         matches!(self, Self::Connected | Self::Draining | Self::Unfit)
     }
@@ -57,11 +58,11 @@ impl WorkerState {
 /// A worker as shown to people.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
-    /// What it said of itself.
+    /// Description that the worker sent.
     pub row: Arc<WorkerRow>,
-    /// Where it stands.
+    /// State of the worker.
     pub state: WorkerState,
-    /// Its link, while it has one.
+    /// Current link.
     pub conn: Option<ConnId>,
     /// Attempts it was given and that are not settled.
     pub attempts: usize,
@@ -71,13 +72,13 @@ pub struct WorkerView {
     pub queued: u32,
     /// Outcomes not yet acknowledged, as it said last.
     pub unacked: u64,
-    /// Its newest round-trip time in milliseconds.
+    /// Newest round-trip time in milliseconds.
     pub rtt_ms: u32,
     /// Bytes of blobs there, its budget (0: none), and how many were refused for want of room.
     pub disk: (u64, u64, u64),
-    /// Whether it is kept from work because tasks fail there.
+    /// Isolation because of failures.
     pub isolation: Isolation,
-    /// What does not work there, as it says itself.
+    /// Faults that the worker reports.
     pub faults: Option<Arc<Faults>>,
     /// The copy of its state folder that was refused last.
     pub copied: Option<Copied>,
@@ -92,42 +93,42 @@ pub(super) struct Member {
     /// is missing from another one's inventory may have run in the one that it was given to.
     pub settled: (u64, u64),
     pub conn: Option<ConnId>,
-    /// It said what it holds, and was told the difference.
+    /// True once its inventory was compared, and the difference sent.
     pub ready: bool,
     pub draining: bool,
-    /// When its link ended, or the coordinator started.
+    /// Time at which its link ended, or the coordinator started.
     pub gone: Millis,
-    /// It had a link since the coordinator started.
+    /// True if it had a link since the coordinator started.
     pub met: bool,
-    pub beat: v2::Heartbeat,
+    pub beat: Heartbeat,
     /// Attempts that take its slots, whether they are current or not.
     pub attempts: BTreeMap<AttemptId, u32>,
     pub used: u64,
     /// Mean duration of its recent tasks in milliseconds.
     pub typical_ms: Option<f64>,
     pub isolation: Isolation,
-    /// It speaks the v1 dialect.
+    /// Session of a worker of the v1 dialect.
     pub v1: Option<Box<v1::Session>>,
-    /// Asked by a person, and not told yet.
+    /// Operator requests that the worker was not yet notified of.
     pub actions: BTreeSet<Action>,
-    /// What became of its tasks.
+    /// Outcomes of its tasks.
     pub tally: Tally,
-    /// With its silence; from its first link on.
+    /// Failure detector, from its first link on.
     pub patience: Option<Box<Patience>>,
-    /// What does not work there; of the open link, or of the last one.
+    /// Faults reported on the open link, or on the last one.
     pub unable: Option<Unable>,
     pub rivals: Rivals,
 }
 
-/// Whether a worker is kept from work because tasks fail there.
+/// Isolation of a worker because tasks fail there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
-    /// It is not.
+    /// No isolation.
     #[default]
     Free,
-    /// It is given nothing.
+    /// The worker gets no tasks.
     Out,
-    /// It is given one task at a time, until one tells whether it is well.
+    /// The worker gets one task at a time, until one shows whether it is well.
     Probe,
 }
 
@@ -143,17 +144,17 @@ impl Isolation {
 }
 
 /// The durable lanes, in the order of `Member::cursors`.
-const LANES: [v2::Lane; 3] = [v2::Lane::Results, v2::Lane::Checkpoints, v2::Lane::State];
+const LANES: [Lane; 3] = [Lane::Results, Lane::Checkpoints, Lane::State];
 
 impl Member {
     /// The last sequence of this lane that took effect.
-    pub fn cursor(&mut self, lane: v2::Lane) -> Option<&mut u64> {
+    pub fn cursor(&mut self, lane: Lane) -> Option<&mut u64> {
         let at = LANES.iter().position(|l| *l == lane)?;
         Some(&mut self.cursors[at])
     }
-    pub fn cursors(&self) -> Vec<v2::Cursor> {
+    pub fn cursors(&self) -> Vec<Cursor> {
         let pairs = LANES.iter().zip(self.cursors);
-        pairs.map(|(lane, seq)| v2::Cursor { lane: (*lane).into(), seq }).collect()
+        pairs.map(|(lane, seq)| Cursor { lane: *lane, seq }).collect()
     }
     pub fn hold(&mut self, task: TaskId, epoch: Epoch, slots: u32) {
         if self.attempts.insert(AttemptId { task, epoch }, slots).is_none() {
@@ -165,7 +166,7 @@ impl Member {
             self.used -= u64::from(slots);
         }
     }
-    /// Whether it holds more than its slots take at once.
+    /// Returns true if it holds more tasks than its slots run at once.
     pub fn has_work_ahead(&self) -> bool {
         self.used > u64::from(self.row.slots)
     }
@@ -221,7 +222,7 @@ impl Member {
             copied: self.rivals.seen().cloned(),
         }
     }
-    pub fn learn_duration(&mut self, outcome: &v2::TaskOutcome) {
+    pub fn learn_duration(&mut self, outcome: &TaskOutcome) {
         self.tally.add(outcome);
         if outcome.started_at_ms > 0 {
             let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
@@ -247,10 +248,8 @@ fn bytes_of(row: &WorkerRow) -> usize {
 }
 
 impl Fleet {
-    pub fn load(&mut self, row: WorkerRow, cursors: &[(i32, u64)], gone: Millis) -> WorkerKey {
-        let of = |lane: v2::Lane| {
-            cursors.iter().find(|(l, _)| *l == i32::from(lane)).map_or(0, |(_, seq)| *seq)
-        };
+    pub fn load(&mut self, row: WorkerRow, cursors: &[(Lane, u64)], gone: Millis) -> WorkerKey {
+        let of = |lane: Lane| cursors.iter().find(|(l, _)| *l == lane).map_or(0, |(_, seq)| *seq);
         let cursors = LANES.map(of);
         let key = self.next;
         self.next += 1;
@@ -267,7 +266,7 @@ impl Fleet {
             draining: false,
             gone,
             met: false,
-            beat: v2::Heartbeat::default(),
+            beat: Heartbeat::default(),
             attempts: BTreeMap::new(),
             used: 0,
             typical_ms: None,
@@ -291,11 +290,11 @@ impl Fleet {
     pub fn find(&self, key: WorkerKey) -> Option<&Member> {
         self.members.get(&key)
     }
-    /// Of a key that is known to be there.
+    /// Returns the worker of an existing key.
     pub fn get(&self, key: WorkerKey) -> &Member {
         &self.members[&key]
     }
-    /// Of a key that is known to be there.
+    /// Returns the worker of an existing key.
     pub fn get_mut(&mut self, key: WorkerKey) -> &mut Member {
         self.members.get_mut(&key).expect("keys are removed with all that names them")
     }
@@ -305,7 +304,7 @@ impl Fleet {
     pub fn iter(&self) -> impl Iterator<Item = (WorkerKey, &Member)> {
         self.members.iter().map(|(k, m)| (*k, m))
     }
-    /// It said anew what it is.
+    /// Replaces the worker's description.
     pub fn replace(&mut self, key: WorkerKey, row: WorkerRow) {
         let member = self.members.get_mut(&key).expect("keys are removed with all that names them");
         if member.row.name != row.name {
@@ -315,12 +314,12 @@ impl Fleet {
         self.bytes = self.bytes + bytes_of(&row) - bytes_of(&member.row);
         member.row = Arc::new(row);
     }
-    /// Whether no other worker may be known.
+    /// Returns true if no further worker may be added.
     pub fn is_full(&self, (members, bytes): (usize, usize)) -> bool {
         self.members.len() >= members || self.bytes >= bytes
     }
-    /// One that is gone and holds nothing: rather one that never delivered anything, then the one that
-    /// is gone for the longest.
+    /// Returns the best candidate for removal: an absent worker without tasks, preferably one that never
+    /// delivered anything, then the one that is absent for the longest.
     pub fn most_forgettable(&self) -> Option<WorkerKey> {
         let gone = |m: &Member| m.conn.is_none() && m.attempts.is_empty() && !m.row.drained;
         let members = self.members.iter().filter(|(_, m)| gone(m));

@@ -2,7 +2,8 @@
 
 use super::Micros;
 use super::meter::*;
-use outlast_wire::v2::{LinkCause, LinkReport};
+use outlast_model::LinkCause;
+use outlast_model::message::LinkReport;
 
 const S: Micros = 1_000_000;
 
@@ -59,14 +60,14 @@ fn what_went_missing_is_counted_once() {
     for seq in 5..=7 {
         m.sent(S * seq * 5, 1, size(10), Beat::Beat(seq));
     }
-    m.lost(40 * S, 40_000, LinkCause::LinkSilent, "silent for 15 s");
+    m.lost(40 * S, 40_000, LinkCause::Silent, "silent for 15 s");
     assert_eq!(m.totals().lost, 2, "the last one may have been on its way");
     let report = Box::new(LinkReport { beats: 8, outage_ms: 5_000, ..LinkReport::default() });
     m.connected(45 * S, 2, Some(report));
     assert_eq!((m.totals().lost, m.totals().reconnects), (6, 1));
     let s = m.summary(46 * S);
     assert!(s.loss.unwrap() > 0.3 && s.reconnects_per_minute == 1);
-    assert_eq!(s.causes, [(LinkCause::LinkSilent, 1)]);
+    assert_eq!(s.causes, [(LinkCause::Silent, 1)]);
     assert_eq!(m.summary(110 * S).reconnects_per_minute, 0);
     // Frames of the former link change nothing but the bytes.
     m.received(47 * S, 1, size(5), Beat::Beat(99));
@@ -81,7 +82,7 @@ fn points_hold_what_happened_since_the_last() {
     let first = m.on_minute(now);
     assert_eq!((first.span_ms, first.connected_ms, first.rtt_count), (60_000, 60_000, 12));
     assert_eq!((first.rtt_ms(), first.bytes_up), (Some(2.0), 360));
-    m.lost(now + 15 * S, 0, LinkCause::LinkClosed, "");
+    m.lost(now + 15 * S, 0, LinkCause::Closed, "");
     let second = m.on_minute(now + 60 * S);
     assert_eq!((second.connected_ms, second.rtt_count, second.bytes_up), (15_000, 0, 0));
     assert!(m.on_minute(now + 120 * S).is_blank());
@@ -136,11 +137,11 @@ fn of_a_worker_that_tells_nothing_welcomes_and_outages_are_counted() {
     let mut m = Meter::new(0, 5_000).numbers_go_on();
     m.connected(0, 1, None);
     assert!(!m.was_here());
-    m.lost(10 * S, 0, LinkCause::LinkClosed, "");
+    m.lost(10 * S, 0, LinkCause::Closed, "");
     assert!(m.was_here());
     assert_eq!(m.summary(11 * S).dials, (1, 1, 0), "not fewer once the link is over");
     m.connected(12 * S, 2, None);
-    m.lost(20 * S, 0, LinkCause::LinkClosed, "");
+    m.lost(20 * S, 0, LinkCause::Closed, "");
     m.connected(26 * S, 3, None);
     let s = m.summary(26 * S);
     assert_eq!((s.dials, s.reconnect_ms), ((3, 3, 0), Some((2, 4_000.0, 6_000))));
@@ -178,7 +179,7 @@ fn statistics_begin_anew_and_counters_go_on() {
     m.connected(0, 1, Some(Box::new(report.clone())));
     let now = run(&mut m, 0, 20, 30_000);
     m.errored();
-    m.lost(now, 0, LinkCause::LinkSilent, "");
+    m.lost(now, 0, LinkCause::Silent, "");
     let again = LinkReport { attempts: 12, outage_ms: 1_000, ..report };
     m.connected(now + S, 2, Some(Box::new(again)));
     let now = now + 5 * S;
@@ -189,7 +190,7 @@ fn statistics_begin_anew_and_counters_go_on() {
     assert_eq!((s.totals.reconnects, s.totals.errors, s.totals.bytes_up), (0, 0, 0));
     assert_eq!((s.dials, s.reconnect_ms, s.stability, s.rtt), ((0, 0, 0), None, 1.0, None));
     assert_eq!((s.reconnects_per_minute, s.causes.len(), *m.totals() == totals), (0, 0, true));
-    m.lost(now + 3 * S, 0, LinkCause::LinkSilent, "");
+    m.lost(now + 3 * S, 0, LinkCause::Silent, "");
     assert_eq!(m.summary(now + 4 * S).stability, 0.75, "from then on");
     // In an outage, too.
     m.reset(now + 4 * S);
@@ -204,7 +205,7 @@ fn sums_of_several_workers_leave_nothing_out() {
     m.connected(0, 1, None);
     let now = run(&mut m, 0, 20, 30_000);
     m.received(now, 1, Size { bytes: 10, raw: Some(40), nanos: 7 }, Beat::None);
-    m.lost(now, 0, LinkCause::LinkSilent, "");
+    m.lost(now, 0, LinkCause::Silent, "");
     m.connected(now + 2 * S, 2, None);
     // Heartbeats without a value yet, and a process that was restarted.
     for restored in [2, 0, 2, 3, 1] {

@@ -4,9 +4,9 @@
 use super::FailureClass;
 use super::rules::{ADVICE, CHAINED, MUTED, PROGRAM, Patterns, REPORTS, SOFTWARE, SPECIFIC};
 use super::said;
-use outlast_wire::json::Limit;
-use outlast_wire::recovery::Rule;
-use outlast_wire::v2::{Cause, TaskOutcome};
+use outlast_model::json::Limit;
+use outlast_model::recovery::Rule;
+use outlast_model::{Cause, TaskOutcome};
 use regex::{Regex, RegexBuilder, RegexSet};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -58,8 +58,8 @@ impl Evidence {
         }
         Evidence {
             cause,
-            exit_code: outcome.has_exit_code.then_some(outcome.exit_code),
-            signal: outcome.signal,
+            exit_code: outcome.exit_code,
+            signal: outcome.signal.unwrap_or_default(),
             message: outcome.message.clone(),
             stderr,
             stdout: tail(&outcome.stdout_tail),

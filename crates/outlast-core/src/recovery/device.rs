@@ -2,7 +2,7 @@
 //! requires, and which workers have them. Workers describe devices in several ways, too.
 
 use super::{TaskRecovery, knobs};
-use outlast_wire::TaskSpec;
+use outlast_model::TaskSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -302,7 +302,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlast_wire::Run;
+    use outlast_model::Run;
     use serde_json::json;
 
     fn at(device: &str, capabilities: Value) -> bool {

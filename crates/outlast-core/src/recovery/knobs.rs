@@ -1,8 +1,8 @@
 //! A task's knobs: where they stand, how a strategy moves them, and the spec that results.
 
 use super::{HardwareClass, Strategy, TaskRecovery};
-use outlast_wire::spec::{Browser, Call};
-use outlast_wire::{Run, TaskSpec};
+use outlast_model::spec::{Browser, Call};
+use outlast_model::{Run, TaskSpec};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ pub mod state;
 pub mod table;
 
 pub use classify::{Classified, Evidence, Rules};
-pub use outlast_wire::recovery::{FailureClass, HardwareClass, Strategy};
+pub use outlast_model::recovery::{FailureClass, HardwareClass, Strategy};
 pub use patterns::{Failure, Pattern, PatternKind, Quarantine};
 pub use plan::{Blame, Budget, Fleet, Plan, Situation, plan};
 pub use state::{Decision, Learned, TaskRecovery, Tried};

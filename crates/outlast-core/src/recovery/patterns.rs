@@ -4,7 +4,7 @@
 //! that follow from one are stored (a quarantine).
 
 use super::{Blame, FailureClass, HardwareClass};
-use outlast_wire::recovery::PatternRules;
+use outlast_model::recovery::PatternRules;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

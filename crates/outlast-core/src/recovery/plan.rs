@@ -3,7 +3,7 @@
 use super::knobs::{self, Move};
 use super::{FailureClass, HardwareClass, Ladders, Strategy, TaskRecovery};
 use crate::Millis;
-use outlast_wire::TaskSpec;
+use outlast_model::TaskSpec;
 
 /// No delayed retry waits less, in milliseconds, unless the table's base delay is shorter:
 /// jitter must not make it instant.
@@ -330,7 +330,7 @@ fn give_up(s: &Situation<'_>, why: &str) -> Plan {
 mod tests {
     use super::super::Tried;
     use super::*;
-    use outlast_wire::Run;
+    use outlast_model::Run;
     use proptest::prelude::*;
     use serde_json::json;
 

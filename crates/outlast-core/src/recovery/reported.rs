@@ -9,10 +9,9 @@ use super::{
     TaskRecovery, classify, knobs,
 };
 use crate::requires::Requires;
-use outlast_wire::recovery::{PatternRules, RecoveryFile};
-use outlast_wire::spec::Rerun;
-use outlast_wire::v2::Cause;
-use outlast_wire::{Run, TaskSpec};
+use outlast_model::recovery::{PatternRules, RecoveryFile};
+use outlast_model::spec::Rerun;
+use outlast_model::{Cause, Run, TaskSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -3,8 +3,8 @@
 use super::classify::Rules;
 use super::{FailureClass, HardwareClass, Strategy};
 use crate::Millis;
-use outlast_wire::TaskSpec;
-use outlast_wire::recovery::{PatternRules, Recovery, RecoveryFile};
+use outlast_model::TaskSpec;
+use outlast_model::recovery::{PatternRules, Recovery, RecoveryFile};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -209,7 +209,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlast_wire::Run;
+    use outlast_model::Run;
     use serde_json::json;
 
     #[test]

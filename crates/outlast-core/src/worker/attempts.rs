@@ -4,9 +4,9 @@ mod invariants;
 
 use crate::adapt::Thrift;
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
-use outlast_wire::spec::{OnLeaseExpired, Rerun};
-use outlast_wire::v2::{Checkpoint, StateUpdate};
-use outlast_wire::{Run, TaskSpec};
+use outlast_model::spec::{OnLeaseExpired, Rerun};
+use outlast_model::{Checkpoint, StateUpdate};
+use outlast_model::{Run, TaskSpec};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) struct Attempt {
     pub spec: Arc<TaskSpec>,
     order: (Reverse<i32>, u64),
     stage: Stage,
-    /// It has no slots of its own yet, though it is reserved or handed over.
+    /// True if it has no slots of its own yet, although it is reserved or handed over.
     ahead: bool,
     /// `Starting` was recorded.
     marked: bool,
@@ -25,18 +25,18 @@ pub(super) struct Attempt {
     /// A former process took it, and may have given it back: it starts once the coordinator has
     /// confirmed that it is this worker's.
     doubtful: bool,
-    /// It is, or is to be, paused.
+    /// True if it is paused, or about to be.
     pub paused: bool,
     /// Paused by this worker itself, since its window passed.
     pub lease_paused: bool,
-    /// Its window passed, and what it asks for was done.
+    /// True once its window has passed, and the requested action was taken.
     expired: bool,
-    /// It is paused then, whether or not its checkpoint has come.
+    /// Time at which it is paused, whether or not its checkpoint was made.
     pub pause_at: Option<Millis>,
-    /// It is to be asked for a checkpoint then.
+    /// Time of the next checkpoint request.
     ask_at: Option<Millis>,
     pub checkpoint: Option<Arc<Checkpoint>>,
-    /// It asks what is asked of it.
+    /// True if the task queries its control requests.
     pub listens: bool,
     /// Checkpoints and artifacts that it made: the last number given.
     pub made: u64,
@@ -55,7 +55,7 @@ enum Stage {
     Running(Now),
 }
 
-/// What makes an attempt.
+/// Input of a new attempt.
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub task: TaskId,
@@ -81,9 +81,9 @@ pub(super) struct Attempts {
     /// Attempts that are ahead, in order, and how many there may be.
     staged: VecDeque<AttemptId>,
     ahead: usize,
-    /// They began to run though they are to be paused: they could not be given back in time.
+    /// Attempts that began to run although they are to be paused: they could not be recalled in time.
     to_pause: Vec<AttemptId>,
-    /// They are asked for checkpoints more often than they say.
+    /// True if checkpoints are requested more often than configured.
     hurry: bool,
 }
 
@@ -102,25 +102,25 @@ impl Attempt {
     pub fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running(_))
     }
-    /// Whether it was handed over, so that it may run.
+    /// Returns true if it was handed over, so that it may run.
     pub fn is_out(&self) -> bool {
         self.is_running() || self.is_staged()
     }
     pub fn is_staged(&self) -> bool {
         self.stage == Stage::Staged
     }
-    /// Whether its start is on record.
+    /// Returns true if its start is recorded.
     pub fn is_marked(&self) -> bool {
         self.marked
     }
-    /// When it began to run.
+    /// Returns its start time.
     pub fn since(&self) -> Option<Now> {
         match self.stage {
             Stage::Running(at) => Some(at),
             _ => None,
         }
     }
-    /// Whether it could make a checkpoint if it were asked.
+    /// Returns true if it could make a checkpoint on request.
     pub fn answers(&self) -> bool {
         self.listens || self.spec.checkpoint_signal.is_some()
     }
@@ -128,7 +128,7 @@ impl Attempt {
     pub fn asked(&mut self, now: Millis) {
         self.ask_at = self.interval().map(|every| now + every);
     }
-    /// When it is to be asked for a checkpoint; sooner in a hurry.
+    /// Returns the time of the next checkpoint request, which is earlier with shorter intervals.
     fn ask(&self, hurry: bool) -> Option<Millis> {
         let (at, every) = (self.ask_at?, self.interval()?);
         let sooner = if hurry { every - Thrift::hurried(every) } else { 0 };
@@ -153,7 +153,7 @@ impl Attempts {
         }
     }
 
-    /// Whether tasks are asked for checkpoints more often than they say.
+    /// Sets whether checkpoints are requested more often than configured.
     pub fn set_hurry(&mut self, hurry: bool) {
         self.hurry = hurry;
     }
@@ -228,7 +228,7 @@ impl Attempts {
         }
     }
 
-    /// What is held is this worker's: nothing is doubtful any more.
+    /// Confirms that all held attempts belong to this worker.
     pub fn confirm(&mut self) {
         for (id, a) in self.held.iter_mut().filter(|(_, a)| a.doubtful) {
             a.doubtful = false;
@@ -291,7 +291,7 @@ impl Attempts {
         self.promote(now);
     }
 
-    /// What waits in line takes the slots that are free, as it does where it was handed to.
+    /// Gives free slots to waiting attempts, in the same order as the runner.
     fn promote(&mut self, now: Now) {
         while let Some(attempt) = self.staged.front().and_then(|id| self.held.get_mut(id)) {
             if self.used > 0 && self.used + attempt.spec.slots > self.slots {
@@ -315,22 +315,22 @@ impl Attempts {
         std::mem::take(&mut self.to_pause)
     }
 
-    /// How many attempts may be handed over ahead of their slots from now on.
+    /// Sets the number of attempts that may be handed over ahead of their slots.
     pub fn set_ahead(&mut self, ahead: usize) {
         self.ahead = ahead;
     }
 
-    /// Whether the attempt has been started, and not ended.
+    /// Returns true if the attempt has started and not ended.
     pub fn is_running(&self, task: &str, epoch: Epoch) -> bool {
         self.get(task, epoch).is_some_and(Attempt::is_running)
     }
 
-    /// Whether the attempt was handed over, and not ended; it may not have started.
+    /// Returns true if the attempt was handed over and has not ended; it may not have started.
     pub fn is_out(&self, task: &str, epoch: Epoch) -> bool {
         self.get(task, epoch).is_some_and(Attempt::is_out)
     }
 
-    /// Whether the attempt runs, and must not run twice.
+    /// Returns true if the attempt runs, and must not run twice.
     pub fn runs_once(&self, task: &str, epoch: Epoch) -> bool {
         let once = |a: &Attempt| a.is_running() && a.spec.rerun == Rerun::Never;
         self.get(task, epoch).is_some_and(once)
@@ -340,7 +340,7 @@ impl Attempts {
         self.held.contains_key(&id(task, epoch))
     }
 
-    /// When the first attempt began whose start is not on record.
+    /// Returns the start time of the first attempt whose start is not recorded.
     pub fn first_unmarked(&self) -> Option<Now> {
         let unmarked = self.held.values().filter(|a| !a.marked);
         let began = unmarked.filter_map(|a| match a.stage {
@@ -365,7 +365,7 @@ impl Attempts {
         self.pick(Attempt::is_running)
     }
 
-    /// How many wait for a slot; `None` if none is held, not even one that runs.
+    /// Returns the number of attempts that wait for a slot; `None` if none is held, not even a running one.
     pub fn backlog(&self) -> Option<usize> {
         (!self.held.is_empty()).then(|| self.queue.len() + self.staged.len())
     }
@@ -389,7 +389,7 @@ impl Attempts {
         })
     }
 
-    /// Whether its start is on record.
+    /// Returns true if its start is recorded.
     pub fn is_marked(&self, task: &str, epoch: Epoch) -> bool {
         self.get(task, epoch).is_some_and(|a| a.marked)
     }
@@ -446,12 +446,12 @@ impl Attempts {
         found
     }
 
-    /// The link is back: windows begin anew.
+    /// Restarts windows after a reconnect.
     pub fn renew(&mut self) {
         self.held.values_mut().for_each(|a| a.expired = false);
     }
 
-    /// When to look again, without a link since `lost`, and for `away` before that.
+    /// Returns the time of the next check, without a link since `lost`, and for `away` before that.
     pub fn next_wake(&self, lost: Option<Millis>, away: Millis) -> Millis {
         let mut wake = Millis::MAX;
         for a in self.held.values().filter(|a| a.is_running()) {
@@ -466,7 +466,7 @@ impl Attempts {
     }
 }
 
-/// What is due for a running attempt.
+/// Action that is due for a running attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// With the interval at which it is asked for, in milliseconds.

@@ -1,38 +1,36 @@
-//! What people, and passing time, want of running attempts: pause, resume, a checkpoint.
+//! Control of running attempts, on request or by time: pause, resume, checkpoints.
 
 use super::attempts::Due;
 use super::{Output, StopKind, Worker};
 use crate::records::WorkerRecord;
-use crate::{Epoch, Millis, Now, TaskId};
-use outlast_wire::spec::OnLeaseExpired;
-use outlast_wire::v2::{self, ControlKind, HappenedKind};
-use v2::body::Kind;
+use crate::{AttemptId, Epoch, Millis, Now, TaskId};
+use outlast_model::message::{ControlKind, Happened, HappenedKind, ToCoordinator};
+use outlast_model::spec::OnLeaseExpired;
 
-/// How long a task may take for a checkpoint before it is paused, in milliseconds.
+/// Time limit in milliseconds for a task's checkpoint before it is paused.
 const PAUSE_PATIENCE: Millis = 10_000;
 
 impl Worker {
     /// The executor paused a running attempt, or let it go on.
     pub fn on_paused(&mut self, now: Now, task: &TaskId, epoch: Epoch, on: bool) {
         if self.attempts.is_running(task, epoch) {
-            let kind =
-                if on { HappenedKind::HappenedPaused } else { HappenedKind::HappenedResumed };
+            let kind = if on { HappenedKind::Paused } else { HappenedKind::Resumed };
             self.happened(now, task, epoch, kind, "");
         }
     }
 
-    pub(super) fn on_control(&mut self, now: Now, control: &v2::Control) {
-        for attempt in &control.attempts {
-            let task: TaskId = attempt.task_id.as_str().into();
-            match control.kind() {
-                ControlKind::ControlPause => self.pause(now, &task, attempt.epoch),
-                ControlKind::ControlResume => self.resume(now, &task, attempt.epoch),
-                ControlKind::ControlCheckpoint => {
+    pub(super) fn on_control(&mut self, now: Now, attempts: &[AttemptId], kind: ControlKind) {
+        for attempt in attempts {
+            let task: TaskId = attempt.task.clone();
+            match kind {
+                ControlKind::Pause => self.pause(now, &task, attempt.epoch),
+                ControlKind::Resume => self.resume(now, &task, attempt.epoch),
+                ControlKind::Checkpoint => {
                     if self.attempts.is_running(&task, attempt.epoch) {
                         self.outputs.push_back(Output::AskCheckpoint(task, attempt.epoch));
                     } else {
                         let note = "no checkpoint: it does not run";
-                        let kind = HappenedKind::HappenedNote;
+                        let kind = HappenedKind::Note;
                         self.happened(now, &task, attempt.epoch, kind, note);
                     }
                 }
@@ -53,7 +51,7 @@ impl Worker {
             self.outputs.push_back(Output::Recall(task.clone(), epoch));
         } else if !attempt.is_running() {
             self.attempts.hold_back(task, epoch, true);
-            self.happened(now, task, epoch, HappenedKind::HappenedPaused, "before it started");
+            self.happened(now, task, epoch, HappenedKind::Paused, "before it started");
         } else if attempt.answers() {
             attempt.pause_at = Some(now.mono + PAUSE_PATIENCE);
             self.outputs.push_back(Output::AskCheckpoint(task.clone(), epoch));
@@ -74,11 +72,11 @@ impl Worker {
             self.outputs.push_back(Output::Pause(task.clone(), epoch, false));
         } else {
             self.attempts.hold_back(task, epoch, false);
-            self.happened(now, task, epoch, HappenedKind::HappenedResumed, "before it started");
+            self.happened(now, task, epoch, HappenedKind::Resumed, "before it started");
         }
     }
 
-    /// What is due by now for running attempts: pauses, checkpoints, passed windows.
+    /// Carries out what is due for running attempts: pauses, checkpoints, passed windows.
     pub(super) fn attend(&mut self, now: Now) {
         for (id, due) in self.attempts.due(now.mono) {
             self.outputs.push_back(match due {
@@ -115,10 +113,10 @@ impl Worker {
 
     fn happened(&mut self, now: Now, task: &TaskId, epoch: Epoch, kind: HappenedKind, note: &str) {
         if matches!(self.link, super::session::Link::Up { .. }) {
-            let attempt = Some(v2::AttemptRef { task_id: task.to_string(), epoch });
-            let (kind, note, at_ms) = (kind.into(), note.to_owned(), now.wall);
-            let happened = v2::Happened { attempt, kind, note, at_ms };
-            self.outputs.push_back(Output::Send(Kind::Happened(happened)));
+            let attempt = AttemptId { task: task.clone(), epoch };
+            let (kind, note, at_ms) = (kind, note.to_owned(), now.wall);
+            let happened = Happened { attempt, kind, note, at_ms };
+            self.outputs.push_back(Output::Send(ToCoordinator::Happened(happened)));
         }
     }
 }

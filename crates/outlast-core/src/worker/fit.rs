@@ -1,17 +1,17 @@
-//! Whether the worker can work: faults of its machine, what it gives back while one lasts, and
-//! outcomes that cannot become durable here.
+//! Fitness of the worker: faults of its machine, attempts that it returns while one lasts, and outcomes
+//! that cannot become durable here.
 //!
-//! An unfit worker starts nothing. What has not started is given back, so that others can run it.
-//! While the store cannot be written, outcomes go to the coordinator beside their lane, marked as
+//! An unfit worker starts nothing. Attempts that have not started are returned, so that others can run
+//! them. While the store cannot be written, outcomes are sent outside of their lane, marked as
 //! not durable here: its disk keeps them, and a sequence that this store may forget is not used.
 
 use super::session::Link;
 use super::{Ending, Given, Output, Worker};
-use crate::{Millis, Now};
+use crate::{AttemptId, Millis, Now};
+use outlast_model::message::ToCoordinator;
+use outlast_model::{Cause, OutcomeKind, TaskOutcome, Unfit, Unfitness};
 use outlast_wire::frame::BULK_TARGET;
-use outlast_wire::v2::{self, Unfit, Unfitness};
 use std::collections::BTreeMap;
-use v2::body::Kind;
 
 /// A commit that takes longer than this is stuck, in milliseconds.
 const STUCK: Millis = 10_000;
@@ -32,19 +32,19 @@ impl Fitness {
     /// Every fault.
     pub fn list(&self) -> Vec<Unfitness> {
         let one = |(source, reason): (&Unfit, &String)| Unfitness {
-            source: (*source).into(),
+            source: (*source),
             reason: reason.clone(),
         };
         self.faults.iter().map(one).collect()
     }
-    /// Whether nothing may start.
+    /// Returns true if nothing may start.
     pub fn stops_work(&self) -> bool {
         self.faults.keys().any(|f| f.stops_work())
     }
     pub fn store_fails(&self) -> bool {
         self.faults.contains_key(&Unfit::Store)
     }
-    /// When a commit that is out must be done, in milliseconds of `Now::mono`.
+    /// Returns the time by which a pending commit must be done, in milliseconds of `Now::mono`.
     pub fn next_wake(&self) -> Millis {
         match self.watched {
             Some((_, since)) if !self.store_fails() => since + STUCK,
@@ -71,22 +71,20 @@ impl Worker {
         self.settle();
     }
 
-    /// What does not work here.
+    /// Returns the current faults.
     pub fn unfit(&self) -> Vec<Unfitness> {
         self.fitness.list()
     }
 
     /// A task that fails beside a disk that fails may have failed by it: its output and its folder
     /// are there. That is a loss, and no failure of the task's.
-    pub(super) fn doubted(&self, outcome: v2::TaskOutcome) -> v2::TaskOutcome {
-        use v2::{Cause, OutcomeKind};
+    pub(super) fn doubted(&self, outcome: TaskOutcome) -> TaskOutcome {
         let by_itself = matches!(
-            outcome.cause(),
+            outcome.cause,
             Cause::Unspecified | Cause::Exit | Cause::Signal | Cause::NotStarted
         );
         let reason = self.fitness.faults.get(&Unfit::Store);
-        let Some(reason) =
-            reason.filter(|_| outcome.kind() == OutcomeKind::OutcomeFailed && by_itself)
+        let Some(reason) = reason.filter(|_| outcome.kind == OutcomeKind::Failed && by_itself)
         else {
             return outcome;
         };
@@ -94,8 +92,8 @@ impl Worker {
             "{}, while its worker could not write its store: {reason}",
             if outcome.message.is_empty() { "it failed" } else { &outcome.message }
         );
-        let (kind, cause) = (OutcomeKind::OutcomeInterrupted.into(), Cause::Machine.into());
-        v2::TaskOutcome { kind, cause, message, ..outcome }
+        let (kind, cause) = (OutcomeKind::Interrupted, Cause::Machine);
+        TaskOutcome { kind, cause, message, ..outcome }
     }
 
     /// The same for failures that are decided and not durable: the disk may have failed before that
@@ -157,8 +155,8 @@ impl Worker {
         self.start_queued(now);
     }
 
-    /// Whether the coordinator is to take this worker for one that drains: an older one knows
-    /// nothing of unfit workers.
+    /// Returns true if the worker reports itself as draining to the coordinator, since an older one does
+    /// not know unfit workers.
     pub(super) fn seems_to_drain(&self) -> bool {
         let older = !self.fitness.takes_unsaved || !matches!(self.link, Link::Up { .. });
         self.ending != Ending::No || (self.fitness.stops_work() && older)
@@ -173,7 +171,7 @@ impl Worker {
         }
         let message = self.fitness.list().iter().map(Unfitness::says).collect::<Vec<_>>();
         let message = format!("its worker {}", message.join("; it "));
-        let (kind, cause) = (v2::OutcomeKind::OutcomeReturned, v2::Cause::Machine);
+        let (kind, cause) = (OutcomeKind::Returned, Cause::Machine);
         for (task, epoch) in self.attempts.waiting() {
             self.end_waiting(now, &task, epoch, Given { kind, cause, message: &message });
         }
@@ -191,18 +189,15 @@ impl Worker {
         while let Some(mut outcomes) = self.outbox.next_unsaved(BULK_TARGET) {
             for o in &mut outcomes {
                 // A crash would take a checkpoint along that is not durable: nobody waits for it.
-                let place = (o.checkpoint_epoch, o.checkpoint_number);
-                (o.checkpoint_epoch, o.checkpoint_number) =
-                    self.checkpoints.durable(&o.task_id, place);
+                o.checkpoint = o.checkpoint.and_then(|c| self.checkpoints.durable(&o.task, c));
             }
-            let unsaved = v2::Unsaved { outcomes };
-            self.outputs.push_back(Output::Send(Kind::Unsaved(unsaved)));
+            self.outputs.push_back(Output::Send(ToCoordinator::Unsaved(outcomes)));
         }
     }
 
-    pub(super) fn on_saved(&mut self, saved: &v2::Saved) {
-        for attempt in &saved.attempts {
-            self.outbox.saved(&attempt.task_id.as_str().into(), attempt.epoch);
+    pub(super) fn on_saved(&mut self, saved: &[AttemptId]) {
+        for attempt in saved {
+            self.outbox.saved(&attempt.task, attempt.epoch);
         }
     }
 
@@ -211,7 +206,7 @@ impl Worker {
         self.outbox.owes()
     }
 
-    /// Whether nothing is lost when this process ends now, though its store cannot be written.
+    /// Returns true if nothing is lost when this process ends now, although its store cannot be written.
     pub(super) fn is_kept_elsewhere(&self) -> bool {
         self.fitness.store_fails() && self.outbox.is_saved()
     }

@@ -23,18 +23,20 @@ use crate::stats::{ConnectionState, ConnectionStats};
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
 use attempts::{Arrival, Attempts};
 use fit::Fitness;
-use outbox::{Lane, States};
-use outlast_wire::{Bytes, TaskSpec, v2};
+use outbox::{Outbox, States};
+pub use outlast_model::Unfit;
+use outlast_model::message::ToCoordinator;
+use outlast_model::{
+    Bytes, Cause, Checkpoint, Lane, LinkCause, OutcomeKind, TaskOutcome, TaskSpec,
+};
 use pace::Pace;
 use rand::{SeedableRng, rngs::SmallRng};
 use session::Link;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 pub use tell::{Answer, MAX_STATE, Refused};
-pub use v2::Unfit;
-use v2::body::Kind;
 
-/// What a worker is told at start. Times in milliseconds; the defaults are those of the
+/// Configuration of a worker. Times in milliseconds; the defaults are those of the
 /// replaced system.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
@@ -48,9 +50,9 @@ pub struct WorkerConfig {
     pub capabilities: String,
     /// Declared by the user.
     pub labels: BTreeMap<String, String>,
-    /// Of the software.
+    /// Version of the software.
     pub version: String,
-    /// Between heartbeats.
+    /// Time between heartbeats.
     pub heartbeat_interval: Millis,
     /// Silence after which the link is closed.
     pub heartbeat_timeout: Millis,
@@ -67,9 +69,9 @@ pub struct WorkerConfig {
     pub stage: usize,
     /// Mean duration of tasks below which that is done, in milliseconds.
     pub stage_below: f64,
-    /// And work for how long is handed over, in milliseconds.
+    /// Duration of work that is handed over ahead, in milliseconds.
     pub stage_for: f64,
-    /// What does not adapt to the link.
+    /// Settings that do not adapt to the link.
     pub pins: Pins,
     /// Random, of this start of the process, so that copies of its store are noticed; 0: none.
     pub nonce: u64,
@@ -103,10 +105,10 @@ impl Default for WorkerConfig {
 /// less one: it may be what ends it.
 const SURVIVED: u32 = 3;
 
-/// How a running attempt is to be stopped.
+/// Reason for stopping a running attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopKind {
-    /// Somebody asked, or another attempt is current: its outcome is CANCELLED.
+    /// The task was cancelled, or another attempt is current: the outcome is CANCELLED.
     Cancel,
     /// The worker stops, or it is to go on elsewhere: its outcome is INTERRUPTED.
     Interrupt,
@@ -118,33 +120,30 @@ pub type Question = u64;
 /// An attempt that outlived the worker's former process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alive {
-    /// Which task.
+    /// Id of the task.
     pub task: TaskId,
-    /// Which attempt.
+    /// Number of the attempt.
     pub epoch: Epoch,
     /// Unix time in milliseconds.
     pub started_at: i64,
-    /// It is stopped by a signal.
+    /// True if it is suspended by a signal.
     pub paused: bool,
 }
 
-/// How an attempt ends that has not started.
+/// End of an attempt that has not started.
 #[derive(Debug, Clone, Copy)]
 struct Given<'a> {
-    kind: v2::OutcomeKind,
-    cause: v2::Cause,
+    kind: OutcomeKind,
+    cause: Cause,
     message: &'a str,
 }
 
 impl Given<'_> {
-    const BACK_DRAINED: Given<'static> = Given {
-        kind: v2::OutcomeKind::OutcomeReturned,
-        cause: v2::Cause::Drained,
-        message: "worker drains",
-    };
+    const BACK_DRAINED: Given<'static> =
+        Given { kind: OutcomeKind::Returned, cause: Cause::Drained, message: "worker drains" };
 }
 
-/// What the driver is to do.
+/// Action for the driver.
 #[derive(Debug, Clone)]
 pub enum Output {
     /// Open a link; answer with `on_connected` or `on_disconnected`. One at a time.
@@ -153,7 +152,7 @@ pub enum Output {
     /// with `on_probed`, unless another link is dialled meanwhile.
     Probe,
     /// Send on the open link.
-    Send(Kind),
+    Send(ToCoordinator),
     /// Drop the link (or the dial) at once, without a handshake. No `on_disconnected` follows.
     Close(String),
     /// Make durable, then call `on_persisted`.
@@ -175,17 +174,17 @@ pub enum Output {
     Upload(Option<Bytes>),
     /// Answer a question.
     Answer(Question, Answer),
-    /// How what is sent is compressed from now on.
+    /// Changes the compression of frames.
     Packing(Packing),
     /// A setting adapted to the link; nothing rests on it.
     Adapted(Change),
     /// The link's state changed, and why.
     State(ConnectionState, String),
-    /// Nothing is left to do; the process may end.
+    /// Ends the process: nothing is left to do.
     Exit,
 }
 
-/// Whether the worker wants to go on.
+/// Progress of a drain or stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
     No,
@@ -208,30 +207,30 @@ pub struct Worker {
     connection: u64,
     backoff: Backoff,
     probe: probe::Probe,
-    /// When the link was accepted last.
+    /// Time at which the link was last accepted.
     up_since: Millis,
     stats: ConnectionStats,
     attempts: Attempts,
-    outbox: Lane<v2::TaskOutcome>,
-    checkpoints: Lane<v2::Checkpoint>,
+    outbox: Outbox<TaskOutcome>,
+    checkpoints: Outbox<Checkpoint>,
     states: States,
     /// The blob that the driver was told to upload.
     uploading: Option<Bytes>,
-    /// Without a link since; none while there is one.
+    /// Start of the period without a link; none while there is one.
     lost: Option<Millis>,
     /// For how long there was no link before this process began.
     away: Millis,
     /// The store says that the link is lost.
     lost_noted: bool,
-    /// Why the former link ended, for the next hello.
-    lost_why: (v2::LinkCause, String),
+    /// Cause of the previous link's end, for the next handshake.
+    lost_why: (LinkCause, String),
     ending: Ending,
     /// Records decided but not yet handed out, and the number of their batch.
     records: Vec<WorkerRecord>,
     batch: u64,
     persisted: u64,
     outputs: VecDeque<Output>,
-    /// What may be done once the batch is durable that it rests on.
+    /// Outputs that are released once their batch is durable.
     after: VecDeque<(u64, Output)>,
     /// Room for blobs, as the driver said last: (used, budget, refused).
     disk: (u64, u64, u64),
@@ -248,7 +247,7 @@ pub struct Worker {
     last_tick: Millis,
     pace: Pace,
     fitness: Fitness,
-    /// Why this worker must end: another process uses a copy of its store.
+    /// Reason why this worker must end: another process uses a copy of its store.
     copied: Option<String>,
 }
 
@@ -280,14 +279,14 @@ impl Worker {
             up_since: 0,
             stats: ConnectionStats::default(),
             attempts: Attempts::new(config.slots),
-            outbox: Lane::new(snapshot.outbox, snapshot.next_seq),
-            checkpoints: Lane::new(snapshot.checkpoints, snapshot.next_checkpoint),
+            outbox: Outbox::new(snapshot.outbox, snapshot.next_seq),
+            checkpoints: Outbox::new(snapshot.checkpoints, snapshot.next_checkpoint),
             states: States::new(snapshot.states, snapshot.next_state),
             uploading: None,
             lost: Some(now.mono),
             away: snapshot.lost.map_or(0, |lost| lost.age(now)),
             lost_noted: snapshot.lost.is_some(),
-            lost_why: (v2::LinkCause::LinkUnspecified, String::new()),
+            lost_why: (LinkCause::Unspecified, String::new()),
             ending: Ending::No,
             records: Vec::new(),
             batch: 1,
@@ -333,11 +332,11 @@ impl Worker {
                 }
                 (None, started) => worker.finish(
                     now,
-                    v2::TaskOutcome {
-                        task_id: row.task.to_string(),
+                    TaskOutcome {
+                        task: row.task.clone(),
                         epoch: row.epoch,
-                        kind: v2::OutcomeKind::OutcomeInterrupted.into(),
-                        cause: v2::Cause::WorkerCrashed.into(),
+                        kind: OutcomeKind::Interrupted,
+                        cause: Cause::WorkerCrashed,
                         message: match started {
                             Some(_) => "its worker's process ended while it ran".into(),
                             None => format!("its worker's process ended {SURVIVED} times with it"),
@@ -376,8 +375,8 @@ impl Worker {
     }
 
     /// An attempt that was started has ended.
-    pub fn on_finished(&mut self, now: Now, outcome: v2::TaskOutcome) {
-        let (task, epoch): (TaskId, _) = (outcome.task_id.as_str().into(), outcome.epoch);
+    pub fn on_finished(&mut self, now: Now, outcome: TaskOutcome) {
+        let (task, epoch): (TaskId, _) = (outcome.task.clone(), outcome.epoch);
         if self.attempts.is_out(&task, epoch) {
             self.learn(&outcome);
             let outcome = self.doubted(outcome);
@@ -397,7 +396,7 @@ impl Worker {
         self.settle();
     }
 
-    /// Everything up to this batch is durable.
+    /// Handles that everything up to this batch is durable.
     pub fn on_persisted(&mut self, now: Now, batch: u64) {
         self.persisted = self.persisted.max(batch);
         self.pace.clock = self.pace.clock.max(now.mono);
@@ -472,12 +471,12 @@ impl Worker {
         Some(Output::Persist(batch))
     }
 
-    /// Why this worker must not go on, if it must not: another process uses a copy of its store.
+    /// Returns why this worker must not continue, if so: another process uses a copy of its store.
     pub fn copied(&self) -> Option<&str> {
         self.copied.as_deref()
     }
 
-    /// Where the link stands.
+    /// Returns the state of the link.
     pub fn connection_state(&self) -> ConnectionState {
         self.link.state()
     }
@@ -486,7 +485,7 @@ impl Worker {
     pub fn stats(&self) -> &ConnectionStats {
         &self.stats
     }
-    /// Starts them anew.
+    /// Resets the statistics.
     pub fn reset_stats(&mut self, now: Now) {
         self.stats.reset(now);
     }
@@ -497,13 +496,13 @@ impl Worker {
         (running, waiting, self.outbox.len() + self.checkpoints.len() + self.states.len())
     }
 
-    /// Whether more waits here than its slots would take at once; `None` if nothing is held at all.
+    /// Returns true if more attempts wait here than its slots would run at once; `None` if none is held.
     pub fn backlog(&self) -> Option<bool> {
         self.attempts.backlog().map(|waiting| waiting >= self.config.slots as usize)
     }
 
     /// Hands over ahead while tasks are so short that a round trip between two would matter.
-    fn learn(&mut self, outcome: &v2::TaskOutcome) {
+    fn learn(&mut self, outcome: &TaskOutcome) {
         if outcome.started_at_ms > 0 {
             let ms = (outcome.finished_at_ms - outcome.started_at_ms).max(0) as f64;
             let mean = self.typical.map_or(ms, |old| old * 0.8 + ms * 0.2);
@@ -516,15 +515,15 @@ impl Worker {
     }
 
     /// Records a durable outcome; the attempt is no longer held.
-    fn finish(&mut self, now: Now, mut outcome: v2::TaskOutcome) {
+    fn finish(&mut self, now: Now, mut outcome: TaskOutcome) {
         self.name_checkpoint(&mut outcome);
-        self.attempts.remove(&outcome.task_id, outcome.epoch, now);
+        self.attempts.remove(&outcome.task, outcome.epoch, now);
         for id in self.attempts.take_to_pause() {
             self.outputs.push_back(Output::Pause(id.task, id.epoch, true));
         }
         let outcome = Arc::new(outcome);
         let seq = self.outbox.push(self.batch, outcome.clone());
-        let lane = v2::Lane::Results.into();
+        let lane = Lane::Results;
         self.records.push(WorkerRecord::Finished { lane, seq, outcome });
     }
 
@@ -532,12 +531,12 @@ impl Worker {
     fn end_waiting(&mut self, now: Now, task: &TaskId, epoch: Epoch, end: Given<'_>) {
         self.finish(
             now,
-            v2::TaskOutcome {
-                task_id: task.to_string(),
+            TaskOutcome {
+                task: task.clone(),
                 epoch,
-                kind: end.kind.into(),
+                kind: end.kind,
                 message: end.message.into(),
-                cause: end.cause.into(),
+                cause: end.cause,
                 finished_at_ms: now.wall,
                 ..Default::default()
             },
@@ -604,8 +603,7 @@ impl Worker {
         if over {
             self.ending = Ending::Over;
             if matches!(self.link, Link::Up { .. }) {
-                let bye = v2::Bye { reason: "worker ends".into() };
-                self.outputs.push_back(Output::Send(Kind::Bye(bye)));
+                self.outputs.push_back(Output::Send(ToCoordinator::Bye("worker ends".into())));
                 self.outputs.push_back(Output::Close("worker ends".into()));
             }
             self.link = Link::Shutdown;

@@ -1,55 +1,55 @@
 //! Lanes of the outbox: what the coordinator must learn, in order, kept until acknowledged and
-//! sent once durable. `Lane` keeps every item; `States` lets a newer state replace an older one.
+//! sent once durable. `Outbox` keeps every item; `States` lets a newer state replace an older one.
 
 mod invariants;
 
 use crate::{AttemptId, TaskId};
-use outlast_wire::v2::{self, outbox_item};
-use prost::Message;
+use outlast_model::message::{OutboxBatch, OutboxItem};
+use outlast_model::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// What a lane holds.
+/// Item of a lane.
 pub(super) trait Payload: Clone {
-    const LANE: v2::Lane;
+    const LANE: Lane;
     /// The attempt whose only item this is; of checkpoints there are many.
     fn attempt(&self) -> Option<AttemptId>;
     fn size(&self) -> usize;
-    /// Whether nothing but the disk keeps it from being sent.
+    /// Returns true if only the disk delays its sending.
     fn is_ready(&self) -> bool;
-    fn kind(self) -> outbox_item::Kind;
+    fn item(self: Arc<Self>) -> OutboxItem;
 }
 
-impl Payload for v2::TaskOutcome {
-    const LANE: v2::Lane = v2::Lane::Results;
+impl Payload for TaskOutcome {
+    const LANE: Lane = Lane::Results;
     fn attempt(&self) -> Option<AttemptId> {
-        Some(AttemptId { task: self.task_id.as_str().into(), epoch: self.epoch })
+        Some(self.attempt())
     }
     fn size(&self) -> usize {
-        self.encoded_len()
+        self.message_size()
     }
     fn is_ready(&self) -> bool {
         true
     }
-    fn kind(self) -> outbox_item::Kind {
-        outbox_item::Kind::Outcome(self)
+    fn item(self: Arc<Self>) -> OutboxItem {
+        OutboxItem::Outcome(self)
     }
 }
 
-impl Payload for v2::Checkpoint {
-    const LANE: v2::Lane = v2::Lane::Checkpoints;
+impl Payload for Checkpoint {
+    const LANE: Lane = Lane::Checkpoints;
     fn attempt(&self) -> Option<AttemptId> {
         None
     }
     fn size(&self) -> usize {
-        self.encoded_len()
+        self.message_size()
     }
-    /// Its blob may have to be uploaded first.
+    /// Returns false while its blob has to be uploaded first.
     fn is_ready(&self) -> bool {
         self.dropped
     }
-    fn kind(self) -> outbox_item::Kind {
-        outbox_item::Kind::Checkpoint(self)
+    fn item(self: Arc<Self>) -> OutboxItem {
+        OutboxItem::Checkpoint(self)
     }
 }
 
@@ -57,9 +57,9 @@ impl Payload for v2::Checkpoint {
 struct Item<T> {
     seq: u64,
     batch: u64,
-    /// Nothing beside the disk keeps it from being sent.
+    /// True if only the disk delays its sending.
     ready: bool,
-    /// It was sent beside the lane on this connection, while it was not durable here.
+    /// True if it was sent outside of the lane on this connection, while it was not durable here.
     offered: bool,
     /// The coordinator has it that way, durably: in the lane only its sequence is needed.
     saved: bool,
@@ -68,7 +68,7 @@ struct Item<T> {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Lane<T> {
+pub(super) struct Outbox<T> {
     items: VecDeque<Item<T>>,
     held: BTreeSet<AttemptId>,
     next_seq: u64,
@@ -78,9 +78,9 @@ pub(super) struct Lane<T> {
     credit: u64,
 }
 
-impl<T> Default for Lane<T> {
+impl<T> Default for Outbox<T> {
     fn default() -> Self {
-        Lane {
+        Outbox {
             items: VecDeque::new(),
             held: BTreeSet::new(),
             next_seq: 1,
@@ -91,14 +91,14 @@ impl<T> Default for Lane<T> {
     }
 }
 
-impl<T: Payload> Lane<T> {
+impl<T: Payload> Outbox<T> {
     pub fn new(durable: Vec<(u64, Arc<T>)>, next_seq: u64) -> Self {
         let held = durable.iter().filter_map(|(_, p)| p.attempt()).collect();
         let item = |(seq, payload): (u64, Arc<T>)| {
             let ready = payload.is_ready();
             Item { seq, batch: 0, ready, offered: false, saved: false, payload }
         };
-        Lane {
+        Outbox {
             items: durable.into_iter().map(item).collect(),
             held,
             next_seq: next_seq.max(1),
@@ -163,7 +163,7 @@ impl<T: Payload> Lane<T> {
     }
     /// The next frame to send: durable, ready, within the credit, of about `target` bytes; with
     /// its last sequence and its size.
-    pub fn next_frame(&mut self, target: usize) -> Option<(v2::OutboxBatch, u64, usize)> {
+    pub fn next_frame(&mut self, target: usize) -> Option<(OutboxBatch, u64, usize)> {
         let first = self.items.front()?.seq;
         let from = (self.sent + 1).max(first);
         let limit = first.saturating_add(self.credit);
@@ -174,31 +174,30 @@ impl<T: Payload> Lane<T> {
                 break;
             }
             if item.saved {
-                items.push(v2::OutboxItem { kind: None });
+                items.push(OutboxItem::Nothing);
                 continue;
             }
             size += item.payload.size();
-            let kind = T::clone(&item.payload).kind();
-            items.push(v2::OutboxItem { kind: Some(kind) });
+            items.push(item.payload.clone().item());
         }
         if items.is_empty() {
             return None;
         }
         self.sent = from + items.len() as u64 - 1;
-        let lane = T::LANE.into();
-        let batch = v2::OutboxBatch { lane, first_seq: from, items, ..Default::default() };
+        let lane = T::LANE;
+        let batch = OutboxBatch { lane, first_seq: from, items, ..Default::default() };
         Some((batch, self.sent, size))
     }
 }
 
-impl Lane<v2::TaskOutcome> {
-    /// Whether the outcome of this attempt waits here.
+impl Outbox<TaskOutcome> {
+    /// Returns true if the outcome of this attempt waits here.
     pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
         self.held.contains(&AttemptId { task: task.clone(), epoch })
     }
     /// The next outcomes, of about `target` bytes, that are not durable here and were not sent
     /// beside the lane on this connection.
-    pub fn next_unsaved(&mut self, target: usize) -> Option<Vec<v2::TaskOutcome>> {
+    pub fn next_unsaved(&mut self, target: usize) -> Option<Vec<TaskOutcome>> {
         // What is not durable lies at the end.
         let first = self.items.partition_point(|i| i.batch <= self.persisted);
         let (mut chosen, mut size) = (Vec::new(), 0);
@@ -213,58 +212,57 @@ impl Lane<v2::TaskOutcome> {
         (!chosen.is_empty()).then_some(chosen)
     }
     /// Changes outcomes that are not durable here and were not sent.
-    pub fn change_unsaved(&mut self, change: impl Fn(&v2::TaskOutcome) -> v2::TaskOutcome) {
+    pub fn change_unsaved(&mut self, change: impl Fn(&TaskOutcome) -> TaskOutcome) {
         let first = self.items.partition_point(|i| i.batch <= self.persisted);
         for item in self.items.range_mut(first..).filter(|i| !i.offered && !i.saved) {
             item.payload = Arc::new(change(&item.payload));
         }
     }
-    /// How many the coordinator has not made durable, as far as is known here.
+    /// Returns the number of items that are not known to be durable at the coordinator.
     pub fn owes(&self) -> usize {
         self.items.iter().filter(|i| !i.saved).count()
     }
     /// The coordinator has made the outcome of this attempt durable, beside the lane.
     pub fn saved(&mut self, task: &TaskId, epoch: u64) {
-        let is = |i: &&mut Item<v2::TaskOutcome>| {
-            i.offered && i.payload.epoch == epoch && *i.payload.task_id == **task
+        let is = |i: &&mut Item<TaskOutcome>| {
+            i.offered && i.payload.epoch == epoch && i.payload.task == *task
         };
         if let Some(item) = self.items.iter_mut().find(is) {
             item.saved = true;
         }
     }
-    /// Whether everything is durable, here or at the coordinator.
+    /// Returns true if everything is durable, here or at the coordinator.
     pub fn is_saved(&self) -> bool {
         self.items.iter().all(|i| i.saved || i.batch <= self.persisted)
     }
 }
 
-impl Lane<v2::Checkpoint> {
+impl Outbox<Checkpoint> {
     /// The blob that must be uploaded next, so that its checkpoint can be sent.
-    pub fn to_upload(&self) -> Option<outlast_wire::Bytes> {
-        let wanted = |i: &&Item<v2::Checkpoint>| !i.ready && i.batch <= self.persisted;
+    pub fn to_upload(&self) -> Option<outlast_model::Bytes> {
+        let wanted = |i: &&Item<Checkpoint>| !i.ready && i.batch <= self.persisted;
         self.items.iter().find(wanted).map(|i| i.payload.manifest.clone())
     }
     /// The blobs that are needed for what is here. A drop counts only once it is durable: a
     /// crash may undo it.
-    pub fn blobs(&self) -> impl Iterator<Item = outlast_wire::Bytes> {
-        let needed = |i: &&Item<v2::Checkpoint>| !i.payload.dropped || i.batch > self.persisted;
+    pub fn blobs(&self) -> impl Iterator<Item = outlast_model::Bytes> {
+        let needed = |i: &&Item<Checkpoint>| !i.payload.dropped || i.batch > self.persisted;
         self.items.iter().filter(needed).map(|i| i.payload.manifest.clone())
     }
-    /// The newest checkpoint of a task, up to this one, that a crash would leave; (0, 0): none. One
+    /// The newest checkpoint of a task, up to this one, that a crash would leave; `None`: none. One
     /// that is not here has arrived.
-    pub fn durable(&self, task: &str, named: (u64, u64)) -> (u64, u64) {
-        let own =
-            |i: &&Item<v2::Checkpoint>| i.payload.task_id == task && i.payload.artifact.is_empty();
-        let place = |i: &Item<v2::Checkpoint>| (i.payload.epoch, i.payload.number);
+    pub fn durable(&self, task: &str, named: (u64, u64)) -> Option<(u64, u64)> {
+        let own = |i: &&Item<Checkpoint>| *i.payload.task == *task && i.payload.artifact.is_empty();
+        let place = |i: &Item<Checkpoint>| (i.payload.epoch, i.payload.number);
         match self.items.iter().filter(own).find(|i| place(i) == named) {
             Some(item) if item.batch > self.persisted => {
-                let kept = |i: &&Item<v2::Checkpoint>| {
+                let kept = |i: &&Item<Checkpoint>| {
                     i.batch <= self.persisted && !i.payload.dropped && place(i) < named
                 };
                 let older = self.items.iter().filter(own).filter(kept);
-                older.map(place).max().unwrap_or_default()
+                older.map(place).max()
             }
-            _ => named,
+            _ => Some(named),
         }
     }
     /// The upload is complete.
@@ -284,8 +282,8 @@ impl Lane<v2::Checkpoint> {
     }
     /// The coordinator has no room for this blob: what waits behind it goes first. What is in
     /// another place now, with its sequence; nothing of that was sent.
-    pub fn postpone(&mut self, manifest: &[u8], batch: u64) -> Vec<(u64, Arc<v2::Checkpoint>)> {
-        let is = |i: &Item<v2::Checkpoint>| !i.ready && i.payload.manifest == manifest;
+    pub fn postpone(&mut self, manifest: &[u8], batch: u64) -> Vec<(u64, Arc<Checkpoint>)> {
+        let is = |i: &Item<Checkpoint>| !i.ready && i.payload.manifest == manifest;
         let Some(from) = self.items.iter().position(is) else { return Vec::new() };
         if self.items[from].seq <= self.sent || self.items.iter().skip(from).all(is) {
             return Vec::new();
@@ -300,11 +298,11 @@ impl Lane<v2::Checkpoint> {
         }
         moved
     }
-    /// Those of an attempt that wait for their upload, oldest first; not its artifacts.
-    pub fn waiting(&self, task: &str, epoch: u64) -> Vec<Arc<v2::Checkpoint>> {
-        let of = |i: &&Item<v2::Checkpoint>| {
+    /// Returns the checkpoints of an attempt that wait for their upload, oldest first, without artifacts.
+    pub fn waiting(&self, task: &str, epoch: u64) -> Vec<Arc<Checkpoint>> {
+        let of = |i: &&Item<Checkpoint>| {
             let p = &i.payload;
-            !i.ready && p.task_id == task && p.epoch == epoch && p.artifact.is_empty()
+            !i.ready && *p.task == *task && p.epoch == epoch && p.artifact.is_empty()
         };
         let mut all: Vec<_> = self.items.iter().filter(of).map(|i| i.payload.clone()).collect();
         all.sort_by_key(|c| c.number);
@@ -313,12 +311,12 @@ impl Lane<v2::Checkpoint> {
     /// Gives up the uploads of these.
     pub fn give_up(
         &mut self,
-        which: impl Fn(&v2::Checkpoint) -> bool,
+        which: impl Fn(&Checkpoint) -> bool,
         batch: u64,
-    ) -> Vec<(u64, Arc<v2::Checkpoint>)> {
+    ) -> Vec<(u64, Arc<Checkpoint>)> {
         let waiting = self.items.iter_mut().filter(|i| !i.ready && which(&i.payload));
-        let drop = |item: &mut Item<v2::Checkpoint>| {
-            let dropped = v2::Checkpoint { dropped: true, ..(*item.payload).clone() };
+        let drop = |item: &mut Item<Checkpoint>| {
+            let dropped = Checkpoint { dropped: true, ..(*item.payload).clone() };
             (item.payload, item.ready, item.batch) = (Arc::new(dropped), true, batch);
             (item.seq, item.payload.clone())
         };
@@ -345,16 +343,12 @@ pub(super) struct States {
 #[derive(Debug)]
 struct State {
     batch: u64,
-    update: Arc<v2::StateUpdate>,
-}
-
-fn attempt(update: &v2::StateUpdate) -> AttemptId {
-    AttemptId { task: update.task_id.as_str().into(), epoch: update.epoch }
+    update: Arc<StateUpdate>,
 }
 
 impl States {
-    pub fn new(durable: Vec<(u64, Arc<v2::StateUpdate>)>, next_seq: u64) -> Self {
-        let of = durable.iter().map(|(seq, u)| (attempt(u), *seq)).collect();
+    pub fn new(durable: Vec<(u64, Arc<StateUpdate>)>, next_seq: u64) -> Self {
+        let of = durable.iter().map(|(seq, u)| (u.attempt(), *seq)).collect();
         let item = |(seq, update)| (seq, State { batch: 0, update });
         States {
             items: durable.into_iter().map(item).collect(),
@@ -378,10 +372,10 @@ impl States {
         waits.map_or(self.last_seq(), |(seq, _)| seq - 1)
     }
     /// Appends an update; its sequence, and that of the update that it replaces.
-    pub fn push(&mut self, batch: u64, update: Arc<v2::StateUpdate>) -> (u64, Option<u64>) {
+    pub fn push(&mut self, batch: u64, update: Arc<StateUpdate>) -> (u64, Option<u64>) {
         let seq = self.next_seq;
         self.next_seq += 1;
-        let replaces = self.of.insert(attempt(&update), seq);
+        let replaces = self.of.insert(update.attempt(), seq);
         if let Some(old) = replaces {
             self.replaced.push_back((batch, old));
         }
@@ -402,25 +396,25 @@ impl States {
         let rest = self.items.split_off(&(seq + 1));
         let gone = std::mem::replace(&mut self.items, rest);
         for (seq, state) in &gone {
-            if self.of.get(&attempt(&state.update)) == Some(seq) {
-                self.of.remove(&attempt(&state.update));
+            if self.of.get(&state.update.attempt()) == Some(seq) {
+                self.of.remove(&state.update.attempt());
             }
         }
         !gone.is_empty()
     }
-    pub fn renumber(&mut self, cursor: u64, batch: u64) -> Vec<(u64, Arc<v2::StateUpdate>)> {
+    pub fn renumber(&mut self, cursor: u64, batch: u64) -> Vec<(u64, Arc<StateUpdate>)> {
         self.next_seq = cursor + 1;
         let old = std::mem::take(&mut self.items);
         self.of.clear();
         self.replaced.clear();
-        let mut newest: BTreeMap<AttemptId, Arc<v2::StateUpdate>> = BTreeMap::new();
+        let mut newest: BTreeMap<AttemptId, Arc<StateUpdate>> = BTreeMap::new();
         for state in old.into_values() {
-            newest.insert(attempt(&state.update), state.update);
+            newest.insert(state.update.attempt(), state.update);
         }
         newest.into_values().map(|u| (self.push(batch, u.clone()).0, u)).collect()
     }
     /// The next frame, like that of `Lane`.
-    pub fn next_frame(&mut self, target: usize) -> Option<(v2::OutboxBatch, u64, usize)> {
+    pub fn next_frame(&mut self, target: usize) -> Option<(OutboxBatch, u64, usize)> {
         let prev_seq = self.sent;
         let (mut items, mut seqs, mut size) = (Vec::new(), Vec::new(), 0);
         let room = self.credit as usize;
@@ -429,17 +423,16 @@ impl States {
             if state.batch > self.persisted || size >= target {
                 break;
             }
-            size += state.update.encoded_len();
-            let kind = outbox_item::Kind::State((*state.update).clone());
-            items.push(v2::OutboxItem { kind: Some(kind) });
+            size += state.update.message_size();
+            items.push(OutboxItem::State(state.update.clone()));
             seqs.push(*seq);
         }
         self.sent = *seqs.last()?;
-        let (lane, first_seq) = (v2::Lane::State.into(), seqs[0]);
-        let batch = v2::OutboxBatch { lane, first_seq, items, seqs, prev_seq };
+        let (lane, first_seq) = (Lane::State, seqs[0]);
+        let batch = OutboxBatch { lane, first_seq, items, seqs, prev_seq };
         Some((batch, self.sent, size))
     }
-    /// Whether something waits that was not sent on this connection.
+    /// Returns true if an item waits that was not sent on this connection.
     pub fn has_unsent(&self) -> bool {
         self.items.range(self.sent + 1..).next().is_some()
     }

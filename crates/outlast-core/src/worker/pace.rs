@@ -1,23 +1,23 @@
-//! The worker's side of adaptation: what it measures goes to `adapt`, what that decides goes to
-//! the heart, the lanes and the driver, and is told to the coordinator.
+//! The worker's side of adaptation: passes measurements to `adapt`, applies the resulting settings to
+//! the heartbeat, the lanes and the driver, and reports them to the coordinator.
 
 use super::session::Link;
 use super::{Output, Worker};
 use crate::adapt::{Change, Flow, Packing, Patience, Pins, Setting, Thrift};
 use crate::{Millis, Now};
-use outlast_wire::v2::{self, Lane};
+use outlast_model::Lane;
+use outlast_model::message::{Adapted, Cursor, ToCoordinator};
 use std::collections::BTreeMap;
-use v2::body::Kind;
 
-/// What adapts to the link, and what of it differs from the configuration.
+/// Adaptive settings of the link, and those that differ from the configuration.
 #[derive(Debug)]
 pub(super) struct Pace {
     pub patience: Patience,
     pub flow: Flow,
     pub thrift: Thrift,
-    /// As the driver was told last.
+    /// Compression as last passed to the driver.
     packing: Packing,
-    adapted: BTreeMap<Setting, v2::Adapted>,
+    adapted: BTreeMap<Setting, Adapted>,
     /// The time of the newest input, for those that bring none.
     pub clock: Millis,
 }
@@ -62,7 +62,7 @@ impl Worker {
         }
     }
 
-    /// Decides anew how often to beat, and which silence is too long.
+    /// Recomputes the heartbeat interval and the timeout.
     pub(super) fn repace(&mut self, now: Now) {
         if !matches!(self.link, Link::Up { .. }) {
             return;
@@ -85,12 +85,12 @@ impl Worker {
         self.pace.patience.longer()
     }
 
-    /// How what is sent should be compressed.
+    /// Returns the compression of frames.
     pub fn packing(&self) -> Packing {
         self.pace.packing
     }
 
-    /// So many bytes of a checkpoint travelled in so long, in milliseconds, beside the link.
+    /// Records that a checkpoint's upload outside of the link carried `bytes` in `took` milliseconds.
     pub fn on_carried(&mut self, now: Now, bytes: u64, took: Millis) {
         self.pace.clock = self.pace.clock.max(now.mono);
         let batch = self.pace.flow.carried(bytes, took);
@@ -98,8 +98,8 @@ impl Worker {
     }
 
     /// The coordinator has applied a lane up to this sequence.
-    pub(super) fn arrived(&mut self, now: Now, cursor: &v2::Cursor) {
-        let Some(lane) = place(cursor.lane()) else { return };
+    pub(super) fn arrived(&mut self, now: Now, cursor: Cursor) {
+        let Some(lane) = place(cursor.lane) else { return };
         let before = self.pace.flow.samples();
         let batch = self.pace.flow.acked(lane, cursor.seq, now.mono);
         if self.pace.flow.samples() != before {
@@ -116,28 +116,28 @@ impl Worker {
         }
     }
 
-    /// Tells of changes.
+    /// Reports changes.
     fn adapt(&mut self, at_ms: i64, changes: impl Iterator<Item = Change>) {
         let changes: Vec<Change> = changes.collect();
         for change in changes {
             self.outputs.push_back(Output::Adapted(change.clone()));
             let Change { setting, from, to, why, configured, minor } = change;
             let word = setting.word().to_owned();
-            let told = v2::Adapted { setting: word, from, to, why, at_ms, configured, minor };
+            let told = Adapted { setting: word, from, to, why, at_ms, configured, minor };
             if configured {
                 self.pace.adapted.remove(&setting);
             } else {
                 self.pace.adapted.insert(setting, told.clone());
             }
             if matches!(self.link, Link::Up { .. }) {
-                self.outputs.push_back(Output::Send(Kind::Adapted(told)));
+                self.outputs.push_back(Output::Send(ToCoordinator::Adapted(told)));
             }
         }
     }
 
     /// A new link: the coordinator may have forgotten what differs.
     pub(super) fn tell_adapted(&mut self) {
-        let all = self.pace.adapted.values().cloned().map(Kind::Adapted).map(Output::Send);
+        let all = self.pace.adapted.values().cloned().map(ToCoordinator::Adapted).map(Output::Send);
         self.outputs.extend(all);
     }
 
@@ -153,7 +153,7 @@ impl Worker {
                     && let Some((frame, last, size)) = $lane.next_frame(limit)
                 {
                     self.pace.flow.sent($at, last, size, now);
-                    self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
+                    self.outputs.push_back(Output::Send(ToCoordinator::Outbox(frame)));
                 }
             };
         }
@@ -166,7 +166,7 @@ impl Worker {
         {
             self.pace.flow.sent(2, last, size, now);
             self.pace.thrift.states_sent(size, self.pace.flow.goodput(), now);
-            self.outputs.push_back(Output::Send(Kind::Outbox(frame)));
+            self.outputs.push_back(Output::Send(ToCoordinator::Outbox(frame)));
         }
         let next = self.checkpoints.to_upload();
         if next != self.uploading {
@@ -175,15 +175,15 @@ impl Worker {
         }
     }
 
-    /// When states that wait may be sent.
+    /// Returns the time from which on waiting states may be sent.
     pub(super) fn states_wake(&self) -> Millis {
         let after = self.pace.thrift.states_after();
         let waits = after > self.pace.clock && self.states.has_unsent();
         if waits && matches!(self.link, Link::Up { .. }) { after } else { Millis::MAX }
     }
 
-    /// Whether a checkpoint that is due may wait, since the last one has not arrived and the link
-    /// is narrow.
+    /// Returns true if a due checkpoint may be skipped, since the last one has not arrived and the link is
+    /// narrow.
     pub(super) fn spares(&self, now: Now, task: &str, epoch: u64, interval: Millis) -> bool {
         let waiting = self.checkpoints.waiting(task, epoch);
         let oldest = waiting.first().map(|c| now.wall.saturating_sub(c.created_at_ms).max(0));

@@ -8,18 +8,18 @@ use rand::{Rng, rngs::SmallRng};
 
 /// Between two probes at first, and later, in milliseconds.
 const EVERY: (Millis, Millis) = (2_000, 5_000);
-/// How long an outage lasts before probes become rarer, in milliseconds.
+/// Duration of an outage in milliseconds after which probes become less frequent.
 const SOON: Millis = 60_000;
 /// Share of the time between two probes by which it varies: many workers lose one coordinator.
 const JITTER: f64 = 0.25;
 /// A dial after a probe that reached something is spread over this time, in milliseconds.
 const SPREAD: Millis = 300;
 
-/// When the address is tried next. Only an address that could not be reached is: one that accepts
-/// connections and then refuses is left to the backoff.
+/// Schedule of probes of the address. Only an unreachable address is probed: one that accepts
+/// connections and then refuses them is left to the backoff.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    /// Nothing is to be tried while there is none.
+    /// Time of the next probe, if any.
     next: Option<Millis>,
     /// The first dial of this outage that did not reach the address.
     since: Option<Millis>,
@@ -35,7 +35,7 @@ impl Probe {
         let spread = 1.0 + rng.random_range(-JITTER..=JITTER);
         (self.next, self.out) = (Some(now + (every as f64 * spread) as Millis), false);
     }
-    /// Something accepts connections there, or nobody wants to know any more.
+    /// Ends probing: the address accepts connections, or probes are no longer needed.
     pub fn end(&mut self) {
         *self = Probe::default();
     }
@@ -43,7 +43,7 @@ impl Probe {
     pub fn end_asked(&mut self) {
         (self.next, self.out) = (None, false);
     }
-    /// Whether a probe is due; it counts as asked for.
+    /// Returns true if a probe is due, and marks it as requested.
     fn take(&mut self, now: Millis) -> bool {
         let due = !self.out && self.next.is_some_and(|at| at <= now);
         self.out |= due;
@@ -67,7 +67,7 @@ impl Worker {
         }
     }
 
-    /// Whether the driver is to try the address now.
+    /// Returns true if the driver should probe the address now.
     pub(super) fn wants_probe(&mut self, now: Now) -> bool {
         matches!(self.link, Link::Waiting { .. }) && self.probe.take(now.mono)
     }

@@ -1,8 +1,9 @@
-//! What the worker tells of its links for people to see: what only it can know.
+//! The worker's report on its links: values that only the worker knows, for display.
 
 use super::Worker;
 use crate::Now;
-use outlast_wire::v2::{Cursor, Lane, LinkReport};
+use outlast_model::Lane;
+use outlast_model::message::{Cursor, LinkReport};
 
 impl Worker {
     /// A task has read a checkpoint back.
@@ -10,7 +11,7 @@ impl Worker {
         self.restored += 1;
     }
 
-    /// Of its links so far, at a hello.
+    /// Returns the report on its links so far, for a handshake.
     pub(super) fn report(&self, now: Now) -> LinkReport {
         let s = &self.stats;
         let (reconnects, reconnect_ms, reconnect_max_ms) = s.reconnects;
@@ -31,7 +32,7 @@ impl Worker {
             connected_ms: s.connected_time(now),
             disconnected_ms: s.disconnected_time(now),
             beats: self.beats,
-            owed: owed.map(|(lane, seq)| Cursor { lane: lane.into(), seq }).to_vec(),
+            owed: owed.map(|(lane, seq)| Cursor { lane, seq }).to_vec(),
         }
     }
 }

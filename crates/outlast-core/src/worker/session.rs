@@ -6,9 +6,13 @@ use crate::health::Heart;
 use crate::records::WorkerRecord;
 use crate::stats::ConnectionState;
 use crate::{AttemptId, Millis, Now, TaskId};
-use outlast_wire::{PROTOCOL, TaskSpec, v2};
+use outlast_model::message::{
+    Assignment, Cursor, Heartbeat, Hello, Holding, HoldingState, Inventory, Refused, RefusedCode,
+    StopReason, ToCoordinator, ToWorker, Welcome,
+};
+use outlast_model::{Cause, Lane, LinkCause, OutcomeKind, PROTOCOL};
+
 use std::sync::Arc;
-use v2::body::Kind;
 
 /// Attempts named in one frame of an inventory.
 const INVENTORY_CHUNK: usize = 512;
@@ -60,7 +64,7 @@ impl Worker {
         let heart = Heart::new(interval, timeout, now.mono);
         self.link = Link::Hello { heart };
         let c = &self.config;
-        let hello = v2::Hello {
+        let hello = Hello {
             protocol: PROTOCOL,
             worker_id: c.name.clone(),
             store_id: self.store_id.to_string(),
@@ -76,20 +80,20 @@ impl Worker {
             unfit: self.unfit(),
             takes_settled: true,
             lost_reason: self.lost_why.1.clone(),
-            lost_cause: self.lost_why.0.into(),
+            lost_cause: self.lost_why.0,
             link: Some(Box::new(self.report(now))),
             nonce: c.nonce,
         };
-        self.outputs.push_back(Output::Send(Kind::Hello(hello)));
+        self.outputs.push_back(Output::Send(ToCoordinator::Hello(Box::new(hello))));
         self.send_inventory();
     }
 
     /// The link ended, or the dial failed.
     pub fn on_disconnected(&mut self, now: Now, reason: &str) {
-        self.on_lost(now, v2::LinkCause::LinkClosed, reason);
+        self.on_lost(now, LinkCause::Closed, reason);
     }
 
-    fn on_lost(&mut self, now: Now, cause: v2::LinkCause, reason: &str) {
+    fn on_lost(&mut self, now: Now, cause: LinkCause, reason: &str) {
         match self.link {
             Link::Up { ref heart } => {
                 self.beats = heart.sent();
@@ -99,7 +103,7 @@ impl Worker {
                 if self.attempts.count() != (0, 0) {
                     self.note_lost(now);
                 }
-                self.pace.patience.lost(cause == v2::LinkCause::LinkSilent);
+                self.pace.patience.lost(cause == LinkCause::Silent);
                 self.pace.thrift.lost(now.mono);
                 self.lost_why = (cause, reason.to_owned());
                 if self.uploading.take().is_some() {
@@ -127,7 +131,7 @@ impl Worker {
             return;
         }
         if self.link.state() != ConnectionState::Disconnected {
-            self.hang_up(now, v2::LinkCause::LinkClosed, "reconnect was asked for");
+            self.hang_up(now, LinkCause::Closed, "reconnect was asked for");
         }
         self.backoff.reset();
         self.link = Link::Waiting { until: now.mono };
@@ -161,7 +165,7 @@ impl Worker {
             }
             Link::Dialling { since } if now.mono >= *since + dial_limit => {
                 let reason = "the coordinator could not be reached in time";
-                self.hang_up(now, v2::LinkCause::LinkSilent, reason);
+                self.hang_up(now, LinkCause::Silent, reason);
                 self.begin_probes(now);
             }
             Link::Hello { heart } | Link::Up { heart } => {
@@ -172,7 +176,7 @@ impl Worker {
                 }
                 if heart.expired(now.mono) {
                     let reason = "the coordinator has been silent for too long";
-                    self.hang_up(now, v2::LinkCause::LinkSilent, reason);
+                    self.hang_up(now, LinkCause::Silent, reason);
                 } else {
                     self.repace(now);
                     self.beat(now);
@@ -183,37 +187,31 @@ impl Worker {
         }
     }
 
-    /// The coordinator is to hear of a start. Without a link the next inventory tells it.
+    /// Marks a start to be reported. Without a link, the next inventory reports it.
     pub(super) fn is_untold(&mut self, id: AttemptId, at: i64) {
         if matches!(self.link, Link::Hello { .. } | Link::Up { .. }) {
             self.untold.push((id, at));
         }
     }
 
-    /// Tells of the starts of what still runs; the rest is told by its outcome.
+    /// Reports the starts of running attempts; outcomes report the others.
     pub(super) fn tell_starts(&mut self) {
         if self.untold.is_empty() || !matches!(self.link, Link::Up { .. }) {
             return;
         }
-        let mut started = v2::Started::default();
-        for (id, at) in std::mem::take(&mut self.untold) {
-            if self.attempts.is_running(&id.task, id.epoch) {
-                let attempt = v2::AttemptRef { task_id: id.task.to_string(), epoch: id.epoch };
-                started.attempts.push(attempt);
-                started.at_ms.push(at);
-            }
-        }
-        if !started.attempts.is_empty() {
-            self.outputs.push_back(Output::Send(Kind::Started(started)));
+        let mut started = std::mem::take(&mut self.untold);
+        started.retain(|(id, _)| self.attempts.is_running(&id.task, id.epoch));
+        if !started.is_empty() {
+            self.outputs.push_back(Output::Send(ToCoordinator::Started(started)));
         }
     }
 
-    /// Whether the process was stopped, or the machine slept, until now.
+    /// Returns true if the process was suspended, or the machine slept, until now.
     pub(super) fn is_late(&self, now: Now) -> bool {
         now.mono.saturating_sub(self.next_wake().max(self.last_tick)) > LATE
     }
 
-    /// When to call `on_tick` at the latest, in milliseconds of `Now::mono`.
+    /// Returns the latest time for the next `on_tick`, in milliseconds of `Now::mono`.
     pub fn next_wake(&self) -> Millis {
         let link = match &self.link {
             Link::Waiting { until } => (*until).min(self.probe.next_wake()),
@@ -222,7 +220,7 @@ impl Worker {
             Link::Failed | Link::Shutdown => Millis::MAX,
         };
         let mark = self.attempts.first_unmarked().map(|at| at.mono + MARK_AFTER);
-        // Many at once are told of in bunches.
+        // Many at once are reported in batches.
         let mark = mark.map(|at| at.max(self.last_tick + MARK_EVERY));
         let mark = mark.unwrap_or(Millis::MAX);
         // Leases are not judged between hello and welcome.
@@ -237,36 +235,36 @@ impl Worker {
     }
 
     /// A frame arrived.
-    pub fn on_message(&mut self, now: Now, message: Kind) {
+    pub fn on_message(&mut self, now: Now, message: ToWorker) {
         if self.link.heart().is_none() {
             return;
         }
         self.heard(now);
         match (message, matches!(self.link, Link::Up { .. })) {
-            (Kind::Welcome(welcome), false) => self.on_welcome(now, welcome),
-            (Kind::Refused(refused), _) => self.on_refused(now, &refused),
-            (Kind::Heartbeat(beat), true) => {
-                let reply = v2::HeartbeatReply { seq: beat.seq };
-                self.outputs.push_back(Output::Send(Kind::HeartbeatReply(reply)));
+            (ToWorker::Welcome(welcome), false) => self.on_welcome(now, welcome),
+            (ToWorker::Refused(refused), _) => self.on_refused(now, &refused),
+            (ToWorker::Heartbeat(beat), true) => {
+                let reply = ToCoordinator::HeartbeatReply(beat.seq);
+                self.outputs.push_back(Output::Send(reply));
             }
-            (Kind::HeartbeatReply(reply), true) => self.answered(reply.seq, now),
-            (Kind::Assign(assign), true) => {
+            (ToWorker::HeartbeatReply(seq), true) => self.answered(seq, now),
+            (ToWorker::Assign(assign), true) => {
                 self.on_assign(now, assign);
                 if self.pace.patience.is_stretched() {
                     self.repace(now);
                 }
             }
-            (Kind::Stop(stop), true) => self.on_stop(now, &stop),
-            (Kind::Control(control), true) => self.on_control(now, &control),
-            (Kind::ResetStats(_), true) => self.stats.reset(now),
-            (Kind::Saved(saved), true) => self.on_saved(&saved),
-            (Kind::Settled(_), true) => self.on_settled(now),
-            (Kind::BlobMissing(missing), true) => {
-                self.checkpoints.missing(&missing.manifest);
+            (ToWorker::Stop(attempts, reason), true) => self.on_stop(now, &attempts, reason),
+            (ToWorker::Control(attempts, kind), true) => self.on_control(now, &attempts, kind),
+            (ToWorker::ResetStats, true) => self.stats.reset(now),
+            (ToWorker::Saved(saved), true) => self.on_saved(&saved),
+            (ToWorker::Settled, true) => self.on_settled(now),
+            (ToWorker::BlobMissing(manifest), true) => {
+                self.checkpoints.missing(&manifest);
                 self.pace.flow.again(1);
             }
-            (Kind::Ack(ack), true) => {
-                for cursor in &ack.cursors {
+            (ToWorker::Ack(cursors), true) => {
+                for cursor in cursors {
                     self.arrived(now, cursor);
                     self.on_ack(cursor);
                 }
@@ -277,7 +275,7 @@ impl Worker {
         self.settle();
     }
 
-    fn on_welcome(&mut self, now: Now, welcome: v2::Welcome) {
+    fn on_welcome(&mut self, now: Now, welcome: Welcome) {
         let Link::Hello { heart } = &self.link else { return };
         self.link = Link::Up { heart: heart.clone() };
         self.backoff.reset();
@@ -297,8 +295,8 @@ impl Worker {
         self.pace.patience.back(outage, now.mono);
         self.pace.flow.open();
         self.attempts.renew();
-        for lane in [v2::Lane::Results, v2::Lane::Checkpoints, v2::Lane::State] {
-            let told = welcome.cursors.iter().find(|c| c.lane() == lane);
+        for lane in [Lane::Results, Lane::Checkpoints, Lane::State] {
+            let told = welcome.cursors.iter().find(|c| c.lane == lane);
             self.resume_lane(lane, told.map_or(0, |c| c.seq), welcome.credit.into());
         }
         self.outputs.push_back(Output::State(ConnectionState::Connected, String::new()));
@@ -309,34 +307,34 @@ impl Worker {
     }
 
     /// A lane goes on from the coordinator's cursor.
-    fn resume_lane(&mut self, lane: v2::Lane, cursor: u64, credit: u64) {
+    fn resume_lane(&mut self, lane: Lane, cursor: u64, credit: u64) {
         let last = match lane {
-            v2::Lane::Results => self.outbox.last_seq(),
-            v2::Lane::Checkpoints => self.checkpoints.last_seq(),
+            Lane::Results => self.outbox.last_seq(),
+            Lane::Checkpoints => self.checkpoints.last_seq(),
             _ => self.states.last_seq(),
         };
         if cursor > last {
-            self.records.push(WorkerRecord::Acked { lane: lane.into(), seq: last });
+            self.records.push(WorkerRecord::Acked { lane, seq: last });
             self.renumber(lane, cursor);
         } else if cursor > 0 {
-            self.on_ack(&v2::Cursor { lane: lane.into(), seq: cursor });
+            self.on_ack(Cursor { lane, seq: cursor });
         }
         match lane {
-            v2::Lane::Results => self.outbox.open(cursor, credit),
-            v2::Lane::Checkpoints => self.checkpoints.open(cursor, credit),
+            Lane::Results => self.outbox.open(cursor, credit),
+            Lane::Checkpoints => self.checkpoints.open(cursor, credit),
             _ => self.states.open(cursor, credit),
         }
     }
 
-    fn renumber(&mut self, lane: v2::Lane, cursor: u64) {
+    fn renumber(&mut self, lane: Lane, cursor: u64) {
         let batch = self.batch;
         match lane {
-            v2::Lane::Results => {
+            Lane::Results => {
                 for (seq, outcome) in self.outbox.renumber(cursor, batch) {
-                    self.records.push(WorkerRecord::Finished { lane: lane.into(), seq, outcome });
+                    self.records.push(WorkerRecord::Finished { lane, seq, outcome });
                 }
             }
-            v2::Lane::Checkpoints => {
+            Lane::Checkpoints => {
                 for (seq, checkpoint) in self.checkpoints.renumber(cursor, batch) {
                     self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
                 }
@@ -350,18 +348,18 @@ impl Worker {
         }
     }
 
-    fn on_refused(&mut self, now: Now, refused: &v2::Refused) {
+    fn on_refused(&mut self, now: Now, refused: &Refused) {
         let reason = format!("refused: {}", refused.reason);
-        self.hang_up(now, v2::LinkCause::LinkRefused, &reason);
-        if refused.code() == v2::RefusedCode::RefusedCopy {
+        self.hang_up(now, LinkCause::Refused, &reason);
+        if refused.code == RefusedCode::Copy {
             // Whatever runs here may run there, too.
             self.copied = Some(refused.reason.clone());
             self.give_up(&reason);
             self.stop(now);
         } else if !refused.retry {
             self.give_up(&reason);
-        } else if refused.code() == v2::RefusedCode::RefusedBusy {
-            // It knows better than our backoff when our turn is.
+        } else if refused.code == RefusedCode::Busy {
+            // The coordinator's admission time replaces the backoff.
             self.backoff.reset();
             self.link = Link::Waiting { until: now.mono + Millis::from(refused.retry_after_ms) };
         } else if let Link::Waiting { until } = &mut self.link {
@@ -369,23 +367,21 @@ impl Worker {
         }
     }
 
-    fn on_assign(&mut self, now: Now, assign: v2::Assign) {
-        for given in assign.tasks {
-            let (task, epoch): (TaskId, _) = (given.task_id.as_str().into(), given.epoch);
+    fn on_assign(&mut self, now: Now, assignments: Vec<Assignment>) {
+        for given in assignments {
+            let (task, epoch) = (given.task, given.epoch);
             let held = self.attempts.newest(&task);
             if held.is_some_and(|e| e >= epoch) || self.outbox.holds(&task, epoch) {
                 continue;
             }
             if let Some(older) = held {
-                self.stop_one(now, &task, older, v2::StopReason::StopSuperseded);
+                self.stop_one(now, &task, older, StopReason::Superseded);
             }
-            match TaskSpec::from_json(&given.spec_json) {
+            match given.spec {
                 Ok(spec) => {
-                    let spec = Arc::new(spec);
+                    let (paused, after) = (given.paused, given.after);
                     let mut checkpoint = given.checkpoint;
-                    checkpoint.iter_mut().for_each(v2::Checkpoint::detach);
-                    let (paused, checkpoint) = (given.paused, checkpoint.map(Arc::new));
-                    let after = given.after;
+                    checkpoint.iter_mut().for_each(|c| Arc::make_mut(c).detach());
                     let checkpoint = self.newest_checkpoint(&task, epoch, after, checkpoint);
                     self.records.push(WorkerRecord::Accepted {
                         task: task.clone(),
@@ -410,8 +406,8 @@ impl Worker {
                 }
                 Err(error) => {
                     let message = &format!("this worker cannot read the task: {error}");
-                    let kind = v2::OutcomeKind::OutcomeFailed;
-                    let cause = v2::Cause::NotStarted;
+                    let kind = OutcomeKind::Failed;
+                    let cause = Cause::NotStarted;
                     self.end_waiting(now, &task, epoch, Given { kind, cause, message });
                 }
             }
@@ -425,54 +421,45 @@ impl Worker {
         self.start_queued(now);
     }
 
-    fn on_stop(&mut self, now: Now, stop: &v2::Stop) {
-        for attempt in &stop.attempts {
-            self.stop_one(now, &attempt.task_id.as_str().into(), attempt.epoch, stop.reason());
+    fn on_stop(&mut self, now: Now, attempts: &[AttemptId], reason: StopReason) {
+        for attempt in attempts {
+            self.stop_one(now, &attempt.task, attempt.epoch, reason);
         }
         self.start_queued(now);
     }
 
-    fn stop_one(&mut self, now: Now, task: &TaskId, epoch: u64, reason: v2::StopReason) {
-        use v2::{Cause, OutcomeKind, StopReason};
+    fn stop_one(&mut self, now: Now, task: &TaskId, epoch: u64, reason: StopReason) {
         if self.attempts.is_out(task, epoch) {
             let staged = !self.attempts.is_running(task, epoch);
             let kind = match reason {
-                StopReason::StopReturn if staged => {
+                StopReason::Return if staged => {
                     return self.outputs.push_back(Output::Recall(task.clone(), epoch));
                 }
-                StopReason::StopReturn => return,
+                StopReason::Return => return,
                 // It cannot go on elsewhere: the move came too late.
-                StopReason::StopMove if self.attempts.runs_once(task, epoch) => return,
-                StopReason::StopMove => StopKind::Interrupt,
-                StopReason::StopCancelled | StopReason::StopSuperseded => StopKind::Cancel,
+                StopReason::Move if self.attempts.runs_once(task, epoch) => return,
+                StopReason::Move => StopKind::Interrupt,
+                StopReason::Cancelled | StopReason::Superseded => StopKind::Cancel,
             };
             self.outputs.push_back(Output::StopRun(task.clone(), epoch, kind));
         } else if self.attempts.holds(task, epoch) {
             let (kind, cause, message) = match reason {
-                StopReason::StopReturn => {
-                    (OutcomeKind::OutcomeReturned, Cause::AskedBack, "asked back")
-                }
-                StopReason::StopMove => (OutcomeKind::OutcomeReturned, Cause::Moved, "moved"),
-                StopReason::StopCancelled => {
-                    (OutcomeKind::OutcomeCancelled, Cause::Cancelled, "cancelled")
-                }
-                StopReason::StopSuperseded => {
-                    (OutcomeKind::OutcomeCancelled, Cause::Superseded, "superseded")
-                }
+                StopReason::Return => (OutcomeKind::Returned, Cause::AskedBack, "recalled"),
+                StopReason::Move => (OutcomeKind::Returned, Cause::Moved, "moved"),
+                StopReason::Cancelled => (OutcomeKind::Cancelled, Cause::Cancelled, "cancelled"),
+                StopReason::Superseded => (OutcomeKind::Cancelled, Cause::Superseded, "superseded"),
             };
             self.end_waiting(now, task, epoch, Given { kind, cause, message });
         }
     }
 
-    fn on_ack(&mut self, cursor: &v2::Cursor) {
+    fn on_ack(&mut self, cursor: Cursor) {
         // An acknowledgement of what was never sent would delete results: ignore it.
         let (lane, seq) = (cursor.lane, cursor.seq);
-        let news = match cursor.lane() {
-            v2::Lane::Results => seq <= self.outbox.last_seq() && self.outbox.acked(seq),
-            v2::Lane::Checkpoints => {
-                seq <= self.checkpoints.last_seq() && self.checkpoints.acked(seq)
-            }
-            v2::Lane::State => seq <= self.states.last_seq() && self.states.acked(seq),
+        let news = match cursor.lane {
+            Lane::Results => seq <= self.outbox.last_seq() && self.outbox.acked(seq),
+            Lane::Checkpoints => seq <= self.checkpoints.last_seq() && self.checkpoints.acked(seq),
+            Lane::State => seq <= self.states.last_seq() && self.states.acked(seq),
             _ => false,
         };
         if news {
@@ -482,30 +469,30 @@ impl Worker {
 
     fn send_inventory(&mut self) {
         self.untold.clear();
-        let held = self.attempts.all().map(|(id, a, at)| v2::Holding {
+        let held = self.attempts.all().map(|(id, a, at)| Holding {
             paused: a.paused,
-            task_id: id.task.to_string(),
+            task: id.task.clone(),
             epoch: id.epoch,
             state: match at {
-                Some(_) => v2::HoldingState::HoldingRunning.into(),
-                None => v2::HoldingState::HoldingQueued.into(),
+                Some(_) => HoldingState::Running,
+                None => HoldingState::Queued,
             },
             started_at_ms: at.map_or(0, |at| at.wall),
         });
-        let done = self.outbox.all().map(|o| v2::Holding {
+        let done = self.outbox.all().map(|o| Holding {
             paused: false,
-            task_id: o.task_id.clone(),
+            task: o.task.clone(),
             epoch: o.epoch,
-            state: v2::HoldingState::HoldingFinished.into(),
+            state: HoldingState::Finished,
             started_at_ms: o.started_at_ms,
         });
-        let all: Vec<v2::Holding> = held.chain(done).collect();
+        let all: Vec<Holding> = held.chain(done).collect();
         let chunks = all.len().div_ceil(INVENTORY_CHUNK).max(1);
         let mut rest = all.into_iter();
         for n in 1..=chunks {
             let holdings = rest.by_ref().take(INVENTORY_CHUNK).collect();
-            let part = v2::Inventory { holdings, last: n == chunks };
-            self.outputs.push_back(Output::Send(Kind::Inventory(part)));
+            let part = Inventory { holdings, last: n == chunks };
+            self.outputs.push_back(Output::Send(ToCoordinator::Inventory(part)));
         }
     }
 
@@ -523,7 +510,7 @@ impl Worker {
         let rtt_ms = self.stats.latency_samples().last().unwrap_or(0.0) as u32;
         let Link::Up { heart } = &mut self.link else { return };
         if let Some(seq) = heart.beat(now.mono) {
-            let beat = v2::Heartbeat {
+            let beat = Heartbeat {
                 seq,
                 running: running as u32,
                 queued: queued as u32,
@@ -537,12 +524,12 @@ impl Worker {
                 restored: self.restored,
                 interval_ms: heart.pace().0.try_into().unwrap_or(u32::MAX),
             };
-            self.outputs.push_back(Output::Send(Kind::Heartbeat(beat)));
+            self.outputs.push_back(Output::Send(ToCoordinator::Heartbeat(beat)));
         }
     }
 
     /// Drops the link from this side.
-    fn hang_up(&mut self, now: Now, cause: v2::LinkCause, reason: &str) {
+    fn hang_up(&mut self, now: Now, cause: LinkCause, reason: &str) {
         self.outputs.push_back(Output::Close(reason.into()));
         self.on_lost(now, cause, reason);
     }

@@ -1,11 +1,11 @@
-//! What a task tells of itself while it runs: checkpoints and state. Both become durable first,
-//! and travel in lanes of their own.
+//! Reports of running tasks: checkpoints and states. Both become durable first, and are sent in lanes
+//! of their own.
 
 use super::{Output, Question, Worker};
 use crate::records::WorkerRecord;
 use crate::retention::prunable;
 use crate::{Epoch, Now, TaskId};
-use outlast_wire::{Bytes, v2};
+use outlast_model::{Bytes, Checkpoint, StateUpdate, TaskOutcome};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -14,18 +14,18 @@ pub const MAX_STATE: usize = 256 << 10;
 /// The largest description of a checkpoint, in bytes of JSON.
 pub const MAX_META: usize = 16 << 10;
 
-/// What becomes of what a task told, given once it is durable.
+/// Answer to a task's report, sent once the report is durable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// The checkpoint is this worker's, and will reach the coordinator.
-    Checkpoint(Arc<v2::Checkpoint>),
+    Checkpoint(Arc<Checkpoint>),
     /// The attempt's whole state.
-    State(Arc<v2::StateUpdate>),
-    /// Nothing was changed.
+    State(Arc<StateUpdate>),
+    /// The report was refused, without a change.
     Refused(Refused),
 }
 
-/// Why nothing was changed.
+/// Reason why a report was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The attempt has ended, was superseded, or was never here.
@@ -34,11 +34,11 @@ pub enum Refused {
     /// More than a limit.
     #[error("{what} takes {size} bytes; the limit is {limit}")]
     TooLarge {
-        /// Of what.
+        /// Name of the limit.
         what: &'static str,
-        /// In bytes.
+        /// Number of bytes.
         size: usize,
-        /// In bytes.
+        /// Number of bytes.
         limit: usize,
     },
 }
@@ -66,8 +66,8 @@ impl Worker {
             return self.refuse(question, Refused::TooLarge { what: "meta", size, limit });
         }
         attempt.made += 1;
-        let checkpoint = Arc::new(v2::Checkpoint {
-            task_id: task.to_string(),
+        let checkpoint = Arc::new(Checkpoint {
+            task: task.clone(),
             epoch,
             number: attempt.made,
             manifest,
@@ -91,8 +91,8 @@ impl Worker {
         // way goes on, or a link that is slower than the checkpoints come would never bring one.
         let needless = prunable(&self.checkpoints.waiting(task, epoch), &rule);
         let uploading = self.uploading.clone();
-        let which = |c: &v2::Checkpoint| {
-            *c.task_id == **task
+        let which = |c: &Checkpoint| {
+            c.task == *task
                 && needless.contains(&(c.epoch, c.number))
                 && uploading.as_ref() != Some(&c.manifest)
         };
@@ -133,14 +133,13 @@ impl Worker {
             let (size, limit) = (state_json.len(), MAX_STATE);
             return self.refuse(question, Refused::TooLarge { what: "state", size, limit });
         }
-        let known = progress.or(old.filter(|s| s.has_progress).map(|s| s.progress));
-        let update = Arc::new(v2::StateUpdate {
-            task_id: task.to_string(),
+        let known = progress.or(old.and_then(|s| s.progress));
+        let update = Arc::new(StateUpdate {
+            task: task.clone(),
             epoch,
             version: old.map_or(0, |s| s.version) + 1,
             state_json: state_json.into(),
-            progress: known.unwrap_or_default(),
-            has_progress: known.is_some(),
+            progress: known,
             at_ms: now.wall,
         });
         attempt.state = Some(update.clone());
@@ -149,14 +148,14 @@ impl Worker {
         self.after.push_back((self.batch, Output::Answer(question, Answer::State(update))));
     }
 
-    /// What is known of a held attempt: its newest checkpoint (or the one to go on from) and its
+    /// Returns the reports of a held attempt: its newest checkpoint (or the one to resume from) and its
     /// state; `None` when it is not held.
     #[allow(clippy::type_complexity)]
     pub fn told(
         &self,
         task: &str,
         epoch: Epoch,
-    ) -> Option<(Option<Arc<v2::Checkpoint>>, Option<Arc<v2::StateUpdate>>)> {
+    ) -> Option<(Option<Arc<Checkpoint>>, Option<Arc<StateUpdate>>)> {
         let attempt = self.attempts.get(task, epoch)?;
         Some((attempt.checkpoint.clone(), attempt.state.clone()))
     }
@@ -168,23 +167,23 @@ impl Worker {
         }
     }
 
-    /// What a held attempt runs, and since when (Unix ms; 0: it does not run yet).
+    /// Returns the specification of a held attempt, and its start (Unix ms; 0: it does not run yet).
     pub fn held_spec(
         &self,
         task: &str,
         epoch: Epoch,
-    ) -> Option<(Arc<outlast_wire::TaskSpec>, i64)> {
+    ) -> Option<(Arc<outlast_model::TaskSpec>, i64)> {
         let attempt = self.attempts.get(task, epoch)?;
         Some((attempt.spec.clone(), attempt.since().map_or(0, |at| at.wall)))
     }
 
     /// The checkpoints of a task that are known here, oldest first, each with whether the
     /// coordinator has it.
-    pub fn known_checkpoints(&self, task: &str, epoch: Epoch) -> Vec<(Arc<v2::Checkpoint>, bool)> {
+    pub fn known_checkpoints(&self, task: &str, epoch: Epoch) -> Vec<(Arc<Checkpoint>, bool)> {
         let sending = self.checkpoints.shared();
         let after = self.attempts.get(task, epoch).map_or(0, |a| a.after);
-        let of = |c: &&Arc<v2::Checkpoint>| {
-            c.task_id == task && c.epoch > after && c.artifact.is_empty() && !c.dropped
+        let of = |c: &&Arc<Checkpoint>| {
+            *c.task == *task && c.epoch > after && c.artifact.is_empty() && !c.dropped
         };
         let mut all: Vec<_> = sending.filter(of).map(|c| (c.clone(), false)).collect();
         if let Some(newest) = self.attempts.get(task, epoch).and_then(|a| a.checkpoint.clone())
@@ -196,19 +195,19 @@ impl Worker {
         all
     }
 
-    /// What a new attempt goes on from: what the coordinator gave, or what an older attempt made
-    /// here that has not reached it yet. Outcomes overtake checkpoints. Attempts up to `after` are
-    /// of a former task of this id.
+    /// Returns the checkpoint that a new attempt resumes from: the coordinator's, or one of an older
+    /// attempt here that has not reached the coordinator yet. Outcomes overtake checkpoints. Attempts up
+    /// to `after` belong to a previous task of this id.
     pub(super) fn newest_checkpoint(
         &self,
         task: &str,
         epoch: Epoch,
         after: Epoch,
-        given: Option<Arc<v2::Checkpoint>>,
-    ) -> Option<Arc<v2::Checkpoint>> {
-        let of = |c: &&Arc<v2::Checkpoint>| {
+        given: Option<Arc<Checkpoint>>,
+    ) -> Option<Arc<Checkpoint>> {
+        let of = |c: &&Arc<Checkpoint>| {
             let own = after < c.epoch && c.epoch < epoch;
-            own && c.task_id == task && c.artifact.is_empty() && !c.dropped
+            own && *c.task == *task && c.artifact.is_empty() && !c.dropped
         };
         let sending = self.checkpoints.shared().filter(of).cloned();
         sending.chain(given).max_by_key(|c| (c.epoch, c.number))
@@ -216,16 +215,16 @@ impl Worker {
 
     /// Writes into an outcome which checkpoint the next attempt could go on from here, so that the
     /// coordinator does not pass over one that is still on its way.
-    pub(super) fn name_checkpoint(&self, outcome: &mut v2::TaskOutcome) {
-        let Some(attempt) = self.attempts.get(&outcome.task_id, outcome.epoch) else { return };
+    pub(super) fn name_checkpoint(&self, outcome: &mut TaskOutcome) {
+        let Some(attempt) = self.attempts.get(&outcome.task, outcome.epoch) else { return };
         let Some(newest) = attempt.checkpoint.as_deref() else { return };
         let place = (newest.epoch, newest.number);
         if !self
             .checkpoints
             .all()
-            .any(|c| c.dropped && c.task_id == newest.task_id && (c.epoch, c.number) == place)
+            .any(|c| c.dropped && c.task == newest.task && (c.epoch, c.number) == place)
         {
-            (outcome.checkpoint_epoch, outcome.checkpoint_number) = place;
+            outcome.checkpoint = Some(place);
         }
     }
 
@@ -243,7 +242,7 @@ impl Worker {
         match result {
             Ok(()) => self.checkpoints.uploaded(manifest),
             Err(_) => {
-                let is = |c: &v2::Checkpoint| c.manifest == manifest;
+                let is = |c: &Checkpoint| c.manifest == manifest;
                 for (seq, checkpoint) in self.checkpoints.give_up(is, self.batch) {
                     self.records.push(WorkerRecord::Checkpoint { seq, checkpoint });
                 }
@@ -269,8 +268,8 @@ impl Worker {
         self.settle();
     }
 
-    /// How much room there is for blobs, for the heartbeat: bytes used, the budget (0: none),
-    /// and how many were refused.
+    /// Sets the disk use of blobs, for the heartbeat: bytes used, the budget (0: none), and the number of
+    /// refused blobs.
     pub fn on_disk(&mut self, used: u64, budget: u64, refused: u64) {
         self.disk = (used, budget, refused);
     }

@@ -1,5 +1,6 @@
 use super::*;
-use outlast_wire::Run;
+use outlast_model::message::*;
+use outlast_model::*;
 
 mod fit;
 mod rules;
@@ -33,27 +34,22 @@ fn connected(slots: u32) -> Worker {
 
 fn welcome(w: &mut Worker, now: Millis, cursor: u64) {
     w.on_connected(at(now));
-    let cursors = vec![v2::Cursor { lane: v2::Lane::Results.into(), seq: cursor }];
+    let cursors = vec![Cursor { lane: Lane::Results, seq: cursor }];
     let coordinator_id = "c".into();
-    let m = v2::Welcome { protocol: 2, coordinator_id, cursors, credit: 100, ..Default::default() };
-    w.on_message(at(now), Kind::Welcome(m));
+    let m = Welcome { protocol: 2, coordinator_id, cursors, credit: 100, ..Default::default() };
+    w.on_message(at(now), ToWorker::Welcome(m));
 }
 
 fn assign(w: &mut Worker, ids: &[(&str, Epoch)]) {
-    let spec = TaskSpec::new(Run::Shell("true".into()));
-    let one = |(id, epoch): &(&str, Epoch)| v2::Assignment {
-        task_id: (*id).into(),
-        epoch: *epoch,
-        spec_json: spec.to_json().into(),
-        ..Default::default()
-    };
+    let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+    let one = |(id, epoch): &(&str, Epoch)| Assignment::new((*id).into(), *epoch, spec.clone());
     let tasks = ids.iter().map(one).collect();
-    w.on_message(at(1), Kind::Assign(v2::Assign { tasks }));
+    w.on_message(at(1), ToWorker::Assign(tasks));
 }
 
-fn done(task: &str, epoch: Epoch) -> v2::TaskOutcome {
-    let kind = v2::OutcomeKind::OutcomeSucceeded.into();
-    v2::TaskOutcome { task_id: task.into(), epoch, kind, ..Default::default() }
+fn done(task: &str, epoch: Epoch) -> TaskOutcome {
+    let kind = OutcomeKind::Succeeded;
+    TaskOutcome { task: task.into(), epoch, kind, ..Default::default() }
 }
 
 fn runs(out: &[Output]) -> Vec<String> {
@@ -66,7 +62,7 @@ fn runs(out: &[Output]) -> Vec<String> {
 
 fn outbox(out: &[Output]) -> Vec<(u64, usize)> {
     let sent = |o: &Output| match o {
-        Output::Send(Kind::Outbox(b)) => Some((b.first_seq, b.items.len())),
+        Output::Send(ToCoordinator::Outbox(b)) => Some((b.first_seq, b.items.len())),
         _ => None,
     };
     out.iter().filter_map(sent).collect()
@@ -113,9 +109,9 @@ fn cut_off_it_goes_on_and_sends_everything_once_the_link_is_back() {
     welcome(&mut w, 5_000, 1);
     assert_eq!(outbox(&settle(&mut w, 5_000)), [(2, 1)]);
     assert_eq!(w.load(), (0, 0, 1));
-    let cursors = vec![v2::Cursor { lane: v2::Lane::Results.into(), seq: 2 }];
+    let cursors = vec![Cursor { lane: Lane::Results, seq: 2 }];
     w.drain(at(5_001));
-    w.on_message(at(5_002), Kind::Ack(v2::Ack { cursors }));
+    w.on_message(at(5_002), ToWorker::Ack(cursors));
     assert!(settle(&mut w, 5_002).iter().any(|o| matches!(o, Output::Exit)));
 }
 
@@ -191,7 +187,7 @@ fn uploads(out: &[Output]) -> Vec<Option<String>> {
 
 fn sent_states(out: &[Output]) -> Vec<(Vec<u64>, u64)> {
     let sent = |o: &Output| match o {
-        Output::Send(Kind::Outbox(b)) if b.lane() == v2::Lane::State => {
+        Output::Send(ToCoordinator::Outbox(b)) if b.lane == Lane::State => {
             Some((b.seqs.clone(), b.prev_seq))
         }
         _ => None,
@@ -214,7 +210,7 @@ fn a_checkpoint_is_answered_when_durable_and_sent_when_uploaded() {
     assert_eq!(outbox(&drain(&mut w).0), [(1, 1)]);
     // The coordinator has lost it: it is uploaded again, and sent again.
     let manifest = Bytes::from_static(b"one");
-    w.on_message(at(12), Kind::BlobMissing(v2::BlobMissing { manifest }));
+    w.on_message(at(12), ToWorker::BlobMissing(manifest));
     assert_eq!(uploads(&drain(&mut w).0), [Some("one".into())]);
     w.on_uploaded(b"one", Ok(()));
     assert_eq!(outbox(&drain(&mut w).0), [(1, 1)]);
@@ -238,7 +234,7 @@ fn of_a_backlog_only_the_newest_are_uploaded_and_the_rest_is_told_of() {
     assert_eq!(uploads(&out), [Some("3".into())]);
     // The two that were dropped need no upload.
     assert!(out.iter().any(|o| matches!(o,
-        Output::Send(Kind::Outbox(b)) if b.lane() == v2::Lane::Checkpoints && b.items.len() == 2)));
+        Output::Send(ToCoordinator::Outbox(b)) if b.lane == Lane::Checkpoints && b.items.len() == 2)));
 }
 
 #[test]
@@ -282,9 +278,8 @@ fn a_checkpoint_without_room_lets_others_pass_once_their_order_is_durable() {
 
 #[test]
 fn a_dropped_checkpoint_needs_no_upload_after_a_restart() {
-    let dropped = v2::Checkpoint { dropped: true, number: 1, ..Default::default() };
-    let kept =
-        v2::Checkpoint { number: 2, manifest: Bytes::from_static(b"two"), ..Default::default() };
+    let dropped = Checkpoint { dropped: true, number: 1, ..Default::default() };
+    let kept = Checkpoint { number: 2, manifest: Bytes::from_static(b"two"), ..Default::default() };
     let snapshot = WorkerSnapshot {
         store_id: "s".into(),
         incarnation: 2,
@@ -357,10 +352,9 @@ fn a_passed_window_pauses_and_the_coordinators_word_resumes() {
     let mut w = connected(1);
     let mut spec = TaskSpec::new(Run::Shell("true".into()));
     spec.reconnect_window = 10.0;
-    spec.on_lease_expired = outlast_wire::spec::OnLeaseExpired::Pause;
-    let spec_json = spec.to_json().into();
-    let task = v2::Assignment { task_id: "a".into(), epoch: 1, spec_json, ..Default::default() };
-    w.on_message(at(1), Kind::Assign(v2::Assign { tasks: vec![task] }));
+    spec.on_lease_expired = outlast_model::spec::OnLeaseExpired::Pause;
+    let task = Assignment::new("a".into(), 1, Arc::new(spec));
+    w.on_message(at(1), ToWorker::Assign(vec![task]));
     sync(&mut w, 2);
     w.on_disconnected(at(100), "cut");
     let pauses = |out: &[Output]| {
@@ -375,9 +369,9 @@ fn a_passed_window_pauses_and_the_coordinators_word_resumes() {
     w.on_tick(at(10_200));
     assert_eq!(pauses(&sync(&mut w, 10_200)), [true]);
     welcome(&mut w, 11_000, 0);
-    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
-    let kind = v2::ControlKind::ControlResume.into();
-    w.on_message(at(11_001), Kind::Control(v2::Control { attempts, kind }));
+    let attempts = vec![AttemptId { task: "a".into(), epoch: 1 }];
+    let kind = ControlKind::Resume;
+    w.on_message(at(11_001), ToWorker::Control(attempts, kind));
     assert_eq!(pauses(&sync(&mut w, 11_002)), [false]);
 }
 
@@ -387,42 +381,36 @@ fn a_new_attempt_goes_on_from_what_an_older_one_made_here_though_the_outcome_ove
     checkpoint(&mut w, 10, "one");
     checkpoint(&mut w, 20, "two");
     w.on_uploaded(b"one", Ok(()));
-    let interrupted = v2::OutcomeKind::OutcomeInterrupted.into();
-    w.on_finished(at(30), v2::TaskOutcome { kind: interrupted, ..done("a", 1) });
+    let interrupted = OutcomeKind::Interrupted;
+    w.on_finished(at(30), TaskOutcome { kind: interrupted, ..done("a", 1) });
     sync(&mut w, 31);
     // The coordinator knows of the first only, and of the outcome.
     let number = 1;
-    let given = v2::Checkpoint { task_id: "a".into(), epoch: 1, number, ..Default::default() };
-    let spec_json = TaskSpec::new(Run::Shell("true".into())).to_json().into();
-    let again = v2::Assignment {
-        task_id: "a".into(),
-        epoch: 2,
-        spec_json,
-        checkpoint: Some(given),
-        ..Default::default()
-    };
-    w.on_message(at(40), Kind::Assign(v2::Assign { tasks: vec![again] }));
+    let given = Checkpoint { task: "a".into(), epoch: 1, number, ..Default::default() };
+    let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+    let mut again = Assignment::new("a".into(), 2, spec);
+    again.checkpoint = Some(given.into());
+    w.on_message(at(40), ToWorker::Assign(vec![again]));
     let (newest, _) = w.told("a", 2).expect("it is held");
     assert_eq!(newest.map(|c| (c.epoch, c.number)), Some((1, 2)));
     assert_eq!(w.known_checkpoints("a", 2).last().map(|(c, _)| c.number), Some(2));
 }
 
-/// The starts that the coordinator is told of.
+/// Returns the starts that are reported to the coordinator.
 fn told_starts(out: &[Output]) -> Vec<String> {
     let told = |o: &Output| match o {
-        Output::Send(Kind::Started(started)) => Some(started.clone()),
+        Output::Send(ToCoordinator::Started(started)) => Some(started.clone()),
         _ => None,
     };
-    let each = out.iter().filter_map(told).flat_map(|s| s.attempts);
-    each.map(|a| format!("{}.{}", a.task_id, a.epoch)).collect()
+    let each = out.iter().filter_map(told).flatten();
+    each.map(|(a, _)| format!("{}.{}", a.task, a.epoch)).collect()
 }
 
 fn assign_once(w: &mut Worker, task: &str) {
     let mut spec = TaskSpec::new(Run::Shell("true".into()));
-    spec.rerun = outlast_wire::spec::Rerun::Never;
-    let (task_id, spec_json) = (task.into(), spec.to_json().into());
-    let task = v2::Assignment { task_id, epoch: 1, spec_json, ..Default::default() };
-    w.on_message(at(1), Kind::Assign(v2::Assign { tasks: vec![task] }));
+    spec.rerun = outlast_model::spec::Rerun::Never;
+    let task = Assignment::new(task.into(), 1, Arc::new(spec));
+    w.on_message(at(1), ToWorker::Assign(vec![task]));
 }
 
 #[test]
@@ -450,8 +438,8 @@ fn a_start_between_inventory_and_welcome_is_told_at_the_welcome() {
     w.on_persisted(at(5_002), batches.last().unwrap().number);
     let out = drain(&mut w).0;
     assert_eq!((runs(&out), told_starts(&out).len()), (vec!["a.1".into()], 0));
-    let m = v2::Welcome { protocol: 2, coordinator_id: "c".into(), ..Default::default() };
-    w.on_message(at(5_003), Kind::Welcome(m));
+    let m = Welcome { protocol: 2, coordinator_id: "c".into(), ..Default::default() };
+    w.on_message(at(5_003), ToWorker::Welcome(m));
     assert_eq!(told_starts(&drain(&mut w).0), ["a.1"]);
 }
 
@@ -460,9 +448,9 @@ fn what_runs_and_must_not_run_twice_does_not_stop_for_a_move() {
     let mut w = connected(1);
     assign_once(&mut w, "a");
     sync(&mut w, 2);
-    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
-    let reason = v2::StopReason::StopMove.into();
-    w.on_message(at(3), Kind::Stop(v2::Stop { attempts, reason }));
+    let attempts = vec![AttemptId { task: "a".into(), epoch: 1 }];
+    let reason = StopReason::Move;
+    w.on_message(at(3), ToWorker::Stop(attempts, reason));
     let out = sync(&mut w, 3);
     assert!(!out.iter().any(|o| matches!(o, Output::StopRun(..))));
 }
@@ -475,10 +463,9 @@ fn a_new_task_of_an_old_id_does_not_go_on_from_what_the_former_one_made() {
     sync(&mut w, 21);
     // The former task was removed; the checkpoint has not arrived yet.
     let give = |w: &mut Worker, epoch| {
-        let spec_json = TaskSpec::new(Run::Shell("true".into())).to_json().into();
-        let task_id = "a".into();
-        let new = v2::Assignment { task_id, epoch, spec_json, after: 1, ..Default::default() };
-        w.on_message(at(30), Kind::Assign(v2::Assign { tasks: vec![new] }));
+        let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+        let new = Assignment { after: 1, ..Assignment::new("a".into(), epoch, spec) };
+        w.on_message(at(30), ToWorker::Assign(vec![new]));
         drain(w).1
     };
     let batches = give(&mut w, 2);
@@ -496,7 +483,7 @@ fn a_new_task_of_an_old_id_does_not_go_on_from_what_the_former_one_made() {
     w.on_finished(at(50), done("a", 2));
     sync(&mut w, 51);
     give(&mut w, 3);
-    let known = |(c, _): &(Arc<v2::Checkpoint>, bool)| (c.epoch, c.number);
+    let known = |(c, _): &(Arc<Checkpoint>, bool)| (c.epoch, c.number);
     let own: Vec<_> = w.known_checkpoints("a", 3).iter().map(known).collect();
     assert_eq!(own, [(2, 1)]);
 }
@@ -518,7 +505,7 @@ fn a_window_goes_on_through_a_restart_of_its_worker() {
 
     let mut spec = TaskSpec::new(Run::Shell("true".into()));
     spec.reconnect_window = 10.0;
-    spec.on_lease_expired = outlast_wire::spec::OnLeaseExpired::Stop;
+    spec.on_lease_expired = outlast_model::spec::OnLeaseExpired::Stop;
     let spec = Arc::new(spec);
     let restart = |lost, now: Now| {
         let row = crate::records::AttemptRow {
@@ -554,7 +541,7 @@ fn a_window_goes_on_through_a_restart_of_its_worker() {
     assert_eq!(w.next_wake(), 11_000);
     assert!(stopped(&mut w, at(11_000)));
     assert!(stopped(&mut restart(lost(true), at(30_000)), at(30_000)));
-    // The machine started anew: only the clock on the wall goes on.
+    // The machine was rebooted: only the wall clock continues.
     let booted = |wall| Now { mono: 2_000, wall };
     assert!(!stopped(&mut restart(lost(false), booted(9_000)), booted(9_000)));
     assert!(stopped(&mut restart(lost(false), booted(12_000)), booted(12_000)));
@@ -580,16 +567,16 @@ fn a_copy_stops_what_it_runs_and_never_dials_again() {
     w.on_disconnected(at(10), "cut");
     w.on_tick(at(10_000));
     w.on_connected(at(10_001));
-    let refused = v2::Refused {
-        code: v2::RefusedCode::RefusedCopy.into(),
+    let refused = outlast_model::message::Refused {
+        code: RefusedCode::Copy,
         reason: "this state folder is a copy".into(),
         ..Default::default()
     };
-    w.on_message(at(10_002), Kind::Refused(refused));
+    w.on_message(at(10_002), ToWorker::Refused(refused));
     let out = sync(&mut w, 10_003);
     assert!(out.iter().any(|o| matches!(o, Output::StopRun(..))));
-    let kind = v2::OutcomeKind::OutcomeInterrupted.into();
-    w.on_finished(at(10_004), v2::TaskOutcome { kind, ..done("a", 1) });
+    let kind = OutcomeKind::Interrupted;
+    w.on_finished(at(10_004), TaskOutcome { kind, ..done("a", 1) });
     let out = sync(&mut w, 10_005);
     assert!(out.iter().any(|o| matches!(o, Output::Exit)) && runs(&out).is_empty());
     w.on_tick(at(900_000));
@@ -610,20 +597,15 @@ fn an_outcome_names_the_last_checkpoint_of_its_attempt() {
         let (_, batches) = drain(w);
         let mut records = batches.iter().flat_map(|b| &b.records);
         records.find_map(|r| match r {
-            WorkerRecord::Finished { outcome, .. } => {
-                Some((outcome.checkpoint_epoch, outcome.checkpoint_number))
-            }
+            WorkerRecord::Finished { outcome, .. } => outcome.checkpoint,
             _ => None,
         })
     };
     assert_eq!(named(&mut w), Some((1, 2)));
     // The next attempt goes on from it; given back before it starts, it names the same.
     assign(&mut w, &[("a", 2)]);
-    let stop = v2::Stop {
-        attempts: vec![v2::AttemptRef { task_id: "a".into(), epoch: 2 }],
-        reason: v2::StopReason::StopReturn.into(),
-    };
-    w.on_message(at(40), Kind::Stop(stop));
+    let attempts = vec![AttemptId { task: "a".into(), epoch: 2 }];
+    w.on_message(at(40), ToWorker::Stop(attempts, StopReason::Return));
     assert_eq!(named(&mut w), Some((1, 2)));
 }
 

@@ -12,6 +12,7 @@ use outlast_core::coord::{
 use outlast_core::records::{CoordSnapshot, TaskRow, WorkerSnapshot};
 use outlast_core::worker::{self, Worker, WorkerConfig};
 use outlast_core::{Epoch, Now, TaskId};
+use outlast_model::message::{ToCoordinator, ToWorker};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{Run as What, TaskSpec, frame, v1, v2};
 use prost::Message;
@@ -131,7 +132,9 @@ fn run(input: &[u8], of: fn(Vec<Kind>) -> Said) -> Run {
         Said::Coordinator(kinds) => {
             let mut core = coordinator();
             measure(|| {
-                kinds.into_iter().for_each(|kind| core.on_message(NOW, 1, kind, &Known));
+                let messages =
+                    kinds.into_iter().filter_map(|kind| ToCoordinator::try_from(kind).ok());
+                messages.for_each(|message| core.on_message(NOW, 1, message, &Known));
                 settle(&mut core)
             })
         }
@@ -143,7 +146,8 @@ fn run(input: &[u8], of: fn(Vec<Kind>) -> Said) -> Run {
             core.on_connected(NOW);
             finish(&mut core, &mut String::new());
             measure(|| {
-                kinds.into_iter().for_each(|kind| core.on_message(NOW, kind));
+                let messages = kinds.into_iter().filter_map(|kind| ToWorker::try_from(kind).ok());
+                messages.for_each(|message| core.on_message(NOW, message));
                 let mut said = String::new();
                 finish(&mut core, &mut said);
                 said
@@ -255,10 +259,10 @@ impl Lookup for Known {
         let known = TaskId::from(task) == TaskId::from("t");
         known.then(|| PastAttempt { epoch: 1, outcomes: Vec::new() }).into_iter().collect()
     }
-    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+    fn state(&self, _: &str) -> Option<outlast_model::StateUpdate> {
         None
     }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+    fn checkpoints(&self, _: &str) -> Vec<Arc<outlast_model::Checkpoint>> {
         Vec::new()
     }
 }

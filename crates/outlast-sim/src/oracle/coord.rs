@@ -6,10 +6,10 @@ use outlast_core::coord::{LinkChange, LinkNews};
 use outlast_core::records::{Batch, CoordRecord, TaskState};
 use outlast_core::recovery::{Decision, TaskRecovery};
 use outlast_core::{AttemptId, TaskId};
+use outlast_model::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use outlast_store::sim::SimCoordStore;
 use outlast_wire::TaskSpec;
 use outlast_wire::spec::LateResult;
-use outlast_wire::v2::{Checkpoint, StateUpdate, TaskOutcome};
 use std::sync::Arc;
 
 impl Oracle {
@@ -119,8 +119,8 @@ impl Oracle {
     }
 
     fn on_state(&mut self, u: &StateUpdate) {
-        self.is_own(&u.task_id, u.epoch, "reported a state");
-        let task: TaskId = u.task_id.as_str().into();
+        self.is_own(&u.task, u.epoch, "reported a state");
+        let task: TaskId = u.task.clone();
         let id = AttemptId { task: task.clone(), epoch: u.epoch };
         // States of v1 workers are merged at the coordinator: its record is the report.
         if self.assigned.get(&id).is_some_and(|w| is_v1(w)) {
@@ -130,10 +130,10 @@ impl Oracle {
     }
 
     fn on_checkpoint(&mut self, c: &Checkpoint, worker: &Arc<str>) {
-        self.is_own(&c.task_id, c.epoch, "made a checkpoint");
-        let place = (c.task_id.as_str().into(), c.manifest.to_vec());
+        self.is_own(&c.task, c.epoch, "made a checkpoint");
+        let place = (c.task.clone(), c.manifest.to_vec());
         if is_v1(worker) && !self.v1_checkpoints.insert(place) {
-            self.fail(format!("I2: {}.{} #{} is there twice", c.task_id, c.epoch, c.number));
+            self.fail(format!("I2: {}.{} #{} is there twice", c.task, c.epoch, c.number));
         }
     }
 
@@ -246,7 +246,7 @@ impl Oracle {
     }
 
     /// The coordinator sent an acknowledgement.
-    pub fn acked(&mut self, worker: &Arc<str>, lane: i32, seq: u64, how: &str) {
+    pub fn acked(&mut self, worker: &Arc<str>, lane: Lane, seq: u64, how: &str) {
         let synced = self.cursors.get(&(worker.clone(), lane)).copied().unwrap_or(0);
         if seq > synced {
             self.fail(format!("{how} {seq} was sent when only {synced} was synced"));
@@ -276,7 +276,7 @@ impl Oracle {
     /// An attempt is to continue from this checkpoint, or from a newer one if that has taken its place
     /// meanwhile.
     pub fn goes_on_from(&mut self, c: &Checkpoint, store: &SimCoordStore, blobs: &Blobs) {
-        let known = store.checkpoints(&c.task_id);
+        let known = store.checkpoints(&c.task);
         let newest = known.iter().rev().find(|(_, kept)| *kept).map(|(c, _)| c);
         match newest.filter(|n| (n.epoch, n.number) > (c.epoch, c.number)) {
             Some(newer) => self.restorable(newer, blobs),
@@ -287,7 +287,7 @@ impl Oracle {
     /// A checkpoint that is kept must be there.
     pub fn restorable(&mut self, c: &Checkpoint, blobs: &Blobs) {
         if !blobs.contains_key(&c.manifest[..]) {
-            self.fail(format!("I4: {}.{} #{} cannot be restored", c.task_id, c.epoch, c.number));
+            self.fail(format!("I4: {}.{} #{} cannot be restored", c.task, c.epoch, c.number));
         }
     }
 
@@ -327,8 +327,8 @@ impl Oracle {
     fn note_named(&mut self, record: &CoordRecord) {
         use CoordRecord as R;
         match record {
-            R::Requeued { task, epoch, outcome: Some(o), .. } if o.checkpoint_number > 0 => {
-                let place = (o.checkpoint_epoch, o.checkpoint_number);
+            R::Requeued { task, epoch, outcome: Some(o), .. } => {
+                let Some(place) = o.checkpoint else { return };
                 self.named.insert(task.clone(), (place, *epoch));
             }
             R::Noted { task, note, .. } if note.contains("is out of reach") => {

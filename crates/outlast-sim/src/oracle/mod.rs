@@ -15,7 +15,7 @@ use self::delays::Delays;
 use self::recovery::Recovery;
 use outlast_core::records::TaskState;
 use outlast_core::{AttemptId, TaskId};
-use outlast_wire::TaskSpec;
+use outlast_model::{Lane, OutcomeKind, TaskSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ struct Task {
 #[derive(Default)]
 pub(crate) struct Oracle {
     tasks: BTreeMap<TaskId, Task>,
-    cursors: BTreeMap<(Arc<str>, i32), u64>,
+    cursors: BTreeMap<(Arc<str>, Lane), u64>,
     /// Checkpoints and states that are durable at a worker.
     reported: BTreeSet<(Arc<str>, AttemptId, u64)>,
     checkpoints: BTreeMap<(TaskId, u64, u64), bool>,
@@ -64,11 +64,11 @@ pub(crate) struct Oracle {
     /// Attempts whose outcome the coordinator has made durable, by worker.
     kept: BTreeSet<(Arc<str>, AttemptId)>,
     /// Number of effects of each outcome: by worker, attempt, kind and end.
-    effects: BTreeMap<(Arc<str>, AttemptId, i32, i64), u32>,
+    effects: BTreeMap<(Arc<str>, AttemptId, OutcomeKind, i64), u32>,
     /// Tasks that a worker of the v1 dialect ended, in one way or another.
     v1_finished: BTreeSet<(Arc<str>, TaskId)>,
     /// Number of effects of each outcome of a v1 worker: by attempt, kind, value and message.
-    v1_outcomes: BTreeMap<(AttemptId, i32, Vec<u8>, String), u32>,
+    v1_outcomes: BTreeMap<(AttemptId, OutcomeKind, Vec<u8>, String), u32>,
     /// Checkpoints of v1 workers.
     v1_checkpoints: BTreeSet<(TaskId, Vec<u8>)>,
     /// Time at which the coordinator last had a link to the worker, in true milliseconds.

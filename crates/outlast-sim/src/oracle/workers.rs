@@ -19,20 +19,20 @@ impl Oracle {
         for record in batches.iter().flat_map(|b| &b.records) {
             match record {
                 WorkerRecord::Finished { outcome, .. } => {
-                    let task = outcome.task_id.as_str().into();
+                    let task = outcome.task.clone();
                     self.finished.insert(AttemptId { task, epoch: outcome.epoch });
                 }
                 WorkerRecord::Acked { lane, seq } => {
                     self.acked(store, *lane, *seq, "a deletion up to");
                 }
                 WorkerRecord::Checkpoint { checkpoint: c, .. } => {
-                    let task: TaskId = c.task_id.as_str().into();
+                    let task: TaskId = c.task.clone();
                     let id = AttemptId { task: task.clone(), epoch: c.epoch };
                     self.reported.insert((store.clone(), id, c.number));
                     self.checkpoints.insert((task, c.epoch, c.number), c.dropped);
                 }
                 WorkerRecord::State { update: u, .. } => {
-                    let task: TaskId = u.task_id.as_str().into();
+                    let task: TaskId = u.task.clone();
                     let id = AttemptId { task: task.clone(), epoch: u.epoch };
                     self.reported.insert((store.clone(), id, u.version << 32));
                     let newest = self.states.entry(task).or_default();

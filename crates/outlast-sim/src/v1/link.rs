@@ -6,9 +6,9 @@ use crate::event::Event;
 use crate::lookup::Look;
 use crate::world::World;
 use outlast_core::AttemptId;
+use outlast_model::LinkCause;
 use outlast_wire::Bytes;
 use outlast_wire::v1::{FromWorker, ToWorker, parse};
-use outlast_wire::v2::LinkCause;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl World {
             }
             V1Event::Closed(link, true) => {
                 self.v1.links.remove(&link);
-                let cause = LinkCause::LinkClosed;
+                let cause = LinkCause::Closed;
                 self.feed_coord(|core, now| core.on_close(now, link, cause, "the link ended"));
             }
             V1Event::Closed(link, false) => {

@@ -8,8 +8,8 @@ use crate::StoreError;
 use crate::db::int;
 use crate::types::EventKind;
 use outlast_core::records::{CoordRecord, TaskState, WorkerRow};
-use outlast_wire::{TaskSpec, v2::TaskOutcome};
-use prost::Message;
+use outlast_model::{TaskOutcome, TaskSpec};
+use outlast_wire::Kept;
 use rusqlite::params;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Transaction<'_> {
             R::Requeued { task, epoch, retries, reason, cause, outcome, at } => {
                 let (worker, outcome, at) = (None, outcome.as_deref(), *at);
                 let (epoch, cause, kind) =
-                    (int(*epoch)?, i64::from(*cause as i32), EventKind::Requeued);
+                    (int(*epoch)?, i64::from(cause.number()), EventKind::Requeued);
                 // It belongs to the attempt that it ends, so that it is ordered between the attempts.
                 let phase = phase::AFTER_ENDED;
                 let event = Event { phase, kind, epoch, worker, at, reason, cause, outcome };
@@ -52,7 +52,7 @@ impl Transaction<'_> {
             R::Ended { task, epoch, state, reason, cause, outcome, worker, at } => {
                 let worker = worker.as_ref().map(|w| self.worker_ref(w)).transpose()?;
                 let (epoch, outcome) = (int(*epoch)?, outcome.as_deref());
-                let (state, cause, at) = (*state, i64::from(*cause as i32), *at);
+                let (state, cause, at) = (*state, i64::from(cause.number()), *at);
                 self.on_ended(task, End { epoch, state, reason, cause, outcome, worker, at })
             }
             R::Superseded { task, epoch, reason, outcome, worker, at } => {
@@ -69,7 +69,7 @@ impl Transaction<'_> {
             R::WorkerGone { worker, reason, cause, at } => self.run(
                 "UPDATE workers SET gone_at = ?2, gone_reason = ?3, gone_cause = ?4
                  WHERE store_id = ?1",
-                params![worker, at, reason, *cause as i32],
+                params![worker, at, reason, cause.number()],
             ),
             R::WorkerDrained { worker, on, at: _ } => {
                 self.run("UPDATE workers SET drained = ?2 WHERE store_id = ?1", params![worker, on])
@@ -223,7 +223,7 @@ impl Transaction<'_> {
                 end.epoch,
                 end.worker,
                 Some(end.reason).filter(|r| !r.is_empty()),
-                end.outcome.map(Message::encode_to_vec),
+                end.outcome.map(Kept::to_bytes),
                 end.cause,
             ],
         )?;
@@ -245,11 +245,11 @@ impl Transaction<'_> {
             return self.run(
                 "INSERT INTO orphans (task, epoch, worker, at, reason, outcome)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![task, epoch, worker, at, reason, outcome.encode_to_vec()],
+                params![task, epoch, worker, at, reason, outcome.to_bytes()],
             );
         };
         let (phase, kind) = (now.phase(), EventKind::Superseded);
-        let (worker, cause) = (Some(worker), i64::from(outcome.cause));
+        let (worker, cause) = (Some(worker), i64::from(outcome.cause.number()));
         let outcome = Some(outcome);
         self.insert_event(&now, Event { phase, kind, epoch, worker, at, reason, cause, outcome })
     }

@@ -7,7 +7,7 @@ use crate::db::{int, uint};
 use crate::types::{EventKind, PastOutcome, StoredEvent};
 use outlast_core::coord::{Given, PastAttempt};
 use outlast_core::ids::TaskId;
-use outlast_wire::v2::{Cause, TaskOutcome};
+use outlast_model::{Cause, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn outcomes(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<PastOutcome>, StoreErro
         let bytes = r.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?;
         let (mut event, outcome) = (event(r)?, load::outcome(bytes)?);
         if event.cause == Cause::Unspecified {
-            event.cause = outcome.cause();
+            event.cause = outcome.cause;
         }
         found.push(PastOutcome { task, event, outcome });
     }

@@ -7,8 +7,8 @@ use super::schema::{kind_code, phase, state_of};
 use super::transaction::Transaction;
 use crate::StoreError;
 use crate::types::EventKind;
-use outlast_wire::v2::TaskOutcome;
-use prost::Message;
+use outlast_model::TaskOutcome;
+use outlast_wire::Kept;
 use rusqlite::params;
 
 /// An entry of the history.
@@ -91,7 +91,7 @@ impl Transaction<'_> {
                 event.worker,
                 event.at,
                 event.reason,
-                event.outcome.map(Message::encode_to_vec),
+                event.outcome.map(Kept::to_bytes),
                 event.cause,
             ],
         )

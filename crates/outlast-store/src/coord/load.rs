@@ -6,9 +6,9 @@ use crate::StoreError;
 use crate::db::uint;
 use crate::types::StoredWorker;
 use outlast_core::records::{Asked, Awaited, CoordSnapshot, TaskRow, TaskState, WorkerRow};
-use outlast_wire::TaskSpec;
-use outlast_wire::v2::{Cause, LinkCause, TaskOutcome};
-use prost::Message;
+use outlast_model::TaskSpec;
+use outlast_model::{Cause, Lane, LinkCause, TaskOutcome};
+use outlast_wire::Kept;
 use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) fn spec(json: &[u8]) -> Result<Arc<TaskSpec>, StoreError> {
 }
 
 pub(crate) fn outcome(bytes: &[u8]) -> Result<Arc<TaskOutcome>, StoreError> {
-    TaskOutcome::decode(bytes).map(Arc::new).map_err(|e| StoreError::damaged("an outcome", e))
+    TaskOutcome::from_bytes(bytes).map(Arc::new).map_err(|e| StoreError::damaged("an outcome", e))
 }
 
 pub(crate) fn small(value: i64) -> Result<u32, StoreError> {
@@ -111,7 +111,7 @@ pub(super) fn workers(
     conn: &Connection,
     which: Option<&str>,
 ) -> Result<Vec<StoredWorker>, StoreError> {
-    let mut cursors: HashMap<Arc<str>, Vec<(i32, u64)>> = HashMap::new();
+    let mut cursors: HashMap<Arc<str>, Vec<(Lane, u64)>> = HashMap::new();
     let mut query = conn.prepare_cached(
         "SELECT w.store_id, c.lane, c.seq FROM cursors c JOIN worker_refs w ON w.ref = c.worker
          WHERE ?1 IS NULL OR w.store_id IN
@@ -120,7 +120,7 @@ pub(super) fn workers(
     )?;
     let mut rows = query.query([which])?;
     while let Some(r) = rows.next()? {
-        cursors.entry(r.get(0)?).or_default().push((r.get(1)?, uint(r.get(2)?)?));
+        cursors.entry(r.get(0)?).or_default().push((Lane::of(r.get(1)?), uint(r.get(2)?)?));
     }
     let columns = "SELECT store_id, name, incarnation, connection, slots, prefetch,
         capabilities, labels, version, seen_at, gone_at, gone_reason, drained, gone_cause,

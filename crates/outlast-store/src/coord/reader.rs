@@ -10,7 +10,7 @@ use crate::types::{
 use crate::{CoordStore, StoreError};
 use outlast_core::coord::{Given, PastAttempt};
 use outlast_core::records::{TaskRow, TaskState};
-use outlast_wire::v2::{StateUpdate, TaskOutcome};
+use outlast_model::{StateUpdate, TaskOutcome};
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 use std::sync::Arc;

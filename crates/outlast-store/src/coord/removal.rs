@@ -64,7 +64,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn spec_of(&self, number: i64) -> Result<outlast_wire::TaskSpec, StoreError> {
+    fn spec_of(&self, number: i64) -> Result<outlast_model::TaskSpec, StoreError> {
         let mut query = self.tx.prepare_cached("SELECT spec FROM tasks WHERE number = ?1")?;
         let json: Vec<u8> =
             query.query_row([number], |r| Ok(r.get_ref(0)?.as_blob().map(<[u8]>::to_vec)?))?;

@@ -5,8 +5,8 @@ use crate::StoreError;
 use crate::db::{int, uint};
 use crate::types::{EventKind, StoredCheckpoint};
 use outlast_core::records::Asked;
-use outlast_wire::v2::{Checkpoint, StateUpdate};
-use prost::Message;
+use outlast_model::{Checkpoint, StateUpdate};
+use outlast_wire::Kept;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Transaction<'_> {
         at: i64,
     ) -> Result<(), StoreError> {
         let worker = self.worker_ref(worker)?;
-        let Some(now) = self.find(&checkpoint.task_id)? else { return Ok(()) };
+        let Some(now) = self.find(&checkpoint.task)? else { return Ok(()) };
         self.run(
             "INSERT OR IGNORE INTO checkpoints
                  (number, epoch, nth, kept, manifest, worker, at, gone_at, item, artifact)
@@ -33,7 +33,7 @@ impl Transaction<'_> {
                 worker,
                 at,
                 checkpoint.dropped.then_some(at),
-                checkpoint.encode_to_vec(),
+                checkpoint.to_bytes(),
                 Some(&checkpoint.artifact).filter(|a| !a.is_empty()),
             ],
         )
@@ -58,12 +58,12 @@ impl Transaction<'_> {
     }
 
     pub(super) fn on_state(&mut self, update: &StateUpdate) -> Result<(), StoreError> {
-        let Some(now) = self.find(&update.task_id)? else { return Ok(()) };
+        let Some(now) = self.find(&update.task)? else { return Ok(()) };
         let (epoch, version) = (int(update.epoch)?, int(update.version)?);
         self.run(
             "INSERT INTO states VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
              SET epoch = ?2, version = ?3, item = ?4 WHERE (epoch, version) < (?2, ?3)",
-            params![now.number, epoch, version, update.encode_to_vec()],
+            params![now.number, epoch, version, update.to_bytes()],
         )
     }
 
@@ -99,7 +99,7 @@ impl Transaction<'_> {
 }
 
 pub(super) fn checkpoint(bytes: &[u8]) -> Result<Arc<Checkpoint>, StoreError> {
-    Checkpoint::decode(bytes).map(Arc::new).map_err(|e| StoreError::damaged("a checkpoint", e))
+    Checkpoint::from_bytes(bytes).map(Arc::new).map_err(|e| StoreError::damaged("a checkpoint", e))
 }
 
 /// The kept checkpoints of a task, by epoch and number.
@@ -122,7 +122,7 @@ pub(super) fn state(conn: &Connection, id: &str) -> Result<Option<StateUpdate>, 
     )?;
     let bytes: Option<Vec<u8>> = query.query_row([id], |r| r.get(0)).optional()?;
     let decode =
-        |b: Vec<u8>| StateUpdate::decode(&b[..]).map_err(|e| StoreError::damaged("a state", e));
+        |b: Vec<u8>| StateUpdate::from_bytes(&b).map_err(|e| StoreError::damaged("a state", e));
     bytes.map(decode).transpose()
 }
 

@@ -86,7 +86,7 @@ CREATE TABLE learned (
 ) WITHOUT ROWID;
 ";
 
-// Causes are the numbers of `outlast_wire::v2::Cause` and `LinkCause`; 0 is unknown.
+// Causes are the numbers of `outlast_model::Cause` and `LinkCause`; 0 is unknown.
 const V2: &str = "
 ALTER TABLE tasks ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;

@@ -3,8 +3,8 @@
 use super::CoordReader;
 use crate::StoreError;
 use crate::db::{int, uint};
-use outlast_wire::v2::{Cause, StateUpdate};
-use prost::Message;
+use outlast_model::{Cause, StateUpdate};
+use outlast_wire::Kept;
 use rusqlite::params_from_iter;
 use std::collections::HashMap;
 
@@ -40,9 +40,9 @@ impl CoordReader {
             let mut rows = query.query(params_from_iter(numbers))?;
             while let Some(r) = rows.next()? {
                 let item = r.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
-                let state = item.map(StateUpdate::decode).transpose();
+                let state = item.map(StateUpdate::from_bytes).transpose();
                 let state = state.map_err(|e| StoreError::damaged("a state", e))?;
-                let progress = state.filter(|s| s.has_progress).map(|s| s.progress);
+                let progress = state.and_then(|s| s.progress);
                 let extra = TaskExtra { paused: r.get(1)?, cause: Cause::of(r.get(2)?), progress };
                 found.insert(uint(r.get(0)?)?, extra);
             }

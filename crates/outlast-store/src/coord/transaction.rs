@@ -18,7 +18,7 @@ pub(super) struct Transaction<'a> {
     /// Change of the number of unfinished tasks that are paused.
     pub(super) paused: i64,
     pub(super) last_number: i64,
-    pub(super) cursors: BTreeMap<(i64, i32), i64>,
+    pub(super) cursors: BTreeMap<(i64, outlast_model::Lane), i64>,
 }
 
 impl<'a> Transaction<'a> {
@@ -34,7 +34,7 @@ impl<'a> Transaction<'a> {
             self.run(
                 "INSERT INTO cursors VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)",
-                params![worker, lane, seq],
+                params![worker, lane.number(), seq],
             )?;
         }
         if self.moved == [0; 5] && self.paused == 0 && self.last_number == 0 {

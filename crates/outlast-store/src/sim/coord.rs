@@ -7,7 +7,7 @@ use crate::{CoordStorage, StoreError};
 use outlast_core::coord::{Given, PastAttempt};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskRow, WorkerRow};
-use outlast_wire::v2::{Checkpoint, StateUpdate, TaskOutcome};
+use outlast_model::{Checkpoint, StateUpdate, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -7,8 +7,8 @@ use outlast_core::coord::may_come_again;
 use outlast_core::ids::TaskId;
 use outlast_core::records::{Asked, CoordRecord, TaskRow, TaskState, WorkerRow};
 use outlast_core::recovery::{Failure, Learned, Quarantine};
-use outlast_wire::TaskSpec;
-use outlast_wire::v2::{Cause, Checkpoint, StateUpdate, TaskOutcome};
+use outlast_model::TaskSpec;
+use outlast_model::{Cause, Checkpoint, Lane, StateUpdate, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Coord {
     pub(super) numbers: BTreeMap<TaskId, u64>,
     pub(super) tasks: BTreeMap<u64, Task>,
     pub(super) workers: BTreeMap<Arc<str>, WorkerRow>,
-    pub(super) cursors: BTreeMap<(Arc<str>, i32), u64>,
+    pub(super) cursors: BTreeMap<(Arc<str>, Lane), u64>,
     pub(super) orphans: Vec<PastOutcome>,
     pub(super) removed: BTreeMap<TaskId, u64>,
     pub(super) failures: BTreeMap<u64, Failure>,
@@ -229,7 +229,7 @@ impl Coord {
         };
         let (kind, worker) = (EventKind::Superseded, Some(worker.clone()));
         let (at, epoch, reason) = (*at, *epoch, reason.clone());
-        let cause = outcome.cause();
+        let cause = outcome.cause;
         let decision = None;
         let event = StoredEvent { at, kind, epoch, worker, reason, cause, decision };
         let outcome = outcome.clone();
@@ -354,7 +354,7 @@ impl Coord {
         use CoordRecord as R;
         match record {
             R::Checkpoint { checkpoint, worker: _, at: _ } => {
-                if let Ok(task) = self.known(&checkpoint.task_id) {
+                if let Ok(task) = self.known(&checkpoint.task) {
                     let place = (checkpoint.epoch, checkpoint.number);
                     let new = (checkpoint.clone(), !checkpoint.dropped);
                     task.checkpoints.entry(place).or_insert(new);
@@ -369,7 +369,7 @@ impl Coord {
                 }
             }
             R::State { update } => {
-                if let Ok(task) = self.known(&update.task_id) {
+                if let Ok(task) = self.known(&update.task) {
                     let known = task.state.as_ref().map_or((0, 0), |s| (s.epoch, s.version));
                     if (update.epoch, update.version) > known {
                         task.state = Some(update.clone());

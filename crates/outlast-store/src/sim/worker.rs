@@ -4,7 +4,7 @@ use super::disk::{Disk, Model, crashing};
 use crate::{StoreError, WorkerStorage};
 use outlast_core::ids::TaskId;
 use outlast_core::records::{AttemptRow, Batch, LostLink, WorkerRecord, WorkerSnapshot};
-use outlast_wire::v2::{Checkpoint, Lane, StateUpdate, TaskOutcome};
+use outlast_model::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ struct Worker {
     arrivals: u64,
     attempts: BTreeMap<u64, AttemptRow>,
     by_task: BTreeMap<TaskId, u64>,
-    outbox: BTreeMap<(i32, u64), Arc<TaskOutcome>>,
+    outbox: BTreeMap<(Lane, u64), Arc<TaskOutcome>>,
     checkpoints: BTreeMap<u64, Arc<Checkpoint>>,
     states: BTreeMap<u64, Arc<StateUpdate>>,
-    next: BTreeMap<i32, u64>,
+    next: BTreeMap<Lane, u64>,
     lost: Option<LostLink>,
 }
 
@@ -59,7 +59,7 @@ impl SimWorkerStore {
 
     /// Returns the stored state under the incarnation of the last [`open`](Self::open).
     pub fn snapshot(&self) -> WorkerSnapshot {
-        let (model, results) = (&self.disk.written, Lane::Results as i32);
+        let (model, results) = (&self.disk.written, Lane::Results);
         WorkerSnapshot {
             store_id: self.store_id.clone(),
             incarnation: self.incarnation,
@@ -70,10 +70,10 @@ impl SimWorkerStore {
                 .collect(),
             next_seq: model.next.get(&results).copied().unwrap_or(1),
             checkpoints: model.checkpoints.iter().map(|(s, c)| (*s, c.clone())).collect(),
-            next_checkpoint: model.next.get(&(Lane::Checkpoints as i32)).copied().unwrap_or(1),
+            next_checkpoint: model.next.get(&(Lane::Checkpoints)).copied().unwrap_or(1),
             states: model.states.iter().map(|(s, u)| (*s, u.clone())).collect(),
             lost: model.lost,
-            next_state: model.next.get(&(Lane::State as i32)).copied().unwrap_or(1),
+            next_state: model.next.get(&(Lane::State)).copied().unwrap_or(1),
         }
     }
 
@@ -101,7 +101,7 @@ impl Worker {
         (row.epoch == epoch).then_some(row)
     }
 
-    fn used(&mut self, lane: i32, seq: u64) {
+    fn used(&mut self, lane: Lane, seq: u64) {
         let next = self.next.entry(lane).or_default();
         *next = (*next).max(seq + 1);
     }
@@ -147,9 +147,12 @@ impl Model for Worker {
                 }
             }
             R::Finished { lane, seq, outcome } => {
-                self.drop_attempt(&outcome.task_id, outcome.epoch);
+                self.drop_attempt(&outcome.task, outcome.epoch);
                 if self.outbox.insert((*lane, *seq), outcome.clone()).is_some() {
-                    return Err(StoreError::Contradiction(format!("{lane}, {seq}: not new")));
+                    return Err(StoreError::Contradiction(format!(
+                        "{}, {seq}: not new",
+                        lane.word()
+                    )));
                 }
                 self.used(*lane, *seq);
             }
@@ -160,8 +163,8 @@ impl Model for Worker {
             }
             R::Checkpoint { seq, checkpoint } => {
                 self.checkpoints.insert(*seq, checkpoint.clone());
-                self.used(Lane::Checkpoints as i32, *seq);
-                if let Some(row) = self.row(&checkpoint.task_id, checkpoint.epoch) {
+                self.used(Lane::Checkpoints, *seq);
+                if let Some(row) = self.row(&checkpoint.task, checkpoint.epoch) {
                     let newer = checkpoint.number >= row.made;
                     row.made = row.made.max(checkpoint.number);
                     if newer && !checkpoint.dropped && checkpoint.artifact.is_empty() {
@@ -174,8 +177,8 @@ impl Model for Worker {
                     self.states.remove(old);
                 }
                 self.states.insert(*seq, update.clone());
-                self.used(Lane::State as i32, *seq);
-                if let Some(row) = self.row(&update.task_id, update.epoch) {
+                self.used(Lane::State, *seq);
+                if let Some(row) = self.row(&update.task, update.epoch) {
                     row.state = Some(update.clone());
                 }
             }
@@ -183,9 +186,9 @@ impl Model for Worker {
             R::Acked { lane, seq } => {
                 let lane = *lane;
                 self.outbox.retain(|(l, s), _| *l != lane || *s > *seq);
-                if lane == Lane::Checkpoints as i32 {
+                if lane == Lane::Checkpoints {
                     self.checkpoints.retain(|s, _| *s > *seq);
-                } else if lane == Lane::State as i32 {
+                } else if lane == Lane::State {
                     self.states.retain(|s, _| *s > *seq);
                 }
             }

@@ -2,15 +2,15 @@
 #![allow(dead_code)] // each test binary uses a part
 
 use outlast_core::records::{Batch, CoordRecord, TaskState, WorkerRecord, WorkerRow};
+use outlast_model::{Cause, Checkpoint, LinkCause, StateUpdate, TaskOutcome};
+use outlast_model::{Run, TaskSpec};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_store::*;
-use outlast_wire::v2::{Cause, Checkpoint, Lane, LinkCause, StateUpdate, TaskOutcome};
-use outlast_wire::{Run, TaskSpec};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-pub const RESULTS: i32 = Lane::Results as i32;
+pub const RESULTS: outlast_model::Lane = outlast_model::Lane::Results;
 
 pub fn spec(name: &str) -> Arc<TaskSpec> {
     Arc::new(TaskSpec::new(Run::Shell(format!("echo {name}"))))
@@ -18,7 +18,7 @@ pub fn spec(name: &str) -> Arc<TaskSpec> {
 pub fn outcome(task: &str, epoch: u64, started_at_ms: i64) -> Arc<TaskOutcome> {
     let message = format!("{task}/{epoch}");
     Arc::new(TaskOutcome {
-        task_id: task.into(),
+        task: task.into(),
         epoch,
         message,
         started_at_ms,
@@ -74,12 +74,12 @@ pub fn worker_row(store_id: &str, name: &str) -> Arc<WorkerRow> {
     })
 }
 pub fn gone(worker: &str, reason: &str, at: i64) -> CoordRecord {
-    let (worker, reason, cause) = (worker.into(), reason.into(), LinkCause::LinkClosed);
+    let (worker, reason, cause) = (worker.into(), reason.into(), LinkCause::Closed);
     CoordRecord::WorkerGone { worker, reason, cause, at }
 }
 pub fn checkpoint(task: &str, epoch: u64, number: u64, dropped: bool) -> Arc<Checkpoint> {
     Arc::new(Checkpoint {
-        task_id: task.into(),
+        task: task.into(),
         epoch,
         number,
         manifest: format!("{task}.{epoch}.{number}").into_bytes().into(),
@@ -92,8 +92,8 @@ pub fn checkpoint(task: &str, epoch: u64, number: u64, dropped: bool) -> Arc<Che
 }
 pub fn state(task: &str, epoch: u64, version: u64) -> Arc<StateUpdate> {
     let state_json = format!("{{\"n\":{version}}}").into_bytes().into();
-    let task_id = task.into();
-    Arc::new(StateUpdate { task_id, epoch, version, state_json, ..Default::default() })
+    let task = task.into();
+    Arc::new(StateUpdate { task, epoch, version, state_json, ..Default::default() })
 }
 pub fn accepted(task: &str, epoch: u64) -> WorkerRecord {
     let (task, spec) = (task.into(), spec(task));

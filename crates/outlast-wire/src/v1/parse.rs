@@ -3,9 +3,9 @@
 use super::{
     Deed, FromWorker, MAX_ACTIVE, MAX_CHECKPOINT_ID, MAX_STATE, MAX_TEXT, MAX_WORDS, TaskError,
 };
-use crate::json::{Limit, Parts, short};
 use crate::spec::{MAX_CAPABILITIES, MAX_TASK_ID};
 use bytes::Bytes;
+use outlast_model::json::{Limit, Parts, short};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;

@@ -5,7 +5,7 @@ use super::logs::Paths;
 use super::outcome::{Ended, Unbegun, not_begun, plain};
 use super::output::Stream;
 use super::stop::Why;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
 use rustix::process::Pid;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

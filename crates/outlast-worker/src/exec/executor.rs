@@ -20,9 +20,9 @@ use super::supervisor::{GIVE_UP, SAMPLE, Supervisor};
 use super::table::Table;
 use super::terminated::Terminated;
 use super::{Cause, logs, root, tree, user};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_spawn::User;
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -186,11 +186,11 @@ impl Executor {
         let mut table = lock(&engine.table);
         let mut refused = match outlast_wire::spec::check_task_id(task_id) {
             Ok(()) => None,
-            Err(error) => Some((OutcomeKind::OutcomeFailed, error.to_string(), Cause::NotStarted)),
+            Err(error) => Some((OutcomeKind::Failed, error.to_string(), Cause::NotStarted)),
         };
         if table.closed {
             let message = "the worker is stopping".to_owned();
-            refused = Some((OutcomeKind::OutcomeReturned, message, Cause::WorkerStopped));
+            refused = Some((OutcomeKind::Returned, message, Cause::WorkerStopped));
         }
         table.next_key += 1;
         let attempt = Arc::new(Attempt {
@@ -232,7 +232,7 @@ impl Executor {
         if let Err((error, mut job)) = self.pool.run(job) {
             let reason = format!("the system refuses another thread: {error}");
             self.engine.fitness.assume(&reason);
-            let refusal = (OutcomeKind::OutcomeReturned, reason, Cause::Machine);
+            let refusal = (OutcomeKind::Returned, reason, Cause::Machine);
             job.refused.get_or_insert(refusal);
             job.run();
         }

@@ -10,7 +10,7 @@ use super::lock::lock;
 use super::outcome::Ended;
 use super::stop::Why;
 use super::{Cause, result, tree};
-use outlast_wire::v2::OutcomeKind;
+use outlast_model::OutcomeKind;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Job {
             None => {
                 catch_unwind(AssertUnwindSafe(|| attempt.execute(&engine))).unwrap_or_else(|_| {
                     attempt.abandon();
-                    let kind = OutcomeKind::OutcomeInterrupted;
+                    let kind = OutcomeKind::Interrupted;
                     (attempt.outcome(kind, "the worker failed inside"), Cause::WorkerStopped)
                 })
             }

@@ -14,8 +14,8 @@ use super::outcome::Ended;
 use super::spares::Folder;
 use super::tree::Main;
 use super::{Cause, oom, user};
+use outlast_model::OutcomeKind;
 use outlast_spawn::Process;
-use outlast_wire::v2::OutcomeKind;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Attempt {
             if let Some(reason) = engine.fitness.unfit() {
                 let reason = format!("this worker cannot start tasks for now: {reason}");
                 return Err(Box::new(self.no_process(
-                    OutcomeKind::OutcomeReturned,
+                    OutcomeKind::Returned,
                     reason,
                     Cause::Machine,
                 )));
@@ -108,13 +108,13 @@ impl Attempt {
             Fault::Scarce | Fault::Machine => true,
         };
         if !is_machines {
-            return self.no_process(OutcomeKind::OutcomeFailed, reason, cause);
+            return self.no_process(OutcomeKind::Failed, reason, cause);
         }
         // Where nothing else could be started either, the task has lost nothing. Else it is as with
         // other losses: a limited number of them.
         let kind = match engine.check_fitness(&reason) {
-            Some(_) => OutcomeKind::OutcomeReturned,
-            None => OutcomeKind::OutcomeInterrupted,
+            Some(_) => OutcomeKind::Returned,
+            None => OutcomeKind::Interrupted,
         };
         self.no_process(kind, reason, Cause::Machine)
     }

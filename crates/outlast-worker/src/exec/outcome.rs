@@ -1,7 +1,7 @@
 //! Outcomes as they are made here: of attempts that never had a process, and the plain form of all others.
 
 use super::Cause;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, TaskOutcome};
 
 /// An outcome and its cause.
 pub type Ended = (TaskOutcome, Cause);
@@ -15,10 +15,10 @@ pub(crate) enum Unbegun {
 }
 
 pub(super) fn not_begun(why: Unbegun) -> (OutcomeKind, &'static str, Cause) {
-    let returned = OutcomeKind::OutcomeReturned;
+    let returned = OutcomeKind::Returned;
     match why {
         Unbegun::Cancelled => {
-            (OutcomeKind::OutcomeCancelled, "cancelled before it started", Cause::Cancelled)
+            (OutcomeKind::Cancelled, "cancelled before it started", Cause::Cancelled)
         }
         Unbegun::Recalled => (returned, "taken back before it started", Cause::NotStarted),
         Unbegun::Stopped => {
@@ -41,9 +41,9 @@ pub(crate) fn plain(
     message: impl Into<String>,
 ) -> TaskOutcome {
     TaskOutcome {
-        task_id: task.to_owned(),
+        task: task.into(),
         epoch,
-        kind: kind as i32,
+        kind,
         message: message.into(),
         finished_at_ms: crate::clock::now().wall,
         ..TaskOutcome::default()

@@ -2,8 +2,8 @@
 //! becomes part of the outcome.
 
 use super::Cause;
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_spawn::User;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,7 +57,7 @@ pub(super) fn take(path: &Path, user: Option<&User>, outcome: &mut TaskOutcome, 
     }
     match serde_json::from_slice::<Report>(&text) {
         Ok(report) if report.value.as_ref().is_none_or(|v| v.get().len() <= MAX_VALUE) => {
-            if outcome.kind() == OutcomeKind::OutcomeFailed && !report.message.is_empty() {
+            if outcome.kind == OutcomeKind::Failed && !report.message.is_empty() {
                 outcome.message = report.message.chars().take(MAX_MESSAGE).collect();
             }
             let value = report.value.map(|v| v.get().as_bytes().to_vec());
@@ -93,9 +93,9 @@ mod tests {
         };
         let end = |kind: OutcomeKind| {
             let message = "exit code 1".into();
-            TaskOutcome { kind: kind.into(), message, ..TaskOutcome::default() }
+            TaskOutcome { kind, message, ..TaskOutcome::default() }
         };
-        let failed = OutcomeKind::OutcomeFailed;
+        let failed = OutcomeKind::Failed;
         report("TypeError: x", r#"{"stack":"at x"}"#).leave(&path).unwrap();
         let mut outcome = end(failed);
         take(&path, None, &mut outcome, Cause::Exit);

@@ -5,8 +5,8 @@ use super::engine::Engine;
 use super::outcome::Ended;
 use super::stop::Why;
 use super::{Cause, command, oom};
+use outlast_model::OutcomeKind;
 use outlast_spawn::Usage;
-use outlast_wire::v2::OutcomeKind;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ impl Attempt {
             Ok(used) => used,
             Err(error) => {
                 let message = format!("its exit status was lost: {error}");
-                let outcome = self.outcome(OutcomeKind::OutcomeInterrupted, message);
+                let outcome = self.outcome(OutcomeKind::Interrupted, message);
                 return (outcome, Cause::Unknown);
             }
         };
@@ -41,24 +41,21 @@ impl Attempt {
                 }
                 (kind, message, cause)
             }
-            None if status.success() => (OutcomeKind::OutcomeSucceeded, String::new(), Cause::Exit),
+            None if status.success() => (OutcomeKind::Succeeded, String::new(), Cause::Exit),
             None => match died(engine, pid, before, &used) {
-                (message, Cause::OutOfMemory) => {
-                    (OutcomeKind::OutcomeFailed, message, Cause::OutOfMemory)
-                }
+                (message, Cause::OutOfMemory) => (OutcomeKind::Failed, message, Cause::OutOfMemory),
                 (message, _)
                     if engine.terminated.explains(status, seconds(self.spec.kill_grace)) =>
                 {
                     let message = format!("the worker's processes were told to end: {message}");
-                    (OutcomeKind::OutcomeInterrupted, message, Cause::WorkerStopped)
+                    (OutcomeKind::Interrupted, message, Cause::WorkerStopped)
                 }
-                (message, cause) => (OutcomeKind::OutcomeFailed, message, cause),
+                (message, cause) => (OutcomeKind::Failed, message, cause),
             },
         };
         let mut outcome = self.outcome(kind, message);
-        outcome.has_exit_code = status.code().is_some();
-        outcome.exit_code = status.code().unwrap_or_default();
-        outcome.signal = status.signal().unwrap_or_default();
+        outcome.exit_code = status.code();
+        outcome.signal = status.signal();
         outcome.cpu_ms = used.cpu.as_millis() as u64;
         // Linux counts what the worker had resident at the start as the task's own: a peak that is
         // no higher says nothing, and then only what was seen of the process itself does.
@@ -71,20 +68,18 @@ impl Attempt {
 
     fn stopped(&self, why: Why) -> (OutcomeKind, String, Cause) {
         match why {
-            Why::Cancelled => {
-                (OutcomeKind::OutcomeCancelled, "cancelled".to_owned(), Cause::Cancelled)
-            }
+            Why::Cancelled => (OutcomeKind::Cancelled, "cancelled".to_owned(), Cause::Cancelled),
             // One that had started is not taken back.
             Why::Interrupted | Why::Recalled => {
                 let message = "the worker was stopped".to_owned();
-                (OutcomeKind::OutcomeInterrupted, message, Cause::WorkerStopped)
+                (OutcomeKind::Interrupted, message, Cause::WorkerStopped)
             }
             Why::TimedOut => {
                 let limit = self.spec.timeout.unwrap_or_default();
                 let message = format!("timed out after {limit} s");
-                (OutcomeKind::OutcomeTimedOut, message, Cause::TimedOut)
+                (OutcomeKind::TimedOut, message, Cause::TimedOut)
             }
-            Why::OverDisk(reason) => (OutcomeKind::OutcomeFailed, reason, Cause::Disk),
+            Why::OverDisk(reason) => (OutcomeKind::Failed, reason, Cause::Disk),
         }
     }
 }

@@ -351,7 +351,7 @@ impl Client {
     fn understand(&self, say: Say) -> Option<Event> {
         match say {
             Say::Finished(one) => {
-                let ended = (one.outcome, Cause::from_number(one.cause));
+                let ended = (one.outcome.into(), Cause::from_number(one.cause));
                 let told = self.lock().ours.insert(id_of(&ended), Ours::Told);
                 matches!(told, Some(Ours::Given { .. })).then_some(Event::Finished(ended))
             }
@@ -377,5 +377,5 @@ impl Client {
 }
 
 pub(super) fn id_of((outcome, _): &Ended) -> AttemptId {
-    AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch }
+    AttemptId { task: outcome.task.clone(), epoch: outcome.epoch }
 }

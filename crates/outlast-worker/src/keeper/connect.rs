@@ -197,15 +197,14 @@ fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<
                 paused: one.paused,
             }),
             Say::Finished(one) => {
-                held.finished.push((one.outcome, Cause::from_number(one.cause)));
+                held.finished.push((one.outcome.into(), Cause::from_number(one.cause)));
             }
             Say::Unfit(unfit) => held.unfit = unfit.reason,
             Say::Ready(_) => break,
             _ => {}
         }
     }
-    let over: HashSet<_> =
-        held.finished.iter().map(|(o, _)| (o.task_id.as_str(), o.epoch)).collect();
+    let over: HashSet<_> = held.finished.iter().map(|(o, _)| (&*o.task, o.epoch)).collect();
     held.running.retain(|one| !over.contains(&(&*one.id.task, one.id.epoch)));
     Ok(held)
 }

@@ -8,8 +8,8 @@ use crate::exec::{Cause, Config, Executor, Signal, StopKind, plain};
 use crate::runner::events::{Event, Start};
 use crate::runner::line::Line;
 use outlast_core::AttemptId;
+use outlast_model::OutcomeKind;
 use outlast_wire::TaskSpec;
-use outlast_wire::v2::OutcomeKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
@@ -289,7 +289,7 @@ impl Host {
                         line.start(Start { id, spec: Arc::new(spec), worker, env });
                     }
                     Err(error) => {
-                        let (kind, text) = (OutcomeKind::OutcomeFailed, error.to_string());
+                        let (kind, text) = (OutcomeKind::Failed, error.to_string());
                         let outcome = plain(&id.task, id.epoch, kind, text);
                         self.outcomes.finished((outcome, Cause::NotStarted), true);
                     }

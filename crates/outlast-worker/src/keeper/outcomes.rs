@@ -59,7 +59,8 @@ impl Outcomes {
 
     /// Keeps an outcome and tells it, or writes it down if there is nobody to tell.
     pub fn finished(&self, (outcome, cause): Ended, hurry: bool) {
-        let id = AttemptId { task: outcome.task_id.as_str().into(), epoch: outcome.epoch };
+        let id = AttemptId { task: outcome.task.clone(), epoch: outcome.epoch };
+        let outcome = outcome.into();
         let message = Finished { outcome, cause: cause.number() }.encode_to_vec();
         let mut state = self.lock();
         if state.attached {

@@ -7,7 +7,7 @@ use super::proto::{self, Ask, Forget, Frames, ToKeeper};
 use crate::exec::{self, Cause, plain};
 use crate::runner::events::Event;
 use outlast_core::AttemptId;
-use outlast_wire::v2::OutcomeKind;
+use outlast_model::OutcomeKind;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -131,8 +131,8 @@ impl Client {
         let ran = line.iter().filter(|(_, began)| *began).count();
         for (one, began) in line {
             let (kind, cause) = match returned || !began {
-                true => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
-                false => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
+                true => (OutcomeKind::Returned, Cause::NotStarted),
+                false => (OutcomeKind::Interrupted, Cause::KeeperDied),
             };
             let mut outcome = plain(&one.id.task, one.id.epoch, kind, reason);
             outcome.started_at_ms = one.started_at_ms;

@@ -6,7 +6,7 @@
 use super::events::{Event, HeldAttempt, Start};
 use crate::exec::{Ended, Executor, Handle, Note, Signal, StopKind, Unbegun, never_begun};
 use outlast_core::AttemptId;
-use outlast_wire::v2::OutcomeKind;
+use outlast_model::OutcomeKind;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -157,7 +157,7 @@ impl Line {
         drop(state);
         self.launch(launches);
         // What went wrong, or was asked for, somebody may wait for.
-        let hurry = starving || ended.0.kind() != OutcomeKind::OutcomeSucceeded;
+        let hurry = starving || ended.0.kind != OutcomeKind::Succeeded;
         (self.tell)(Event::Finished(ended), hurry);
         self.lock().held.remove(id);
     }

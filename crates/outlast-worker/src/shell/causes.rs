@@ -1,25 +1,25 @@
-//! From the executor's causes to those of the wire.
+//! Conversion of the executor's causes.
 
 use crate::exec::{Cause, Ended};
-use outlast_wire::v2::{self, OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, TaskOutcome};
 
 /// The outcome, with its cause.
 pub(super) fn outcome((mut outcome, cause): Ended) -> TaskOutcome {
-    let good = outcome.kind() == OutcomeKind::OutcomeSucceeded;
+    let good = outcome.kind == OutcomeKind::Succeeded;
     let cause = match cause {
-        Cause::Unknown => v2::Cause::Unspecified,
-        Cause::Exit if good => v2::Cause::Done,
-        Cause::Exit => v2::Cause::Exit,
-        Cause::Signal => v2::Cause::Signal,
-        Cause::OutOfMemory => v2::Cause::OutOfMemory,
-        Cause::TimedOut => v2::Cause::TimedOut,
-        Cause::Cancelled => v2::Cause::Cancelled,
-        Cause::WorkerStopped => v2::Cause::Stopped,
-        Cause::Disk => v2::Cause::Disk,
-        Cause::NotStarted => v2::Cause::NotStarted,
-        Cause::Machine => v2::Cause::Machine,
-        Cause::KeeperDied => v2::Cause::WorkerCrashed,
+        Cause::Unknown => outlast_model::Cause::Unspecified,
+        Cause::Exit if good => outlast_model::Cause::Done,
+        Cause::Exit => outlast_model::Cause::Exit,
+        Cause::Signal => outlast_model::Cause::Signal,
+        Cause::OutOfMemory => outlast_model::Cause::OutOfMemory,
+        Cause::TimedOut => outlast_model::Cause::TimedOut,
+        Cause::Cancelled => outlast_model::Cause::Cancelled,
+        Cause::WorkerStopped => outlast_model::Cause::Stopped,
+        Cause::Disk => outlast_model::Cause::Disk,
+        Cause::NotStarted => outlast_model::Cause::NotStarted,
+        Cause::Machine => outlast_model::Cause::Machine,
+        Cause::KeeperDied => outlast_model::Cause::WorkerCrashed,
     };
-    outcome.cause = cause.into();
+    outcome.cause = cause;
     outcome
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use outlast_core::records::WorkerRecord;
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::{Answer, Output, Worker};
+use outlast_model::TaskOutcome;
 use outlast_net::pulse::PingConfig;
 use outlast_store::group::Decided;
-use outlast_wire::v2::TaskOutcome;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -143,7 +143,7 @@ impl Driver {
                 }
                 Output::Dial => drop(self.link.send(ToLink::Dial)),
                 Output::Probe => drop(self.link.send(ToLink::Probe)),
-                Output::Send(kind) => drop(self.link.send(ToLink::Frame(kind))),
+                Output::Send(message) => drop(self.link.send(ToLink::Frame(message.into()))),
                 Output::Close(reason) => {
                     tracing::debug!("closing the link: {reason}");
                     let _ = self.link.send(ToLink::Close);

@@ -7,6 +7,7 @@ use crate::local::HostError;
 use crate::local::client::escape;
 use bytes::Bytes;
 use outlast_blob::{BlobError, BlobReader, Blobs, Hash, Manifest, Packed};
+use outlast_model::Checkpoint;
 use outlast_net::{Dialler, Http};
 use outlast_wire::blobframe::{self, Decoder, MAX_WANTED};
 use outlast_wire::v2;
@@ -61,7 +62,7 @@ pub(super) async fn download(
 }
 
 /// The checkpoints of a task that the coordinator keeps, oldest first.
-pub(super) async fn kept(dialler: &Dialler, task: &str) -> Result<Vec<v2::Checkpoint>, MoveError> {
+pub(super) async fn kept(dialler: &Dialler, task: &str) -> Result<Vec<Checkpoint>, MoveError> {
     let path = format!("/api/v2/tasks/{}/checkpoints", escape(task));
     let answer = Http::new(dialler).ask("GET", &path, Bytes::new()).await?;
     if answer.status == 404 {
@@ -74,7 +75,7 @@ pub(super) async fn kept(dialler: &Dialler, task: &str) -> Result<Vec<v2::Checkp
     let (mut body, mut all) = (ok(answer)?, Vec::new());
     while !body.is_empty() {
         let next = v2::Checkpoint::decode_length_delimited(&mut body);
-        all.push(next.map_err(|e| MoveError::Strange(e.to_string()))?);
+        all.push(next.map_err(|e| MoveError::Strange(e.to_string()))?.into());
     }
     Ok(all)
 }

@@ -15,8 +15,8 @@ use outlast_blob::{BlobError, Blobs, Put};
 use outlast_core::TaskId;
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::{Answer, Worker};
+use outlast_model::{Checkpoint, StateUpdate};
 use outlast_net::Dialler;
-use outlast_wire::v2;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +43,7 @@ struct Recent {
     order: VecDeque<(Attempt, String)>,
 }
 
-fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
+fn view(c: &Checkpoint, delivered: bool) -> CheckpointView {
     let meta = serde_json::from_slice(&c.meta_json).unwrap_or(CheckpointMeta {
         kind: crate::local::Kind::Raw,
         name: String::new(),
@@ -61,7 +61,7 @@ fn view(c: &v2::Checkpoint, delivered: bool) -> CheckpointView {
 }
 
 /// A checkpoint, and whether the coordinator has it.
-type Known = (Arc<v2::Checkpoint>, bool);
+type Known = (Arc<Checkpoint>, bool);
 
 /// Returns whether there may be checkpoints that this worker does not know. A first attempt that made none
 /// has none: that is known without a link, too.
@@ -69,10 +69,10 @@ fn may_have_older(at: &Attempt, known: &[Known]) -> bool {
     at.epoch > 1 || !known.is_empty()
 }
 
-fn state_view(state: Option<&v2::StateUpdate>) -> StateView {
+fn state_view(state: Option<&StateUpdate>) -> StateView {
     let Some(s) = state else { return StateView::default() };
     StateView {
-        progress: s.has_progress.then_some(s.progress),
+        progress: s.progress,
         state: serde_json::from_slice(&s.state_json).unwrap_or_default(),
         updates: s.version,
     }
@@ -118,7 +118,7 @@ impl TaskHost {
             return Err(unknown(&format!("there is no link to it ({why})")));
         }
         let kept = fetch::kept(&self.dialler, &at.task).await.map_err(|e| unknown(&e))?;
-        let of = |c: &v2::Checkpoint| (c.epoch, c.number);
+        let of = |c: &Checkpoint| (c.epoch, c.number);
         let mut all: BTreeMap<_, _> = known.into_iter().map(|k| (of(&k.0), k)).collect();
         for c in kept {
             all.entry(of(&c)).or_insert_with(|| (Arc::new(c), true)).1 = true;
@@ -158,7 +158,7 @@ impl TaskHost {
         put: &Put,
         meta: Vec<u8>,
         artifact: &str,
-    ) -> Result<Arc<v2::Checkpoint>, HostError> {
+    ) -> Result<Arc<Checkpoint>, HostError> {
         let (task, epoch): (TaskId, _) = (at.task.as_str().into(), at.epoch);
         let (manifest, size) = (Bytes::copy_from_slice(put.manifest.as_bytes()), put.size);
         let ask = |core: &mut Worker, n| {

@@ -4,8 +4,8 @@ use super::driver::Driver;
 use super::logs::LogReaders;
 use super::now;
 use super::outbound::ToLink;
+use outlast_model::message::ToWorker;
 use outlast_net::{DialError, Dialler, Receiver, Sender, pulse};
-use outlast_wire::v2::LogRequest;
 use outlast_wire::v2::body::Kind;
 use std::pin::pin;
 use std::sync::Arc;
@@ -90,16 +90,17 @@ async fn serve(
                 Ok(Kind::LogRequest(request)) => {
                     readers.ask(request);
                     // The core counts it as a sign of life.
-                    driver.feed(|core| {
-                        core.on_message(now(), Kind::LogRequest(LogRequest::default()))
-                    });
+                    driver.feed(|core| core.on_heard(now()));
                 }
-                Ok(kind) => {
-                    if let Kind::Welcome(welcome) = &kind {
-                        dialler.set_session(&welcome.session);
+                Ok(kind) => match ToWorker::try_from(kind) {
+                    Ok(message) => {
+                        if let ToWorker::Welcome(welcome) = &message {
+                            dialler.set_session(&welcome.session);
+                        }
+                        driver.feed(|core| core.on_message(now(), message));
                     }
-                    driver.feed(|core| core.on_message(now(), kind));
-                }
+                    Err(error) => return error.to_string(),
+                },
                 Err(reason) => return reason,
             }
         }

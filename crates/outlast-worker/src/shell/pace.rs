@@ -2,8 +2,8 @@
 
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::Worker;
+use outlast_model::OutcomeKind;
 use outlast_store::group::Pace;
-use outlast_wire::v2::OutcomeKind;
 
 /// The commit delay of a batch that was decided now. While work waits for slots nobody waits for a result in order
 /// to assign more.
@@ -20,7 +20,7 @@ pub(super) fn of(batch: &Batch<WorkerRecord>, core: &Worker) -> Pace {
 fn nobody_waits_for(record: &WorkerRecord) -> bool {
     match record {
         WorkerRecord::Accepted { .. } | WorkerRecord::Acked { .. } => true,
-        WorkerRecord::Finished { outcome, .. } => outcome.kind() == OutcomeKind::OutcomeSucceeded,
+        WorkerRecord::Finished { outcome, .. } => outcome.kind == OutcomeKind::Succeeded,
         _ => false,
     }
 }

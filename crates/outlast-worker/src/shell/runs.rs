@@ -9,9 +9,9 @@ use crate::local::{TOKEN_VARIABLE, Tokens};
 use crate::runner::{Runner, Start};
 use outlast_core::worker::{Output, StopKind};
 use outlast_core::{AttemptId, TaskId};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_wire::spec::{Call, Run, TaskSpec};
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE};
-use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Runs {
             known.sort_unstable();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             let why = format!("this worker has no function {:?}; it has: {known}", call.function);
-            return Some(outcome(context.task_id, epoch, started, Err(why.into())));
+            return Some(outcome(context.task_id.into(), epoch, started, Err(why.into())));
         };
         if function.inline {
             return Some(run(function, context, started));
@@ -104,16 +104,21 @@ impl Runs {
         let (id, epoch) = (context.task_id.clone(), context.epoch);
         let spawned = std::thread::Builder::new().name("outlast-call".into()).spawn(move || {
             let mut outcome = run(&function, context, started);
-            let stop = back.controls.stopped(&outcome.task_id, outcome.epoch);
+            let stop = back.controls.stopped(&outcome.task, outcome.epoch);
             stopped(&mut outcome, stop);
             back.feed(|core| core.on_finished(now(), outcome));
         });
         // It counts as lost, not as returned: else it could come again at once, for ever.
         spawned.err().map(|e| TaskOutcome {
-            kind: OutcomeKind::OutcomeInterrupted.into(),
-            cause: Cause::Machine.into(),
+            kind: OutcomeKind::Interrupted,
+            cause: Cause::Machine,
             started_at_ms: 0,
-            ..outcome(id, epoch, 0, Err(format!("the system refuses another thread: {e}").into()))
+            ..outcome(
+                id.into(),
+                epoch,
+                0,
+                Err(format!("the system refuses another thread: {e}").into()),
+            )
         })
     }
 }
@@ -173,14 +178,14 @@ impl Perform for Runs {
 
 /// Marks the outcome of a function that had to stop, and did not succeed, as stopped.
 fn stopped(outcome: &mut TaskOutcome, stop: Option<StopKind>) {
-    let Some(kind) = stop.filter(|_| outcome.kind() != OutcomeKind::OutcomeSucceeded) else {
+    let Some(kind) = stop.filter(|_| outcome.kind != OutcomeKind::Succeeded) else {
         return;
     };
     let (kind, cause) = match kind {
-        StopKind::Cancel => (OutcomeKind::OutcomeCancelled, Cause::Cancelled),
-        StopKind::Interrupt => (OutcomeKind::OutcomeInterrupted, Cause::Stopped),
+        StopKind::Cancel => (OutcomeKind::Cancelled, Cause::Cancelled),
+        StopKind::Interrupt => (OutcomeKind::Interrupted, Cause::Stopped),
     };
-    (outcome.kind, outcome.cause) = (kind.into(), cause.into());
+    (outcome.kind, outcome.cause) = (kind, cause);
 }
 
 fn run(function: &Function, context: TaskContext, started: i64) -> TaskOutcome {
@@ -191,27 +196,25 @@ fn run(function: &Function, context: TaskContext, started: i64) -> TaskOutcome {
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Err(format!("the function panicked: {}", text.unwrap_or_default()).into())
     });
-    outcome(task_id, epoch, started, result)
+    outcome(task_id.into(), epoch, started, result)
 }
 
 fn outcome(
-    task_id: String,
+    task: TaskId,
     epoch: u64,
     started_at_ms: i64,
     result: Result<serde_json::Value, Failure>,
 ) -> TaskOutcome {
-    let (mut cause, mut signal) = (Cause::Unspecified, 0);
+    let (mut cause, mut signal) = (Cause::Unspecified, None);
     let (kind, message, value) = match result {
-        Ok(value) => (OutcomeKind::OutcomeSucceeded, String::new(), value),
+        Ok(value) => (OutcomeKind::Succeeded, String::new(), value),
         Err(why) => {
-            let mut kind = OutcomeKind::OutcomeFailed;
+            let mut kind = OutcomeKind::Failed;
             match why.by {
                 FailedBy::Itself => {}
-                FailedBy::Signal(number) => (cause, signal) = (Cause::Signal, number),
-                FailedBy::OutOfMemory => (cause, signal) = (Cause::OutOfMemory, KILL),
-                FailedBy::Timeout => {
-                    (cause, kind) = (Cause::TimedOut, OutcomeKind::OutcomeTimedOut)
-                }
+                FailedBy::Signal(number) => (cause, signal) = (Cause::Signal, Some(number)),
+                FailedBy::OutOfMemory => (cause, signal) = (Cause::OutOfMemory, Some(KILL)),
+                FailedBy::Timeout => (cause, kind) = (Cause::TimedOut, OutcomeKind::TimedOut),
             }
             (kind, why.message, why.details)
         }
@@ -227,18 +230,18 @@ fn outcome(
             let what = "keep large data as a checkpoint or an artifact";
             let why = format!("the result is {n} bytes of JSON, more than {MAX_VALUE}: {what}");
             let message = if message.is_empty() { why } else { message };
-            (OutcomeKind::OutcomeFailed, message, Vec::new())
+            (OutcomeKind::Failed, message, Vec::new())
         }
     };
     TaskOutcome {
-        task_id,
+        task,
         epoch,
-        kind: kind.into(),
+        kind,
         message,
         started_at_ms,
         finished_at_ms: now().wall.max(started_at_ms),
         value_json: value.into(),
-        cause: cause.into(),
+        cause,
         signal,
         ..Default::default()
     }
@@ -257,16 +260,16 @@ mod tests {
             by: FailedBy::Signal(11),
         };
         let ended = outcome("t".into(), 1, 0, Err(failure));
-        assert_eq!((ended.kind(), ended.message.as_str()), (OutcomeKind::OutcomeFailed, "no"));
-        assert_eq!((ended.cause(), ended.signal), (Cause::Signal, 11));
+        assert_eq!((ended.kind, ended.message.as_str()), (OutcomeKind::Failed, "no"));
+        assert_eq!((ended.cause, ended.signal), (Cause::Signal, Some(11)));
         let late = Failure { by: FailedBy::Timeout, ..String::new().into() };
-        assert_eq!(outcome("t".into(), 1, 0, Err(late)).kind(), OutcomeKind::OutcomeTimedOut);
+        assert_eq!(outcome("t".into(), 1, 0, Err(late)).kind, OutcomeKind::TimedOut);
         assert_eq!(&ended.value_json[..], br#"{"traceback":"line 1"}"#);
 
         let largest = Value::String("x".repeat(MAX_VALUE - 2));
-        assert_eq!(outcome("t".into(), 1, 0, Ok(largest)).kind(), OutcomeKind::OutcomeSucceeded);
+        assert_eq!(outcome("t".into(), 1, 0, Ok(largest)).kind, OutcomeKind::Succeeded);
         let larger = outcome("t".into(), 1, 0, Ok(Value::String("x".repeat(MAX_VALUE))));
-        assert_eq!(larger.kind(), OutcomeKind::OutcomeFailed);
+        assert_eq!(larger.kind, OutcomeKind::Failed);
         assert!(larger.message.contains("more than 1048576") && larger.value_json.is_empty());
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn alive(held: &Held) -> Vec<Alive> {
         paused: one.paused,
     });
     let finished = held.finished.iter().map(|(outcome, _)| Alive {
-        task: outcome.task_id.as_str().into(),
+        task: outcome.task.clone(),
         epoch: outcome.epoch,
         started_at: outcome.started_at_ms,
         paused: false,

@@ -10,8 +10,8 @@ mod stops;
 mod user;
 
 use common::{PATIENCE, is_alive, pid_in, shell, until};
+use outlast_model::{OutcomeKind, TaskOutcome};
 use outlast_wire::spec::Call;
-use outlast_wire::v2::{OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
 use outlast_worker::exec::logs::{self, Stream};
 use outlast_worker::exec::{Config, Executor, Handle, OnOutputLimit, StopKind};
@@ -81,12 +81,9 @@ fn success_carries_output_times_and_usage() {
     let bench = Bench::new();
     let outcome = bench
         .run(shell("echo out; echo err >&2; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
-    assert_eq!(
-        (outcome.task_id.as_str(), outcome.epoch, outcome.message.as_str()),
-        ("task", 1, "")
-    );
-    assert_eq!((outcome.has_exit_code, outcome.exit_code, outcome.signal), (true, 0, 0));
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
+    assert_eq!((&*outcome.task, outcome.epoch, outcome.message.as_str()), ("task", 1, ""));
+    assert_eq!((outcome.exit_code, outcome.signal), (Some(0), None));
     assert_eq!((text(&outcome.stdout_tail), outcome.stdout_bytes), ("out\n".to_owned(), 4));
     assert_eq!((text(&outcome.stderr_tail), outcome.stderr_bytes), ("err\n".to_owned(), 4));
     assert!(outcome.started_at_ms > 1_600_000_000_000);
@@ -99,10 +96,10 @@ fn success_carries_output_times_and_usage() {
 fn failures_say_why() {
     let bench = Bench::new();
     let outcome = bench.run(shell("exit 3"));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeFailed);
-    assert_eq!((outcome.exit_code, outcome.message.as_str()), (3, "exit code 3"));
+    assert_eq!(outcome.kind, OutcomeKind::Failed);
+    assert_eq!((outcome.exit_code, outcome.message.as_str()), (Some(3), "exit code 3"));
     let outcome = bench.run(shell("kill -9 $$"));
-    assert_eq!((outcome.has_exit_code, outcome.signal), (false, 9));
+    assert_eq!((outcome.exit_code, outcome.signal), (None, Some(9)));
     assert_eq!(outcome.message, "killed by signal 9 (SIGKILL)");
 }
 
@@ -127,12 +124,12 @@ fn what_cannot_be_started_fails_with_the_reason() {
         (TaskSpec::new(Run::Call(function)), "this worker has no function named \"f\""),
     ] {
         let outcome = bench.run(spec);
-        assert_eq!(outcome.kind(), OutcomeKind::OutcomeFailed);
+        assert_eq!(outcome.kind, OutcomeKind::Failed);
         assert!(outcome.message.starts_with(reason), "{}", outcome.message);
-        assert_eq!((outcome.started_at_ms, outcome.has_exit_code), (0, false));
+        assert_eq!((outcome.started_at_ms, outcome.exit_code), (0, None));
     }
     let outcome = bench.start("../escape", shell("true")).wait();
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeFailed);
+    assert_eq!(outcome.kind, OutcomeKind::Failed);
     assert!(outcome.message.starts_with("id: "), "{}", outcome.message);
 }
 
@@ -202,7 +199,7 @@ fn standard_input_is_empty_and_signals_are_default() {
 fn endless_output_is_cut_in_the_middle_and_its_end_kept() {
     let bench = Bench::with(|config| config.output_cap = 1 << 20);
     let outcome = bench.run(shell("seq 1 3000000"));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded);
     let size = (1..=3_000_000_u64).map(|n| n.ilog10() as u64 + 2).sum::<u64>();
     assert_eq!(outcome.stdout_bytes, size);
     let tail = text(&outcome.stdout_tail);
@@ -248,13 +245,13 @@ fn a_task_that_takes_too_much_of_the_disk_is_killed() {
         config.on_output_limit = OnOutputLimit::Kill;
     });
     let outcome = bench.run(command(&["yes"]));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeFailed);
+    assert_eq!(outcome.kind, OutcomeKind::Failed);
     assert_eq!(outcome.message, "output limit: more than 1048576 bytes on stdout");
     let bench = Bench::with(|config| config.reserve_bytes = u64::MAX);
     let quiet = bench.start("quiet", command(&["sleep", "1"]));
     let outcome = bench.run(command(&["yes"]));
     assert!(outcome.message.starts_with("disk full: "), "{}", outcome.message);
-    assert_eq!(quiet.wait().kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(quiet.wait().kind, OutcomeKind::Succeeded);
 }
 
 #[test]

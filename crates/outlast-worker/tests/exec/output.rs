@@ -24,7 +24,7 @@ fn a_stream_that_is_opened_again_loses_nothing() {
          (echo d > /proc/self/fd/2); sh -c 'echo 5 > /dev/fd/1'
          dd if=/dev/null of=/dev/stdout bs=1 2> /dev/null; echo 6",
     ));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
     assert_eq!(text(&outcome.stdout_tail), "1\n2\n3\n3\n4\n5\n6\n");
     assert_eq!(text(&outcome.stderr_tail), "a\nb\nc\nd\n");
     assert_eq!(log_of(&bench, "task", Stream::Stdout, 0, 3).0, "1\n2\n3\n3\n4\n5\n6\n");
@@ -122,7 +122,7 @@ fn streams_of_many_tasks_at_once_are_kept_apart() {
     let running: Vec<_> =
         (1..=100).map(|n| bench.start(&format!("t{n}"), shell(&line(n)))).collect();
     for (n, running) in (1..=100).zip(running) {
-        assert_eq!(running.wait().kind(), OutcomeKind::OutcomeSucceeded);
+        assert_eq!(running.wait().kind, OutcomeKind::Succeeded);
         let (log, _) = log_of(&bench, &format!("t{n}"), Stream::Stdout, 0, 5000);
         let expected: String = (n * 10_000..(n + 1) * 10_000).map(|i| format!("{i}\n")).collect();
         assert!(log == format!("{expected}end of {n}\n"), "task {n}");
@@ -161,7 +161,7 @@ fn a_full_disk_loses_output_and_says_how_much_but_fails_no_task() {
     let (log, end) = log_of(&bench, "task", Stream::Stdout, 0, 64 << 10);
     let _ = std::process::Command::new("umount").arg("-l").arg(&place).status();
     assert!(remount.unwrap().success());
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
     let all: String = (1..=100_000).map(|n| format!("{n}\n")).chain(["end\n".to_owned()]).collect();
     assert_eq!((outcome.stdout_bytes, end), (all.len() as u64, all.len() as u64));
     assert!(text(&outcome.stdout_tail).ends_with("100000\nend\n"));

@@ -48,7 +48,7 @@ fn a_paused_tree_takes_no_time_and_a_cancel_ends_it() {
     wait_for(&notes, Note::Paused);
     let stopped = Instant::now();
     running.handle.stop(StopKind::Cancel);
-    assert_eq!(running.wait().kind(), OutcomeKind::OutcomeCancelled);
+    assert_eq!(running.wait().kind, OutcomeKind::Cancelled);
     assert!(stopped.elapsed() < Duration::from_millis(4_500));
     assert!(!pids.into_iter().any(is_alive));
 }
@@ -69,7 +69,7 @@ fn the_time_limit_waits_while_a_task_is_paused() {
     wait_for(&notes, Note::Paused);
     std::thread::sleep(Duration::from_millis(1200));
     running.handle.resume();
-    assert_eq!(running.wait().kind(), OutcomeKind::OutcomeTimedOut);
+    assert_eq!(running.wait().kind, OutcomeKind::TimedOut);
     assert!(start.elapsed() >= Duration::from_millis(1700));
 }
 
@@ -89,7 +89,7 @@ fn only_the_main_process_is_signalled_and_long_tasks_are_announced() {
     wait_for(&notes, Note::Started(started));
     assert!(running.handle.signal(Signal::parse("SIGUSR1").unwrap()));
     let outcome = running.wait();
-    assert_eq!(outcome.exit_code, 5);
+    assert_eq!(outcome.exit_code, Some(5));
     assert!(text(&outcome.stdout_tail).ends_with("alive\n"), "{outcome:?}");
     assert!(!running.handle.signal(Signal::parse("USR1").unwrap()));
 }

@@ -20,7 +20,7 @@ fn a_timeout_kills_the_whole_tree_even_what_left_the_group_and_ignores_sigterm()
     let (near, far) = (pid_in(&near), pid_in(&far));
     assert!(is_alive(near) && is_alive(far));
     let outcome = running.wait();
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeTimedOut);
+    assert_eq!(outcome.kind, OutcomeKind::TimedOut);
     assert_eq!(outcome.message, "timed out after 0.7 s");
     assert!(!is_alive(near) && !is_alive(far));
     assert!(start.elapsed() >= Duration::from_millis(950));
@@ -36,7 +36,7 @@ fn a_cancel_gives_the_task_its_grace() {
     until("its start to be noted", || running.handle.started_at_ms());
     running.handle.stop(StopKind::Cancel);
     let outcome = running.wait();
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeCancelled);
+    assert_eq!(outcome.kind, OutcomeKind::Cancelled);
     assert_eq!(
         (outcome.message.as_str(), text(&outcome.stdout_tail)),
         ("cancelled", "bye\n".into())
@@ -53,13 +53,13 @@ fn leftovers_of_the_group_end_with_the_task_and_daemons_with_the_executor() {
         left.display(),
         daemon.display()
     )));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded);
     until_dead(pid_in(&left));
     let daemon = pid_in(&daemon);
     assert!(is_alive(daemon));
     // What a daemon still writes must not turn up in the log of another task.
     let other = bench.start("other", shell("sleep 1.3")).wait();
-    assert_eq!((other.stdout_bytes, other.kind()), (0, OutcomeKind::OutcomeSucceeded));
+    assert_eq!((other.stdout_bytes, other.kind), (0, OutcomeKind::Succeeded));
     bench.executor.shutdown(StopKind::Interrupt);
     assert!(!is_alive(daemon));
 }
@@ -85,12 +85,12 @@ fn every_attempt_has_one_outcome_however_it_races_with_stops() {
     }
     for _ in 0..ATTEMPTS {
         let outcome = outcomes.recv_timeout(PATIENCE).expect("an outcome");
-        let kind = outcome.kind();
+        let kind = outcome.kind;
         if outcome.epoch % 2 == 1 {
-            assert_ne!(kind, OutcomeKind::OutcomeSucceeded);
+            assert_ne!(kind, OutcomeKind::Succeeded);
         }
-        assert_ne!(kind, OutcomeKind::OutcomeFailed, "{outcome:?}");
-        if kind == OutcomeKind::OutcomeReturned {
+        assert_ne!(kind, OutcomeKind::Failed, "{outcome:?}");
+        if kind == OutcomeKind::Returned {
             assert_eq!(outcome.started_at_ms, 0);
         }
     }
@@ -105,7 +105,7 @@ fn a_success_stays_one_when_the_stop_comes_late() {
     let running = bench.start("task", command(&["true"]));
     let outcome = running.wait();
     running.handle.stop(StopKind::Cancel);
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded);
     assert!(running.outcome.recv_timeout(Duration::from_millis(50)).is_err());
 }
 
@@ -118,9 +118,9 @@ fn shutdown_interrupts_what_runs_and_returns_what_comes_later() {
     bench.executor.shutdown(StopKind::Interrupt);
     assert!(!is_alive(pid));
     let outcome = running.outcome.try_recv().expect("all outcomes are out");
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeInterrupted);
+    assert_eq!(outcome.kind, OutcomeKind::Interrupted);
     assert_eq!(outcome.message, "the worker was stopped");
-    assert_eq!(bench.run(command(&["true"])).kind(), OutcomeKind::OutcomeReturned);
+    assert_eq!(bench.run(command(&["true"])).kind, OutcomeKind::Returned);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn dropping_the_executor_ends_its_tasks() {
     let pid = pid_in(&pid);
     drop(bench.executor);
     assert!(!is_alive(pid));
-    assert_eq!(running.wait().kind(), OutcomeKind::OutcomeInterrupted);
+    assert_eq!(running.wait().kind, OutcomeKind::Interrupted);
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn what_cleaned_its_environment_ends_with_its_own_task_and_no_other() {
     let (third, late) = with_a_runaway(&bench, "third", wait, |spec| spec.timeout = Some(2.0));
     assert!([far, other, late].into_iter().all(is_alive));
     first.handle.stop(StopKind::Cancel);
-    assert_eq!(first.wait().kind(), OutcomeKind::OutcomeCancelled);
+    assert_eq!(first.wait().kind, OutcomeKind::Cancelled);
     assert!(!is_alive(far) && is_alive(other));
-    assert_eq!(third.wait().kind(), OutcomeKind::OutcomeTimedOut);
+    assert_eq!(third.wait().kind, OutcomeKind::TimedOut);
     assert!(!is_alive(late) && is_alive(other));
     // Paused and resumed with its task, too.
     second.handle.pause();
@@ -211,7 +211,7 @@ fn what_cleaned_its_environment_ends_with_its_own_task_and_no_other() {
     let until_it_runs =
         format!("while ! [ -e {} ]; do sleep 0.01; done", bench.file("ended.pid").display());
     let (ended, daemon) = with_a_runaway(&bench, "ended", &until_it_runs, |_| {});
-    assert_eq!(ended.wait().kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(ended.wait().kind, OutcomeKind::Succeeded);
     assert!(is_alive(daemon));
     bench.executor.shutdown(StopKind::Interrupt);
     assert!(!is_alive(daemon));

@@ -33,7 +33,7 @@ fn the_result_of_a_browsers_program_is_the_users_and_no_link() {
         }));
         spec.env.insert("LEAVE".into(), leave.replace("SECRET", secret.to_str().unwrap()));
         let outcome = bench.run(spec);
-        assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
+        assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
         text(&outcome.value_json)
     };
     assert_eq!(run(r#"echo '{"value": 5}' >$OUTLAST_RESULT_FILE"#), "5");
@@ -57,7 +57,7 @@ fn a_folder_serves_the_next_task_as_its_users() {
         assert_eq!(text(&outcome.stdout_tail), "mine\n", "{n}: {outcome:?}");
     }
     let outcome = bench.run(shell("mkdir -p a/b; echo x >a/b/f; chmod 000 a; chmod 500 ."));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
+    assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
     let outcome = bench.run(shell("test -O . && test -w . && echo mine"));
     assert_eq!(text(&outcome.stdout_tail), "mine\n", "{outcome:?}");
     let work = bench.root.path().join("work");

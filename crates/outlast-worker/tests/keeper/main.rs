@@ -8,7 +8,7 @@ mod queue;
 
 use common::{PATIENCE, is_alive, pid_in, shell, until};
 use outlast_core::AttemptId;
-use outlast_wire::v2::OutcomeKind;
+use outlast_model::OutcomeKind;
 use outlast_wire::{Run, TaskSpec};
 use outlast_worker::exec::{Cause, Ended, Signal, StopKind};
 use outlast_worker::keeper::{self, Keeper, KeeperConfig, KeeperError, KeeperLaunch};
@@ -130,7 +130,7 @@ fn kill(pid: u32, signal: &str) {
 }
 
 fn tasks(finished: &[Ended]) -> Vec<&str> {
-    let mut tasks: Vec<_> = finished.iter().map(|(o, _)| o.task_id.as_str()).collect();
+    let mut tasks: Vec<_> = finished.iter().map(|(o, _)| &*o.task).collect();
     tasks.sort_unstable();
     tasks
 }
@@ -144,7 +144,7 @@ fn tasks_outlive_a_dropped_agent_and_outcomes_come_until_they_are_forgotten() {
     let long = agent.start("long", place.line(line));
     let told = agent.start("told", shell("echo $EXTRA"));
     let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task_id, cause), ("told", Cause::Exit));
+    assert_eq!((&*outcome.task, cause), ("told", Cause::Exit));
     assert_eq!(&outcome.stdout_tail[..], b"of the worker\n");
     assert!(matches!(agent.next(), Event::Started { id, .. } if id == long));
     agent.start("meanwhile", place.line("sleep 0.3; echo >@meanwhile"));
@@ -170,7 +170,7 @@ fn tasks_outlive_a_dropped_agent_and_outcomes_come_until_they_are_forgotten() {
     assert!(agent.held.finished.is_empty(), "{:?}", agent.held);
     fs::write(place.file("go"), "").unwrap();
     let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task_id, outcome.exit_code, cause), ("long", 7, Cause::Exit));
+    assert_eq!((&*outcome.task, outcome.exit_code, cause), ("long", Some(7), Cause::Exit));
     assert_eq!(&outcome.stdout_tail[..], b"done\n");
     assert_eq!(Some(outcome.started_at_ms), held.started_at_ms);
     assert!(outcome.max_rss_bytes > 0);
@@ -214,7 +214,7 @@ fn a_killed_agents_tasks_are_taken_over_by_the_next() {
     assert!(is_alive(pid));
     fs::write(place.file("go"), "").unwrap();
     let (outcome, _) = agent.finished();
-    assert_eq!((&*outcome.task_id, &outcome.stdout_tail[..]), ("long", &b"over\n"[..]));
+    assert_eq!((&*outcome.task, &outcome.stdout_tail[..]), ("long", &b"over\n"[..]));
 }
 
 #[test]
@@ -239,17 +239,17 @@ fn when_the_keeper_is_killed_its_tasks_are_ended_and_told_and_another_takes_over
     assert_eq!(tasks(&ended), ["far", "near", "staged"]);
     for (outcome, cause) in ended {
         // What waited behind them had no part in it, and is none of its losses.
-        let (kind, why) = match outcome.task_id.as_str() {
-            "staged" => (OutcomeKind::OutcomeReturned, Cause::NotStarted),
-            _ => (OutcomeKind::OutcomeInterrupted, Cause::KeeperDied),
+        let (kind, why) = match &*outcome.task {
+            "staged" => (OutcomeKind::Returned, Cause::NotStarted),
+            _ => (OutcomeKind::Interrupted, Cause::KeeperDied),
         };
-        assert_eq!((outcome.kind(), cause), (kind, why), "{}", outcome.task_id);
+        assert_eq!((outcome.kind, cause), (kind, why), "{}", outcome.task);
         assert_eq!(outcome.message, reason);
     }
     assert!(!pids.iter().any(|&pid| is_alive(pid)));
     assert_ne!(agent.keeper.pid(), former);
     agent.start("after", shell("true"));
-    assert_eq!(agent.finished().0.kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(agent.finished().0.kind, OutcomeKind::Succeeded);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn outcomes_outlive_keeper_and_agent() {
     assert_eq!(agent.held.swept, 1, "{:?}", agent.held);
     assert!(!is_alive(pid) && agent.held.running.is_empty());
     assert_eq!(tasks(&agent.held.finished), ["a"]);
-    assert_eq!(agent.held.finished[0].0.exit_code, 3);
+    assert_eq!(agent.held.finished[0].0.exit_code, Some(3));
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_keeper_with_nothing_to_do_ends_and_one_without_an_agent_ends_on_sigterm() {
     drop(agent);
     until("the keeper to end", || (!is_alive(first)).then_some(()));
     let agent = place.agent(2);
-    assert_eq!(agent.held.finished[0].0.exit_code, 4);
+    assert_eq!(agent.held.finished[0].0.exit_code, Some(4));
     agent.start("b", place.line("echo $$ >@b; exec sleep 60"));
     let (second, task) = (agent.keeper.pid(), pid_in(&place.file("b")));
     drop(agent);
@@ -297,8 +297,8 @@ fn a_keeper_with_nothing_to_do_ends_and_one_without_an_agent_ends_on_sigterm() {
     assert!(!is_alive(task));
     let agent = place.agent(2);
     assert_eq!(tasks(&agent.held.finished), ["a", "b"]);
-    let (b, cause) = agent.held.finished.iter().find(|(o, _)| o.task_id == "b").unwrap();
-    assert_eq!((b.kind(), *cause), (OutcomeKind::OutcomeInterrupted, Cause::WorkerStopped));
+    let (b, cause) = agent.held.finished.iter().find(|(o, _)| *o.task == *"b").unwrap();
+    assert_eq!((b.kind, *cause), (OutcomeKind::Interrupted, Cause::WorkerStopped));
 }
 
 #[test]
@@ -310,8 +310,8 @@ fn a_shutdown_tells_every_outcome_and_leaves_nothing() {
     let (keeper, task) = (agent.keeper.pid(), pid_in(&place.file("pid")));
     agent.keeper.shutdown(StopKind::Interrupt);
     assert!(!is_alive(task) && !is_alive(keeper as i32));
-    let kinds = [agent.finished().0, agent.finished().0].map(|o| (o.task_id.clone(), o.kind()));
-    let (waits, runs) = (OutcomeKind::OutcomeReturned, OutcomeKind::OutcomeInterrupted);
+    let kinds = [agent.finished().0, agent.finished().0].map(|o| (o.task.to_string(), o.kind));
+    let (waits, runs) = (OutcomeKind::Returned, OutcomeKind::Interrupted);
     assert_eq!(kinds, [("waits".to_owned(), waits), ("runs".to_owned(), runs)]);
 }
 
@@ -352,7 +352,7 @@ fn a_state_folder_may_have_a_long_name() {
     place.1 = place.0.path().join("x".repeat(100)).join("y".repeat(120)).join("tasks");
     let agent = place.agent(1);
     agent.start("task", shell("true"));
-    assert_eq!(agent.finished().0.kind(), OutcomeKind::OutcomeSucceeded);
+    assert_eq!(agent.finished().0.kind, OutcomeKind::Succeeded);
     drop(agent);
     assert_eq!(place.agent(1).held.finished.len(), 1);
 }
@@ -387,15 +387,15 @@ fn what_dies_while_all_processes_are_told_to_end_was_interrupted() {
     // One that is killed by itself has failed.
     kill(pids[3], "-TERM");
     let (outcome, cause) = agent.finished();
-    assert_eq!((outcome.kind(), cause), (OutcomeKind::OutcomeFailed, Cause::Signal));
+    assert_eq!((outcome.kind, cause), (OutcomeKind::Failed, Cause::Signal));
     // The keeper is signalled last.
     pids[..3].iter().for_each(|&pid| kill(pid, "-TERM"));
     kill(agent.keeper.pid(), "-TERM");
     let ended: Vec<Ended> = (0..3).map(|_| agent.finished()).collect();
     assert_eq!(tasks(&ended), ["dies", "says", "tidies"]);
     for (outcome, cause) in ended {
-        let got = (outcome.kind(), cause);
-        assert_eq!(got, (OutcomeKind::OutcomeInterrupted, Cause::WorkerStopped), "{outcome:?}");
+        let got = (outcome.kind, cause);
+        assert_eq!(got, (OutcomeKind::Interrupted, Cause::WorkerStopped), "{outcome:?}");
         assert!(outcome.message.starts_with("the worker's processes were told to end: "));
     }
 }

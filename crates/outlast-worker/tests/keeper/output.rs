@@ -20,7 +20,7 @@ fn what_was_written_outlives_the_keeper() {
             break outcome;
         }
     };
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeInterrupted);
+    assert_eq!(outcome.kind, OutcomeKind::Interrupted);
     assert!(log(Stream::Stdout) == expected);
     assert_eq!(log(Stream::Stderr), "aside\n");
 }

@@ -24,7 +24,11 @@ fn check_order(place: &Place, start_all: impl Fn(Vec<Start>), finished: impl Fn(
 fn attempts_run_in_order_as_slots_are_free() {
     let place = Place::new();
     let agent = place.agent(2);
-    check_order(&place, |starts| agent.keeper.start(starts), || agent.finished().0.task_id);
+    check_order(
+        &place,
+        |starts| agent.keeper.start(starts),
+        || agent.finished().0.task.to_string(),
+    );
 }
 
 #[test]
@@ -39,7 +43,7 @@ fn without_a_keeper_they_run_in_the_same_order_and_end_with_the_runner() {
             return outcome;
         }
     };
-    check_order(&place, |starts| runner.start(starts), || finished().task_id);
+    check_order(&place, |starts| runner.start(starts), || finished().task.to_string());
     let line = "echo $$ >@pid; exec sleep 60";
     runner.start(vec![start("runs", place.line(line)), start("fills", shell("sleep 60"))]);
     runner.start(vec![start("waits", shell("true"))]);
@@ -47,8 +51,8 @@ fn without_a_keeper_they_run_in_the_same_order_and_end_with_the_runner() {
     drop(runner);
     assert!(!is_alive(pid));
     let first = finished();
-    assert_eq!((&*first.task_id, first.kind()), ("waits", OutcomeKind::OutcomeReturned));
-    assert!((0..2).all(|_| finished().kind() == OutcomeKind::OutcomeInterrupted));
+    assert_eq!((&*first.task, first.kind), ("waits", OutcomeKind::Returned));
+    assert!((0..2).all(|_| finished().kind == OutcomeKind::Interrupted));
 }
 
 #[test]
@@ -81,16 +85,16 @@ fn what_waits_can_be_taken_back_cancelled_and_held_up() {
     // One that runs is not given back.
     ["first", "recalled"].iter().for_each(|name| agent.keeper.recall(&id(name)));
     let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task_id, cause), ("recalled", Cause::NotStarted));
-    assert_eq!(outcome.kind(), OutcomeKind::OutcomeReturned);
+    assert_eq!((&*outcome.task, cause), ("recalled", Cause::NotStarted));
+    assert_eq!(outcome.kind, OutcomeKind::Returned);
     agent.keeper.stop(&id("cancelled"), StopKind::Cancel);
     let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task_id, cause), ("cancelled", Cause::Cancelled));
+    assert_eq!((&*outcome.task, cause), ("cancelled", Cause::Cancelled));
     fs::write(place.file("go"), "").unwrap();
-    let order = [agent.finished().0.task_id, agent.finished().0.task_id];
+    let order = [agent.finished().0.task.to_string(), agent.finished().0.task.to_string()];
     assert_eq!(order, ["first", "last"]);
     agent.keeper.resume(&id("paused"));
-    assert_eq!(agent.finished().0.task_id, "paused");
+    assert_eq!(*agent.finished().0.task, *"paused");
     assert_eq!(fs::read_to_string(place.file("ran")).unwrap(), "last\npaused\n");
 }
 
@@ -109,9 +113,9 @@ fn two_thousand_tasks_have_two_thousand_outcomes() {
     let mut seen = std::collections::HashSet::new();
     for _ in 0..TASKS {
         let (outcome, _) = agent.finished();
-        assert_eq!(outcome.kind(), OutcomeKind::OutcomeSucceeded, "{outcome:?}");
-        agent.keeper.forget(&[id(&outcome.task_id)]);
-        assert!(seen.insert(outcome.task_id));
+        assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
+        agent.keeper.forget(&[id(&outcome.task)]);
+        assert!(seen.insert(outcome.task));
     }
     assert!(agent.events.recv_timeout(Duration::from_millis(100)).is_err());
     drop(agent);

@@ -1,12 +1,14 @@
-//! What an outcome says of its attempt's last checkpoint decides where the next attempt goes.
+//! The last checkpoint named in an outcome decides where the next attempt goes.
 
 use super::super::awaited::{WAIT_LINKED, WAIT_UNLINKED};
 use super::*;
+use outlast_model::message::*;
+use outlast_model::*;
 
 impl Rig {
     fn connect(&mut self, conn: ConnId, name: &str) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
-        let hello = v2::Hello {
+        let hello = Hello {
             protocol: PROTOCOL,
             worker_id: name.into(),
             store_id: format!("store-{name}"),
@@ -16,22 +18,21 @@ impl Rig {
             capabilities_json: "{}".into(),
             ..Default::default()
         };
-        self.c.on_message(self.now(), conn, Kind::Hello(hello), &());
+        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.inventory(conn, &[])
     }
     /// The attempt is interrupted, and names its checkpoint `number`.
     fn interrupted(&mut self, conn: ConnId, epoch: Epoch, seq: u64, number: u64) -> Vec<Output> {
-        let outcome = v2::TaskOutcome {
-            task_id: "t".into(),
+        let outcome = TaskOutcome {
+            task: "t".into(),
             epoch,
-            kind: OutcomeKind::OutcomeInterrupted.into(),
-            cause: v2::Cause::Stopped.into(),
+            kind: OutcomeKind::Interrupted,
+            cause: Cause::Stopped,
             started_at_ms: 1,
-            checkpoint_epoch: epoch,
-            checkpoint_number: number,
+            checkpoint: (number > 0).then_some((epoch, number)),
             ..Default::default()
         };
-        self.item(conn, v2::Lane::Results, seq, v2::outbox_item::Kind::Outcome(outcome))
+        self.item(conn, Lane::Results, seq, OutboxItem::Outcome(outcome.into()))
     }
     fn checkpoint(
         &mut self,
@@ -40,28 +41,22 @@ impl Rig {
         number: u64,
         dropped: bool,
     ) -> Vec<Output> {
-        let checkpoint = v2::Checkpoint {
-            task_id: "t".into(),
+        let checkpoint = Checkpoint {
+            task: "t".into(),
             epoch,
             number,
             dropped,
             manifest: vec![number as u8].into(),
             ..Default::default()
         };
-        let item = v2::outbox_item::Kind::Checkpoint(checkpoint);
-        self.item(conn, v2::Lane::Checkpoints, number, item)
+        let item = OutboxItem::Checkpoint(checkpoint.into());
+        self.item(conn, Lane::Checkpoints, number, item)
     }
-    fn item(
-        &mut self,
-        conn: ConnId,
-        lane: v2::Lane,
-        first_seq: u64,
-        kind: v2::outbox_item::Kind,
-    ) -> Vec<Output> {
-        let items = vec![v2::OutboxItem { kind: Some(kind) }];
-        let batch = v2::OutboxBatch { lane: lane.into(), first_seq, items, ..Default::default() };
+    fn item(&mut self, conn: ConnId, lane: Lane, first_seq: u64, item: OutboxItem) -> Vec<Output> {
+        let items = vec![item];
+        let batch = OutboxBatch { lane, first_seq, items, ..Default::default() };
         let (now, batches) = (self.now(), std::mem::take(&mut self.batches));
-        self.c.on_message(now, conn, Kind::Outbox(batch), &Records(&batches));
+        self.c.on_message(now, conn, ToCoordinator::Outbox(batch), &Records(&batches));
         self.batches = batches;
         self.drain(true)
     }
@@ -71,8 +66,8 @@ impl Rig {
         for seq in 0..ms.div_ceil(5_000) {
             out.extend(self.pass(5_000));
             for conn in conns {
-                let beat = v2::Heartbeat { seq, ..Default::default() };
-                self.c.on_message(self.now(), *conn, Kind::Heartbeat(beat), &());
+                let beat = Heartbeat { seq, ..Default::default() };
+                self.c.on_message(self.now(), *conn, ToCoordinator::Heartbeat(beat), &());
             }
             out.extend(self.drain(true));
         }
@@ -103,10 +98,9 @@ impl Rig {
 /// Checkpoints that assignments name, by the attempt's epoch.
 fn from(out: &[Output]) -> Vec<(ConnId, Epoch, Option<u64>)> {
     let tasks = |o: &Output| match o {
-        Output::Send(conn, Kind::Assign(a)) => {
-            let of_t = a.tasks.iter().filter(|t| t.task_id == "t");
-            let one =
-                |t: &v2::Assignment| (*conn, t.epoch, t.checkpoint.as_ref().map(|c| c.number));
+        Output::Send(conn, ToWorker::Assign(a)) => {
+            let of_t = a.iter().filter(|t| *t.task == *"t");
+            let one = |t: &Assignment| (*conn, t.epoch, t.checkpoint.as_ref().map(|c| c.number));
             of_t.map(one).collect()
         }
         _ => Vec::new(),
@@ -141,7 +135,7 @@ fn the_worker_that_has_the_checkpoint_may_go_on_at_once() {
 #[test]
 fn a_worker_that_stays_away_is_waited_for_only_so_long() {
     let mut r = Rig::left_behind();
-    r.c.on_close(r.now(), 1, v2::LinkCause::LinkClosed, "cut");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "cut");
     r.drain(true);
     assert_eq!(from(&r.alive(WAIT_UNLINKED - 5_000, &[2])), []);
     let out = r.alive(10_000, &[2]);

@@ -1,6 +1,8 @@
-//! What one worker can make the coordinator hold.
+//! Limits of the memory that one worker can make the coordinator use.
 
 use super::*;
+use outlast_model::message::*;
+use outlast_model::*;
 
 /// Finds the outcomes that were recorded, as the store would.
 struct Recorded<'a>(&'a [Batch<CoordRecord>]);
@@ -30,23 +32,23 @@ impl Lookup for Recorded<'_> {
     fn key_is_valid(&self, _: &str) -> bool {
         true
     }
-    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+    fn state(&self, _: &str) -> Option<StateUpdate> {
         None
     }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
         Vec::new()
     }
 }
 
-fn refused(out: &[Output]) -> Option<&v2::Refused> {
+fn refused(out: &[Output]) -> Option<&Refused> {
     out.iter().find_map(|o| match o {
-        Output::Send(_, Kind::Refused(refused)) => Some(refused),
+        Output::Send(_, ToWorker::Refused(refused)) => Some(refused),
         _ => None,
     })
 }
 
-fn hello(n: usize) -> v2::Hello {
-    v2::Hello {
+fn hello(n: usize) -> Hello {
+    Hello {
         protocol: PROTOCOL,
         worker_id: format!("w{n}"),
         store_id: format!("s{n}"),
@@ -59,9 +61,9 @@ fn hello(n: usize) -> v2::Hello {
 }
 
 impl Rig {
-    fn say(&mut self, conn: ConnId, hello: v2::Hello) -> Vec<Output> {
+    fn say(&mut self, conn: ConnId, hello: Hello) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
-        self.c.on_message(self.now(), conn, Kind::Hello(hello), &());
+        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.drain(true)
     }
     fn known(&self) -> Vec<String> {
@@ -75,8 +77,8 @@ fn outcomes_of_unknown_tasks_are_counted_and_not_kept() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     for _ in 0..3 {
-        let out = r.outcome(1, "nobody-knows", 1, OutcomeKind::OutcomeSucceeded);
-        let acked = |o: &Output| matches!(o, Output::Send(1, Kind::Ack(_)));
+        let out = r.outcome(1, "nobody-knows", 1, OutcomeKind::Succeeded);
+        let acked = |o: &Output| matches!(o, Output::Send(1, ToWorker::Ack(_)));
         assert!(out.iter().any(acked), "the worker may forget it");
     }
     assert_eq!((r.c.counters().foreign["outcome"], r.superseded()), (3, 0));
@@ -88,27 +90,27 @@ fn of_one_attempt_a_few_outcomes_are_kept() {
     r.submit("t", |_| {});
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    // Given up, and given again: what comes of the first attempt is late, and fails.
-    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
+    // Abandoned, and assigned again: outcomes of the first attempt are late, and fail.
+    r.outcome(1, "t", 1, OutcomeKind::Interrupted);
     for seq in 2..60 {
-        let outcome = v2::TaskOutcome {
-            task_id: "t".into(),
+        let outcome = TaskOutcome {
+            task: "t".into(),
             epoch: 1,
-            kind: OutcomeKind::OutcomeFailed.into(),
-            exit_code: seq,
+            kind: OutcomeKind::Failed,
+            exit_code: Some(seq),
             finished_at_ms: seq.into(),
             ..Default::default()
         };
-        let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
-        let batch = v2::OutboxBatch {
-            lane: v2::Lane::Results.into(),
+        let item = OutboxItem::Outcome(outcome.into());
+        let batch = OutboxBatch {
+            lane: Lane::Results,
             first_seq: seq as u64,
-            items: vec![v2::OutboxItem { kind }],
+            items: vec![item],
             ..Default::default()
         };
         let batches = r.batches.clone();
         let look = Recorded(&batches);
-        r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+        r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
         r.drain(true);
     }
     assert_eq!(r.superseded(), 16);
@@ -122,12 +124,12 @@ fn a_hello_is_small() {
     let many = format!("{{\"a\":[{}1]}}", "[1],".repeat(15_000));
     let mut r = Rig::new();
     for (n, (edit, why)) in [
-        (v2::Hello { labels: labels(65, 1), ..hello(0) }, "64 labels"),
-        (v2::Hello { labels: labels(1, 2000), ..hello(0) }, "1024 bytes"),
-        (v2::Hello { capabilities_json: nested, ..hello(0) }, "levels"),
-        (v2::Hello { capabilities_json: many, ..hello(0) }, "bytes of memory"),
-        (v2::Hello { worker_id: "w".repeat(1 << 20), ..hello(0) }, "128"),
-        (v2::Hello { coordinator_id: "w".repeat(1 << 20), ..hello(0) }, "belongs"),
+        (Hello { labels: labels(65, 1), ..hello(0) }, "64 labels"),
+        (Hello { labels: labels(1, 2000), ..hello(0) }, "1024 bytes"),
+        (Hello { capabilities_json: nested, ..hello(0) }, "levels"),
+        (Hello { capabilities_json: many, ..hello(0) }, "bytes of memory"),
+        (Hello { worker_id: "w".repeat(1 << 20), ..hello(0) }, "128"),
+        (Hello { coordinator_id: "w".repeat(1 << 20), ..hello(0) }, "belongs"),
     ]
     .into_iter()
     .enumerate()
@@ -153,10 +155,10 @@ fn who_is_gone_makes_room_for_others() {
     assert!(refusal.retry && refusal.reason.contains("as many workers"), "{}", refusal.reason);
     // The first one delivered something, the second one is gone for longer than the third.
     r.submit("t", |_| {});
-    r.outcome(1, "t", 1, OutcomeKind::OutcomeSucceeded);
+    r.outcome(1, "t", 1, OutcomeKind::Succeeded);
     for conn in [1, 2, 3] {
         r.now += 1_000;
-        r.c.on_close(r.now(), conn, v2::LinkCause::LinkClosed, "");
+        r.c.on_close(r.now(), conn, LinkCause::Closed, "");
     }
     for (n, left) in [(5, ["w1", "w3", "w5"]), (6, ["w1", "w5", "w6"])] {
         assert!(refused(&r.say(n as ConnId, hello(n))).is_none());
@@ -166,7 +168,7 @@ fn who_is_gone_makes_room_for_others() {
     // What they say of themselves counts too.
     r.c.config.max_workers = (100, 60 << 10);
     let text = format!("{{\"a\":\"{}\"}}", "x".repeat(60 << 10));
-    assert!(refused(&r.say(7, v2::Hello { capabilities_json: text, ..hello(7) })).is_none());
+    assert!(refused(&r.say(7, Hello { capabilities_json: text, ..hello(7) })).is_none());
     assert!(refused(&r.say(8, hello(8))).is_some());
     assert_eq!(r.known(), ["w5", "w6", "w7"], "nobody else is gone");
 }
@@ -176,22 +178,21 @@ fn an_inventory_holds_what_matters() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     let part = |from: usize, state: HoldingState, last| {
-        let one = |n| v2::Holding {
-            task_id: format!("t{n}"),
-            epoch: 1,
-            state: state.into(),
-            ..Default::default()
-        };
-        Kind::Inventory(v2::Inventory { holdings: (from..from + 10_000).map(one).collect(), last })
+        let one =
+            |n| Holding { task: format!("t{n}").into(), epoch: 1, state, ..Default::default() };
+        ToCoordinator::Inventory(Inventory {
+            holdings: (from..from + 10_000).map(one).collect(),
+            last,
+        })
     };
     // What has ended is in the outbox, however much it is.
     for n in 0..20 {
-        let part = part(n * 10_000, HoldingState::HoldingFinished, false);
+        let part = part(n * 10_000, HoldingState::Finished, false);
         r.c.on_message(r.now(), 1, part, &());
     }
     assert_eq!(r.c.conns[&1].inventory.as_ref().map(Vec::len), Some(0));
     for n in 0..7 {
-        let part = part(n * 10_000, HoldingState::HoldingRunning, false);
+        let part = part(n * 10_000, HoldingState::Running, false);
         r.c.on_message(r.now(), 1, part, &());
     }
     let out = r.drain(true);

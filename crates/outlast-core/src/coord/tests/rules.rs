@@ -2,10 +2,11 @@
 
 use super::super::admission::Admission;
 use super::*;
-use outlast_wire::spec::{LateResult, Rerun};
-use v2::{LinkCause, RefusedCode};
+use outlast_model::message::*;
+use outlast_model::spec::{LateResult, Rerun};
+use outlast_model::*;
 
-const AWAY: LinkCause = LinkCause::LinkClosed;
+const AWAY: LinkCause = LinkCause::Closed;
 
 /// A store with one task, whose attempts were all given to store `s`.
 struct Past {
@@ -29,10 +30,10 @@ impl Lookup for Past {
     fn key_is_valid(&self, _: &str) -> bool {
         self.key_is_valid
     }
-    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+    fn state(&self, _: &str) -> Option<StateUpdate> {
         None
     }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
         Vec::new()
     }
 }
@@ -59,17 +60,17 @@ fn past(state: TaskState, after: Epoch) -> TaskRow {
     }
 }
 
-fn checkpoint(epoch: Epoch, number: u64) -> v2::Checkpoint {
+fn checkpoint(epoch: Epoch, number: u64) -> Checkpoint {
     let manifest = vec![number as u8].into();
-    v2::Checkpoint { task_id: "t".into(), epoch, number, manifest, ..Default::default() }
+    Checkpoint { task: "t".into(), epoch, number, manifest, ..Default::default() }
 }
 
 impl Rig {
     /// A worker with its own store that holds nothing.
     fn member(&mut self, conn: ConnId, name: &str, slots: u32, prefetch: u32) -> Vec<Output> {
         let (worker_id, store_id) = (name.into(), format!("store-{name}"));
-        let own = v2::Hello { worker_id, store_id, connection: conn, ..hello() };
-        let mut out = self.greet(conn, v2::Hello { slots, prefetch, ..own });
+        let own = Hello { worker_id, store_id, connection: conn, ..hello() };
+        let mut out = self.greet(conn, Hello { slots, prefetch, ..own });
         out.extend(self.inventory(conn, &[]));
         out
     }
@@ -86,17 +87,18 @@ impl Rig {
         });
         (reply.expect("a request is answered"), out)
     }
-    fn brings(&mut self, seq: u64, item: v2::outbox_item::Kind, look: &dyn Lookup) -> Vec<Output> {
+    fn brings(&mut self, seq: u64, item: OutboxItem, look: &dyn Lookup) -> Vec<Output> {
         let lane = match &item {
-            v2::outbox_item::Kind::Outcome(_) => v2::Lane::Results,
-            v2::outbox_item::Kind::Checkpoint(_) => v2::Lane::Checkpoints,
-            v2::outbox_item::Kind::State(_) => v2::Lane::State,
+            OutboxItem::Outcome(_) => Lane::Results,
+            OutboxItem::Checkpoint(_) => Lane::Checkpoints,
+            OutboxItem::State(_) => Lane::State,
+            OutboxItem::Nothing => Lane::Results,
         };
-        let items = vec![v2::OutboxItem { kind: Some(item) }];
-        let seqs = if lane == v2::Lane::State { vec![seq] } else { Vec::new() };
-        let (lane, first_seq) = (lane.into(), seq);
-        let batch = v2::OutboxBatch { lane, first_seq, items, seqs, ..Default::default() };
-        self.c.on_message(self.now(), 1, Kind::Outbox(batch), look);
+        let items = vec![item];
+        let seqs = if lane == Lane::State { vec![seq] } else { Vec::new() };
+        let (lane, first_seq) = (lane, seq);
+        let batch = OutboxBatch { lane, first_seq, items, seqs, ..Default::default() };
+        self.c.on_message(self.now(), 1, ToCoordinator::Outbox(batch), look);
         self.drain(true)
     }
     fn recorded(&self) -> impl Iterator<Item = &CoordRecord> {
@@ -147,7 +149,7 @@ fn a_drained_worker_gives_back_what_waits_and_stays_drained_when_it_is_back() {
     r.leave(1);
     let store = "store-w";
     r.hello(2, store, 2);
-    let held = [("a", 1, RUNNING), ("b", 1, HoldingState::HoldingQueued)];
+    let held = [("a", 1, RUNNING), ("b", 1, HoldingState::Queued)];
     assert_eq!(returned(&r.inventory(2, &held)), ["b.1 STOP_RETURN"]);
     assert_eq!(assigned(&r.submit("c", |_| {})), []);
     let (_, out) = r.ask(drain(false));
@@ -192,9 +194,9 @@ fn a_request_reaches_a_worker_that_was_away() {
     let out = r.inventory(2, &[("cancelled", 1, RUNNING), ("moved", 1, RUNNING)]);
     let expected = [(2, "cancelled.1 STOP_CANCELLED"), (2, "moved.1 STOP_MOVE")];
     assert_eq!(stops(&out), expected.map(|(conn, what)| (conn, what.to_owned())));
-    let controls = out.iter().filter(|o| matches!(o, Output::Send(2, Kind::Control(_))));
+    let controls = out.iter().filter(|o| matches!(o, Output::Send(2, ToWorker::Control(..))));
     assert_eq!(controls.count(), 1, "the checkpoint");
-    assert!(out.iter().any(|o| matches!(o, Output::Send(2, Kind::ResetStats(_)))));
+    assert!(out.iter().any(|o| matches!(o, Output::Send(2, ToWorker::ResetStats))));
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn a_task_whose_retries_are_used_up_says_so_and_asks_no_planner() {
     let mut r = Rig::new();
     r.member(1, "w", 1, 1);
     r.submit("t", |s| s.max_retries = 0);
-    r.outcome(1, "t", 1, OutcomeKind::OutcomeInterrupted);
+    r.outcome(1, "t", 1, OutcomeKind::Interrupted);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
     assert!(r.reason().contains("lost 1 times, max_retries is 0"), "{}", r.reason());
     assert_eq!(r.count(|r| matches!(r, CoordRecord::Recovered { .. })), 0);
@@ -235,11 +237,11 @@ fn a_task_whose_retries_are_used_up_says_so_and_asks_no_planner() {
 fn a_cancel_beats_whatever_else_ends_the_attempt() {
     use OutcomeKind as K;
     let ends = [
-        (K::OutcomeReturned, TaskState::Cancelled),
-        (K::OutcomeInterrupted, TaskState::Cancelled),
-        (K::OutcomeCancelled, TaskState::Cancelled),
-        (K::OutcomeFailed, TaskState::Failed),
-        (K::OutcomeSucceeded, TaskState::Succeeded),
+        (K::Returned, TaskState::Cancelled),
+        (K::Interrupted, TaskState::Cancelled),
+        (K::Cancelled, TaskState::Cancelled),
+        (K::Failed, TaskState::Failed),
+        (K::Succeeded, TaskState::Succeeded),
     ];
     for (kind, state) in ends {
         for moved in [false, true] {
@@ -266,20 +268,20 @@ fn at_most_once_holds_when_a_person_moves_the_task() {
     r.submit("t", |s| s.rerun = Rerun::Never);
     let conn = if r.c.worker("w").unwrap().attempts == 1 { 1 } else { 2 };
     r.ask(Request::Move { task: "t".into(), to: None, known: None });
-    r.outcome(conn, "t", 1, OutcomeKind::OutcomeInterrupted);
+    r.outcome(conn, "t", 1, OutcomeKind::Interrupted);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
 }
 
 #[test]
 fn a_late_success_is_honoured_where_the_task_failed_for_loss_alone() {
     use LateResult::{Accept, Fence};
-    use OutcomeKind::{OutcomeFailed, OutcomeSucceeded};
+    use OutcomeKind::{Failed, Succeeded};
     let cases = [
-        (Accept, true, 0, OutcomeSucceeded, true),
-        (Fence, true, 0, OutcomeSucceeded, false),
-        (Accept, false, 0, OutcomeSucceeded, false),
-        (Accept, true, 1, OutcomeSucceeded, false),
-        (Accept, true, 0, OutcomeFailed, false),
+        (Accept, true, 0, Succeeded, true),
+        (Fence, true, 0, Succeeded, false),
+        (Accept, false, 0, Succeeded, false),
+        (Accept, true, 1, Succeeded, false),
+        (Accept, true, 0, Failed, false),
     ];
     for (late, lost, after, kind, honoured) in cases {
         let mut r = Rig::new();
@@ -287,15 +289,15 @@ fn a_late_success_is_honoured_where_the_task_failed_for_loss_alone() {
         r.inventory(1, &[]);
         let mut row = TaskRow { lost, ..past(TaskState::Failed, after) };
         Arc::make_mut(&mut row.spec).late_result = late;
-        let outcome = v2::TaskOutcome {
-            task_id: "t".into(),
+        let outcome = TaskOutcome {
+            task: "t".into(),
             epoch: 1,
-            kind: kind.into(),
+            kind,
             started_at_ms: 1,
             ..Default::default()
         };
         let look = Past { row: Some(row), key_is_valid: true };
-        r.brings(1, v2::outbox_item::Kind::Outcome(outcome), &look);
+        r.brings(1, OutboxItem::Outcome(outcome.into()), &look);
         let counts = (r.ended("t").len(), r.superseded());
         let expected = (usize::from(honoured), usize::from(!honoured));
         assert_eq!(counts, expected, "{late:?}, lost: {lost}, after {after}, {kind:?}");
@@ -312,7 +314,7 @@ fn checkpoints_are_kept_by_rule_and_those_of_a_failed_task_all() {
     r.submit("t", |s| s.keep_checkpoints.last = 1);
     let look = Past { row: None, key_is_valid: true };
     for number in 1..=3 {
-        let item = v2::outbox_item::Kind::Checkpoint(checkpoint(1, number));
+        let item = OutboxItem::Checkpoint(checkpoint(1, number).into());
         r.brings(number, item, &look);
     }
     assert_eq!(pruned(&r), 2);
@@ -327,7 +329,7 @@ fn checkpoints_are_kept_by_rule_and_those_of_a_failed_task_all() {
         let rule = &mut Arc::make_mut(&mut row.spec).keep_checkpoints;
         (rule.last, rule.failed) = (1, failed);
         let look = Past { row: Some(row), key_is_valid: true };
-        r.brings(1, v2::outbox_item::Kind::Checkpoint(checkpoint(1, 2)), &look);
+        r.brings(1, OutboxItem::Checkpoint(checkpoint(1, 2).into()), &look);
         assert_eq!(pruned(&r), expected, "keep those of failed tasks: {failed}");
     }
 }
@@ -339,19 +341,19 @@ fn a_checkpoint_waits_for_its_blob_and_keeps_it_until_both_are_durable() {
     r.inventory(1, &[]);
     r.submit("t", |_| {});
     let kept = |r: &Rig| r.count(|r| matches!(r, CoordRecord::Checkpoint { .. }));
-    let item = |n| v2::outbox_item::Kind::Checkpoint(checkpoint(1, n));
+    let item = |n| OutboxItem::Checkpoint(checkpoint(1, n).into());
     let out = r.brings(1, item(1), &());
-    assert!(out.iter().any(|o| matches!(o, Output::Send(1, Kind::BlobMissing(_)))));
-    let acked = |o: &Output| matches!(o, Output::Send(1, Kind::Ack(a)) if a.cursors[0].seq > 0);
+    assert!(out.iter().any(|o| matches!(o, Output::Send(1, ToWorker::BlobMissing(_)))));
+    let acked = |o: &Output| matches!(o, Output::Send(1, ToWorker::Ack(a)) if a[0].seq > 0);
     assert!(kept(&r) == 0 && !out.iter().any(acked));
     // What follows is no gap.
     let out = r.brings(2, item(2), &());
     assert!(refused(&out).is_none() && kept(&r) == 0);
-    let items = vec![v2::OutboxItem { kind: Some(item(1)) }];
-    let lane = v2::Lane::Checkpoints.into();
-    let batch = v2::OutboxBatch { lane, first_seq: 1, items, ..Default::default() };
+    let items = vec![item(1)];
+    let lane = Lane::Checkpoints;
+    let batch = OutboxBatch { lane, first_seq: 1, items, ..Default::default() };
     let look = Past { row: None, key_is_valid: true };
-    r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+    r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
     assert_eq!(r.c.unsynced_blobs().count(), 1);
     r.drain(true);
     assert_eq!((r.c.unsynced_blobs().count(), kept(&r)), (0, 1));
@@ -363,12 +365,12 @@ fn a_former_task_of_the_id_says_nothing_of_this_one() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     let look = Past { row: Some(past(TaskState::Succeeded, 1)), key_is_valid: true };
-    r.brings(1, v2::outbox_item::Kind::Checkpoint(checkpoint(1, 1)), &look);
+    r.brings(1, OutboxItem::Checkpoint(checkpoint(1, 1).into()), &look);
     let state = |epoch, version| {
         let state_json = b"{}".to_vec().into();
-        let task_id = "t".into();
-        let update = v2::StateUpdate { task_id, epoch, version, state_json, ..Default::default() };
-        v2::outbox_item::Kind::State(update)
+        let task = "t".into();
+        let update = StateUpdate { task, epoch, version, state_json, ..Default::default() };
+        OutboxItem::State(update.into())
     };
     r.brings(1, state(1, 1), &look);
     assert_eq!(
@@ -426,9 +428,9 @@ fn a_task_that_is_being_removed_is_not_there_any_more() {
     let known = vec![past(TaskState::Failed, 0), unfinished];
     r.c.on_request(r.now(), 1, Request::Remove { known, before: i64::MIN });
     assert_eq!(r.c.counters().removed, 1, "only what has ended is removed");
-    let outcome = v2::TaskOutcome { task_id: "t".into(), epoch: 1, ..Default::default() };
+    let outcome = TaskOutcome { task: "t".into(), epoch: 1, ..Default::default() };
     let look = Past { row: None, key_is_valid: true };
-    r.brings(1, v2::outbox_item::Kind::Outcome(outcome), &look);
+    r.brings(1, OutboxItem::Outcome(outcome.into()), &look);
     assert_eq!(r.c.counters().foreign["outcome"], 1);
     let known = vec![past(TaskState::Failed, 0)];
     r.ask(Request::Retry { task: "t".into(), known: Some(known[0].clone()) });
@@ -442,7 +444,7 @@ fn returning_workers_are_admitted_at_a_pace() {
     r.c.admission = Admission::new(1, 1);
     assert_eq!(refused(&r.member(1, "a", 1, 1)), None);
     let out: Vec<_> = (2..5).map(|n| refused(&r.member(n, &format!("b{n}"), 1, 1))).collect();
-    assert!(out.contains(&Some((RefusedCode::RefusedBusy, true))), "{out:?}");
+    assert!(out.contains(&Some((RefusedCode::Busy, true))), "{out:?}");
 }
 
 #[test]
@@ -465,9 +467,9 @@ fn a_link_without_a_hello_ends_and_a_hello_of_another_protocol_is_refused() {
     }
     assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))), "though something arrives");
     let (worker_id, store_id) = ("w".into(), "s".into());
-    let other = v2::Hello { protocol: PROTOCOL + 1, worker_id, store_id, ..hello() };
+    let other = Hello { protocol: PROTOCOL + 1, worker_id, store_id, ..hello() };
     let out = r.greet(2, other);
-    assert_eq!(refused(&out), Some((RefusedCode::RefusedProtocol, false)));
+    assert_eq!(refused(&out), Some((RefusedCode::Protocol, false)));
 }
 
 #[test]
@@ -476,29 +478,27 @@ fn numbers_that_no_store_can_hold_are_refused() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     let out = r.deliver(1, 1, "t", 1 << 57, OK);
-    assert_eq!(refused(&out), Some((RefusedCode::RefusedMalformed, true)));
+    assert_eq!(refused(&out), Some((RefusedCode::Malformed, true)));
 }
 
 #[test]
 fn a_revoked_key_binds_nobody_and_an_unbound_worker_is_on_record() {
-    for (key_is_valid, expected) in
-        [(true, Some((RefusedCode::RefusedIdentity, false))), (false, None)]
-    {
+    for (key_is_valid, expected) in [(true, Some((RefusedCode::Identity, false))), (false, None)] {
         let mut r = Rig::new();
         let principal = |name: &str| Principal { name: name.into(), operator: false };
         r.c.on_open(r.now(), 1);
         r.c.on_principal(1, principal("first"));
         let own = |connection| {
             let (worker_id, store_id) = ("w".into(), "s".into());
-            v2::Hello { worker_id, store_id, connection, ..hello() }
+            Hello { worker_id, store_id, connection, ..hello() }
         };
-        r.c.on_message(r.now(), 1, Kind::Hello(own(1)), &());
+        r.c.on_message(r.now(), 1, ToCoordinator::Hello(Box::new(own(1))), &());
         r.inventory(1, &[]);
         r.leave(1);
         r.c.on_open(r.now(), 2);
         r.c.on_principal(2, principal("second"));
         let look = Past { row: None, key_is_valid };
-        r.c.on_message(r.now(), 2, Kind::Hello(own(2)), &look);
+        r.c.on_message(r.now(), 2, ToCoordinator::Hello(Box::new(own(2))), &look);
         assert_eq!(refused(&r.drain(true)), expected);
         r.ask(Request::Unbind("w".into()));
         assert_eq!(r.count(|r| matches!(r, CoordRecord::WorkerUnbound { .. })), 1);
@@ -516,7 +516,7 @@ fn no_worker_is_forgotten_for_room_that_has_tasks_or_is_drained() {
             false => drop(r.submit("t", |_| {})),
         }
         r.leave(1);
-        assert_eq!(refused(&r.member(2, "b", 1, 1)), Some((RefusedCode::RefusedBusy, true)));
+        assert_eq!(refused(&r.member(2, "b", 1, 1)), Some((RefusedCode::Busy, true)));
         r.ask(Request::Forget("a".into()));
         assert_eq!(refused(&r.member(3, "b", 1, 1)), None);
     }
@@ -589,7 +589,7 @@ fn waiting_work_is_asked_back_for_as_much_room_as_there_is() {
     assert!(returned(&r.pass(1_100)).is_empty(), "tasks wait");
     let mut r = crowded(1, 2);
     let (worker_id, store_id) = ("drains".into(), "d".into());
-    r.greet(2, v2::Hello { worker_id, store_id, draining: true, slots: 4, ..hello() });
+    r.greet(2, Hello { worker_id, store_id, draining: true, slots: 4, ..hello() });
     r.inventory(2, &[]);
     assert!(returned(&r.pass(1_100)).is_empty(), "a worker that drains takes nothing");
 }
@@ -601,14 +601,14 @@ fn messages_have_a_size_and_warnings_a_pace() {
         r.submit(&format!("t{n}"), |s| s.run = Run::Shell("x".repeat(80_000)));
     }
     let out = r.member(1, "w", 1, 5);
-    let messages = out.iter().filter(|o| matches!(o, Output::Send(1, Kind::Assign(_))));
+    let messages = out.iter().filter(|o| matches!(o, Output::Send(1, ToWorker::Assign(_))));
     assert!(messages.count() >= 3);
     let mut out = r.deliver(1, 1, "unknown", 1, OK);
     out.extend(r.deliver(1, 2, "unknown", 1, OK));
     assert_eq!(out.iter().filter(|o| matches!(o, Output::Warn(_))).count(), 1);
-    let outcome = v2::TaskOutcome { task_id: "u".into(), epoch: 1, ..Default::default() };
-    let unsaved = v2::Unsaved { outcomes: vec![outcome] };
-    r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
+    let outcome = TaskOutcome { task: "u".into(), epoch: 1, ..Default::default() };
+    let unsaved = vec![outcome];
+    r.c.on_message(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
     r.drain(true);
     let counters = r.c.counters();
     assert_eq!((counters.foreign["outcome"], counters.unsaved, r.superseded()), (3, 0, 0));
@@ -626,7 +626,7 @@ fn a_worker_that_is_away_holds_nothing_of_a_task_that_has_ended() {
     r.member(2, "second", 1, 1);
     r.leave(2);
     r.hello_as(3, "first", "store-first", 3);
-    r.inventory(3, &[("t", 1, HoldingState::HoldingFinished)]);
+    r.inventory(3, &[("t", 1, HoldingState::Finished)]);
     r.deliver(3, 1, "t", 1, OK);
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
     let second = r.c.worker("second").unwrap();
@@ -642,22 +642,22 @@ fn the_first_batch_of_a_connection_may_begin_late_and_no_other() {
     r.submit("u", |_| {});
     assert_eq!(refused(&r.deliver(1, 5, "t", 1, OK)), None);
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
-    let malformed = Some((RefusedCode::RefusedMalformed, true));
+    let malformed = Some((RefusedCode::Malformed, true));
     assert_eq!(refused(&r.deliver(1, 8, "u", 1, OK)), malformed);
     r.hello(2, "s", 2);
     r.inventory(2, &[("u", 1, RUNNING)]);
     let mut state = |first_seq: u64, prev_seq| {
-        let update = v2::StateUpdate {
-            task_id: "u".into(),
+        let update = StateUpdate {
+            task: "u".into(),
             epoch: 1,
             version: first_seq,
             state_json: b"{}".to_vec().into(),
             ..Default::default()
         };
-        let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::State(update)) }];
-        let (lane, seqs) = (v2::Lane::State.into(), vec![first_seq]);
-        let batch = v2::OutboxBatch { lane, first_seq, items, seqs, prev_seq };
-        r.c.on_message(r.now(), 2, Kind::Outbox(batch), &());
+        let items = vec![OutboxItem::State(update.into())];
+        let (lane, seqs) = (Lane::State, vec![first_seq]);
+        let batch = OutboxBatch { lane, first_seq, items, seqs, prev_seq };
+        r.c.on_message(r.now(), 2, ToCoordinator::Outbox(batch), &());
         refused(&r.drain(true))
     };
     assert_eq!(state(3, 2), None, "the first may");
@@ -672,7 +672,7 @@ fn a_move_that_nobody_takes_ends() {
     r.ask(Request::Move { task: "t".into(), to: None, known: None });
     // The worker has not given it back: the move is not over.
     r.pass(3_000);
-    r.outcome(1, "t", 1, OutcomeKind::OutcomeReturned);
+    r.outcome(1, "t", 1, OutcomeKind::Returned);
     assert_eq!(r.c.load(), (1, 1));
     r.pass(31_000);
     let noted = |r: &CoordRecord| matches!(r, CoordRecord::Noted { note, .. } if note.contains("no worker took it"));
@@ -690,7 +690,7 @@ fn what_is_sent_again_is_sent_as_it_is_to_be() {
     r.ask(Request::Pause { task: "t".into(), on: true, known: None });
     r.hello_as(2, "w", "store-w", 2);
     let out = r.inventory(2, &[]);
-    let paused = |o: &Output| matches!(o, Output::Send(2, Kind::Assign(a)) if a.tasks[0].paused);
+    let paused = |o: &Output| matches!(o, Output::Send(2, ToWorker::Assign(a)) if a[0].paused);
     assert!(out.iter().any(paused));
 }
 
@@ -702,13 +702,13 @@ fn an_attempt_asked_back_once_may_be_asked_back_in_its_next_try() {
     r.submit("t1", |_| {});
     r.started(1, "t0", 1);
     let (worker_id, store_id) = ("idle".into(), "i".into());
-    r.greet(2, v2::Hello { worker_id, store_id, ..hello() });
+    r.greet(2, Hello { worker_id, store_id, ..hello() });
     r.inventory(2, &[]);
     assert_eq!(returned(&r.pass(1_100)), ["t1.1 STOP_RETURN"]);
     r.leave(2);
-    r.deliver(1, 1, "t1", 1, OutcomeKind::OutcomeReturned);
+    r.deliver(1, 1, "t1", 1, OutcomeKind::Returned);
     let (worker_id, store_id) = ("idle".into(), "i".into());
-    r.greet(3, v2::Hello { worker_id, store_id, connection: 2, ..hello() });
+    r.greet(3, Hello { worker_id, store_id, connection: 2, ..hello() });
     r.inventory(3, &[]);
     assert_eq!(returned(&r.pass(1_100)), ["t1.2 STOP_RETURN"]);
 }
@@ -722,19 +722,19 @@ fn a_row_from_the_store_is_brought_up_to_what_was_decided_since() {
     let row = past(TaskState::Failed, 0);
     let look = Past { row: Some(row.clone()), key_is_valid: true };
     let items = |n| {
-        let kind = Some(v2::outbox_item::Kind::Checkpoint(checkpoint(2, n)));
-        vec![v2::OutboxItem { kind }]
+        let item = OutboxItem::Checkpoint(checkpoint(2, n).into());
+        vec![item]
     };
     for n in 1..=2 {
-        let (lane, items) = (v2::Lane::Checkpoints.into(), items(n));
-        let batch = v2::OutboxBatch { lane, first_seq: n, items, ..Default::default() };
-        r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+        let (lane, items) = (Lane::Checkpoints, items(n));
+        let batch = OutboxBatch { lane, first_seq: n, items, ..Default::default() };
+        r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
     }
     r.c.on_request(r.now(), 1, Request::Prune { task: "t".into(), which: vec![(2, 1)] });
     r.c.on_request(r.now(), 2, Request::Retry { task: "t".into(), known: Some(row) });
     let out = r.drain(true);
     let from = out.iter().find_map(|o| match o {
-        Output::Send(1, Kind::Assign(a)) => a.tasks[0].checkpoint.clone(),
+        Output::Send(1, ToWorker::Assign(a)) => a[0].checkpoint.clone(),
         _ => None,
     });
     assert_eq!(from.map(|c| (c.epoch, c.number)), Some((2, 2)));
@@ -750,14 +750,13 @@ fn a_former_task_of_the_id_says_nothing_of_one_that_goes_on() {
     let task = Submission { former: 1, ..request("t", false) };
     r.ask(Request::Submit(vec![task]));
     let look = Past { row: None, key_is_valid: true };
-    let (task_id, state_json) = ("t".into(), b"{}".to_vec().into());
-    let update =
-        v2::StateUpdate { task_id, epoch: 1, version: 1, state_json, ..Default::default() };
-    r.brings(1, v2::outbox_item::Kind::State(update), &look);
+    let (task, state_json) = ("t".into(), b"{}".to_vec().into());
+    let update = StateUpdate { task, epoch: 1, version: 1, state_json, ..Default::default() };
+    r.brings(1, OutboxItem::State(update.into()), &look);
     assert_eq!(r.count(|r| matches!(r, CoordRecord::State { .. })), 0);
-    let kind = OK.into();
-    let late = v2::TaskOutcome { task_id: "t".into(), epoch: 1, kind, ..Default::default() };
-    r.brings(1, v2::outbox_item::Kind::Outcome(late), &look);
+    let kind = OK;
+    let late = TaskOutcome { task: "t".into(), epoch: 1, kind, ..Default::default() };
+    r.brings(1, OutboxItem::Outcome(late.into()), &look);
     assert_eq!((r.ended("t").len(), r.superseded()), (0, 1));
 }
 
@@ -769,18 +768,18 @@ fn a_task_that_has_ended_ends_once_also_before_that_is_durable() {
     r.submit("t", |_| {});
     let look = Past { row: None, key_is_valid: true };
     for (seq, finished_at_ms) in [(1, 10), (2, 20)] {
-        let outcome = v2::TaskOutcome {
-            task_id: "t".into(),
+        let outcome = TaskOutcome {
+            task: "t".into(),
             epoch: 1,
-            kind: OK.into(),
+            kind: OK,
             started_at_ms: 1,
             finished_at_ms,
             ..Default::default()
         };
-        let items = vec![v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(outcome)) }];
-        let lane = v2::Lane::Results.into();
-        let batch = v2::OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
-        r.c.on_message(r.now(), 1, Kind::Outbox(batch), &look);
+        let items = vec![OutboxItem::Outcome(outcome.into())];
+        let lane = Lane::Results;
+        let batch = OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
+        r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
     }
     r.drain(true);
     assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));

@@ -1,13 +1,12 @@
 //! Workers that say that they cannot work.
 
 use super::*;
-use outlast_wire::spec::Rerun;
-use v2::{Cause, LinkCause, StopReason, TaskOutcome, Unfit, Unfitness};
+use outlast_model::spec::Rerun;
 
 /// The disk of a worker is full.
 fn full() -> Vec<Unfitness> {
     let reason = "No space left on device".into();
-    vec![Unfitness { source: Unfit::Store.into(), reason }]
+    vec![Unfitness { source: Unfit::Store, reason }]
 }
 
 /// Past outcomes of attempts, as a store would have them.
@@ -30,10 +29,10 @@ impl Lookup for Past {
     fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
         self.0.clone()
     }
-    fn state(&self, _: &str) -> Option<v2::StateUpdate> {
+    fn state(&self, _: &str) -> Option<StateUpdate> {
         None
     }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<v2::Checkpoint>> {
+    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
         Vec::new()
     }
 }
@@ -42,7 +41,7 @@ impl Rig {
     /// Another worker, with its own name, that holds nothing.
     fn join(&mut self, conn: ConnId, name: &str) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
-        let hello = v2::Hello {
+        let hello = Hello {
             protocol: PROTOCOL,
             worker_id: name.into(),
             store_id: format!("store of {name}"),
@@ -54,46 +53,45 @@ impl Rig {
             takes_settled: true,
             ..Default::default()
         };
-        self.c.on_message(self.now(), conn, Kind::Hello(hello), &());
+        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.drain(true);
         self.inventory(conn, &[])
     }
     fn beat(&mut self, conn: ConnId, unfit: Vec<Unfitness>) -> Vec<Output> {
-        let beat = v2::Heartbeat { seq: 1, unfit, ..Default::default() };
-        self.c.on_message(self.now(), conn, Kind::Heartbeat(beat), &());
+        let beat = Heartbeat { seq: 1, unfit, ..Default::default() };
+        self.c.on_message(self.now(), conn, ToCoordinator::Heartbeat(beat), &());
         self.drain(true)
     }
     fn unsaved(&mut self, conn: ConnId, outcome: TaskOutcome, past: &Past) -> Vec<Output> {
-        let unsaved = v2::Unsaved { outcomes: vec![outcome] };
-        self.c.on_message(self.now(), conn, Kind::Unsaved(unsaved), past);
+        let unsaved = vec![outcome];
+        self.c.on_message(self.now(), conn, ToCoordinator::Unsaved(unsaved), past);
         self.drain(true)
     }
     fn lane(&mut self, conn: ConnId, seq: u64, outcome: TaskOutcome) {
-        let kind = Some(v2::outbox_item::Kind::Outcome(outcome));
-        let (lane, items) = (v2::Lane::Results.into(), vec![v2::OutboxItem { kind }]);
-        let batch = v2::OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
-        self.c.on_message(self.now(), conn, Kind::Outbox(batch), &());
+        let item = OutboxItem::Outcome(outcome.into());
+        let (lane, items) = (Lane::Results, vec![item]);
+        let batch = OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
+        self.c.on_message(self.now(), conn, ToCoordinator::Outbox(batch), &());
         self.drain(true);
     }
 }
 
 fn outcome(id: &str, epoch: Epoch, kind: OutcomeKind, cause: Cause) -> TaskOutcome {
-    let (kind, cause) = (kind.into(), cause.into());
-    TaskOutcome { task_id: id.into(), epoch, kind, cause, finished_at_ms: 7, ..Default::default() }
+    TaskOutcome { task: id.into(), epoch, kind, cause, finished_at_ms: 7, ..Default::default() }
 }
 
 fn given(out: &[Output]) -> Vec<(ConnId, String)> {
     let mut found = Vec::new();
     for o in out {
-        let Output::Send(conn, Kind::Assign(a)) = o else { continue };
-        found.extend(a.tasks.iter().map(|t| (*conn, format!("{}.{}", t.task_id, t.epoch))));
+        let Output::Send(conn, ToWorker::Assign(a)) = o else { continue };
+        found.extend(a.iter().map(|t| (*conn, format!("{}.{}", t.task, t.epoch))));
     }
     found
 }
 
 fn kept(out: &[Output]) -> usize {
     let saved = |o: &Output| match o {
-        Output::Send(_, Kind::Saved(s)) => s.attempts.len(),
+        Output::Send(_, ToWorker::Saved(s)) => s.len(),
         _ => 0,
     };
     out.iter().map(saved).sum()
@@ -112,7 +110,7 @@ fn an_unfit_worker_is_given_nothing_and_what_it_gives_back_goes_elsewhere_at_onc
     assert!(given(&r.submit("u", |_| ())).is_empty());
     let why = r.c.explain(&"u".into()).unwrap();
     assert!(why.contains(&format!("a {says}")), "{why}");
-    let back = outcome("t", 1, OutcomeKind::OutcomeReturned, Cause::Machine);
+    let back = outcome("t", 1, OutcomeKind::Returned, Cause::Machine);
     let out = r.unsaved(1, back, &Past::default());
     assert_eq!((kept(&out), given(&out).len()), (1, 0));
     assert_eq!(r.c.tasks["t"].retries, 0, "it did not start: that is no loss");
@@ -128,19 +126,15 @@ fn the_answer_waits_for_this_disk_and_an_outcome_counts_once() {
     r.join(1, "a");
     r.submit("t", |_| ());
     r.beat(1, full());
-    let done = outcome("t", 1, OutcomeKind::OutcomeSucceeded, Cause::Done);
-    let unsaved = v2::Unsaved { outcomes: vec![done.clone()] };
-    r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
+    let done = outcome("t", 1, OutcomeKind::Succeeded, Cause::Done);
+    let unsaved = vec![done.clone()];
+    r.c.on_message(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
     assert_eq!(kept(&r.drain(false)), 0);
     // It comes again in its lane before the first is durable: known all the same.
-    let lane = v2::OutboxItem { kind: Some(v2::outbox_item::Kind::Outcome(done.clone())) };
-    let batch = v2::OutboxBatch {
-        lane: v2::Lane::Results.into(),
-        first_seq: 1,
-        items: vec![lane],
-        ..Default::default()
-    };
-    r.c.on_message(r.now(), 1, Kind::Outbox(batch), &Past::default());
+    let lane = OutboxItem::Outcome(done.clone().into());
+    let batch =
+        OutboxBatch { lane: Lane::Results, first_seq: 1, items: vec![lane], ..Default::default() };
+    r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &Past::default());
     r.drain(false);
     let newest = r.batches.last().map_or(0, |b| b.number);
     r.c.on_persisted(newest);
@@ -151,7 +145,7 @@ fn the_answer_waits_for_this_disk_and_an_outcome_counts_once() {
     r.unsaved(1, done, &past);
     assert_eq!((r.c.counters().repeated, r.superseded()), (2, 0));
     // Something else is news of it.
-    let other = outcome("t", 1, OutcomeKind::OutcomeInterrupted, Cause::WorkerCrashed);
+    let other = outcome("t", 1, OutcomeKind::Interrupted, Cause::WorkerCrashed);
     r.unsaved(1, other, &past);
     assert_eq!(r.superseded(), 1);
 }
@@ -162,13 +156,13 @@ fn an_attempt_whose_end_its_store_forgot_is_not_taken_up_again() {
     r.join(1, "a");
     r.submit("t", |s| s.rerun = Rerun::Never);
     r.beat(1, full());
-    let back = outcome("t", 1, OutcomeKind::OutcomeReturned, Cause::Machine);
+    let back = outcome("t", 1, OutcomeKind::Returned, Cause::Machine);
     r.unsaved(1, back.clone(), &Past::default());
-    r.c.on_close(r.now(), 1, LinkCause::LinkClosed, "crash");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "crash");
     r.drain(true);
     // It is back, with a store in which the attempt waits still.
     r.c.on_open(r.now(), 2);
-    let hello = v2::Hello {
+    let hello = Hello {
         protocol: PROTOCOL,
         worker_id: "a".into(),
         store_id: "store of a".into(),
@@ -180,21 +174,22 @@ fn an_attempt_whose_end_its_store_forgot_is_not_taken_up_again() {
         ..Default::default()
     };
     let past = Past(vec![PastAttempt { epoch: 1, outcomes: vec![Arc::new(back)] }]);
-    r.c.on_message(r.now(), 2, Kind::Hello(hello), &past);
+    r.c.on_message(r.now(), 2, ToCoordinator::Hello(Box::new(hello)), &past);
     r.drain(true);
-    let holdings =
-        vec![v2::Holding { task_id: "t".into(), epoch: 1, state: 0, ..Default::default() }];
-    let part = v2::Inventory { holdings, last: true };
-    r.c.on_message(r.now(), 2, Kind::Inventory(part), &past);
+    let holdings = vec![Holding { task: "t".into(), epoch: 1, ..Default::default() }];
+    let part = Inventory { holdings, last: true };
+    r.c.on_message(r.now(), 2, ToCoordinator::Inventory(part), &past);
     let out = r.drain(true);
     let order: Vec<&str> = out
         .iter()
         .filter_map(|o| match o {
-            Output::Send(2, Kind::Stop(s)) if s.reason() == StopReason::StopSuperseded => {
+            Output::Send(2, ToWorker::Stop(attempts, reason))
+                if *reason == StopReason::Superseded =>
+            {
                 Some("stop")
             }
-            Output::Send(2, Kind::Settled(_)) => Some("settled"),
-            Output::Send(2, Kind::Assign(_)) => Some("assign"),
+            Output::Send(2, ToWorker::Settled) => Some("settled"),
+            Output::Send(2, ToWorker::Assign(_)) => Some("assign"),
             _ => None,
         })
         .collect();
@@ -228,7 +223,7 @@ fn window_passes(hangs: bool) {
     r.beat(1, full());
     r.beat(2, full());
     let stops = |out: &[Output]| {
-        let is = |o: &&Output| matches!(o, Output::Send(_, Kind::Stop(_)));
+        let is = |o: &&Output| matches!(o, Output::Send(_, ToWorker::Stop(..)));
         out.iter().filter(is).count()
     };
     let tick = |r: &mut Rig, unfit: [bool; 2]| {
@@ -254,11 +249,13 @@ fn window_passes(hangs: bool) {
     let moved: Vec<_> = out
         .iter()
         .filter_map(|o| match o {
-            Output::Send(c, Kind::Stop(s)) => Some((*c, s.reason(), s.attempts[0].task_id.clone())),
+            Output::Send(c, ToWorker::Stop(attempts, reason)) => {
+                Some((*c, *reason, attempts[0].task.clone()))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(moved, [(conn(t), StopReason::StopMove, "t".to_owned())]);
+    assert_eq!(moved, [(conn(t), StopReason::Move, "t".into())]);
     // One that hangs altogether does not answer to that: then it is lost.
     if hangs {
         let out: Vec<Output> = (0..8)
@@ -272,7 +269,7 @@ fn window_passes(hangs: bool) {
         assert_eq!((r.c.tasks["t"].retries, r.c.tasks["o"].epoch), (1, 1));
         return;
     }
-    let back = outcome("t", 1, OutcomeKind::OutcomeInterrupted, Cause::Stopped);
+    let back = outcome("t", 1, OutcomeKind::Interrupted, Cause::Stopped);
     let out = r.unsaved(conn(t), back, &Past::default());
     assert_eq!(given(&out), [(3, "t.2".into())]);
     assert_eq!(r.c.tasks["t"].retries, 0);
@@ -289,7 +286,7 @@ fn a_fault_of_the_machine_is_a_loss_and_goes_round_only_so_often() {
         let (task, conn) = (&r.c.tasks["t"], r.c.tasks["t"].worker.unwrap() + 1);
         let epoch = task.epoch;
         places.push(conn);
-        let kind = OutcomeKind::OutcomeInterrupted;
+        let kind = OutcomeKind::Interrupted;
         let lost = outcome("t", epoch, kind, Cause::Machine);
         let seq = &mut seqs[conn as usize];
         *seq += 1;
@@ -309,7 +306,7 @@ fn a_fault_of_the_machine_is_a_loss_and_goes_round_only_so_often() {
 fn a_fault_that_stops_no_work_is_shown_and_no_more() {
     let mut r = Rig::new();
     r.join(1, "a");
-    let blobs = Unfitness { source: Unfit::Blobs.into(), reason: "read-only\u{1b}[31m".into() };
+    let blobs = Unfitness { source: Unfit::Blobs, reason: "read-only\u{1b}[31m".into() };
     r.beat(1, vec![blobs]);
     let view = r.c.worker("a").unwrap();
     assert_eq!(view.state, WorkerState::Connected);
@@ -324,9 +321,9 @@ fn an_end_beside_the_lane_frees_its_slots_whether_or_not_it_counts() {
     // Its task was removed while the worker was away.
     r.inventory(1, &[("gone", 1, RUNNING)]);
     assert_eq!(r.c.worker("w").unwrap().attempts, 1);
-    let gone = outcome("gone", 1, OutcomeKind::OutcomeFailed, Cause::Exit);
-    let unsaved = v2::Unsaved { outcomes: vec![gone] };
-    r.c.on_message(r.now(), 1, Kind::Unsaved(unsaved), &());
+    let gone = outcome("gone", 1, OutcomeKind::Failed, Cause::Exit);
+    let unsaved = vec![gone];
+    r.c.on_message(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
     r.drain(true);
     assert_eq!(r.c.worker("w").unwrap().attempts, 0);
     assert_eq!(r.c.counters().foreign["outcome"], 1);
@@ -338,15 +335,15 @@ fn an_outcome_that_was_announced_and_never_comes_is_a_loss() {
     r.submit("t", |s| s.max_retries = 3);
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    r.c.on_close(r.now(), 1, LinkCause::LinkClosed, "cut");
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "cut");
     r.drain(true);
     r.hello(2, "s", 2);
-    r.inventory(2, &[("t", 1, HoldingState::HoldingFinished)]);
-    let beat = |unacked| v2::Heartbeat { seq: 1, unacked, ..Default::default() };
+    r.inventory(2, &[("t", 1, HoldingState::Finished)]);
+    let beat = |unacked| Heartbeat { seq: 1, unacked, ..Default::default() };
     // It is still on its way.
-    r.c.on_message(r.now(), 2, Kind::Heartbeat(beat(1)), &());
+    r.c.on_message(r.now(), 2, ToCoordinator::Heartbeat(beat(1)), &());
     assert!(assigned(&r.drain(true)).is_empty());
-    r.c.on_message(r.now(), 2, Kind::Heartbeat(beat(0)), &());
+    r.c.on_message(r.now(), 2, ToCoordinator::Heartbeat(beat(0)), &());
     let mut out = r.drain(true);
     out.extend(r.pass(5_000));
     assert_eq!(assigned(&out), [(2, "t.2".into())]);

@@ -7,9 +7,10 @@ use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::TaskState;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
-use outlast_wire::spec::Rerun;
+use outlast_model::Cause;
+use outlast_model::message::{ControlKind, StopReason};
+use outlast_model::spec::Rerun;
 use outlast_wire::v1::{Action, ToWorker};
-use outlast_wire::v2::{Cause, ControlKind, StopReason};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -59,8 +60,8 @@ impl Coordinator {
         }
         self.fleet.reload(&mut self.scheduler, key);
         self.settle_resync_v1(now, key);
-        // It tells of life at once, unless it asks for something: that rests on what was decided. There
-        // is one answer, and what is asked is not left for the next, which may be far off.
+        // It is sent at once as a sign of life, unless it has requests, which depend on decisions that are not
+        // durable yet. There is one answer, and requests are not left for the next one, which may be late.
         let plain = actions.is_empty();
         let answer = ToWorker::Heartbeat { response_to, actions };
         match plain {
@@ -69,7 +70,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether a task that the worker names is its own to run.
+    /// Returns true if a task that the worker lists is assigned to it.
     fn is_here(&mut self, now: Now, key: WorkerKey, name: &TaskId, look: &dyn Lookup) -> bool {
         let current = |c: &Coordinator| {
             let task = c.tasks.get(name)?;
@@ -88,7 +89,7 @@ impl Coordinator {
                 self.fleet.get_mut(key).hold(name.clone(), epoch, slots);
                 return false;
             }
-            // Given up, but nobody else has it yet: it goes on where it is.
+            // Abandoned, but not assigned again yet: it continues where it is.
             let id = AttemptId { task: name.clone(), epoch };
             self.reconcile_one(now, key, &id, now.wall, look);
         }
@@ -99,7 +100,7 @@ impl Coordinator {
         true
     }
 
-    /// What should become of a task that is there; whether its state is not known.
+    /// Sends pending requests for a task that the worker has; returns true if its state is not known.
     fn steer(&mut self, now: Now, key: WorkerKey, name: &TaskId, first: bool) -> bool {
         let wants = self.change_asked(name, |asked| asked.checkpoint = false);
         let Some(task) = self.tasks.get(name) else { return false };
@@ -114,17 +115,17 @@ impl Coordinator {
         let lacks = first && run.fetching.is_none();
         // Given by a former process of this coordinator, which may have missed something.
         let inherited = first && run.sent == 0;
-        // What was asked for and never came makes room for what was told of since.
+        // A request that was never answered makes room for later reports.
         let late = run.fetching.take_if(|f| now.mono >= f.since + FETCH);
         let newer = late.is_some_and(|f| wanted.is_some() && f.name != wanted);
         let untried = run.oversized == 0;
         if cancelling || moved {
-            let reason = if cancelling { StopReason::StopCancelled } else { StopReason::StopMove };
+            let reason = if cancelling { StopReason::Cancelled } else { StopReason::Move };
             self.send_stop(key, name, epoch, reason);
             return false;
         }
         if unlike {
-            let kind = if paused { ControlKind::ControlPause } else { ControlKind::ControlResume };
+            let kind = if paused { ControlKind::Pause } else { ControlKind::Resume };
             self.send_control(key, name, epoch, kind);
         }
         if inherited && let Some(conn) = self.fleet.get(key).conn {
@@ -132,14 +133,14 @@ impl Coordinator {
             self.tell_v1(conn, ToWorker::StateRequest { task_id });
         }
         if wants {
-            self.send_control(key, name, epoch, ControlKind::ControlCheckpoint);
+            self.send_control(key, name, epoch, ControlKind::Checkpoint);
         } else if ((lacks || newer) && wanted.is_some()) || (inherited && untried) {
             self.fetch_v1(now, key, name, epoch, wanted);
         }
         stateless
     }
 
-    /// What the worker was given and does not name; the results to ask for.
+    /// Finds assigned tasks that the worker does not list; returns those whose results are requested.
     fn look_for_missing(
         &mut self,
         now: Now,

@@ -6,26 +6,26 @@ use crate::coord::{ConnId, Coordinator, Lookup, Output};
 use crate::records::{CoordRecord, WorkerRow};
 use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
-use crate::{Millis, Now, TaskId};
-use outlast_wire::spec::{MAX_CAPABILITIES, MAX_TASK_ID, Run as What, check_task_id};
+use crate::{AttemptId, Millis, Now, TaskId};
+use outlast_model::Checkpoint;
+use outlast_model::message::{self, ControlKind, RefusedCode, StopReason};
+use outlast_model::spec::{MAX_CAPABILITIES, MAX_TASK_ID, Run as What, check_task_id};
+use outlast_model::{Bytes, TaskSpec};
 use outlast_wire::v1::{Deed, FromWorker, MAX_CHECKPOINT, Restore, ToWorker};
-use outlast_wire::v2::body::Kind;
-use outlast_wire::v2::{self, ControlKind, StopReason};
-use outlast_wire::{Bytes, TaskSpec};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The most slots that such a worker may claim by its capability `slots`.
 const MAX_SLOTS: u64 = 1_000;
 
-/// What a link has beside what all links have.
+/// State of a v1 link in addition to that of all links.
 #[derive(Debug)]
 pub(in crate::coord) struct Link {
     /// Empty until the worker says its id, where the address does not have it.
     name: Arc<str>,
-    /// When it registered.
+    /// Time of its registration.
     pub(super) joined: Millis,
-    /// It has said what it has.
+    /// True once it has reported its capabilities.
     pub(super) told: bool,
 }
 
@@ -66,7 +66,7 @@ impl Coordinator {
         }
     }
 
-    /// Something arrived that is no message of the dialect: it is said, and the link stays.
+    /// Answers data that is not a message of the dialect; the link stays open.
     pub fn on_malformed_v1(&mut self, now: Now, conn: ConnId, error: &str) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         state.heart.heard(now.mono);
@@ -280,7 +280,7 @@ impl Coordinator {
     }
 
     fn hang_up_v1(&mut self, now: Now, conn: ConnId, reason: String) {
-        self.refuse(now, conn, v2::RefusedCode::RefusedIdentity, false, &reason);
+        self.refuse(now, conn, RefusedCode::Identity, false, &reason);
     }
 
     /// Shown as soon as everything decided so far is durable. An acknowledgement that the worker does
@@ -326,14 +326,14 @@ impl Coordinator {
                 ToWorker::TaskAssignment { task_id, config, attempt: epoch, function, checkpoint };
             self.tell_v1(conn, given);
             if paused {
-                self.send_control(key, id, epoch, ControlKind::ControlPause);
+                self.send_control(key, id, epoch, ControlKind::Pause);
             }
         }
     }
 }
 
-/// What a v1 worker is told of a task: the function, and its arguments. A command, for workers that
-/// run them, is told as it was submitted.
+/// Returns a task for a v1 worker: the function, and its arguments. For workers that run commands, a
+/// command is sent as it was submitted.
 fn config_of(spec: &TaskSpec) -> (String, Value) {
     match &spec.run {
         What::Call(call) => {
@@ -349,7 +349,7 @@ fn config_of(spec: &TaskSpec) -> (String, Value) {
 }
 
 /// A checkpoint that a v1 worker can go on from: JSON, and not too large.
-fn restore(checkpoint: &v2::Checkpoint) -> Option<Restore> {
+fn restore(checkpoint: &Checkpoint) -> Option<Restore> {
     let meta: Value = serde_json::from_slice(&checkpoint.meta_json).ok()?;
     if meta["user"]["codec"] != "json" || checkpoint.size > MAX_CHECKPOINT as u64 {
         return None;
@@ -359,30 +359,28 @@ fn restore(checkpoint: &v2::Checkpoint) -> Option<Restore> {
     Some(Restore { checkpoint_id, manifest: checkpoint.manifest.clone() })
 }
 
-/// What a message of v2 is in v1.
-pub(in crate::coord) fn translate(kind: Kind) -> Vec<ToWorker> {
-    let each = |attempts: Vec<v2::AttemptRef>, make: fn(String) -> ToWorker| {
-        attempts.into_iter().map(|a| make(a.task_id)).collect()
+/// The messages of the v1 dialect that stand for a message of ours.
+pub(in crate::coord) fn translate(message: message::ToWorker) -> Vec<ToWorker> {
+    use message::ToWorker as Ours;
+    let each = |attempts: Vec<AttemptId>, make: fn(String) -> ToWorker| {
+        attempts.into_iter().map(|a| make(a.task.to_string())).collect()
     };
-    match kind {
-        // It has no queue to give back from.
-        Kind::Stop(stop) if stop.reason() == StopReason::StopReturn => Vec::new(),
-        Kind::Stop(stop) => each(stop.attempts, |task_id| ToWorker::CancelTask { task_id }),
-        Kind::Control(control) => match control.kind() {
-            ControlKind::ControlPause => {
-                each(control.attempts, |task_id| ToWorker::PauseTask { task_id })
-            }
-            ControlKind::ControlResume => {
-                each(control.attempts, |task_id| ToWorker::ResumeTask { task_id })
-            }
-            ControlKind::ControlCheckpoint => each(control.attempts, |task_id| {
-                ToWorker::CheckpointRequest { task_id, checkpoint_id: None }
+    match message {
+        // It has no queue to return from.
+        Ours::Stop(_, StopReason::Return) => Vec::new(),
+        Ours::Stop(attempts, _) => each(attempts, |task_id| ToWorker::CancelTask { task_id }),
+        Ours::Control(attempts, kind) => match kind {
+            ControlKind::Pause => each(attempts, |task_id| ToWorker::PauseTask { task_id }),
+            ControlKind::Resume => each(attempts, |task_id| ToWorker::ResumeTask { task_id }),
+            ControlKind::Checkpoint => each(attempts, |task_id| ToWorker::CheckpointRequest {
+                task_id,
+                checkpoint_id: None,
             }),
         },
-        Kind::Refused(refused) => {
+        Ours::Refused(refused) => {
             vec![ToWorker::Error { message: refused.reason, task_id: None }]
         }
-        Kind::BlobMissing(_) => {
+        Ours::BlobMissing(_) => {
             let message = "the checkpoint's data was not kept; send it again".into();
             vec![ToWorker::Error { message, task_id: None }]
         }

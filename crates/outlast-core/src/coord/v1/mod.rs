@@ -1,7 +1,7 @@
 //! Workers that speak the v1 JSON dialect, as sessions of the same core: `link` is their link and
-//! what is told to them, `shared` the links that one session may have at once, `beat` what their
-//! heartbeats say of the tasks that they have, `outcome` which attempt a result belongs to, `told`
-//! states and checkpoints, `waits` what lapses when a worker does not answer.
+//! the messages to them, `shared` the links that one session may have at once, `beat` the task lists of
+//! their heartbeats, `outcome` the assignment of results to attempts, `told`
+//! states and checkpoints, `waits` the timeouts of unanswered requests.
 //!
 //! Such a worker has no durable outbox and names no attempts. So duplicates are known by what was
 //! recorded (task, attempt, and the outcome itself or the checkpoint's name), and a worker's
@@ -24,18 +24,17 @@ pub use shared::MAX_LINKS;
 
 use crate::coord::ConnId;
 use crate::{Epoch, Millis, Now, TaskId};
-use outlast_wire::Bytes;
-use outlast_wire::v2::TaskOutcome;
+use outlast_model::{Bytes, TaskOutcome};
 use serde_json::{Map, Value};
 use shared::Acks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the store ids of such workers begin with; the rest is the name.
+/// Prefix of the store ids of such workers; the rest is the name.
 pub const PREFIX: &str = "v1:";
 /// A task that a worker was given and does not name for this long is asked for, in milliseconds.
 const MISSED: Millis = 5_000;
-/// And this long after that it is taken for lost, in milliseconds.
+/// Further time in milliseconds after which it counts as lost.
 const LOST: Millis = 10_000;
 /// The same of what was given on an earlier link, which the worker would have named by now: if it
 /// was ever named, and if not (then it most likely never arrived), in milliseconds.
@@ -47,21 +46,21 @@ pub const PAUSE_LAPSES: Millis = 30_000;
 /// A worker that was known and does not say what it has gets new work after this, in
 /// milliseconds.
 const PATIENCE: Millis = 15_000;
-/// How often an assignment is sent again to a worker that never named the task.
+/// Number of times that an assignment is sent again to a worker that never listed the task.
 const AGAIN: u32 = 3;
-/// A checkpoint that was asked for is given up after this, in milliseconds.
+/// Time in milliseconds after which a checkpoint request is dropped.
 const FETCH: Millis = 30_000;
-/// So many links may end by what may be a checkpoint of an attempt; then no more are asked for.
+/// Number of links that a possible checkpoint of an attempt may end; then no more are requested.
 const OVERSIZED: u32 = 2;
 /// Different outcomes of one attempt that are recorded.
 const OUTCOMES: usize = 8;
 
-/// What is known of a v1 worker beyond a connection.
+/// State of a v1 worker beyond a connection.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// By task: what it was given and has not settled.
     runs: BTreeMap<TaskId, Run>,
-    /// Its links, oldest first. The member's `conn` is the one of them that work is sent on.
+    /// Links, oldest first. The member's `conn` is the one of them that work is sent on.
     links: Vec<ConnId>,
     /// The link on which the message came that is being handled.
     speaker: ConnId,
@@ -73,11 +72,11 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Run {
     epoch: Epoch,
-    /// When there last was reason to believe that it is there.
+    /// Time of the last evidence that the worker has it.
     since: Millis,
     /// Unix time in milliseconds.
     given: i64,
-    /// Its result was asked for, since nothing was heard of it.
+    /// Time at which its result was requested, since nothing was received about it.
     asked: Option<Millis>,
     /// The link that it was given on, or last named on; none before this process began.
     link: Option<ConnId>,
@@ -85,50 +84,50 @@ struct Run {
     seen: bool,
     /// The worker answered the assignment with word that it runs; its result comes later.
     accepted: bool,
-    /// How long it has run, without pauses, and up to when that is counted.
+    /// Time that it has run, without pauses, and the time up to which that is counted.
     ran: (Millis, Option<Millis>),
-    /// It ran for longer than its timeout: since when it is to stop.
+    /// Time since which it should stop, because it exceeded its timeout.
     stopping: Option<Millis>,
     sent: u32,
-    /// What the worker said last; none when that is not known.
+    /// State in the worker's last report; none: unknown.
     paused: Option<bool>,
-    /// Since when a pause waits for the worker's answer.
+    /// Time since which a pause waits for the worker's answer.
     pausing: Option<Millis>,
     /// A pause had no answer, and was withdrawn.
     lapsed: bool,
-    /// What was asked for and is not answered.
+    /// Unanswered checkpoint request.
     fetching: Option<Fetch>,
     /// Links that ended with a message that was too long, while a checkpoint was on its way.
     oversized: u32,
-    /// A person asked for a checkpoint.
+    /// True if an operator requested a checkpoint.
     asked_checkpoint: bool,
 }
 
 /// A checkpoint whose data is on its way.
 #[derive(Debug)]
 struct Fetch {
-    /// None is the newest.
+    /// Name of the checkpoint; none: the newest.
     name: Option<String>,
     since: Millis,
     /// The link that it was asked for on.
     link: ConnId,
 }
 
-/// The checkpoints of a task that were told of: their numbers by attempt, by the name that their
+/// Reported checkpoints of a task: their numbers by attempt, by the name that their
 /// worker gave them, and by blob. Each attempt may begin with the same names again.
 type Known = BTreeMap<(Epoch, String, Bytes), u64>;
 
-/// What is kept of a task that such a worker has, while the task is in memory.
+/// State of a task of such a worker, while the task is in memory.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// The state of this attempt, merged.
     state: Option<(Epoch, Map<String, Value>)>,
     checkpoints: Option<Known>,
-    /// One that the worker told of in this attempt, whose data is not here.
+    /// Checkpoint that the worker reported in this attempt, whose data is not here.
     wanted: Option<(Epoch, String)>,
 }
 
-/// What was decided and is not durable yet, so that no lookup finds it.
+/// Decision that is not durable yet, so that no lookup finds it.
 #[derive(Debug)]
 pub(super) enum Unsynced {
     Outcome { worker: Arc<str>, task: TaskId, epoch: Epoch, outcome: Arc<TaskOutcome> },
@@ -174,7 +173,7 @@ impl Session {
         run.ran.1.get_or_insert(now.mono);
     }
 
-    /// A person wants a checkpoint of this attempt.
+    /// Requests a checkpoint of this attempt for an operator.
     pub fn wants_checkpoint(&mut self, task: &TaskId, epoch: Epoch) {
         if let Some(run) = self.run(task, epoch) {
             run.asked_checkpoint = true;
@@ -183,8 +182,8 @@ impl Session {
 }
 
 impl Run {
-    /// How long it may be missed before it is asked for, and then before it is taken for lost;
-    /// `back`: the link that it was given on is not alive any more.
+    /// Returns the time for which it may be missing before it is requested, and then before it counts as
+    /// lost; `back`: the link that it was assigned on is not alive any more.
     fn patience(&self, back: bool) -> (Millis, Millis) {
         match (back, self.accepted, self.seen) {
             // While its link lives nothing is missed: it is not in the worker's list any more.

@@ -11,13 +11,12 @@ use super::{OUTCOMES, Unsynced};
 use crate::coord::{Coordinator, Lookup, PastAttempt};
 use crate::scheduler::WorkerKey;
 use crate::{Epoch, Now, TaskId};
-use outlast_wire::Bytes;
+use outlast_model::{Bytes, Cause, OutcomeKind, TaskOutcome};
 use outlast_wire::v1::{MAX_RESULT, TaskError, is_placeholder};
-use outlast_wire::v2::{Cause, OutcomeKind, TaskOutcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Whether two outcomes say the same.
+/// Returns true if two outcomes are the same.
 fn same(a: &TaskOutcome, b: &TaskOutcome) -> bool {
     (a.kind, &a.value_json, &a.message) == (b.kind, &b.value_json, &b.message)
 }
@@ -41,21 +40,21 @@ impl Coordinator {
             return self.on_accepted_v1(now, key, task, attempt);
         }
         let mut outcome = TaskOutcome {
-            task_id: task.to_string(),
-            kind: OutcomeKind::OutcomeSucceeded.into(),
-            cause: Cause::Done.into(),
+            task: task.clone(),
+            kind: OutcomeKind::Succeeded,
+            cause: Cause::Done,
             finished_at_ms: now.wall,
             ..Default::default()
         };
         if let Some(TaskError { message, traceback }) = error {
             let value = json!({ "message": message, "traceback": traceback });
-            outcome.kind = OutcomeKind::OutcomeFailed.into();
-            outcome.cause = Cause::Exit.into();
+            outcome.kind = OutcomeKind::Failed;
+            outcome.cause = Cause::Exit;
             outcome.message = message.lines().next().unwrap_or_default().into();
             outcome.value_json = value.to_string().into_bytes().into();
         } else if result.len() > MAX_RESULT {
-            outcome.kind = OutcomeKind::OutcomeFailed.into();
-            outcome.cause = Cause::Exit.into();
+            outcome.kind = OutcomeKind::Failed;
+            outcome.cause = Cause::Exit;
             let size = result.len();
             outcome.message = format!(
                 "its result takes {size} bytes, the limit is {MAX_RESULT}; keep large results \
@@ -95,8 +94,8 @@ impl Coordinator {
         false
     }
 
-    /// Whether results that only say that the task runs are taken so: a worker whose results may be
-    /// of that form says `"placeholders": false`.
+    /// Returns true if placeholder results are recognized: a worker whose results may be of that form sets
+    /// `"placeholders": false`.
     fn takes_placeholders_v1(&self, key: WorkerKey) -> bool {
         let capabilities: Option<Value> =
             serde_json::from_str(&self.fleet.get(key).row.capabilities).ok();
@@ -116,13 +115,13 @@ impl Coordinator {
         let moved = known
             .is_some_and(|t| !t.cancelling && t.is_current(key, t.epoch) && t.is_misplaced(name));
         let (kind, cause, message) = match moved {
-            true => (OutcomeKind::OutcomeInterrupted, Cause::Moved, "moved"),
-            false => (OutcomeKind::OutcomeCancelled, Cause::Cancelled, "cancelled"),
+            true => (OutcomeKind::Interrupted, Cause::Moved, "moved"),
+            false => (OutcomeKind::Cancelled, Cause::Cancelled, "cancelled"),
         };
         let outcome = TaskOutcome {
-            task_id: task.to_string(),
-            kind: kind.into(),
-            cause: cause.into(),
+            task: task.clone(),
+            kind,
+            cause,
             message: message.into(),
             finished_at_ms: now.wall,
             ..Default::default()
@@ -164,7 +163,7 @@ impl Coordinator {
             let task = task.clone();
             let item = Unsynced::Outcome { worker, task, epoch, outcome: known };
             self.unsynced_v1.push_back((self.batch, item));
-            self.on_outcome(now, key, outcome, look);
+            self.on_outcome(now, key, Arc::new(outcome), look);
         }
         self.forget_runs(key);
         self.fleet.reload(&mut self.scheduler, key);
@@ -238,7 +237,7 @@ impl Coordinator {
     }
 }
 
-/// Whether this says something new of the attempt, within reason.
+/// Returns true if this outcome is new for the attempt, and the number of outcomes is not exceeded.
 fn fresh(attempt: &PastAttempt, outcome: &TaskOutcome) -> bool {
     !says(attempt, outcome) && attempt.outcomes.len() < OUTCOMES
 }

@@ -9,12 +9,12 @@ use crate::coord::links::{LinkChange, Resync};
 use crate::coord::{ConnId, Coordinator, Output};
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now};
-use outlast_wire::v2::{self, LinkCause};
+use outlast_model::LinkCause;
+use outlast_model::message::Heartbeat;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// So many links of a worker are left alone; with more of them those that are silent end at once,
-/// the oldest first.
+/// Number of links per worker above which silent ones are closed at once, the oldest first.
 pub(super) const LINKS: usize = 4;
 /// Links of a worker that live; another one is not let in. Such a client opens one more for each 15 s
 /// of an outage, and again each that is closed or refused: so this is well above what outages of some
@@ -29,7 +29,7 @@ pub(super) enum Acks {
     #[default]
     All,
     None,
-    /// Of these types.
+    /// Acknowledgements of these types.
     Some(BTreeSet<String>),
 }
 
@@ -77,7 +77,7 @@ impl Coordinator {
         !self.alive_v1(now, key).is_empty()
     }
 
-    /// Whether a worker may open one more link: fewer live than it may have.
+    /// Returns true if a worker may open one more link.
     pub fn admits_link_v1(&self, now: Now, worker_id: &str) -> bool {
         let key = self.fleet.by_store(&format!("{PREFIX}{worker_id}"));
         key.is_none_or(|key| self.alive_v1(now, key).len() < MAX_LINKS)
@@ -92,7 +92,7 @@ impl Coordinator {
         let surplus = (links.len() + 1).saturating_sub(LINKS);
         for conn in silent.take(surplus).copied().collect::<Vec<_>>() {
             let reason = "silent, and its worker has newer connections";
-            self.drop_conn(now, conn, LinkCause::LinkSilent, reason);
+            self.drop_conn(now, conn, LinkCause::Silent, reason);
             self.outputs.push_back(Output::Close(conn, reason.into()));
         }
         self.fleet.get(key).v1.as_ref().is_none_or(|s| s.links.len() < MAX_LINKS)
@@ -111,8 +111,8 @@ impl Coordinator {
             // It may have what was given to others meanwhile, and says so first. A new one has
             // nothing.
             member.ready = new;
-            // The dialect does not tell what was read back: it is counted here.
-            member.beat = v2::Heartbeat { restored: member.beat.restored, ..Default::default() };
+            // The dialect does not report restored checkpoints: they are counted here.
+            member.beat = Heartbeat { restored: member.beat.restored, ..Default::default() };
         }
         let held: Vec<_> = member.attempts.keys().cloned().collect();
         let session = member.v1.get_or_insert_default();
@@ -140,8 +140,8 @@ impl Coordinator {
         }
     }
 
-    /// Its links are silent, and it has opened another: they may still come back, but what is
-    /// measured begins with the new one.
+    /// Moves on from silent links to a newly opened one: they may still come back, but measurements begin
+    /// with the new one.
     fn pass_over_v1(&mut self, now: Now, key: WorkerKey) {
         let member = self.fleet.get(key);
         let links = member.v1.as_ref().map_or_else(Vec::new, |s| s.links.clone());
@@ -153,7 +153,7 @@ impl Coordinator {
         }
         if !links.is_empty() {
             let reason = "it was silent, and its worker opened another".to_owned();
-            self.tell(now, key, LinkChange::Lost(LinkCause::LinkTakenOver, reason, holds));
+            self.tell(now, key, LinkChange::Lost(LinkCause::TakenOver, reason, holds));
         }
     }
 
@@ -212,7 +212,7 @@ impl Coordinator {
         true
     }
 
-    /// What the session's links were to settle.
+    /// Settles the inventory of the session's links.
     pub(super) fn settle_resync_v1(&mut self, now: Now, key: WorkerKey) {
         let links = self.fleet.get(key).v1.as_ref().map_or_else(Vec::new, |s| s.links.clone());
         for conn in links {

@@ -3,10 +3,10 @@ use crate::coord::{
     ConnId, CoordConfig, Coordinator, Given, Lookup, Output, PastAttempt, Request, Submission,
 };
 use crate::records::{CoordRecord, CoordSnapshot, TaskRow, TaskState};
-use outlast_wire::spec::{Call, Rerun, Run as What};
+use outlast_model::spec::{Call, Rerun, Run as What};
+use outlast_model::{Bytes, TaskSpec};
+use outlast_model::{Checkpoint, StateUpdate};
 use outlast_wire::v1::{Deed, FromWorker, TaskError, ToWorker};
-use outlast_wire::v2::{Checkpoint, StateUpdate};
-use outlast_wire::{Bytes, TaskSpec};
 
 /// A coordinator whose records are its store.
 pub(super) struct Rig {
@@ -17,7 +17,7 @@ pub(super) struct Rig {
     said: Vec<(ConnId, ToWorker)>,
     /// Links that were closed.
     pub closed: Vec<ConnId>,
-    /// Where a checkpoint's data is put; empty if it cannot be.
+    /// Destination of a checkpoint's data; empty if it cannot be stored.
     blob: &'static [u8],
 }
 
@@ -68,7 +68,7 @@ impl Lookup for Look<'_> {
     }
     fn checkpoints(&self, id: &str) -> Vec<Arc<Checkpoint>> {
         let of = |r: &CoordRecord| match r {
-            CoordRecord::Checkpoint { checkpoint, .. } if checkpoint.task_id == id => {
+            CoordRecord::Checkpoint { checkpoint, .. } if *checkpoint.task == *id => {
                 Some(checkpoint.clone())
             }
             _ => None,
@@ -195,7 +195,7 @@ impl Rig {
         }
         self.records.iter().filter_map(note).collect()
     }
-    /// What was delayed after a failure is given out.
+    /// Assigns a task whose retry was delayed.
     fn retry_is_due(&mut self) -> Vec<ToWorker> {
         self.now += 4_900;
         self.c.on_tick(self.at());
@@ -230,7 +230,7 @@ fn failed_once_and_given_again() -> Rig {
     assert_eq!(attempts(&given), [1]);
     rig.fail(1, None);
     assert_eq!(attempts(&rig.retry_is_due()), [2]);
-    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.c.on_close(rig.at(), 1, outlast_model::LinkCause::Closed, "cut");
     rig.drain(true);
     rig.join(2);
     rig
@@ -280,7 +280,7 @@ fn what_must_not_run_twice_is_never_sent_twice() {
     rig.join(1);
     let given = rig.submit("t", |s| s.rerun = Rerun::Never);
     assert_eq!(attempts(&given), [1]);
-    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.c.on_close(rig.at(), 1, outlast_model::LinkCause::Closed, "cut");
     rig.join(2);
     rig.beat(2, &[]);
     rig.now += 4_000;
@@ -383,12 +383,12 @@ fn a_new_attempts_checkpoint_counts_though_its_name_was_used() {
 #[test]
 fn a_checkpoint_of_an_earlier_attempt_sent_again_has_no_effect() {
     let mut rig = checkpointed_failed_and_given_again();
-    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.c.on_close(rig.at(), 1, outlast_model::LinkCause::Closed, "cut");
     rig.drain(true);
     rig.join(2);
     assert!(is_kept(&rig.data(2, "1", b"first")));
     assert_eq!(rig.checkpoints().len(), 1);
-    // Whatever was heard of the second meanwhile, also where it was told of again.
+    // Whatever was received about the second meanwhile, even if it was reported again.
     rig.beat(2, &["t"]);
     rig.checkpoint(2, "1");
     assert!(is_kept(&rig.data(2, "1", b"first")));
@@ -403,7 +403,7 @@ fn data_that_is_refused_does_not_stop_the_next_checkpoint() {
     let mut rig = Rig::new();
     rig.join(1);
     rig.submit("t", |_| {});
-    // The blob could not be put, and meanwhile another was told of.
+    // The blob could not be stored, and meanwhile another was reported.
     assert_eq!(asked(&rig.checkpoint(1, "a")), ["a"]);
     assert!(asked(&rig.checkpoint(1, "b")).is_empty());
     let said = rig.data(1, "a", b"");
@@ -447,7 +447,7 @@ fn a_checkpoint_that_ends_the_link_is_not_asked_for_again() {
         rig.c.on_oversized_v1(rig.at(), conn, "a message of more than 9 bytes");
         let said = rig.drain(true);
         assert!(matches!(said[..], [ToWorker::Error { .. }]), "{said:?}");
-        rig.c.on_close(rig.at(), conn, outlast_wire::v2::LinkCause::LinkRefused, "too long");
+        rig.c.on_close(rig.at(), conn, outlast_model::LinkCause::Refused, "too long");
         rig.drain(true);
         rig.join(conn + 1);
         assert!(asked(&rig.beat(conn + 1, &["t"])).is_empty());
@@ -507,7 +507,7 @@ fn a_checkpoint_that_goes_with_an_assignment_counts_as_read_back() {
     rig.fail(1, None);
     assert_eq!(attempts(&rig.retry_is_due()), [2]);
     assert_eq!(rig.c.sample("w").unwrap().restored, 1);
-    rig.c.on_close(rig.at(), 1, outlast_wire::v2::LinkCause::LinkClosed, "cut");
+    rig.c.on_close(rig.at(), 1, outlast_model::LinkCause::Closed, "cut");
     rig.join(2);
     assert_eq!(rig.c.sample("w").unwrap().restored, 1, "also on the next link");
 }
@@ -564,7 +564,7 @@ fn a_drained_worker_stays_so_when_it_is_back() {
     let drain = Request::Drain { worker: "w".into(), on: true };
     r.c.on_request(r.at(), 9, drain);
     r.drain(true);
-    let cause = outlast_wire::v2::LinkCause::LinkClosed;
+    let cause = outlast_model::LinkCause::Closed;
     r.c.on_close(r.at(), 1, cause, "gone");
     r.drain(true);
     r.join(2);

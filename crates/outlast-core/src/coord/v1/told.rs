@@ -1,15 +1,17 @@
-//! What tasks at v1 workers tell on the way: states, which are merged here, and checkpoints, whose
-//! data is fetched as soon as their worker tells of them.
+//! Reports of running tasks at v1 workers: states, which are merged here, and checkpoints, whose data is
+//! fetched as soon as their worker reports them.
 
 use super::{FETCH, Fetch, Known, OVERSIZED, Told, Unsynced};
 use crate::coord::{ConnId, Coordinator, Lookup};
 use crate::scheduler::WorkerKey;
 use crate::worker::MAX_STATE;
 use crate::{Epoch, Now, TaskId};
-use outlast_wire::Bytes;
+use outlast_model::Checkpoint;
+use outlast_model::message::ControlKind;
+use outlast_model::{Bytes, StateUpdate};
 use outlast_wire::v1::{MAX_CHECKPOINT, ToWorker};
-use outlast_wire::v2::{Checkpoint, ControlKind, StateUpdate};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// The longest remark of a worker that is kept, in characters.
 const MAX_NOTE: usize = 500;
@@ -24,7 +26,7 @@ fn share(progress: f64) -> Option<f64> {
 }
 
 impl Told {
-    /// What its worker told of in this attempt, and is not here.
+    /// Returns the checkpoint that its worker reported in this attempt, and that is not here.
     pub(super) fn wanted_of(&self, epoch: Epoch) -> Option<String> {
         self.wanted.as_ref().filter(|(of, _)| *of == epoch).map(|(_, name)| name.clone())
     }
@@ -105,15 +107,14 @@ impl Coordinator {
         let progress = merged.get("progress").and_then(Value::as_f64).and_then(share);
         told.state = Some((epoch, merged));
         let update = StateUpdate {
-            task_id: id.to_string(),
+            task: id.clone(),
             epoch,
             version: if of == epoch { version + 1 } else { 1 },
             state_json: state_json.into(),
-            progress: progress.unwrap_or_default(),
-            has_progress: progress.is_some(),
+            progress,
             at_ms: now.wall,
         };
-        self.on_state(now, key, update, look);
+        self.on_state(now, key, Arc::new(update), look);
         Ok(())
     }
 
@@ -163,8 +164,7 @@ impl Coordinator {
         self.tell_v1(conn, ToWorker::CheckpointRequest { task_id, checkpoint_id: name });
     }
 
-    /// What is on its way has arrived, or never will: the newest that was told of meanwhile is
-    /// asked for.
+    /// Handles the end of a transfer: the newest checkpoint that was reported meanwhile is requested.
     fn fetched(&mut self, now: Now, key: WorkerKey, task: &TaskId, name: Option<&str>) {
         let Some(known) = self.tasks.get_mut(task) else { return };
         let epoch = known.epoch;
@@ -182,8 +182,8 @@ impl Coordinator {
         }
     }
 
-    /// What arrived of a checkpoint could not be used now. It is not asked for again until its
-    /// worker tells of it, or comes back; but what it told of since is.
+    /// Drops a checkpoint that could not be used now. It is not requested again until its worker reports it
+    /// or reconnects; but later ones are.
     fn not_kept(&mut self, now: Now, key: WorkerKey, task: &TaskId) {
         let Some(known) = self.tasks.get_mut(task) else { return };
         let epoch = known.epoch;
@@ -280,7 +280,7 @@ impl Coordinator {
             let user = json!({ "codec": "json", "checkpoint_id": checkpoint_id });
             let meta = json!({ "kind": "raw", "name": "data", "user": user });
             let checkpoint = Checkpoint {
-                task_id: task_id.clone(),
+                task: task.clone(),
                 epoch,
                 number,
                 manifest,
@@ -289,7 +289,7 @@ impl Coordinator {
                 meta_json: meta.to_string().into_bytes().into(),
                 ..Default::default()
             };
-            if !self.on_checkpoint(now, conn, key, checkpoint, look) {
+            if !self.on_checkpoint(now, conn, key, Arc::new(checkpoint), look) {
                 return self.not_kept(now, key, &task);
             }
             let item = Unsynced::Checkpoint { task: task.clone(), what: what.clone(), number };
@@ -303,9 +303,9 @@ impl Coordinator {
         self.tell_v1(conn, ToWorker::CheckpointDataAck { task_id, checkpoint_id });
     }
 
-    /// Whether this is a checkpoint of an earlier attempt, sent again: one of that name with the
-    /// same data is known. An attempt that made the same again loses nothing while one as new is
-    /// kept; else it counts if it was asked for.
+    /// Returns true if this is a checkpoint of an earlier attempt, sent again: one of that name with the
+    /// same data is known. An attempt that made the same again loses nothing while one as new is kept;
+    /// otherwise it counts if it was requested.
     fn is_earlier(
         &mut self,
         key: WorkerKey,
@@ -326,7 +326,7 @@ impl Coordinator {
         })
     }
 
-    /// The checkpoints of a task that were told of.
+    /// Returns the reported checkpoints of a task.
     fn checkpoints_v1(&mut self, id: &TaskId, look: &dyn Lookup) -> Known {
         if let Some(known) = self.tasks.get(id).and_then(|t| t.v1.as_ref()?.checkpoints.clone()) {
             return known;
@@ -384,7 +384,7 @@ impl Coordinator {
         }
         // The request was withdrawn before this answer.
         if late && self.tasks.get(task).is_some_and(|t| !t.paused) {
-            self.send_control(key, task, epoch, ControlKind::ControlResume);
+            self.send_control(key, task, epoch, ControlKind::Resume);
         }
     }
 

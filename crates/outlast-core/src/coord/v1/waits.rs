@@ -1,12 +1,13 @@
-//! What lapses when a v1 worker does not answer: a pause is withdrawn, a task that runs too long is
-//! timed out, and one that its worker accepted and does not know any more is lost.
+//! Timeouts of v1 workers that do not answer: a pause is withdrawn, a task that runs too long is timed
+//! out, and one that its worker accepted and does not know any more is lost.
 
 use super::{LOST, PAUSE_LAPSES};
 use crate::coord::Coordinator;
 use crate::records::CoordRecord;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
-use outlast_wire::v2::{Cause, ControlKind, OutcomeKind, StopReason, TaskOutcome};
+use outlast_model::message::{ControlKind, StopReason};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 
 impl Coordinator {
     /// Looks for what has waited too long.
@@ -52,10 +53,10 @@ impl Coordinator {
             );
             self.note(now, &id, epoch, note);
             // It may have paused without a word.
-            self.send_control(key, &id, epoch, ControlKind::ControlResume);
+            self.send_control(key, &id, epoch, ControlKind::Resume);
         }
         for (id, epoch) in long {
-            self.send_stop(key, &id, epoch, StopReason::StopCancelled);
+            self.send_stop(key, &id, epoch, StopReason::Cancelled);
         }
         for (id, epoch) in late {
             let outcome = self.timed_out_v1(now, &id);
@@ -67,9 +68,9 @@ impl Coordinator {
     pub(super) fn timed_out_v1(&self, now: Now, task: &TaskId) -> TaskOutcome {
         let limit = self.tasks.get(task).and_then(|t| t.spec.timeout).unwrap_or_default();
         TaskOutcome {
-            task_id: task.to_string(),
-            kind: OutcomeKind::OutcomeTimedOut.into(),
-            cause: Cause::TimedOut.into(),
+            task: task.clone(),
+            kind: OutcomeKind::TimedOut,
+            cause: Cause::TimedOut,
             message: format!("it ran for longer than {limit} s"),
             finished_at_ms: now.wall,
             ..Default::default()

@@ -6,7 +6,8 @@ mod summary;
 
 use super::{Micros, Phi, Point, Rate, RttWindow};
 use crate::coord::{ConnId, Tally};
-use outlast_wire::v2::{LinkCause, LinkReport};
+use outlast_model::LinkCause;
+use outlast_model::message::LinkReport;
 use std::collections::VecDeque;
 pub use summary::Summary;
 

@@ -2,7 +2,7 @@
 
 use super::{End, GOODPUT, MINUTE, Meter, RECENT, Totals};
 use crate::quality::{Micros, Rtt};
-use outlast_wire::v2::LinkCause;
+use outlast_model::LinkCause;
 
 /// Summary of a worker's measurements.
 #[derive(Debug, Clone)]
@@ -142,7 +142,7 @@ impl Meter {
 
     /// Milliseconds since the link ended against the worker's will; none while there is one.
     pub fn cut_off_ms(&self, now: Micros) -> Option<u64> {
-        let wanted = self.end.as_ref().is_some_and(|e| e.1 == LinkCause::LinkStopped);
+        let wanted = self.end.as_ref().is_some_and(|e| e.1 == LinkCause::Stopped);
         self.gone.filter(|_| !wanted).map(|at| now.saturating_sub(at) / 1000)
     }
 

@@ -1,11 +1,11 @@
 //! Consistency of the lanes: their sequences and indexes, and their rows in a store.
 
-use super::{Lane, Payload, States, attempt};
+use super::{Outbox, Payload, States};
 use crate::invariants::{Checked, must};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-impl<T: Payload> Lane<T> {
+impl<T: Payload> Outbox<T> {
     /// Returns the first contradiction.
     pub fn invariants(&self) -> Checked {
         let seqs: Vec<u64> = self.items.iter().map(|i| i.seq).collect();
@@ -31,7 +31,7 @@ impl States {
     /// Returns the first contradiction.
     pub fn invariants(&self) -> Checked {
         for (id, seq) in &self.of {
-            let same = self.items.get(seq).is_some_and(|s| attempt(&s.update) == *id);
+            let same = self.items.get(seq).is_some_and(|s| s.update.attempt() == *id);
             must(same, || format!("the newest state of {}.{} is not there", id.task, id.epoch))?;
         }
         let newest: BTreeSet<u64> = self.of.values().copied().collect();
@@ -46,7 +46,7 @@ impl States {
     }
 
     /// Rows that a store has of the lane: the states that are not replaced.
-    pub fn rows(&self) -> Vec<(u64, Arc<outlast_wire::v2::StateUpdate>)> {
+    pub fn rows(&self) -> Vec<(u64, Arc<outlast_model::StateUpdate>)> {
         let newest =
             self.of.values().filter_map(|seq| Some((*seq, self.items.get(seq)?.update.clone())));
         let mut rows: Vec<_> = newest.collect();

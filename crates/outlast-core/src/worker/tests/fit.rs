@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Welcomed by a coordinator that knows of unfit workers.
+/// Creates a worker that is accepted by a coordinator which knows unfit workers.
 fn knowing(slots: u32) -> Worker {
     let mut w = connected(slots);
     w.welcomed(at(0), true);
@@ -12,17 +12,17 @@ fn knowing(slots: u32) -> Worker {
 fn unsaved(out: &[Output]) -> Vec<String> {
     let mut found = Vec::new();
     for o in out {
-        let Output::Send(Kind::Unsaved(u)) = o else { continue };
-        let text = |o: &v2::TaskOutcome| format!("{}.{} {:?}", o.task_id, o.epoch, o.kind());
-        found.extend(u.outcomes.iter().map(text));
+        let Output::Send(ToCoordinator::Unsaved(u)) = o else { continue };
+        let text = |o: &TaskOutcome| format!("{}.{} {:?}", o.task, o.epoch, o.kind);
+        found.extend(u.iter().map(text));
     }
     found
 }
 
 fn beats(out: &[Output]) -> Vec<(bool, Vec<String>)> {
     let of = |o: &Output| match o {
-        Output::Send(Kind::Heartbeat(b)) => {
-            Some((b.draining, b.unfit.iter().map(v2::Unfitness::says).collect()))
+        Output::Send(ToCoordinator::Heartbeat(b)) => {
+            Some((b.draining, b.unfit.iter().map(Unfitness::says).collect()))
         }
         _ => None,
     };
@@ -45,28 +45,30 @@ fn a_worker_that_cannot_write_says_so_and_gives_back_what_has_not_started() {
     assign(&mut w, &[("c", 1)]);
     full(&mut w, 3);
     let (out, stuck) = drain(&mut w);
-    assert_eq!(unsaved(&out), ["b.1 OutcomeReturned", "c.1 OutcomeReturned"]);
+    assert_eq!(unsaved(&out), ["b.1 Returned", "c.1 Returned"]);
     let says = "cannot write its store: No space left on device".to_owned();
     assert_eq!(beats(&out), [(false, vec![says])]);
     assert!(outbox(&out).is_empty(), "nothing that is not durable is in the lane");
     assign(&mut w, &[("d", 1)]);
     let (out, more) = drain(&mut w);
-    assert_eq!((unsaved(&out), runs(&out).len()), (vec!["d.1 OutcomeReturned".into()], 0));
+    assert_eq!((unsaved(&out), runs(&out).len()), (vec!["d.1 Returned".into()], 0));
     // What ends now is offered too, once a connection.
     w.on_finished(at(4), done("a", 1));
     let (out, last) = drain(&mut w);
-    assert_eq!(unsaved(&out), ["a.1 OutcomeSucceeded"]);
+    assert_eq!(unsaved(&out), ["a.1 Succeeded"]);
     w.on_tick(at(5));
     assert!(unsaved(&drain(&mut w).0).is_empty());
     // What the coordinator keeps has a place in the lane and no content, once the disk works.
-    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
-    w.on_message(at(6), Kind::Saved(v2::Saved { attempts }));
+    let attempts = vec![AttemptId { task: "a".into(), epoch: 1 }];
+    w.on_message(at(6), ToWorker::Saved(attempts));
     let newest = last.last().or(more.last()).or(stuck.last()).unwrap().number;
     w.on_persisted(at(7), newest);
     let (out, _) = drain(&mut w);
     assert_eq!(beats(&out), [(false, vec![])], "it is fit again, and says so at once");
     let sent = out.iter().find_map(|o| match o {
-        Output::Send(Kind::Outbox(b)) => Some(b.items.iter().map(|i| i.kind.is_some()).collect()),
+        Output::Send(ToCoordinator::Outbox(b)) => {
+            Some(b.items.iter().map(|i| *i != OutboxItem::Nothing).collect())
+        }
         _ => None,
     });
     assert_eq!(sent, Some(vec![true, true, true, false]));
@@ -101,13 +103,13 @@ fn what_the_coordinator_did_not_take_is_offered_on_the_next_link() {
     w.on_connected(at(10_001));
     let (out, _) = drain(&mut w);
     let hello = out.iter().find_map(|o| match o {
-        Output::Send(Kind::Hello(h)) => Some((h.unfit.len(), h.takes_settled)),
+        Output::Send(ToCoordinator::Hello(h)) => Some((h.unfit.len(), h.takes_settled)),
         _ => None,
     });
     assert_eq!(hello, Some((1, true)));
-    let m = v2::Welcome { protocol: 2, credit: 9, takes_unsaved: true, ..Default::default() };
-    w.on_message(at(10_002), Kind::Welcome(m));
-    assert_eq!(unsaved(&drain(&mut w).0), ["a.1 OutcomeReturned"]);
+    let m = Welcome { protocol: 2, credit: 9, takes_unsaved: true, ..Default::default() };
+    w.on_message(at(10_002), ToWorker::Welcome(m));
+    assert_eq!(unsaved(&drain(&mut w).0), ["a.1 Returned"]);
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn a_commit_that_does_not_return_is_noticed_and_a_sleep_is_not_taken_for_one() {
     let mut w = knowing(1);
     assign(&mut w, &[("a", 1)]);
     let (_, batches) = drain(&mut w);
-    let says = |w: &Worker| w.unfit().first().map(v2::Unfitness::says).unwrap_or_default();
+    let says = |w: &Worker| w.unfit().first().map(Unfitness::says).unwrap_or_default();
     w.on_tick(at(10));
     w.on_tick(at(60_000));
     assert_eq!(says(&w), "", "the machine slept");
@@ -127,7 +129,7 @@ fn a_commit_that_does_not_return_is_noticed_and_a_sleep_is_not_taken_for_one() {
         w.on_tick(at(now));
     }
     assert!(says(&w).starts_with("cannot write its store: a write has not returned for 1"));
-    assert_eq!(unsaved(&drain(&mut w).0), ["a.1 OutcomeReturned"]);
+    assert_eq!(unsaved(&drain(&mut w).0), ["a.1 Returned"]);
     w.on_persisted(at(75_000), batches.last().unwrap().number);
     assert_eq!(says(&w), "");
 }
@@ -135,7 +137,7 @@ fn a_commit_that_does_not_return_is_noticed_and_a_sleep_is_not_taken_for_one() {
 #[test]
 fn a_task_that_must_not_run_twice_waits_for_the_coordinator_after_a_restart() {
     let mut once = TaskSpec::new(Run::Shell("true".into()));
-    once.rerun = outlast_wire::spec::Rerun::Never;
+    once.rerun = outlast_model::spec::Rerun::Never;
     let row = |id: &str, spec: &TaskSpec| AttemptRow {
         task: id.into(),
         epoch: 1,
@@ -161,14 +163,14 @@ fn a_task_that_must_not_run_twice_waits_for_the_coordinator_after_a_restart() {
     let (out, _) = drain(&mut w);
     assert_eq!(runs(&out), ["any.1"], "the process before may have given the others back");
     w.on_connected(at(1));
-    let m = v2::Welcome { protocol: 2, credit: 9, takes_unsaved: true, ..Default::default() };
-    w.on_message(at(2), Kind::Welcome(m));
-    let attempts = vec![v2::AttemptRef { task_id: "other".into(), epoch: 1 }];
-    let reason = v2::StopReason::StopSuperseded.into();
-    w.on_message(at(3), Kind::Stop(v2::Stop { attempts, reason }));
+    let m = Welcome { protocol: 2, credit: 9, takes_unsaved: true, ..Default::default() };
+    w.on_message(at(2), ToWorker::Welcome(m));
+    let attempts = vec![AttemptId { task: "other".into(), epoch: 1 }];
+    let reason = StopReason::Superseded;
+    w.on_message(at(3), ToWorker::Stop(attempts, reason));
     let (out, _) = drain(&mut w);
     assert!(runs(&out).is_empty());
-    w.on_message(at(4), Kind::Settled(v2::Settled {}));
+    w.on_message(at(4), ToWorker::Settled);
     w.on_persisted(at(5), 99);
     assert_eq!(runs(&drain(&mut w).0), ["once.1"]);
     // An older coordinator took nothing back that way.
@@ -189,8 +191,8 @@ fn a_stop_need_not_wait_for_a_broken_disk_once_the_coordinator_has_everything() 
     w.on_finished(at(5), done("a", 1));
     let ends = |w: &mut Worker| drain(w).0.iter().any(|o| matches!(o, Output::Exit));
     assert!(!ends(&mut w));
-    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
-    w.on_message(at(6), Kind::Saved(v2::Saved { attempts }));
+    let attempts = vec![AttemptId { task: "a".into(), epoch: 1 }];
+    w.on_message(at(6), ToWorker::Saved(attempts));
     assert!(ends(&mut w));
 }
 
@@ -201,29 +203,27 @@ fn a_failure_beside_a_failing_disk_is_a_loss() {
     let (_, batches) = drain(&mut w);
     w.on_persisted(at(2), batches.last().unwrap().number);
     drain(&mut w);
-    let failed = |task: &str, cause: v2::Cause| v2::TaskOutcome {
-        kind: v2::OutcomeKind::OutcomeFailed.into(),
-        cause: cause.into(),
+    let failed = |task: &str, cause: Cause| TaskOutcome {
+        kind: OutcomeKind::Failed,
+        cause,
         message: "exit code 1".into(),
         ..done(task, 1)
     };
     // The one ends before the fault is noticed, by the same fault.
-    w.on_finished(at(3), failed("a", v2::Cause::Exit));
+    w.on_finished(at(3), failed("a", Cause::Exit));
     drain(&mut w);
     full(&mut w, 4);
-    w.on_finished(at(5), failed("b", v2::Cause::Exit));
-    w.on_finished(at(6), failed("c", v2::Cause::OutOfMemory));
+    w.on_finished(at(5), failed("b", Cause::Exit));
+    w.on_finished(at(6), failed("c", Cause::OutOfMemory));
     let (out, _) = drain(&mut w);
-    let told = ["a.1 OutcomeInterrupted", "b.1 OutcomeInterrupted", "c.1 OutcomeFailed"];
+    let told = ["a.1 Interrupted", "b.1 Interrupted", "c.1 Failed"];
     assert_eq!(unsaved(&out), told);
     let why = out.iter().find_map(|o| match o {
-        Output::Send(Kind::Unsaved(u)) => {
-            Some((u.outcomes[0].cause(), u.outcomes[0].message.clone()))
-        }
+        Output::Send(ToCoordinator::Unsaved(u)) => Some((u[0].cause, u[0].message.clone())),
         _ => None,
     });
     let text = "exit code 1, while its worker could not write its store: No space left on device";
-    assert_eq!(why, Some((v2::Cause::Machine, text.to_owned())));
+    assert_eq!(why, Some((Cause::Machine, text.to_owned())));
 }
 
 #[test]
@@ -241,11 +241,9 @@ fn an_outcome_that_is_not_durable_names_no_checkpoint_that_a_crash_would_lose() 
     w.on_persisted(at(4), first);
     checkpoint(&mut w, 2);
     full(&mut w, 5);
-    w.on_finished(at(6), v2::TaskOutcome { started_at_ms: 2, ..done("a", 1) });
+    w.on_finished(at(6), TaskOutcome { started_at_ms: 2, ..done("a", 1) });
     let named = drain(&mut w).0.iter().find_map(|o| match o {
-        Output::Send(Kind::Unsaved(u)) => {
-            Some((u.outcomes[0].checkpoint_epoch, u.outcomes[0].checkpoint_number))
-        }
+        Output::Send(ToCoordinator::Unsaved(u)) => u[0].checkpoint,
         _ => None,
     });
     assert_eq!(named, Some((1, 1)));

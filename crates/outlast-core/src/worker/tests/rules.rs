@@ -2,39 +2,36 @@
 
 use super::*;
 use crate::records::AttemptRow;
-use outlast_wire::spec::{OnLeaseExpired, Rerun};
-use v2::{ControlKind, RefusedCode, StopReason};
+use outlast_model::spec::{OnLeaseExpired, Rerun};
 
 /// Assigns a task with this specification.
 fn give(w: &mut Worker, now: Millis, task: &str, paused: bool, edit: impl FnOnce(&mut TaskSpec)) {
     let mut spec = TaskSpec::new(Run::Shell("true".into()));
     edit(&mut spec);
-    let spec_json = spec.to_json().into();
-    let task_id = task.into();
-    let one = v2::Assignment { task_id, epoch: 1, spec_json, paused, ..Default::default() };
-    w.on_message(at(now), Kind::Assign(v2::Assign { tasks: vec![one] }));
+    let one = Assignment { paused, ..Assignment::new(task.into(), 1, Arc::new(spec)) };
+    w.on_message(at(now), ToWorker::Assign(vec![one]));
 }
 
 fn stop(w: &mut Worker, now: Millis, task: &str, reason: StopReason) {
-    let attempts = vec![v2::AttemptRef { task_id: task.into(), epoch: 1 }];
-    w.on_message(at(now), Kind::Stop(v2::Stop { attempts, reason: reason.into() }));
+    let attempts = vec![AttemptId { task: task.into(), epoch: 1 }];
+    w.on_message(at(now), ToWorker::Stop(attempts, reason));
 }
 
 fn control(w: &mut Worker, now: Millis, task: &str, kind: ControlKind) {
-    let attempts = vec![v2::AttemptRef { task_id: task.into(), epoch: 1 }];
-    w.on_message(at(now), Kind::Control(v2::Control { attempts, kind: kind.into() }));
+    let attempts = vec![AttemptId { task: task.into(), epoch: 1 }];
+    w.on_message(at(now), ToWorker::Control(attempts, kind));
 }
 
 fn refuse(w: &mut Worker, now: Millis, code: RefusedCode, retry: bool, retry_after_ms: u32) {
     w.on_connected(at(now));
     let reason = "for a test".into();
-    let refused = v2::Refused { code: code.into(), reason, retry, retry_after_ms };
-    w.on_message(at(now), Kind::Refused(refused));
+    let refused = outlast_model::message::Refused { code, reason, retry, retry_after_ms };
+    w.on_message(at(now), ToWorker::Refused(refused));
 }
 
 fn ack(w: &mut Worker, now: Millis, seq: u64) {
-    let cursors = vec![v2::Cursor { lane: v2::Lane::Results.into(), seq }];
-    w.on_message(at(now), Kind::Ack(v2::Ack { cursors }));
+    let cursors = vec![Cursor { lane: Lane::Results, seq }];
+    w.on_message(at(now), ToWorker::Ack(cursors));
 }
 
 fn dials(out: &[Output]) -> usize {
@@ -118,7 +115,7 @@ fn a_drain_says_so_gives_back_what_waits_and_ends_once_results_are_acknowledged(
     sync(&mut w, 2);
     w.drain(at(3));
     let out = sync(&mut w, 4);
-    let says = |o: &Output| matches!(o, Output::Send(Kind::Heartbeat(b)) if b.draining);
+    let says = |o: &Output| matches!(o, Output::Send(ToCoordinator::Heartbeat(b)) if b.draining);
     assert!(out.iter().any(says));
     assert_eq!(outbox(&out), [(1, 1)], "b goes back");
     assign(&mut w, &[("c", 1)]);
@@ -135,17 +132,17 @@ fn a_drain_says_so_gives_back_what_waits_and_ends_once_results_are_acknowledged(
 #[test]
 fn a_refusal_is_kept_to() {
     let mut w = dialling(|_| ());
-    refuse(&mut w, 10, RefusedCode::RefusedBusy, true, 30_000);
+    refuse(&mut w, 10, RefusedCode::Busy, true, 30_000);
     w.on_tick(at(29_000));
     assert_eq!(dials(&sync(&mut w, 29_000)), 0);
     w.on_tick(at(30_010));
     assert_eq!(dials(&sync(&mut w, 30_010)), 1, "its turn");
-    refuse(&mut w, 30_020, RefusedCode::RefusedStale, true, 50_000);
+    refuse(&mut w, 30_020, RefusedCode::Stale, true, 50_000);
     w.on_tick(at(79_000));
     assert_eq!(dials(&sync(&mut w, 79_000)), 0);
     w.on_tick(at(80_100));
     assert_eq!(dials(&sync(&mut w, 80_100)), 1);
-    refuse(&mut w, 80_200, RefusedCode::RefusedProtocol, false, 0);
+    refuse(&mut w, 80_200, RefusedCode::Protocol, false, 0);
     assert_eq!(w.connection_state(), ConnectionState::Failed);
     w.on_tick(at(9_000_000));
     assert_eq!(dials(&sync(&mut w, 9_000_000)), 0, "it is for good");
@@ -173,7 +170,7 @@ fn a_welcome_begins_the_delays_and_the_leases_anew() {
     for round in 0..2 {
         let now = 100_000 * (round + 1);
         w.on_tick(at(now - 60_000));
-        w.on_message(at(now - 1), Kind::HeartbeatReply(v2::HeartbeatReply { seq: 0 }));
+        w.on_message(at(now - 1), ToWorker::HeartbeatReply(0));
         w.on_disconnected(at(now), "cut");
         sync(&mut w, now);
         w.on_tick(at(now + 5_000));
@@ -184,7 +181,7 @@ fn a_welcome_begins_the_delays_and_the_leases_anew() {
             w.on_tick(at(now + 6_000));
         }
         welcome(&mut w, now + 6_001, 0);
-        control(&mut w, now + 6_002, "a", ControlKind::ControlResume);
+        control(&mut w, now + 6_002, "a", ControlKind::Resume);
         assert_eq!(pauses(&sync(&mut w, now + 6_003)), [false]);
     }
     assert!(w.backoff.failures() == 0);
@@ -214,18 +211,18 @@ fn a_lease_is_not_judged_while_the_inventory_is_unanswered() {
 fn a_pause_waits_for_a_checkpoint_but_not_for_ever_and_can_be_taken_back() {
     let mut w = running();
     w.on_listens("a", 1);
-    control(&mut w, 10, "a", ControlKind::ControlPause);
+    control(&mut w, 10, "a", ControlKind::Pause);
     let out = sync(&mut w, 11);
     assert_eq!((asked(&out), pauses(&out).len()), (1, 0));
     w.on_tick(at(10_010));
     assert_eq!(pauses(&sync(&mut w, 10_011)), [true]);
-    control(&mut w, 10_012, "a", ControlKind::ControlResume);
+    control(&mut w, 10_012, "a", ControlKind::Resume);
     assert_eq!(pauses(&sync(&mut w, 10_013)), [false]);
-    control(&mut w, 10_014, "a", ControlKind::ControlPause);
-    control(&mut w, 10_015, "a", ControlKind::ControlResume);
+    control(&mut w, 10_014, "a", ControlKind::Pause);
+    control(&mut w, 10_015, "a", ControlKind::Resume);
     sync(&mut w, 10_016);
     w.on_tick(at(14_000));
-    w.on_message(at(14_001), Kind::HeartbeatReply(v2::HeartbeatReply { seq: 0 }));
+    w.on_message(at(14_001), ToWorker::HeartbeatReply(0));
     w.on_tick(at(20_020));
     assert!(pauses(&sync(&mut w, 20_021)).is_empty());
 }
@@ -235,7 +232,7 @@ fn what_arrives_paused_waits_and_is_asked_for_nothing() {
     let mut w = connected(1);
     give(&mut w, 1, "p", true, |_| ());
     assert!(runs(&sync(&mut w, 2)).is_empty());
-    control(&mut w, 3, "p", ControlKind::ControlResume);
+    control(&mut w, 3, "p", ControlKind::Resume);
     assert_eq!(runs(&sync(&mut w, 4)), ["p.1"]);
     let mut w = connected(1);
     give(&mut w, 1, "a", false, |s| s.checkpoint_interval = Some(2.0));
@@ -244,7 +241,7 @@ fn what_arrives_paused_waits_and_is_asked_for_nothing() {
     assert_eq!(asked(&sync(&mut w, 2_100)), 1);
     w.on_tick(at(2_200));
     assert_eq!(asked(&sync(&mut w, 2_200)), 0, "not before the next interval");
-    control(&mut w, 2_300, "a", ControlKind::ControlPause);
+    control(&mut w, 2_300, "a", ControlKind::Pause);
     sync(&mut w, 2_301);
     w.on_tick(at(4_900));
     assert_eq!(asked(&sync(&mut w, 4_900)), 0, "not while it is paused");
@@ -314,8 +311,8 @@ fn what_may_be_unacknowledged_has_a_limit() {
     let mut w = dialling(|c| c.slots = 9);
     w.on_connected(at(1));
     let coordinator_id = "c".into();
-    let m = v2::Welcome { protocol: 2, coordinator_id, credit: 2, ..Default::default() };
-    w.on_message(at(1), Kind::Welcome(m));
+    let m = Welcome { protocol: 2, coordinator_id, credit: 2, ..Default::default() };
+    w.on_message(at(1), ToWorker::Welcome(m));
     assign(&mut w, &[("a", 1), ("b", 1), ("c", 1)]);
     sync(&mut w, 2);
     ["a", "b", "c"].iter().for_each(|task| w.on_finished(at(3), done(task, 1)));
@@ -350,13 +347,13 @@ fn a_stop_ends_what_waits_and_stops_what_runs_and_a_recall_leaves_that_alone() {
     let mut w = connected(1);
     assign(&mut w, &[("a", 1), ("b", 1), ("c", 1)]);
     sync(&mut w, 2);
-    stop(&mut w, 3, "a", StopReason::StopReturn);
+    stop(&mut w, 3, "a", StopReason::Return);
     let out = sync(&mut w, 3);
     let recalls = out.iter().filter(|o| matches!(o, Output::Recall(..))).count();
     assert_eq!((stopped(&out), recalls, outbox(&out).len()), (0, 0, 0));
-    stop(&mut w, 4, "b", StopReason::StopReturn);
+    stop(&mut w, 4, "b", StopReason::Return);
     assert_eq!(outbox(&sync(&mut w, 4)), [(1, 1)]);
-    stop(&mut w, 5, "a", StopReason::StopCancelled);
+    stop(&mut w, 5, "a", StopReason::Cancelled);
     assert_eq!(stopped(&sync(&mut w, 5)), 1);
 }
 
@@ -420,12 +417,12 @@ fn an_inventory_names_what_has_ended_and_starts_are_not_reported_twice() {
     w.on_connected(at(9_001));
     let out = drain(&mut w).0;
     let held = out.iter().find_map(|o| match o {
-        Output::Send(Kind::Inventory(i)) => Some(i.holdings.clone()),
+        Output::Send(ToCoordinator::Inventory(i)) => Some(i.holdings.clone()),
         _ => None,
     });
-    let finished = v2::HoldingState::HoldingFinished;
-    let named = held.unwrap().into_iter().filter(|h| h.state() == finished);
-    assert_eq!(named.map(|h| h.task_id).collect::<Vec<_>>(), ["a"]);
+    let finished = HoldingState::Finished;
+    let named = held.unwrap().into_iter().filter(|h| h.state == finished);
+    assert_eq!(named.map(|h| h.task.to_string()).collect::<Vec<_>>(), ["a"]);
 }
 
 #[test]
@@ -463,7 +460,7 @@ fn what_is_handed_over_ahead_runs_in_order_and_is_recalled_or_paused_in_time() {
     assign(&mut w, &[("small", 1)]);
     assert_eq!(runs(&sync(&mut w, 2)).len(), 3);
     assert!(!w.attempts.is_running("small", 1), "it does not pass the one before it");
-    control(&mut w, 3, "big", ControlKind::ControlPause);
+    control(&mut w, 3, "big", ControlKind::Pause);
     let recalls = |out: &[Output]| out.iter().filter(|o| matches!(o, Output::Recall(..))).count();
     assert_eq!(recalls(&sync(&mut w, 3)), 1);
     w.on_finished(at(4), done("a", 1));
@@ -496,9 +493,8 @@ fn doubtful(paused: bool) -> Worker {
     w.on_connected(at(1));
     let coordinator_id = "c".into();
     let (credit, takes_unsaved) = (9, true);
-    let m =
-        v2::Welcome { protocol: 2, coordinator_id, credit, takes_unsaved, ..Default::default() };
-    w.on_message(at(1), Kind::Welcome(m));
+    let m = Welcome { protocol: 2, coordinator_id, credit, takes_unsaved, ..Default::default() };
+    w.on_message(at(1), ToWorker::Welcome(m));
     w
 }
 
@@ -508,11 +504,11 @@ fn what_a_former_process_took_and_must_not_run_twice_waits_for_the_coordinator()
         let mut w = doubtful(paused);
         assert!(runs(&sync(&mut w, 2)).is_empty());
         if paused {
-            control(&mut w, 3, "once", ControlKind::ControlResume);
+            control(&mut w, 3, "once", ControlKind::Resume);
             assert!(runs(&sync(&mut w, 3)).is_empty());
-            control(&mut w, 4, "once", ControlKind::ControlPause);
+            control(&mut w, 4, "once", ControlKind::Pause);
         }
-        w.on_message(at(5), Kind::Settled(v2::Settled {}));
+        w.on_message(at(5), ToWorker::Settled);
         assert_eq!(runs(&sync(&mut w, 5)).len(), usize::from(!paused));
     }
 }
@@ -521,8 +517,8 @@ fn what_a_former_process_took_and_must_not_run_twice_waits_for_the_coordinator()
 fn only_an_outcome_that_was_offered_on_this_link_is_taken_for_saved() {
     let mut w = running();
     w.on_finished(at(3), done("a", 1));
-    let attempts = vec![v2::AttemptRef { task_id: "a".into(), epoch: 1 }];
-    w.on_message(at(4), Kind::Saved(v2::Saved { attempts }));
+    let attempts = vec![AttemptId { task: "a".into(), epoch: 1 }];
+    w.on_message(at(4), ToWorker::Saved(attempts));
     assert_eq!(w.owes(), 1);
 }
 

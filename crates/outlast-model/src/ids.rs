@@ -12,9 +12,9 @@ pub type Millis = u64;
 /// One try of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
-    /// Whose.
+    /// Id of the task.
     pub task: TaskId,
-    /// Which.
+    /// Number of the attempt.
     pub epoch: Epoch,
 }
 

@@ -19,7 +19,7 @@ macro_rules! words {
         pub enum $name { $($(#[$doc])* #[serde(rename = $word)] $variant,)* }
 
         impl $name {
-            /// All of them.
+            /// All variants.
             pub const ALL: &'static [$name] = &[$($name::$variant),*];
             /// The word that users read and write.
             pub fn as_str(self) -> &'static str {
@@ -34,7 +34,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What went wrong, as far as the evidence tells.
+    /// Class of a failure, according to its evidence.
     pub enum FailureClass {
         /// Memory of the machine, of a limit, or of a device ran out.
         OutOfMemory = "out_of_memory",
@@ -56,17 +56,17 @@ words! {
         WorkerLost = "worker_lost",
         /// The worker was stopped or drained while it ran.
         WorkerStopped = "worker_stopped",
-        /// It could not be started.
+        /// The task could not be started.
         NotStarted = "not_started",
         /// The program says so itself: an exception, an assertion, a crash of its own.
         Software = "software",
-        /// Nothing tells.
+        /// The evidence does not show the class.
         Unknown = "unknown",
     }
 
     /// The kind of hardware that an attempt used.
     pub enum HardwareClass {
-        /// None but the processor.
+        /// The processor only.
         Cpu = "cpu",
         /// A GPU.
         Gpu = "gpu",
@@ -82,7 +82,7 @@ words! {
         Browser = "browser",
     }
 
-    /// What follows a failure: a rung of a ladder.
+    /// Reaction to a failure: a step of a ladder.
     pub enum Strategy {
         /// At once, wherever there is room.
         ImmediateRetry = "immediate_retry",
@@ -100,7 +100,7 @@ words! {
         SimplifiedModel = "simplified_model",
         /// Knob `device` goes to `cpu`, and what the task requires of a GPU is dropped.
         FallbackCpu = "fallback_cpu",
-        /// At once, on the same worker: the new attempt starts its browser anew.
+        /// Retry at once, on the same worker: the new attempt starts a new browser.
         BrowserRestart = "browser_restart",
         /// Give up and say why.
         Escalation = "escalation",
@@ -133,11 +133,11 @@ impl FailureClass {
 pub struct Rule {
     /// A regular expression, tried on each line.
     pub pattern: String,
-    /// What a match means.
+    /// Class of a matching failure.
     pub class: FailureClass,
 }
 
-/// What a user overrides. Whatever is left out is as it was.
+/// Overrides by a user. Omitted fields stay unchanged.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,8 +162,8 @@ pub struct Recovery {
     /// Rules that are tried before the built-in ones, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
-    /// Whether tasks start with the knobs that worked before, and what works is remembered;
-    /// default yes.
+    /// True to start tasks with knob values that worked before, and to remember those that work; default
+    /// true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remember: Option<bool>,
 }
@@ -208,15 +208,15 @@ impl Recovery {
 /// The coordinator's own file: an override for all tasks, and more for those with a label.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RecoveryFile {
-    /// For all tasks.
+    /// Overrides for all tasks.
     pub all: Recovery,
     /// For tasks with a label, by `key=value`; over the former.
     pub labels: BTreeMap<String, Recovery>,
-    /// What makes a pattern.
+    /// Criteria of a pattern.
     pub patterns: PatternRules,
 }
 
-/// What makes a pattern of failures, and what is done about a worker that has one.
+/// Criteria of a pattern of failures, and settings of a quarantine.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

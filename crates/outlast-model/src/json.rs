@@ -11,10 +11,10 @@ pub const MAX_DEPTH: usize = 64;
 const VALUE: usize = 3 * size_of::<Value>();
 /// Bytes that a member of an object takes: its name, hash and place besides.
 const MEMBER: usize = VALUE + 3 * (size_of::<String>() + 8) + 3 * 16;
-/// What a list or an object takes with its first value: it has room for four.
+/// Memory of a list or an object with its first value: it has room for four.
 const CONTAINER: usize = 4 * (size_of::<Value>() + size_of::<String>() + 8) + 96;
 
-/// What a JSON text holds, whatever it means.
+/// Size of a JSON text's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parts {
     /// Values, in lists and objects too.
@@ -30,7 +30,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Counts, without a look at whether it is valid: of what is, nothing is left out.
+    /// Counts without validation; every part of a valid text is counted.
     pub fn of(text: &[u8]) -> Parts {
         let mut parts = Parts { values: 1, ..Parts::default() };
         let (mut depth, mut rest) = (0_usize, text.iter());
@@ -86,12 +86,12 @@ impl Parts {
 /// The longest text of a parser's that is passed on, in characters.
 const MAX_QUOTE: usize = 500;
 
-/// What a parser says, which may quote all that it was given.
+/// Shortens a parser's message, which may quote the whole input.
 pub fn short(error: &serde_json::Error) -> String {
     error.to_string().chars().take(MAX_QUOTE).collect()
 }
 
-/// What a document may hold.
+/// Limits of a document.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// The longest text, in bytes.
@@ -101,10 +101,10 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Checks a text that is to become values.
+    /// Checks a text before it is parsed to values.
     ///
     /// # Errors
-    /// Which limit it is over, for people.
+    /// The exceeded limit, in words.
     pub fn check(&self, text: &[u8]) -> Result<(), String> {
         if text.len() > self.bytes {
             return Err(format!("{} bytes, the limit is {}", text.len(), self.bytes));

@@ -1,8 +1,8 @@
 //! The task as a user writes it: one JSON document, used alike by HTTP, files and the wire.
 
 use crate::json::{Limit, short};
-use crate::limits::cut;
 use crate::recovery::Recovery;
+use crate::text::cut;
 use crate::trace::{MAX_TRACESTATE, TraceParent, is_tracestate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,15 +30,15 @@ pub const MAX_TYPE_NAME: usize = 128;
 /// The most knobs of one task, and the most values of one knob.
 pub const MAX_KNOBS: (usize, usize) = (16, 64);
 
-/// What a spec may be before it is read.
+/// Limits of a specification before it is parsed.
 pub const SPEC: Limit = Limit { bytes: MAX_SPEC, weight: MAX_SPEC_WEIGHT };
 
-/// What to run and how. Unset fields take the defaults that each names.
+/// Specification of a task. Unset fields have the documented defaults.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
-    /// What to run.
+    /// Command, function or script to run.
     #[serde(flatten, deserialize_with = "run")]
     pub run: Run,
     /// Variables added to the worker's environment.
@@ -59,33 +59,33 @@ pub struct TaskSpec {
     /// Slots of a worker that it takes; default 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
-    /// What the worker must have: `"gpu"`: `"*"` (present), `"cores"`: `">=8"`, `"os"`: `"linux"`,
+    /// Requirements on the worker: `"gpu"`: `"*"` (present), `"cores"`: `">=8"`, `"os"`: `"linux"`,
     /// `"hardware_class"`: `"gpu"` (one of those that its `hardware` lists).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requires: BTreeMap<String, String>,
-    /// For people and filters.
+    /// Labels, for display and filters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Tasks of equal priority are served in turn by queue; default `"default"`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub queue: String,
-    /// How often the task is tried again after its worker was lost or interrupted, or the browser
+    /// Number of retries after its worker was lost or interrupted, or the browser
     /// of a browser task crashed or lost its GPU context.
     #[serde(default = "three", skip_serializing_if = "is_three")]
     pub max_retries: u32,
-    /// Whether a failure of the task itself (exit code, signal, timeout) is tried again too.
+    /// True to also retry failures of the task itself (exit code, signal, timeout).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retry_failures: bool,
     /// Seconds that a worker that went silent keeps the task for itself; default 600.
     #[serde(default = "ten_minutes", skip_serializing_if = "is_ten_minutes")]
     pub reconnect_window: f64,
-    /// What happens to a result of an attempt that was given up meanwhile.
+    /// Treatment of a result of an attempt that was abandoned meanwhile.
     #[serde(default, skip_serializing_if = "is_default")]
     pub late_result: LateResult,
-    /// Whether an interrupted attempt may be run again.
+    /// Permission to run an interrupted attempt again.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rerun: Rerun,
-    /// What a worker does on its own with the running task once `reconnect_window` has passed
+    /// Action of a worker on the running task once `reconnect_window` has passed
     /// without a link.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_lease_expired: OnLeaseExpired,
@@ -96,10 +96,10 @@ pub struct TaskSpec {
     /// none, and the task learns it from `outlast task control`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_signal: Option<String>,
-    /// Which checkpoints are kept.
+    /// Retention of checkpoints.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep_checkpoints: KeepCheckpoints,
-    /// What it has in common with others: what worked for one is tried first with the next.
+    /// Type that the task shares with similar ones: values that worked for one are used first for the next.
     /// Default: its label `type`, else its function or program.
     #[serde(rename = "type", default, skip_serializing_if = "String::is_empty")]
     pub task_type: String,
@@ -109,28 +109,28 @@ pub struct TaskSpec {
     /// its arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub knobs: BTreeMap<String, Vec<Value>>,
-    /// How often it is tried again after it ran out of memory, beside `max_retries`; default:
-    /// once for each step that its knobs have left, and once more.
+    /// Number of retries after it ran out of memory, in addition to `max_retries`; default: one for each
+    /// step that its knobs have left, and one more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_oom_retries: Option<u32>,
-    /// What is done about its failures, where that differs from `outlast recovery show`.
+    /// Recovery rules of this task, where they differ from `outlast recovery show`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Box<Recovery>>,
     /// The trace that it belongs to and its parent there (W3C Trace Context); default: a trace of
     /// its own. Tasks that differ only in this are the same task.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub traceparent: String,
-    /// What tracing systems add to it.
+    /// The `tracestate` of tracing systems.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tracestate: String,
 }
 
-/// Which checkpoints of a task are kept; the others are removed as newer ones arrive.
+/// Retention of a task's checkpoints; others are removed as newer ones arrive.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeepCheckpoints {
-    /// The newest so many; at least 1, default 3.
+    /// Number of newest checkpoints to keep; at least 1, default 3.
     #[serde(default = "keep_last")]
     pub last: u32,
     /// Beside these the first one in every so many seconds; default: none.
@@ -147,7 +147,7 @@ impl Default for KeepCheckpoints {
     }
 }
 
-/// What serde says of a task that has none of the variants is of no use to people.
+/// Deserializes the variants of a task with a readable error, which serde's own is not.
 fn run<'de, D: serde::Deserializer<'de>>(fields: D) -> Result<Run, D::Error> {
     Run::deserialize(fields).map_err(|e| match e.to_string() {
         text if text.starts_with("no variant of enum") => {
@@ -164,21 +164,21 @@ fn yes() -> bool {
     true
 }
 
-/// What a worker does with a running task whose window has passed.
+/// Action of a worker on a running task whose window has passed.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLeaseExpired {
-    /// It goes on: its result may still count.
+    /// The task continues: its result may still count.
     #[default]
     Continue,
-    /// It is paused until the coordinator says what becomes of it.
+    /// The task is paused until the coordinator decides.
     Pause,
-    /// It is stopped.
+    /// The task is stopped.
     Stop,
 }
 
-/// What a task runs.
+/// Program of a task.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -207,12 +207,12 @@ pub struct Browser {
     /// The page it runs in: a URL, or HTML that begins with `<`; default: an empty page.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub page: String,
-    /// What happens when a WebGL, WebGPU or WebNN context is lost.
+    /// Reaction to a lost WebGL, WebGPU or WebNN context.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_context_loss: OnContextLoss,
 }
 
-/// What happens to a browser task whose GPU context is lost.
+/// Reaction of a browser task to a lost GPU context.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -220,7 +220,7 @@ pub enum OnContextLoss {
     /// The attempt fails, unless the page has its WebGL context restored.
     #[default]
     Fail,
-    /// It is noted in the task's output: the script sees to it.
+    /// Notes the loss in the task's output: the script handles it.
     Note,
 }
 
@@ -231,24 +231,24 @@ pub enum OnContextLoss {
 pub struct Call {
     /// The name it was registered by.
     pub function: String,
-    /// Its argument, any JSON value.
+    /// Argument, any JSON value.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub args: serde_json::Value,
 }
 
-/// What happens to a finished result whose attempt was given up and whose task runs elsewhere.
+/// Treatment of a result whose attempt was abandoned and whose task runs elsewhere.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LateResult {
-    /// It counts, and the newer attempt is cancelled.
+    /// The result counts, and the newer attempt is cancelled.
     #[default]
     Accept,
-    /// It is kept on record as superseded.
+    /// The result is only recorded, as superseded.
     Fence,
 }
 
-/// Whether an interrupted attempt may be run again.
+/// Permission to run an interrupted attempt again.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -291,7 +291,7 @@ fn is_default<T: Default + PartialEq>(v: &T) -> bool {
     *v == T::default()
 }
 
-/// Why a spec was refused. The text says what to change.
+/// Reason why a specification was refused. The text says what to change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SpecError {
     /// Not JSON of this shape.
@@ -300,9 +300,9 @@ pub enum SpecError {
     /// A field has a value that cannot be used.
     #[error("{field}: {problem}")]
     Field {
-        /// Its name.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// Problem of the field.
         problem: String,
     },
 }
@@ -371,7 +371,7 @@ impl TaskSpec {
         }
     }
 
-    /// Whether both ask for the same, whatever trace each belongs to: a request that is sent again
+    /// Returns true if both specify the same task, regardless of their trace: a request that is sent again
     /// comes from another span.
     pub fn is_same(&self, other: &TaskSpec) -> bool {
         let traced = |s: &TaskSpec| !s.traceparent.is_empty() || !s.tracestate.is_empty();
@@ -385,7 +385,7 @@ impl TaskSpec {
         plain(self) == plain(other)
     }
 
-    /// Whether it says nothing that only a coordinator need know: then workers get it as it is.
+    /// Returns true if it has no fields for the coordinator only: then workers get it unchanged.
     pub fn is_plain(&self) -> bool {
         self.knobs.is_empty()
             && self.recovery.is_none()
@@ -393,7 +393,7 @@ impl TaskSpec {
             && self.task_type.is_empty()
     }
 
-    /// What it has in common with others: see `task_type`. At most [`MAX_TYPE_NAME`] characters.
+    /// Returns the type: see `task_type`. At most [`MAX_TYPE_NAME`] characters.
     pub fn type_name(&self) -> &str {
         let name = self.full_type_name();
         name.char_indices().nth(MAX_TYPE_NAME).map_or(name, |(end, _)| &name[..end])
@@ -453,7 +453,7 @@ impl TaskSpec {
         }
     }
 
-    /// Its JSON, without what is as by default. Equal specs may give different bytes: members of
+    /// Returns its JSON without default values. Equal specs may give different bytes: members of
     /// arguments stay in the order that they came in, which equality leaves out of account.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a spec has only string keys")
@@ -632,12 +632,12 @@ const INTERPRETERS: [&str; 16] = [
     "python", "node", "bash", "sh", "dash", "zsh", "ksh", "ruby", "perl", "Rscript", "julia",
     "env", "nice", "time", "uv", "exec",
 ];
-/// Those of them that are given a line as `-c` has it.
+/// Shells that take a command line with `-c`.
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "zsh", "ksh"];
 /// Commands that only prepare for the one that matters.
 const PREPARE: [&str; 10] =
     ["cd", "export", "set", "[", "[[", "source", ".", "ulimit", "umask", "true"];
-/// How many shells in shells are looked into.
+/// Number of nested shells that are examined.
 const MAX_SHELLS: usize = 4;
 
 fn base(word: &str) -> &str {
@@ -657,7 +657,7 @@ fn script<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     words.next().filter(|w| is_script_flag(w)).and_then(|_| words.next())
 }
 
-/// What a shell line runs: its first command that does more than prepare.
+/// Returns the command of a shell line: its first one that does more than prepare.
 fn line_runs(mut line: &str) -> &str {
     for _ in 0..MAX_SHELLS {
         let commands = line.split(['&', '|', ';', '\n']);
@@ -683,7 +683,7 @@ fn line_runs(mut line: &str) -> &str {
     program(line.split_whitespace())
 }
 
-/// What a command runs: its program, or the script that an interpreter is given.
+/// Returns the program of a command, or the script that an interpreter runs.
 fn program<'a>(words: impl Iterator<Item = &'a str>) -> &'a str {
     let mut first = "";
     for word in words {
