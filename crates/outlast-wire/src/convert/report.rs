@@ -166,3 +166,61 @@ impl From<v2::Heartbeat> for Heartbeat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kept;
+
+    /// Numbers and fields of both sides are the same, so that nothing is lost in a store or on a link.
+    #[test]
+    fn the_numbers_of_terms_are_those_of_the_protocol() {
+        for n in 0..200 {
+            let known = v2::Cause::try_from(n).unwrap_or_default();
+            assert_eq!(Cause::of(n.into()).number(), known as i32);
+            let known = v2::LinkCause::try_from(n).unwrap_or_default();
+            assert_eq!(outlast_model::LinkCause::of(n.into()).number(), known as i32);
+            let known = v2::OutcomeKind::try_from(n).unwrap_or_default();
+            assert_eq!(OutcomeKind::of(n.into()).number(), known as i32);
+            let known = v2::Unfit::try_from(n).unwrap_or_default();
+            assert_eq!(Unfit::of(n.into()).number(), known as i32);
+            let known = v2::Lane::try_from(n).unwrap_or_default();
+            assert_eq!(outlast_model::Lane::of(n.into()).number(), known as i32);
+            use outlast_model::message as m;
+            let known = v2::StopReason::try_from(n).unwrap_or_default();
+            assert_eq!(m::StopReason::of(n.into()).number(), known as i32);
+            let known = v2::ControlKind::try_from(n).unwrap_or_default();
+            assert_eq!(m::ControlKind::of(n.into()).number(), known as i32);
+            let known = v2::HoldingState::try_from(n).unwrap_or_default();
+            assert_eq!(m::HoldingState::of(n.into()).number(), known as i32);
+            let known = v2::HappenedKind::try_from(n).unwrap_or_default();
+            assert_eq!(m::HappenedKind::of(n.into()).number(), known as i32);
+            let known = v2::RefusedCode::try_from(n).unwrap_or_default();
+            let code = m::RefusedCode::of(n.into());
+            assert_eq!((code.number(), code.word()), (known as i32, known.as_str_name()));
+        }
+    }
+
+    #[test]
+    fn reports_survive_their_bytes() {
+        let outcome = TaskOutcome {
+            task: "t".into(),
+            epoch: 2,
+            kind: OutcomeKind::Failed,
+            exit_code: Some(0),
+            signal: Some(9),
+            cause: Cause::Machine,
+            checkpoint: Some((1, 2)),
+            beside: 3,
+            stdout_tail: "out".into(),
+            ..TaskOutcome::default()
+        };
+        assert_eq!(TaskOutcome::from_bytes(&outcome.to_bytes()).unwrap(), outcome);
+        let none = TaskOutcome { exit_code: None, signal: None, checkpoint: None, ..outcome };
+        assert_eq!(TaskOutcome::from_bytes(&none.to_bytes()).unwrap(), none);
+        for progress in [None, Some(0.0), Some(0.5)] {
+            let state = StateUpdate { progress, version: 4, ..StateUpdate::default() };
+            assert_eq!(StateUpdate::from_bytes(&state.to_bytes()).unwrap(), state);
+        }
+    }
+}

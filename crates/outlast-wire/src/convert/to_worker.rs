@@ -155,3 +155,68 @@ impl From<v2::Assignment> for Assignment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_model::Run;
+
+    #[test]
+    fn an_assignment_of_many_tasks_is_split_and_none_is_lost() {
+        let spec = Arc::new(TaskSpec::new(Run::Shell("x".repeat(30_000))));
+        let name = |n: usize| format!("t{n}").into();
+        let tasks = (0..10).map(|n| Assignment::new(name(n), 1, spec.clone())).collect();
+        let frames = frames(ToWorker::Assign(tasks));
+        assert!(frames.len() >= 3, "{}", frames.len());
+        let sizes = frames.iter().map(|kind| v2::Body::from(kind.clone()));
+        assert!(sizes.map(|body| prost::Message::encoded_len(&body)).all(|n| n < 2 * BULK_TARGET));
+        let given: Vec<Assignment> = frames
+            .into_iter()
+            .flat_map(|kind| match ToWorker::try_from(kind) {
+                Ok(ToWorker::Assign(tasks)) => tasks,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let names: Vec<&str> = given.iter().map(|a| &*a.task).collect();
+        assert_eq!(names, (0..10).map(|n| format!("t{n}")).collect::<Vec<_>>());
+        assert!(given.iter().all(|a| a.spec == Ok(spec.clone())));
+    }
+
+    #[test]
+    fn every_message_survives_the_conversion() {
+        let id = outlast_model::AttemptId { task: "t".into(), epoch: 3 };
+        let cursor = outlast_model::message::Cursor { lane: outlast_model::Lane::State, seq: 9 };
+        let unfit =
+            outlast_model::Unfitness { source: outlast_model::Unfit::Disk, reason: "full".into() };
+        let all = [
+            ToWorker::Welcome(Welcome { credit: 4, cursors: vec![cursor], ..Welcome::default() }),
+            ToWorker::Refused(Refused {
+                code: RefusedCode::Copy,
+                retry: true,
+                ..Refused::default()
+            }),
+            ToWorker::Stop(vec![id.clone()], StopReason::Move),
+            ToWorker::Ack(vec![cursor]),
+            ToWorker::Control(vec![id.clone()], ControlKind::Checkpoint),
+            ToWorker::BlobMissing(vec![1; 32].into()),
+            ToWorker::ResetStats,
+            ToWorker::Saved(vec![id]),
+            ToWorker::Settled,
+            ToWorker::Heartbeat(outlast_model::message::Heartbeat {
+                seq: 7,
+                unfit: vec![unfit],
+                ..Default::default()
+            }),
+            ToWorker::HeartbeatReply(8),
+        ];
+        for message in all {
+            let kind = Kind::from(message.clone());
+            assert!(
+                outlast_model::message::ToCoordinator::try_from(kind.clone()).is_err()
+                    || matches!(kind, Kind::Heartbeat(_) | Kind::HeartbeatReply(_))
+            );
+            let frame = crate::encode(kind);
+            assert_eq!(ToWorker::try_from(crate::decode(frame).unwrap()).unwrap(), message);
+        }
+    }
+}
