@@ -21,6 +21,6 @@ pub struct Program<'a> {
     /// The user as whom it runs, if not as this process does. The folder is entered with that user's rights.
     pub user: Option<&'a User>,
     /// A number that it and all its descendants carry, whatever they do with their environment,
-    /// sessions and parents; see [`limits::tag_of`]. Below [`limits::MAX_TAG`].
+    /// sessions and parents; see [`tag_of`](crate::limits::tag_of). Below [`MAX_TAG`](crate::limits::MAX_TAG).
     pub tag: Option<u64>,
 }

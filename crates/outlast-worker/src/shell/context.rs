@@ -21,7 +21,7 @@ pub struct TaskContext {
     pub task_id: String,
     /// The attempt.
     pub epoch: u64,
-    /// The name that the task called it by; a function for [`ANY`] has only this to go by.
+    /// The name that the task called it by; a function for [`ANY`](super::functions::ANY) has only this to go by.
     pub function: String,
     /// The argument.
     pub args: Value,
