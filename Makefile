@@ -48,6 +48,7 @@ doc:
 arrows: ## check the dependencies between crates and files (ARCHITECTURE.md)
 	python3 scripts/test_rustfiles.py
 	python3 scripts/arrows.py
+	python3 scripts/paths.py
 
 words: ## check for plain technical English (CONTRIBUTING.md)
 	python3 scripts/words.py
