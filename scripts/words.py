@@ -19,7 +19,7 @@ from collections import defaultdict
 # Findings that remain, by area: (retired words, doc comments). The figures may only shrink; an area without a
 # line here has none.
 BACKLOG: dict[str, tuple[int, int]] = {
-    "docs": (23, 0),
+    "docs": (9, 0),
     "python/outlast": (2, 0),
     "python/src": (1, 0),
     "python/tests": (2, 0),

@@ -6,10 +6,13 @@
 //! nothing.
 
 pub mod cause;
+mod check;
 pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod message;
+pub mod packing;
+mod program;
 pub mod recovery;
 pub mod report;
 pub mod spec;

@@ -6,15 +6,12 @@
 use crate::v2::{self, envelope::Payload};
 use crate::weight::{self, Damaged};
 use bytes::Bytes;
+pub use outlast_model::packing::{BULK_TARGET, COMPRESS_ABOVE, MAX_MESSAGE, Packing};
 use prost::Message;
 use std::cell::RefCell;
 use std::io::Read;
 use zstd::bulk::Decompressor;
 
-/// Messages smaller than this (bytes) are sent as they are; zstd would cost more than it saves.
-pub const COMPRESS_ABOVE: usize = 1024;
-/// The largest message accepted from the link, in bytes.
-pub const MAX_MESSAGE: usize = 4 << 20;
 /// The largest message after decompression, in bytes. Bounds what a small frame can make us hold.
 pub const MAX_DECOMPRESSED: usize = 8 << 20;
 /// The most memory that one message takes once it is decoded, in bytes, those that it came in
@@ -24,9 +21,6 @@ pub const MAX_WEIGHT: usize = 16 << 20;
 const WINDOW_LOG: u32 = 23;
 /// A message that claims to be no larger, in bytes, is given that much room at once.
 const TRUSTED: usize = 512 << 10;
-/// Senders split batches so that a frame stays near this size, in bytes: a heartbeat never waits
-/// behind more than this.
-pub const BULK_TARGET: usize = 64 << 10;
 
 /// Reason why a frame could not be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -61,22 +55,6 @@ pub enum FrameError {
     /// An envelope or a body without content that this version knows.
     #[error("message has no content that protocol {} knows", crate::PROTOCOL)]
     Empty,
-}
-
-/// Compression of outgoing frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packing {
-    /// Compression level of zstd.
-    pub level: i32,
-    /// Messages of no more bytes are sent as they are.
-    pub above: usize,
-}
-
-impl Default for Packing {
-    /// For links that carry more than a core compresses well.
-    fn default() -> Packing {
-        Packing { level: 1, above: COMPRESS_ABOVE }
-    }
 }
 
 /// Encodes one message, compressing it when it is large and zstd makes it smaller.

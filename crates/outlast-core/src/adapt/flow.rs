@@ -3,7 +3,7 @@
 
 use super::{Change, Setting};
 use crate::Millis;
-use outlast_wire::frame::BULK_TARGET;
+use outlast_model::packing::BULK_TARGET;
 use std::collections::VecDeque;
 
 /// Time in milliseconds that the unacknowledged data may take on the link.

@@ -9,7 +9,7 @@ mod patience;
 mod thrift;
 
 pub use flow::Flow;
-pub use outlast_wire::frame::Packing;
+pub use outlast_model::packing::Packing;
 pub use patience::Patience;
 pub use thrift::{Thrift, Width};
 

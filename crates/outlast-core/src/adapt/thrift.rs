@@ -3,7 +3,7 @@
 
 use super::{Change, Pins, Setting};
 use crate::Millis;
-use outlast_wire::frame::Packing;
+use outlast_model::packing::Packing;
 use std::collections::VecDeque;
 
 /// Bytes per second below which a link counts as narrow, and as thin.

@@ -4,9 +4,9 @@ use super::links::LinkChange;
 use super::{Coordinator, MOVE_PATIENCE, Response};
 use crate::records::{Asked, CoordRecord, TaskRow, TaskState, WorkerRow};
 use crate::{Now, TaskId};
+use outlast_model::message::Action;
 use outlast_model::message::{ControlKind, StopReason, ToWorker};
 use outlast_model::spec::Rerun;
-use outlast_wire::v1::Action;
 use std::sync::Arc;
 
 /// Actions that wait for one worker.

@@ -7,9 +7,9 @@ use crate::records::{Asked, CoordRecord, TaskRow, TaskState};
 use crate::recovery::Rules;
 use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
+use outlast_model::message::Action;
 use outlast_model::message::StopReason;
 use outlast_model::{Cause, TaskSpec};
-use outlast_wire::v1::Action;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -18,7 +18,6 @@ use outlast_model::message::{
 use outlast_model::message::{Refused, Welcome};
 use outlast_model::spec::{MAX_CAPABILITIES, MAX_LABEL, MAX_LABELS, MAX_TASK_ID, check_task_id};
 use outlast_model::{LinkCause, PROTOCOL};
-use outlast_wire::frame;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -338,7 +337,7 @@ impl Coordinator {
             version: self.config.version.clone(),
             cursors,
             credit: self.config.credit,
-            max_message_bytes: frame::MAX_MESSAGE as u64,
+            max_message_bytes: outlast_model::packing::MAX_MESSAGE as u64,
             heartbeat_interval_ms: self.config.heartbeat_interval.try_into().unwrap_or(u32::MAX),
             now_ms: now.wall,
             takes_unsaved: true,

@@ -9,8 +9,8 @@ use super::session::Link;
 use super::{Ending, Given, Output, Worker};
 use crate::{AttemptId, Millis, Now};
 use outlast_model::message::ToCoordinator;
+use outlast_model::packing::BULK_TARGET;
 use outlast_model::{Cause, OutcomeKind, TaskOutcome, Unfit, Unfitness};
-use outlast_wire::frame::BULK_TARGET;
 use std::collections::BTreeMap;
 
 /// A commit that takes longer than this is stuck, in milliseconds.

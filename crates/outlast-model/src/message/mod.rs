@@ -48,3 +48,16 @@ pub struct Heartbeat {
     /// Faults that keep it from working; empty: it can work.
     pub unfit: Vec<Unfitness>,
 }
+
+/// An operator's request for a worker's link or memory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Send results and states again.
+    SyncState,
+    /// Send these results again.
+    ResendTaskResults(Vec<String>),
+    /// Stop these tasks.
+    CancelTasks(Vec<String>),
+    /// Reset the link's statistics.
+    ResetConnectionStats,
+}

@@ -52,7 +52,7 @@ impl From<v2::TaskOutcome> for TaskOutcome {
             stderr_bytes: o.stderr_bytes,
             value_json: o.value_json,
             cause: Cause::of(o.cause.into()),
-            checkpoint: (checkpoint != (0, 0)).then_some(checkpoint),
+            checkpoint: (o.checkpoint_number > 0).then_some(checkpoint),
             beside: o.beside,
         }
     }

@@ -6,6 +6,7 @@ mod parse;
 pub use parse::{Malformed, is_placeholder, parse, worker_of};
 
 use bytes::Bytes;
+pub use outlast_model::message::Action;
 use serde_json::{Map, Value, json};
 
 /// The largest text message that is read, in bytes; a longer one ends the link.
@@ -117,19 +118,6 @@ pub struct TaskError {
     pub traceback: String,
 }
 
-/// Request in the answer to a heartbeat.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    /// Send results and states again.
-    SyncState,
-    /// Send these results again.
-    ResendTaskResults(Vec<String>),
-    /// Stop these tasks.
-    CancelTasks(Vec<String>),
-    /// Reset the link's statistics.
-    ResetConnectionStats,
-}
-
 /// Message from the coordinator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker {
@@ -239,16 +227,14 @@ pub struct Restore {
     pub manifest: Bytes,
 }
 
-impl Action {
-    fn json(&self) -> Value {
-        match self {
-            Action::SyncState => json!({ "type": "sync_state" }),
-            Action::ResendTaskResults(ids) => {
-                json!({ "type": "resend_task_results", "task_ids": ids })
-            }
-            Action::CancelTasks(ids) => json!({ "type": "cancel_tasks", "task_ids": ids }),
-            Action::ResetConnectionStats => json!({ "type": "reset_connection_stats" }),
+fn action(action: &Action) -> Value {
+    match action {
+        Action::SyncState => json!({ "type": "sync_state" }),
+        Action::ResendTaskResults(ids) => {
+            json!({ "type": "resend_task_results", "task_ids": ids })
         }
+        Action::CancelTasks(ids) => json!({ "type": "cancel_tasks", "task_ids": ids }),
+        Action::ResetConnectionStats => json!({ "type": "reset_connection_stats" }),
     }
 }
 
@@ -299,7 +285,7 @@ impl ToWorker {
             Self::Heartbeat { response_to, actions } => {
                 let mut beat = of(json!({ "type": "heartbeat", "response_to": response_to }));
                 if !actions.is_empty() {
-                    let actions: Vec<Value> = actions.iter().map(Action::json).collect();
+                    let actions: Vec<Value> = actions.iter().map(action).collect();
                     beat.insert("actions".into(), actions.into());
                 }
                 beat

@@ -8,9 +8,10 @@ use crate::records::TaskState;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
 use outlast_model::Cause;
+use outlast_model::message::Action;
 use outlast_model::message::{ControlKind, StopReason};
 use outlast_model::spec::Rerun;
-use outlast_wire::v1::{Action, ToWorker};
+use outlast_wire::v1::ToWorker;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
