@@ -373,16 +373,18 @@ fn a_former_task_of_the_id_says_nothing_of_this_one() {
         OutboxItem::State(update.into())
     };
     r.brings(1, state(1, 1), &look);
+    // Nor does an attempt that was never given out.
+    r.brings(2, state(9, 1), &look);
     assert_eq!(
         r.count(|r| matches!(r, CoordRecord::State { .. } | CoordRecord::Checkpoint { .. })),
         0
     );
-    r.brings(2, state(2, 4), &look);
+    r.brings(3, state(2, 4), &look);
     let mut row = past(TaskState::Succeeded, 1);
     row.state_version = (2, 4);
     let look = Past { row: Some(row), key_is_valid: true };
-    r.brings(3, state(2, 4), &look);
-    r.brings(4, state(2, 3), &look);
+    r.brings(4, state(2, 4), &look);
+    r.brings(5, state(2, 3), &look);
     assert_eq!(
         r.count(|r| matches!(r, CoordRecord::State { .. })),
         1,
@@ -778,4 +780,15 @@ fn a_task_that_has_ended_ends_once_also_before_that_is_durable() {
     }
     r.drain(true);
     assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));
+}
+
+#[test]
+fn a_process_that_slept_learns_nothing_from_the_silence() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.now += 3_600_000;
+    r.c.on_heard(r.now(), 1);
+    let out = r.drain(true);
+    assert!(!out.iter().any(|o| matches!(o, Output::Patience(..))));
 }

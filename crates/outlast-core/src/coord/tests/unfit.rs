@@ -348,3 +348,20 @@ fn an_outcome_that_was_announced_and_never_comes_is_a_loss() {
     out.extend(r.pass(5_000));
     assert_eq!(assigned(&out), [(2, "t.2".into())]);
 }
+
+#[test]
+fn what_runs_at_an_unfit_worker_stays_within_its_window_and_when_it_is_cancelled() {
+    for (window, cancelled, moved) in [(5.0, false, 1), (60.0, false, 0), (5.0, true, 0)] {
+        let mut r = Rig::new();
+        r.join(1, "a");
+        r.submit("t", |s| s.reconnect_window = window);
+        r.join(2, "b");
+        if cancelled {
+            r.c.on_request(r.now(), 9, Request::Cancel { task: "t".into(), known: None });
+            r.drain(true);
+        }
+        r.beat(1, full());
+        let stops = stops(&r.pass(8_000));
+        assert_eq!(stops.len(), moved, "window {window}, cancelled: {cancelled}: {stops:?}");
+    }
+}

@@ -572,3 +572,25 @@ fn a_drained_worker_stays_so_when_it_is_back() {
     let said = r.submit("t", |_| ());
     assert!(!said.iter().any(|m| matches!(m, ToWorker::TaskAssignment { .. })), "{said:?}");
 }
+
+#[test]
+fn workers_are_admitted_at_their_rate_and_outcomes_of_an_attempt_have_a_limit() {
+    let mut r = Rig::new();
+    r.join(9);
+    r.beat(9, &[]);
+    r.submit("t", |_| ());
+    for n in 0..20 {
+        let result = Bytes::from(format!(r#"{{"run":{n}}}"#).into_bytes());
+        let (task_id, attempt) = ("t".to_owned(), None);
+        r.hear(9, FromWorker::TaskResult { task_id, attempt, result, error: None });
+    }
+    assert_eq!(r.outcomes().len(), OUTCOMES);
+    r.c.admission = crate::coord::admission::Admission::new(1, 1);
+    let mut accepted = 0;
+    for n in 1..5 {
+        r.c.on_open_v1(r.at(), n, &format!("w{n}"));
+        let said = r.register(n, &[]);
+        accepted += said.iter().filter(|m| matches!(m, ToWorker::RegistrationAck { .. })).count();
+    }
+    assert!(accepted < 4, "{accepted}");
+}

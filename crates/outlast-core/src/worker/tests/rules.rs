@@ -550,3 +550,27 @@ fn an_unfit_worker_without_a_link_keeps_what_has_its_slots_from_starting() {
     w.set_unfit(at(5), Unfit::Machine, None);
     assert_eq!(runs(&drain(&mut w).0), ["a.1"]);
 }
+
+#[test]
+fn a_process_that_slept_learns_nothing_from_the_silence() {
+    let mut w = connected(1);
+    w.on_tick(at(5_000));
+    w.on_heard(at(3_600_000));
+    assert_eq!(w.patience(), 0);
+}
+
+#[test]
+fn an_outcome_does_not_name_a_checkpoint_that_was_dropped() {
+    let mut w = running();
+    checkpoint(&mut w, 3, "one");
+    sync(&mut w, 4);
+    w.on_uploaded(b"one", Err("damaged".into()));
+    sync(&mut w, 5);
+    w.on_finished(at(6), done("a", 1));
+    let (_, batches) = drain(&mut w);
+    let named = batches.iter().flat_map(|b| &b.records).find_map(|r| match r {
+        WorkerRecord::Finished { outcome, .. } => Some(outcome.checkpoint),
+        _ => None,
+    });
+    assert_eq!(named, Some(None));
+}
