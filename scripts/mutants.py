@@ -22,7 +22,7 @@ WORK = ROOT / "target" / "mutants"
 TREE = WORK / "tree"
 # Dependencies keep the profile of ordinary builds; ours are optimised too, and check arithmetic.
 OURS = ["outlast-core", "outlast-store", "outlast-wire", "outlast-sqlite", "outlast-sim"]
-FIELDS = {"id", "find", "replace", "rule", "equivalent", "within", "file"}
+FIELDS = {"id", "find", "replace", "rule", "equivalent", "open", "within", "file"}
 
 SWITCH = """//! Which mutation is on. Only in the copy that `scripts/mutants.py` makes.
 #![allow(missing_docs)]
@@ -245,23 +245,26 @@ def table(mutants, results):
         what = verdict(found)
         if what == "SURVIVED" and "equivalent" in m:
             what = "equivalent"
-        how = found["unit"] or found["sim"] or m.get("equivalent") or m["rule"]
+        how = found["unit"] or found["sim"] or m.get("equivalent") or m.get("open") or m["rule"]
         print(f"{m['id']:<44} {what:<11} {how[:120]}")
     counts = {}
     for m in mutants:
         what = verdict(results[m["id"]])
         counts[what] = counts.get(what, 0) + 1
     left = [m for m in mutants if verdict(results[m["id"]]) == "SURVIVED"]
-    unargued = [m["id"] for m in left if "equivalent" not in m]
-    viable = len(mutants) - (len(left) - len(unargued))
+    survivors = [m for m in left if "equivalent" not in m]
+    viable = len(mutants) - (len(left) - len(survivors))
     caught = len(mutants) - len(left)
     print(f"\n{len(mutants)} mutations: {counts.get('unit tests', 0)} caught by unit tests, "
-          f"{counts.get('simulator', 0)} by the simulator; {len(left) - len(unargued)} change nothing that "
-          f"matters, {len(unargued)} survive: {caught} of {viable} ({100 * caught / max(viable, 1):.1f}%)")
+          f"{counts.get('simulator', 0)} by the simulator; {len(left) - len(survivors)} change nothing that "
+          f"matters, {len(survivors)} survive: {caught} of {viable} ({100 * caught / max(viable, 1):.1f}%)")
     for m in mutants:
         if "equivalent" in m and m not in left:
             print(f"{m['id']} is caught, and the list says that it cannot be")
-    return unargued
+        if "open" in m and m not in left:
+            print(f"{m['id']} is caught by now: take its `open` off the list")
+    # A known gap is no failure of this run, but counts as one that survives.
+    return [m["id"] for m in survivors if "open" not in m]
 
 
 def main():
