@@ -96,11 +96,12 @@ impl World {
     fn strike_machine(&mut self, fault: u32, i: usize, until: u64) -> &'static str {
         match fault {
             13 => {
-                if self.rng.random_bool(0.5) {
-                    self.coord.disk_full_until = until;
-                } else {
-                    self.workers[i].peer.disk_full_until = until;
-                }
+                // A write that waits for an earlier end of the fault is not tried before that.
+                let full = match self.rng.random_bool(0.5) {
+                    true => &mut self.coord.disk_full_until,
+                    false => &mut self.workers[i].peer.disk_full_until,
+                };
+                *full = until.max(*full);
                 "disk full"
             }
             14 => {

@@ -44,8 +44,10 @@ fn seeds_that_failed_converge() {
     // lacks a checkpoint of its original. 410: a v1 worker that went on saying that a cancelled task runs. 3488: an
     // outcome beside its lane, of a task that was removed, kept its slot for ever. 1868, 2080: an
     // outcome that a copy of a store had announced, under a number that the original had used.
-    // 14368: a dead copy's hello came to a coordinator that had started after it had died.
-    for seed in [218, 312, 410, 3488, 1868, 2080, 14_368] {
+    // 14368: a dead copy's hello came to a coordinator that had started after it had died. 2769: a full disk whose
+    // shorter second fault ended before its first one. 15682, 19316: a pause that outlived its worker's process,
+    // whose record did not.
+    for seed in [218, 312, 410, 3488, 1868, 2080, 14_368, 2769, 15_682, 19_316] {
         let outcome = run(seed, None, false);
         assert_eq!(outcome.wrong, None, "cargo run -p outlast-sim -- --seed {seed} --trace");
     }

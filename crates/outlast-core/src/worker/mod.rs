@@ -321,8 +321,13 @@ impl Worker {
                 (Some(runs), started) => {
                     let (task, epoch) = (row.task.clone(), row.epoch);
                     let since = Now { mono: now.mono, wall: runs.started_at };
-                    let paused = runs.paused;
+                    let (paused, known) = (runs.paused, row.paused);
                     worker.arrive(row).paused = paused;
+                    // The process ended before the record of a pause was durable.
+                    if paused != known {
+                        let task = task.clone();
+                        worker.records.push(WorkerRecord::Paused { task, epoch, on: paused });
+                    }
                     worker.attempts.adopt(&task, epoch, since, started.is_some());
                 }
                 (None, None) if row.survived < SURVIVED => {

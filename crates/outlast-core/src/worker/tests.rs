@@ -339,6 +339,12 @@ fn what_a_keeper_ran_on_is_taken_over_and_the_rest_was_interrupted() {
     w.on_finished(at(102), done("a", 1));
     let out = sync(&mut w, 103);
     assert!(out.iter().any(|o| matches!(o, Output::Forget(task, 1) if **task == *"a")));
+    // Whoever ran it knows whether it is paused; the record of that may be lost.
+    let alive = vec![Alive { task: "a".into(), epoch: 1, started_at: 5, paused: true }];
+    let mut paused = Worker::new(config.clone(), snapshot(), alive, 1, at(100));
+    let records: Vec<_> = drain(&mut paused).1.into_iter().flat_map(|b| b.records).collect();
+    let is = |r: &WorkerRecord| matches!(r, WorkerRecord::Paused { task, on: true, .. } if **task == *"a");
+    assert!(records.iter().any(is), "{records:?}");
     // One that may be what ends its worker is not run for ever.
     let mut again = snapshot();
     again.attempts[2].survived = SURVIVED;
