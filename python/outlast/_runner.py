@@ -126,7 +126,7 @@ class Runner:
         with self._contexts_lock:
             found = [c for (task, _), c in self._contexts.items() if task == task_id]
         if not found:
-            raise TaskNotRunning(f"this worker does not currently run a task {task_id!r}")
+            raise TaskNotRunning(f"this worker does not run a task {task_id!r} now")
         return max(found, key=lambda c: c.attempt)
 
     def running(self) -> list[TaskContext]:
