@@ -13,6 +13,8 @@ PATH = re.compile(rf"(?<![A-Za-z0-9_:$.]){NAME}(?:::{NAME})+")
 ITEM = re.compile(
     rf"(?:^|\n)(?:pub(?:\([^)]*\))? )?(?:(?:const|async|unsafe|extern|default|auto) )*"
     rf"(?:fn|struct|enum|union|trait|type|const|static|macro_rules!) (?:mut )?({NAME})")
+STRUCT = re.compile(r"^(?:pub(?:\([^)]*\))? )?struct (\w+)[^{;(]*\{\n(.*?)^\}", re.M | re.S)
+FIELD = re.compile(r"^    (?:pub(?:\([^)]*\))? )?\w+:", re.M)
 FUNCTION = re.compile(
     r'^( *)(?:pub(?:\([^)]*\))? )?(?:(?:const|async|unsafe|extern(?: "[^"]*")?|default) )*fn (\w+)')
 
@@ -186,6 +188,12 @@ class Crate:
         """Lines of each file, without its tests."""
         for file, text in self.lines.items():
             yield file, len(text.rstrip().split("\n"))
+
+    def structs(self):
+        """The structs with named fields: (file, name, number of fields)."""
+        for file, text in self.lines.items():
+            for found in STRUCT.finditer(text):
+                yield file, found[1], len(FIELD.findall(found[2]))
 
     def functions(self, most):
         """Functions of more than `most` lines: (file, name, lines)."""

@@ -19,7 +19,6 @@ from collections import defaultdict
 # Findings that remain, by area: (retired words, doc comments). The figures may only shrink; an area without a
 # line here has none.
 BACKLOG: dict[str, tuple[int, int]] = {
-    "docs": (9, 0),
     "python/outlast": (2, 0),
     "python/src": (1, 0),
     "python/tests": (2, 0),
@@ -89,8 +88,13 @@ SCRIPT = re.compile(
 
 
 def rust(text):
+    fenced = False
     for m in RUST.finditer(text):
-        if m.lastgroup != "char":
+        if re.match(r"//[/!] ?```", m.group()):
+            fenced = not fenced
+        elif fenced and m.group().startswith(("///", "//!")):
+            continue  # an example is code
+        elif m.lastgroup != "char":
             is_string = not m.group("comment")
             yield text.count("\n", 0, m.start()) + 1, m.group(), is_string
 

@@ -1,3 +1,5 @@
+//! Rust of the protobuf messages, and a table of what their fields take in memory.
+
 use std::fmt::Write;
 use std::path::Path;
 

@@ -63,6 +63,8 @@ export interface components {
             args?: unknown;
             function: string;
         };
+        /** @enum {string} */
+        Cause: "" | "asked_back" | "cancelled" | "disk" | "done" | "drained" | "exit" | "lost" | "machine" | "moved" | "network" | "not_started" | "out_of_memory" | "signal" | "superseded" | "timed_out" | "worker_crashed" | "worker_forgotten" | "worker_stopped";
         Checkpoint: {
             artifact?: string;
             /** Format: int64 */
@@ -257,6 +259,8 @@ export interface components {
             task: string;
             task_type: string;
         };
+        /** @enum {string} */
+        LinkCause: "" | "coordinator_restarted" | "network" | "refused" | "silent" | "slept" | "slow" | "taken_over" | "worker_stopped";
         LinkNote: {
             /** Format: int64 */
             at: number;
@@ -326,6 +330,8 @@ export interface components {
         OnContextLoss: "fail" | "note";
         /** @enum {string} */
         OnLeaseExpired: "continue" | "pause" | "stop";
+        /** @enum {string} */
+        OutcomeKind: "succeeded" | "failed" | "timed_out" | "cancelled" | "interrupted" | "returned";
         PastFailure: {
             at: string;
             /** Format: int64 */
@@ -448,6 +454,8 @@ export interface components {
             needed: boolean;
             role: null | components["schemas"]["Role"];
         };
+        /** @enum {string} */
+        Strategy: "immediate_retry" | "delayed_retry" | "different_worker" | "different_hardware_class" | "reduced_precision" | "reduced_batch_size" | "simplified_model" | "fallback_cpu" | "browser_restart" | "escalation";
         Submitted: {
             tasks: components["schemas"]["SubmittedTask"][];
         };
@@ -488,7 +496,7 @@ export interface components {
             event: components["schemas"]["TaskEventKind"];
             id: string;
             reason: string;
-            state: null | components["schemas"]["TaskState"];
+            state: components["schemas"]["TaskState"] | null;
             worker: string | null;
         };
         TaskList: {
@@ -509,7 +517,7 @@ export interface components {
             /** Format: int64 */
             max_rss_bytes: number;
             message: string;
-            outcome: null | components["schemas"]["OutcomeKind"];
+            outcome: components["schemas"]["OutcomeKind"] | null;
             /** Format: int32 */
             signal: number | null;
             started_at: string | null;
@@ -567,6 +575,8 @@ export interface components {
             tracestate?: string;
             type?: string;
         };
+        /** @enum {string} */
+        TaskState: "pending" | "assigned" | "succeeded" | "failed" | "cancelled";
         TaskStateView: {
             at: string | null;
             /** Format: int64 */
@@ -712,12 +722,6 @@ export interface components {
             truncated: boolean;
         };
         /** @enum {string} */
-        TaskState: "pending" | "assigned" | "succeeded" | "failed" | "cancelled";
-        /** @enum {string} */
-        Cause: "" | "asked_back" | "cancelled" | "disk" | "done" | "drained" | "exit" | "lost" | "machine" | "moved" | "network" | "not_started" | "out_of_memory" | "signal" | "superseded" | "timed_out" | "worker_crashed" | "worker_forgotten" | "worker_stopped";
-        /** @enum {string} */
-        OutcomeKind: "succeeded" | "failed" | "timed_out" | "cancelled" | "interrupted" | "returned";
-        /** @enum {string} */
         HistoryEventKind: "submitted" | "assigned" | "started" | "requeued" | "succeeded" | "failed" | "cancelled" | "superseded" | "cancel_requested" | "retried" | "noted" | "pause_requested" | "resume_requested" | "recovery";
         /** @enum {string} */
         TaskEventKind: "submitted" | "assigned" | "started" | "requeued" | "succeeded" | "failed" | "cancelled" | "superseded" | "cancel_requested" | "retried" | "noted" | "pause_requested" | "resume_requested" | "recovery" | "checkpoint" | "state";
@@ -726,13 +730,9 @@ export interface components {
         /** @enum {string} */
         HardwareClass: "cpu" | "gpu" | "tpu" | "npu" | "webgpu" | "webnn" | "browser";
         /** @enum {string} */
-        Strategy: "immediate_retry" | "delayed_retry" | "different_worker" | "different_hardware_class" | "reduced_precision" | "reduced_batch_size" | "simplified_model" | "fallback_cpu" | "browser_restart" | "escalation";
-        /** @enum {string} */
         WorkerState: "connected" | "draining" | "unfit" | "suspect" | "away";
         /** @enum {string} */
         WorkerEventKind: "connected" | "disconnected" | "drained" | "undrained" | "forgotten" | "unbound";
-        /** @enum {string} */
-        LinkCause: "" | "coordinator_restarted" | "network" | "refused" | "silent" | "slept" | "slow" | "taken_over" | "worker_stopped";
         /** @enum {string} */
         LinkState: "connected" | "resync" | "suspect" | "away" | "unknown";
         /** @enum {string} */
@@ -772,6 +772,7 @@ export type AlertRule = components['schemas']['AlertRule'];
 export type ArtifactList = components['schemas']['ArtifactList'];
 export type Browser = components['schemas']['Browser'];
 export type Call = components['schemas']['Call'];
+export type Cause = components['schemas']['Cause'];
 export type Checkpoint = components['schemas']['Checkpoint'];
 export type CheckpointList = components['schemas']['CheckpointList'];
 export type Copied = components['schemas']['Copied'];
@@ -793,6 +794,7 @@ export type Interval = components['schemas']['Interval'];
 export type KeepCheckpoints = components['schemas']['KeepCheckpoints'];
 export type LateResult = components['schemas']['LateResult'];
 export type LearnedKnobs = components['schemas']['LearnedKnobs'];
+export type LinkCause = components['schemas']['LinkCause'];
 export type LinkNote = components['schemas']['LinkNote'];
 export type LinkQuality = components['schemas']['LinkQuality'];
 export type MetricSeries = components['schemas']['MetricSeries'];
@@ -800,6 +802,7 @@ export type MoveTo = components['schemas']['MoveTo'];
 export type OfType = components['schemas']['OfType'];
 export type OnContextLoss = components['schemas']['OnContextLoss'];
 export type OnLeaseExpired = components['schemas']['OnLeaseExpired'];
+export type OutcomeKind = components['schemas']['OutcomeKind'];
 export type PastFailure = components['schemas']['PastFailure'];
 export type PatternRules = components['schemas']['PatternRules'];
 export type Problem = components['schemas']['Problem'];
@@ -813,6 +816,7 @@ export type RttView = components['schemas']['RttView'];
 export type Rule = components['schemas']['Rule'];
 export type Run = components['schemas']['Run'];
 export type Session = components['schemas']['Session'];
+export type Strategy = components['schemas']['Strategy'];
 export type Submitted = components['schemas']['Submitted'];
 export type SubmittedTask = components['schemas']['SubmittedTask'];
 export type Task = components['schemas']['Task'];
@@ -820,6 +824,7 @@ export type TaskEvent = components['schemas']['TaskEvent'];
 export type TaskList = components['schemas']['TaskList'];
 export type TaskResult = components['schemas']['TaskResult'];
 export type TaskSpec = components['schemas']['TaskSpec'];
+export type TaskState = components['schemas']['TaskState'];
 export type TaskStateView = components['schemas']['TaskStateView'];
 export type Throughput = components['schemas']['Throughput'];
 export type WhichEnded = components['schemas']['WhichEnded'];
@@ -829,17 +834,12 @@ export type WorkerEvent = components['schemas']['WorkerEvent'];
 export type WorkerList = components['schemas']['WorkerList'];
 export type WorkerMetrics = components['schemas']['WorkerMetrics'];
 export type WorkerTimeline = components['schemas']['WorkerTimeline'];
-export type TaskState = components['schemas']['TaskState'];
-export type Cause = components['schemas']['Cause'];
-export type OutcomeKind = components['schemas']['OutcomeKind'];
 export type HistoryEventKind = components['schemas']['HistoryEventKind'];
 export type TaskEventKind = components['schemas']['TaskEventKind'];
 export type PatternKind = components['schemas']['PatternKind'];
 export type HardwareClass = components['schemas']['HardwareClass'];
-export type Strategy = components['schemas']['Strategy'];
 export type WorkerState = components['schemas']['WorkerState'];
 export type WorkerEventKind = components['schemas']['WorkerEventKind'];
-export type LinkCause = components['schemas']['LinkCause'];
 export type LinkState = components['schemas']['LinkState'];
 export type Isolation = components['schemas']['Isolation'];
 export type Side = components['schemas']['Side'];

@@ -9,21 +9,18 @@ import itertools
 import json
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 from . import _calls
 from .errors import ConfigurationError, InvalidData
-
-if TYPE_CHECKING:
-    from .executor import Executor
 
 
 class Future(futures.Future):  # type: ignore[type-arg]
     """Future of a task. It is pending until the task has ended."""
 
-    def __init__(self, executor: Executor, task_id: str) -> None:
+    def __init__(self, canceller: Callable[[Future], bool], task_id: str) -> None:
         super().__init__()
-        self._executor = executor
+        self._canceller = canceller
         # Held forever from the first cancel that takes effect: waiters are notified of it once.
         self._announced = threading.Lock()
         #: The task's id; ``client.get(future.task_id)`` is its handle, in any process.
@@ -39,7 +36,7 @@ class Future(futures.Future):  # type: ignore[type-arg]
         """
         if self.done():
             return self.cancelled()
-        return self._executor._cancel(self)
+        return self._canceller(self)
 
     def _end(self, act: Callable[[], Any]) -> None:
         # Another caller may have cancelled it at the same time.

@@ -220,7 +220,7 @@ class Executor(futures.Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             task_id = self._session.id(called, arguments, key)
             text = _head(called, {**spec, "id": task_id}) + arguments + "}}"
-            future = Future(self, task_id)
+            future = Future(self._cancel, task_id)
             known = self._open.setdefault(task_id, [])
             known.append(future)
             if len(known) == 1:

@@ -6,7 +6,7 @@ use crate::thread;
 use crate::wait::{SLICE, wait};
 use outlast_core::adapt::{Pins, Setting};
 use outlast_core::stats::ConnectionState;
-use outlast_core::worker::WorkerConfig;
+use outlast_core::worker::{HeartbeatConfig, ReconnectConfig, WorkerConfig};
 use outlast_worker::shell::{self, ANY, AgentConfig, Ended, Function, StartError, Status};
 use outlast_worker::{PingConfig, capabilities};
 use pyo3::prelude::*;
@@ -74,13 +74,14 @@ fn config(options: &Value) -> AgentConfig {
     let count = |name: &str, default: u32| {
         options[name].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
     };
-    let beat = (
-        millis(options, "heartbeat_interval", base.heartbeat_interval),
-        millis(options, "heartbeat_timeout", base.heartbeat_timeout),
-    );
+    let heartbeat = HeartbeatConfig {
+        interval: millis(options, "heartbeat_interval", base.heartbeat.interval),
+        timeout: millis(options, "heartbeat_timeout", base.heartbeat.timeout),
+    };
     let pins: Pins = text(options, "pin").and_then(|p| p.parse().ok()).unwrap_or_default();
     // What somebody chose stays so.
-    let chosen = beat != (base.heartbeat_interval, base.heartbeat_timeout);
+    let chosen = heartbeat != base.heartbeat;
+    let reconnect = base.reconnect;
     let core = WorkerConfig {
         name,
         pins: if chosen { pins.with(Setting::Heartbeat) } else { pins },
@@ -88,16 +89,13 @@ fn config(options: &Value) -> AgentConfig {
         capabilities: Value::Object(found).to_string(),
         labels: labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.into()))).collect(),
         version: env!("CARGO_PKG_VERSION").into(),
-        heartbeat_interval: beat.0,
-        heartbeat_timeout: beat.1,
-        initial_reconnect_delay: millis(
-            options,
-            "initial_reconnect_delay",
-            base.initial_reconnect_delay,
-        ),
-        max_reconnect_delay: millis(options, "max_reconnect_delay", base.max_reconnect_delay),
-        reconnect_jitter: options["reconnect_jitter"].as_f64().unwrap_or(base.reconnect_jitter),
-        max_reconnect_attempts: count("max_reconnect_attempts", base.max_reconnect_attempts),
+        heartbeat,
+        reconnect: ReconnectConfig {
+            initial_delay: millis(options, "initial_reconnect_delay", reconnect.initial_delay),
+            max_delay: millis(options, "max_reconnect_delay", reconnect.max_delay),
+            jitter: options["reconnect_jitter"].as_f64().unwrap_or(reconnect.jitter),
+            max_attempts: count("max_reconnect_attempts", reconnect.max_attempts),
+        },
         ..base
     };
     AgentConfig {

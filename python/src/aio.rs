@@ -2,8 +2,9 @@
 //! laid in a box, and a byte in a socket tells the loop that there are some.
 
 use crate::client::{Client, runtime, spec};
+use crate::ends::{Awaited, Window, follow};
 use crate::errors::{client_error, error, system};
-use outlast::api::{MAX_PAGE, TaskResult};
+use outlast::api::{EndedTasks, MAX_PAGE, TaskResult};
 use outlast::{Error, TaskQuery};
 use pyo3::prelude::*;
 use serde::Serialize;
@@ -13,16 +14,11 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
 /// Requests at a time, besides the one that waits for tasks to end; others wait their turn.
 const AT_ONCE: usize = 64;
-/// Seconds that one request waits where it asks for all awaited tasks, and where for some.
-const PATIENCE: (u64, u64) = (30, 1);
-/// Between two requests for ends, so that one answer has many.
-const PACE: Duration = Duration::from_millis(3);
 
 type Answer = Result<String, Failure>;
 
@@ -72,18 +68,6 @@ impl Shared {
             // A full socket has already woken the loop.
             let _ = (&self.bell).write(&[1]);
         }
-    }
-
-    /// Up to a page of awaited tasks, in turns, and whether these are all.
-    fn window(&self) -> (Vec<String>, bool) {
-        let mut state = self.lock();
-        let count = state.waits.len();
-        if count <= MAX_PAGE {
-            return (state.waits.keys().cloned().collect(), true);
-        }
-        let from = state.turn % count;
-        state.turn = from + MAX_PAGE;
-        (state.waits.keys().cycle().skip(from).take(MAX_PAGE).cloned().collect(), false)
     }
 
     fn ended(&self, id: &str, answer: impl Fn() -> Answer) {
@@ -155,46 +139,42 @@ struct Query {
     cursor: Option<String>,
 }
 
-/// Asks for the ends of all that are awaited, in one request at a time.
-async fn follow(client: outlast::Client, shared: Arc<Shared>) {
-    let mut fresh = false;
-    loop {
-        let (window, all) = shared.window();
-        if window.is_empty() {
-            shared.added.notified().await;
-            continue;
+impl Awaited for Shared {
+    /// In turns, if there is more than a page.
+    fn window(&self) -> Window {
+        let mut state = self.lock();
+        let count = state.waits.len();
+        if count <= MAX_PAGE {
+            return Window { ids: state.waits.keys().cloned().collect(), all: true };
         }
-        let answer = if fresh {
-            // Not restarted for new ones, or none would ever be answered.
-            fresh = false;
-            client.results(&window, 0).await
-        } else {
-            tokio::select! {
-                answer = client.results(&window, if all { PATIENCE.0 } else { PATIENCE.1 }) => answer,
-                () = shared.added.notified(), if all => {
-                    tokio::time::sleep(PACE).await;
-                    fresh = true;
-                    continue;
-                }
-            }
-        };
+        let from = state.turn % count;
+        state.turn = from + MAX_PAGE;
+        let ids = state.waits.keys().cycle().skip(from).take(MAX_PAGE).cloned();
+        Window { ids: ids.collect(), all: false }
+    }
+
+    fn added(&self) -> &Notify {
+        &self.added
+    }
+
+    async fn answered(&self, window: Window, answer: Result<EndedTasks, Error>) -> bool {
         match answer {
             Ok(found) => {
                 for result in &found.results {
-                    shared.ended(&result.id, || text::<TaskResult>(result));
+                    self.ended(&result.id, || text::<TaskResult>(result));
                 }
                 for id in &found.unknown {
-                    shared.ended(id, || Err(Failure::Missing(format!("there is no task {id}"))));
+                    self.ended(id, || Err(Failure::Missing(format!("there is no task {id}"))));
                 }
             }
             // The client's retry time has passed: all waiting requests fail.
             Err(error) => {
-                for id in &window {
-                    shared.ended(id, || Err(Failure::Coordinator(again(&error))));
+                for id in &window.ids {
+                    self.ended(id, || Err(Failure::Coordinator(again(&error))));
                 }
             }
         }
-        tokio::time::sleep(PACE).await;
+        true
     }
 }
 

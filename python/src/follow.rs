@@ -1,8 +1,9 @@
 //! Follows any number of tasks until they end, by one request at a time.
 
+use crate::ends::{Awaited, Window, follow};
 use crate::errors::client_error;
 use crate::wait::{SLICE, wait};
-use outlast::api::{MAX_PAGE, TaskResult};
+use outlast::api::{EndedTasks, MAX_PAGE, TaskResult};
 use outlast::{Client, Error};
 use pyo3::prelude::*;
 use serde_json::json;
@@ -16,10 +17,6 @@ use tokio::task::JoinHandle;
 
 /// Answers that nobody has taken yet; then no more are asked for. One is up to 8 MiB or so.
 const WAITING: usize = 4;
-/// Seconds that one request waits where it asks for all tasks, and where it does for some only.
-const PATIENCE: (u64, u64) = (30, 1);
-/// Between two requests, so that one answer has many ends.
-const PACE: Duration = Duration::from_millis(3);
 /// Before the next try after an error.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,66 +78,53 @@ impl Follower {
             added: Notify::new(),
             woken: Notify::new(),
         });
-        let (tx, found) = channel(WAITING);
-        let task = runtime.spawn(follow(client, shared.clone(), tx));
+        let (sender, found) = channel(WAITING);
+        let following = Following { shared: shared.clone(), found: sender };
+        let task = runtime.spawn(follow(client, Arc::new(following)));
         Follower { shared, found: Mutex::new(found), task, runtime }
     }
 }
 
-async fn follow(client: Client, shared: Arc<Shared>, found: Sender<Found>) {
-    let mut fresh = false;
-    loop {
-        let (window, all) = {
-            let mut followed = shared.lock();
-            let window = followed.window();
-            let all = window.len() == followed.ids.len();
-            (window, all)
-        };
-        if window.is_empty() {
-            shared.added.notified().await;
-            continue;
-        }
-        let answer = if fresh {
-            // Not restarted for new ones, or none would ever be answered.
-            fresh = false;
-            client.results(&window, 0).await
-        } else {
-            let patience = if all { PATIENCE.0 } else { PATIENCE.1 };
-            tokio::select! {
-                answer = client.results(&window, patience) => answer,
-                () = shared.added.notified(), if window.len() < MAX_PAGE => {
-                    tokio::time::sleep(PACE).await;
-                    fresh = true;
-                    continue;
-                }
-            }
-        };
+/// The other end of a follower: dropped with its task, so that `next` does not wait any more.
+struct Following {
+    shared: Arc<Shared>,
+    found: Sender<Found>,
+}
+
+impl Awaited for Following {
+    fn window(&self) -> Window {
+        let mut followed = self.shared.lock();
+        let ids = followed.window();
+        let all = ids.len() == followed.ids.len();
+        Window { ids, all }
+    }
+
+    fn added(&self) -> &Notify {
+        &self.shared.added
+    }
+
+    async fn answered(&self, window: Window, answer: Result<EndedTasks, Error>) -> bool {
         let ended = match answer {
             Ok(ended) => ended,
             Err(error) => {
-                if found.send(Err(error)).await.is_err() {
-                    return;
-                }
+                let taken = self.found.send(Err(error)).await.is_ok();
                 tokio::time::sleep(PAUSE).await;
-                continue;
+                return taken;
             }
         };
-        let told = {
-            let mut followed = shared.lock();
-            if ended.results.is_empty() && ended.unknown.is_empty() && !all {
-                followed.rotate(window.len());
+        let ends = {
+            let mut followed = self.shared.lock();
+            if ended.results.is_empty() && ended.unknown.is_empty() && !window.all {
+                followed.rotate(window.ids.len());
             }
-            let mut told: Vec<String> = Vec::new();
             // One that was forgotten meanwhile is nobody's.
-            told.extend(ended.results.iter().filter(|r| followed.ids.remove(&r.id)).map(text));
+            let results = ended.results.iter().filter(|r| followed.ids.remove(&r.id));
+            let mut ends: Vec<String> = results.map(text).collect();
             let unknown = ended.unknown.into_iter().filter(|id| followed.ids.remove(id));
-            told.extend(unknown.map(|id| json!({ "id": id, "state": "unknown" }).to_string()));
-            told
+            ends.extend(unknown.map(|id| json!({ "id": id, "state": "unknown" }).to_string()));
+            ends
         };
-        if !told.is_empty() && found.send(Ok(told)).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(PACE).await;
+        ends.is_empty() || self.found.send(Ok(ends)).await.is_ok()
     }
 }
 

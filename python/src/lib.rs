@@ -7,6 +7,7 @@ mod buffer;
 mod child;
 mod client;
 mod context;
+mod ends;
 mod errors;
 mod follow;
 mod interrupt;

@@ -50,9 +50,11 @@ def hold_the_gil(seconds):
     ctypes.PyDLL(None).sleep(seconds)
 
 
-def ignore_everything():
+def ignore_everything(path=None):
     while True:
         try:
+            if path:
+                Path(path).touch()
             time.sleep(30)
         except BaseException:
             pass
@@ -270,9 +272,11 @@ def test_a_task_that_does_not_look_is_interrupted(shared, worker, tmp_path):
     until(ended.exists)  # `finally` ran
 
 
-def test_a_task_that_cannot_be_interrupted_is_killed(shared, worker):
-    task = shared.client().submit_call("ignore_everything", spec={"kill_grace": 0.2})
-    until(lambda: task.info()["started_at"])
+def test_a_task_that_cannot_be_interrupted_is_killed(shared, worker, tmp_path):
+    path = tmp_path / "runs"
+    task = shared.client().submit_call("ignore_everything", str(path), spec={"kill_grace": 0.2})
+    # Its process may be starting for a while after the task has started.
+    until(path.exists)
     task.cancel()
     with pytest.raises(outlast.TaskCancelled):
         task.result(120)

@@ -26,7 +26,7 @@ class Wrong(ValueError):
 
 @worker.task
 def triple(n):
-    print("tripling", n)
+    print(f"tripling {n}\\n", end="")  # in one write, also with PYTHONUNBUFFERED
     return helper(n)
 
 def helper(n):

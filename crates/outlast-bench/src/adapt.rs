@@ -8,7 +8,7 @@ use outlast_chaos::{Faults, Handle, Proxy};
 use outlast_coordinator::{Config, Coordinator};
 use outlast_core::adapt::Pins;
 use outlast_core::coord::CoordConfig;
-use outlast_core::worker::WorkerConfig;
+use outlast_core::worker::{HeartbeatConfig, ReconnectConfig, WorkerConfig};
 use outlast_worker::shell::{Agent, AgentConfig, Function};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -116,10 +116,8 @@ async fn play(scene: Scene, adapts: bool) -> anyhow::Result<Figures> {
     let core = WorkerConfig {
         name: "w".into(),
         slots: 16,
-        heartbeat_interval,
-        heartbeat_timeout,
-        initial_reconnect_delay: 100,
-        max_reconnect_delay: 1_000,
+        heartbeat: HeartbeatConfig { interval: heartbeat_interval, timeout: heartbeat_timeout },
+        reconnect: ReconnectConfig { initial_delay: 100, max_delay: 1_000, ..Default::default() },
         pins,
         ..Default::default()
     };

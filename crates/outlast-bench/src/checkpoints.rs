@@ -3,6 +3,7 @@
 use crate::figures::{Figures, put};
 use crate::procs::Lab;
 use anyhow::Context;
+use outlast::api::TaskState;
 use outlast::{Call, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ async fn call(lab: &Lab, function: &str, args: Value) -> anyhow::Result<(String,
     let task = NewTask::new(TaskSpec::new(Run::Call(call)));
     lab.client.submit(&task).await?;
     let result = lab.client.wait(&task.id).await?;
-    anyhow::ensure!(result.state == "succeeded", "{function}: {}", result.message);
+    anyhow::ensure!(result.state == TaskState::Succeeded, "{function}: {}", result.message);
     Ok((task.id, result.value.parse()?))
 }
 

@@ -13,38 +13,60 @@ mod page;
 mod procs;
 mod storm;
 
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+/// Measure the costs of durability, and print a table.
+#[derive(Parser)]
+#[command(after_help = "Examples:
+  outlast-bench --json latest.json
+  outlast-bench --only single")]
+struct Cli {
+    /// Write the figures to this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only this case
+    #[arg(long, value_name = "CASE", value_parser = clap::builder::PossibleValuesParser::new(cases::ALL.iter().map(|(name, _)| *name)))]
+    only: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare adaptation with fixed settings over real links, in five minutes
+    Adapt,
+    /// Serve the dashboard of a fleet that is not there
+    Fleet { workers: usize, seconds: u64 },
+    #[command(hide = true)]
+    Coordinator { addr: String, dir: String, otlp: Option<String> },
+    #[command(hide = true)]
+    Worker { url: String, dir: String, slots: String },
+    #[command(hide = true)]
+    Keeper { root: String },
+}
+
 fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[1..] {
-        ["coordinator", addr, dir] => procs::coordinator(addr, dir, None),
-        ["coordinator", addr, dir, otlp] => procs::coordinator(addr, dir, Some(otlp)),
-        ["worker", url, dir, slots] => procs::worker(url, dir, slots),
-        ["keeper", root] => procs::keep(root),
-        ["fleet", workers, seconds] => page::run(workers.parse()?, seconds.parse()?),
-        ["adapt"] => adapt::run(),
-        [] => bench(None, ""),
-        ["--json", file] => bench(Some(file), ""),
-        ["--only", case] => bench(None, case),
-        _ => anyhow::bail!(
-            "usage: outlast-bench [--json FILE | --only CASE | adapt | fleet WORKERS SECONDS]"
-        ),
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Coordinator { addr, dir, otlp }) => {
+            procs::coordinator(&addr, &dir, otlp.as_deref())
+        }
+        Some(Command::Worker { url, dir, slots }) => procs::worker(&url, &dir, &slots),
+        Some(Command::Keeper { root }) => procs::keep(&root),
+        Some(Command::Fleet { workers, seconds }) => page::run(workers, seconds),
+        Some(Command::Adapt) => adapt::run(),
+        None => bench(cli.json.as_deref(), cli.only.as_deref()),
     }
 }
 
-fn bench(json: Option<&str>, only: &str) -> anyhow::Result<()> {
-    let names: Vec<&str> = cases::ALL.iter().map(|(name, _)| *name).collect();
-    anyhow::ensure!(
-        only.is_empty() || names.contains(&only),
-        "no case {only:?}; there are: {}",
-        names.join(", ")
-    );
+fn bench(json: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let figures = runtime.block_on(async {
         let mut figures = Vec::new();
         for (name, case) in cases::ALL {
-            if only.is_empty() || only == *name {
+            if only.is_none_or(|only| only == *name) {
                 eprintln!("{name} …");
                 case(&mut figures).await?;
             }

@@ -6,7 +6,7 @@ use outlast_coordinator::{
     Config, Coordinator, OtelConfig, PingConfig, RetentionConfig, WatchConfig,
 };
 use outlast_core::coord::CoordConfig;
-use outlast_core::worker::WorkerConfig;
+use outlast_core::worker::{ReconnectConfig, WorkerConfig};
 use outlast_worker::keeper::{self, KeeperConfig, KeeperLaunch};
 use outlast_worker::shell::{Agent, AgentConfig, Function, TaskContext};
 use serde_json::{Map, Value, json};
@@ -50,8 +50,7 @@ pub(crate) fn worker(url: &str, dir: &str, slots: &str) -> anyhow::Result<()> {
         let core = WorkerConfig {
             name: format!("bench-{slots}"),
             slots: slots.parse()?,
-            initial_reconnect_delay: 100,
-            max_reconnect_delay: 100,
+            reconnect: ReconnectConfig { initial_delay: 100, max_delay: 100, ..Default::default() },
             ..Default::default()
         };
         let noop = Function::inline(|_| Ok(serde_json::Value::Null));

@@ -13,8 +13,6 @@
 //!
 //! Calls block; in an asynchronous program make them in a blocking task.
 
-#![warn(missing_docs)]
-
 #[cfg(unix)]
 mod backup;
 mod budget;

@@ -1,7 +1,5 @@
 //! A TCP proxy that injects faults: on command, or by a schedule. It knows nothing of Outlast.
 
-#![warn(missing_docs)]
-
 mod command;
 mod counters;
 mod fault;

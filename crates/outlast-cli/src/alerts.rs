@@ -1,22 +1,125 @@
-//! The `[alerts]` section of the configuration file: limits and receivers of alerts.
+//! The `[alerts]` section of the configuration file: limits and receivers of alerts. Each setting is declared
+//! once, in [`WEBHOOK`] or [`RULE`]: how it is read, checked and shown.
 
-use crate::args;
+use crate::args::{self, Time};
 use outlast_coordinator::{AlertConfig, WebhookConfig};
 use outlast_core::alerts::{Measure, Rule, Severity};
 use std::time::Duration;
 use toml::{Table, Value};
 
-/// Keys of the section, in addition to the names of rules.
-const KEYS: [&str; 3] = ["webhook", "webhook_token", "webhook_timeout"];
 /// The longest time of a rule, in milliseconds: about 30 years.
 const MOST_MS: u64 = 1_000_000_000_000;
-/// Keys of a rule.
-const RULE: [&str; 8] =
-    ["enabled", "threshold", "clear", "hold", "clear_hold", "min_samples", "severity", "to"];
+/// Shown in place of a secret.
+pub(crate) const HIDDEN: &str = "(hidden)";
+
+/// A setting of a section whose values are in a `T`.
+struct Setting<T> {
+    key: &'static str,
+    /// Takes the file's value.
+    set: fn(&mut T, &Value) -> Result<(), String>,
+    /// The value as a file has it, if there is one.
+    get: fn(&T) -> Option<Value>,
+}
+
+/// The receiver of alerts.
+struct Webhook {
+    url: Option<String>,
+    token: Option<String>,
+    timeout: u64,
+}
+
+/// Settings of the section, in addition to those of rules.
+const WEBHOOK: [Setting<Webhook>; 3] = [
+    Setting {
+        key: "webhook",
+        set: |of, value| text(value).and_then(address).map(|url| of.url = Some(url)),
+        get: |of| of.url.clone().map(Value::from),
+    },
+    Setting {
+        key: "webhook_token",
+        set: |of, value| text(value).map(|token| of.token = Some(token)),
+        get: |of| of.token.as_ref().map(|_| HIDDEN.into()),
+    },
+    Setting {
+        key: "webhook_timeout",
+        set: |of, value| time(value).map(|ms| of.timeout = ms.clamp(100, 60_000)),
+        get: |of| Some(shown_time(of.timeout)),
+    },
+];
+
+/// Settings of a rule.
+const RULE: [Setting<Rule>; 8] = [
+    Setting {
+        key: "enabled",
+        set: |rule, value| put(&mut rule.enabled, value.as_bool(), "true or false"),
+        get: |rule| Some(rule.enabled.into()),
+    },
+    Setting {
+        key: "threshold",
+        set: |rule, value| put(&mut rule.threshold, number(value), "a number"),
+        get: |rule| Some(rule.threshold.into()),
+    },
+    Setting {
+        key: "clear",
+        set: |rule, value| put(&mut rule.clear, number(value), "a number"),
+        get: |rule| Some(rule.clear.into()),
+    },
+    Setting {
+        key: "hold",
+        set: |rule, value| time(value).map(|ms| rule.hold = ms),
+        get: |rule| Some(shown_time(rule.hold)),
+    },
+    Setting {
+        key: "clear_hold",
+        set: |rule, value| time(value).map(|ms| rule.clear_hold = ms),
+        get: |rule| Some(shown_time(rule.clear_hold)),
+    },
+    Setting {
+        key: "min_samples",
+        set: |rule, value| {
+            let count = value.as_integer().and_then(|n| u32::try_from(n).ok());
+            put(&mut rule.min_samples, count, "a whole number")
+        },
+        get: |rule| Some(rule.min_samples.into()),
+    },
+    Setting {
+        key: "severity",
+        set: |rule, value| {
+            let severity = value.as_str().and_then(Severity::parse);
+            put(&mut rule.severity, severity, "info, warning or critical")
+        },
+        get: |rule| Some(rule.severity.as_str().into()),
+    },
+    Setting {
+        key: "to",
+        set: |rule, value| {
+            let mut to = (rule.log, rule.webhook);
+            put(
+                &mut to,
+                receivers(value),
+                "a list of \"log\" and \"webhook\"; the API has all of them",
+            )?;
+            (rule.log, rule.webhook) = to;
+            Ok(())
+        },
+        get: |rule| {
+            let to = [("log", rule.log), ("webhook", rule.webhook)];
+            Some(to.into_iter().filter(|to| to.1).map(|to| to.0).collect::<Vec<_>>().into())
+        },
+    },
+];
+
+/// A part of the section as it is in effect.
+pub(crate) struct Section {
+    /// Name of the rule; none: the section itself.
+    pub rule: Option<&'static str>,
+    /// Key, value if there is one, and true if it is the file's.
+    pub settings: Vec<(&'static str, Option<Value>, bool)>,
+}
 
 /// Applies the file's settings over the defaults.
 pub(crate) fn configured(section: Option<&Table>) -> Result<AlertConfig, String> {
-    section.map_or_else(|| Ok(AlertConfig::default()), read)
+    section.map_or_else(|| Ok(AlertConfig::default()), |table| read(table).map(|read| read.0))
 }
 
 /// Validates the section.
@@ -24,11 +127,34 @@ pub(crate) fn check(table: &Table) -> Result<(), String> {
     read(table).map(drop)
 }
 
-fn read(table: &Table) -> Result<AlertConfig, String> {
-    let names: Vec<&str> = Measure::ALL.iter().map(|m| m.name()).chain(KEYS).collect();
+/// All settings, as they are in effect.
+pub(crate) fn shown(section: Option<&Table>) -> Result<Vec<Section>, String> {
+    let table = section.cloned().unwrap_or_default();
+    let (config, webhook) = read(&table)?;
+    let mut all = vec![Section { rule: None, settings: values(&WEBHOOK, &webhook, Some(&table)) }];
+    all.extend(config.rules.iter().map(|rule| {
+        let name = rule.measure.name();
+        let table = table.get(name).and_then(Value::as_table);
+        Section { rule: Some(name), settings: values(&RULE, rule, table) }
+    }));
+    Ok(all)
+}
+
+fn values<T>(
+    settings: &[Setting<T>],
+    of: &T,
+    table: Option<&Table>,
+) -> Vec<(&'static str, Option<Value>, bool)> {
+    let is_set = |key| table.is_some_and(|table| table.contains_key(key));
+    settings.iter().map(|one| (one.key, (one.get)(of), is_set(one.key))).collect()
+}
+
+fn read(table: &Table) -> Result<(AlertConfig, Webhook), String> {
+    let rules = Measure::ALL.iter().map(|m| m.name());
+    let names: Vec<&str> = rules.chain(WEBHOOK.iter().map(|one| one.key)).collect();
     let mut config = AlertConfig::default();
     for (key, value) in table {
-        if KEYS.contains(&key.as_str()) {
+        if WEBHOOK.iter().any(|one| one.key == key) {
             continue;
         }
         let Some(rule) = config.rules.iter_mut().find(|r| r.measure.name() == key) else {
@@ -40,57 +166,24 @@ fn read(table: &Table) -> Result<AlertConfig, String> {
         change(rule, table).map_err(|e| format!("[alerts.{key}] {e}"))?;
         rule.check().map_err(|e| format!("[alerts] {e}"))?;
     }
-    config.webhook = webhook(table)?;
-    Ok(config)
-}
-
-fn webhook(table: &Table) -> Result<Option<WebhookConfig>, String> {
-    let text = |key: &str| match table.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("[alerts] {key}: must be a string")),
-    };
-    let timeout = match table.get("webhook_timeout") {
-        Some(value) => time(value).map_err(|e| format!("[alerts] webhook_timeout: {e}"))?,
-        None => 5_000,
-    };
-    let timeout = Duration::from_millis(timeout.clamp(100, 60_000));
-    let token = text("webhook_token")?;
-    let Some(url) = text("webhook")? else { return Ok(None) };
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err("[alerts] webhook: write an address such as https://host/path".into());
+    let mut webhook = Webhook { url: None, token: None, timeout: 5_000 };
+    for Setting { key, set, .. } in &WEBHOOK {
+        let Some(value) = table.get(*key) else { continue };
+        set(&mut webhook, value).map_err(|e| format!("[alerts] {key}: {e}"))?;
     }
-    Ok(Some(WebhookConfig { url, token, timeout }))
+    config.webhook = webhook.url.clone().map(|url| {
+        let timeout = Duration::from_millis(webhook.timeout);
+        WebhookConfig { url, token: webhook.token.clone(), timeout }
+    });
+    Ok((config, webhook))
 }
 
 fn change(rule: &mut Rule, table: &Table) -> Result<(), String> {
     for (key, value) in table {
-        let wrong = |what: &str| format!("{key}: must be {what}");
-        match key.as_str() {
-            "enabled" => rule.enabled = value.as_bool().ok_or_else(|| wrong("true or false"))?,
-            "threshold" => rule.threshold = number(value).ok_or_else(|| wrong("a number"))?,
-            "clear" => rule.clear = number(value).ok_or_else(|| wrong("a number"))?,
-            "hold" => rule.hold = time(value).map_err(|e| format!("{key}: {e}"))?,
-            "clear_hold" => rule.clear_hold = time(value).map_err(|e| format!("{key}: {e}"))?,
-            "min_samples" => {
-                let n = value.as_integer().and_then(|n| u32::try_from(n).ok());
-                rule.min_samples = n.ok_or_else(|| wrong("a whole number"))?;
-            }
-            "severity" => {
-                let severity = value.as_str().and_then(Severity::parse);
-                rule.severity = severity.ok_or_else(|| wrong("info, warning or critical"))?;
-            }
-            "to" => {
-                let list = value.as_array().map(|l| l.iter().map(Value::as_str).collect());
-                let list: Option<Vec<&str>> = list.unwrap_or_default();
-                let known = |l: &Vec<&str>| l.iter().all(|w| ["log", "webhook"].contains(w));
-                let list = list.filter(known).ok_or_else(|| {
-                    wrong("a list of \"log\" and \"webhook\"; the API has all of them")
-                })?;
-                (rule.log, rule.webhook) = (list.contains(&"log"), list.contains(&"webhook"));
-            }
-            _ => return Err(args::unknown("key", key, &RULE)),
-        }
+        let Some(setting) = RULE.iter().find(|one| one.key == key) else {
+            return Err(args::unknown("key", key, &RULE.map(|one| one.key)));
+        };
+        (setting.set)(rule, value).map_err(|e| format!("{key}: {e}"))?;
     }
     // Only the threshold was changed: the limit for clearing keeps its distance.
     if table.contains_key("threshold") && !table.contains_key("clear") {
@@ -101,6 +194,34 @@ fn change(rule: &mut Rule, table: &Table) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Puts a value in its place, or returns what it must be.
+fn put<T>(place: &mut T, value: Option<T>, must_be: &str) -> Result<(), String> {
+    *place = value.ok_or_else(|| format!("must be {must_be}"))?;
+    Ok(())
+}
+
+fn text(value: &Value) -> Result<String, String> {
+    value.as_str().map(ToOwned::to_owned).ok_or_else(|| "must be a string".into())
+}
+
+fn address(url: String) -> Result<String, String> {
+    match url.starts_with("http://") || url.starts_with("https://") {
+        true => Ok(url),
+        false => Err("write an address such as https://host/path".into()),
+    }
+}
+
+/// Returns whether alerts go to the log, and to the webhook.
+fn receivers(value: &Value) -> Option<(bool, bool)> {
+    let list: Vec<&str> = value.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
+    let known = list.iter().all(|word| ["log", "webhook"].contains(word));
+    known.then(|| (list.contains(&"log"), list.contains(&"webhook")))
+}
+
+fn shown_time(ms: u64) -> Value {
+    Time::from_ms(ms).to_string().into()
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -115,7 +236,7 @@ fn time(value: &Value) -> Result<u64, String> {
         Value::Float(n) => n.to_string(),
         _ => return Err("must be a duration such as \"30s\"".into()),
     };
-    text.parse().map(|time: args::Time| time.ms().min(MOST_MS))
+    text.parse().map(|time: Time| time.ms().min(MOST_MS))
 }
 
 #[cfg(test)]
@@ -123,7 +244,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<AlertConfig, String> {
-        read(&text.parse::<Table>().unwrap())
+        read(&text.parse::<Table>().unwrap()).map(|read| read.0)
     }
 
     #[test]
@@ -157,5 +278,24 @@ mod tests {
         assert!(error("[latency]\nto = [\"mail\"]").contains("\"log\" and \"webhook\""));
         assert!(error("webhook = \"ftp://x\"").contains("https://"));
         assert!(error("[latency]\nhold = \"soon\"").contains("hold"));
+    }
+
+    #[test]
+    fn what_is_shown_is_read_as_the_same() {
+        let file =
+            "webhook = \"https://h/x\"\n[latency]\nthreshold = 400\nto = []\n[unfit]\nhold = 90";
+        let table: Table = file.parse().unwrap();
+        let mut again = Table::new();
+        for Section { rule, settings } in shown(Some(&table)).unwrap() {
+            let values =
+                settings.into_iter().filter_map(|(key, value, _)| Some((key.into(), value?)));
+            match rule {
+                None => again.extend(values),
+                Some(rule) => drop(again.insert(rule.into(), Value::Table(values.collect()))),
+            }
+        }
+        let (first, second) = (read(&table).unwrap().0, read(&again).unwrap().0);
+        assert_eq!(first.rules, second.rules);
+        assert_eq!(second.webhook.unwrap().url, "https://h/x");
     }
 }

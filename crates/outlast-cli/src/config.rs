@@ -13,6 +13,8 @@ use toml::{Table, Value};
 
 /// Sections whose keys are flags of the program of that name; `client` holds those of all commands.
 pub(crate) const SECTIONS: [&str; 3] = ["client", "worker", "coordinator"];
+/// All sections; the settings of `alerts` have no flags, and are declared in their module.
+pub(crate) const ALL_SECTIONS: [&str; 4] = ["client", "worker", "coordinator", "alerts"];
 /// Flags that may be repeated, each `KEY=VALUE`, and are tables in the file, to which flags add.
 const TABLES: [&str; 2] = ["labels", "capabilities"];
 
@@ -131,10 +133,9 @@ fn scalar(value: &Value) -> Option<String> {
 /// Reads the text of a file, and checks it against the flags.
 fn parse(text: &str, cli: &Command) -> Result<Table, String> {
     let table: Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
-    let sections = [&SECTIONS[..], &["alerts"]].concat();
     for (section, content) in &table {
-        if !sections.contains(&section.as_str()) {
-            return Err(args::unknown("section", section, &sections));
+        if !ALL_SECTIONS.contains(&section.as_str()) {
+            return Err(args::unknown("section", section, &ALL_SECTIONS));
         }
         let Value::Table(content) = content else {
             return Err(format!("{section} must be a section: write [{section}]"));

@@ -90,6 +90,7 @@ pub(crate) fn ms(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outlast::api::LinkCause;
 
     #[test]
     fn sparklines_scale_fold_and_leave_gaps() {
@@ -121,7 +122,7 @@ mod tests {
             state: state.into(),
             from,
             to,
-            cause: String::new(),
+            cause: LinkCause::Unspecified,
             reason: String::new(),
         };
         let all = [

@@ -3,16 +3,16 @@
 use crate::args::{self, Time};
 use crate::exit::Usage;
 use outlast_core::adapt::{Pins, Setting};
-use outlast_core::worker::WorkerConfig;
+use outlast_core::worker::HeartbeatConfig;
 use outlast_net::pulse::PingConfig;
 
 #[derive(clap::Args)]
 pub(crate) struct Link {
     /// Time between heartbeats
-    #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().heartbeat_interval))]
+    #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time::from_ms(HeartbeatConfig::default().interval))]
     pub heartbeat_interval: Time,
     /// Silence after which a link is closed; the worker then reconnects
-    #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().heartbeat_timeout))]
+    #[arg(long, value_parser = args::interval, value_name = "TIME", default_value_t = Time::from_ms(HeartbeatConfig::default().timeout))]
     pub heartbeat_timeout: Time,
     /// Settings that do not adapt to the link: heartbeat, batch, compression, checkpoints,
     /// telemetry; or all. A heartbeat that is given explicitly is pinned [default: none]

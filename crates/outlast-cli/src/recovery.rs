@@ -2,7 +2,7 @@
 
 use crate::context::{Context, SHORT, each};
 use crate::output;
-use outlast::api::{FailurePattern, LearnedKnobs, RecoveryPatterns, RecoveryTable};
+use outlast::api::{FailurePattern, LearnedKnobs, RecoveryPatterns, RecoveryTable, Strategy};
 use serde_json::json;
 
 #[derive(clap::Subcommand)]
@@ -93,7 +93,10 @@ pub(crate) async fn run(context: &Context, what: RecoveryCommand) -> anyhow::Res
 }
 
 fn show(table: &RecoveryTable) -> anyhow::Result<()> {
-    let ladder = |(class, rungs): (&String, &Vec<String>)| vec![class.clone(), rungs.join(", ")];
+    let ladder = |(class, rungs): (&String, &Vec<Strategy>)| {
+        let rungs: Vec<_> = rungs.iter().map(|rung| rung.as_str()).collect();
+        vec![class.clone(), rungs.join(", ")]
+    };
     output::table(
         &["AFTER", "IN THIS ORDER"],
         &table.errors.iter().map(ladder).collect::<Vec<_>>(),

@@ -1,15 +1,13 @@
 //! `outlast config`: the settings of each program, and where their values come from.
 
-use crate::config::{self, File, Origin, SECTIONS, is_number, settings};
+use crate::alerts::{self, HIDDEN};
+use crate::config::{self, ALL_SECTIONS, File, Origin, SECTIONS, is_number, settings};
 use crate::context::Context;
 use crate::exit::Usage;
 use crate::output;
 use clap::{Arg, ArgMatches};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
-
-/// Shown in place of a secret.
-const HIDDEN: &str = "(hidden)";
 
 #[derive(clap::Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -25,7 +23,7 @@ pub(crate) enum ConfigCommand {
 #[derive(clap::Args)]
 pub(crate) struct ShowArgs {
     /// Print one section only
-    #[arg(value_parser = SECTIONS, value_name = "SECTION")]
+    #[arg(value_parser = ALL_SECTIONS, value_name = "SECTION")]
     section: Option<String>,
     /// Print the source of each value: default, file, environment or flag
     #[arg(long)]
@@ -61,6 +59,24 @@ pub(crate) fn run(
         lines.push(format!("[{section}]"));
         lines.extend(settings.iter().map(|setting| setting.line(args.origin)));
         lines.push(String::new());
+    }
+    if wanted(&"alerts") {
+        if !args.flags.is_empty() {
+            return Err(Usage("settings of alerts have no flags".into()).into());
+        }
+        let mut section = Map::new();
+        for (rule, settings) in of_alerts(&context.config)? {
+            lines.push(rule.map_or("[alerts]".into(), |rule| format!("[alerts.{rule}]")));
+            lines.extend(settings.iter().map(|setting| setting.line(args.origin)));
+            lines.push(String::new());
+            let settings = in_json(&settings, args.origin);
+            match (rule, settings) {
+                (Some(rule), settings) => drop(section.insert(rule.into(), settings)),
+                (None, Value::Object(settings)) => section.extend(settings),
+                (None, _) => {}
+            }
+        }
+        document.insert("alerts".into(), section.into());
     }
     if context.json() {
         output::json(&document)?;
@@ -105,6 +121,26 @@ fn section_of(
         Setting { value, otherwise: otherwise(arg), source: source(file, arg, origin), key, origin }
     };
     Ok(all.map(setting).collect())
+}
+
+/// Settings of a rule of alerts; without a rule, of all alerts.
+type RuleSettings = (Option<&'static str>, Vec<Setting>);
+
+/// The settings of alerts by rule; those without a rule come first.
+fn of_alerts(file: &File) -> Result<Vec<RuleSettings>, Usage> {
+    let setting = |(key, value, is_set): (&str, Option<toml::Value>, bool)| {
+        let origin = if is_set { Origin::File } else { Origin::Default };
+        let source = match origin {
+            Origin::File => format!("file {}", file.path.display()),
+            _ => "default".into(),
+        };
+        let value = value.and_then(|value| serde_json::to_value(value).ok());
+        Setting { key: key.into(), value, otherwise: "none".into(), origin, source }
+    };
+    let sections = alerts::shown(file.section("alerts")).map_err(Usage)?;
+    let shown =
+        |part: alerts::Section| (part.rule, part.settings.into_iter().map(setting).collect());
+    Ok(sections.into_iter().map(shown).collect())
 }
 
 fn value(file: &File, section: &str, key: &str, arg: &Arg, matches: &ArgMatches) -> Option<Value> {

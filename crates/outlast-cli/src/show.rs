@@ -2,7 +2,7 @@
 
 use crate::{draw, output};
 use outlast::Client;
-use outlast::api::{Interval, Worker, WorkerMetrics, WorkerTimeline};
+use outlast::api::{Interval, LinkCause, Worker, WorkerMetrics, WorkerTimeline};
 use outlast_wire::text::visible;
 use ratatui::crossterm::style::{Color, Stylize};
 use serde_json::Value;
@@ -160,7 +160,7 @@ impl Page {
     fn head(&self, w: &Worker) -> Vec<String> {
         let state = self.paint(&w.state, colour(&w.state));
         let mut head = format!("{}  {state}", visible(&w.name));
-        if !w.gone_cause.is_empty() {
+        if w.gone_cause != LinkCause::Unspecified {
             head += &visible(&format!("  {}: {}", w.gone_cause, w.gone_reason));
         }
         if w.gone_at.is_none() && !w.unfit.is_empty() {
@@ -233,7 +233,7 @@ impl Page {
         for i in &intervals[hidden..] {
             let length = output::duration(i.to.unwrap_or(to) - i.from);
             let length = if i.to.is_none() { format!("{length} so far") } else { length };
-            let why = match (i.cause.as_str(), i.reason.as_str()) {
+            let why = match (i.cause.word(), i.reason.as_str()) {
                 // The length already says so.
                 _ if i.state == "resync" => String::new(),
                 ("", reason) => reason.to_owned(),

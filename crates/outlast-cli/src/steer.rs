@@ -2,7 +2,7 @@
 
 use crate::context::{Context, SHORT, each};
 use crate::output;
-use outlast::api::{Explanation, Task};
+use outlast::api::{Explanation, Task, TaskState};
 
 /// Protocol version of workers of the v1 dialect.
 const V1: &str = "v1";
@@ -59,8 +59,8 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
             let pause = async |id: &str| {
                 warn_of_v1(&client, id).await;
                 let task = client.pause(id).await?;
-                let note = match task.state.as_str() {
-                    "assigned" => "is to be paused; its history says when it is",
+                let note = match task.state {
+                    TaskState::Assigned => "is to be paused; its history says when it is",
                     _ => "is paused",
                 };
                 report(context, &task, note)
@@ -82,7 +82,7 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
         }
         SteerCommand::Move { id, to } => {
             let task = client.move_task(&id, to.as_deref()).await?;
-            let note = match (&to, task.worker == to && task.state == "assigned") {
+            let note = match (&to, task.worker == to && task.state == TaskState::Assigned) {
                 (Some(to), true) => format!("is already on {to}"),
                 (Some(to), false) => format!("will continue on {to}"),
                 (None, _) => "will continue on another worker".into(),
@@ -97,7 +97,7 @@ pub(crate) async fn run(context: &Context, what: SteerCommand) -> anyhow::Result
 async fn warn_of_v1(client: &outlast::Client, id: &str) {
     // The request itself reports every error.
     let Ok(task) = client.task(id).await else { return };
-    let Some(name) = task.worker.filter(|_| task.state == "assigned") else { return };
+    let Some(name) = task.worker.filter(|_| task.state == TaskState::Assigned) else { return };
     if let Ok(worker) = client.worker(&name).await
         && worker.version == V1
     {

@@ -5,7 +5,7 @@ use crate::exit::Usage;
 use crate::{args, browser, logs, output, process};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use outlast::api::TaskResult;
+use outlast::api::{TaskResult, TaskState};
 use outlast::{KeepCheckpoints, LateResult, NewTask, OnLeaseExpired, Rerun, Run, TaskSpec};
 use outlast_wire::recovery::Recovery;
 use outlast_wire::trace::{TRACEPARENT, TRACESTATE, TraceParent, is_tracestate};
@@ -203,7 +203,7 @@ async fn wait(context: &Context, ids: &[String]) -> anyhow::Result<u8> {
         .buffer_unordered(WAITING);
     while let Some(result) = waiting.next().await {
         let result = result?;
-        if result.state != "succeeded" {
+        if result.state != TaskState::Succeeded {
             bad += 1;
             if bad <= 10 && !context.json() {
                 bar.suspend(|| eprintln!("{}: {} {}", result.id, result.state, result.message));
@@ -231,15 +231,15 @@ async fn one(context: &Context, result: &TaskResult) -> anyhow::Result<u8> {
     } else {
         logs::written(context, result, false).await?;
         logs::written(context, result, true).await?;
-        if result.state != "succeeded" {
+        if result.state != TaskState::Succeeded {
             eprintln!("outlast: task {} {}: {}", result.id, result.state, result.message);
         }
         if !result.value.is_null() {
             output::exactly(result.value.get())?;
         }
     }
-    Ok(match (result.state.as_str(), result.exit_code) {
-        ("succeeded", _) => 0,
+    Ok(match (result.state, result.exit_code) {
+        (TaskState::Succeeded, _) => 0,
         (_, Some(code @ 1..=255)) => code as u8,
         _ => process::code_of_signal(result.signal).unwrap_or(1),
     })

@@ -3,7 +3,7 @@
 use crate::context::{Context, SHORT, each};
 use crate::{args, fetch, logs, output, process};
 use outlast::TaskQuery;
-use outlast::api::{Task, TaskResult};
+use outlast::api::{Cause, Task, TaskResult, TaskState};
 use std::time::Duration;
 
 /// List tasks.
@@ -100,20 +100,20 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<u8
 
 /// A task's state, including a pending request to it.
 pub(crate) fn state(t: &Task) -> String {
-    match (t.cancelling, t.paused, t.state.as_str()) {
+    match (t.cancelling, t.paused, t.state) {
         (true, ..) => "cancelling".into(),
-        (_, true, "pending") => "paused".into(),
-        (_, true, "assigned") => "assigned, paused".into(),
-        (.., "assigned") if t.started_at.is_some() => "running".into(),
-        (.., state) => state.into(),
+        (_, true, TaskState::Pending) => "paused".into(),
+        (_, true, TaskState::Assigned) => "assigned, paused".into(),
+        (.., TaskState::Assigned) if t.started_at.is_some() => "running".into(),
+        (.., state) => state.to_string(),
     }
 }
 
 /// Reason and cause of a task's end.
 fn why(t: &Task) -> String {
-    match (t.cause.as_str(), t.reason.as_str()) {
-        ("" | "done" | "cancelled", reason) => reason.into(),
-        (cause, "") => cause.into(),
+    match (t.cause, t.reason.as_str()) {
+        (Cause::Unspecified | Cause::Done | Cause::Cancelled, reason) => reason.into(),
+        (cause, "") => cause.to_string(),
         (cause, reason) => format!("{reason} ({cause})"),
     }
 }
@@ -205,8 +205,8 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
             } else {
                 show_result(&result)?;
             }
-            return Ok(match result.state.as_str() {
-                "succeeded" => 0,
+            return Ok(match result.state {
+                TaskState::Succeeded => 0,
                 _ => process::code_of_signal(result.signal).unwrap_or(1),
             });
         }
@@ -226,7 +226,7 @@ pub(crate) async fn run(context: &Context, what: TaskCommand) -> anyhow::Result<
                         e.event.clone(),
                         attempt,
                         worker,
-                        e.cause.clone(),
+                        e.cause.to_string(),
                         e.reason.clone(),
                     ]
                 };
@@ -270,8 +270,8 @@ fn show(t: &Task) -> anyhow::Result<()> {
     if !t.reason.is_empty() {
         rows.push(("why", t.reason.clone()));
     }
-    if !t.cause.is_empty() {
-        rows.push(("cause", t.cause.clone()));
+    if t.cause != Cause::Unspecified {
+        rows.push(("cause", t.cause.to_string()));
     }
     if let Some(why) = &t.waiting_for {
         rows.push(("waits", why.clone()));
@@ -299,7 +299,7 @@ async fn show_told(client: &outlast::Client, id: &str) -> anyhow::Result<()> {
 }
 
 fn show_result(r: &TaskResult) -> anyhow::Result<()> {
-    let mut rows = vec![("state", r.state.clone())];
+    let mut rows = vec![("state", r.state.to_string())];
     rows.extend(r.exit_code.map(|c| ("exit code", c.to_string())));
     rows.extend(r.signal.map(|s| ("signal", s.to_string())));
     if !r.message.is_empty() {

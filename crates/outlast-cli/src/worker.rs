@@ -7,7 +7,7 @@ use crate::drain::{self, Drain};
 use crate::exit::Usage;
 use crate::link::Link;
 use crate::{browser, process, run_as};
-use outlast_core::worker::WorkerConfig;
+use outlast_core::worker::{HeartbeatConfig, ReconnectConfig, WorkerConfig};
 use outlast_spawn::User;
 use outlast_store::{StoreError, WorkerStore};
 use outlast_wire::spec::check_task_id;
@@ -74,13 +74,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     link: Link,
     /// First pause before a reconnect
-    #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().initial_reconnect_delay))]
+    #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(ReconnectConfig::default().initial_delay))]
     initial_reconnect_delay: Time,
     /// Longest pause before a reconnect
-    #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(WorkerConfig::default().max_reconnect_delay))]
+    #[arg(long, value_name = "TIME", default_value_t = Time::from_ms(ReconnectConfig::default().max_delay))]
     max_reconnect_delay: Time,
     /// Random variation of a pause, as a share of it
-    #[arg(long, value_parser = args::share, value_name = "SHARE", default_value_t = WorkerConfig::default().reconnect_jitter)]
+    #[arg(long, value_parser = args::share, value_name = "SHARE", default_value_t = ReconnectConfig::default().jitter)]
     reconnect_jitter: f64,
     /// Consecutive failed connection attempts after which the worker ends; 0 is no limit
     #[arg(long, value_name = "N", value_parser = args::whole::<u32>(0..=args::MAX_U32), default_value_t = 0)]
@@ -134,12 +134,16 @@ impl Args {
             labels: labels(file, std::mem::take(&mut self.labels)),
             capabilities: capabilities(found, file, std::mem::take(&mut self.capabilities))?,
             version: env!("CARGO_PKG_VERSION").into(),
-            heartbeat_interval: self.link.heartbeat_interval.ms(),
-            heartbeat_timeout: self.link.heartbeat_timeout.ms(),
-            initial_reconnect_delay: self.initial_reconnect_delay.ms(),
-            max_reconnect_delay: self.max_reconnect_delay.ms(),
-            reconnect_jitter: self.reconnect_jitter,
-            max_reconnect_attempts: self.max_reconnect_attempts,
+            heartbeat: HeartbeatConfig {
+                interval: self.link.heartbeat_interval.ms(),
+                timeout: self.link.heartbeat_timeout.ms(),
+            },
+            reconnect: ReconnectConfig {
+                initial_delay: self.initial_reconnect_delay.ms(),
+                max_delay: self.max_reconnect_delay.ms(),
+                jitter: self.reconnect_jitter,
+                max_attempts: self.max_reconnect_attempts,
+            },
             pins: self.link.pins(given),
             ..WorkerConfig::default()
         })

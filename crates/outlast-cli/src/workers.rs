@@ -145,7 +145,7 @@ fn why(w: &Worker) -> String {
         let place = if copied.host.is_empty() { "" } else { " on " };
         return format!("a copy of its folder was refused{place}{}", copied.host);
     }
-    match (w.gone_cause.as_str(), w.gone_reason.as_str()) {
+    match (w.gone_cause.word(), w.gone_reason.as_str()) {
         _ if w.gone_at.is_none() && w.drained => "drained".into(),
         _ if w.gone_at.is_none() => w.quarantine.clone(),
         ("", reason) => reason.into(),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use outlast::api::TaskResult;
+use outlast::api::{OutcomeKind, TaskResult};
 use outlast::{Browser, NewTask, OnContextLoss, Run, TaskSpec};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -128,7 +128,7 @@ async fn scripts_run_fail_end_and_recover() {
     let limited = TaskSpec { timeout: Some(6.0), ..spec(waits, Value::Null) };
     submit(&base, "limit", limited).await;
     let result = ended(&base, "limit").await;
-    assert_eq!(result.outcome.as_deref(), Some("timed_out"), "{}", result.message);
+    assert_eq!(result.outcome, Some(OutcomeKind::TimedOut), "{}", result.message);
     assert_eq!(browsers(&base), Vec::<String>::new());
 }
 

@@ -207,7 +207,9 @@ fn mistakes_are_told_without_a_coordinator() {
 fn settings_are_shown_with_their_sources() {
     let base = Base::new();
     let file = "[worker]\nslots = 3\nprefetch = 2\nlabels = { zone = \"lab\" }\n\
-                [client]\napi_key = \"secret\"\n[coordinator]\nhistory_budget = \"1G\"\n";
+                [client]\napi_key = \"secret\"\n[coordinator]\nhistory_budget = \"1G\"\n\
+                [alerts]\nwebhook = \"http://h/x\"\nwebhook_token = \"secret\"\n\
+                [alerts.latency]\nthreshold = 400\n";
     write(&base, "config", file.as_bytes());
     let show = |args: &[&str]| {
         let mut show = command(&base, &[&["config", "show"], args].concat());
@@ -239,6 +241,22 @@ fn settings_are_shown_with_their_sources() {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let slots = serde_json::json!({ "value": 3, "origin": "file", "source": "file config" });
     assert_eq!(json["worker"]["slots"], slots, "{text}");
+    let text = show(&["alerts", "--origin"]);
+    for line in [
+        "[alerts]",
+        "webhook_token = \"(hidden)\"  # file config",
+        "webhook_timeout = \"5s\"  # default",
+        "[alerts.latency]",
+        "threshold = 400.0  # file config",
+        "clear = 300.0  # default",
+        "to = [\"log\", \"webhook\"]  # default",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+    }
+    let text = show(&["--origin", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["alerts"]["latency"]["threshold"]["origin"], "file", "{text}");
+    assert_eq!(json["alerts"]["unfit"]["severity"]["value"], "critical", "{text}");
     let mut show = command(&base, &["--ca", "ca.pem", "config", "show", "client", "--origin"]);
     let out = show.env("OUTLAST_CONFIG", "config").env("OUTLAST_API_KEY", "k").output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -6,7 +6,7 @@ use crate::dash::pulse::Pulse;
 use crate::dash::session::Sessions;
 use crate::events::FeedEvent;
 use crate::health::Health;
-use crate::input::{ApiRequest, Driver};
+use crate::input::Driver;
 use crate::intake::Intake;
 use crate::logs::Logs;
 use crate::otel::Otel;
@@ -15,6 +15,7 @@ use crate::quality::meters::Quality;
 use crate::readers::Readers;
 use crate::refused_links::RefusedLinks;
 use crate::sessions::WorkerSessions;
+use outlast_core::coord::Request;
 use outlast_core::coord::{Coordinator, Response};
 use outlast_net::pulse::PingConfig;
 use outlast_store::{CoordReader, StoreError};
@@ -53,15 +54,12 @@ pub(crate) type App = Arc<Shared>;
 
 impl Shared {
     /// Asks the core, unless nothing can be made durable just now.
-    pub async fn request(&self, request: ApiRequest) -> Result<Response, Refusal> {
+    pub async fn request(&self, request: Request) -> Result<Response, Refusal> {
         self.health.borrow().check()?;
         let mut health = self.health.clone();
         tokio::select! {
             biased;
-            answer = self.driver.request(request) => match answer {
-                Ok(answer) => answer.map_err(|why| Refusal::store(&why)),
-                Err(_) => Err(Refusal::ending()),
-            },
+            answer = self.driver.request(request) => answer.map_err(|_| Refusal::ending()),
             // The request may still be carried out once there is room: repeating it does no harm.
             trouble = health.wait_for(|h| *h != Health::Good) => {
                 trouble.map_err(|_| Refusal::ending())?.check()?;

@@ -4,13 +4,12 @@
 use crate::outbound::LinkTx;
 use crate::share::Held;
 use outlast_core::TaskId;
-use outlast_core::coord::{ConnId, Coordinator, Principal, RecoveryRequest, Response};
+use outlast_core::coord::{ConnId, Coordinator, Principal, Request, Response};
 use outlast_model::LinkCause;
 use outlast_model::message::ToCoordinator;
-use outlast_wire::v1::{Action, FromWorker};
+use outlast_wire::Bytes;
+use outlast_wire::v1::FromWorker;
 use outlast_wire::v2::LogRequest;
-use outlast_wire::{Bytes, TaskSpec};
-use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Inputs that may wait; then links are read no further.
@@ -41,54 +40,12 @@ pub(crate) enum Input {
     /// The link ended.
     Close(ConnId, LinkCause, String),
     /// A request, and where its answer goes.
-    Request(ApiRequest, oneshot::Sender<Answer>),
+    Request(Request, oneshot::Sender<Response>),
     /// A request for a part of a log, which the core need not know of.
     Log(ConnId, LogRequest),
     /// A query of the core's memory.
     Query(Box<dyn FnOnce(&Coordinator) + Send>),
 }
-
-/// A request of a person or of the coordinator's own upkeep.
-pub(crate) enum ApiRequest {
-    /// Submits tasks, each with whether its client chose the id (then it may be known already).
-    Submit(Vec<(TaskId, Arc<TaskSpec>, bool)>, Owner),
-    /// Cancels a task.
-    Cancel(TaskId),
-    /// Runs a failed or cancelled task again.
-    Retry(TaskId),
-    /// Pauses a task, or lets it go on.
-    Pause(TaskId, bool),
-    /// Asks a task for a checkpoint.
-    Checkpoint(TaskId),
-    /// Moves a task to this worker, or away from where it is.
-    Move(TaskId, Option<String>),
-    /// Gives a worker no new work, or new work again.
-    Drain(String, bool),
-    /// Removes these tasks, if they have ended; and outcomes of unknown ones heard before this time.
-    Remove(Vec<TaskId>, i64),
-    /// Overrules what recovery decided.
-    Recovery(RecoveryRequest),
-    /// An action for a worker's link or memory.
-    Act(String, Action),
-    /// Removes checkpoints of a task, each by attempt and number.
-    Prune(TaskId, Vec<(u64, u64)>),
-    /// Forgets a worker.
-    Forget(String),
-    /// Removes the binding of a worker to a key.
-    Unbind(String),
-}
-
-/// The submitter of tasks.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Owner {
-    /// Name of the key.
-    pub name: Option<Arc<str>>,
-    /// The key sees only its own tasks.
-    pub private: bool,
-}
-
-/// The core's response, or why the store could not be read.
-pub(crate) type Answer = Result<Response, String>;
 
 /// A report of another thread; it never waits behind inputs.
 pub(crate) enum Report {
@@ -126,7 +83,7 @@ impl Driver {
     }
 
     /// Sends a request and waits for its answer.
-    pub async fn request(&self, request: ApiRequest) -> Result<Answer, Ended> {
+    pub async fn request(&self, request: Request) -> Result<Response, Ended> {
         let (tx, rx) = oneshot::channel();
         self.put(Input::Request(request, tx)).await?;
         rx.await.map_err(|_| Ended)

@@ -4,8 +4,6 @@
 //! Threads: one drives the core, one commits to the store, the rest is tokio. Readers of the
 //! store have connections of their own, so that no question waits for a commit.
 
-#![warn(missing_docs)]
-
 mod api;
 mod app;
 mod auth;
@@ -31,8 +29,8 @@ mod keepalive;
 mod link;
 mod link_v1;
 mod listen;
+mod loader;
 mod logs;
-mod look;
 mod metrics;
 mod otel;
 mod outbound;

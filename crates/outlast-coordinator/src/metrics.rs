@@ -21,7 +21,7 @@ pub(crate) struct Sample {
 impl Sample {
     /// Takes them from the core.
     pub fn of(core: &Coordinator) -> Sample {
-        let (in_memory, waiting) = core.load();
+        let (in_memory, waiting) = core.task_counts();
         let (mut connected, mut suspect, mut away) = (0, 0, 0);
         for worker in core.workers() {
             match worker.state {
@@ -54,9 +54,9 @@ pub(crate) fn families(
     all.extend(blobs(usage, collected));
     let c = &sample.counters;
     let causes = [
-        ("code", ("refused_total", "Links refused, by code."), &c.refused),
-        ("cause", ("links_ended_total", "Links of workers that ended, by cause."), &c.links),
-        ("cause", ("attempts_ended_total", "Attempts that ended, by cause."), &c.causes),
+        ("code", ("refused_total", "Links refused, by code."), &c.links.refused),
+        ("cause", ("links_ended_total", "Links of workers that ended, by cause."), &c.links.ended),
+        ("cause", ("attempts_ended_total", "Attempts that ended, by cause."), &c.attempts.causes),
         ("strategy", ("recoveries_total", "What was done after failures."), &c.recoveries),
     ];
     all.extend(causes.map(|(key, name, values)| {
@@ -68,7 +68,7 @@ pub(crate) fn families(
 
 fn tasks(sample: &Sample, counts: Counts) -> Vec<Family> {
     let c = &sample.counters;
-    let [succeeded, failed, cancelled] = c.ended;
+    let [succeeded, failed, cancelled] = c.tasks.ended;
     let ended = [("succeeded", succeeded), ("failed", failed), ("cancelled", cancelled)];
     let by_state = [
         ("pending", counts.pending),
@@ -82,17 +82,17 @@ fn tasks(sample: &Sample, counts: Counts) -> Vec<Family> {
         ("tasks_waiting", "Tasks that wait for a worker.", sample.waiting as u64),
     ];
     let so_far = [
-        ("submitted_total", "Tasks accepted.", c.submitted),
-        ("assigned_total", "Attempts given out.", c.assigned),
-        ("requeued_total", "Attempts abandoned and tried again.", c.requeued),
-        ("expired_total", "Attempts abandoned after their window.", c.expired),
-        ("removed_total", "Tasks removed long after their end.", c.removed),
+        ("submitted_total", "Tasks accepted.", c.tasks.submitted),
+        ("assigned_total", "Attempts given out.", c.attempts.assigned),
+        ("requeued_total", "Attempts abandoned and tried again.", c.attempts.requeued),
+        ("expired_total", "Attempts abandoned after their window.", c.attempts.expired),
+        ("removed_total", "Tasks removed long after their end.", c.tasks.removed),
         (
             "honoured_total",
             "Late successes accepted of tasks that had failed for loss.",
-            c.honoured,
+            c.tasks.honoured,
         ),
-        ("checkpoints_total", "Checkpoints recorded.", c.checkpoints),
+        ("checkpoints_total", "Checkpoints recorded.", c.outbox.checkpoints),
     ];
     let mut all = vec![
         Family::by("state", Gauge, ("tasks", "Tasks by state."), by_state),
@@ -106,20 +106,20 @@ fn tasks(sample: &Sample, counts: Counts) -> Vec<Family> {
 /// Returns the counts of records that the coordinator did not keep.
 fn records(c: &Counters) -> Vec<Family> {
     let why = ("dropped_total", "Records of workers that were not kept, by why.");
-    let dropped = [("surplus", c.surplus), ("unusable", c.unusable)];
+    let dropped = [("surplus", c.outbox.surplus), ("unusable", c.outbox.unusable)];
     let kind = (
         "foreign_total",
         "Records dropped: their attempts were never given to the worker that sent them.",
     );
-    let foreign = c.foreign.iter().map(|(what, n)| (*what, *n));
+    let foreign = c.outbox.foreign.iter().map(|(what, n)| (*what, *n));
     let mut all =
         vec![Family::by("why", Counter, why, dropped), Family::by("kind", Counter, kind, foreign)];
     let counts = [
-        ("superseded_total", "Outcomes that did not count.", c.superseded),
-        ("repeated_total", "Records received again and skipped.", c.repeated),
-        ("outbox_gaps_total", "Times an outbox skipped sequences.", c.gaps),
+        ("superseded_total", "Outcomes that did not count.", c.attempts.superseded),
+        ("repeated_total", "Records received again and skipped.", c.outbox.repeated),
+        ("outbox_gaps_total", "Times an outbox skipped sequences.", c.outbox.gaps),
         ("v1_malformed_total", "Texts of v1 workers that were no messages.", c.v1_malformed),
-        ("blobs_missing_total", "Checkpoints that came before their blob.", c.blobs_missing),
+        ("blobs_missing_total", "Checkpoints that came before their blob.", c.outbox.blobs_missing),
     ];
     all.extend(Family::each(Counter, counts));
     all
@@ -139,9 +139,9 @@ fn links(sample: &Sample) -> Vec<Family> {
             c.made_room,
         ),
         ("quarantines_total", "Workers quarantined.", c.quarantines),
-        ("welcomed_total", "Worker connections accepted.", c.welcomed),
-        ("silent_total", "Links closed for silence.", c.silent),
-        ("postponed_total", "Workers postponed until their turn.", c.postponed),
+        ("welcomed_total", "Worker connections accepted.", c.links.welcomed),
+        ("silent_total", "Links closed for silence.", c.links.silent),
+        ("postponed_total", "Workers postponed until their turn.", c.links.postponed),
     ];
     let now = [("postponed", "Workers that wait for their turn.", sample.postponed as u64)];
     let mut all = vec![Family::by("state", Gauge, ("workers", "Workers by state."), workers)];

@@ -2,8 +2,9 @@
 //! it the store would grow for ever.
 
 use crate::clock::Ages;
-use crate::input::{ApiRequest, Driver};
+use crate::input::Driver;
 use crate::readers::Readers;
+use outlast_core::coord::Request;
 use outlast_core::coord::Response;
 use outlast_core::records::TaskState;
 use outlast_store::{AgedTask, TaskFilter};
@@ -96,8 +97,8 @@ async fn tasks(
 }
 
 async fn remove(driver: &Driver, tasks: Vec<Arc<str>>, before: i64) -> Result<usize, String> {
-    let asked = driver.request(ApiRequest::Remove(tasks, before)).await;
-    match asked.map_err(|_| "the coordinator ends".to_owned())?? {
+    let asked = driver.request(Request::Remove(tasks, before)).await;
+    match asked.map_err(|_| "the coordinator ends".to_owned())? {
         Response::Removed(count) => Ok(count),
         other => Err(format!("unexpected answer: {other:?}")),
     }
@@ -125,8 +126,8 @@ async fn workers(driver: &Driver, readers: &Readers, before: i64) -> Result<(), 
         Ok(gone)
     });
     for worker in gone.await? {
-        let asked = driver.request(ApiRequest::Forget(worker.clone())).await;
-        if let Response::Forgotten = asked.map_err(|_| "the coordinator ends".to_owned())?? {
+        let asked = driver.request(Request::Forget(worker.clone())).await;
+        if let Response::Forgotten = asked.map_err(|_| "the coordinator ends".to_owned())? {
             tracing::info!(worker, "forgotten: it was not seen for too long");
         }
     }

@@ -1,5 +1,4 @@
-//! The thread that commits: everything that waits goes into one transaction, and only once that
-//! is synced is it reported. What cannot be written is kept and tried again.
+//! The coordinator's writer: how soon what was decided is to be durable, and who hears of commits.
 
 use crate::clock;
 use crate::events::Feed;
@@ -7,8 +6,9 @@ use crate::health::Health;
 use crate::input::Report;
 use outlast_core::coord::Coordinator;
 use outlast_core::records::{Batch, CoordRecord, TaskState};
-use outlast_store::CoordStore;
-use outlast_store::group::{Pace, ToWrite};
+use outlast_driver::group::{Pace, ToWrite};
+use outlast_driver::writer::{self, Observer, Store};
+use outlast_store::{CoordStore, StoreError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -48,17 +48,25 @@ pub(crate) fn start(
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let busy = Arc::new(AtomicU64::new(0));
     tokio::spawn(watch_commits(Arc::downgrade(&busy), health.clone()));
-    let writer = Writer { store, reports, feed, health, busy };
-    std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(batches))
+    let store = Watched { store, busy };
+    writer::start("writer", store, batches, Commits { reports, feed, health })
 }
 
-struct Writer {
+/// The store, with the time that the present commit began.
+struct Watched {
     store: CoordStore,
-    reports: mpsc::UnboundedSender<Report>,
-    feed: Feed,
-    health: Arc<watch::Sender<Health>>,
-    /// Time that the present commit began, by the clock of this machine in milliseconds; 0: none.
+    /// By the clock of this machine, in milliseconds; 0: there is none.
     busy: Arc<AtomicU64>,
+}
+
+impl Store for Watched {
+    type Record = CoordRecord;
+    fn commit(&mut self, group: &[Batch<CoordRecord>]) -> Result<(), StoreError> {
+        self.busy.store(clock::now().mono, Ordering::SeqCst);
+        let done = self.store.commit(group);
+        self.busy.store(0, Ordering::SeqCst);
+        done
+    }
 }
 
 /// Notices a commit that does not return: the thread that waits for it cannot say so.
@@ -81,53 +89,39 @@ async fn watch_commits(busy: Weak<AtomicU64>, health: Arc<watch::Sender<Health>>
     }
 }
 
-impl Writer {
-    fn run(mut self, mut batches: ToWrite<CoordRecord>) {
-        while let Some(group) = batches.take() {
-            if !self.commit(&group, &batches) {
-                return;
-            }
-            let last = group.last().map_or(0, |b| b.number);
-            let _ = self.reports.send(Report::Persisted(last));
-            for batch in group {
-                self.feed.publish(&batch);
-            }
+/// Observer of commits.
+struct Commits {
+    reports: mpsc::UnboundedSender<Report>,
+    feed: Feed,
+    health: Arc<watch::Sender<Health>>,
+}
+
+impl Observer<Watched> for Commits {
+    fn durable(&mut self, group: Vec<Batch<CoordRecord>>) {
+        if *self.health.borrow() != Health::Good {
+            tracing::info!("the store can be written again");
+            self.health.send_replace(Health::Good);
+        }
+        let last = group.last().map_or(0, |b| b.number);
+        let _ = self.reports.send(Report::Persisted(last));
+        for batch in group {
+            self.feed.publish(&batch);
         }
     }
 
-    /// Commits a group, as often as it takes; returns whether it succeeded in the end.
-    fn commit(&mut self, group: &[Batch<CoordRecord>], batches: &ToWrite<CoordRecord>) -> bool {
-        let mut delay = Duration::from_millis(100);
-        loop {
-            self.busy.store(clock::now().mono, Ordering::SeqCst);
-            let done = self.store.commit(group);
-            self.busy.store(0, Ordering::SeqCst);
-            let error = match done {
-                Ok(()) => {
-                    if *self.health.borrow() != Health::Good {
-                        tracing::info!("the store can be written again");
-                        self.health.send_replace(Health::Good);
-                    }
-                    return true;
-                }
-                Err(error) => error,
-            };
-            let text = error.to_string();
-            if !error.is_retryable() {
-                tracing::error!("the store cannot be written, stopping: {text}");
-                self.health.send_replace(Health::Broken(text));
-                return false;
-            }
-            if *self.health.borrow() == Health::Good {
-                tracing::error!("nothing is acknowledged until this is mended: {text}");
-            }
-            self.health.send_replace(Health::Trouble(text));
-            std::thread::sleep(delay);
-            delay = (delay * 2).min(Duration::from_secs(2));
-            // While shutting down nobody waits for the disk to have room.
-            if self.reports.is_closed() && batches.is_closed() {
-                return false;
-            }
+    fn refused(&mut self, error: &StoreError, closed: bool) -> bool {
+        let text = error.to_string();
+        if *self.health.borrow() == Health::Good {
+            tracing::error!("nothing is acknowledged until this is mended: {text}");
         }
+        self.health.send_replace(Health::Trouble(text));
+        // While shutting down nobody waits for the disk to have room.
+        !(closed && self.reports.is_closed())
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        let text = error.to_string();
+        tracing::error!("the store cannot be written, stopping: {text}");
+        self.health.send_replace(Health::Broken(text));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// Heartbeats of one side of one connection. Any frame received is a sign of life.
 #[derive(Debug, Clone)]
-pub struct Heart {
+pub struct HeartbeatMonitor {
     interval: Millis,
     timeout: Millis,
     heard: Millis,
@@ -19,11 +19,11 @@ pub struct Heart {
 /// Unanswered heartbeats remembered for measuring.
 const FLYING: usize = 16;
 
-impl Heart {
+impl HeartbeatMonitor {
     /// Starts at `now`, as if a frame had just arrived; the first beat is due one interval later.
     pub fn new(interval: Millis, timeout: Millis, now: Millis) -> Self {
         let interval = interval.max(1);
-        Heart {
+        HeartbeatMonitor {
             interval,
             timeout,
             heard: now,
@@ -96,9 +96,17 @@ impl Heart {
     pub fn expired(&self, now: Millis) -> bool {
         now >= self.fair && now.saturating_sub(self.heard) >= self.timeout
     }
+    /// Returns the time of the next beat.
+    pub fn next_beat(&self) -> Millis {
+        self.beat
+    }
+    /// Returns the time at which a silence that goes on has exceeded the timeout.
+    pub fn limit(&self) -> Millis {
+        (self.heard + self.timeout).max(self.fair)
+    }
     /// Returns the time of the next check.
     pub fn next_wake(&self) -> Millis {
-        self.beat.min((self.heard + self.timeout).max(self.fair))
+        self.beat.min(self.limit())
     }
 }
 
@@ -108,7 +116,7 @@ mod tests {
 
     #[test]
     fn beats_measures_and_expires() {
-        let mut h = Heart::new(5, 15, 100);
+        let mut h = HeartbeatMonitor::new(5, 15, 100);
         assert_eq!(h.beat(104), None);
         assert_eq!(h.beat(105), Some(1));
         assert_eq!(h.reply(1, 109), Some(4));
@@ -122,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_shorter_patience_begins_now() {
-        let mut h = Heart::new(10, 30, 0);
+        let mut h = HeartbeatMonitor::new(10, 30, 0);
         h.set((5, 12), 20);
         assert_eq!(h.next_wake(), 10);
         assert!(!h.expired(31) && h.expired(32), "silent since 0, and fair until 32");
@@ -135,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_shorter_interval_begins_now_and_few_beats_are_remembered() {
-        let mut h = Heart::new(10, 30, 0);
+        let mut h = HeartbeatMonitor::new(10, 30, 0);
         h.set((3, 30), 2);
         assert_eq!(h.next_wake(), 5);
         (0..100).for_each(|n| _ = h.beat(n * 3));

@@ -33,6 +33,17 @@ pub fn prunable(all: &[Arc<Checkpoint>], rule: &KeepCheckpoints) -> Vec<(Epoch, 
     gone
 }
 
+/// Puts a checkpoint into its place among those of its task, by (epoch, number). Returns the one that is there: of two
+/// with one number, as copies of a state folder make them, the first.
+pub(crate) fn keep(kept: &mut Vec<Arc<Checkpoint>>, new: &Arc<Checkpoint>) -> Arc<Checkpoint> {
+    let at = kept.binary_search_by_key(&new.place(), |c| c.place());
+    let at = at.unwrap_or_else(|at| {
+        kept.insert(at, new.clone());
+        at
+    });
+    kept[at].clone()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,8 @@
 mod invariants;
 
 use crate::TaskId;
-use crate::requires::Requires;
-use serde_json::{Map, Value};
+use outlast_model::Capabilities;
+use outlast_model::requires::Requires;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ struct Class {
 
 #[derive(Debug)]
 struct Member {
-    capabilities: Map<String, Value>,
+    capabilities: Capabilities,
     labels: BTreeMap<String, String>,
     slots: u32,
     used: u64,
@@ -132,7 +132,7 @@ impl Scheduler {
     pub fn join(
         &mut self,
         key: WorkerKey,
-        capabilities: Map<String, Value>,
+        capabilities: Capabilities,
         labels: BTreeMap<String, String>,
         (slots, used, limit): (u32, u64, u64),
     ) {
@@ -154,7 +154,7 @@ impl Scheduler {
     }
 
     /// A worker's load or limit changed.
-    pub fn load(&mut self, key: WorkerKey, used: u64, limit: u64) {
+    pub fn set_used(&mut self, key: WorkerKey, used: u64, limit: u64) {
         if self.workers.get(&key).is_none_or(|w| (w.used, w.limit) == (used, limit)) {
             return;
         }
@@ -184,7 +184,7 @@ impl Scheduler {
             *self.turns.entry(queue).or_default() = fresh.1 + slots;
             self.remove(&task);
             let (used, limit) = self.workers.get(&worker).map(|w| (w.used + slots, w.limit))?;
-            self.load(worker, used, limit);
+            self.set_used(worker, used, limit);
             return Some((task, worker));
         }
     }
@@ -340,8 +340,9 @@ mod tests {
     }
 
     fn join(s: &mut Scheduler, key: WorkerKey, caps: &[(&str, &str)], limit: u64) {
-        let caps = caps.iter().map(|(k, v)| (k.to_string(), Value::from(*v))).collect();
-        s.join(key, caps, BTreeMap::new(), (1, 0, limit));
+        let mut all = Capabilities::default();
+        caps.iter().for_each(|(k, v)| all.set(k, *v));
+        s.join(key, all, BTreeMap::new(), (1, 0, limit));
     }
 
     fn drain(s: &mut Scheduler) -> Vec<(String, WorkerKey)> {
@@ -391,7 +392,7 @@ mod tests {
         }
         let got: Vec<WorkerKey> = drain(&mut s).into_iter().map(|(_, w)| w).collect();
         assert_eq!(got, [1, 2, 1, 2]);
-        s.load(1, 0, 2);
+        s.set_used(1, 0, 2);
         push(&mut s, 9, 0, "", &[]);
         assert_eq!(drain(&mut s), [("t9".into(), 1)]);
     }
@@ -457,7 +458,7 @@ mod tests {
         // The class of the first task is used for another demand, which the worker does not meet.
         push_to(&mut s, "gpu", 300, "", 1, "gpu");
         assert_eq!(s.classes.len(), 256);
-        s.load(7, 5, 100_000);
+        s.set_used(7, 5, 100_000);
         assert!(drain(&mut s).is_empty());
         s.invariants().unwrap();
         let mut s = Scheduler::default();
@@ -471,8 +472,8 @@ mod tests {
     #[test]
     fn load_is_relative_to_size() {
         let mut s = Scheduler::default();
-        s.join(1, Map::new(), BTreeMap::new(), (1, 0, 10));
-        s.join(2, Map::new(), BTreeMap::new(), (4, 0, 10));
+        s.join(1, Capabilities::default(), BTreeMap::new(), (1, 0, 10));
+        s.join(2, Capabilities::default(), BTreeMap::new(), (4, 0, 10));
         (0..4).for_each(|n| push(&mut s, n, 0, "", &[]));
         let got: Vec<WorkerKey> = drain(&mut s).into_iter().map(|(_, w)| w).collect();
         assert_eq!(got, [1, 2, 2, 2]);

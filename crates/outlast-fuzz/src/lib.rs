@@ -5,8 +5,6 @@
 //! yet, or take more memory than any before, is mutated further: both say as well as coverage would
 //! that something else was reached.
 
-#![warn(missing_docs)]
-
 pub mod memory;
 pub mod mutate;
 mod target;

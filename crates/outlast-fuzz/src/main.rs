@@ -1,52 +1,59 @@
 //! `make fuzz`: tries every reader for a while.
 
 use anyhow::{Context, bail};
+use clap::Parser;
 use outlast_fuzz::{Report, fuzz, targets};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str = "outlast-fuzz [--seconds N] [--total N] [--seed N] [--target NAME] [--list]
-
-  --seconds N    for each target [default: 60]
-  --total N      for all of them together
-  --seed N       of all chance [default: 1]
-  --target NAME  only this one";
+/// Feed malformed input to every reader of bytes from outside, and measure the memory that it takes.
+#[derive(Parser)]
+#[command(after_help = "Examples:
+  outlast-fuzz --total 60
+  outlast-fuzz --target frame --seconds 600 --seed 7")]
+struct Args {
+    /// Time for each target
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    seconds: f64,
+    /// Time for all targets together
+    #[arg(long, value_name = "SECONDS", conflicts_with = "seconds")]
+    total: Option<f64>,
+    /// Seed of all chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only this target
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// List the targets
+    #[arg(long)]
+    list: bool,
+}
 
 fn main() -> ExitCode {
-    match run() {
+    match run(Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("outlast-fuzz: {error:#}\n\n{USAGE}");
+            eprintln!("outlast-fuzz: {error:#}");
             ExitCode::from(2)
         }
     }
 }
 
 /// Returns whether all is well.
-fn run() -> anyhow::Result<bool> {
+fn run(args: Args) -> anyhow::Result<bool> {
+    let Args { seconds, total, seed, target, list } = args;
     let mut targets = targets::all();
-    let (mut seconds, mut total, mut seed) = (60.0, None, 1);
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        if flag == "--list" {
-            targets.iter().for_each(|target| println!("{:16}{}", target.name, target.what));
-            return Ok(true);
-        }
-        let value = args.next().with_context(|| format!("{flag} lacks its value"))?;
-        match flag.as_str() {
-            "--seconds" => seconds = value.parse()?,
-            "--total" => total = Some(value.parse::<f64>()?),
-            "--seed" => seed = value.parse()?,
-            "--target" => {
-                targets.retain(|target| target.name == value);
-                if targets.is_empty() {
-                    bail!("there is no target {value:?}; see --list");
-                }
-            }
-            other => bail!("unknown option {other:?}"),
+    if list {
+        targets.iter().for_each(|target| println!("{:16}{}", target.name, target.what));
+        return Ok(true);
+    }
+    if let Some(name) = target {
+        targets.retain(|target| target.name == name);
+        if targets.is_empty() {
+            bail!("there is no target {name:?}; see --list");
         }
     }
     let each = total.map_or(seconds, |total| total / targets.len() as f64);

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Defines an enum whose variants have a number, for stores and links, and a word, for users and JSON.
 /// A number or a word that a newer version made becomes the first variant.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $number:literal $word:literal,)* }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[$about:meta])* $variant:ident = $number:literal $word:literal,)* }) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(from = "String", into = "&'static str")]
         pub enum $name {
@@ -48,6 +48,18 @@ macro_rules! words {
             }
         }
 
+        impl From<$name> for i32 {
+            fn from(value: $name) -> i32 {
+                value.number()
+            }
+        }
+
+        impl From<i32> for $name {
+            fn from(number: i32) -> $name {
+                $name::of(number.into())
+            }
+        }
+
         impl From<$name> for &'static str {
             fn from(value: $name) -> &'static str {
                 value.word()
@@ -59,12 +71,40 @@ macro_rules! words {
                 $name::from_word(&word)
             }
         }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                let mut words: Vec<_> = $name::ALL.iter().map(|value| value.word()).collect();
+                words.sort_unstable();
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .description(Some(concat!($($doc),*).trim()))
+                    .enum_values(Some(words))
+                    .into()
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.word())
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, word: &&str) -> bool {
+                self.word() == *word
+            }
+        }
     };
 }
 pub(crate) use words;
 
 words! {
-    /// Cause of the end of an attempt, for programs.
+    /// Cause of the end of an attempt; empty when there is none.
     Cause {
         /// Unknown value.
         Unspecified = 0 "",
@@ -124,7 +164,7 @@ impl Cause {
 }
 
 words! {
-    /// Cause of the end of a link.
+    /// Cause of the end of a link; empty when there is none.
     LinkCause {
         /// Unknown value.
         Unspecified = 0 "",
@@ -140,7 +180,7 @@ words! {
         Refused = 5 "refused",
         /// The other side did not read what was sent.
         Slow = 6 "slow",
-        /// The machine slept, or the process was stopped.
+        /// The machine slept, or the process was stopped. Older versions report it.
         Slept = 7 "slept",
         /// The coordinator restarted.
         Restarted = 8 "coordinator_restarted",

@@ -23,6 +23,7 @@ pub struct AttemptId {
 pub struct Now {
     /// Milliseconds of a clock that never goes back and counts suspend; timers use it.
     pub mono: Millis,
-    /// Unix time in milliseconds; it may jump, and is only shown to people.
+    /// Unix time in milliseconds, as `outlast_core::steady` keeps it: a jump of the system's clock shows only after
+    /// some minutes. Ages, delays and patterns of failures go by it.
     pub wall: i64,
 }

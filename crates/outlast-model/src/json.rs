@@ -3,6 +3,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::fmt::{self, Write};
 
 /// Levels of nesting that are read.
 pub const MAX_DEPTH: usize = 64;
@@ -86,9 +87,29 @@ impl Parts {
 /// The longest text of a parser's that is passed on, in characters.
 const MAX_QUOTE: usize = 500;
 
-/// Shortens a parser's message, which may quote the whole input.
+/// Shortens a parser's message, which may quote the whole input. A quote is six times as long as the
+/// input where every byte needs an escape, so no second copy is made of it.
 pub fn short(error: &serde_json::Error) -> String {
-    error.to_string().chars().take(MAX_QUOTE).collect()
+    let mut quote = Quote { text: String::new(), left: MAX_QUOTE };
+    // The only error is that of a full quote.
+    let _ = write!(quote, "{error}");
+    quote.text
+}
+
+/// The first characters of what is written; then it is full, and says so.
+struct Quote {
+    text: String,
+    left: usize,
+}
+
+impl Write for Quote {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        for c in more.chars() {
+            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            self.text.push(c);
+        }
+        Ok(())
+    }
 }
 
 /// Limits of a document.

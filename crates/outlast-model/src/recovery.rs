@@ -1,6 +1,7 @@
 //! The words of recovery, and how a user overrides what is done: in the coordinator's file, per
 //! label, or per task. What follows a failure is decided elsewhere.
 
+use crate::json::short;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -249,9 +250,10 @@ impl RecoveryFile {
         let labels = map.remove("labels").unwrap_or_else(|| Value::Object(Map::new()));
         let patterns = map.remove("patterns").unwrap_or_else(|| Value::Object(Map::new()));
         let file = RecoveryFile {
-            all: serde_json::from_value(Value::Object(map)).map_err(|e| e.to_string())?,
-            labels: serde_json::from_value(labels).map_err(|e| format!("labels: {e}"))?,
-            patterns: serde_json::from_value(patterns).map_err(|e| format!("patterns: {e}"))?,
+            all: serde_json::from_value(Value::Object(map)).map_err(|e| short(&e))?,
+            labels: serde_json::from_value(labels).map_err(|e| format!("labels: {}", short(&e)))?,
+            patterns: serde_json::from_value(patterns)
+                .map_err(|e| format!("patterns: {}", short(&e)))?,
         };
         file.all.check()?;
         for (label, recovery) in &file.labels {

@@ -313,12 +313,15 @@ const SECONDS: [&str; 4] = ["timeout", "reconnect_window", "kill_grace", "checkp
 impl SpecError {
     /// The error of a document that was not parsed, with the name of the field that is to blame:
     /// the parser does not name those of a flattened structure.
-    pub fn of(json: &[u8], error: &str) -> SpecError {
+    pub fn of(json: &[u8], error: serde_json::Error) -> SpecError {
+        let text = short(&error);
+        // It may quote the whole document, as the next one may.
+        drop(error);
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(json).unwrap_or_default();
         // Of these the parser says which.
         let named =
-            ["unknown field", "missing field", "give one of"].iter().any(|w| error.starts_with(w));
+            ["unknown field", "missing field", "give one of"].iter().any(|w| text.starts_with(w));
         for (name, value) in fields.iter().filter(|_| !named) {
             let alone = match name.as_str() {
                 "command" | "shell" | "call" | "browser" => serde_json::json!({ (name): value }),
@@ -331,7 +334,7 @@ impl SpecError {
                 return SpecError::Json(format!("{name}: {}{hint}", short(&e)));
             }
         }
-        SpecError::Json(error.to_owned())
+        SpecError::Json(text)
     }
 }
 
@@ -428,8 +431,7 @@ impl TaskSpec {
         if let Err(problem) = SPEC.check(json) {
             return bad("spec", problem);
         }
-        let spec: TaskSpec =
-            serde_json::from_slice(json).map_err(|e| SpecError::of(json, &short(&e)))?;
+        let spec: TaskSpec = serde_json::from_slice(json).map_err(|e| SpecError::of(json, e))?;
         spec.check()?;
         spec.check_size(json.len())?;
         Ok(spec)

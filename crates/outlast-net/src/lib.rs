@@ -1,8 +1,6 @@
 //! Links to a coordinator: TCP, TLS, WebSocket, and messages over it; and HTTP for bulk. This crate knows
 //! nothing of tasks or sessions, and does not decide when to dial.
 
-#![warn(missing_docs)]
-
 mod dial;
 mod error;
 mod http;

@@ -35,6 +35,12 @@ impl World {
             return self.at(self.now + 1_000, Event::Uploaded(i, life, upload, manifest));
         }
         if !self.workers[i].blobs.contains(&manifest) {
+            // A store that went back behind its copy renumbers what it believes not to be acknowledged, also
+            // what was, and is collected.
+            if self.oracle.copies.are_of(Some(&self.workers[i].store_id)) {
+                let gone = Err("it is not here any more".to_owned());
+                return self.feed_worker(i, |core, _| core.on_uploaded(&manifest, gone));
+            }
             let name = String::from_utf8_lossy(&manifest).into_owned();
             self.oracle.fail(format!("I4: worker {i} lost the blob {name}"));
         }

@@ -69,11 +69,13 @@ pub enum Bug {
     V1MixesAttempts,
     /// Attempts are given no checkpoint to go on from.
     PassesCheckpointsOver,
+    /// The coordinator's driver answers a query as it did the first time.
+    ReadsStaleFacts,
 }
 
 impl Bug {
     /// The list of all mistakes.
-    pub const ALL: [Bug; 33] = [
+    pub const ALL: [Bug; 34] = [
         Bug::CoordinatorAcksBeforeSync,
         Bug::WorkerAcksBeforeSync,
         Bug::ForgetsCursor,
@@ -107,5 +109,6 @@ impl Bug {
         Bug::V1EndsFormer,
         Bug::V1MixesAttempts,
         Bug::PassesCheckpointsOver,
+        Bug::ReadsStaleFacts,
     ];
 }

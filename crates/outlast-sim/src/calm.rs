@@ -75,13 +75,15 @@ impl World {
         worker: &WorkerPeer,
         amiss: &mut BTreeMap<String, u64>,
     ) {
-        if core.worker(&worker.store_id).is_none_or(|v| v.conn.is_some()) {
-            return;
-        }
+        let known = core.worker(&worker.store_id).filter(|v| v.conn.is_none());
+        // It may have been back for a moment between two checks: then its windows began again.
+        let Some(since) = known.map(|v| v.row.connection) else { return };
         for id in core.held_by(&worker.store_id) {
             let Some(spec) = self.specs.get(&id.task) else { continue };
             let window = (spec.reconnect_window * 1000.0) as u64;
-            let what = format!("{} is away, and keeps {}.{}", worker.name, id.task, id.epoch);
+            let AttemptId { task, epoch } = id;
+            let name = &worker.name;
+            let what = format!("{name} is away since connection {since}, and keeps {task}.{epoch}");
             amiss.insert(what, window + WINDOW);
         }
     }
@@ -116,7 +118,7 @@ fn compare(core: &Coordinator, i: usize, worker: &WorkerPeer, amiss: &mut BTreeM
     let ended: BTreeSet<AttemptId> = ended.map(|(task, epoch)| AttemptId { task, epoch }).collect();
     let held = core.held_by(&worker.store_id);
     for id in &held {
-        if machine.told(&id.task, id.epoch).is_none() && !ended.contains(id) {
+        if machine.reported(&id.task, id.epoch).is_none() && !ended.contains(id) {
             let what =
                 format!("worker {i} is believed to hold {}.{}, and does not", id.task, id.epoch);
             amiss.insert(what, SOON);

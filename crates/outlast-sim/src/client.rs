@@ -1,9 +1,8 @@
 //! The client: it submits, cancels, retries, and repeats requests.
 
-use crate::Bug;
 use crate::world::World;
 use outlast_core::TaskId;
-use outlast_core::coord::{RecoveryRequest, Request, Response, Submission};
+use outlast_core::coord::{Owner, RecoveryRequest, Request, Response, Submission};
 use outlast_wire::spec::{Call, LateResult, OnLeaseExpired, Rerun};
 use outlast_wire::{Run, TaskSpec};
 use rand::Rng;
@@ -15,15 +14,13 @@ impl World {
         match self.rng.random_range(0..10) {
             0 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.committed_row(&task);
                 self.say(|| format!("client cancels {task}"));
-                self.request(Request::Cancel { task, known });
+                self.request(Request::Cancel(task));
             }
             1 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.committed_row(&task);
                 self.say(|| format!("client retries {task}"));
-                self.request(Request::Retry { task, known });
+                self.request(Request::Retry(task));
             }
             2 => {
                 // The same again, as after a lost answer.
@@ -33,30 +30,26 @@ impl World {
             }
             3 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.committed_row(&task);
                 let on = self.rng.random_bool(0.4);
                 self.say(|| format!("client pauses {task}: {on}"));
-                self.request(Request::Pause { task, on, known });
+                self.request(Request::Pause(task, on));
             }
             4 => {
                 let Some(task) = self.some_task() else { return };
-                let known = self.coord.store.committed_row(&task);
                 if self.rng.random_bool(0.5) {
                     self.say(|| format!("client asks {task} for a checkpoint"));
-                    return self.request(Request::Checkpoint { task, known });
+                    return self.request(Request::Checkpoint(task));
                 }
                 let other = self.rng.random_range(0..self.workers.len());
                 let to = self.rng.random_bool(0.3).then(|| self.workers[other].name.clone());
                 self.say(|| format!("client moves {task} to {to:?}"));
                 self.oracle.delays.end(&task);
-                self.request(Request::Move { task, to, known });
+                self.request(Request::Move(task, to));
             }
             6 if self.rng.random_bool(0.5) => {
                 let tasks: Vec<TaskId> = (0..3).filter_map(|_| self.some_task()).collect();
-                let known = tasks.iter().filter_map(|id| self.coord.store.committed_row(id));
-                let (known, before) = (known.collect(), i64::MIN);
                 self.say(|| format!("{tasks:?} are removed if they have ended"));
-                self.request(Request::Remove { known, before });
+                self.request(Request::Remove(tasks.clone(), i64::MIN));
                 if self.rng.random_bool(0.5) {
                     let again = |id: TaskId| (id.clone(), self.specs[&id].clone());
                     let again = tasks.into_iter().map(again).collect();
@@ -80,7 +73,7 @@ impl World {
                 let on = self.rng.random_bool(0.3);
                 let worker = self.workers[i].name.clone();
                 self.say(|| format!("client drains {worker}: {on}"));
-                self.request(Request::Drain { worker, on });
+                self.request(Request::Drain(worker, on));
             }
             _ => {
                 let count =
@@ -136,27 +129,21 @@ impl World {
     fn submit(&mut self, tasks: Vec<(TaskId, Arc<TaskSpec>)>) {
         let ids: Vec<TaskId> = tasks.iter().map(|(id, _)| id.clone()).collect();
         self.say(|| format!("client submits {ids:?}"));
-        let submission = |(id, spec): (TaskId, Arc<TaskSpec>)| {
-            let known = self.coord.store.committed_row(&id);
-            let former = match self.bug {
-                Some(Bug::ForgetsFormer) => 0,
-                _ => self.coord.store.former(&id),
-            };
-            Submission { id, spec, known, former, owner: None, taken: false }
-        };
-        let request = Request::Submit(tasks.into_iter().map(submission).collect());
+        let submission =
+            |(id, spec): (TaskId, Arc<TaskSpec>)| Submission { id, spec, chosen: true };
+        let tasks = tasks.into_iter().map(submission).collect();
+        let request = Request::Submit(tasks, Owner::default());
         self.request(request);
     }
 
     /// Requests that nothing stays paused or drained.
     pub fn resume_everything(&mut self) {
         for row in self.coord.store.snapshot().tasks {
-            let (task, known) = (row.id.clone(), Some(row));
-            self.request(Request::Pause { task, on: false, known });
+            self.request(Request::Pause(row.id, false));
         }
         for i in 0..self.workers.len() {
             let worker = self.workers[i].name.clone();
-            self.request(Request::Drain { worker, on: false });
+            self.request(Request::Drain(worker, false));
         }
     }
 

@@ -1,15 +1,15 @@
 //! Adaptation compared with fixed settings: one worker, its coordinator, and a link of a certain
 //! character between them, played twice from each seed. Both sides are the real machines.
 
-use crate::lookup::Look;
+use crate::lookup::fact;
 use crate::queue::Queue;
 use outlast_core::adapt::Pins;
-use outlast_core::coord::{self, CoordConfig, Coordinator, LinkChange, Request, Submission};
+use outlast_core::coord::{self, CoordConfig, Coordinator, LinkChange, Owner, Request, Submission};
+use outlast_core::records::{Batch, CoordRecord, WorkerRecord};
 use outlast_core::worker::{self, Worker, WorkerConfig};
-use outlast_core::{Now, TaskId};
-use outlast_model::Lane;
+use outlast_core::{Machine, Now, Step, TaskId};
 use outlast_model::message::{ToCoordinator, ToWorker};
-use outlast_model::{LinkCause, OutcomeKind, TaskOutcome};
+use outlast_model::{Lane, LinkCause, OutcomeKind, StatePatch, TaskOutcome};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_wire::frame::{Packing, encode_sized};
 use outlast_wire::spec::Call;
@@ -17,7 +17,6 @@ use outlast_wire::v2::body::Kind;
 use outlast_wire::{Bytes, Run, TaskSpec};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::{Map, Value};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -200,11 +199,11 @@ impl Stage {
         let spec = Arc::new(TaskSpec::new(Run::Call(call)));
         let submission = |n| {
             let id: TaskId = format!("t{n}").as_str().into();
-            Submission { id, spec: spec.clone(), known: None, former: 0, owner: None, taken: false }
+            Submission { id, spec: spec.clone(), chosen: false }
         };
         let all = (0..tasks).map(submission).collect();
         let now = self.clock();
-        self.coord.on_request(now, 1, Request::Submit(all));
+        self.coord.on_request(now, 1, Request::Submit(all, Owner::default()));
         if let Some(wait) = self.until_fault() {
             self.at(wait, Event::Fault);
         }
@@ -271,11 +270,8 @@ impl Stage {
                 if !std::mem::replace(known, true) {
                     self.coord.on_open(now, link);
                 }
-                let mut none = BTreeMap::new();
-                let blobs = RefCell::new(&mut none);
-                let look = Look { store: &self.coord_store, blobs, now: self.now, forgets: false };
                 if let Ok(message) = ToCoordinator::try_from(kind) {
-                    self.coord.on_message(now, link, message, &look);
+                    self.coord.on_message(now, link, message);
                 }
             }
             Event::Down(link, kind)
@@ -314,8 +310,9 @@ impl Stage {
                 self.worker.on_finished(now, outcome);
             }
             Event::State(task, epoch, n) => {
-                let patch = Map::from_iter([("step".to_owned(), Value::from(n))]);
-                self.worker.on_state(now, n, &task, epoch, patch, Some(0.5));
+                let members = Map::from_iter([("step".to_owned(), Value::from(n))]);
+                let patch = StatePatch { members, progress: Some(0.5) };
+                self.worker.on_state(now, n, &task, epoch, patch);
                 self.at(self.now + 20_000, Event::State(task, epoch, n + 1));
             }
             _ => {}
@@ -363,15 +360,21 @@ impl Stage {
     /// Carries out all outputs of both machines; what they persist is durable at once.
     fn pump(&mut self) {
         loop {
-            if let Some(output) = self.coord.poll_output() {
-                self.coord_wants(output);
-            } else if let Some(output) = self.worker.poll_output() {
-                self.worker_wants(output);
+            if let Some(step) = self.coord.poll() {
+                match step {
+                    Step::Persist(batch) => self.coord_persists(batch),
+                    Step::Perform(output) => self.coord_wants(output),
+                }
+            } else if let Some(step) = self.worker.poll() {
+                match step {
+                    Step::Persist(batch) => self.worker_persists(batch),
+                    Step::Perform(output) => self.worker_wants(output),
+                }
             } else {
                 break;
             }
         }
-        let wakes = [self.coord.next_wake(), self.worker.next_wake()];
+        let wakes = [self.coord.next_wake().at, self.worker.next_wake().at];
         for (n, wake) in wakes.into_iter().enumerate() {
             let at = wake.max(self.now + 1);
             if at < self.armed[n] {
@@ -379,6 +382,21 @@ impl Stage {
                 self.at(at, if n == 0 { Event::CoordTick } else { Event::WorkerTick });
             }
         }
+    }
+
+    fn coord_persists(&mut self, batch: Batch<CoordRecord>) {
+        let number = batch.number;
+        self.coord_store.write(&[batch]).expect("decided by the machine itself");
+        self.coord_store.sync();
+        self.coord.on_persisted(number);
+    }
+
+    fn worker_persists(&mut self, batch: Batch<WorkerRecord>) {
+        let number = batch.number;
+        self.worker_store.write(&[batch]).expect("decided by the machine itself");
+        self.worker_store.sync();
+        let now = self.clock();
+        self.worker.on_persisted(now, number);
     }
 
     fn coord_wants(&mut self, output: coord::Output) {
@@ -389,11 +407,9 @@ impl Stage {
                 }
             }
             coord::Output::Close(link, _) => self.close(link, true),
-            coord::Output::Persist(batch) => {
-                let number = batch.number;
-                self.coord_store.write(&[batch]).expect("decided by the machine itself");
-                self.coord_store.sync();
-                self.coord.on_persisted(number);
+            coord::Output::Load(load, queries) => {
+                let facts = queries.iter().map(|q| fact(&self.coord_store, q, |_| false)).collect();
+                self.coord.on_loaded(self.clock(), load, facts);
             }
             coord::Output::News(news) => match news.what {
                 LinkChange::Connected(link, _) => self.accepted = link,
@@ -447,13 +463,6 @@ impl Stage {
                     self.beats.clear();
                     self.close(link, false);
                 }
-            }
-            worker::Output::Persist(batch) => {
-                let number = batch.number;
-                self.worker_store.write(&[batch]).expect("decided by the machine itself");
-                self.worker_store.sync();
-                let now = self.clock();
-                self.worker.on_persisted(now, number);
             }
             worker::Output::Run(task, epoch, _) => {
                 if self.scene == Scene::Thin {

@@ -2,16 +2,14 @@
 
 use crate::Bug;
 use crate::event::Event;
-use crate::lookup::Look;
 use crate::peer::Former;
 use crate::world::World;
 use outlast_core::coord::{CoordConfig, Coordinator, Output};
 use outlast_core::records::{Batch, CoordRecord};
-use outlast_core::{AttemptId, Now};
+use outlast_core::{AttemptId, Machine, Now, Step};
 use outlast_model::message::{ToCoordinator, ToWorker};
 
 use rand::Rng;
-use std::cell::RefCell;
 
 impl World {
     /// The coordinator's process starts.
@@ -71,26 +69,23 @@ impl World {
         self.pump_coord();
     }
 
-    /// Passes a message to the coordinator, with what its driver can query.
+    /// Passes a message to the coordinator.
     pub fn message_coord(&mut self, link: u64, message: ToCoordinator) {
-        let (at, now) = (self.coord.now(self.now), self.now);
-        let Some(core) = &mut self.coord.machine else { return };
-        let blobs = RefCell::new(&mut self.blobs);
-        let forgets = self.bug == Some(Bug::ForgetsUnsaved);
-        let look = Look { store: &self.coord.store, blobs, now, forgets };
-        core.on_message(at, link, message, &look);
-        self.pump_coord();
+        self.feed_coord(|core, now| core.on_message(now, link, message));
     }
 
     /// Carries out the outputs of the coordinator, and plans its next wake-up.
     pub fn pump_coord(&mut self) {
         loop {
             let Some(core) = &mut self.coord.machine else { return };
-            let Some(output) = core.poll_output() else { break };
-            self.coord_does(output);
+            match core.poll() {
+                Some(Step::Persist(batch)) => self.coord_persists(batch),
+                Some(Step::Perform(output)) => self.coord_does(output),
+                None => break,
+            }
         }
         let Some(core) = &self.coord.machine else { return };
-        let at = core.next_wake().saturating_sub(self.coord.ahead).max(self.now + 1);
+        let at = core.next_wake().at.saturating_sub(self.coord.ahead).max(self.now + 1);
         if at < self.coord.armed {
             self.coord.armed = at;
             let life = self.coord.life;
@@ -102,13 +97,13 @@ impl World {
         match output {
             Output::Send(conn, message) => self.coord_sends(conn, message),
             Output::SendV1(conn, message) => self.v1_sends(conn, message),
-            Output::Patience(..) => {}
+            Output::Timeout(..) => {}
             Output::Ping(conn, seq) => self.v1_pings(conn, seq),
             Output::Close(conn, why) if self.v1_closes(conn) => {
                 self.say(|| format!("link {conn} is closed: {why}"));
             }
             Output::Close(conn, _) => self.close(conn, true),
-            Output::Persist(batch) => self.coord_persists(batch),
+            Output::Load(load, queries) => self.coord_loads(load, queries),
             Output::Reply(request, response) => self.on_reply(request, response),
             Output::News(news) => self.oracle.news(news),
             Output::Warn(what) => self.say(|| what),

@@ -3,6 +3,7 @@
 use crate::peer::Former;
 use crate::v1::peer::V1Event;
 use outlast_core::AttemptId;
+use outlast_core::coord::{Fact, LoadId, Query};
 use outlast_model::OutcomeKind;
 use outlast_wire::v2::body::Kind;
 
@@ -11,6 +12,10 @@ use outlast_wire::v2::body::Kind;
 pub(crate) enum Event {
     CoordTick(u32),
     CoordDisk(u32),
+    /// The coordinator's driver reads the facts of a load: (life, load, queries)
+    CoordReads(u32, LoadId, Vec<Query>),
+    /// The core has the facts: (life, load, facts)
+    CoordLoaded(u32, LoadId, Vec<Fact>),
     /// (worker, life)
     WorkerTick(usize, u32),
     /// (worker, life)

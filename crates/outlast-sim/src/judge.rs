@@ -25,7 +25,8 @@ impl World {
             }
             // Its disk never works again: it holds nothing, and its unacknowledged records are known.
             if w.peer.disk_full_until == u64::MAX {
-                let held = w.peer.machine.as_ref().map(|m| (m.load().0, m.load().1, m.owes()));
+                let held =
+                    w.peer.machine.as_ref().map(|m| (m.load().0, m.load().1, m.unacknowledged()));
                 return held == Some((0, 0, 0));
             }
             let load = w.peer.machine.as_ref().map(Worker::load);
@@ -53,7 +54,7 @@ impl World {
         self.judge_copies();
         self.check_memory();
         if !self.quiet() {
-            let load = self.coord.machine.as_ref().map(Coordinator::load);
+            let load = self.coord.machine.as_ref().map(Coordinator::task_counts);
             let loads: Vec<_> =
                 self.workers.iter().map(|w| w.peer.machine.as_ref().map(Worker::load)).collect();
             let fleet: Vec<_> = self.coord.machine.iter().flat_map(Coordinator::workers).collect();
@@ -76,7 +77,7 @@ impl World {
                         t.id,
                         t.epoch,
                         t.state,
-                        t.worker,
+                        t.assigned.worker,
                         self.coord.store.history(&t.id)
                     )
                 })

@@ -5,8 +5,6 @@
 //! and judges with `oracle`, which sees only what went over the wire, what was synced and what
 //! was executed. First faults, then everything heals and must converge.
 
-#![warn(missing_docs)]
-
 mod amiss;
 mod blobs;
 mod bugs;

@@ -1,52 +1,70 @@
-//! The queries that the coordinator's driver answers: its store, and its blobs.
+//! The loads that the coordinator's core asks for: read from its store and its blobs, as a driver's thread does it,
+//! some of them late, some only at the second try.
 
-use outlast_core::coord::{Given, Lookup, PastAttempt};
-use outlast_core::records::TaskRow;
-use outlast_model::{Checkpoint, StateUpdate};
+use crate::event::Event;
+use crate::world::World;
+use outlast_core::coord::{Fact, LoadId, Query};
 use outlast_store::sim::SimCoordStore;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use rand::Rng;
 
-/// The coordinator's blobs, each with the time at which it was stored, or last queried. They outlive crashes.
-pub(crate) type Blobs = BTreeMap<Vec<u8>, u64>;
-
-/// The store and the blobs that a driver queries.
-pub(crate) struct Look<'a> {
-    pub store: &'a SimCoordStore,
-    pub blobs: RefCell<&'a mut Blobs>,
-    pub now: u64,
-    /// A planted bug: outcomes are not found.
-    pub forgets: bool,
+/// The store's answer to a query; blobs are there if `has_blob` says so.
+pub(crate) fn fact(
+    store: &SimCoordStore,
+    query: &Query,
+    has_blob: impl FnOnce(&[u8]) -> bool,
+) -> Fact {
+    match query {
+        Query::Task(id) => Fact::Task(store.committed_row(id).map(Box::new)),
+        Query::Former(id) => Fact::Epoch(store.former(id)),
+        Query::Owned(..) | Query::Key(_) => Fact::Is(true),
+        Query::Blob(manifest, _) => Fact::Is(has_blob(manifest)),
+        Query::Attempts(id, worker) => Fact::Attempts(store.attempts(id, worker)),
+        Query::Given(id, epoch) => Fact::Given(store.given(id, *epoch)),
+        Query::State(id) => Fact::State(store.committed_told(id).0),
+        Query::Checkpoints(id) => Fact::Checkpoints(store.committed_told(id).1),
+    }
 }
 
-impl Lookup for Look<'_> {
-    fn task(&self, id: &str) -> Option<TaskRow> {
-        self.store.committed_row(id)
+impl World {
+    /// The core asks for facts: they are read some time from now.
+    pub fn coord_loads(&mut self, load: LoadId, queries: Vec<Query>) {
+        let life = self.coord.life;
+        let took = match self.loads.random_range(0..100) {
+            0..70 => 0,
+            70..95 => self.loads.random_range(1..20),
+            95..99 => self.loads.random_range(100..1_500),
+            // It cannot be read at first.
+            _ => {
+                self.count("a load that failed at first", 1);
+                self.loads.random_range(2_000..8_000)
+            }
+        };
+        self.at(self.now + took, Event::CoordReads(life, load, queries));
     }
-    fn has_blob(&self, manifest: &[u8], _: &str) -> bool {
-        let mut blobs = self.blobs.borrow_mut();
-        let Some(pinned) = blobs.get_mut(manifest) else { return false };
-        *pinned = self.now;
-        true
-    }
-    fn attempts(&self, task: &str, worker: &str) -> Vec<PastAttempt> {
-        let mut past = self.store.attempts(task, worker);
-        if self.forgets {
-            past.iter_mut().for_each(|a| a.outcomes.clear());
+
+    /// The facts are read; the core has them at once, or some time later.
+    pub fn coord_reads(&mut self, load: LoadId, queries: &[Query]) {
+        let facts: Vec<Fact> = queries.iter().map(|query| self.coord_fact(query)).collect();
+        let took = if self.loads.random_bool(0.8) { 0 } else { self.loads.random_range(1..3_000) };
+        if took > 0 {
+            self.count("a load that came late", 1);
         }
-        past
+        let life = self.coord.life;
+        self.at(self.now + took, Event::CoordLoaded(life, load, facts));
     }
-    fn given(&self, task: &str, epoch: u64) -> Given {
-        self.store.given(task, epoch)
-    }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
-    fn state(&self, task: &str) -> Option<StateUpdate> {
-        self.store.committed_told(task).0.map(|s| (*s).clone())
-    }
-    fn checkpoints(&self, task: &str) -> Vec<Arc<Checkpoint>> {
-        self.store.committed_told(task).1
+
+    fn coord_fact(&mut self, query: &Query) -> Fact {
+        let now = self.now;
+        let blobs = &mut self.blobs;
+        let has_blob = |manifest: &[u8]| match blobs.get_mut(manifest) {
+            Some(pinned) => {
+                *pinned = now;
+                true
+            }
+            None => false,
+        };
+        let mut fact = fact(&self.coord.store, query, has_blob);
+        self.plant_in_fact(query, &mut fact);
+        fact
     }
 }

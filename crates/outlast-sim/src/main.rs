@@ -1,5 +1,6 @@
 //! Runs seeds: `outlast-sim --seeds 1000`, `--seed 7 --trace`, `--planted`.
 
+use clap::Parser;
 use outlast_sim::compare::{Figures, LONG, Scene, play};
 use outlast_sim::{Bug, Outcome, run};
 use std::collections::BTreeMap;
@@ -8,35 +9,68 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "usage: outlast-sim [--seeds N] [--start S] [--seconds T] [--threads N] [--stop-after FAILURES] [--json]
-       outlast-sim --seed S [--trace]
-       outlast-sim --planted [--only BUG]
-       outlast-sim --adapt [--seeds N]";
-
 /// Seeds within which a planted bug must be caught.
 const PLANTED: u64 = 3000;
 
+/// Run coordinator and workers in virtual time, with the faults that follow from a seed, and check what must hold.
+#[derive(Parser)]
+#[command(after_help = "Examples:
+  outlast-sim --seeds 20000
+  outlast-sim --seed 7 --trace
+  outlast-sim --planted --only LyingDisk")]
+struct Args {
+    /// Number of seeds [default: 1000, and 10 with --adapt]
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// First seed
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    start: u64,
+    /// Time after which no more seeds begin
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// Number of threads [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<u64>,
+    /// Number of seeds that may fail before the rest is left out
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    stop_after: usize,
+    /// Print the totals as JSON
+    #[arg(long)]
+    json: bool,
+    /// Run this seed alone
+    #[arg(long, conflicts_with_all = ["seeds", "planted", "adapt"])]
+    seed: Option<u64>,
+    /// Print what happens
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Check that each planted bug is caught
+    #[arg(long)]
+    planted: bool,
+    /// Only this bug
+    #[arg(long, value_name = "BUG", requires = "planted", value_parser = bug)]
+    only: Option<Bug>,
+    /// Compare adaptation to the link with fixed settings
+    #[arg(long, conflicts_with = "planted")]
+    adapt: bool,
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    let names = || Bug::ALL.map(|b| format!("{b:?}")).join(", ");
+    let known = Bug::ALL.into_iter().find(|b| format!("{b:?}") == name);
+    known.ok_or_else(|| format!("the planted bugs are: {}", names()))
+}
+
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let flag = |name: &str| args.iter().any(|a| a == name);
-    let value = |name: &str| -> Option<u64> {
-        let at = args.iter().position(|a| a == name)?;
-        args.get(at + 1)?.parse().ok()
-    };
-    if flag("--help") {
-        println!("{USAGE}");
+    let args = Args::parse();
+    if args.planted {
+        return planted(args.only);
+    }
+    if args.adapt {
+        compare_settings(args.seeds.unwrap_or(10));
         return ExitCode::SUCCESS;
     }
-    if flag("--planted") {
-        let at = args.iter().position(|a| a == "--only");
-        return planted(at.and_then(|at| args.get(at + 1)));
-    }
-    if flag("--adapt") {
-        compare_settings(value("--seeds").unwrap_or(10));
-        return ExitCode::SUCCESS;
-    }
-    if let Some(seed) = value("--seed") {
-        let outcome = run(seed, None, flag("--trace"));
+    if let Some(seed) = args.seed {
+        let outcome = run(seed, None, args.trace);
         return match outcome.wrong {
             Some(wrong) => {
                 println!("seed {seed}: {wrong}");
@@ -48,25 +82,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let bounds = Bounds {
-        start: value("--start").unwrap_or(0),
-        seeds: value("--seeds").unwrap_or(1000),
-        seconds: value("--seconds").unwrap_or(u64::MAX / 2),
-        threads: value("--threads").unwrap_or(threads),
-        failures: value("--stop-after").unwrap_or(10) as usize,
-    };
-    many(&bounds, flag("--json"))
-}
-
-/// Size of a run.
-struct Bounds {
-    start: u64,
-    seeds: u64,
-    seconds: u64,
-    threads: u64,
-    /// Seeds that may fail before the rest is left out.
-    failures: usize,
+    many(&args)
 }
 
 #[derive(Default)]
@@ -94,12 +110,16 @@ impl Totals {
     }
 }
 
-fn many(bounds: &Bounds, json: bool) -> ExitCode {
-    let &Bounds { start, seeds, seconds, threads, failures } = bounds;
+fn many(args: &Args) -> ExitCode {
+    let &Args { start, seconds, stop_after, json, .. } = args;
+    let seeds = args.seeds.unwrap_or(1000);
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let threads = args.threads.unwrap_or_else(cores);
+    let time = seconds.map_or(Duration::MAX, Duration::from_secs);
     let (next, began) = (AtomicU64::new(start), Instant::now());
     let (totals, stop) = (Mutex::new(Totals::default()), AtomicBool::new(false));
     let work = || {
-        while !stop.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(seconds) {
+        while !stop.load(Ordering::Relaxed) && began.elapsed() < time {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= start + seeds {
                 return;
@@ -107,7 +127,7 @@ fn many(bounds: &Bounds, json: bool) -> ExitCode {
             let outcome = run(seed, None, false);
             let Ok(mut totals) = totals.lock() else { return };
             totals.add(seed, outcome);
-            if totals.failed.len() >= failures {
+            if totals.failed.len() >= stop_after {
                 stop.store(true, Ordering::Relaxed);
             }
         }
@@ -174,9 +194,9 @@ fn compare_settings(seeds: u64) {
     }
 }
 
-fn planted(only: Option<&String>) -> ExitCode {
+fn planted(only: Option<Bug>) -> ExitCode {
     let mut missed = false;
-    for bug in Bug::ALL.into_iter().filter(|b| only.is_none_or(|n| format!("{b:?}") == *n)) {
+    for bug in Bug::ALL.into_iter().filter(|b| only.is_none_or(|o| o == *b)) {
         let caught = (0..PLANTED).find_map(|seed| Some((seed, run(seed, Some(bug), false).wrong?)));
         match caught {
             Some((seed, how)) => println!("{bug:?}: seed {seed}: {how}"),

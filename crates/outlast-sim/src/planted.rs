@@ -3,6 +3,7 @@
 
 use crate::Bug;
 use crate::world::World;
+use outlast_core::coord::{Fact, Query, V1_PREFIX};
 use outlast_core::records::{Batch, CoordRecord, CoordSnapshot, TaskState, WorkerSnapshot};
 use outlast_core::recovery::{TaskRecovery, knobs};
 use outlast_core::worker::Alive;
@@ -42,6 +43,23 @@ impl World {
                 snapshot.attempts.iter_mut().for_each(|a| a.started_at = None);
             }
             Some(Bug::ForgetsAlive) => alive.clear(),
+            _ => {}
+        }
+    }
+
+    /// In what the coordinator reads of its store later.
+    pub fn plant_in_fact(&mut self, query: &Query, fact: &mut Fact) {
+        match (self.bug, fact) {
+            (Some(Bug::ForgetsFormer), Fact::Epoch(former)) => *former = 0,
+            (Some(Bug::ForgetsUnsaved), Fact::Attempts(past)) if !is_of_v1(query) => {
+                past.iter_mut().for_each(|a| a.outcomes.clear());
+            }
+            (Some(Bug::V1ForgetsOutcomes), Fact::Attempts(past)) if is_of_v1(query) => {
+                past.iter_mut().for_each(|a| a.outcomes.clear());
+            }
+            (Some(Bug::ReadsStaleFacts), fact) => {
+                *fact = self.stale.entry(query.clone()).or_insert_with(|| fact.clone()).clone();
+            }
             _ => {}
         }
     }
@@ -106,4 +124,8 @@ impl World {
         }
         message
     }
+}
+
+fn is_of_v1(query: &Query) -> bool {
+    matches!(query, Query::Attempts(_, worker) if worker.starts_with(V1_PREFIX))
 }

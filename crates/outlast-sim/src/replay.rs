@@ -24,15 +24,15 @@ fn same_task(memory: &TaskRow, store: &TaskRow) -> Result<(), String> {
     same(&of("number"), &memory.number, &store.number)?;
     same(&of("state"), &memory.state, &store.state)?;
     same(&of("epoch"), &(memory.after, memory.epoch), &(store.after, store.epoch))?;
-    same(&of("retries"), &memory.retries, &store.retries)?;
-    same(&of("worker"), &memory.worker, &store.worker)?;
-    same(&of("cancel"), &memory.cancelling, &store.cancelling)?;
-    same(&of("start"), &memory.started_at, &store.started_at)?;
+    same(&of("retries"), &memory.losses.retries, &store.losses.retries)?;
+    same(&of("worker"), &memory.assigned.worker, &store.assigned.worker)?;
+    same(&of("cancel"), &memory.assigned.cancelling, &store.assigned.cancelling)?;
+    same(&of("start"), &memory.assigned.started_at, &store.assigned.started_at)?;
     same(&of("pause"), &memory.paused, &store.paused)?;
     same(&of("requests"), &memory.asked, &store.asked)?;
-    same(&of("loss"), &memory.lost, &store.lost)?;
-    same(&of("checkpoints"), &memory.checkpoints, &store.checkpoints)?;
-    same(&of("state version"), &memory.state_version, &store.state_version)?;
+    same(&of("loss"), &memory.losses.lost, &store.losses.lost)?;
+    same(&of("checkpoints"), &memory.reported.checkpoints, &store.reported.checkpoints)?;
+    same(&of("state version"), &memory.reported.state_version, &store.reported.state_version)?;
     same(&of("recovery"), &memory.recovery, &store.recovery)?;
     same(&of("spec"), &memory.spec, &store.spec)
 }
@@ -105,7 +105,7 @@ impl World {
         else {
             return;
         };
-        let (results, (running, waiting, unacked)) = (core.owes(), core.load());
+        let (results, (running, waiting, unacked)) = (core.unacknowledged(), core.load());
         let broken = !core.unfit().is_empty();
         if running + waiting + results > 0 || (unacked > 0 && !broken) {
             self.oracle.fail(format!(
@@ -145,7 +145,7 @@ impl World {
         if self.workers.iter().any(|w| w.copy_of.is_some()) {
             // Copies of one folder number their checkpoints alike: of two with one number the first is on record.
             for (a, b) in memory.tasks.iter_mut().zip(&store.tasks).filter(|(a, b)| a.id == b.id) {
-                a.checkpoints.clone_from(&b.checkpoints);
+                a.reported.checkpoints.clone_from(&b.reported.checkpoints);
             }
         }
         same_coordinator(&memory, &store)
@@ -161,7 +161,7 @@ impl World {
             return Ok(());
         }
         let store = worker.peer.store.snapshot();
-        same("loss of the link", &core.has_noted_loss(), &store.lost.is_some())?;
+        same("loss of the link", &core.has_recorded_loss(), &store.lost.is_some())?;
         let stopped = worker.running.iter().filter(|(_, r)| r.stop.is_some());
         let stopped = stopped.map(|(id, _)| id.clone()).collect();
         same_worker(&core.snapshot(), store, &stopped)

@@ -4,6 +4,7 @@ use crate::Bug;
 use crate::event::Event;
 use crate::v1::peer::V1Event;
 use crate::world::World;
+use outlast_core::Machine;
 use outlast_core::coord::Coordinator;
 use outlast_core::worker::Worker;
 use outlast_model::LinkCause;
@@ -106,9 +107,11 @@ impl World {
     /// The process that an event concerns: a worker, or (as the number after the last) the coordinator.
     fn target(&self, event: &Event) -> Option<usize> {
         match event {
-            Event::CoordTick(_) | Event::CoordDisk(_) | Event::Former(..) => {
-                Some(self.workers.len())
-            }
+            Event::CoordTick(_)
+            | Event::CoordDisk(_)
+            | Event::CoordReads(..)
+            | Event::CoordLoaded(..)
+            | Event::Former(..) => Some(self.workers.len()),
             Event::Arrives(_, true, _) | Event::Closed(_, true) => Some(self.workers.len()),
             Event::V1(V1Event::Up(..) | V1Event::Closed(_, true) | V1Event::Pong(..)) => {
                 Some(self.workers.len())
@@ -131,6 +134,12 @@ impl World {
                 self.feed_coord(Coordinator::on_tick);
             }
             Event::CoordDisk(life) if life == self.coord.life => self.on_coord_disk(),
+            Event::CoordReads(life, load, queries) if life == self.coord.life => {
+                self.coord_reads(load, &queries);
+            }
+            Event::CoordLoaded(life, load, facts) if life == self.coord.life => {
+                self.feed_coord(|core, now| core.on_loaded(now, load, facts));
+            }
             Event::StartCoord if self.coord.machine.is_none() => self.start_coord(),
             Event::WorkerTick(i, life) | Event::WorkerDisk(i, life) | Event::Probed(i, life)
                 if life != self.workers[i].peer.life => {}

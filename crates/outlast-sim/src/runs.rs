@@ -6,7 +6,7 @@ use crate::peer::RunState;
 use crate::world::World;
 use outlast_core::worker::{Alive, Answer, StopKind};
 use outlast_core::{AttemptId, TaskId};
-use outlast_model::{OutcomeKind, TaskOutcome};
+use outlast_model::{OutcomeKind, StatePatch, TaskOutcome};
 use outlast_wire::{Bytes, TaskSpec};
 use rand::Rng;
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ impl World {
         self.oracle.executed(&task, epoch);
         let id = AttemptId { task, epoch };
         let core = self.workers[i].peer.machine.as_ref();
-        let from = core.and_then(|core| core.told(&id.task, id.epoch)?.0);
+        let from = core.and_then(|core| core.reported(&id.task, id.epoch)?.0);
         self.oracle.begins_from(&id, from.map(|c| (c.epoch, c.number)));
         if self.workers[i].running.get(&id).is_some_and(|r| r.ended.is_none()) {
             let (task, epoch) = (&id.task, id.epoch);
@@ -128,9 +128,10 @@ impl World {
                     core.on_checkpoint(now, question, &task, epoch, manifest, 1, meta, "");
                 });
             } else {
-                let patch = Map::from_iter([("n".to_owned(), Value::from(n))]);
+                let members = Map::from_iter([("n".to_owned(), Value::from(n))]);
+                let patch = StatePatch { members, progress: Some(0.5) };
                 self.feed_worker(i, |core, now| {
-                    core.on_state(now, question, &task, epoch, patch, Some(0.5));
+                    core.on_state(now, question, &task, epoch, patch);
                 });
             }
         }
@@ -168,7 +169,7 @@ impl World {
             self.workers[i].running.iter().map(|(id, r)| (id.clone(), r.ended.clone())).collect();
         for (id, ended) in runs {
             let core = self.workers[i].peer.machine.as_ref();
-            let held = core.is_some_and(|c| c.told(&id.task, id.epoch).is_some());
+            let held = core.is_some_and(|c| c.reported(&id.task, id.epoch).is_some());
             match ended {
                 Some(outcome) => {
                     self.feed_worker(i, |core, now| core.on_finished(now, outcome));

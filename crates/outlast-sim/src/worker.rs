@@ -4,8 +4,8 @@ use crate::Bug;
 use crate::event::Event;
 use crate::world::World;
 use outlast_core::records::{Batch, WorkerRecord};
-use outlast_core::worker::{Output, Unfit, Worker, WorkerConfig};
-use outlast_core::{AttemptId, Now};
+use outlast_core::worker::{HeartbeatConfig, Output, StageConfig, Unfit, Worker, WorkerConfig};
+use outlast_core::{AttemptId, Machine, Now, Step};
 use outlast_model::message::{OutboxItem, ToCoordinator, ToWorker};
 use outlast_model::{OutcomeKind, TaskOutcome};
 use rand::Rng;
@@ -38,10 +38,16 @@ impl World {
             slots: w.slots,
             prefetch: w.slots,
             capabilities: if w.gpu { r#"{"gpu":"x"}"# } else { "{}" }.into(),
-            stage: 4,
-            // Some workers hand over ahead whatever their tasks are like.
-            stage_below: if i.is_multiple_of(2) { 1e9 } else { 50.0 },
-            heartbeat_timeout: if never { u64::MAX / 4 } else { 15_000 },
+            stage: StageConfig {
+                limit: 4,
+                // Some workers hand over ahead whatever their tasks are like.
+                below: if i.is_multiple_of(2) { 1e9 } else { 50.0 },
+                ..Default::default()
+            },
+            heartbeat: HeartbeatConfig {
+                timeout: if never { u64::MAX / 4 } else { 15_000 },
+                ..Default::default()
+            },
             nonce: ((i as u64 + 1) << 32) + u64::from(w.peer.life) + 1,
             ..Default::default()
         };
@@ -94,12 +100,15 @@ impl World {
     pub fn pump_worker(&mut self, i: usize) {
         loop {
             let Some(core) = &mut self.workers[i].peer.machine else { return };
-            let Some(output) = core.poll_output() else { break };
-            self.worker_does(i, output);
+            match core.poll() {
+                Some(Step::Persist(batch)) => self.worker_persists(i, batch),
+                Some(Step::Perform(output)) => self.worker_does(i, output),
+                None => break,
+            }
         }
         let w = &mut self.workers[i].peer;
         let Some(core) = &w.machine else { return };
-        let at = core.next_wake().saturating_sub(w.ahead).max(self.now + 1);
+        let at = core.next_wake().at.saturating_sub(w.ahead).max(self.now + 1);
         if at < w.armed {
             w.armed = at;
             let life = w.life;
@@ -117,7 +126,6 @@ impl World {
                     self.close(link, false);
                 }
             }
-            Output::Persist(batch) => self.worker_persists(i, batch),
             Output::Run(task, epoch, spec) => self.run_starts(i, task, epoch, &spec),
             Output::StopRun(task, epoch, kind) => {
                 self.run_stops(i, AttemptId { task, epoch }, kind);

@@ -5,18 +5,21 @@ use crate::Bug;
 use crate::amiss::Amiss;
 use crate::event::Event;
 use crate::link::Link;
-use crate::lookup::Blobs;
 use crate::oracle::Oracle;
 use crate::peer::{Coord, Peer, WorkerPeer};
 use crate::queue::Queue;
 use crate::v1::peer::V1World;
 use outlast_core::TaskId;
+use outlast_core::coord::{Fact, Query};
 use outlast_store::sim::{SimCoordStore, SimWorkerStore};
 use outlast_wire::TaskSpec;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+
+/// The coordinator's blobs, each with the time at which it was stored, or last queried. They outlive crashes.
+pub(crate) type Blobs = BTreeMap<Vec<u8>, u64>;
 
 /// Duration of the faults, in virtual milliseconds.
 const FAULTS: u64 = 300_000;
@@ -25,6 +28,10 @@ const FAULTS: u64 = 300_000;
 pub(crate) struct World {
     pub now: u64,
     pub rng: SmallRng,
+    /// The draws of how long loads take, so that other choices stay.
+    pub loads: SmallRng,
+    /// The first answers to queries, for a planted mistake.
+    pub stale: BTreeMap<Query, Fact>,
     pub bug: Option<Bug>,
     pub events: Queue<Event>,
     pub coord: Coord,
@@ -96,6 +103,8 @@ impl World {
             latency: rng.random_range(0..50),
             admit: [(1000, 500), (1, 1), (0, 0)][rng.random_range(0..3)],
             rng,
+            loads: SmallRng::seed_from_u64(seed ^ 0x10ad),
+            stale: BTreeMap::new(),
             oracle: Oracle::default(),
             amiss: Amiss::default(),
             specs: BTreeMap::new(),

@@ -46,8 +46,11 @@ fn seeds_that_failed_converge() {
     // outcome that a copy of a store had announced, under a number that the original had used.
     // 14368: a dead copy's hello came to a coordinator that had started after it had died. 2769: a full disk whose
     // shorter second fault ended before its first one. 15682, 19316: a pause that outlived its worker's process,
-    // whose record did not.
-    for seed in [218, 312, 410, 3488, 1868, 2080, 14_368, 2769, 15_682, 19_316] {
+    // whose record did not. 9338: a worker that was back for a moment, between two checks of how long it is away.
+    // 11712: a store that went back behind its copy, and believed a collected checkpoint not to be acknowledged.
+    // 4980: a task of no slots, held with a guess of one while memory did not know it.
+    let seeds = [218, 312, 410, 3488, 1868, 2080, 14_368, 2769, 15_682, 19_316, 9338, 11_712, 4980];
+    for seed in seeds {
         let outcome = run(seed, None, false);
         assert_eq!(outcome.wrong, None, "cargo run -p outlast-sim -- --seed {seed} --trace");
     }

@@ -1,8 +1,6 @@
 //! The opening of SQLite files: by whom, with what content, and how they sync; and files and folders that
 //! only their owner reads. This crate knows no tables and no use of them.
 
-#![warn(missing_docs)]
-
 mod error;
 pub mod folder;
 pub mod holder;

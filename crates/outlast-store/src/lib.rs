@@ -8,12 +8,9 @@
 //! An `Ok` from `commit` means synced. An `Err` means that nothing was applied, and the same
 //! batches may be tried again when [`StoreError::is_retryable`] says so.
 
-#![warn(missing_docs)]
-
 mod coord;
 mod db;
 mod error;
-pub mod group;
 mod keys;
 mod links;
 pub mod sim;

@@ -5,10 +5,13 @@
 //! Points lie in the order of time, so that a minute of the whole fleet is one run of pages; a
 //! worker's series is then one lookup for each of its points.
 
+mod point;
+
 use crate::StoreError;
 use outlast_core::quality::Point;
 use outlast_model::LinkCause;
 use outlast_sqlite::Kind;
+use point::StoredPoint;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::collections::HashMap;
@@ -442,7 +445,7 @@ impl Work<'_> {
         let table = to.table();
         let insert = format!("INSERT INTO {table} VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING");
         let mut insert = self.tx.prepare_cached(&insert)?;
-        if insert.execute((at, worker, new.encode_to_vec()))? > 0 {
+        if insert.execute((at, worker, StoredPoint::from(new).encode_to_vec()))? > 0 {
             return Ok(());
         }
         // Of a run that ended within this interval.
@@ -451,7 +454,7 @@ impl Work<'_> {
         let mut sum = point(&old)?;
         sum.merge(new);
         let sql = format!("UPDATE {table} SET point = ?3 WHERE at = ?1 AND worker = ?2");
-        self.tx.execute(&sql, (at, worker, sum.encode_to_vec()))?;
+        self.tx.execute(&sql, (at, worker, StoredPoint::from(&sum).encode_to_vec()))?;
         Ok(())
     }
 
@@ -468,5 +471,6 @@ impl Work<'_> {
 }
 
 fn point(bytes: &[u8]) -> Result<Point, StoreError> {
-    Point::decode(bytes).map_err(|e| StoreError::damaged("a point of a history", e))
+    let stored = StoredPoint::decode(bytes);
+    stored.map(Point::from).map_err(|e| StoreError::damaged("a point of a history", e))
 }

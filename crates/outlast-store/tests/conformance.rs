@@ -66,7 +66,7 @@ mod coordinator {
         );
         assert_eq!(s.outcome("t"), Some(outcome("t", 1, 0)));
         let row = s.task_row("t").unwrap().unwrap();
-        assert_eq!((row.state, row.epoch, row.worker), (TaskState::Succeeded, 1, None));
+        assert_eq!((row.state, row.epoch, row.assigned.worker), (TaskState::Succeeded, 1, None));
         let snapshot = s.snapshot().unwrap();
         assert!(snapshot.tasks.is_empty());
         assert_eq!(snapshot.last_number, 1);
@@ -110,7 +110,7 @@ mod coordinator {
             ]
         );
         assert_eq!(s.history("t")[2].at, 25);
-        assert_eq!(s.task_row("t").unwrap().unwrap().started_at, None);
+        assert_eq!(s.task_row("t").unwrap().unwrap().assigned.started_at, None);
     }
 
     fn earlier_attempts_stay_in_the_history<S: Coord>() {
@@ -119,11 +119,11 @@ mod coordinator {
         s.put(vec![requeued("t", 1, 1, 4)]);
         let mut s = s.reopen();
         let row = s.task_row("t").unwrap().unwrap();
-        assert_eq!((row.state, row.epoch, row.retries), (TaskState::Pending, 1, 1));
-        assert_eq!((row.worker, row.started_at), (None, None));
+        assert_eq!((row.state, row.epoch, row.losses.retries), (TaskState::Pending, 1, 1));
+        assert_eq!((row.assigned.worker, row.assigned.started_at), (None, None));
         s.put(vec![assigned("t", 2, "b", 5), started("t", 1, 6), started("t", 2, 7)]);
         let row = s.task_row("t").unwrap().unwrap();
-        assert_eq!((row.worker, row.started_at), (Some("b".into()), Some(7)));
+        assert_eq!((row.assigned.worker, row.assigned.started_at), (Some("b".into()), Some(7)));
         s.put(vec![superseded("t", 1, "a", 8), succeeded("t", 2, "b", 9)]);
         let s = s.reopen();
         assert_eq!(
@@ -179,7 +179,7 @@ mod coordinator {
         assert_eq!(s.outcome("t"), None);
         let snapshot = s.snapshot().unwrap();
         let row = &snapshot.tasks[0];
-        assert_eq!((row.state, row.epoch, row.retries), (TaskState::Pending, 2, 0));
+        assert_eq!((row.state, row.epoch, row.losses.retries), (TaskState::Pending, 2, 0));
         s.put(vec![cancelled("t", 7)]);
         assert_eq!(
             s.story("t"),
@@ -243,9 +243,9 @@ mod coordinator {
         s.put(vec![submitted("t", 1, 1), assigned("t", 1, "w", 2)]);
         s.put(vec![CoordRecord::CancelRequested { task: "t".into(), at: 3 }]);
         let mut s = s.reopen();
-        assert!(s.snapshot().unwrap().tasks[0].cancelling);
+        assert!(s.snapshot().unwrap().tasks[0].assigned.cancelling);
         s.put(vec![succeeded("t", 1, "w", 4)]);
-        assert!(!s.task_row("t").unwrap().unwrap().cancelling);
+        assert!(!s.task_row("t").unwrap().unwrap().assigned.cancelling);
         assert_eq!(s.story("t")[2], (K::CancelRequested, 1));
     }
 
@@ -304,9 +304,9 @@ mod coordinator {
         s.put(vec![CoordRecord::Checkpoint { checkpoint: stray, worker, at: 6 }]);
         let s = s.reopen();
         let row = s.task_row("a").unwrap().unwrap();
-        let kept: Vec<_> = row.checkpoints.iter().map(|c| (c.epoch, c.number)).collect();
+        let kept: Vec<_> = row.reported.checkpoints.iter().map(|c| (c.epoch, c.number)).collect();
         assert_eq!(kept, [(1, 2), (2, 1)]);
-        assert_eq!((row.state_version, row.paused, row.asked), ((2, 1), true, asked));
+        assert_eq!((row.reported.state_version, row.paused, row.asked), ((2, 1), true, asked));
         assert_eq!(s.story("a").last(), Some(&(EventKind::PauseRequested, 1)));
     }
 
@@ -323,12 +323,12 @@ mod coordinator {
             at: 3,
         };
         s.put(vec![submitted("a", 1, 1), assigned("a", 1, "w", 2), end(Cause::Network)]);
-        assert!(s.task_row("a").unwrap().unwrap().lost);
+        assert!(s.task_row("a").unwrap().unwrap().losses.lost);
         // And a late success may still count.
         s.put(vec![succeeded("a", 1, "w", 9)]);
         let mut s = s.reopen();
         let row = s.task_row("a").unwrap().unwrap();
-        assert_eq!((row.state, row.lost), (TaskState::Succeeded, false));
+        assert_eq!((row.state, row.losses.lost), (TaskState::Succeeded, false));
         s.put(vec![submitted("b", 2, 1), assigned("b", 1, "w", 2)]);
         let CoordRecord::Ended { epoch, state, reason, outcome, worker, at, .. } = end(Cause::Exit)
         else {
@@ -336,7 +336,7 @@ mod coordinator {
         };
         let (task, cause) = ("b".into(), Cause::Exit);
         s.put(vec![CoordRecord::Ended { task, epoch, state, reason, cause, outcome, worker, at }]);
-        assert!(!s.task_row("b").unwrap().unwrap().lost);
+        assert!(!s.task_row("b").unwrap().unwrap().losses.lost);
         assert_eq!(s.history("b").last().map(|e| e.cause), Some(Cause::Exit));
     }
 

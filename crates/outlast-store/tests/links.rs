@@ -12,7 +12,7 @@ const BUDGET: u64 = 64 << 20;
 const T0: i64 = 500_000 * HOUR;
 
 fn point(bytes_up: u64) -> Point {
-    Point { span_ms: 60_000, connected_ms: 60_000, bytes_up, ..Point::default() }
+    Point { span_ms: 60_000, connected_ms: 60_000, bytes: (bytes_up, 0), ..Point::default() }
 }
 
 fn entry(at: i64, kind: LinkEntryKind, cause: LinkCause) -> LinkEntry {
@@ -38,20 +38,17 @@ fn points_survive_and_make_hours() {
     store.put_minute(T0 + 89 * MINUTE, &[(a.clone(), half)], now).unwrap();
     let all = store.points("a", Resolution::Minutes, T0, now).unwrap();
     assert_eq!(all.len(), 90);
-    assert_eq!(
-        (all[89].0, all[89].1.bytes_up, all[89].1.span_ms),
-        (T0 + 89 * MINUTE, 1089, 90_000)
-    );
+    assert_eq!((all[89].0, all[89].1.bytes.0, all[89].1.span_ms), (T0 + 89 * MINUTE, 1089, 90_000));
     // Hours are there before they were made, and the same after.
     let before = store.points("a", Resolution::Hours, T0, now).unwrap();
     store.tidy(now).unwrap();
     let after = store.points("a", Resolution::Hours, T0, now).unwrap();
     assert_eq!(before, after);
-    let sums: Vec<_> = after.iter().map(|(at, p)| (*at, p.bytes_up)).collect();
+    let sums: Vec<_> = after.iter().map(|(at, p)| (*at, p.bytes.0)).collect();
     assert_eq!(sums, [(T0, (0..60).sum()), (T0 + HOUR, (60..90).sum::<u64>() + 1000)]);
     store.tidy(now + 2 * HOUR).unwrap();
     assert_eq!(store.points("a", Resolution::Hours, T0, now).unwrap(), after);
-    assert_eq!(store.points("b", Resolution::Hours, T0, now).unwrap()[0].1.bytes_up, 60);
+    assert_eq!(store.points("b", Resolution::Hours, T0, now).unwrap()[0].1.bytes.0, 60);
     assert!(store.points("nobody", Resolution::Minutes, T0, now).unwrap().is_empty());
     assert_eq!(store.runs().unwrap(), [(T0, now), (now, now)]);
 }
@@ -73,7 +70,7 @@ fn what_is_old_or_too_much_goes() {
     let left = store.points("w3", Resolution::Minutes, T0, now).unwrap();
     assert!(!left.is_empty() && left.len() < 100 && left.last().unwrap().0 == now - MINUTE);
     let hours = store.points("w3", Resolution::Hours, T0, now).unwrap();
-    assert_eq!(hours[0].1.bytes_up, 180, "the hour was made before its minutes went");
+    assert_eq!(hours[0].1.bytes.0, 180, "the hour was made before its minutes went");
     store.tidy(now + 25 * HOUR).unwrap();
     assert!(store.points("w3", Resolution::Minutes, T0, now).unwrap().is_empty());
 }

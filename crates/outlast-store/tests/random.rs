@@ -232,9 +232,9 @@ fn same_coordinators(sql: &SqlCoord, sim: &SimCoordStore, writer: &Writer) {
         assert_eq!(row, sim.task_row(id));
         let row = row.unwrap();
         counts.paused += u64::from(row.paused && !row.state.is_terminal());
-        let worker = row.worker.map(|w| w.to_string());
+        let worker = row.assigned.worker.map(|w| w.to_string());
         let (state, epoch, retries, cancelling) =
-            (row.state, row.epoch, row.retries, row.cancelling);
+            (row.state, row.epoch, row.losses.retries, row.assigned.cancelling);
         assert_eq!(&Remembered { state, epoch, retries, worker, cancelling }, remembered);
         assert_eq!(sql.history(id), sim.history(id), "history of {id}");
         assert_eq!(sql.outcome(id), sim.outcome(id));

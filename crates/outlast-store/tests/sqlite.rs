@@ -164,7 +164,7 @@ fn a_full_disk_applies_nothing_and_can_be_tried_again() {
     let s = s.reopen();
     let snapshot = s.snapshot().unwrap();
     assert_eq!((snapshot.tasks.len(), snapshot.workers.len()), (1_999, 1));
-    assert_eq!(snapshot.tasks[0].worker.as_deref(), Some("w"));
+    assert_eq!(snapshot.tasks[0].assigned.worker.as_deref(), Some("w"));
     assert_eq!(snapshot.workers[0].1, [(RESULTS, 5)]);
 
     let mut w = SqlWorker::fresh();

@@ -3,7 +3,7 @@
 use crate::api::{Listed, unix_ms};
 use crate::ledger::{CheckpointId, Fact, Line};
 use crate::specs::{Kind, ON_PURPOSE, Plan};
-use outlast::api::{History, Task, TaskResult};
+use outlast::api::{History, OutcomeKind, Task, TaskResult, TaskState};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub(crate) struct Evidence {
 /// Sums over all tasks.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Totals {
-    pub ends: BTreeMap<String, u64>,
+    pub ends: BTreeMap<TaskState, u64>,
     /// Attempts that were given to a worker.
     pub attempts: u64,
     /// Processes that were started for them.
@@ -105,7 +105,7 @@ impl Evidence {
     fn add(&self, totals: &mut Totals) {
         let count =
             |of: fn(&Fact) -> bool| self.lines.iter().filter(|l| of(&l.fact)).count() as u64;
-        *totals.ends.entry(self.task.state.clone()).or_default() += 1;
+        *totals.ends.entry(self.task.state).or_default() += 1;
         totals.attempts += self.task.attempt;
         totals.starts += count(|f| matches!(f, Fact::Start(_)));
         let superseded = self.history.events.iter().filter(|e| e.event == "superseded");
@@ -151,8 +151,8 @@ pub(crate) fn judge(
 
 /// Checks that the task ended exactly once.
 fn ended(e: &Evidence, wrong: &mut Vec<String>) {
-    let state = e.task.state.as_str();
-    if !matches!(state, "succeeded" | "failed" | "cancelled") {
+    let state = e.task.state;
+    if !state.is_terminal() {
         wrong.push(format!("it is still {state} (attempt {})", e.task.attempt));
     }
     match &e.result {
@@ -164,33 +164,26 @@ fn ended(e: &Evidence, wrong: &mut Vec<String>) {
     let ends: Vec<&str> =
         e.history.events.iter().map(|e| e.event.as_str()).filter(is_end).collect();
     // An abandoned attempt may still succeed, late.
-    if ends != [state] && ends != ["failed", "succeeded"] {
+    if ends != [state.as_str()] && ends != ["failed", "succeeded"] {
         wrong.push(format!("it is {state}, its history ends with {ends:?}"));
     }
 }
 
 /// Checks the expected outcome.
 fn expected(e: &Evidence, wrong: &mut Vec<String>) {
-    let blank = blank();
-    let result = e.result.as_ref().unwrap_or(&blank);
-    let (state, code) = (e.task.state.as_str(), result.exit_code);
+    let result = e.result.as_ref();
+    let (state, code) = (e.task.state, result.and_then(|r| r.exit_code));
+    let (good_end, bad_end) = (state == TaskState::Succeeded, state == TaskState::Failed);
     let good = match e.plan.kind {
-        Kind::Plain | Kind::Fence | Kind::Flaky => state == "succeeded",
-        Kind::Fails => state == "failed" && code == Some(ON_PURPOSE),
-        Kind::Slow => state == "failed" && result.outcome.as_deref() == Some("timed_out"),
-        Kind::Once => {
-            state == "succeeded" || state == "failed" && e.task.reason.contains("rerun = never")
-        }
+        Kind::Plain | Kind::Fence | Kind::Flaky => good_end,
+        Kind::Fails => bad_end && code == Some(ON_PURPOSE),
+        Kind::Slow => bad_end && result.and_then(|r| r.outcome) == Some(OutcomeKind::TimedOut),
+        Kind::Once => good_end || bad_end && e.task.reason.contains("rerun = never"),
     };
     if !good {
-        let (reason, message) = (&e.task.reason, &result.message);
+        let (reason, message) = (&e.task.reason, result.map_or("", |r| &r.message));
         wrong.push(format!("it ended {state}, exit code {code:?}, {reason:?}, {message:?}"));
     }
-}
-
-fn blank() -> TaskResult {
-    serde_json::from_value(serde_json::json!({ "id": "", "attempt": 0, "state": "" }))
-        .expect("all else has defaults")
 }
 
 /// A success did all of the work; what must not run twice did not.
@@ -203,7 +196,9 @@ fn worked(e: &Evidence, wrong: &mut Vec<String>) {
             wrong.push(format!("it must not run twice: {starts} starts, steps in {attempts:?}"));
         }
     }
-    let Some(result) = e.result.as_ref().filter(|r| r.state == "succeeded") else { return };
+    let Some(result) = e.result.as_ref().filter(|r| r.state == TaskState::Succeeded) else {
+        return;
+    };
     let (attempt, last) = (result.attempt, e.plan.steps);
     // The process that ended well, and where it began.
     let ended = e.lines.iter().rfind(|l| l.attempt == attempt && l.fact == Fact::End(0));

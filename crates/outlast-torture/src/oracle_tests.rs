@@ -69,13 +69,13 @@ fn what_must_not_be_is_found() {
         let found = found(Kind::Plain, change, &[]);
         assert!(found.contains(text), "{text:?} is not in {found:?}");
     };
-    says("still assigned", |e| e.task.state = "assigned".into());
+    says("still assigned", |e| e.task.state = TaskState::Assigned);
     says("no result", |e| e.result = None);
     says("its history ends with", |e| {
         let again = e.history.events.last().cloned();
         e.history.events.extend(again);
     });
-    says("ended failed", |e| e.task.state = "failed".into());
+    says("ended failed", |e| e.task.state = TaskState::Failed);
     says("succeeded with", |e| e.lines.retain(|l| l.fact != Fact::Step(15)));
     says("never came to its end", |e| e.lines.retain(|l| l.fact != Fact::End(0)));
     says("output ends with", |e| e.result.as_mut().expect("there is one").stdout.clear());

@@ -60,7 +60,7 @@ impl Report {
         let faults = list(&mut self.faults.iter().map(|(w, n)| ((*w).to_owned(), *n)));
         println!("\nseed         {}", self.seed);
         println!("faults       {faults}; {} skipped", self.faults_skipped);
-        println!("tasks        {}", list(&mut t.ends.iter().map(|(w, n)| (w.clone(), *n))));
+        println!("tasks        {}", list(&mut t.ends.iter().map(|(w, n)| (w.to_string(), *n))));
         println!(
             "attempts     {}, {} processes, {} late results kept on record",
             t.attempts, t.starts, t.superseded

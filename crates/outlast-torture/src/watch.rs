@@ -2,7 +2,8 @@
 
 use crate::api::Api;
 use crate::ledger::{CheckpointId, wall};
-use outlast::{Client, TaskQuery, api::Task};
+use outlast::api::{Task, TaskState};
+use outlast::{Client, TaskQuery};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ pub(crate) struct Seen {
     pub kept: BTreeMap<(String, CheckpointId), i64>,
     pub looks: u64,
     pub failed: u64,
-    tasks: BTreeMap<String, (u64, String)>,
+    tasks: BTreeMap<String, (u64, TaskState)>,
     states: BTreeMap<String, (u64, u64)>,
     /// Place where the sample goes on.
     next: usize,
@@ -86,20 +87,16 @@ async fn look(seen: &mut Seen, client: &Client, api: &Api, told: bool) -> anyhow
     Ok(())
 }
 
-fn is_over(state: &str) -> bool {
-    matches!(state, "succeeded" | "failed" | "cancelled")
-}
-
 fn on_task(seen: &mut Seen, task: &Task) {
-    let now = (task.attempt, task.state.clone());
+    let now = (task.attempt, task.state);
     let Some((attempt, state)) = seen.tasks.insert(task.id.clone(), now) else { return };
     let id = &task.id;
     if task.attempt < attempt {
         seen.wrong.push(format!("{id}: attempt {attempt} became {}", task.attempt));
     }
     // A success that arrives after its attempt was abandoned counts.
-    let honoured = state == "failed" && task.state == "succeeded";
-    if is_over(&state) && task.state != state && !honoured {
+    let honoured = state == TaskState::Failed && task.state == TaskState::Succeeded;
+    if state.is_terminal() && task.state != state && !honoured {
         seen.wrong.push(format!("{id}: it was {state}, and is {} now", task.state));
     }
 }

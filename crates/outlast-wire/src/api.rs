@@ -35,6 +35,10 @@ mod recovery;
 mod told;
 
 pub use json_text::JsonText;
+pub use outlast_model::recovery::{
+    FailureClass, HardwareClass, PatternRules, Recovery, Rule, Strategy,
+};
+pub use outlast_model::{Cause, LinkCause, OutcomeKind, TaskState};
 pub use page::*;
 pub use quality::*;
 pub use recovery::*;
@@ -47,8 +51,8 @@ documents! {
         pub id: String,
         /// Position in the order of submission.
         pub number: u64,
-        /// pending, assigned, succeeded, failed or cancelled.
-        pub state: String,
+        /// State of the task.
+        pub state: TaskState,
         /// Specification of the task.
         pub spec: TaskSpec,
         /// Number of the newest attempt; 0 before the first.
@@ -78,7 +82,7 @@ documents! {
         pub has_result: bool,
         /// Cause of the end: exit, signal, out_of_memory, timed_out, network…; empty before the end.
         #[serde(default)]
-        pub cause: String,
+        pub cause: Cause,
         /// True if the task is paused.
         #[serde(default)]
         pub paused: bool,
@@ -114,7 +118,7 @@ documents! {
         /// False when a task with this id and spec was there before.
         pub created: bool,
         /// State of the task.
-        pub state: String,
+        pub state: TaskState,
     }
 
     /// Result of a task.
@@ -123,11 +127,11 @@ documents! {
         pub id: String,
         /// The attempt that decided it.
         pub attempt: u64,
-        /// succeeded, failed or cancelled.
-        pub state: String,
-        /// succeeded, failed, timed_out, cancelled, interrupted; null when no attempt decided it.
+        /// State that the task ended in.
+        pub state: TaskState,
+        /// Outcome of that attempt; null when no attempt decided it.
         #[serde(default)]
-        pub outcome: Option<String>,
+        pub outcome: Option<OutcomeKind>,
         /// Exit code of the process.
         #[serde(default)]
         pub exit_code: Option<i32>,
@@ -221,7 +225,7 @@ documents! {
         pub reason: String,
         /// Cause of an attempt's end; empty for other events.
         #[serde(default)]
-        pub cause: String,
+        pub cause: Cause,
         /// Decision of a recovery: class, hardware, strategy, delay_ms, knobs and text.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         pub recovery: Value,
@@ -296,7 +300,7 @@ documents! {
         pub gone_reason: String,
         /// The same as a word: network, silent, worker_stopped, slow, slept…
         #[serde(default)]
-        pub gone_cause: String,
+        pub gone_cause: LinkCause,
         /// An operator lets it have no new work.
         #[serde(default)]
         pub drained: bool,
@@ -356,7 +360,7 @@ documents! {
         pub reason: String,
         /// The state that it led to, when it changed.
         #[serde(default)]
-        pub state: Option<String>,
+        pub state: Option<TaskState>,
     }
 
     /// A worker event of the event stream.

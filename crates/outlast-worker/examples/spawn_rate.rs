@@ -113,7 +113,7 @@ impl Kept {
     fn told(&self, events: Vec<Event>) {
         let mut over = Vec::new();
         for event in events {
-            let Event::Finished((outcome, _)) = event else { continue };
+            let Event::Finished(outcome) = event else { continue };
             assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{}", outcome.message);
             over.push(AttemptId { task: outcome.task, epoch: outcome.epoch });
         }

@@ -37,6 +37,18 @@ pub(crate) type Decided = (Option<String>, Instant);
 
 /// A client of a coordinator.
 #[derive(Clone)]
+///
+/// # Examples
+/// ```
+/// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+/// # common::with_worker(async |client| {
+/// // Clones are cheap, and share their connections.
+/// let other = client.clone();
+/// let (counts, workers) = tokio::join!(client.counts(), other.workers());
+/// assert_eq!((counts?.total, workers?.workers.len()), (0, 1));
+/// # Ok(())
+/// # });
+/// ```
 pub struct Client {
     pub(crate) http: reqwest::Client,
     pub(crate) base: String,
@@ -52,6 +64,16 @@ pub struct Client {
 
 impl Client {
     /// The coordinator's address.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// println!("tasks go to {}", client.url());
+    /// assert!(client.url().starts_with("http://127.0.0.1:"));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub fn url(&self) -> &str {
         &self.base
     }
@@ -60,6 +82,17 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let info = client.info().await?;
+    /// println!("coordinator {} of version {}", info.coordinator_id, info.version);
+    /// assert!(!info.tls);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn info(&self) -> Result<Info, Error> {
         self.get("/api/v1/info").await
     }
@@ -68,6 +101,15 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; a problem of status 507 says why its store cannot be written.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// client.ready().await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn ready(&self) -> Result<(), Error> {
         let answer = self.request(Method::GET, "/readyz").send().await;
         let unreachable =
@@ -80,6 +122,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]: of status 413 where a proxy refuses it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// // A body of 1 MiB passes whatever is on the way.
+    /// client.probe(1 << 20).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn probe(&self, bytes: usize) -> Result<(), Error> {
         let send = || self.request(Method::PUT, "/api/v1/probe").body(vec![b'x'; bytes]);
         self.send_cut(send, OnCut::Split).await.map(drop)

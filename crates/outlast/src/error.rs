@@ -8,6 +8,20 @@ use reqwest::StatusCode;
 pub(crate) const PROXY: [u16; 5] = [407, 413, 502, 503, 504];
 
 /// The reason why a request failed.
+///
+/// # Examples
+/// ```
+/// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+/// # common::with_worker(async |client| {
+/// use outlast::Error;
+///
+/// match client.task("no-such-task").await {
+///     Err(Error::Problem(problem)) => assert_eq!(problem.word(), "not-found"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # });
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A refusal by the coordinator.
@@ -41,6 +55,16 @@ impl Error {
     }
 
     /// The HTTP status, when the coordinator answered.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let error = client.task("no-such-task").await.unwrap_err();
+    /// assert_eq!(error.status(), Some(404));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Problem(problem) => Some(problem.status),

@@ -8,6 +8,29 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
 /// A part of a task's log.
+///
+/// # Examples
+/// ```
+/// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+/// # common::with_worker(async |client| {
+/// use outlast::{NewTask, Run, TaskSpec};
+///
+/// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+/// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+/// client.wait(&task.id).await?;
+/// let (mut log, mut at) = (Vec::<u8>::new(), 0);
+/// loop {
+///     let part = client.log_part(&task.id, false, None, at).await?;
+///     log.extend(&part.data);
+///     at = part.next;
+///     if part.end {
+///         break;
+///     }
+/// }
+/// assert_eq!(log, b"hello\n");
+/// # Ok(())
+/// # });
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogPart {
     /// The bytes; of a gap a line in place of what is lost.
@@ -31,6 +54,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.wait(&task.id).await?;
+    /// let part = client.log_part(&task.id, false, None, 2).await?;
+    /// assert_eq!((&part.data[..], part.next), (&b"llo\n"[..], 6));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn log_part(
         &self,
         id: &str,
@@ -59,6 +97,27 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use futures_util::StreamExt;
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.wait(&task.id).await?;
+    /// let (stream, _) = client.logs(&task.id, false, None, 0).await?;
+    /// let mut stream = std::pin::pin!(stream);
+    /// let mut log = Vec::new();
+    /// while let Some(bytes) = stream.next().await {
+    ///     log.extend(bytes?);
+    /// }
+    /// assert_eq!(log, b"hello\n");
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn logs(
         &self,
         id: &str,

@@ -10,6 +10,18 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::api::Strategy;
+    ///
+    /// let table = client.recovery().await?;
+    /// assert!(table.errors["out_of_memory"].contains(&Strategy::ReducedBatchSize));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn recovery(&self) -> Result<RecoveryTable, Error> {
         self.get("/api/v1/recovery").await
     }
@@ -18,6 +30,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let found = client.recovery_patterns().await?;
+    /// assert!(found.patterns.is_empty() && found.quarantined.is_empty());
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn recovery_patterns(&self) -> Result<RecoveryPatterns, Error> {
         self.get("/api/v1/recovery/patterns").await
     }
@@ -26,6 +48,17 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// client.quarantine("w1").await?;
+    /// client.release("w1").await?;
+    /// assert!(client.recovery_patterns().await?.quarantined.is_empty());
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn release(&self, worker: &str) -> Result<(), Error> {
         let path = format!("/api/v1/workers/{}/release", escape(worker));
         self.send(|| self.request(Method::POST, &path)).await.map(drop)
@@ -35,6 +68,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// client.quarantine("w1").await?;
+    /// assert_eq!(client.recovery_patterns().await?.quarantined[0].worker, "w1");
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn quarantine(&self, worker: &str) -> Result<(), Error> {
         let path = format!("/api/v1/workers/{}/quarantine", escape(worker));
         self.send(|| self.request(Method::POST, &path)).await.map(drop)
@@ -44,6 +87,17 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// // No task of this type has failed lately.
+    /// let error = client.allow_type("train").await.unwrap_err();
+    /// assert_eq!(error.status(), Some(404));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn allow_type(&self, task_type: &str) -> Result<(), Error> {
         self.of_type("/api/v1/recovery/allow", Some(task_type)).await
     }
@@ -52,6 +106,15 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// client.forget_knobs(None).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn forget_knobs(&self, task_type: Option<&str>) -> Result<(), Error> {
         self.of_type("/api/v1/recovery/forget", task_type).await
     }

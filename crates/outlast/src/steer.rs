@@ -12,6 +12,24 @@ use std::time::Duration;
 const DOWNLOAD: Duration = Duration::from_secs(7 * 86_400);
 
 /// The description of data, before it comes.
+///
+/// # Examples
+/// ```
+/// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+/// # common::with_worker(async |client| {
+/// use outlast::{Call, NewTask, Run, TaskSpec};
+///
+/// let call = Call { function: "train".into(), args: serde_json::Value::Null };
+/// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+/// client.wait(&task.id).await?;
+/// # common::until("the artifact", async || {
+/// #     client.artifacts(&task.id).await.is_ok_and(|all| !all.artifacts.is_empty())
+/// # }).await;
+/// let (head, _) = client.artifact_data(&task.id, "notes.txt", 0).await?;
+/// assert_eq!(head.size, 9);
+/// # Ok(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataHead {
     /// The checkpoint's id, or that of the artifact's record.
@@ -27,6 +45,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["sleep".into(), "60".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// let task = client.pause(&task.id).await?;
+    /// println!("{} is {} and paused: {}", task.id, task.state, task.paused);
+    /// # client.cancel(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn pause(&self, id: &str) -> Result<Task, Error> {
         self.post(&format!("/api/v1/tasks/{}/pause", escape(id))).await
     }
@@ -35,6 +68,22 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["sleep".into(), "60".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.pause(&task.id).await?;
+    /// let task = client.resume(&task.id).await?;
+    /// assert!(!task.state.is_terminal());
+    /// # client.cancel(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn resume(&self, id: &str) -> Result<Task, Error> {
         self.post(&format!("/api/v1/tasks/{}/resume", escape(id))).await
     }
@@ -43,6 +92,24 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["sleep".into(), "60".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// # common::until("the task to start", async || {
+    /// #     client.task(&task.id).await.is_ok_and(|task| task.started_at.is_some())
+    /// # }).await;
+    /// let task = client.ask_checkpoint(&task.id).await?;
+    /// assert_eq!(task.worker.as_deref(), Some("w1"));
+    /// # client.cancel(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn ask_checkpoint(&self, id: &str) -> Result<Task, Error> {
         self.post(&format!("/api/v1/tasks/{}/checkpoint", escape(id))).await
     }
@@ -51,6 +118,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["sleep".into(), "60".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// let error = client.move_task(&task.id, Some("no-such-worker")).await.unwrap_err();
+    /// assert_eq!(error.status(), Some(404));
+    /// # client.cancel(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn move_task(&self, id: &str, to: Option<&str>) -> Result<Task, Error> {
         let path = format!("/api/v1/tasks/{}/move", escape(id));
         let body = MoveTo { to: to.map(ToOwned::to_owned) };
@@ -62,6 +144,24 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{Call, NewTask, Run, TaskSpec};
+    ///
+    /// let call = Call { function: "train".into(), args: serde_json::Value::Null };
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+    /// client.wait(&task.id).await?;
+    /// # common::until("the checkpoint", async || {
+    /// #     client.checkpoints(&task.id).await.is_ok_and(|all| !all.checkpoints.is_empty())
+    /// # }).await;
+    /// let list = client.checkpoints(&task.id).await?;
+    /// assert_eq!(list.checkpoints[0].meta["user"]["step"], 1);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn checkpoints(&self, id: &str) -> Result<CheckpointList, Error> {
         self.get(&format!("/api/v1/tasks/{}/checkpoints", escape(id))).await
     }
@@ -70,6 +170,24 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{Call, NewTask, Run, TaskSpec};
+    ///
+    /// let call = Call { function: "train".into(), args: serde_json::Value::Null };
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+    /// client.wait(&task.id).await?;
+    /// # common::until("the artifact", async || {
+    /// #     client.artifacts(&task.id).await.is_ok_and(|all| !all.artifacts.is_empty())
+    /// # }).await;
+    /// let list = client.artifacts(&task.id).await?;
+    /// assert_eq!(list.artifacts[0].artifact.as_deref(), Some("notes.txt"));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn artifacts(&self, id: &str) -> Result<ArtifactList, Error> {
         self.get(&format!("/api/v1/tasks/{}/artifacts", escape(id))).await
     }
@@ -78,6 +196,24 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{Call, NewTask, Run, TaskSpec};
+    ///
+    /// let call = Call { function: "train".into(), args: serde_json::Value::Null };
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+    /// client.wait(&task.id).await?;
+    /// # common::until("the state", async || {
+    /// #     client.task_state(&task.id).await.is_ok_and(|state| state.progress.is_some())
+    /// # }).await;
+    /// let state = client.task_state(&task.id).await?;
+    /// assert_eq!(state.progress, Some(1.0));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn task_state(&self, id: &str) -> Result<TaskStateView, Error> {
         self.get(&format!("/api/v1/tasks/{}/state", escape(id))).await
     }
@@ -86,6 +222,22 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.wait(&task.id).await?;
+    /// let story = client.explain(&task.id).await?;
+    /// println!("{}\n{}", story.sentences.join("\n"), story.now);
+    /// assert!(story.now.contains("succeeded"));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn explain(&self, id: &str) -> Result<Explanation, Error> {
         self.get(&format!("/api/v1/tasks/{}/explain", escape(id))).await
     }
@@ -94,6 +246,30 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]. A stream that breaks off can be requested again from where it ended.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use futures_util::StreamExt;
+    /// use outlast::{Call, NewTask, Run, TaskSpec};
+    ///
+    /// let call = Call { function: "train".into(), args: serde_json::Value::Null };
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+    /// client.wait(&task.id).await?;
+    /// # common::until("the checkpoint", async || {
+    /// #     client.checkpoints(&task.id).await.is_ok_and(|all| !all.checkpoints.is_empty())
+    /// # }).await;
+    /// let (head, data) = client.checkpoint_data(&task.id, "latest", 0).await?;
+    /// let mut data = std::pin::pin!(data);
+    /// let mut bytes = Vec::new();
+    /// while let Some(part) = data.next().await {
+    ///     bytes.extend(part?);
+    /// }
+    /// assert_eq!((head.size, &bytes[..]), (7, &b"weights"[..]));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn checkpoint_data(
         &self,
         id: &str,
@@ -108,6 +284,30 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use futures_util::StreamExt;
+    /// use outlast::{Call, NewTask, Run, TaskSpec};
+    ///
+    /// let call = Call { function: "train".into(), args: serde_json::Value::Null };
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+    /// client.wait(&task.id).await?;
+    /// # common::until("the artifact", async || {
+    /// #     client.artifacts(&task.id).await.is_ok_and(|all| !all.artifacts.is_empty())
+    /// # }).await;
+    /// let (_, data) = client.artifact_data(&task.id, "notes.txt", 3).await?;
+    /// let mut data = std::pin::pin!(data);
+    /// let mut bytes = Vec::new();
+    /// while let Some(part) = data.next().await {
+    ///     bytes.extend(part?);
+    /// }
+    /// assert_eq!(bytes, b"learns");
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn artifact_data(
         &self,
         id: &str,

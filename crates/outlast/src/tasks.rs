@@ -15,6 +15,16 @@ const WAIT: u64 = 30;
 /// Size above which a body that was cut on its way may have been too large for a proxy, in bytes.
 const SUSPECT: usize = 64 << 10;
 /// A task to submit.
+///
+/// # Examples
+/// ```
+/// use outlast::{NewTask, Run, TaskSpec};
+///
+/// let mut spec = TaskSpec::new(Run::Shell("make test".into()));
+/// spec.timeout = Some(600.0);
+/// let task = NewTask { id: "nightly:42".into(), spec };
+/// assert_eq!(task.spec.max_retries, 3);
+/// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct NewTask {
     /// The id; the same id and spec submitted again is the same task.
@@ -26,12 +36,35 @@ pub struct NewTask {
 
 impl NewTask {
     /// A task with a new id.
+    ///
+    /// # Examples
+    /// ```
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Shell("make test".into()));
+    /// assert_ne!(NewTask::new(spec.clone()).id, NewTask::new(spec).id);
+    /// ```
     pub fn new(spec: TaskSpec) -> Self {
         NewTask { id: uuid::Uuid::now_v7().to_string(), spec }
     }
 }
 
 /// A query of tasks.
+///
+/// # Examples
+/// ```
+/// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+/// # common::with_worker(async |client| {
+/// use outlast::{NewTask, Run, TaskQuery, TaskSpec};
+///
+/// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+/// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+/// let query = TaskQuery { states: vec!["pending".into()], limit: Some(10), ..Default::default() };
+/// println!("{} of the newest tasks wait", client.tasks(&query).await?.tasks.len());
+/// # client.wait(&task.id).await?;
+/// # Ok(())
+/// # });
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct TaskQuery {
     /// States, any of which a task has; empty: any state.
@@ -78,6 +111,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let task = NewTask::new(TaskSpec::new(Run::Shell("exit 3".into())));
+    /// let (_, new) = client.submit(&task).await?;
+    /// let (again, new_again) = client.submit(&task).await?;
+    /// assert_eq!((new, new_again, again.id), (true, false, task.id));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn submit(&self, task: &NewTask) -> Result<(Task, bool), Error> {
         let send = || self.request(Method::POST, "/api/v1/tasks").json(task);
         let response = self.send(send).await?;
@@ -90,6 +137,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; former parts stay submitted, and submitting all of them again is safe.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{Call, NewTask, Run, TaskSpec};
+    ///
+    /// let call = |n: i32| Run::Call(Call { function: "double".into(), args: n.into() });
+    /// let tasks: Vec<_> = (0..100).map(|n| NewTask::new(TaskSpec::new(call(n)))).collect();
+    /// let submitted = client.submit_all(&tasks).await?;
+    /// assert!(submitted.iter().all(|task| task.created));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn submit_all(&self, tasks: &[NewTask]) -> Result<Vec<SubmittedTask>, Error> {
         let mut done = Vec::with_capacity(tasks.len());
         let (mut left, mut most, mut room) = (tasks, MAX_BATCH, MAX_BODY / 4);
@@ -126,6 +187,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// let page = client.tasks(&Default::default()).await?;
+    /// assert_eq!((page.tasks[0].id.as_str(), page.next), (&*task.id, None));
+    /// # client.wait(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn tasks(&self, query: &TaskQuery) -> Result<TaskList, Error> {
         let mut pairs = query.filter();
         let page = [
@@ -142,6 +218,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// let task = client.task(&task.id).await?;
+    /// println!("{} is {}", task.id, task.state);
+    /// # client.wait(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn task(&self, id: &str) -> Result<Task, Error> {
         self.get(&format!("/api/v1/tasks/{}", escape(id))).await
     }
@@ -150,6 +241,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["sleep".into(), "60".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// assert_eq!(client.result(&task.id, 0).await?, None);
+    /// # client.cancel(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn result(&self, id: &str, wait: u64) -> Result<Option<TaskResult>, Error> {
         match self.get(&format!("/api/v1/tasks/{}/result?wait={wait}", escape(id))).await {
             Ok(result) => Ok(Some(result)),
@@ -162,6 +267,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{Call, NewTask, Run, TaskSpec, TaskState};
+    ///
+    /// let call = Call { function: "double".into(), args: 21.into() };
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Call(call)))).await?;
+    /// let result = client.wait(&task.id).await?;
+    /// assert_eq!((result.state, result.value.get()), (TaskState::Succeeded, "42"));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn wait(&self, id: &str) -> Result<TaskResult, Error> {
         loop {
             if let Some(result) = self.result(id, WAIT).await? {
@@ -175,6 +294,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// let ended = client.results(&[task.id, "no-such-task".into()], 30).await?;
+    /// assert_eq!(ended.unknown, ["no-such-task"]);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn results(&self, ids: &[String], wait: u64) -> Result<EndedTasks, Error> {
         let which = WhichEnded { ids: ids.to_vec(), wait };
         let send = || self.request(Method::POST, "/api/v1/results").json(&which);
@@ -185,6 +318,22 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.wait(&task.id).await?;
+    /// let history = client.history(&task.id).await?;
+    /// let events: Vec<_> = history.events.iter().map(|event| &*event.event).collect();
+    /// assert_eq!((events.first(), events.last()), (Some(&"submitted"), Some(&"succeeded")));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn history(&self, id: &str) -> Result<History, Error> {
         self.get(&format!("/api/v1/tasks/{}/history", escape(id))).await
     }
@@ -193,6 +342,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::TaskState;
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["sleep".into(), "60".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.cancel(&task.id).await?;
+    /// assert_eq!(client.wait(&task.id).await?.state, TaskState::Cancelled);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn cancel(&self, id: &str) -> Result<Task, Error> {
         self.post(&format!("/api/v1/tasks/{}/cancel", escape(id))).await
     }
@@ -201,6 +365,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec, TaskState};
+    ///
+    /// let (task, _) = client.submit(&NewTask::new(TaskSpec::new(Run::Shell("exit 3".into())))).await?;
+    /// assert_eq!(client.wait(&task.id).await?.state, TaskState::Failed);
+    /// client.retry(&task.id).await?;
+    /// assert_eq!(client.wait(&task.id).await?.attempt, 2);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn retry(&self, id: &str) -> Result<Task, Error> {
         self.post(&format!("/api/v1/tasks/{}/retry", escape(id))).await
     }
@@ -209,6 +387,20 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// client.wait(&task.id).await?;
+    /// assert_eq!(client.counts().await?.succeeded, 1);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn counts(&self) -> Result<CountsView, Error> {
         self.get("/api/v1/counts").await
     }
@@ -217,6 +409,22 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; also if the coordinator is too old to count some only.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::TaskQuery;
+    /// use outlast::{NewTask, Run, TaskSpec};
+    ///
+    /// let spec = TaskSpec::new(Run::Command(vec!["echo".into(), "hello".into()]));
+    /// let (task, _) = client.submit(&NewTask::new(spec)).await?;
+    /// let query = TaskQuery { prefix: Some("nightly:".into()), ..Default::default() };
+    /// assert_eq!(client.counts_of(&query).await?.total, 0);
+    /// # client.wait(&task.id).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn counts_of(&self, query: &TaskQuery) -> Result<CountsView, Error> {
         let pairs = query.filter();
         let send = || self.request(Method::GET, "/api/v1/counts").query(&pairs);

@@ -9,6 +9,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let page = client.fleet(None).await?;
+    /// println!("{} of {} workers are connected", page.totals.connected, page.totals.workers);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn fleet(&self, cursor: Option<&str>) -> Result<FleetPage, Error> {
         let query = cursor.map_or(String::new(), |c| format!("?cursor={}", escape(c)));
         self.get(&format!("/api/v1/fleet{query}")).await
@@ -19,6 +29,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let metrics = client.worker_metrics("w1", "1s", None).await?;
+    /// assert_eq!((&*metrics.name, metrics.series.step_ms), ("w1", 1000));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn worker_metrics(
         &self,
         name: &str,
@@ -34,6 +54,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let timeline = client.timeline("w1", None).await?;
+    /// println!("w1 was in {} states", timeline.intervals.len());
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn timeline(&self, name: &str, from: Option<i64>) -> Result<WorkerTimeline, Error> {
         let from = from.map_or(String::new(), |ms| format!("?from={ms}"));
         self.get(&format!("/api/v1/workers/{}/timeline{from}", escape(name))).await
@@ -43,6 +73,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let list = client.alerts(Some("firing")).await?;
+    /// assert!(list.alerts.is_empty() && !list.rules.is_empty());
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn alerts(&self, state: Option<&str>) -> Result<AlertList, Error> {
         let query = state.map_or(String::new(), |s| format!("?state={}", escape(s)));
         self.get(&format!("/api/v1/alerts{query}")).await

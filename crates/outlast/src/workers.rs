@@ -10,6 +10,17 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// for worker in client.workers().await?.workers {
+    ///     println!("{}: {}, {} slots", worker.name, worker.state, worker.slots);
+    /// }
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn workers(&self) -> Result<WorkerList, Error> {
         self.get("/api/v1/workers").await
     }
@@ -18,6 +29,15 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// assert_eq!(client.worker("w1").await?.state, "connected");
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn worker(&self, name: &str) -> Result<Worker, Error> {
         self.get(&format!("/api/v1/workers/{}", escape(name))).await
     }
@@ -26,6 +46,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// let error = client.forget("no-such-worker").await.unwrap_err();
+    /// assert_eq!(error.status(), Some(404));
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn forget(&self, name: &str) -> Result<(), Error> {
         let path = format!("/api/v1/workers/{}", escape(name));
         self.send(|| self.request(Method::DELETE, &path)).await.map(drop)
@@ -35,6 +65,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// client.unbind("w1").await?;
+    /// assert_eq!(client.worker("w1").await?.bound_to, "");
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn unbind(&self, name: &str) -> Result<(), Error> {
         let path = format!("/api/v1/workers/{}/unbind", escape(name));
         self.send(|| self.request(Method::POST, &path)).await.map(drop)
@@ -44,6 +84,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// assert!(client.drain("w1", true).await?.drained);
+    /// assert!(!client.drain("w1", false).await?.drained);
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn drain(&self, name: &str, on: bool) -> Result<Worker, Error> {
         let what = if on { "drain" } else { "undrain" };
         self.post(&format!("/api/v1/workers/{}/{what}", escape(name))).await
@@ -53,6 +103,17 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod common { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/mod.rs")); }
+    /// # common::with_worker(async |client| {
+    /// use outlast::api::WorkerAction;
+    ///
+    /// client.act("w1", &WorkerAction::ResetConnectionStats).await?;
+    /// # Ok(())
+    /// # });
+    /// ```
     pub async fn act(&self, name: &str, action: &WorkerAction) -> Result<(), Error> {
         let path = format!("/api/v1/workers/{}/actions", escape(name));
         self.send(|| self.request(Method::POST, &path).json(action)).await.map(drop)

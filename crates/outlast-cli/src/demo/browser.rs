@@ -3,6 +3,7 @@
 
 use super::stage::{Report, Stage, until};
 use anyhow::Context;
+use outlast::api::TaskState;
 use outlast::{Browser, Client, NewTask, OnContextLoss, Run, TaskSpec};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -95,7 +96,10 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let second = parts(&result.stdout);
     let (first, last) = (second.first().copied().unwrap_or(0), second.last().copied());
     claim(killed, "the browser was gone before it was killed".into());
-    claim(result.state == "succeeded", format!("the task {}: {}", result.state, result.message));
+    claim(
+        result.state == TaskState::Succeeded,
+        format!("the task {}: {}", result.state, result.message),
+    );
     claim(result.attempt == 2, format!("attempt {} decided it", result.attempt));
     claim(first % 8 == 1 && first > 8, format!("it went on at part {first}"));
     claim(last == Some(PARTS), format!("it ended at part {last:?}"));

@@ -4,7 +4,7 @@
 
 use super::stage::{Report, Stage, until};
 use anyhow::Context;
-use outlast::api::{Explanation, HistoryEvent};
+use outlast::api::{Explanation, HistoryEvent, TaskState};
 use outlast::{Client, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
 use serde_json::json;
@@ -131,7 +131,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     };
     let ran = steps(&stage.dir.join("first"));
     let (before, after): (Vec<Step>, Vec<Step>) = ran.iter().partition(|s| s.0 == 1);
-    claim(result.state == "succeeded", format!("the first task {}", result.state));
+    claim(result.state == TaskState::Succeeded, format!("the first task {}", result.state));
     claim(result.attempt == 2, format!("attempt {} decided it", result.attempt));
     claim(before.iter().all(|s| s.1 == 64), "its first attempt had other batches".into());
     claim(after.iter().all(|s| s.1 == 32), format!("it went on with {:?}", after.first()));
@@ -140,7 +140,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Report> {
     let done = after.last().map_or(0, |s| s.2);
     claim(done == STEPS, format!("it ended at step {done}"));
     let ran = steps(&stage.dir.join("second"));
-    claim(second.state == "succeeded", format!("the second task {}", second.state));
+    claim(second.state == TaskState::Succeeded, format!("the second task {}", second.state));
     claim(second.attempt == 1, format!("the second one took {} attempts", second.attempt));
     claim(ran.len() == STEPS, format!("the second one did {} steps", ran.len()));
     claim(ran.iter().all(|s| s.1 == 32), format!("the second one began with {:?}", ran.first()));

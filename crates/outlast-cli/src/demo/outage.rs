@@ -2,7 +2,7 @@
 
 use super::stage::{Report, Stage, since, until, wall};
 use crate::output;
-use outlast::api::TaskResult;
+use outlast::api::{TaskResult, TaskState};
 use outlast::{Client, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
 use serde_json::json;
@@ -100,7 +100,7 @@ async fn check(
         if started != 1 {
             bad.push(format!("{id} was started {started} times"));
         }
-        if result.state != "succeeded" || ends != 1 || task.attempt != 1 {
+        if result.state != TaskState::Succeeded || ends != 1 || task.attempt != 1 {
             let attempt = task.attempt;
             bad.push(format!("{id}: {}, {ends} results, attempt {attempt}", result.state));
         }
@@ -116,7 +116,7 @@ async fn check(
         rows.push(vec![
             id.clone(),
             result.worker.clone().unwrap_or_default(),
-            result.state.clone(),
+            result.state.to_string(),
             started.to_string(),
             output::duration(result.duration_ms.unwrap_or(0)),
             waited,

@@ -3,7 +3,7 @@
 
 use super::stage::{Report, Stage, since, until, wall};
 use futures_util::StreamExt;
-use outlast::api::{CheckpointList, TaskResult, TaskStateView, Worker};
+use outlast::api::{CheckpointList, TaskResult, TaskState, TaskStateView, Worker};
 use outlast::{Client, NewTask, Run, TaskSpec};
 use outlast_chaos::Proxy;
 use serde_json::{Value, json};
@@ -183,7 +183,7 @@ impl Play<'_> {
         let wanted: Vec<String> = (1..=STEPS).map(|n| n.to_string()).collect();
         let in_order = ledger.lines().eq(wanted.iter().map(String::as_str));
         claim(in_order, format!("{} steps were run, not {STEPS} in order", ledger.lines().count()));
-        claim(result.state == "succeeded", format!("the task {}", result.state));
+        claim(result.state == TaskState::Succeeded, format!("the task {}", result.state));
         claim(result.attempt == 1, format!("attempt {} decided it", result.attempt));
         claim(shown == 850, format!("the checkpoint before the loss was of step {shown}"));
         claim(synced.newest == STEPS.to_string(), format!("the last one says {:?}", synced.newest));

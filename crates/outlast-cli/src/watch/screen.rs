@@ -148,19 +148,19 @@ fn tasks_table(tasks: &[Task], frame: &mut Frame<'_>, area: Rect, paint: &dyn Fn
             let skip = t.id.chars().count().saturating_sub(13);
             let end: String = t.id.chars().skip(skip).collect();
             let id = if skip > 0 { format!("…{end}") } else { end };
-            vec![id, t.state.clone(), command]
+            vec![id, t.state.to_string(), command]
         } else {
             let worker = visible(t.worker.as_deref().unwrap_or_default()).into_owned();
             vec![
                 t.id.clone(),
-                t.state.clone(),
+                t.state.to_string(),
                 t.attempt.to_string(),
                 worker,
                 clock.into(),
                 command,
             ]
         };
-        Row::new(cells).style(state_style(&t.state, paint))
+        Row::new(cells).style(state_style(t.state.as_str(), paint))
     });
     let rows: Vec<Row<'_>> = rows.collect();
     let table = Table::new(rows, widths)
@@ -172,7 +172,7 @@ fn tasks_table(tasks: &[Task], frame: &mut Frame<'_>, area: Rect, paint: &dyn Fn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlast::api::FleetColumns;
+    use outlast::api::{FleetColumns, LinkCause};
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -181,8 +181,8 @@ mod tests {
         let n = names.len();
         let mut states = vec!["connected".to_owned(); n];
         states[3] = "suspect".into();
-        let mut causes = vec![String::new(); n];
-        causes[3] = "silent".into();
+        let mut causes = vec![LinkCause::Unspecified; n];
+        causes[3] = LinkCause::Silent;
         let workers = FleetColumns {
             id: names.clone(),
             name: names,

@@ -1,7 +1,7 @@
 //! The view of workers and tasks: what is queried, in which order it is shown, and its text.
 
 use crate::{draw, output};
-use outlast::api::{Alert, CountsView, FleetColumns, FleetTotals, Task};
+use outlast::api::{Alert, CountsView, FleetColumns, FleetTotals, LinkCause, Task};
 use outlast::{Client, Error, TaskQuery};
 use outlast_wire::text::visible;
 use serde::Serialize;
@@ -77,7 +77,7 @@ impl View {
             let state = ["unfit", "suspect", "away", "draining", "connected"];
             let state = state.iter().position(|s| *s == w.state[*n]);
             // A worker that was stopped on purpose is not a problem.
-            let stopped = w.state[*n] == "away" && w.cause[*n] == "worker_stopped";
+            let stopped = w.state[*n] == "away" && w.cause[*n] == LinkCause::Stopped;
             (alert.unwrap_or(3), stopped, state.unwrap_or(4), *n)
         });
         Ok(())
@@ -130,7 +130,7 @@ impl View {
         let w = &self.workers;
         let rtt = w.rtt_ms[n].map_or("-".into(), |ms| draw::ms(f64::from(ms)));
         let back = w.reconnects_per_minute[n];
-        let mut why = w.cause[n].clone();
+        let mut why = w.cause[n].to_string();
         if back > 0 {
             why = format!("{why} back {back}× in a minute").trim().to_owned();
         }

@@ -3,7 +3,6 @@
 use super::views;
 use crate::app::App;
 use crate::extract::Submitter;
-use crate::input::ApiRequest;
 use crate::intake::{DOCUMENT, MAX_REQUEST};
 use crate::problem::Refusal;
 use axum::Json;
@@ -11,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use outlast_core::TaskId;
+use outlast_core::coord::Request;
 use outlast_core::coord::Response as CoreResponse;
 use outlast_wire::api::{MoveTo, Task};
 
@@ -22,7 +22,7 @@ pub(crate) async fn cancel(
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, ApiRequest::Cancel, "the task has ended already").await
+    change(&app, id, Request::Cancel, "the task has ended already").await
 }
 
 /// Runs a task again that failed or was cancelled.
@@ -33,7 +33,7 @@ pub(crate) async fn retry(
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, ApiRequest::Retry, "only a failed or cancelled task can be retried").await
+    change(&app, id, Request::Retry, "only a failed or cancelled task can be retried").await
 }
 
 /// Pauses a task: one that runs is stopped where it is, one that waits is given to nobody. It
@@ -46,7 +46,7 @@ pub(crate) async fn pause(
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, |id| ApiRequest::Pause(id, true), "the task has ended already").await
+    change(&app, id, |id| Request::Pause(id, true), "the task has ended already").await
 }
 
 /// Lets a paused task go on.
@@ -57,7 +57,7 @@ pub(crate) async fn resume(
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, |id| ApiRequest::Pause(id, false), "the task has ended already").await
+    change(&app, id, |id| Request::Pause(id, false), "the task has ended already").await
 }
 
 /// Asks a task for a checkpoint; a worker that is away gets the request when it is back.
@@ -68,7 +68,7 @@ pub(crate) async fn checkpoint(
     _: Submitter,
     Path(id): Path<String>,
 ) -> Result<Json<Task>, Refusal> {
-    change(&app, id, ApiRequest::Checkpoint, "only a task that a worker has can make a checkpoint")
+    change(&app, id, Request::Checkpoint, "only a task that a worker has can make a checkpoint")
         .await
 }
 
@@ -92,14 +92,14 @@ pub(crate) async fn move_to(
             .map_err(|e| Refusal::bad(&format!("not {{\"to\": \"WORKER\"}}: {e}")))?,
     };
     let named = to.clone().unwrap_or_default();
-    let request = |id| ApiRequest::Move(id, to);
+    let request = |id| Request::Move(id, to);
     change_to(&app, id, request, "the task has ended, or is being cancelled", &named).await
 }
 
 async fn change(
     app: &App,
     id: String,
-    request: impl FnOnce(TaskId) -> ApiRequest,
+    request: impl FnOnce(TaskId) -> Request,
     wrong: &str,
 ) -> Result<Json<Task>, Refusal> {
     change_to(app, id, request, wrong, "").await
@@ -109,7 +109,7 @@ async fn change(
 async fn change_to(
     app: &App,
     id: String,
-    request: impl FnOnce(TaskId) -> ApiRequest,
+    request: impl FnOnce(TaskId) -> Request,
     wrong: &str,
     named: &str,
 ) -> Result<Json<Task>, Refusal> {

@@ -114,7 +114,7 @@ pub(crate) async fn metrics(
         Some(entry) => {
             let mut meter = entry.meter();
             meter.count(sample.tally, sample.running);
-            meter.told(sample.rtt_ms, sample.restored);
+            meter.reported(sample.rtt_ms, sample.restored);
             meter.summary(now)
         }
         None => Meter::new(now, 1).summary(now),
@@ -126,7 +126,7 @@ pub(crate) async fn metrics(
     if let (None, Some((at, cause, reason))) = (&view.link.last_disconnect, app.quality.former(&id))
     {
         let at = text(at.unwrap_or(app.started_at));
-        view.link.last_disconnect = Some(Disconnect { at, cause: cause.word().into(), reason });
+        view.link.last_disconnect = Some(Disconnect { at, cause, reason });
     }
     Ok(Json(view))
 }
@@ -164,19 +164,19 @@ fn series(word: &str, step: i64, from: i64, to: i64, points: &[(i64, Point)]) ->
         at: (0..count as i64).map(|n| from + n * step).collect(),
         connected: column(&slots, |p| Some(round(share(p), 4))),
         rtt_ms: column(&slots, |p| p.rtt_ms().map(|ms| round(ms, 3))),
-        rtt_max_ms: column(&slots, |p| (p.rtt_count > 0).then(|| ms(f64::from(p.rtt_max_us)))),
+        rtt_max_ms: column(&slots, |p| (p.rtt.count > 0).then(|| ms(f64::from(p.rtt.max_us)))),
         suspicion: column(&slots, |p| {
             (p.connected_ms > 0).then(|| round(f64::from(p.suspicion), 2))
         }),
-        goodput_up: column(&slots, |p| Some(rate(p.bytes_up, p))),
-        goodput_down: column(&slots, |p| Some(rate(p.bytes_down, p))),
+        goodput_up: column(&slots, |p| Some(rate(p.bytes.0, p))),
+        goodput_down: column(&slots, |p| Some(rate(p.bytes.1, p))),
         messages: column(&slots, |p| Some(p.messages.into())),
         reconnects: column(&slots, |p| Some(p.reconnects.into())),
         heartbeats_lost: column(&slots, |p| Some(p.lost.into())),
-        tasks_executed: column(&slots, |p| Some(p.executed.into())),
-        tasks_failed: column(&slots, |p| Some(p.failed.into())),
-        checkpoints: column(&slots, |p| Some(p.checkpoints.into())),
-        running: column(&slots, |p| Some(p.running.into())),
+        tasks_executed: column(&slots, |p| Some(p.tasks.executed.into())),
+        tasks_failed: column(&slots, |p| Some(p.tasks.failed.into())),
+        checkpoints: column(&slots, |p| Some(p.tasks.checkpoints.into())),
+        running: column(&slots, |p| Some(p.tasks.running.into())),
     }
 }
 
@@ -187,8 +187,8 @@ fn round(value: f64, digits: i32) -> f64 {
 
 fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics {
     let (t, tally) = (&s.totals, &sample.tally);
-    let (attempts, welcomes, failures) = s.dials;
-    let messages = t.messages_up + t.messages_down;
+    let (attempts, welcomes, failures) = s.returns.dials;
+    let messages = t.messages.up + t.messages.down;
     let executed = tally.executed;
     let mean = |sum: f64, n: u64| (n > 0).then(|| round(sum / n as f64, 4));
     WorkerMetrics {
@@ -198,22 +198,22 @@ fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics
         at: text(clock::wall()),
         connection_attempts: attempts,
         successful_connections: welcomes,
-        avg_reconnect_time: s.reconnect_ms.map(|(_, mean, _)| round(mean / 1000.0, 3)),
-        max_reconnect_time: s.reconnect_ms.map(|(.., max)| max as f64 / 1000.0),
-        connection_stability: round(s.stability, 6),
-        messages_sent: t.messages_down,
-        messages_received: t.messages_up,
+        avg_reconnect_time: s.returns.took_ms.map(|(_, mean, _)| round(mean / 1000.0, 3)),
+        max_reconnect_time: s.returns.took_ms.map(|(.., max)| max as f64 / 1000.0),
+        connection_stability: round(s.returns.stability, 6),
+        messages_sent: t.messages.down,
+        messages_received: t.messages.up,
         avg_message_latency_ms: s.rtt.map(|r| round(r.mean, 3)),
-        avg_message_size_bytes: mean((t.bytes_up + t.bytes_down) as f64, messages),
-        message_errors: t.errors + t.lost,
+        avg_message_size_bytes: mean((t.bytes.up + t.bytes.down) as f64, messages),
+        message_errors: t.messages.errors + t.lost,
         tasks_executed: executed,
         task_success_rate: mean(tally.succeeded as f64, executed),
         avg_task_execution_time_ms: mean(tally.duration_ms as f64, executed),
         checkpoints_created: tally.checkpoints,
         checkpoints_restored: s.restored,
         compression_ratio: s.compression.0.map(|r| round(r, 3)),
-        compression_time_ms: round(t.packing.0 as f64 / 1e6, 3),
-        decompression_time_ms: round(t.packing.1 as f64 / 1e6, 3),
+        compression_time_ms: round(t.compression.nanos.0 as f64 / 1e6, 3),
+        decompression_time_ms: round(t.compression.nanos.1 as f64 / 1e6, 3),
         link: LinkQuality {
             rtt: s.rtt.map(|r| RttView {
                 samples: r.samples,
@@ -225,9 +225,9 @@ fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics
                 mean: round(r.mean, 3),
             }),
             worker_rtt_ms: s.worker_rtt_ms,
-            suspicion: s.suspicion.map(|phi| round(phi, 2)),
-            silent_ms: s.silent_ms,
-            reconnects_per_minute: s.reconnects_per_minute,
+            suspicion: s.now.suspicion.map(|phi| round(phi, 2)),
+            silent_ms: s.now.silent_ms,
+            reconnects_per_minute: s.returns.per_minute,
             reconnects: t.reconnects,
             failed_connections: failures,
             connection_success_rate: if attempts == 0 {
@@ -235,19 +235,24 @@ fn view(sample: &LinkSample, s: &Summary, series: MetricSeries) -> WorkerMetrics
             } else {
                 round(welcomes as f64 / attempts as f64, 4)
             },
-            loss: s.loss.map(|l| round(l, 4)),
+            loss: s.returns.loss.map(|l| round(l, 4)),
             heartbeats_lost: t.lost,
-            goodput_up: round(s.goodput_up, 1),
-            goodput_down: round(s.goodput_down, 1),
-            bytes_up: t.bytes_up + t.bulk,
-            bytes_down: t.bytes_down,
+            goodput_up: round(s.goodput.0, 1),
+            goodput_down: round(s.goodput.1, 1),
+            bytes_up: t.bytes.up + t.bytes.bulk,
+            bytes_down: t.bytes.down,
             resync_ms: s.resync_ms,
-            last_disconnect: s.end.as_ref().map(|(at, cause, reason)| Disconnect {
+            last_disconnect: s.ends.newest.as_ref().map(|(at, cause, reason)| Disconnect {
                 at: text(*at),
-                cause: cause.word().into(),
+                cause: *cause,
                 reason: reason.to_string(),
             }),
-            disconnects: s.causes.iter().map(|(c, n)| (c.word().into(), (*n).into())).collect(),
+            disconnects: s
+                .ends
+                .causes
+                .iter()
+                .map(|(c, n)| (c.word().into(), (*n).into()))
+                .collect(),
         },
         series,
         adaptation: Vec::new(),
@@ -375,7 +380,7 @@ pub(super) fn columns<'a>(rows: impl Iterator<Item = &'a Row>) -> FleetColumns {
         all.goodput.push((r.goodput.0 + r.goodput.1) as u32);
         all.alert.push(r.alert.into());
         all.since.push(r.since);
-        all.cause.push(r.cause.word().into());
+        all.cause.push(r.cause);
     }
     all
 }

@@ -3,15 +3,15 @@
 use crate::app::App;
 use crate::clock::{self, text};
 use crate::extract::{Operator, Overseer, Submitter};
-use crate::input::ApiRequest;
 use crate::intake::{DOCUMENT, MAX_REQUEST};
 use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use outlast_core::coord::Request;
 use outlast_core::coord::{RecoveryRequest, Response as CoreResponse};
-use outlast_core::recovery::{Config, Failure, Learned, Pattern, Strategy};
+use outlast_core::recovery::{Config, Failure, Learned, Pattern};
 use outlast_wire::api::{
     FailurePattern, LearnedKnobs, OfType, PastFailure, QuarantinedWorker, RecoveryPatterns,
     RecoveryTable,
@@ -29,9 +29,8 @@ pub(crate) async fn table(
 
 fn shown(config: &Config) -> RecoveryTable {
     let all = config.all();
-    let words = |ladder: &[Strategy]| ladder.iter().map(|s| s.as_str().to_owned()).collect();
-    let errors = all.errors.iter().map(|(class, ladder)| (class.as_str().into(), words(ladder)));
-    let hardware = all.hardware.iter().map(|(h, ladder)| (h.as_str().into(), words(ladder)));
+    let errors = all.errors.iter().map(|(class, ladder)| (class.as_str().into(), ladder.clone()));
+    let hardware = all.hardware.iter().map(|(h, ladder)| (h.as_str().into(), ladder.clone()));
     RecoveryTable {
         errors: errors.collect(),
         hardware: hardware.collect(),
@@ -178,7 +177,7 @@ async fn overrule(
     what: RecoveryRequest,
     missing: impl FnOnce() -> Refusal,
 ) -> Result<StatusCode, Refusal> {
-    match app.request(ApiRequest::Recovery(what)).await? {
+    match app.request(Request::Recovery(what)).await? {
         CoreResponse::Overruled => Ok(StatusCode::NO_CONTENT),
         _ => Err(missing()),
     }

@@ -1,11 +1,10 @@
 //! Parts of the OpenAPI document that the types of `outlast_wire::api` cannot say: which words a field
-//! may hold, and which fields every answer has.
+//! may hold whose enum is no type of `outlast_model`, and which fields every answer has.
 
 use outlast_core::alerts::{Measure, Severity};
 use outlast_core::coord::{Isolation, WorkerState};
-use outlast_core::records::TaskState;
-use outlast_core::recovery::{FailureClass, HardwareClass, PatternKind, Strategy};
-use outlast_model::{Cause, LinkCause, OutcomeKind};
+use outlast_core::recovery::{FailureClass, HardwareClass, PatternKind};
+use outlast_model::OutcomeKind;
 use outlast_store::{EventKind, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -64,11 +63,6 @@ fn refer(field: &mut Value, name: &str) {
     *field = new;
 }
 
-/// The words in the order of the alphabet.
-fn sorted(words: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
-    words.collect::<BTreeSet<_>>().into_iter().collect()
-}
-
 fn vocabulary(
     name: &'static str,
     description: &'static str,
@@ -80,33 +74,15 @@ fn vocabulary(
 
 fn of_tasks() -> Vec<Vocabulary> {
     use PatternKind as P;
-    use TaskState as T;
-    let states = [T::Pending, T::Assigned, T::Succeeded, T::Failed, T::Cancelled];
     let patterns = [P::Worker, P::Hardware, P::TaskType, P::TypeOnHardware, P::Task];
     let events = EventKind::ALL.map(EventKind::as_str);
     vec![
         vocabulary(
-            "TaskState",
-            "State of a task.",
-            &states.map(T::as_str),
-            &[
-                ("Task", "state"),
-                ("SubmittedTask", "state"),
-                ("TaskResult", "state"),
-                ("TaskEvent", "state"),
-            ],
-        ),
-        vocabulary(
-            "Cause",
-            "Reason for the end of an attempt; empty when there is none.",
-            &sorted(Cause::ALL.iter().map(|cause| cause.word())),
-            &[("Task", "cause"), ("HistoryEvent", "cause")],
-        ),
-        vocabulary(
             "OutcomeKind",
+            // Without the empty one: a field that is null stands for it.
             "Outcome of an attempt.",
             &OutcomeKind::ALL[1..].iter().map(|kind| kind.word()).collect::<Vec<_>>(),
-            &[("TaskResult", "outcome")],
+            &[],
         ),
         vocabulary(
             "HistoryEventKind",
@@ -138,12 +114,6 @@ fn of_tasks() -> Vec<Vocabulary> {
             &HardwareClass::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>(),
             &[("PastFailure", "hardware")],
         ),
-        vocabulary(
-            "Strategy",
-            "Step that follows a failure.",
-            &Strategy::ALL.iter().map(|strategy| strategy.as_str()).collect::<Vec<_>>(),
-            &[("RecoveryTable", "errors"), ("RecoveryTable", "hardware")],
-        ),
     ]
 }
 
@@ -162,17 +132,6 @@ fn of_workers() -> Vec<Vocabulary> {
             "Kind of a worker event of the event stream.",
             &["connected", "disconnected", "drained", "undrained", "forgotten", "unbound"],
             &[("WorkerEvent", "event")],
-        ),
-        vocabulary(
-            "LinkCause",
-            "Reason for the end of a link; empty when there is none.",
-            &sorted(LinkCause::ALL.iter().map(|cause| cause.word())),
-            &[
-                ("Worker", "gone_cause"),
-                ("Disconnect", "cause"),
-                ("Interval", "cause"),
-                ("FleetColumns", "cause"),
-            ],
         ),
         vocabulary(
             "LinkState",

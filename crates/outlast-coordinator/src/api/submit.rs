@@ -3,7 +3,6 @@
 use super::views;
 use crate::app::App;
 use crate::extract::Submitter;
-use crate::input::{ApiRequest, Owner};
 use crate::problem::Refusal;
 use axum::Json;
 use axum::body::Body;
@@ -12,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use outlast_core::TaskId;
 use outlast_core::coord::Response as CoreResponse;
+use outlast_core::coord::{Owner, Request, Submission};
 use outlast_wire::SpecError;
 use outlast_wire::api::{MAX_BATCH, MAX_BODY, Submitted, SubmittedTask, Task};
 use outlast_wire::json::{Parts, short};
@@ -25,8 +25,6 @@ use std::sync::Arc;
 const LARGE: usize = 64 << 10;
 /// The most memory that the tasks of a request take as values, in bytes, beside their JSON.
 const MAX_WEIGHT: usize = 256 << 20;
-
-type Wanted = (TaskId, Arc<TaskSpec>, bool);
 
 /// Submits one task (a JSON object) or a batch of up to 10,000 (an array): all, or none.
 /// With an `id` of your choice the request may be sent again without harm. A `traceparent` header
@@ -53,9 +51,9 @@ pub(crate) async fn submit(
     } else {
         parse(&body, trace.as_ref())?
     };
-    let first = wanted.first().map(|(id, ..)| id.clone());
+    let first = wanted.first().map(|task| task.id.clone());
     let owner = Owner { name: who.owner(), private: who.only().is_some() };
-    match app.request(ApiRequest::Submit(wanted, owner)).await? {
+    match app.request(Request::Submit(wanted, owner)).await? {
         CoreResponse::Submitted(tasks) => match (single, first, tasks.first()) {
             (true, Some(id), Some(done)) => {
                 let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -66,7 +64,7 @@ pub(crate) async fn submit(
                 let view = |t: &outlast_core::coord::Submitted| SubmittedTask {
                     id: t.id.to_string(),
                     created: t.created,
-                    state: t.state.as_str().into(),
+                    state: t.state,
                 };
                 let tasks = tasks.iter().map(view).collect();
                 Ok(Json(Submitted { tasks }).into_response())
@@ -114,7 +112,7 @@ pub(crate) fn submitted(body: &[u8]) -> Result<usize, String> {
     parse(body, None).map(|(tasks, _)| tasks.len()).map_err(|e| e.problem.detail)
 }
 
-fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refusal> {
+fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Submission>, bool), Refusal> {
     let start = body.iter().find(|b| !b.is_ascii_whitespace());
     if start != Some(&b'[') {
         return Ok((vec![one(body, trace).map_err(|e| Refusal::bad(&e))?], true));
@@ -141,7 +139,7 @@ fn parse(body: &[u8], trace: Option<&Trace>) -> Result<(Vec<Wanted>, bool), Refu
     Ok((items.iter().enumerate().map(task).collect::<Result<_, _>>()?, false))
 }
 
-fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
+fn one(json: &[u8], trace: Option<&Trace>) -> Result<Submission, String> {
     if json.len() > MAX_SPEC {
         return Err(format!("{} bytes; {MAX_SPEC} is the limit of one task", json.len()));
     }
@@ -154,7 +152,7 @@ fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
         Some(_) => return Err("id: must be a string".into()),
     };
     let mut spec: TaskSpec = serde_json::from_value(Value::Object(fields))
-        .map_err(|e| SpecError::of(json, &short(&e)).to_string())?;
+        .map_err(|e| SpecError::of(json, e).to_string())?;
     spec.check().and_then(|()| spec.check_size(json.len())).map_err(|e| e.to_string())?;
     if let Some(trace) = trace.filter(|_| spec.traceparent.is_empty()) {
         (spec.traceparent, spec.tracestate) = (trace.parent.clone(), trace.state.clone());
@@ -167,5 +165,5 @@ fn one(json: &[u8], trace: Option<&Trace>) -> Result<Wanted, String> {
         }
         None => uuid::Uuid::now_v7().to_string().into(),
     };
-    Ok((id, Arc::new(spec), chosen))
+    Ok(Submission { id, spec: Arc::new(spec), chosen })
 }

@@ -132,7 +132,7 @@ pub(crate) async fn history(
         attempt: e.epoch,
         worker: e.worker.as_ref().map(|w| names.get(w).map_or(w, |n| n).to_string()),
         reason: e.reason.clone(),
-        cause: e.cause.word().into(),
+        cause: e.cause,
         recovery: serde_json::to_value(&e.decision).unwrap_or_default(),
     };
     Ok(Json(History { events: events.iter().map(event).collect() }))

@@ -7,7 +7,7 @@ use crate::problem::Refusal;
 use outlast_core::TaskId;
 use outlast_core::coord::WorkerView;
 use outlast_core::records::TaskState;
-use outlast_model::{LinkCause, TaskOutcome};
+use outlast_model::{LinkCause, OutcomeKind, TaskOutcome};
 use outlast_store::{Counts, StoredCheckpoint, StoredTask, StoredWorker, TaskExtra};
 use outlast_wire::api::{Checkpoint, Copied, CountsView, Disk, JsonText, Task, TaskResult, Worker};
 
@@ -16,7 +16,7 @@ pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
     Task {
         id: t.id.to_string(),
         number: t.number,
-        state: t.state.as_str().into(),
+        state: t.state,
         spec: (*t.spec).clone(),
         attempt: t.epoch,
         retries: t.retries,
@@ -28,7 +28,7 @@ pub(super) fn task(t: &StoredTask, extra: Option<&TaskExtra>) -> Task {
         ended_at: t.ended_at.map(text),
         reason: t.reason.clone(),
         has_result: t.has_outcome,
-        cause: extra.cause.word().into(),
+        cause: extra.cause,
         paused: extra.paused,
         progress: extra.progress,
         waiting_for: None,
@@ -60,15 +60,14 @@ pub(super) async fn one(app: &App, id: &TaskId) -> Result<Task, Refusal> {
 pub(super) fn result(t: &StoredTask, outcome: Option<&TaskOutcome>) -> TaskResult {
     let blank = TaskOutcome::default();
     let o = outcome.unwrap_or(&blank);
-    let kind = Some(o.kind.word()).filter(|word| !word.is_empty());
     let time = |ms: i64| (ms > 0).then(|| text(ms));
     let began = o.started_at_ms > 0 && o.finished_at_ms > 0;
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     TaskResult {
         id: t.id.to_string(),
         attempt: t.ended_epoch,
-        state: t.state.as_str().into(),
-        outcome: kind.map(Into::into),
+        state: t.state,
+        outcome: Some(o.kind).filter(|kind| *kind != OutcomeKind::Unspecified),
         exit_code: o.exit_code,
         signal: o.signal,
         message: if o.message.is_empty() { t.reason.clone() } else { o.message.clone() },
@@ -131,7 +130,7 @@ pub(super) fn worker(w: &WorkerView, stored: Option<&StoredWorker>, started_at: 
         seen_at: stored.map(|s| text(s.seen_at)),
         gone_at: gone.map(|(at, ..)| text(at)),
         gone_reason: gone.map_or("", |(.., reason)| reason).into(),
-        gone_cause: gone.map_or("", |(_, cause, _)| cause.word()).into(),
+        gone_cause: gone.map(|(_, cause, _)| cause).unwrap_or_default(),
         drained: w.row.drained,
         quarantine: w.isolation.as_str().into(),
         copied: w.copied.as_ref().map(|c| Copied {

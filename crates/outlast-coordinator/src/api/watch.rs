@@ -176,7 +176,7 @@ fn event(what: &FeedEvent) -> Result<Event, axum::Error> {
                 worker: worker.as_ref().map(ToString::to_string),
                 at: text(*at),
                 reason: reason.clone(),
-                state: state.map(|s| s.as_str().into()),
+                state: *state,
             })
         }
         FeedEvent::Worker { name, event, at, reason } => {

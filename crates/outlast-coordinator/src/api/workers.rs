@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::auth::Pass;
 use crate::clock;
 use crate::extract::{Dialler, Operator, Submitter};
-use crate::input::ApiRequest;
 use crate::intake::DOCUMENT;
 use crate::keepalive::Keepalive;
 use crate::link::{Link, Session};
@@ -20,6 +19,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use outlast_core::coord::Request;
 use outlast_core::coord::{Response as CoreResponse, V1_MAX_LINKS, check_worker_id};
 use outlast_store::StoredWorker;
 use outlast_wire::api::{Worker, WorkerAction, WorkerList};
@@ -73,7 +73,7 @@ pub(crate) async fn forget(
     _: Operator,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    match app.request(ApiRequest::Forget(name.clone())).await? {
+    match app.request(Request::Forget(name.clone())).await? {
         CoreResponse::Forgotten => Ok(StatusCode::NO_CONTENT),
         CoreResponse::Connected => {
             let detail = format!("stop worker {name} first; it is connected");
@@ -91,7 +91,7 @@ pub(crate) async fn unbind(
     _: Operator,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    match app.request(ApiRequest::Unbind(name.clone())).await? {
+    match app.request(Request::Unbind(name.clone())).await? {
         CoreResponse::Unbound => Ok(StatusCode::NO_CONTENT),
         _ => Err(Refusal::no_worker(&name)),
     }
@@ -149,7 +149,7 @@ pub(crate) async fn act(
         WorkerAction::ResendTaskResults { task_ids } => Action::ResendTaskResults(task_ids),
         WorkerAction::CancelTasks { task_ids } => Action::CancelTasks(task_ids),
     };
-    match app.request(ApiRequest::Act(name.clone(), action)).await? {
+    match app.request(Request::Act(name.clone(), action)).await? {
         CoreResponse::Asked => Ok(StatusCode::ACCEPTED),
         CoreResponse::Needless => {
             let detail = format!(
@@ -164,7 +164,7 @@ pub(crate) async fn act(
 }
 
 async fn set_drained(app: &App, name: &str, drained: bool) -> Result<Json<Worker>, Refusal> {
-    match app.request(ApiRequest::Drain(name.to_owned(), drained)).await? {
+    match app.request(Request::Drain(name.to_owned(), drained)).await? {
         CoreResponse::Drained => Ok(Json(views::one_worker(app, name).await?)),
         _ => Err(Refusal::no_worker(name)),
     }

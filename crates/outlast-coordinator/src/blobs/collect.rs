@@ -2,9 +2,10 @@
 
 use super::service::BlobService;
 use crate::clock::Ages;
-use crate::input::{ApiRequest, Driver};
+use crate::input::Driver;
 use crate::readers::Readers;
 use outlast_blob::{Collected, Hash};
+use outlast_core::coord::Request;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -58,8 +59,8 @@ async fn prune(
             return Ok(());
         }
         for (task, which) in found {
-            let asked = driver.request(ApiRequest::Prune(task, which)).await;
-            asked.map_err(|_| "the coordinator ends".to_owned())??;
+            let asked = driver.request(Request::Prune(task, which)).await;
+            asked.map_err(|_| "the coordinator ends".to_owned())?;
         }
     }
     Ok(())

@@ -47,8 +47,8 @@ pub(crate) async fn beat(driver: Driver, pulse: std::sync::Arc<Pulse>) {
 
 fn totals(core: &Coordinator) -> (Totals, usize) {
     let c = core.counters();
-    let [succeeded, failed, cancelled] = c.ended;
-    ([c.submitted, succeeded, failed, cancelled, c.requeued], core.load().1)
+    let [succeeded, failed, cancelled] = c.tasks.ended;
+    ([c.tasks.submitted, succeeded, failed, cancelled, c.attempts.requeued], core.task_counts().1)
 }
 
 impl Pulse {

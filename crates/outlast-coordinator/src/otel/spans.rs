@@ -4,7 +4,7 @@
 use super::ids::{Place, Tracer};
 use super::proto::{self, Event, KeyValue, Span, SpanKind, Status, StatusCode, event};
 use outlast_core::records::TaskState;
-use outlast_model::Cause;
+use outlast_model::{Cause, LinkCause};
 use outlast_store::{EventKind, StoredCheckpoint, StoredEvent, StoredTask};
 use outlast_wire::api::Interval;
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ pub(super) struct Outage {
     pub from: i64,
     /// End of the outage; none: it goes on.
     pub to: Option<i64>,
-    pub cause: String,
+    pub cause: LinkCause,
     pub reason: String,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn outages(timeline: &[Interval]) -> Vec<Outage> {
             Some(_) => {}
             None if there => {}
             None => {
-                let (cause, reason) = (i.cause.clone(), i.reason.clone());
+                let (cause, reason) = (i.cause, i.reason.clone());
                 all.push(Outage { from: i.from, to: None, cause, reason });
             }
         }
@@ -280,7 +280,7 @@ fn one(
         for o in workers.outages.get(id).into_iter().flatten() {
             if within(o.from) {
                 let why = vec![
-                    proto::text("outlast.link.cause", &o.cause),
+                    proto::text("outlast.link.cause", o.cause.word()),
                     proto::text("outlast.reason", &o.reason),
                 ];
                 events.push(event(o.from, "link.lost", why));

@@ -4,7 +4,7 @@ use super::ids::{Sampler, Tracer};
 use super::proto::{Event, Span, StatusCode, Value, nanos};
 use super::spans::{Life, Outage, Workers, outages, spans};
 use outlast_core::records::TaskState;
-use outlast_model::Cause;
+use outlast_model::{Cause, LinkCause};
 use outlast_store::{EventKind, StoredEvent, StoredTask};
 use outlast_wire::api::Interval;
 use outlast_wire::{Run, TaskSpec};
@@ -111,7 +111,7 @@ fn only_outages_within_an_attempt_are_its_own() {
         happened(1_500, K::Started, 1, Some("s1")),
         happened(8_000, K::Succeeded, 1, Some("s1")),
     ];
-    let away = |from, to| Outage { from, to, cause: "silent".into(), reason: String::new() };
+    let away = |from, to| Outage { from, to, cause: LinkCause::Silent, reason: String::new() };
     let mut workers = Workers::default();
     let before = away(1_000, Some(2_500));
     let all = vec![before, away(3_000, Some(4_000)), away(7_000, Some(9_000)), away(9_500, None)];
@@ -131,23 +131,23 @@ fn only_outages_within_an_attempt_are_its_own() {
 
 #[test]
 fn a_timeline_s_times_without_a_link_are_joined() {
-    let interval = |state: &str, from, to, cause: &str| Interval {
+    let interval = |state: &str, from, to, cause| Interval {
         state: state.into(),
         from,
         to,
-        cause: cause.into(),
+        cause,
         reason: String::new(),
     };
     let line = [
-        interval("connected", 0, Some(10), ""),
-        interval("suspect", 10, Some(20), "network"),
-        interval("away", 20, Some(30), "network"),
-        interval("resync", 30, Some(31), ""),
-        interval("connected", 31, Some(40), ""),
-        interval("unknown", 40, None, "coordinator_restarted"),
+        interval("connected", 0, Some(10), LinkCause::Unspecified),
+        interval("suspect", 10, Some(20), LinkCause::Closed),
+        interval("away", 20, Some(30), LinkCause::Closed),
+        interval("resync", 30, Some(31), LinkCause::Unspecified),
+        interval("connected", 31, Some(40), LinkCause::Unspecified),
+        interval("unknown", 40, None, LinkCause::Restarted),
     ];
     let found = outages(&line);
-    let short: Vec<_> = found.iter().map(|o| (o.from, o.to, o.cause.as_str())).collect();
+    let short: Vec<_> = found.iter().map(|o| (o.from, o.to, o.cause.word())).collect();
     assert_eq!(short, [(10, Some(30), "network"), (40, None, "coordinator_restarted")]);
 }
 

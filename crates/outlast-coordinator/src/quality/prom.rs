@@ -47,8 +47,8 @@ fn ways(up: u64, down: u64) -> [(&'static str, u64); 2] {
 
 /// Returns the traffic of links since the start, and their reconnects.
 fn links(sums: &Totals) -> Vec<Family> {
-    let bytes = ways(sums.bytes_up + sums.bulk, sums.bytes_down);
-    let messages = ways(sums.messages_up, sums.messages_down);
+    let bytes = ways(sums.bytes.up + sums.bytes.bulk, sums.bytes.down);
+    let messages = ways(sums.messages.up, sums.messages.down);
     let (outages, sum, longest) = sums.outages;
     let away = timed(sum as f64 / 1e3, outages);
     let rtt = timed(sums.rtt.1 as f64 / 1e6, sums.rtt.0);
@@ -65,7 +65,7 @@ fn links(sums: &Totals) -> Vec<Family> {
         family("message_latency_seconds", Kind::Summary, "Round trips of heartbeats.", &rtt),
     ];
     let counts = [
-        ("link_errors_total", "Messages that could not be understood.", sums.errors),
+        ("link_errors_total", "Messages that could not be understood.", sums.messages.errors),
         ("reconnects_total", "Times that workers came back.", sums.reconnects),
         ("heartbeats_lost_total", "Heartbeats that never arrived.", sums.lost),
         ("connection_attempts_total", dials, sums.dials.0),
@@ -82,7 +82,7 @@ fn work(sums: &Totals) -> Vec<Family> {
     let took = timed(tally.duration_ms as f64 / 1e3, tally.executed);
     let packed =
         ("compression_bytes_total", "Bytes of messages worth compressing, before and after it.");
-    let (before, after) = sums.packed;
+    let (before, after) = sums.compression.bytes;
     let ratio = Some(before as f64 / after as f64).filter(|_| after > 0);
     let ratio: Vec<_> = ratio.into_iter().map(|ratio| (NONE, ratio)).collect();
     let seconds =
@@ -95,8 +95,16 @@ fn work(sums: &Totals) -> Vec<Family> {
         family("task_execution_seconds", Kind::Summary, took_help, &took),
         Family::by("when", Kind::Counter, packed, [("before", before), ("after", after)]),
         family("compression_ratio", Kind::Gauge, "The ratio of these, since the start.", &ratio),
-        seconds("compression_seconds_total", "Time that compressing took.", sums.packing.0),
-        seconds("decompression_seconds_total", "Time that decompressing took.", sums.packing.1),
+        seconds(
+            "compression_seconds_total",
+            "Time that compressing took.",
+            sums.compression.nanos.0,
+        ),
+        seconds(
+            "decompression_seconds_total",
+            "Time that decompressing took.",
+            sums.compression.nanos.1,
+        ),
     ];
     all.extend(Family::each(Kind::Counter, restored));
     all
@@ -150,12 +158,12 @@ fn workers(quality: &Quality, rows: &[Row]) -> Vec<Family> {
     let summaries: Vec<_> = rows.iter().filter_map(summary).collect();
     type Is = fn(&Summary) -> Option<f64>;
     let columns: [(&'static str, &'static str, Is); 4] = [
-        ("worker_loss_ratio", "Share of recent heartbeats that never arrived.", |s| s.loss),
+        ("worker_loss_ratio", "Share of recent heartbeats that never arrived.", |s| s.returns.loss),
         ("worker_jitter_seconds", "Mean difference of a round trip and the next.", |s| {
             s.rtt.map(|r| r.jitter / 1e3)
         }),
-        ("worker_goodput_up_bytes_per_second", "From the worker.", |s| Some(s.goodput_up)),
-        ("worker_goodput_down_bytes_per_second", "To the worker.", |s| Some(s.goodput_down)),
+        ("worker_goodput_up_bytes_per_second", "From the worker.", |s| Some(s.goodput.0)),
+        ("worker_goodput_down_bytes_per_second", "To the worker.", |s| Some(s.goodput.1)),
     ];
     for (name, help, of) in columns.into_iter().filter(|_| !summaries.is_empty()) {
         let values = summaries.iter().filter_map(|(label, s)| Some((label.clone(), of(s)?)));

@@ -179,7 +179,7 @@ fn measure(
     let mut meter = entry.meter();
     meter.count(sample.tally, sample.running);
     if sample.state.is_there() {
-        meter.told(sample.rtt_ms, sample.restored);
+        meter.reported(sample.rtt_ms, sample.restored);
         row.since = Some(wall);
     } else {
         row.cause = meter.end().map_or(LinkCause::Unspecified, |e| e.1);

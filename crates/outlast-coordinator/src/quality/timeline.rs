@@ -20,7 +20,9 @@ pub(crate) fn intervals(
             all.stop(stopped, began);
         }
         match e.kind {
-            LinkEntryKind::Connected => all.begin("resync", e.at, "", String::new()),
+            LinkEntryKind::Connected => {
+                all.begin("resync", e.at, LinkCause::Unspecified, String::new())
+            }
             LinkEntryKind::Resynced => all.resynced(e.at, &e.reason),
             LinkEntryKind::Suspect => all.lost("suspect", e),
             LinkEntryKind::Away => all.lost("away", e),
@@ -55,27 +57,27 @@ impl Builder {
         self.done.last_mut().filter(|i| i.to.is_none())
     }
 
-    fn begin(&mut self, state: &str, at: i64, cause: &str, reason: String) {
+    fn begin(&mut self, state: &str, at: i64, cause: LinkCause, reason: String) {
         // Clocks may jump: no interval ends before it began.
         let at = self.done.last().map_or(at, |i| at.max(i.to.unwrap_or(i.from)));
         if let Some(open) = self.open() {
             open.to = Some(at);
         }
-        let (state, cause) = (state.to_owned(), cause.to_owned());
+        let state = state.to_owned();
         self.done.push(Interval { state, from: at, to: None, cause, reason });
     }
 
     fn resynced(&mut self, at: i64, took: &str) {
         if let Some(open) = self.open().filter(|i| i.state == "resync") {
             took.clone_into(&mut open.reason);
-            self.begin("connected", at, "", String::new());
+            self.begin("connected", at, LinkCause::Unspecified, String::new());
         }
     }
 
     fn lost(&mut self, state: &str, e: &LinkEntry) {
         // Of a worker that is away already only the state changes.
-        let known = self.open().map(|i| (i.state.clone(), i.cause.clone(), i.reason.clone()));
-        let (mut cause, mut reason) = (e.cause.word().to_owned(), e.reason.clone());
+        let known = self.open().map(|i| (i.state.clone(), i.cause, i.reason.clone()));
+        let (mut cause, mut reason) = (e.cause, e.reason.clone());
         if let Some((was, c, r)) = known
             && matches!(was.as_str(), "suspect" | "away")
         {
@@ -86,7 +88,7 @@ impl Builder {
                 (cause, reason) = (c, format!("{r}; {reason}"));
             }
         }
-        self.begin(state, e.at, &cause, reason);
+        self.begin(state, e.at, cause, reason);
     }
 
     /// The coordinator did not run: what was there is not known.
@@ -94,7 +96,7 @@ impl Builder {
         let there = |i: &mut Interval| matches!(i.state.as_str(), "connected" | "resync");
         if began > stopped && self.open().is_some_and(there) {
             let reason = "the coordinator did not run".to_owned();
-            self.begin("unknown", stopped, LinkCause::Restarted.word(), reason);
+            self.begin("unknown", stopped, LinkCause::Restarted, reason);
         }
     }
 }
@@ -109,7 +111,7 @@ mod tests {
     }
 
     fn short(all: &[Interval]) -> Vec<(&str, i64, Option<i64>, &str)> {
-        all.iter().map(|i| (i.state.as_str(), i.from, i.to, i.cause.as_str())).collect()
+        all.iter().map(|i| (i.state.as_str(), i.from, i.to, i.cause.word())).collect()
     }
 
     const NONE: LinkCause = LinkCause::Unspecified;

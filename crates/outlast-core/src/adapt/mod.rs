@@ -1,17 +1,17 @@
 //! Adaptation of a link's settings to what the link is like: when silence is too long
-//! ([`Patience`]), how much travels at once ([`Flow`]), how hard it is compressed and how often
-//! states and checkpoints travel ([`Thrift`]). Pure: times and measurements come in, settings and
+//! ([`FailureDetector`]), how much travels at once ([`SendWindow`]), how hard it is compressed and how often
+//! states and checkpoints travel ([`BandwidthPolicy`]). Pure: times and measurements come in, settings and
 //! their reasons come out. Round-trip times alone decide nothing: loss, stability and goodput do.
 //! Settings get worse at once and better slowly, so that they do not flap.
 
-mod flow;
-mod patience;
-mod thrift;
+mod bandwidth;
+mod detector;
+mod window;
 
-pub use flow::Flow;
+pub use bandwidth::{BandwidthPolicy, Width};
+pub use detector::FailureDetector;
 pub use outlast_model::packing::Packing;
-pub use patience::Patience;
-pub use thrift::{Thrift, Width};
+pub use window::SendWindow;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,8 @@
 //! Checkpoints that an ended attempt left at its worker. Outcomes travel before checkpoints, so an
 //! outcome names the newest one; the next attempt goes where it lies or waits until it arrives.
 
-use super::{Coordinator, Task};
+use super::coordinator::Coordinator;
+use super::task::Task;
 use crate::records::{Awaited, TaskState};
 use crate::scheduler::WorkerKey;
 use crate::{Epoch, Millis, Now, TaskId};
@@ -17,7 +18,7 @@ pub(super) const WAIT_UNLINKED: Millis = 30_000;
 impl Task {
     /// The place of the newest checkpoint that is kept.
     fn newest_kept(&self) -> Option<(Epoch, u64)> {
-        self.checkpoints.last().map(|c| (c.epoch, c.number))
+        self.reported.checkpoints.last().map(|c| (c.epoch, c.number))
     }
 }
 
@@ -43,7 +44,7 @@ impl Coordinator {
             self.change_asked(id, |a| a.awaited = Some(Awaited { epoch, number, worker }));
         }
         if self.tasks.get(id).is_some_and(|t| t.asked.awaited.is_some()) {
-            self.awaiting.insert(id.clone(), now.mono);
+            self.tasks.awaiting.insert(id.clone(), now.mono);
         }
     }
 
@@ -57,7 +58,7 @@ impl Coordinator {
             self.stop_awaiting(now, id, "its worker dropped it");
         } else if !dropped {
             self.change_asked(id, |a| a.awaited = None);
-            self.awaiting.remove(id);
+            self.tasks.awaiting.remove(id);
             self.requeue_waiting(id);
         }
     }
@@ -65,7 +66,7 @@ impl Coordinator {
     /// Tasks that have waited long enough go on without the checkpoint.
     pub(super) fn end_awaiting(&mut self, now: Now) {
         let mut late = Vec::new();
-        for (id, since) in &self.awaiting {
+        for (id, since) in &self.tasks.awaiting {
             let Some(task) = self.tasks.get(id) else {
                 late.push((id.clone(), None));
                 continue;
@@ -74,13 +75,13 @@ impl Coordinator {
                 late.push((id.clone(), None));
                 continue;
             };
-            if task.state != TaskState::Pending {
+            if task.state() != TaskState::Pending {
                 continue;
             }
             let member = self.fleet.by_store(&awaited.worker).map(|key| self.fleet.get(key));
             let why = match member {
                 None => Some("its worker is not known any more"),
-                Some(m) if m.conn.is_none() && now.mono >= m.gone + WAIT_UNLINKED => {
+                Some(m) if m.link.conn.is_none() && now.mono >= m.link.gone + WAIT_UNLINKED => {
                     Some("its worker is away")
                 }
                 Some(_) if now.mono >= since + WAIT_LINKED => Some("it did not arrive in time"),
@@ -93,14 +94,14 @@ impl Coordinator {
         for (id, why) in late {
             match why {
                 Some(why) => self.stop_awaiting(now, &id, why),
-                None => drop(self.awaiting.remove(&id)),
+                None => drop(self.tasks.awaiting.remove(&id)),
             }
         }
     }
 
     /// Goes on from an older checkpoint, and leaves a note of it.
     fn stop_awaiting(&mut self, now: Now, id: &TaskId, why: &str) {
-        self.awaiting.remove(id);
+        self.tasks.awaiting.remove(id);
         let Some(task) = self.tasks.get(id) else { return };
         let Some(Awaited { epoch, number, worker }) = task.asked.awaited.clone() else { return };
         let from = match task.newest_kept() {
@@ -121,7 +122,7 @@ impl Coordinator {
 
     /// A pending task's needs changed.
     fn requeue_waiting(&mut self, id: &TaskId) {
-        if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Pending) {
+        if self.tasks.get(id).is_some_and(|t| t.state() == TaskState::Pending) {
             self.scheduler.remove(id);
             self.enqueue(id);
         }
@@ -129,11 +130,11 @@ impl Coordinator {
 
     /// Explains why a pending task waits for a checkpoint.
     pub(super) fn explain_awaited(&self, id: &TaskId) -> Option<String> {
-        let task = self.tasks.get(id).filter(|t| t.state == TaskState::Pending)?;
+        let task = self.tasks.get(id).filter(|t| t.state() == TaskState::Pending)?;
         let Awaited { epoch, number, worker } = task.asked.awaited.as_ref()?;
         let member = self.fleet.get(self.fleet.by_store(worker)?);
         let name = &member.row.name;
-        let how = match member.conn.is_some() {
+        let how = match member.link.conn.is_some() {
             true => format!("which is sending it, or for room there; {} s", WAIT_LINKED / 1000),
             false => format!("which is away; {} s", WAIT_UNLINKED / 1000),
         };

@@ -13,54 +13,21 @@
 //! A process holds the lock of its store while it lives, so that a successor's hello is proof of
 //! its end, and an answer to something that was sent after that hello is proof of a copy.
 
-use super::links::LinkChange;
-use super::{ConnId, Coordinator, Output};
+use super::coordinator::Coordinator;
+use super::ids::ConnId;
+use super::news::LinkChange;
+use super::output::Output;
+use super::rivals::{Copied, Newcomer};
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now};
-use outlast_model::message::Hello;
-use outlast_model::message::{Heartbeat, ToWorker};
-use serde_json::Value;
+use outlast_model::Capabilities;
+use outlast_model::message::{Heartbeat, Hello, ToWorker};
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 
 /// Time in milliseconds for the previous process to answer before its successor is accepted.
 const ANSWERS: Millis = 3_000;
-/// Older processes of one worker that are remembered.
-const FORMER: usize = 4;
 /// The longest host name that is shown, in characters.
 const MAX_HOST: usize = 128;
-
-/// Processes of a worker beside its newest one.
-#[derive(Debug, Default)]
-pub(super) struct Rivals {
-    /// Older processes that were refused last: their nonces, and their connections then.
-    former: VecDeque<(u64, u64)>,
-    newcomer: Option<Newcomer>,
-    /// The copy that was refused last.
-    seen: Option<Copied>,
-}
-
-/// A newer process, while the former one still has a link.
-#[derive(Debug)]
-struct Newcomer {
-    nonce: u64,
-    since: Millis,
-    /// The former process is asked with this heartbeat on this link.
-    asked: (ConnId, u64),
-    /// The former process has answered.
-    rivalled: bool,
-}
-
-/// A copy of a worker's state folder that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copied {
-    /// Time of the last refusal in Unix milliseconds.
-    pub at: i64,
-    /// Number of refusals.
-    pub times: u64,
-    /// The machine that it said it runs on; empty when it did not say.
-    pub host: String,
-}
 
 /// Decision about a handshake.
 pub(super) enum Verdict {
@@ -71,32 +38,6 @@ pub(super) enum Verdict {
     Wait,
     /// Refused for good, and why.
     Copy(&'static str),
-}
-
-impl Rivals {
-    /// Returns true if an older process reconnects after it was refused.
-    fn dials_again(&mut self, nonce: u64, connection: u64) -> bool {
-        let known = self.former.iter_mut().find(|(of, _)| *of == nonce);
-        if let Some((_, before)) = known {
-            return connection > std::mem::replace(before, connection);
-        }
-        if self.former.len() == FORMER {
-            self.former.pop_front();
-        }
-        self.former.push_back((nonce, connection));
-        false
-    }
-    /// A heartbeat was answered.
-    pub fn answered(&mut self, conn: ConnId, seq: u64) {
-        if let Some(newcomer) = &mut self.newcomer {
-            let (on, asked) = newcomer.asked;
-            newcomer.rivalled |= on == conn && seq >= asked;
-        }
-    }
-    /// The copy that was refused last.
-    pub fn seen(&self) -> Option<&Copied> {
-        self.seen.as_ref()
-    }
 }
 
 impl Coordinator {
@@ -130,7 +71,7 @@ impl Coordinator {
     /// A newer process comes while the former one may still be there: that one is asked.
     fn judge_newcomer(&mut self, now: Now, key: WorkerKey, nonce: u64) -> Verdict {
         let member = self.fleet.get(key);
-        let (conn, known) = (member.conn, member.rivals.newcomer.as_ref());
+        let (conn, known) = (member.link.conn, member.rivals.newcomer.as_ref());
         let known = known.filter(|n| n.nonce == nonce).map(|n| (n.since, n.asked.0, n.rivalled));
         let (verdict, since) = match (known, conn) {
             (Some((.., true)), _) => {
@@ -163,12 +104,12 @@ impl Coordinator {
 
     /// Sends a heartbeat at once; its number.
     fn ask(&mut self, now: Now, conn: ConnId) -> Option<u64> {
-        let heart = &mut self.conns.get_mut(&conn)?.heart;
-        heart.beat_soon();
-        let seq = heart.beat(now.mono)?;
-        let interval_ms = heart.pace().0.try_into().unwrap_or(u32::MAX);
+        let monitor = &mut self.conns.get_mut(&conn)?.monitor;
+        monitor.beat_soon();
+        let seq = monitor.beat(now.mono)?;
+        let interval_ms = monitor.pace().0.try_into().unwrap_or(u32::MAX);
         let beat = Heartbeat { seq, interval_ms, ..Default::default() };
-        self.outputs.push_back(Output::Send(conn, ToWorker::Heartbeat(beat)));
+        self.journal.output(Output::Send(conn, ToWorker::Heartbeat(beat)));
         Some(seq)
     }
 
@@ -180,9 +121,9 @@ impl Coordinator {
         hello: &Hello,
         why: &str,
     ) -> String {
-        self.counters.copies += 1;
-        let said: Option<Value> = serde_json::from_str(&hello.capabilities_json).ok();
-        let host = said.as_ref().and_then(|said| said["hostname"].as_str()).unwrap_or_default();
+        self.counters.links.copies += 1;
+        let said = Capabilities::of(&hello.capabilities_json);
+        let host = said.text("hostname").unwrap_or_default();
         let host: String = host.chars().take(MAX_HOST).filter(|c| !c.is_control()).collect();
         let member = self.fleet.get_mut(key);
         let times = member.rivals.seen.as_ref().map_or(0, |seen| seen.times) + 1;
@@ -190,7 +131,7 @@ impl Coordinator {
         member.rivals.seen = Some(Copied { at: now.wall, times, host: host.clone() });
         let place = if host.is_empty() { String::new() } else { format!(" on {host}") };
         let news = format!("a copy of its state folder was refused{place}: {why}");
-        self.tell(now, key, LinkChange::Copied(news));
+        self.publish(now, key, LinkChange::Copied(news));
         format!(
             "this state folder is a copy of the one of worker {name}: {why}. Two workers that are \
              one would run tasks twice, so this one ends. Delete this folder, or start once with \

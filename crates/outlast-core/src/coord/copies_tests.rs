@@ -3,6 +3,7 @@
 use super::tests::{Rig, assigned, hello, refused};
 use super::*;
 use crate::records::WorkerRow;
+use crate::records::{CoordRecord, CoordSnapshot};
 use outlast_model::message::*;
 use outlast_model::spec::Rerun;
 use outlast_model::*;
@@ -31,7 +32,7 @@ impl Rig {
             _ => None,
         });
         let reply = seq.expect("it is asked");
-        self.c.on_message(self.now(), conn, ToCoordinator::HeartbeatReply(reply), &());
+        self.c.hear(self.now(), conn, ToCoordinator::HeartbeatReply(reply), &());
     }
 }
 
@@ -46,7 +47,7 @@ fn a_copy_that_was_opened_as_often_is_refused_for_good() {
     assert!(r.c.workers()[0].conn == Some(1));
     assert_eq!(refused(&r.process(4, 0xA, 2, 2)), None);
     let seen = r.c.workers()[0].copied.clone().unwrap();
-    assert_eq!((seen.times, seen.host.as_str(), r.c.counters().copies), (2, "lab-7", 2));
+    assert_eq!((seen.times, seen.host.as_str(), r.c.counters().links.copies), (2, "lab-7", 2));
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_restart_is_no_copy() {
     assert_eq!(refused(&r.process(2, 0xB, 3, 1)), None);
     // The last words of the former process come late.
     assert_eq!(refused(&r.process(3, 0xA, 2, 2)), STALE);
-    assert_eq!(r.c.counters().copies, 0);
+    assert_eq!(r.c.counters().links.copies, 0);
 }
 
 #[test]
@@ -113,12 +114,12 @@ fn a_newer_process_is_let_in_where_the_former_one_is_silent() {
     assert_eq!(refused(&r.process(2, 0xB, 3, 1)), WAIT);
     // It answers something older; that proves nothing.
     let reply = 0;
-    r.c.on_message(r.now(), 1, ToCoordinator::HeartbeatReply(reply), &());
+    r.c.hear(r.now(), 1, ToCoordinator::HeartbeatReply(reply), &());
     r.pass(1_000);
     assert_eq!(refused(&r.process(3, 0xB, 3, 2)), WAIT);
     r.pass(2_000);
     assert_eq!(refused(&r.process(4, 0xB, 3, 3)), None);
-    assert_eq!(r.c.counters().copies, 0);
+    assert_eq!(r.c.counters().links.copies, 0);
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn a_worker_is_bound_to_its_key_until_that_is_revoked_or_an_operator_unbinds_it(
         r.c.on_principal(conn, Principal { name: name.into(), operator });
         let (store_id, worker_id) = (store.into(), "w".into());
         let hello = Hello { store_id, worker_id, connection, ..hello() };
-        r.c.on_message(r.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
+        r.c.hear(r.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         r.drain(true)
     };
     let identity = Some((RefusedCode::Identity, false));
@@ -176,4 +177,28 @@ fn few_former_processes_are_remembered() {
     }
     assert_eq!(refused(&r.process(20, 5, 5, 2)), COPY, "it dials again");
     assert_eq!(refused(&r.process(21, 1, 1, 2)), STALE, "the first of five is forgotten");
+}
+
+#[test]
+fn another_name_is_on_record_before_the_process_that_has_it_says_what_it_holds() {
+    let mut r = Rig::new();
+    r.process(1, 0xA, 2, 1);
+    r.inventory(1, &[]);
+    r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
+    let (store_id, worker_id) = ("s".into(), "other".into());
+    let own = Hello { store_id, worker_id, incarnation: 3, connection: 1, nonce: 0xB, ..hello() };
+    r.greet(2, own);
+    let seen = |r: &Rig| {
+        let records = r.batches.iter().flat_map(|b| &b.records);
+        let mut seen = records.filter_map(|record| match record {
+            CoordRecord::WorkerSeen { worker, .. } => {
+                Some((worker.name.to_string(), worker.incarnation))
+            }
+            _ => None,
+        });
+        seen.next_back().unwrap()
+    };
+    assert_eq!(seen(&r), ("other".into(), 2));
+    r.inventory(2, &[]);
+    assert_eq!(seen(&r), ("other".into(), 3));
 }

@@ -2,8 +2,11 @@
 
 use super::tests::{Records, Rig, assigned, stops};
 use super::*;
+use crate::Epoch;
+use crate::records::{CoordRecord, TaskState};
 use outlast_model::message::*;
 use outlast_model::*;
+use std::sync::Arc;
 
 /// Worker `w` (store `s`) runs `t`; worker `thief` is connected too. And the thief's connection.
 fn robbed(edit: impl FnOnce(&mut TaskSpec)) -> (Rig, ConnId) {
@@ -24,7 +27,7 @@ impl Rig {
         let seqs = if lane == Lane::State { vec![seq] } else { Vec::new() };
         let batch = OutboxBatch { lane, first_seq: seq, items, seqs, prev_seq: seq - 1 };
         let look = Records(&self.batches);
-        self.c.on_message(self.now(), conn, ToCoordinator::Outbox(batch), &look);
+        self.c.hear(self.now(), conn, ToCoordinator::Outbox(batch), &look);
         self.drain(true).iter().find_map(|o| match o {
             Output::Send(_, ToWorker::Ack(ack)) => Some(ack[0].seq),
             _ => None,
@@ -80,7 +83,7 @@ fn another_workers_attempt_cannot_be_spoken_for() {
         kind: HappenedKind::Note,
         at_ms: 0,
     };
-    r.c.on_message(r.now(), thief, ToCoordinator::Happened(happened), &());
+    r.c.hear(r.now(), thief, ToCoordinator::Happened(happened), &());
     r.drain(true);
     assert_eq!(r.ended("t"), []);
     let effects = r.records(|r| {
@@ -88,13 +91,13 @@ fn another_workers_attempt_cannot_be_spoken_for() {
         matches!(r, R::Checkpoint { .. } | R::State { .. } | R::Noted { .. } | R::Superseded { .. })
     });
     assert_eq!(effects, 0);
-    let foreign = &r.c.counters().foreign;
+    let foreign = &r.c.counters().outbox.foreign;
     assert_eq!((foreign["outcome"], foreign["checkpoint"], foreign["state"]), (1, 1, 1));
     // Neither the next attempt nor the state is in the way of the one that has it.
     assert_eq!(r.tell(1, Lane::Checkpoints, 1, checkpoint(1, 1, "")), Some(1));
     assert_eq!(r.tell(1, Lane::State, 1, state(1, 1)), Some(1));
-    assert_eq!(r.c.tasks["t"].state_version, (1, 1));
-    assert_eq!(r.c.tasks["t"].checkpoints.len(), 1);
+    assert_eq!(r.c.tasks["t"].reported.state_version, (1, 1));
+    assert_eq!(r.c.tasks["t"].reported.checkpoints.len(), 1);
     assert_eq!(r.tell(1, Lane::Results, 1, outcome(1)), Some(1));
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
 }
@@ -103,7 +106,7 @@ fn another_workers_attempt_cannot_be_spoken_for() {
 fn a_future_attempt_cannot_be_spoken_for() {
     let (mut r, thief) = robbed(|_| {});
     for epoch in [0, 2, 1_000_000] {
-        let seq = 1 + r.c.counters().foreign.get("outcome").copied().unwrap_or(0);
+        let seq = 1 + r.c.counters().outbox.foreign.get("outcome").copied().unwrap_or(0);
         assert_eq!(r.tell(thief, Lane::Results, seq, outcome(epoch)), Some(seq));
     }
     assert_eq!(r.ended("t"), []);
@@ -119,7 +122,7 @@ fn an_attempt_that_waits_to_be_given_again_is_not_taken_by_who_never_had_it() {
     r.c.on_close(r.now(), thief, LinkCause::Closed, "gone");
     r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     r.pass(2_000);
-    assert_eq!(r.c.tasks["t"].state, TaskState::Pending);
+    assert_eq!(r.c.tasks["t"].state(), TaskState::Pending);
     r.hello_as(3, "thief", "x", 2);
     let out = r.inventory(3, &[("t", 1, HoldingState::Running)]);
     assert_eq!(stops(&out), [(3, "t.1 STOP_SUPERSEDED".into())]);
@@ -151,6 +154,6 @@ fn an_artifact_does_not_lead_out_of_its_folder() {
         let done = r.tell(1, Lane::Checkpoints, seq, checkpoint(1, seq, name));
         assert_eq!(done, Some(seq));
     }
-    assert_eq!(r.c.counters().foreign["artifact"], 4);
+    assert_eq!(r.c.counters().outbox.foreign["artifact"], 4);
     assert_eq!(r.records(|r| matches!(r, CoordRecord::Checkpoint { .. })), 1);
 }

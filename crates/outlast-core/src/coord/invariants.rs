@@ -1,12 +1,12 @@
 //! Consistency of a coordinator's memory, between its tasks, the fleet, the queue, timers and whatever waits for
 //! the disk; and the snapshot of a store that applied all its records.
 
-use super::{ConnId, Coordinator, Task, Timer};
+use super::coordinator::Coordinator;
+use super::task::Task;
+use super::timers::Timer;
 use crate::invariants::{Checked, must};
 use crate::records::{Asked, CoordSnapshot, TaskRow, TaskState, WorkerRow};
-use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Epoch, TaskId};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A task's attempt at a moment.
@@ -30,17 +30,17 @@ impl Coordinator {
         let task = self.tasks.get(id)?;
         Some(Glance {
             epoch: task.epoch,
-            worker: task.worker.map(|key| self.fleet.get(key).row.store_id.clone()),
-            cancelling: task.cancelling,
+            worker: task.worker().map(|key| self.fleet.get(key).row.store_id.clone()),
+            cancelling: task.is_cancelling(),
             paused: task.paused,
-            started: task.started_at.is_some(),
+            started: task.started_at().is_some(),
         })
     }
 
     /// Returns the attempts that a worker is taken to hold, by its store id.
     pub fn held_by(&self, store_id: &str) -> Vec<AttemptId> {
         let key = self.fleet.by_store(store_id);
-        key.map_or_else(Vec::new, |key| self.fleet.get(key).attempts.keys().cloned().collect())
+        key.map_or_else(Vec::new, |key| self.fleet.get(key).held.attempts.keys().cloned().collect())
     }
 
     /// Checks what must hold after every input.
@@ -58,33 +58,29 @@ impl Coordinator {
 
     fn check_tasks(&self) -> Checked {
         let mut waiting = 0;
-        for (id, task) in &self.tasks {
+        for (id, task) in self.tasks.unordered() {
             let queued = self.scheduler.is_waiting(id);
             waiting += usize::from(queued);
-            let what = |what: &str| format!("{id}.{} {:?} {what}", task.epoch, task.state);
-            match task.state {
+            let what = |what: &str| format!("{id}.{} {:?} {what}", task.epoch, task.state());
+            match task.state() {
                 TaskState::Pending => self.check_pending(id, task, queued)?,
                 TaskState::Assigned => {
-                    let held = task.worker.and_then(|key| self.fleet.find(key)).is_some_and(|m| {
-                        m.attempts.keys().any(|a| a.task == *id && a.epoch == task.epoch)
-                    });
+                    let held =
+                        task.worker().and_then(|key| self.fleet.find(key)).is_some_and(|m| {
+                            m.held.attempts.keys().any(|a| a.task == *id && a.epoch == task.epoch)
+                        });
                     must(held, || what("is not held by its worker"))?;
-                    must(!queued && task.due.is_none(), || what("waits"))?;
+                    must(!queued && task.due().is_none(), || what("waits"))?;
                     must(task.epoch > task.after, || what("has no epoch of its own"))?;
                 }
                 _ => {
-                    let leaves = self.over.iter().any(|(b, over)| *b == task.over_in && over == id);
-                    must(leaves, || what("never leaves memory"))?;
-                    must(!queued && task.due.is_none() && task.worker.is_none(), || what("waits"))?;
+                    must(!queued && task.due().is_none() && task.worker().is_none(), || {
+                        what("waits")
+                    })?;
                     must(task.asked == Asked::default(), || what("is asked for something"))?;
                 }
             }
-            if !task.state.is_terminal() {
-                let ends = task.asked.awaited.is_none() || self.awaiting.contains_key(id);
-                must(ends, || what("awaits a checkpoint without end"))?;
-                let ends = task.asked.place.is_none() || self.placed.iter().any(|(_, t)| t == id);
-                must(ends, || what("is to go somewhere without end"))?;
-            }
+            self.tasks.check_task(id, task)?;
         }
         must(waiting == self.scheduler.waiting(), || {
             format!("{waiting} tasks wait, and {} are queued", self.scheduler.waiting())
@@ -93,11 +89,11 @@ impl Coordinator {
 
     fn check_pending(&self, id: &TaskId, task: &Task, queued: bool) -> Checked {
         let what = |what: &str| format!("{id}.{} is pending, and {what}", task.epoch);
-        let blank = task.worker.is_none() && !task.cancelling && task.started_at.is_none();
+        let blank = task.worker().is_none() && !task.is_cancelling() && task.started_at().is_none();
         must(blank, || what("has what only an attempt has"))?;
-        let waits = !task.paused && task.due.is_none();
+        let waits = !task.paused && task.due().is_none();
         must(queued == waits, || what(&format!("queued: {queued}, to be queued: {waits}")))?;
-        must(task.due.is_none_or(|at| self.recover.waits(at, id)), || what("is never due"))?;
+        must(task.due().is_none_or(|at| self.recover.waits(at, id)), || what("is never due"))?;
         let avoids = task.recovery.as_ref();
         let avoids = avoids.is_some_and(|r| !r.avoid.is_empty() || r.avoid_hardware.is_some());
         must(!avoids || self.recover.avoidance_ends(id), || what("avoids workers without end"))
@@ -107,67 +103,52 @@ impl Coordinator {
         for (key, m) in self.fleet.iter() {
             let name = &m.row.name;
             self.recover.check_worker(m)?;
-            let able = !m.draining && !m.row.drained && !m.is_unfit() && m.takes_work();
-            let offered = m.conn.is_some() && m.ready && able;
-            let load = offered.then(|| m.load());
+            let able = !m.link.draining && !m.row.drained && !m.is_unfit() && m.takes_work();
+            let offered = m.link.conn.is_some() && m.link.ready && able;
+            let load = offered.then(|| m.room());
             let known = self.scheduler.load_of(key);
             must(load == known, || format!("{name} is offered with {known:?}, and has {load:?}"))?;
-            if let Some(conn) = m.conn {
+            if let Some(conn) = m.link.conn {
                 let linked = self.conns.get(&conn).is_some_and(|c| c.worker == Some(key));
                 must(linked, || format!("{name} has link {conn}, which is not its own"))?;
                 continue;
             }
-            for id in m.attempts.keys() {
+            for id in m.held.attempts.keys() {
                 let current = self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch));
                 must(current, || {
                     format!("{name} is away, and holds {}.{} for nothing", id.task, id.epoch)
                 })?;
             }
-            let ends = m.attempts.is_empty() || self.has_timer(Timer::Window(key));
+            let ends = m.held.attempts.is_empty() || self.timers.has(Timer::Window(key));
             must(ends, || format!("{name} is away, and its windows do not end"))?;
         }
         let strangers: Vec<_> =
             self.scheduler.offered().filter(|key| self.fleet.find(*key).is_none()).collect();
         must(strangers.is_empty(), || format!("workers {strangers:?} are offered, and not known"))?;
-        must(self.has_timer(Timer::Balance), || "nothing is balanced any more".into())
+        must(self.timers.has(Timer::Upkeep), || "nothing is balanced any more".into())
     }
 
     fn check_links(&self) -> Checked {
         for (conn, state) in &self.conns {
-            must(self.has_timer(Timer::Conn(*conn)), || format!("link {conn} has no timer"))?;
+            must(self.timers.has(Timer::Link(*conn)), || format!("link {conn} has no timer"))?;
+            let loads = self.loads.of_link(*conn);
+            must(loads == usize::from(!state.arrivals.is_empty()), || {
+                format!("{} messages of link {conn} wait for {loads} loads", state.arrivals.len())
+            })?;
             let Some(key) = state.worker else { continue };
-            let known = self.fleet.find(key).is_some_and(|m| self.knows_link(key, *conn, m.conn));
+            let known = self.fleet.find(key).is_some_and(|m| m.has_link(*conn));
             must(known, || format!("link {conn} is of a worker that does not have it"))?;
         }
         Ok(())
     }
 
-    fn knows_link(&self, key: WorkerKey, conn: ConnId, newest: Option<ConnId>) -> bool {
-        newest == Some(conn) || self.links_v1(key).contains(&conn)
-    }
-
-    fn has_timer(&self, timer: Timer) -> bool {
-        self.timers.iter().any(|(_, t)| *t == timer)
-    }
-
     /// Checks that whatever waits for the disk is in order, and not durable yet.
     fn check_queues(&self) -> Checked {
-        let batches = |what: &str, all: Vec<u64>| {
-            let good =
-                all.is_sorted() && all.iter().all(|b| *b > self.persisted && *b <= self.batch);
-            must(good, || format!("{what} wait for {all:?}; {} is durable", self.persisted))
-        };
-        batches("effects", self.held.iter().map(|(b, _)| *b).collect())?;
-        batches("ended tasks", self.over.iter().map(|(b, _)| *b).collect())?;
-        batches("blobs", self.unsynced.iter().map(|(b, _)| *b).collect())?;
-        batches("removals", self.removing.iter().map(|(b, _)| *b).collect())?;
-        batches("revisions", self.revisions.batches())?;
-        batches("v1 records", self.unsynced_v1.iter().map(|(b, _)| *b).collect())?;
-        batches("outcomes beside their lane", self.beside_batches())?;
-        let removing: BTreeSet<&TaskId> = self.removing.iter().map(|(_, id)| id).collect();
-        let same = removing.len() == self.removed.len()
-            && removing.iter().all(|id| self.removed.contains_key(*id));
-        must(same, || format!("{removing:?} are being removed, not {:?}", self.removed))
+        self.journal.invariants()?;
+        must(self.loads.missed() == 0, || "a decision rests on facts that were not loaded".into())?;
+        let settled = self.settled();
+        self.tasks.check_waits(&self.journal, settled)?;
+        self.undurable.check_waits(&self.journal, settled)
     }
 
     /// Checks that nothing is left in memory once every task has ended and everything is acknowledged and durable.
@@ -175,32 +156,29 @@ impl Coordinator {
     /// # Errors
     /// The first thing that is never freed.
     pub fn leftovers(&self) -> Result<(), String> {
-        let counts = [
-            ("tasks", self.tasks.len()),
+        let mut counts = vec![
             ("waiting tasks", self.scheduler.waiting()),
-            ("effects", self.held.len()),
-            ("ended tasks", self.over.len()),
-            ("blobs", self.unsynced.len()),
-            ("revisions", self.revisions.batches().len()),
-            ("removals", self.removed.len() + self.removing.len()),
-            ("v1 records", self.unsynced_v1.len()),
-            ("outcomes beside their lane", self.beside.len()),
-            ("awaited checkpoints", self.awaiting.len()),
+            ("outputs", self.journal.held()),
+            ("loads", self.loads.len()),
         ];
+        counts.extend(self.tasks.leftovers());
+        counts.extend(self.undurable.leftovers());
         for (what, count) in counts {
             must(count == 0, || format!("{count} {what} are left"))?;
         }
-        for (key, m) in self.fleet.iter() {
-            must(m.attempts.is_empty(), || format!("{} still holds {:?}", m.row.name, m.attempts))?;
-            let runs = self.runs_v1(key);
-            must(runs == 0, || format!("{runs} runs of v1 worker {} are left", m.row.name))?;
+        for (_, m) in self.fleet.iter() {
+            must(m.held.attempts.is_empty(), || {
+                format!("{} still holds {:?}", m.row.name, m.held.attempts)
+            })?;
+            let left = m.remembered();
+            must(left == 0, || format!("{left} attempts of {} are remembered", m.row.name))?;
         }
         let of_links = |t: &Timer| match t {
-            Timer::Conn(conn) => self.conns.contains_key(conn),
+            Timer::Link(conn) => self.conns.contains_key(conn),
             Timer::Window(key) => self.fleet.find(*key).is_some(),
-            Timer::Balance => true,
+            Timer::Upkeep | Timer::Retry => true,
         };
-        let timers = self.timers.iter().filter(|(_, t)| of_links(t)).count();
+        let timers = self.timers.iter().filter(|t| of_links(t)).count();
         let most = 2 * (self.conns.len() + self.fleet.keys().len() + 1);
         must(timers <= most, || format!("{timers} timers for {} links", self.conns.len()))
     }
@@ -208,33 +186,17 @@ impl Coordinator {
     /// Snapshot of a store that has applied all records, as far as memory knows it: the newest process of a
     /// worker is on record once it has reported its inventory.
     pub fn snapshot(&self) -> CoordSnapshot {
-        let row = |(id, t): (&TaskId, &Task)| TaskRow {
-            id: id.clone(),
-            number: t.number,
-            spec: t.spec.clone(),
-            state: t.state,
-            epoch: t.epoch,
-            after: t.after,
-            retries: t.retries,
-            worker: t.worker.map(|key| self.fleet.get(key).row.store_id.clone()),
-            cancelling: t.cancelling,
-            started_at: t.started_at,
-            paused: t.paused,
-            asked: t.asked.clone(),
-            lost: t.lost,
-            checkpoints: t.checkpoints.clone(),
-            state_version: t.state_version,
-            recovery: t.recovery.clone(),
+        let row = |(id, t): (&TaskId, &Task)| {
+            t.row(id, t.worker().map(|key| self.fleet.get(key).row.store_id.clone()))
         };
         // Sorted below: the order of iteration does not show.
-        #[allow(clippy::disallowed_methods)]
         let mut tasks: Vec<TaskRow> =
-            self.tasks.iter().filter(|(_, t)| !t.state.is_terminal()).map(row).collect();
+            self.tasks.unordered().filter(|(_, t)| !t.state().is_terminal()).map(row).collect();
         tasks.sort_by_key(|t| t.number);
         let mut workers = Vec::new();
         for (_, m) in self.fleet.iter() {
             let mut row = WorkerRow::clone(&m.row);
-            if m.v1.is_none() && m.settled != (row.incarnation, row.connection) {
+            if m.has_outbox() && m.settled != (row.incarnation, row.connection) {
                 (row.incarnation, row.connection) = m.settled;
             }
             let cursors = m.cursors().into_iter().filter(|c| c.seq > 0).map(|c| (c.lane, c.seq));
@@ -243,7 +205,7 @@ impl Coordinator {
         workers.sort_by(|(a, _): &(WorkerRow, Vec<_>), (b, _)| a.store_id.cmp(&b.store_id));
         let (failures, quarantines, learned) = self.recover.durable();
         let coordinator_id = self.id.clone();
-        let last_number = self.last_number;
+        let last_number = self.tasks.last_number;
         CoordSnapshot {
             coordinator_id,
             last_number,

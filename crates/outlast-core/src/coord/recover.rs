@@ -1,128 +1,33 @@
 //! Failures: noted, judged with what else is known, and what the planner says carried out.
 //! Delays, workers that a task avoids, quarantines, and knobs that worked.
 
-mod invariants;
-
-use super::tasks::{End, Loss};
+use super::coordinator::Coordinator;
+use super::ends::{End, Loss, Next};
+use super::task::Task;
 use super::toll::Toll;
-use super::workers::{Isolation, Member};
-use super::{CoordConfig, Coordinator, Response, Task};
+use super::workers::Member;
 use crate::records::{CoordRecord, TaskState};
-use crate::recovery::patterns::{History, MAX_TEXT, blames_worker};
-use crate::recovery::plan::{self, Blame, Budget, Fleet, Plan, Situation};
+use crate::recovery::patterns::{History, MAX_TEXT};
+use crate::recovery::plan::{self, Blame, Budget, Fleet, Situation};
 use crate::recovery::{
-    Classified, Config, Decision, Evidence, Failure, FailureClass, HardwareClass, Learned, Pattern,
-    Quarantine, Strategy, TaskRecovery, classify, knobs,
+    Classified, Config, Decision, Evidence, Failure, FailureClass, Learned, Quarantine,
+    TaskRecovery, classify, knobs,
 };
-use crate::requires::Requires;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now, TaskId};
 use outlast_model::recovery::PatternRules;
+use outlast_model::requires::Requires;
 use outlast_model::spec::Rerun;
-use outlast_model::{Cause, Run, TaskOutcome};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
-use std::collections::{BTreeMap, BTreeSet};
+use outlast_model::{Capabilities, Cause, Run, TaskOutcome};
+use rand::Rng;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Time in milliseconds that a task waits for a worker that it does not avoid; then it may go to any,
 /// unless one that it does not avoid is connected and busy.
 const PATIENCE: Millis = 30_000;
-/// The most knobs that are remembered of one type on one kind of hardware.
-const MAX_LEARNED_KNOBS: usize = 2 * outlast_model::spec::MAX_KNOBS.0;
-/// Reason of an operator's quarantine.
-const WISH: &str = "an operator requested it";
-/// The most types of tasks, times kinds of hardware, whose knobs are remembered.
-const MAX_LEARNED: usize = 4096;
-
-#[derive(Debug)]
-pub(super) struct State {
-    rng: SmallRng,
-    /// The wall clock at the last tick.
-    wall: i64,
-    history: History,
-    /// Quarantines by store id.
-    quarantine: BTreeMap<Arc<str>, Arc<Quarantine>>,
-    /// Knob values that worked, by type and hardware.
-    learned: BTreeMap<(String, String), Arc<Learned>>,
-    /// Times of pending retries.
-    due: BTreeSet<(Millis, TaskId)>,
-    /// Times from which on tasks that avoid workers may go to any.
-    patience: BTreeSet<(Millis, TaskId)>,
-    /// Times from which on quarantined workers may get a probe.
-    probation: BTreeSet<(Millis, Arc<str>)>,
-}
-
-/// Operator override of recovery decisions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecoveryRequest {
-    /// Give a quarantined worker (name or store id) work again; its failures count no more.
-    Release(String),
-    /// Give a worker no work but probes.
-    Quarantine(String),
-    /// The failures of tasks of this type count no more.
-    Allow(String),
-    /// Forget the knobs that worked for this type; none: for all.
-    Unlearn(Option<String>),
-}
-
-/// View of failures.
-#[derive(Debug, Clone)]
-pub struct RecoveryView {
-    /// Patterns of the failures.
-    pub patterns: Vec<Pattern>,
-    /// Workers that are given no work but probes: store id, name, how, and why.
-    pub quarantined: Vec<(Arc<str>, String, Isolation, Arc<Quarantine>)>,
-    /// Knobs that worked.
-    pub learned: Vec<Arc<Learned>>,
-    /// Failures that are looked back at, newest first.
-    pub failures: Vec<Failure>,
-}
-
-/// Decision after a failure.
-pub(super) struct Next {
-    pub plan: Plan,
-    found: Classified,
-    hardware: HardwareClass,
-    worker: String,
-    /// The `hardware` that the worker has.
-    has: Option<String>,
-    /// True if it counts toward the budget for running out of memory.
-    own: bool,
-    /// True if other attempts were lost with it.
-    shared: bool,
-}
-
-impl State {
-    pub fn new(config: &CoordConfig, now: Now) -> State {
-        State {
-            rng: SmallRng::seed_from_u64(config.seed),
-            wall: now.wall,
-            history: History::default(),
-            quarantine: BTreeMap::new(),
-            learned: BTreeMap::new(),
-            due: BTreeSet::new(),
-            patience: BTreeSet::new(),
-            probation: BTreeSet::new(),
-        }
-    }
-
-    pub fn see(&mut self, now: Now) {
-        self.wall = now.wall;
-    }
-
-    pub fn next_due(&self) -> Millis {
-        self.due.first().map_or(Millis::MAX, |(at, _)| *at)
-    }
-}
-
-impl Task {
-    fn recovered(&self) -> TaskRecovery {
-        self.recovery.as_deref().cloned().unwrap_or_default()
-    }
-}
-
 impl Coordinator {
-    fn rules(&self) -> &PatternRules {
+    pub(super) fn rules(&self) -> &PatternRules {
         &self.config.recovery.patterns
     }
 
@@ -150,7 +55,7 @@ impl Coordinator {
         let most = self.config.recovery.of(&task.spec).max_delay;
         let left = u64::try_from(state.not_before - now.wall).unwrap_or(0).min(most);
         if left > 0 {
-            task.due = Some(now.mono + left);
+            task.wait_until(Some(now.mono + left));
             self.recover.due.insert((now.mono + left, id.clone()));
         }
         if !state.avoid.is_empty() || state.avoid_hardware.is_some() {
@@ -247,7 +152,7 @@ impl Coordinator {
         toll: Toll,
     ) -> Option<Next> {
         let task = self.tasks.get(id)?;
-        let key = task.worker.filter(|key| self.fleet.find(*key).is_some());
+        let key = task.worker().filter(|key| self.fleet.find(*key).is_some());
         let evidence = match outcome {
             Some(outcome) => Evidence::of(outcome, cause),
             None => Evidence::silent(cause, reason),
@@ -299,7 +204,7 @@ impl Coordinator {
             wanted.add_not("hardware", has);
             self.scheduler.fitting(&wanted, spec.slots).take(4).count()
         });
-        let away = |(k, m): (WorkerKey, &Member)| Some(k) != key && m.conn.is_none();
+        let away = |(k, m): (WorkerKey, &Member)| Some(k) != key && m.link.conn.is_none();
         let away = self.fleet.iter().filter(|pair| away(*pair)).count();
         let jitter = self.recover.rng.random_range(-1.0..=1.0);
         let config = self.config.recovery.clone();
@@ -344,9 +249,9 @@ impl Coordinator {
         *self.counters.recoveries.entry(strategy.as_str()).or_default() += 1;
         let (state, decision) = (Arc::new(state), Arc::new(decision));
         task.recovery = Some(state.clone());
-        if task.state == TaskState::Pending {
+        if task.state() == TaskState::Pending {
             if plan.delay > 0 {
-                task.due = Some(now.mono + plan.delay);
+                task.wait_until(Some(now.mono + plan.delay));
                 self.recover.due.insert((now.mono + plan.delay, id.clone()));
             }
             if !state.avoid.is_empty() || state.avoid_hardware.is_some() {
@@ -354,7 +259,7 @@ impl Coordinator {
             }
         }
         let (task, at) = (id.clone(), now.wall);
-        self.records.push(CoordRecord::Recovered { task, epoch, decision, state, at });
+        self.journal.record(CoordRecord::Recovered { task, epoch, decision, state, at });
     }
 
     /// Tasks whose pause is over.
@@ -363,34 +268,20 @@ impl Coordinator {
             && at <= now.mono
         {
             self.recover.due.pop_first();
-            let Some(task) = self.tasks.get_mut(&id).filter(|t| t.due == Some(at)) else {
+            let Some(task) = self.tasks.get_mut(&id).filter(|t| t.due() == Some(at)) else {
                 continue;
             };
-            task.due = None;
-            if task.state == TaskState::Pending {
+            task.wait_until(None);
+            if task.state() == TaskState::Pending {
                 self.enqueue(&id);
             }
         }
     }
 
-    /// Adds quarantined workers, which the scheduler does not know, to its explanation why a task waits.
-    pub(super) fn with_quarantine(&self, why: String) -> String {
-        let out = |m: &Member| m.conn.is_some() && m.isolation == Isolation::Out;
-        match self.fleet.iter().filter(|(_, m)| out(m)).count() {
-            0 => why,
-            n if self.scheduler.is_empty() => {
-                let are =
-                    if n == 1 { "worker that is connected is" } else { "connected workers are" };
-                format!("the {n} {are} in quarantine: see `outlast recovery patterns`")
-            }
-            n => format!("{why}; {n} in quarantine: see `outlast recovery patterns`"),
-        }
-    }
-
     /// Explains when a waiting task is retried.
     pub(super) fn explain_due(&self, id: &TaskId) -> Option<String> {
-        let task = self.tasks.get(id).filter(|t| t.state == TaskState::Pending)?;
-        let left = task.due?.saturating_sub(self.last_tick) as f64 / 1000.0;
+        let task = self.tasks.get(id).filter(|t| t.state() == TaskState::Pending)?;
+        let left = task.due()?.saturating_sub(self.timers.last_tick) as f64 / 1000.0;
         Some(format!("it failed, and is tried again in {left:.0} s"))
     }
 
@@ -408,14 +299,14 @@ impl Coordinator {
             && at <= now.mono
         {
             self.recover.patience.pop_first();
-            let Some(task) = self.tasks.get(&id).filter(|t| t.state == TaskState::Pending) else {
+            let Some(task) = self.tasks.get(&id).filter(|t| t.state() == TaskState::Pending) else {
                 continue;
             };
             let Some(state) = &task.recovery else { continue };
             if state.avoid.is_empty() && state.avoid_hardware.is_none() {
                 continue;
             }
-            let held_back = task.paused || task.due.is_some() || task.asked.awaited.is_some();
+            let held_back = task.paused || task.due().is_some() || task.asked.awaited.is_some();
             if held_back || self.scheduler.has_place(&id) {
                 self.recover.patience.insert((now.mono + PATIENCE, id));
                 continue;
@@ -428,161 +319,6 @@ impl Coordinator {
             self.settle(now, &id, epoch, &spec, state, text);
             self.scheduler.remove(&id);
             self.enqueue(&id);
-        }
-    }
-
-    /// Changes how a task is to run without a failure.
-    fn settle(
-        &mut self,
-        now: Now,
-        id: &TaskId,
-        epoch: u64,
-        spec: &outlast_model::TaskSpec,
-        state: TaskRecovery,
-        text: String,
-    ) {
-        let Some(task) = self.tasks.get_mut(id) else { return };
-        let (hardware, knobs) = (knobs::hardware(spec, &state), knobs::values(&spec.knobs, &state));
-        let decision = Decision { class: None, hardware, strategy: None, delay_ms: 0, knobs, text };
-        let (decision, state) = (Arc::new(decision), Arc::new(state));
-        task.recovery = Some(state.clone());
-        let (task, at) = (id.clone(), now.wall);
-        self.records.push(CoordRecord::Recovered { task, epoch, decision, state, at });
-    }
-
-    /// A task with knobs is given to a worker for the first time: it starts with what worked.
-    pub(super) fn begin_knobs(&mut self, now: Now, id: &TaskId, key: WorkerKey) {
-        let Some(task) = self.tasks.get(id) else { return };
-        if task.spec.knobs.is_empty() || task.recovery.as_ref().is_some_and(|r| r.begun) {
-            return;
-        }
-        let (spec, epoch, mut state) = (task.spec.clone(), task.epoch, task.recovered());
-        if !self.config.recovery.of(&spec).remember {
-            return;
-        }
-        state.begun = true;
-        let mut told = Vec::new();
-        let (kind, class) = (spec.type_name(), knobs::hardware(&spec, &state));
-        if self.excluded(kind, class, now.wall)
-            && let Some(made) = knobs::moved(&spec.knobs, &state, Strategy::FallbackCpu)
-        {
-            told.push(format!("{made}, since tasks of type {kind} fail on {}", class.as_str()));
-            state.knobs.insert(made.knob, made.place);
-        }
-        let class = knobs::hardware(&spec, &state);
-        let known = |hardware: String| self.recover.learned.get(&(kind.to_owned(), hardware));
-        let known = known(self.profile(key, class)).or_else(|| known(class.as_str().into()));
-        if let Some(learned) = known {
-            let places = knobs::places(&spec.knobs, &learned.knobs);
-            let names: Vec<String> = places
-                .iter()
-                .filter_map(|(name, at)| Some((name, spec.knobs.get(name)?.get(*at)?)))
-                .map(|(name, value)| format!("{name} {}", knobs::text(value)))
-                .collect();
-            let (on, task) = (&learned.hardware, &learned.task);
-            state.knobs.extend(places);
-            if !names.is_empty() {
-                let on = match knobs::hardware(&spec, &state) == class {
-                    true => format!("on {on}"),
-                    false => format!("where {on} did not"),
-                };
-                told.push(format!("{}, which worked for task {task} {on}", names.join(", ")));
-            }
-        }
-        if !told.is_empty() {
-            let text = format!("it starts with {}", told.join("; "));
-            self.settle(now, id, epoch, &spec, state, text);
-        }
-    }
-
-    /// A task with knobs succeeded: the next one of its type starts there.
-    pub(super) fn learn(&mut self, now: Now, id: &TaskId, key: WorkerKey) {
-        let Some(task) = self.tasks.get(id).filter(|t| !t.spec.knobs.is_empty()) else { return };
-        let (spec, state) = (task.spec.clone(), task.recovered());
-        if !self.config.recovery.of(&spec).remember {
-            return;
-        }
-        let hardware = self.profile(key, knobs::hardware(&spec, &state));
-        let first = self.profile(key, knobs::hardware(&spec, &TaskRecovery::default()));
-        // The next one looks where it would start first, and finds that this one had to leave it.
-        let left = state.tried.iter().any(|t| t.strategy == Strategy::FallbackCpu);
-        if left && first != hardware {
-            self.learn_on(now, id, &spec, &state, first);
-        }
-        self.learn_on(now, id, &spec, &state, hardware);
-    }
-
-    fn learn_on(
-        &mut self,
-        now: Now,
-        id: &TaskId,
-        spec: &outlast_model::TaskSpec,
-        state: &TaskRecovery,
-        hardware: String,
-    ) {
-        let place = (spec.type_name().to_owned(), hardware.clone());
-        let known = self.recover.learned.get(&place);
-        let moved = state.knobs.values().any(|at| *at > 0);
-        if known.is_none() && !moved {
-            return;
-        }
-        // Tasks of a type may have knobs of their own: what another learned of its own stays.
-        let mut knobs = known.map(|l| l.knobs.clone()).unwrap_or_default();
-        for (name, value) in knobs::values(&spec.knobs, state) {
-            if moved || knobs.contains_key(&name) {
-                knobs.insert(name, value);
-            }
-        }
-        if knobs.len() > MAX_LEARNED_KNOBS {
-            knobs.retain(|name, _| spec.knobs.contains_key(name));
-        }
-        // That it works still counts against failures since.
-        let newer = |l: &Learned| {
-            self.recover.history.all().any(|f| f.at > l.at && f.task_type == l.task_type)
-        };
-        if known.is_some_and(|l| l.knobs == knobs && !newer(l)) {
-            return;
-        }
-        if known.is_none() && self.recover.learned.len() >= MAX_LEARNED {
-            let oldest = self.recover.learned.values().min_by_key(|l| l.at).cloned();
-            if let Some(oldest) = oldest {
-                let (kind, on) = (oldest.task_type.clone(), oldest.hardware.clone());
-                self.recover.learned.remove(&(kind.clone(), on.clone()));
-                let (task_type, hardware) = (Some(kind), Some(on));
-                self.records.push(CoordRecord::Unlearned { task_type, hardware });
-            }
-        }
-        let (task, at) = (id.to_string(), now.wall);
-        let learned = Learned { task_type: place.0.clone(), hardware, knobs, task, at };
-        let learned = Arc::new(learned);
-        self.recover.learned.insert(place, learned.clone());
-        self.records.push(CoordRecord::Learned { learned });
-    }
-
-    /// Returns true if tasks of this type are excluded from this class of hardware. A later success there
-    /// ends the exclusion.
-    fn excluded(&self, kind: &str, class: HardwareClass, wall: i64) -> bool {
-        let failed = |since| self.recover.history.excluded(kind, class, since, wall, self.rules());
-        if !failed(i64::MIN) {
-            return false;
-        }
-        let of_kind = self.recover.learned.range((kind.to_owned(), String::new())..);
-        let here = |l: &&Arc<Learned>| {
-            let on = l.hardware.split(' ').next() == Some(class.as_str());
-            on && knobs::used(&l.knobs).is_none_or(|used| used == class)
-        };
-        let of_kind = of_kind.take_while(|((k, _), _)| k == kind).map(|(_, l)| l);
-        of_kind.filter(here).map(|l| l.at).max().is_none_or(failed)
-    }
-
-    /// A class of hardware, with the worker's model where it has one.
-    fn profile(&self, key: WorkerKey, class: HardwareClass) -> String {
-        let capabilities = self.fleet.find(key).map(|m| m.row.capabilities.as_str());
-        let flat: Option<serde_json::Value> =
-            capabilities.and_then(|json| serde_json::from_str(json).ok());
-        match (class, flat.as_ref().and_then(|f| f.get("gpu")?.as_str())) {
-            (HardwareClass::Gpu, Some(model)) => format!("gpu {model}"),
-            _ => class.as_str().to_owned(),
         }
     }
 
@@ -619,207 +355,14 @@ impl Coordinator {
         let blame = self.recover.history.blame(&failure, now.wall, rules);
         let forget = failure.number.saturating_sub(rules.history as u64);
         let failure = Arc::new(failure);
-        self.records.push(CoordRecord::FailureSeen { failure, forget });
+        self.journal.record(CoordRecord::FailureSeen { failure, forget });
         if let Some(key) = key {
             self.suspect(now, key, found, blame);
         }
         blame
     }
-
-    /// Quarantines a worker that is to blame, or whose probe failed.
-    fn suspect(&mut self, now: Now, key: WorkerKey, found: &Classified, blame: Blame) {
-        let member = self.fleet.get(key);
-        let store = member.row.store_id.clone();
-        let minutes = (self.rules().window / 60.0).ceil();
-        let reason = match member.isolation {
-            Isolation::Free if blame.worker > 0 && blame.task_type == 0 => format!(
-                "{} failures of several tasks within {minutes} min: {} ({})",
-                blame.worker,
-                found.class.as_str(),
-                found.text
-            ),
-            Isolation::Probe if blames_worker(found.class) && !found.weak => {
-                format!("a probe failed: {} ({})", found.class.as_str(), found.text)
-            }
-            _ => return,
-        };
-        // The last one that works is better than none; of probes, one at a time is better.
-        let free = |(k, m): (WorkerKey, &Member)| {
-            k != key && m.isolation == Isolation::Free && takes_tasks(m)
-        };
-        if !self.fleet.iter().any(free) {
-            return;
-        }
-        self.quarantine(now, key, store, reason);
-    }
-
-    fn quarantine(&mut self, now: Now, key: WorkerKey, store: Arc<str>, reason: String) {
-        let before = self.recover.quarantine.get(&store).cloned();
-        let reason: String = reason.chars().take(2 * MAX_TEXT).collect();
-        let next = Quarantine::next(before.as_deref(), now.wall, self.rules(), reason);
-        let (worker, next) = (store.clone(), Arc::new(next));
-        let quarantine = Some(next.clone());
-        self.records.push(CoordRecord::Quarantined { worker, quarantine });
-        self.counters.quarantines += 1;
-        self.isolate(now, store, next);
-        self.fleet.offer(&mut self.scheduler, key);
-        self.take_back(key);
-    }
-
-    fn isolate(&mut self, now: Now, store: Arc<str>, quarantine: Arc<Quarantine>) {
-        if let Some(key) = self.fleet.by_store(&store) {
-            self.fleet.get_mut(key).isolation = Isolation::Out;
-        }
-        let at = now.mono + quarantine.left(now.wall);
-        self.recover.probation.retain(|(_, s)| *s != store);
-        self.recover.probation.insert((at, store.clone()));
-        self.recover.quarantine.insert(store, quarantine);
-    }
-
-    /// Workers whose probation begins are offered one task at a time.
-    pub(super) fn end_probation(&mut self, now: Now) {
-        while let Some((at, store)) = self.recover.probation.first().cloned()
-            && at <= now.mono
-        {
-            self.recover.probation.pop_first();
-            if !self.recover.quarantine.contains_key(&store) {
-                continue;
-            }
-            let Some(key) = self.fleet.by_store(&store) else { continue };
-            self.probe(key);
-        }
-        self.probe_for_want_of_others(now);
-    }
-
-    fn probe(&mut self, key: WorkerKey) {
-        if self.fleet.get(key).isolation == Isolation::Out {
-            self.fleet.get_mut(key).isolation = Isolation::Probe;
-            self.fleet.offer(&mut self.scheduler, key);
-        }
-    }
-
-    /// Probes the next quarantined worker at once if no other worker is left. Workers that an operator
-    /// quarantined wait.
-    fn probe_for_want_of_others(&mut self, now: Now) {
-        if self.recover.quarantine.is_empty() {
-            return;
-        }
-        let takes = |(_, m): (WorkerKey, &Member)| m.isolation != Isolation::Out && takes_tasks(m);
-        if self.fleet.iter().any(takes) {
-            return;
-        }
-        let there = |(key, m): (WorkerKey, &Member)| {
-            let quarantine = self.recover.quarantine.get(&m.row.store_id)?;
-            let may = takes_tasks(m) && quarantine.reason != WISH;
-            may.then(|| (quarantine.left(now.wall), key))
-        };
-        if let Some((_, key)) = self.fleet.iter().filter_map(there).min() {
-            self.probe(key);
-        }
-    }
-
-    /// A task succeeded there: a worker on probation is well again.
-    pub(super) fn proved(&mut self, key: WorkerKey) {
-        let member = self.fleet.get(key);
-        if member.isolation == Isolation::Probe {
-            let store = member.row.store_id.clone();
-            self.release(key, store);
-        }
-    }
-
-    fn release(&mut self, key: WorkerKey, store: Arc<str>) {
-        self.recover.quarantine.remove(&store);
-        self.recover.probation.retain(|(_, s)| *s != store);
-        self.recover.history.forget(Some(&store), None);
-        let worker = Some(store.clone());
-        self.records.push(CoordRecord::FailuresForgotten { worker, task_type: None });
-        self.records.push(CoordRecord::Quarantined { worker: store, quarantine: None });
-        self.fleet.get_mut(key).isolation = Isolation::Free;
-        self.fleet.offer(&mut self.scheduler, key);
-    }
-
-    /// A person removed a worker.
-    pub(super) fn forget_quarantine(&mut self, store: &Arc<str>) {
-        if self.recover.quarantine.remove(store).is_some() {
-            self.recover.probation.retain(|(_, s)| s != store);
-            let worker = store.clone();
-            self.records.push(CoordRecord::Quarantined { worker, quarantine: None });
-        }
-    }
-
-    pub(super) fn overrule(&mut self, now: Now, what: RecoveryRequest) -> Response {
-        match what {
-            RecoveryRequest::Release(name) => match self.fleet.named(&name) {
-                Some(key) => {
-                    let store = self.fleet.get(key).row.store_id.clone();
-                    self.release(key, store);
-                    Response::Overruled
-                }
-                None => Response::NotFound,
-            },
-            RecoveryRequest::Quarantine(name) => match self.fleet.named(&name) {
-                Some(key) => {
-                    let store = self.fleet.get(key).row.store_id.clone();
-                    self.recover.quarantine.remove(&store);
-                    self.quarantine(now, key, store, WISH.into());
-                    Response::Overruled
-                }
-                None => Response::NotFound,
-            },
-            RecoveryRequest::Allow(kind) => {
-                if !self.recover.history.all().any(|f| f.task_type == kind) {
-                    return Response::NotFound;
-                }
-                self.recover.history.forget(None, Some(&kind));
-                let task_type = Some(kind);
-                self.records.push(CoordRecord::FailuresForgotten { worker: None, task_type });
-                Response::Overruled
-            }
-            RecoveryRequest::Unlearn(task_type) => {
-                let is = |kind: &String| task_type.as_ref().is_none_or(|t| t == kind);
-                let before = self.recover.learned.len();
-                self.recover.learned.retain(|(kind, _), _| !is(kind));
-                if task_type.is_some() && self.recover.learned.len() == before {
-                    return Response::NotFound;
-                }
-                let hardware = None;
-                self.records.push(CoordRecord::Unlearned { task_type, hardware });
-                Response::Overruled
-            }
-        }
-    }
-
-    /// The table that is in force.
-    pub fn recovery_config(&self) -> Arc<Config> {
-        self.config.recovery.clone()
-    }
-
-    /// Returns the current view of failures.
-    pub fn recovery(&self, now: Now) -> RecoveryView {
-        let name = |store: &Arc<str>| {
-            let member = self.fleet.by_store(store).and_then(|key| self.fleet.find(key));
-            member.map(|m| (m.row.name.to_string(), m.isolation))
-        };
-        let quarantined = self.recover.quarantine.iter().map(|(store, q)| {
-            let (name, how) = name(store).unwrap_or_else(|| (store.to_string(), Isolation::Out));
-            (store.clone(), name, how, q.clone())
-        });
-        RecoveryView {
-            patterns: self.recover.history.patterns(now.wall, self.rules()),
-            quarantined: quarantined.collect(),
-            learned: self.recover.learned.values().cloned().collect(),
-            failures: self.recover.history.all().rev().cloned().collect(),
-        }
-    }
-}
-
-/// Returns true if a worker is connected and may get tasks, apart from a quarantine.
-fn takes_tasks(member: &Member) -> bool {
-    let willing = !member.draining && !member.row.drained && !member.is_unfit();
-    member.conn.is_some() && member.ready && willing
 }
 
 fn hardware_of(capabilities: &str) -> Option<String> {
-    let flat: serde_json::Value = serde_json::from_str(capabilities).ok()?;
-    Some(flat.get("hardware")?.as_str()?.to_owned())
+    Some(Capabilities::of(capabilities).text("hardware")?.to_owned())
 }

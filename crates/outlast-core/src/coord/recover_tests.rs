@@ -1,10 +1,15 @@
 //! Recovery from failures, with several workers.
 
+use super::config::*;
 use super::*;
+use crate::records::{CoordRecord, CoordSnapshot, TaskRow, TaskState};
 use crate::recovery::{Decision, Strategy, TaskRecovery};
+use crate::{Machine, Millis, Now, Step, TaskId};
 use outlast_model::message::*;
 use outlast_model::*;
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Workers w1, w2… on connections 1, 2…, each with one slot.
 struct Rig {
@@ -33,13 +38,13 @@ impl Rig {
     }
     fn drain(&mut self) {
         self.c.invariants().expect("memory is consistent after each input");
-        while let Some(o) = self.c.poll_output() {
+        while let Some(o) = self.c.poll() {
             match o {
-                Output::Persist(b) => {
+                Step::Persist(b) => {
                     self.records.extend(b.records);
                     self.c.on_persisted(b.number);
                 }
-                Output::Send(conn, ToWorker::Assign(a)) => {
+                Step::Perform(Output::Send(conn, ToWorker::Assign(a))) => {
                     self.out.extend(a.into_iter().map(|t| (conn, t)));
                 }
                 _ => {}
@@ -59,22 +64,15 @@ impl Rig {
             capabilities_json: json!({"hardware": "cpu,gpu", "gpu": "G"}).to_string(),
             ..Default::default()
         };
-        self.c.on_message(self.at(), n, ToCoordinator::Hello(Box::new(hello)), &());
+        self.c.hear(self.at(), n, ToCoordinator::Hello(Box::new(hello)), &());
         let part = Inventory { holdings: Vec::new(), last: true };
-        self.c.on_message(self.at(), n, ToCoordinator::Inventory(part), &());
+        self.c.hear(self.at(), n, ToCoordinator::Inventory(part), &());
         self.drain();
     }
     fn submit(&mut self, id: &str, spec: serde_json::Value) {
         let spec = TaskSpec::from_json(spec.to_string().as_bytes()).unwrap();
-        let s = Submission {
-            id: id.into(),
-            spec: Arc::new(spec),
-            known: None,
-            former: 0,
-            owner: None,
-            taken: false,
-        };
-        self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
+        let s = Submission { id: id.into(), spec: Arc::new(spec), chosen: false };
+        self.c.on_request(self.at(), 1, Request::Submit(vec![s], Owner::default()));
         self.drain();
     }
     /// The attempt given out since the last look: its worker, its number, and its command.
@@ -118,19 +116,19 @@ impl Rig {
         let items = vec![OutboxItem::Outcome(outcome.into())];
         let lane = Lane::Results;
         let batch = OutboxBatch { lane, first_seq: *seq, items, ..Default::default() };
-        self.c.on_message(self.at(), conn, ToCoordinator::Outbox(batch), &());
+        self.c.hear(self.at(), conn, ToCoordinator::Outbox(batch), &());
         self.drain();
     }
     fn pass(&mut self, ms: Millis) {
         let end = self.now + ms;
         while self.now < end {
-            self.now = end.min(self.c.next_wake().max(self.now + 1));
+            self.now = end.min(self.c.next_wake().at.max(self.now + 1));
             self.c.on_tick(self.at());
             self.drain();
             // The links live.
             for conn in 1..=9 {
                 let beat = Heartbeat::default();
-                self.c.on_message(self.at(), conn, ToCoordinator::Heartbeat(beat), &());
+                self.c.hear(self.at(), conn, ToCoordinator::Heartbeat(beat), &());
             }
             self.drain();
         }
@@ -241,22 +239,10 @@ fn a_delayed_retry_waits_also_over_a_restart() {
     assert!((1_600..=2_400).contains(&state.not_before), "{}", state.not_before);
     let spec = r.c.tasks[&TaskId::from("a")].spec.clone();
     let row = TaskRow {
-        id: "a".into(),
-        number: 1,
-        spec,
-        state: TaskState::Pending,
         epoch: 1,
-        retries: 1,
-        worker: None,
-        cancelling: false,
-        started_at: None,
-        paused: false,
-        asked: Asked::default(),
-        lost: false,
-        checkpoints: Vec::new(),
-        state_version: (0, 0),
+        losses: crate::records::Losses { retries: 1, ..Default::default() },
         recovery: Some(state.clone()),
-        after: 0,
+        ..TaskRow::submitted("a".into(), 1, spec, 0)
     };
     let snapshot = CoordSnapshot { tasks: vec![row], ..Default::default() };
     let mut again = Rig::from(snapshot, 1_500);
@@ -268,7 +254,7 @@ fn a_delayed_retry_waits_also_over_a_restart() {
     again.pass(40);
     assert_eq!(again.given(), Some((1, 2, "x".into())));
     // A person who cancels it, or moves it, need not wait.
-    r.c.on_request(r.at(), 5, Request::Cancel { task: "a".into(), known: None });
+    r.c.on_request(r.at(), 5, Request::Cancel("a".into()));
     r.drain();
     r.pass(5_000);
     assert_eq!(r.given(), None);
@@ -328,7 +314,8 @@ fn a_bad_worker_is_quarantined_probed_and_released() {
     r.pass(12_000);
     let (conn, epoch, _) = r.given().unwrap();
     assert_eq!(conn, bad);
-    let id = ["a", "b", "c"].into_iter().find(|id| r.c.tasks[&TaskId::from(*id)].worker.is_some());
+    let id =
+        ["a", "b", "c"].into_iter().find(|id| r.c.tasks[&TaskId::from(*id)].worker().is_some());
     r.ends(bad, id.unwrap(), epoch, CUDA);
     assert_eq!(view(&r).quarantined[0].3.failed, 1);
     r.pass(110_000);
@@ -336,7 +323,8 @@ fn a_bad_worker_is_quarantined_probed_and_released() {
     r.pass(20_000);
     let (conn, epoch, _) = r.given().unwrap();
     assert_eq!(conn, bad);
-    let id = ["a", "b", "c"].into_iter().find(|id| r.c.tasks[&TaskId::from(*id)].worker.is_some());
+    let id =
+        ["a", "b", "c"].into_iter().find(|id| r.c.tasks[&TaskId::from(*id)].worker().is_some());
     r.ends(bad, id.unwrap(), epoch, "");
     assert!(view(&r).quarantined.is_empty() && view(&r).failures.is_empty());
     r.submit("new", spec);
@@ -563,7 +551,7 @@ fn a_delayed_retry_comes_at_its_own_time_and_does_not_hold_up_a_move() {
     r.ends(first, "a", 1, "nobody knows\n");
     assert_eq!(r.given(), None);
     let to = Some("w1".to_owned());
-    r.c.on_request(r.at(), 5, Request::Move { task: "a".into(), to, known: None });
+    r.c.on_request(r.at(), 5, Request::Move("a".into(), to));
     r.drain();
     assert_eq!(r.given(), Some((1, 2, "x".into())), "the move is immediate");
     // It fails again, and waits for longer: the time of the first delay means nothing.

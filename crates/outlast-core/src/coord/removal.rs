@@ -2,75 +2,55 @@
 //! the time may deliver records of the previous task: so a new task of an old id continues from the
 //! previous one's epoch, and attempts up to that are not its own.
 
-use super::{Coordinator, Lookup, Request, Response};
+use super::coordinator::Coordinator;
+use super::loads::{Facts, Query, Wants};
+use super::request::Response;
 use crate::records::{CoordRecord, TaskRow};
-use crate::{Epoch, Now, TaskId};
+use crate::{Now, TaskId};
 
 impl Coordinator {
-    /// Only what is over, durably: the others are in memory.
-    pub(super) fn remove(&mut self, now: Now, known: Vec<TaskRow>, before: i64) -> Response {
+    /// Removes tasks that have ended, durably: the others are in memory.
+    pub(super) fn remove(
+        &mut self,
+        now: Now,
+        ids: Vec<TaskId>,
+        before: i64,
+        facts: &Facts,
+    ) -> Response {
         let mut tasks = Vec::new();
-        for row in known {
-            let busy = self.tasks.contains_key(&row.id) || self.removed.contains_key(&row.id);
-            if row.state.is_terminal() && !busy {
-                self.removed.insert(row.id.clone(), row.epoch);
-                self.removing.push_back((self.batch, row.id.clone()));
-                tasks.push(row.id);
+        for id in ids {
+            let Some(row) = self.look_up(facts, &id) else { continue };
+            if row.state.is_terminal() {
+                self.tasks.remove(self.journal.open(), id.clone(), row.epoch);
+                tasks.push(id);
             }
         }
         let count = tasks.len();
-        self.counters.removed += count as u64;
-        self.records.push(CoordRecord::TasksRemoved { tasks, before, at: now.wall });
+        self.counters.tasks.removed += count as u64;
+        self.journal.record(CoordRecord::TasksRemoved { tasks, before, at: now.wall });
         Response::Removed(count)
     }
 
-    /// Brings the rows that the driver read up to what was decided since: removals and revisions.
-    pub(super) fn without_removed(&self, mut request: Request) -> Request {
-        match &mut request {
-            Request::Submit(tasks) => {
-                for s in tasks {
-                    if let Some(epoch) = self.removed.get(&s.id) {
-                        (s.known, s.former) = (None, *epoch);
-                    }
-                    s.known.iter_mut().for_each(|row| self.revisions.apply(row));
-                }
-            }
-            Request::Cancel { task, known }
-            | Request::Retry { task, known }
-            | Request::Pause { task, known, .. }
-            | Request::Checkpoint { task, known }
-            | Request::Move { task, known, .. } => {
-                if self.removed.contains_key(task) {
-                    *known = None;
-                }
-                known.iter_mut().for_each(|row| self.revisions.apply(row));
-            }
-            Request::Forget(_)
-            | Request::Unbind(_)
-            | Request::Prune { .. }
-            | Request::Remove { .. }
-            | Request::Recovery(_)
-            | Request::Act { .. }
-            | Request::Drain { .. } => {}
+    /// Asks for the row of a task that is neither in memory nor removed.
+    pub(super) fn wants_row(&self, id: &TaskId, wants: &mut Wants<'_>) {
+        if self.tasks.may_be_stored(id) {
+            wants.add(Query::Task(id.clone()));
         }
-        request
     }
 
-    /// Looks up an ended task that is not removed.
-    pub(super) fn look_up(&self, look: &dyn Lookup, id: &TaskId) -> Option<TaskRow> {
-        if self.removed.contains_key(id) {
+    /// Returns the row of an ended task that is neither in memory nor removed, with what was decided since.
+    pub(super) fn look_up(&self, facts: &Facts, id: &TaskId) -> Option<TaskRow> {
+        if !self.tasks.may_be_stored(id) {
             return None;
         }
-        let mut row = look.task(id)?;
-        self.revisions.apply(&mut row);
+        let mut row = facts.task(id)?;
+        self.tasks.bring_up_to_date(&mut row);
         Some(row)
     }
 
-    pub(super) fn on_removal_persisted(&mut self) {
-        while self.removing.front().is_some_and(|(b, _)| *b <= self.persisted) {
-            let (_, id) = self.removing.pop_front().expect("just looked");
-            self.removed.remove(&id);
-        }
+    /// Answers a request about a task that is not in memory.
+    pub(super) fn absent(&self, id: &TaskId, facts: &Facts) -> Response {
+        self.look_up(facts, id).map_or(Response::NotFound, |row| Response::WrongState(row.state))
     }
 }
 
@@ -82,11 +62,6 @@ pub fn may_come_again(id: &str) -> bool {
         .into_iter()
         .all(|len| parts.next().is_some_and(|part| part.len() == len && hex(part)));
     !(like_uuid && parts.next().is_none())
-}
-
-/// Returns true if an attempt belongs to this task, not to a previous one with its id.
-pub(super) fn is_own(epoch: Epoch, after: Epoch, newest: Epoch) -> bool {
-    after < epoch && epoch <= newest
 }
 
 #[cfg(test)]

@@ -1,221 +1,118 @@
-//! Requests of users: submit, cancel, retry, forget.
+//! Requests of users: submit, cancel, retry, forget. A request about a task that is not in memory waits for
+//! what the store has of it.
 
-use super::control::absent;
-use super::tasks::End;
-use super::{Coordinator, RequestId};
-use crate::records::{Asked, CoordRecord, TaskRow, TaskState};
+use super::coordinator::Coordinator;
+use super::ends::End;
+use super::ids::RequestId;
+use super::loads::{Facts, Query, Waiter, Wants};
+use super::request::{Owner, Request, Response, Submission, Submitted};
+use super::task::Origin;
+use crate::records::{CoordRecord, TaskRow, TaskState};
 use crate::recovery::Rules;
-use crate::requires::Requires;
 use crate::{Epoch, Now, TaskId};
-use outlast_model::message::Action;
 use outlast_model::message::StopReason;
+use outlast_model::requires::Requires;
 use outlast_model::{Cause, TaskSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A question. `known` is what the store has of the task at the time of asking.
-#[derive(Debug, Clone)]
-pub enum Request {
-    /// Accept all of these, or none.
-    Submit(Vec<Submission>),
-    /// End the task as cancelled, unless it succeeds first.
-    Cancel {
-        /// Id of the task.
-        task: TaskId,
-        /// Row from the store, if the task is not in memory.
-        known: Option<TaskRow>,
-    },
-    /// Run a task again that failed or was cancelled.
-    Retry {
-        /// Id of the task.
-        task: TaskId,
-        /// Row from the store, if the task is not in memory.
-        known: Option<TaskRow>,
-    },
-    /// Remove a worker that is not connected; its tasks go to others.
-    Forget(String),
-    /// Pause or resume an unfinished task.
-    Pause {
-        /// Id of the task.
-        task: TaskId,
-        /// Paused, or not any more.
-        on: bool,
-        /// Row from the store, if the task is not in memory.
-        known: Option<TaskRow>,
-    },
-    /// Ask a task that is assigned for a checkpoint.
-    Checkpoint {
-        /// Id of the task.
-        task: TaskId,
-        /// Row from the store, if the task is not in memory.
-        known: Option<TaskRow>,
-    },
-    /// Let a task go on at another worker.
-    Move {
-        /// Id of the task.
-        task: TaskId,
-        /// The worker's name; none: any but the one that has it.
-        to: Option<String>,
-        /// Row from the store, if the task is not in memory.
-        known: Option<TaskRow>,
-    },
-    /// Remove checkpoints of an ended task.
-    Prune {
-        /// Id of the task.
-        task: TaskId,
-        /// Checkpoints by (epoch, number).
-        which: Vec<(Epoch, u64)>,
-    },
-    /// Remove ended tasks.
-    Remove {
-        /// Row from the store, if the task is not in memory.
-        known: Vec<TaskRow>,
-        /// Time before which outcomes of unknown tasks are removed, too (Unix ms).
-        before: i64,
-    },
-    /// Overrule what recovery decided.
-    Recovery(super::RecoveryRequest),
-    /// Ask something of a worker's link or memory, at once or when it is back.
-    Act {
-        /// Name or store id of the worker.
-        worker: String,
-        /// Requested action; workers of v2 know only the reset of statistics.
-        action: Action,
-    },
-    /// Bind a worker to no key any more: the next one that comes with it is its own.
-    Unbind(String),
-    /// Give a worker no new work, and take back what it has not started; or not any more.
-    Drain {
-        /// Name or store id of the worker.
-        worker: String,
-        /// Drained, or not any more.
-        on: bool,
-    },
-}
-
-/// A task to accept. Its id and spec were checked.
-#[derive(Debug, Clone)]
-pub struct Submission {
-    /// Id of the task.
-    pub id: TaskId,
-    /// Specification of the task.
-    pub spec: Arc<TaskSpec>,
-    /// From the store: the task of that id.
-    pub known: Option<TaskRow>,
-    /// From the store: the newest attempt of a former task of that id, which was removed.
-    pub former: Epoch,
-    /// Name of the key that it is submitted with.
-    pub owner: Option<Arc<str>>,
-    /// From the store: the id belongs to a task that whoever submits this may not know of.
-    pub taken: bool,
-}
-
-/// Answer to one submission.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitted {
-    /// Id of the task.
-    pub id: TaskId,
-    /// True if the task is new.
-    pub created: bool,
-    /// State of the task.
-    pub state: TaskState,
-}
-
-/// An answer, given once it is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Response {
-    /// In the order of the submissions.
-    Submitted(Vec<Submitted>),
-    /// These ids are taken by tasks with another spec; nothing was submitted.
-    Conflict(Vec<TaskId>),
-    /// This task cannot be accepted; nothing was submitted.
-    Invalid(TaskId, String),
-    /// Too many unfinished tasks; nothing was submitted.
-    Full {
-        /// The limit.
-        limit: usize,
-    },
-    /// More new tasks than there may ever be unfinished ones; nothing was submitted.
-    TooBig {
-        /// New tasks in the request.
-        fresh: usize,
-        /// Limit of unfinished tasks.
-        limit: usize,
-    },
-    /// The task or worker does not exist.
-    NotFound,
-    /// No worker of that name.
-    NoWorker,
-    /// The task runs, and must not run twice: it cannot be moved.
-    NotTwice,
-    /// Success, with the task's new state.
-    Done(TaskState),
-    /// Not possible, because the task stands so.
-    WrongState(TaskState),
-    /// The recovery decision was overridden.
-    Overruled,
-    /// The worker takes no new work, or does again.
-    Drained,
-    /// The worker is bound to no key.
-    Unbound,
-    /// The worker is asked.
-    Asked,
-    /// The limit of actions that wait for the worker is reached.
-    TooMany {
-        /// The limit.
-        limit: usize,
-    },
-    /// A worker of v2 needs no such request.
-    Needless,
-    /// The checkpoints are removed.
-    Pruned,
-    /// Number of removed tasks.
-    Removed(usize),
-    /// The worker is removed.
-    Forgotten,
-    /// The worker is connected; it cannot be removed.
-    Connected,
-}
-
 impl Coordinator {
     /// Handles a request; exactly one `Reply` follows.
-    pub fn on_request(&mut self, now: Now, request: RequestId, what: Request) {
-        let response = match self.without_removed(what) {
-            Request::Submit(tasks) => self.submit(now, tasks),
-            Request::Cancel { task, known } => self.cancel(now, &task, known),
-            Request::Retry { task, known } => self.retry(now, &task, known),
-            Request::Pause { task, on, known } => self.pause(now, &task, on, known),
-            Request::Checkpoint { task, known } => self.ask_checkpoint(now, &task, known),
-            Request::Move { task, to, known } => self.move_task(now, &task, to, known),
-            Request::Prune { task, which } => self.prune(now, task, which),
-            Request::Remove { known, before } => self.remove(now, known, before),
+    pub fn on_request(&mut self, now: Now, id: RequestId, request: Request) {
+        self.serve(now, id, request, self.journal.durable(), Facts::default());
+    }
+
+    /// Handles a request with what was loaded for it since batch `since` was the newest durable one; or
+    /// loads what it needs first.
+    pub(super) fn serve(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        request: Request,
+        since: u64,
+        facts: Facts,
+    ) {
+        let mut wants = Wants::new(&facts);
+        self.wants_of_request(&request, &mut wants);
+        let missing = wants.missing();
+        if !missing.is_empty() {
+            return self.begin_load(since, Waiter::Request(id, Box::new(request)), missing, facts);
+        }
+        let response = match request {
+            Request::Submit(tasks, owner) => self.submit(now, tasks, &owner, &facts),
+            Request::Cancel(task) => self.cancel(now, &task, &facts),
+            Request::Retry(task) => self.retry(now, &task, &facts),
+            Request::Pause(task, on) => self.pause(now, &task, on, &facts),
+            Request::Checkpoint(task) => self.ask_checkpoint(now, &task, &facts),
+            Request::Move(task, to) => self.move_task(now, &task, to, &facts),
+            Request::Prune(task, which) => self.prune(now, task, which),
+            Request::Remove(tasks, before) => self.remove(now, tasks, before, &facts),
             Request::Recovery(what) => self.overrule(now, what),
-            Request::Drain { worker, on } => self.drain_worker(now, &worker, on),
+            Request::Drain(worker, on) => self.drain_worker(now, &worker, on),
             Request::Unbind(worker) => self.unbind(now, &worker),
-            Request::Act { worker, action } => self.act(now, &worker, action),
+            Request::Act(worker, action) => self.act(now, &worker, action),
             Request::Forget(name) => match self.fleet.named(&name) {
                 None => Response::NotFound,
-                Some(key) if self.fleet.get(key).conn.is_some() => Response::Connected,
+                Some(key) if self.fleet.get(key).link.conn.is_some() => Response::Connected,
                 Some(key) => {
                     self.forget(now, key);
                     Response::Forgotten
                 }
             },
         };
+        self.loads.used(&facts);
         self.schedule(now);
-        self.reply(request, response);
+        self.reply(id, response);
     }
 
-    fn submit(&mut self, now: Now, tasks: Vec<Submission>) -> Response {
+    fn wants_of_request(&self, request: &Request, wants: &mut Wants<'_>) {
+        match request {
+            Request::Submit(tasks, owner) => {
+                let private = owner.name.as_ref().filter(|_| owner.private);
+                for id in tasks.iter().filter(|s| s.chosen).map(|s| &s.id) {
+                    if let Some(name) = private {
+                        wants.add(Query::Task(id.clone()));
+                        wants.add(Query::Owned(id.clone(), name.clone()));
+                    }
+                    if self.tasks.may_be_stored(id) {
+                        wants.add(Query::Task(id.clone()));
+                        wants.add(Query::Former(id.clone()));
+                    }
+                }
+            }
+            Request::Cancel(id)
+            | Request::Retry(id)
+            | Request::Pause(id, _)
+            | Request::Checkpoint(id)
+            | Request::Move(id, _) => self.wants_row(id, wants),
+            Request::Remove(ids, _) => ids.iter().for_each(|id| self.wants_row(id, wants)),
+            Request::Prune(..)
+            | Request::Recovery(_)
+            | Request::Act(..)
+            | Request::Unbind(_)
+            | Request::Drain(..)
+            | Request::Forget(_) => {}
+        }
+    }
+
+    fn submit(
+        &mut self,
+        now: Now,
+        tasks: Vec<Submission>,
+        owner: &Owner,
+        facts: &Facts,
+    ) -> Response {
         let mut conflicts = Vec::new();
         let mut fresh: HashMap<TaskId, Arc<TaskSpec>> = HashMap::new();
         let mut results = Vec::with_capacity(tasks.len());
         for s in &tasks {
-            let memory = self.tasks.get(&s.id).map(|t| (&t.spec, t.state));
+            let known = if s.chosen { self.look_up(facts, &s.id) } else { None };
+            let memory = self.tasks.get(&s.id).map(|t| (&t.spec, t.state()));
             let found = memory
-                .or(s.known.as_ref().map(|k| (&k.spec, k.state)))
+                .or(known.as_ref().map(|k| (&k.spec, k.state)))
                 .or(fresh.get(&s.id).map(|spec| (spec, TaskState::Pending)));
-            if s.taken || found.is_some_and(|(spec, _)| !spec.is_same(&s.spec)) {
+            let taken = s.chosen && self.is_taken(&s.id, owner, facts);
+            if taken || found.is_some_and(|(spec, _)| !spec.is_same(&s.spec)) {
                 conflicts.push(s.id.clone());
                 continue;
             }
@@ -241,15 +138,36 @@ impl Coordinator {
         if fresh.len() > limit {
             return Response::TooBig { fresh: fresh.len(), limit };
         }
-        if self.tasks.len() + fresh.len() > limit && !fresh.is_empty() {
+        if !self.tasks.has_room(fresh.len(), limit) {
             return Response::Full { limit };
         }
         for (s, result) in tasks.into_iter().zip(&results) {
             if result.created {
-                self.accept(now, s.id, s.spec, s.former, s.owner);
+                let after = self.former(&s, facts);
+                self.accept(now, s.id, s.spec, after, owner.name.clone());
             }
         }
         Response::Submitted(results)
+    }
+
+    /// Returns true if the id is of a task that its submitter may not know of.
+    fn is_taken(&self, id: &TaskId, owner: &Owner, facts: &Facts) -> bool {
+        let Some(name) = owner.name.as_ref().filter(|_| owner.private) else { return false };
+        match self.tasks.get(id).map(|task| &task.origin) {
+            // The store may not have it yet.
+            Some(Origin::Accepted(owner)) => owner.as_ref() != Some(name),
+            _ if self.tasks.removed(id).is_some() => false,
+            _ => facts.task(id).is_some() && !facts.is_owned(id, name),
+        }
+    }
+
+    /// Returns the newest attempt of the former task of a new one's id.
+    fn former(&self, new: &Submission, facts: &Facts) -> Epoch {
+        match self.tasks.removed(&new.id) {
+            Some(epoch) => epoch,
+            None if new.chosen => facts.former(&new.id),
+            None => 0,
+        }
     }
 
     fn accept(
@@ -260,52 +178,35 @@ impl Coordinator {
         after: Epoch,
         owner: Option<Arc<str>>,
     ) {
-        self.last_number += 1;
-        self.counters.submitted += 1;
-        let number = self.last_number;
-        self.records.push(CoordRecord::Submitted {
+        self.tasks.last_number += 1;
+        self.counters.tasks.submitted += 1;
+        let number = self.tasks.last_number;
+        self.journal.record(CoordRecord::Submitted {
             task: id.clone(),
             number,
             spec: spec.clone(),
             after,
-            owner,
+            owner: owner.clone(),
             at: now.wall,
         });
-        self.remember(TaskRow {
-            id: id.clone(),
-            number,
-            spec,
-            state: TaskState::Pending,
-            epoch: after,
-            after,
-            retries: 0,
-            worker: None,
-            cancelling: false,
-            started_at: None,
-            paused: false,
-            asked: Asked::default(),
-            lost: false,
-            checkpoints: Vec::new(),
-            state_version: (0, 0),
-            recovery: None,
-        });
+        let task = self.tasks.remember(TaskRow::submitted(id.clone(), number, spec, after));
+        task.origin = Origin::Accepted(owner);
         self.enqueue(&id);
     }
 
-    fn cancel(&mut self, now: Now, id: &TaskId, known: Option<TaskRow>) -> Response {
-        let Some(task) = self.tasks.get_mut(id) else { return absent(known) };
-        match task.state {
+    fn cancel(&mut self, now: Now, id: &TaskId, facts: &Facts) -> Response {
+        let Some(task) = self.tasks.get_mut(id) else { return self.absent(id, facts) };
+        match task.state() {
             TaskState::Pending => {
                 let end = End::without(TaskState::Cancelled, "cancelled", Cause::Cancelled);
                 self.end(now, id, end);
                 Response::Done(TaskState::Cancelled)
             }
             TaskState::Assigned => {
-                let (key, epoch, again) = (task.worker, task.epoch, task.cancelling);
-                task.cancelling = true;
-                if !again {
+                let (key, epoch) = (task.worker(), task.epoch);
+                if task.cancel() {
                     let (task, at) = (id.clone(), now.wall);
-                    self.records.push(CoordRecord::CancelRequested { task, at });
+                    self.journal.record(CoordRecord::CancelRequested { task, at });
                 }
                 if let Some(key) = key {
                     self.send_stop(key, id, epoch, StopReason::Cancelled);
@@ -316,8 +217,9 @@ impl Coordinator {
         }
     }
 
-    fn retry(&mut self, now: Now, id: &TaskId, known: Option<TaskRow>) -> Response {
-        let state = self.tasks.get(id).map(|t| t.state).or(known.as_ref().map(|k| k.state));
+    fn retry(&mut self, now: Now, id: &TaskId, facts: &Facts) -> Response {
+        let known = self.look_up(facts, id);
+        let state = self.tasks.get(id).map(|t| t.state()).or(known.as_ref().map(|k| k.state));
         match state {
             None => return Response::NotFound,
             Some(TaskState::Failed | TaskState::Cancelled) => {}
@@ -326,17 +228,14 @@ impl Coordinator {
         if let Some(row) = known
             && !self.tasks.contains_key(id)
         {
-            if self.tasks.len() >= self.config.max_unfinished {
+            if !self.tasks.has_room(1, self.config.max_unfinished) {
                 return Response::Full { limit: self.config.max_unfinished };
             }
-            self.remember(row);
+            self.tasks.remember(row);
         }
         let Some(task) = self.tasks.get_mut(id) else { return Response::NotFound };
-        (task.state, task.retries, task.cancelling) = (TaskState::Pending, 0, false);
-        (task.paused, task.lost) = (false, false);
-        (task.worker, task.started_at) = (None, None);
-        (task.recovery, task.due) = (None, None);
-        self.records.push(CoordRecord::Retried { task: id.clone(), at: now.wall });
+        task.become_pending_again();
+        self.journal.record(CoordRecord::Retried { task: id.clone(), at: now.wall });
         self.enqueue(id);
         Response::Done(TaskState::Pending)
     }

@@ -1,8 +1,8 @@
 //! Changes of tasks that have ended, from their decision until they are durable. Such a task is not in memory, and
 //! the row that the driver reads from the store lacks them.
 
-use super::Coordinator;
-use crate::records::{TaskRow, TaskState};
+use crate::records::TaskRow;
+use crate::retention::keep;
 use crate::{Epoch, TaskId};
 use outlast_model::Checkpoint;
 use std::collections::VecDeque;
@@ -21,21 +21,24 @@ pub(super) enum Revision {
 pub(super) struct Revisions(VecDeque<(u64, TaskId, Revision)>);
 
 impl Revisions {
+    /// Notes a change of a task that is decided with this batch.
+    pub fn add(&mut self, batch: u64, id: TaskId, revision: Revision) {
+        self.0.push_back((batch, id, revision));
+    }
+
     /// Brings a row from the store up to date.
     pub fn apply(&self, row: &mut TaskRow) {
         for (_, _, revision) in self.0.iter().filter(|(_, id, _)| *id == row.id) {
             match revision {
                 Revision::Kept(checkpoint) => {
-                    let place = (checkpoint.epoch, checkpoint.number);
-                    let at = row.checkpoints.binary_search_by_key(&place, |c| (c.epoch, c.number));
-                    if let Err(at) = at {
-                        row.checkpoints.insert(at, checkpoint.clone());
-                    }
+                    keep(&mut row.reported.checkpoints, checkpoint);
                 }
                 Revision::Pruned(which) => {
-                    row.checkpoints.retain(|c| !which.contains(&(c.epoch, c.number)));
+                    row.reported.checkpoints.retain(|c| !which.contains(&c.place()));
                 }
-                Revision::State(version) => row.state_version = row.state_version.max(*version),
+                Revision::State(version) => {
+                    row.reported.state_version = row.reported.state_version.max(*version)
+                }
             }
         }
     }
@@ -50,15 +53,5 @@ impl Revisions {
     /// Returns the batches that changes wait for.
     pub fn batches(&self) -> Vec<u64> {
         self.0.iter().map(|(batch, ..)| *batch).collect()
-    }
-}
-
-impl Coordinator {
-    /// Notes a change that was just decided, unless the task stays in memory.
-    pub(super) fn revise(&mut self, id: &TaskId, revision: Revision) {
-        let state = self.tasks.get(id).map(|t| t.state);
-        if state.is_none_or(TaskState::is_terminal) {
-            self.revisions.0.push_back((self.batch, id.clone(), revision));
-        }
     }
 }

@@ -6,7 +6,7 @@
 //! nothing over. Then the former store's attempts are lost, as with a worker that does not know them
 //! any more; what it still says is fenced like everything late. Until then the newcomer waits.
 
-use super::Coordinator;
+use super::coordinator::Coordinator;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now};
 use outlast_model::Cause;
@@ -23,15 +23,15 @@ impl Coordinator {
             return None;
         }
         let name = &hello.worker_id;
-        if other.conn.is_some() {
+        if other.link.conn.is_some() {
             return Some(format!(
                 "the name {name} belongs to another worker, with another state folder, that is \
                  connected; this one waits until that has left. If both are to run, give this one \
                  another name"
             ));
         }
-        let away = now.mono.saturating_sub(other.gone);
-        if other.attempts.is_empty() || away >= AWAY {
+        let away = now.mono.saturating_sub(other.link.gone);
+        if other.held.attempts.is_empty() || away >= AWAY {
             return None;
         }
         Some(format!(
@@ -47,7 +47,7 @@ impl Coordinator {
     pub(super) fn replace_store(&mut self, now: Now, key: WorkerKey) {
         let member = self.fleet.get(key);
         let reason = format!("worker {} came back with an empty state folder", member.row.name);
-        let held: Vec<AttemptId> = member.attempts.keys().cloned().collect();
+        let held: Vec<AttemptId> = member.held.attempts.keys().cloned().collect();
         for id in held {
             self.fleet.get_mut(key).drop_attempt(&id);
             if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {

@@ -1,9 +1,11 @@
 //! Life of tasks: assignment, start, outcome, loss, end.
 
-use super::recover::Next;
-use super::removal::is_own;
+use super::coordinator::Coordinator;
+use super::ends::{End, Loss, Next};
+use super::loads::Facts;
+use super::output::Output;
+use super::task::{Task, is_own};
 use super::toll::Toll;
-use super::{Coordinator, Lookup, Output};
 use crate::records::{Asked, CoordRecord, TaskState};
 use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
@@ -17,6 +19,39 @@ use std::sync::Arc;
 /// Outcomes that are kept of one attempt, whether they count or not.
 const MAX_OUTCOMES: usize = 16;
 
+/// Consequence of a current attempt's outcome for its task.
+enum Consequence {
+    /// The task ends in this state.
+    Ends(TaskState),
+    /// The task waits again, as if the attempt had never been.
+    Returned,
+    /// The task continues elsewhere: a person moved it, and that is no loss.
+    Moved,
+    /// The attempt was lost, with its worker or because of it.
+    Lost,
+    /// The attempt failed by itself.
+    Failed,
+}
+
+impl Consequence {
+    fn of(task: &Task, kind: OutcomeKind, worker: &str) -> Consequence {
+        // One that must not run twice is lost where it is stopped.
+        let moved = task.is_misplaced(worker) && task.spec.rerun == Rerun::Allowed;
+        match (kind, task.is_cancelling()) {
+            (OutcomeKind::Succeeded, _) => Consequence::Ends(TaskState::Succeeded),
+            (OutcomeKind::Cancelled, true) => Consequence::Ends(TaskState::Cancelled),
+            (OutcomeKind::Returned, false) => Consequence::Returned,
+            (OutcomeKind::Interrupted, false) if moved => Consequence::Moved,
+            (OutcomeKind::Cancelled | OutcomeKind::Interrupted | OutcomeKind::Returned, _) => {
+                Consequence::Lost
+            }
+            // It failed before the cancel reached it.
+            (_, true) => Consequence::Ends(TaskState::Failed),
+            (_, false) => Consequence::Failed,
+        }
+    }
+}
+
 impl Coordinator {
     /// Gives waiting tasks to workers with room.
     pub(super) fn schedule(&mut self, now: Now) {
@@ -25,15 +60,13 @@ impl Coordinator {
             self.begin_knobs(now, &id, key);
             self.change_asked(&id, |asked| asked.place = None);
             let Some(task) = self.tasks.get_mut(&id) else { continue };
-            task.epoch += 1;
-            (task.state, task.worker) = (TaskState::Assigned, Some(key));
-            (task.started_at, task.asked_back) = (None, false);
+            task.become_assigned(key);
             let (epoch, slots) = (task.epoch, task.spec.slots);
             let member = self.fleet.get_mut(key);
             member.hold(id.clone(), epoch, slots);
             let (task, worker, at) = (id.clone(), member.row.store_id.clone(), now.wall);
-            self.records.push(CoordRecord::Assigned { task, epoch, worker, at });
-            self.counters.assigned += 1;
+            self.journal.record(CoordRecord::Assigned { task, epoch, worker, at });
+            self.counters.attempts.assigned += 1;
             given.entry(key).or_default().push(id);
         }
         for (key, tasks) in given {
@@ -41,12 +74,10 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn send_assignments(&mut self, now: Now, key: WorkerKey, ids: &[TaskId]) {
-        if self.fleet.get(key).v1.is_some() {
-            return self.assign_v1(now, key, ids);
-        }
-        let Some(conn) = self.fleet.get(key).conn else { return };
-        self.wake_pace(now, conn, key);
+    /// Sends assignments to a worker with an outbox.
+    pub(super) fn send_assigned(&mut self, now: Now, key: WorkerKey, ids: &[TaskId]) {
+        let Some(conn) = self.fleet.get(key).link.conn else { return };
+        self.wake_heartbeats(now, conn, key);
         let mut given = Vec::new();
         for id in ids {
             let Some(task) = self.tasks.get(id) else { continue };
@@ -62,7 +93,7 @@ impl Coordinator {
                 task: id.clone(),
                 epoch: task.epoch,
                 spec: Ok(spec),
-                checkpoint: task.checkpoints.last().cloned(),
+                checkpoint: task.reported.checkpoints.last().cloned(),
                 paused: task.paused,
                 after: task.after,
             });
@@ -79,7 +110,7 @@ impl Coordinator {
         epoch: Epoch,
         reason: StopReason,
     ) {
-        let Some(conn) = self.fleet.get(key).conn else { return };
+        let Some(conn) = self.fleet.get(key).link.conn else { return };
         let attempts = vec![AttemptId { task: task.clone(), epoch }];
         self.send(conn, ToWorker::Stop(attempts, reason));
     }
@@ -95,10 +126,9 @@ impl Coordinator {
     /// Records the start of a current attempt.
     pub(super) fn note_start(&mut self, now: Now, id: &TaskId, epoch: Epoch, started_at: i64) {
         let Some(task) = self.tasks.get_mut(id) else { return };
-        if task.started_at.is_none() {
-            task.started_at = Some(started_at);
+        if task.start(started_at) {
             let (task, at) = (id.clone(), now.wall);
-            self.records.push(CoordRecord::Started { task, epoch, started_at, at });
+            self.journal.record(CoordRecord::Started { task, epoch, started_at, at });
             // It was to be moved before this was heard, and cannot go on elsewhere.
             let once = self.tasks.get(id).is_some_and(|t| t.spec.rerun == Rerun::Never);
             if once && self.change_asked(id, |asked| asked.place = None) {
@@ -108,69 +138,65 @@ impl Coordinator {
         }
     }
 
+    /// An attempt ended. Of one that is not current, or was recorded before, the outcome is judged apart.
     pub(super) fn on_outcome(
         &mut self,
         now: Now,
         key: WorkerKey,
         outcome: Arc<TaskOutcome>,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) {
         let id = outcome.attempt();
         let (task_id, epoch) = (&id.task, id.epoch);
         self.fleet.get_mut(key).drop_attempt(&id);
-        if !self.is_given(key, &id, look) {
+        if !self.is_given(key, &id, facts) {
             return self.drop_foreign(now, key, "outcome", task_id, epoch);
         }
         let member = self.fleet.get_mut(key);
-        if member.v1.is_none() && self.is_recorded(key, &id, &outcome, look) {
-            self.counters.repeated += 1;
+        if member.has_outbox() && self.is_recorded(key, &id, &outcome, facts) {
+            self.counters.outbox.repeated += 1;
             return;
         }
         let member = self.fleet.get_mut(key);
         member.learn_duration(&outcome);
         let name = member.row.name.clone();
         let (kind, cause) = (outcome.kind, cause_of(&outcome));
-        *self.counters.causes.entry(cause.word()).or_default() += 1;
+        *self.counters.attempts.causes.entry(cause.word()).or_default() += 1;
         let reason = outcome.message.clone();
-        let Some(task) = self.tasks.get(task_id).filter(|t| !t.state.is_terminal()) else {
-            return self.on_outcome_of_over(now, key, id, outcome, look);
+        let Some(task) = self.tasks.get(task_id).filter(|t| !t.state().is_terminal()) else {
+            return self.on_outcome_of_over(now, key, id, outcome, facts);
         };
         if !task.is_current(key, epoch) {
-            return self.on_late(now, key, id, kind, outcome, look);
+            return self.on_late(now, key, id, kind, outcome, facts);
         }
-        let moved = task.is_misplaced(&name);
-        let state = match kind {
-            OutcomeKind::Succeeded => TaskState::Succeeded,
-            OutcomeKind::Cancelled if task.cancelling => TaskState::Cancelled,
-            OutcomeKind::Returned if !task.cancelling => {
-                let back = Loss { retries: task.retries, reason: &reason, cause };
-                return self.requeue(now, task_id, back, Some(outcome), None);
+        let retries = task.retries;
+        match Consequence::of(task, kind, &name) {
+            Consequence::Ends(state) => {
+                if state == TaskState::Succeeded {
+                    self.learn(now, task_id, key);
+                    self.proved(key);
+                }
+                let worker = Some(self.fleet.get(key).row.store_id.clone());
+                let outcome = Some(outcome);
+                let end = End { epoch, state, reason: &reason, cause, outcome, worker };
+                self.end(now, task_id, end);
             }
-            // A person moved it: that is no loss, unless it must not run twice.
-            OutcomeKind::Interrupted
-                if moved && !task.cancelling && task.spec.rerun == Rerun::Allowed =>
-            {
-                let cause = Cause::Moved;
-                let back = Loss { retries: task.retries, reason: "moved", cause };
-                return self.requeue(now, task_id, back, Some(outcome), None);
+            Consequence::Returned => {
+                let back = Loss { retries, reason: &reason, cause };
+                self.requeue(now, task_id, back, Some(outcome), None);
             }
-            OutcomeKind::Cancelled | OutcomeKind::Interrupted | OutcomeKind::Returned => {
+            Consequence::Moved => {
+                let back = Loss { retries, reason: "moved", cause: Cause::Moved };
+                self.requeue(now, task_id, back, Some(outcome), None);
+            }
+            Consequence::Lost => {
                 self.lose(now, task_id, &reason, cause, Some(outcome));
                 if cause == Cause::Machine {
                     self.prefer_another(now, task_id, key);
                 }
-                return;
             }
-            _ if !task.cancelling => return self.fail_or_retry(now, key, &id, outcome, cause),
-            _ => TaskState::Failed,
-        };
-        if state == TaskState::Succeeded {
-            self.learn(now, task_id, key);
-            self.proved(key);
+            Consequence::Failed => self.fail_or_retry(now, key, &id, outcome, cause),
         }
-        let worker = Some(self.fleet.get(key).row.store_id.clone());
-        let outcome = Some(outcome);
-        self.end(now, task_id, End { epoch, state, reason: &reason, cause, outcome, worker });
     }
 
     /// Handles an outcome of an ended or unknown task. A success counts if the task had failed only
@@ -181,24 +207,24 @@ impl Coordinator {
         key: WorkerKey,
         id: AttemptId,
         outcome: Arc<TaskOutcome>,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let good = outcome.kind == OutcomeKind::Succeeded;
         if !self.tasks.contains_key(&id.task)
-            && let Some(row) = self.look_up(look, &id.task)
+            && let Some(row) = self.look_up(facts, &id.task)
         {
-            self.remember(row);
+            self.tasks.remember(row);
         }
-        let lost = |t: &super::Task| {
-            t.state == TaskState::Failed
-                && t.lost
+        let lost = |t: &Task| {
+            t.state() == TaskState::Failed
+                && t.is_lost()
                 && t.spec.late_result == LateResult::Accept
                 && is_own(id.epoch, t.after, t.epoch)
         };
         let known = self.tasks.get(&id.task);
         if good && known.is_some_and(lost) {
-            self.counters.honoured += 1;
+            self.counters.tasks.honoured += 1;
             let (epoch, state, cause) = (id.epoch, TaskState::Succeeded, Cause::Done);
             let reason = "it arrived after the task had failed for lost workers, and was accepted";
             let (outcome, worker) = (Some(outcome), Some(worker));
@@ -206,10 +232,8 @@ impl Coordinator {
             return self.end(now, &id.task, end);
         }
         // What was looked up is not kept.
-        if known.is_some_and(|t| t.state.is_terminal() && t.over_in == 0) {
-            self.tasks.remove(&id.task);
-        }
-        if self.is_surplus(&worker, &id, look) {
+        self.tasks.forget_looked_up(&id.task);
+        if self.is_surplus(&worker, &id, facts) {
             return;
         }
         let reason = "the task was already over";
@@ -224,7 +248,7 @@ impl Coordinator {
         id: AttemptId,
         kind: OutcomeKind,
         outcome: Arc<TaskOutcome>,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) {
         let worker = self.fleet.get(key).row.store_id.clone();
         let task = &self.tasks[&id.task];
@@ -232,17 +256,17 @@ impl Coordinator {
             && task.spec.late_result == LateResult::Accept
             && is_own(id.epoch, task.after, task.epoch);
         if !honoured {
-            let reason = match task.state {
+            let reason = match task.state() {
                 _ if id.epoch <= task.after => "it is of a former task of the same id",
                 TaskState::Assigned => "a newer attempt is current",
                 _ => "the attempt had been abandoned",
             };
-            if self.is_surplus(&worker, &id, look) {
+            if self.is_surplus(&worker, &id, facts) {
                 return;
             }
             return self.supersede(now, &id.task, id.epoch, reason, outcome, worker);
         }
-        let newer = task.worker.filter(|_| task.state == TaskState::Assigned);
+        let newer = task.worker().filter(|_| task.state() == TaskState::Assigned);
         if let Some(other) = newer {
             let epoch = task.epoch;
             self.send_stop(other, &id.task, epoch, StopReason::Superseded);
@@ -254,13 +278,13 @@ impl Coordinator {
     }
 
     /// Returns true if no more outcomes of this attempt are recorded.
-    fn is_surplus(&mut self, worker: &str, id: &AttemptId, look: &dyn Lookup) -> bool {
-        let past = look.attempts(&id.task, worker);
+    fn is_surplus(&mut self, worker: &Arc<str>, id: &AttemptId, facts: &Facts) -> bool {
+        let past = facts.attempts(&id.task, worker);
         let known = past.iter().find(|a| a.epoch == id.epoch).map_or(0, |a| a.outcomes.len());
         // What belongs to no attempt of the worker's is gathered under 0.
         let stray = past.iter().find(|a| a.epoch == 0).map_or(0, |a| a.outcomes.len());
         let surplus = known.max(stray) >= MAX_OUTCOMES;
-        self.counters.surplus += u64::from(surplus);
+        self.counters.outbox.surplus += u64::from(surplus);
         surplus
     }
 
@@ -273,9 +297,9 @@ impl Coordinator {
         outcome: Arc<TaskOutcome>,
         worker: Arc<str>,
     ) {
-        self.counters.superseded += 1;
+        self.counters.attempts.superseded += 1;
         let (task, reason, at) = (task.clone(), reason.to_owned(), now.wall);
-        self.records.push(CoordRecord::Superseded { task, epoch, reason, outcome, worker, at });
+        self.journal.record(CoordRecord::Superseded { task, epoch, reason, outcome, worker, at });
     }
 
     /// An attempt was lost: its worker died, stayed away or could not finish it.
@@ -289,20 +313,20 @@ impl Coordinator {
     ) {
         let Some(task) = self.tasks.get(id) else { return };
         if outcome.is_none() {
-            *self.counters.causes.entry(cause.word()).or_default() += 1;
+            *self.counters.attempts.causes.entry(cause.word()).or_default() += 1;
         }
         let worker = outcome
             .as_ref()
-            .and(task.worker)
+            .and(task.worker())
             .and_then(|key| self.fleet.find(key))
             .map(|m| m.row.store_id.clone());
         let (epoch, retries, max) = (task.epoch, task.retries, task.spec.max_retries);
         let toll = Toll::of(task, outcome.as_deref());
         // Without word from the worker it may have started.
         let started = outcome.as_ref().is_none_or(|o| o.started_at_ms > 0);
-        let tried = task.recovery.as_ref().map(|r| r.told()).filter(|t| !t.is_empty());
+        let tried = task.recovery.as_ref().map(|r| r.describe_tried()).filter(|t| !t.is_empty());
         let mut next = None;
-        let ended = if task.cancelling {
+        let ended = if task.is_cancelling() {
             Some((TaskState::Cancelled, reason.to_owned()))
         } else if task.spec.rerun == Rerun::Never && started {
             Some((TaskState::Failed, format!("{reason}; it must not run twice (rerun = never)")))
@@ -324,8 +348,8 @@ impl Coordinator {
             Some((state, reason)) => {
                 let end = End { epoch, state, reason: &reason, cause, outcome, worker };
                 self.end(now, id, end);
-                if let Some(task) = self.tasks.get_mut(id) {
-                    task.lost = state == TaskState::Failed && cause.is_loss();
+                if let Some(task) = self.tasks.get_mut(id).filter(|_| cause.is_loss()) {
+                    task.mark_lost();
                 }
                 if let Some(next) = next {
                     self.carry_out(now, id, epoch, next);
@@ -349,15 +373,13 @@ impl Coordinator {
     ) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Loss { retries, reason, cause } = loss;
-        let holder = task.worker;
-        (task.state, task.worker, task.retries) = (TaskState::Pending, None, retries);
-        task.started_at = None;
+        let holder = task.become_pending(retries);
         let epoch = task.epoch;
         let (task, reason, at) = (id.clone(), reason.to_owned(), now.wall);
         let named = outcome.clone();
         let record = CoordRecord::Requeued { task, epoch, retries, reason, cause, outcome, at };
-        self.records.push(record);
-        self.counters.requeued += 1;
+        self.journal.record(record);
+        self.counters.attempts.requeued += 1;
         self.await_checkpoint(now, id, holder, named.as_deref());
         match next {
             Some(next) => self.carry_out(now, id, epoch, next),
@@ -370,18 +392,15 @@ impl Coordinator {
         self.change_asked(id, |asked| *asked = Asked::default());
         let Some(task) = self.tasks.get_mut(id) else { return };
         let End { epoch, state, reason, cause, outcome, worker } = end;
-        let holder = task.worker;
-        (task.state, task.worker, task.cancelling) = (state, None, false);
-        (task.lost, task.due) = (false, None);
-        task.over_in = self.batch;
+        let holder = task.become_ended(state, self.journal.open());
         self.scheduler.remove(id);
         match state {
-            TaskState::Succeeded => self.counters.ended[0] += 1,
-            TaskState::Failed => self.counters.ended[1] += 1,
-            _ => self.counters.ended[2] += 1,
+            TaskState::Succeeded => self.counters.tasks.ended[0] += 1,
+            TaskState::Failed => self.counters.tasks.ended[1] += 1,
+            _ => self.counters.tasks.ended[2] += 1,
         }
         let (task, reason, at) = (id.clone(), reason.to_owned(), now.wall);
-        self.records.push(CoordRecord::Ended {
+        self.journal.record(CoordRecord::Ended {
             task,
             epoch,
             state,
@@ -391,42 +410,18 @@ impl Coordinator {
             worker,
             at,
         });
-        self.over.push_back((self.batch, id.clone()));
+        self.tasks.ends_with(self.journal.open(), id.clone());
         // A worker that is away is stopped when it returns with the attempt.
         if let Some(key) = holder
-            && self.fleet.find(key).is_some_and(|m| m.conn.is_none())
+            && self.fleet.find(key).is_some_and(|m| m.link.conn.is_none())
         {
             self.forget_stale_attempts(key);
         }
     }
 
     pub(super) fn reply(&mut self, request: super::RequestId, response: super::Response) {
-        self.effect(Output::Reply(request, response));
+        self.journal.release(Output::Reply(request, response));
     }
-}
-
-/// End of a task.
-pub(super) struct End<'a> {
-    pub epoch: Epoch,
-    pub state: TaskState,
-    pub reason: &'a str,
-    pub cause: Cause,
-    pub outcome: Option<Arc<TaskOutcome>>,
-    pub worker: Option<Arc<str>>,
-}
-
-impl<'a> End<'a> {
-    /// No attempt decided it.
-    pub fn without(state: TaskState, reason: &'a str, cause: Cause) -> End<'a> {
-        End { epoch: 0, state, reason, cause, outcome: None, worker: None }
-    }
-}
-
-/// Reason why an attempt is abandoned, and the number that counts toward `max_retries`.
-pub(super) struct Loss<'a> {
-    pub retries: u32,
-    pub reason: &'a str,
-    pub cause: Cause,
 }
 
 /// Returns the cause of an outcome, derived if its worker is too old to report it.

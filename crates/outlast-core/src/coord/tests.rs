@@ -1,11 +1,22 @@
+mod again;
 mod awaited;
 mod limits;
+mod loads;
+pub(super) mod lookup;
 mod rules;
 
+use super::config::*;
 use super::*;
 use crate::records::WorkerRow;
+use crate::records::{
+    Asked, Assigned, Batch, CoordRecord, CoordSnapshot, Losses, TaskRow, TaskState,
+};
+use crate::{Epoch, Machine, Millis, Now, Step};
+use lookup::Lookup;
 use outlast_model::message::*;
 use outlast_model::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod unfit;
 
@@ -13,14 +24,8 @@ mod unfit;
 pub(super) struct Records<'a>(pub(super) &'a [Batch<CoordRecord>]);
 
 impl Lookup for Records<'_> {
-    fn task(&self, _: &str) -> Option<TaskRow> {
-        None
-    }
     fn has_blob(&self, _: &[u8], _: &str) -> bool {
         true
-    }
-    fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
-        Vec::new()
     }
     fn given(&self, id: &str, epoch: Epoch) -> Given {
         let mut given = Given::Never;
@@ -38,15 +43,6 @@ impl Lookup for Records<'_> {
             }
         }
         given
-    }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
-    fn state(&self, _: &str) -> Option<StateUpdate> {
-        None
-    }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
-        Vec::new()
     }
 }
 
@@ -72,15 +68,17 @@ impl Rig {
     /// Takes all outputs; batches become durable at once when `sync`.
     pub(super) fn drain(&mut self, sync: bool) -> Vec<Output> {
         loop {
+            self.c.answer(self.now(), &Records(&self.batches));
             self.c.invariants().expect("memory is consistent after each input");
             let mut synced = None;
-            while let Some(o) = self.c.poll_output() {
+            while let Some(o) = self.c.poll() {
                 match o {
-                    Output::Persist(b) => {
+                    Step::Persist(b) => {
                         synced = Some(b.number);
                         self.batches.push(b);
                     }
-                    o => self.out.push(o),
+                    Step::Perform(Output::Load(..)) => {}
+                    Step::Perform(o) => self.out.push(o),
                 }
             }
             match synced {
@@ -92,15 +90,8 @@ impl Rig {
     pub(super) fn submit(&mut self, id: &str, edit: impl FnOnce(&mut TaskSpec)) -> Vec<Output> {
         let mut spec = TaskSpec::new(Run::Shell("true".into()));
         edit(&mut spec);
-        let s = Submission {
-            id: id.into(),
-            spec: Arc::new(spec),
-            known: None,
-            former: 0,
-            owner: None,
-            taken: false,
-        };
-        self.c.on_request(self.now(), 1, Request::Submit(vec![s]));
+        let s = Submission { id: id.into(), spec: Arc::new(spec), chosen: false };
+        self.c.on_request(self.now(), 1, Request::Submit(vec![s], Owner::default()));
         self.drain(true)
     }
     pub(super) fn hello(&mut self, conn: ConnId, store: &str, connection: u64) -> Vec<Output> {
@@ -128,7 +119,7 @@ impl Rig {
     }
     pub(super) fn greet(&mut self, conn: ConnId, hello: Hello) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
-        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.drain(true)
     }
     pub(super) fn inventory(
@@ -145,17 +136,12 @@ impl Rig {
         };
         let holdings = held.iter().map(one).collect();
         let part = Inventory { holdings, last: true };
-        self.c.on_message(
-            self.now(),
-            conn,
-            ToCoordinator::Inventory(part),
-            &Records(&self.batches),
-        );
+        self.c.hear(self.now(), conn, ToCoordinator::Inventory(part), &Records(&self.batches));
         self.drain(true)
     }
     pub(super) fn started(&mut self, conn: ConnId, id: &str, epoch: Epoch) {
         let started = vec![(AttemptId { task: id.into(), epoch }, 1)];
-        self.c.on_message(self.now(), conn, ToCoordinator::Started(started), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Started(started), &());
         self.drain(true);
     }
     pub(super) fn outcome(
@@ -182,14 +168,14 @@ impl Rig {
         let items = vec![item];
         let lane = Lane::Results;
         let batch = OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
-        self.c.on_message(self.now(), conn, ToCoordinator::Outbox(batch), &Records(&self.batches));
+        self.c.hear(self.now(), conn, ToCoordinator::Outbox(batch), &Records(&self.batches));
         self.drain(true)
     }
     pub(super) fn pass(&mut self, ms: Millis) -> Vec<Output> {
         let mut out = Vec::new();
         let end = self.now + ms;
         while self.now < end {
-            self.now = end.min(self.c.next_wake().max(self.now + 1));
+            self.now = end.min(self.c.next_wake().at.max(self.now + 1));
             self.c.on_tick(self.now());
             out.extend(self.drain(true));
         }
@@ -260,8 +246,8 @@ fn nothing_is_shown_before_it_is_durable() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
-    let s = Submission { id: "t".into(), spec, known: None, former: 0, owner: None, taken: false };
-    r.c.on_request(r.now(), 7, Request::Submit(vec![s]));
+    let s = Submission { id: "t".into(), spec, chosen: false };
+    r.c.on_request(r.now(), 7, Request::Submit(vec![s], Owner::default()));
     let before = r.drain(false);
     assert!(before.is_empty(), "{before:?}");
     let batch = r.batches.last().unwrap().number;
@@ -282,7 +268,7 @@ fn an_outcome_takes_effect_once_and_is_acknowledged_each_time() {
         assert!(matches!(&out[..], [Output::Send(1, ToWorker::Ack(a))] if a[0].seq == 1));
     }
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
-    assert_eq!((r.c.load(), r.c.counters().repeated), ((0, 0), 1));
+    assert_eq!((r.c.task_counts(), r.c.counters().outbox.repeated), ((0, 0), 1));
 }
 
 #[test]
@@ -293,9 +279,9 @@ fn an_absent_worker_keeps_its_task_for_the_window_and_is_readopted_after_it() {
     r.submit("t", |s| s.reconnect_window = 60.0);
     r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
     r.pass(59_000);
-    assert_eq!(r.c.load(), (1, 0));
+    assert_eq!(r.c.task_counts(), (1, 0));
     r.pass(2_000);
-    assert_eq!(r.c.load(), (1, 1), "abandoned after its window");
+    assert_eq!(r.c.task_counts(), (1, 1), "abandoned after its window");
     r.hello(2, "s", 2);
     let out = r.inventory(2, &[("t", 1, RUNNING)]);
     assert_eq!((assigned(&out), stops(&out)), (vec![], vec![]), "it goes on where it is");
@@ -308,22 +294,14 @@ fn a_restart_readopts_and_sends_the_difference() {
     let mut r = Rig::new();
     let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
     let row = |id: &str, number| TaskRow {
-        id: id.into(),
-        number,
-        spec: spec.clone(),
         state: TaskState::Assigned,
         epoch: 3,
-        after: 0,
-        retries: 0,
-        worker: Some("s".into()),
-        cancelling: id == "c",
-        started_at: None,
-        paused: false,
-        asked: Asked::default(),
-        lost: false,
-        checkpoints: Vec::new(),
-        state_version: (0, 0),
-        recovery: None,
+        assigned: Assigned {
+            worker: Some("s".into()),
+            cancelling: id == "c",
+            ..Assigned::default()
+        },
+        ..TaskRow::submitted(id.into(), number, spec.clone(), 0)
     };
     let worker = WorkerRow {
         store_id: "s".into(),
@@ -388,7 +366,7 @@ fn a_late_result_counts_or_is_fenced_as_the_task_says() {
             capabilities_json: "{}".into(),
             ..Default::default()
         };
-        r.c.on_message(r.now(), 3, ToCoordinator::Hello(Box::new(hello)), &());
+        r.c.hear(r.now(), 3, ToCoordinator::Hello(Box::new(hello)), &());
         r.inventory(3, &[("t", 1, HoldingState::Finished)]);
         let out = r.deliver(3, 1, "t", 1, OK);
         let stopped = stops(&out);
@@ -420,7 +398,7 @@ fn success_is_final_even_while_cancelling() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     r.submit("t", |_| {});
-    r.c.on_request(r.now(), 2, Request::Cancel { task: "t".into(), known: None });
+    r.c.on_request(r.now(), 2, Request::Cancel("t".into()));
     assert_eq!(stops(&r.drain(true)), [(1, "t.1 STOP_CANCELLED".into())]);
     r.outcome(1, "t", 1, OK);
     assert_eq!(r.ended("t"), [(TaskState::Succeeded, 1)]);
@@ -473,7 +451,7 @@ fn silence_closes_a_link_but_a_paused_coordinator_forgives() {
     assert!(r.c.workers()[0].conn.is_some(), "it was the coordinator that was stopped");
     let out = r.pass(16_000);
     assert!(out.iter().any(|o| matches!(o, Output::Close(1, _))));
-    assert_eq!(r.c.counters().silent, 1);
+    assert_eq!(r.c.counters().links.silent, 1);
 }
 
 #[test]
@@ -493,17 +471,17 @@ fn the_same_submission_twice_is_one_task_and_another_spec_is_a_conflict() {
     assert_eq!(reply(r.submit("t", |_| {})), made(false));
     let other = reply(r.submit("t", |s| s.priority = 1));
     assert_eq!(other, Some(Response::Conflict(vec!["t".into()])));
-    assert_eq!(r.c.load(), (1, 1));
+    assert_eq!(r.c.task_counts(), (1, 1));
 }
 
 #[test]
 fn a_task_that_was_retried_stays_though_its_end_becomes_durable() {
     let mut r = Rig::new();
     r.submit("t", |_| {});
-    r.c.on_request(r.now(), 2, Request::Cancel { task: "t".into(), known: None });
-    r.c.on_request(r.now(), 3, Request::Retry { task: "t".into(), known: None });
+    r.c.on_request(r.now(), 2, Request::Cancel("t".into()));
+    r.c.on_request(r.now(), 3, Request::Retry("t".into()));
     r.drain(true);
-    assert_eq!(r.c.load(), (1, 1));
+    assert_eq!(r.c.task_counts(), (1, 1));
 }
 
 #[test]
@@ -524,10 +502,10 @@ fn waiting_work_moves_to_a_worker_that_idles() {
         capabilities_json: "{}".into(),
         ..Default::default()
     };
-    r.c.on_message(r.now(), 2, ToCoordinator::Hello(Box::new(hello)), &());
+    r.c.hear(r.now(), 2, ToCoordinator::Hello(Box::new(hello)), &());
     r.inventory(2, &[]);
     let started = vec![(AttemptId { task: "a".into(), epoch: 1 }, 1)];
-    r.c.on_message(r.now(), 1, ToCoordinator::Started(started), &());
+    r.c.hear(r.now(), 1, ToCoordinator::Started(started), &());
     assert_eq!(stops(&r.pass(3_000)), [(1, "b.1 STOP_RETURN".into())]);
     let out = r.outcome(1, "b", 1, OutcomeKind::Returned);
     assert_eq!(assigned(&out), [(2, "b.2".into())]);
@@ -546,37 +524,18 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
     goes_on.priority = 7;
     let row = TaskRow {
-        id: "t".into(),
-        number: 1,
-        spec: goes_on.clone().into(),
         state: TaskState::Failed,
         epoch: 1,
-        after: 0,
-        retries: 0,
-        worker: None,
-        cancelling: false,
-        started_at: None,
-        paused: false,
-        asked: Asked::default(),
-        lost: true,
-        checkpoints: Vec::new(),
-        state_version: (0, 0),
-        recovery: None,
+        losses: Losses { lost: true, ..Losses::default() },
+        ..TaskRow::submitted("t".into(), 1, goes_on.clone().into(), 0)
     };
 
-    r.c.on_request(r.now(), 2, Request::Remove { known: vec![row.clone()], before: 0 });
+    r.c.ask_of(r.now(), 2, Request::Remove(vec!["t".into()], 0), &row);
     assert!(r.drain(false).is_empty(), "removed once it is durable");
     // The store still shows it.
-    r.c.on_request(r.now(), 3, Request::Retry { task: "t".into(), known: Some(row.clone()) });
-    let s = Submission {
-        id: "t".into(),
-        spec: goes_on.into(),
-        known: Some(row),
-        former: 0,
-        owner: None,
-        taken: false,
-    };
-    r.c.on_request(r.now(), 4, Request::Submit(vec![s]));
+    r.c.ask_of(r.now(), 3, Request::Retry("t".into()), &row);
+    let s = Submission { id: "t".into(), spec: goes_on.into(), chosen: true };
+    r.c.ask_of(r.now(), 4, Request::Submit(vec![s], Owner::default()), &row);
     let out = r.drain(true);
     let replies = out.iter().filter_map(|o| match o {
         Output::Reply(_, r) => Some(r),
@@ -600,7 +559,7 @@ fn a_new_task_of_an_old_id_has_nothing_to_do_with_the_former_one() {
     assert_eq!(floor, Some(1), "its worker may still hold what the former one made");
     r.outcome(2, "t", 1, OK);
     assert_eq!((r.ended("t").len(), r.superseded()), (1, 0));
-    assert_eq!(r.c.counters().foreign["outcome"], 1, "nobody knows whose it was");
+    assert_eq!(r.c.counters().outbox.foreign["outcome"], 1, "nobody knows whose it was");
     r.outcome(2, "t", 2, OK);
     assert_eq!(r.ended("t")[1..], [(TaskState::Succeeded, 2)]);
 }
@@ -647,7 +606,7 @@ fn what_must_not_run_twice_is_not_moved_once_it_runs() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     r.submit("t", |s| s.rerun = outlast_model::spec::Rerun::Never);
-    let away = || Request::Move { task: "t".into(), to: None, known: None };
+    let away = || Request::Move("t".into(), None);
     // Its start was on its way.
     r.c.on_request(r.now(), 2, away());
     assert_eq!(stops(&r.drain(true)), [(1, "t.1 STOP_MOVE".into())]);
@@ -667,8 +626,8 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
     r.submit("t", |_| ());
     r.started(1, "t", 1);
     r.c.on_close(r.now(), 1, LinkCause::Closed, "gone");
-    r.c.on_request(r.now(), 2, Request::Checkpoint { task: "t".into(), known: None });
-    r.c.on_request(r.now(), 3, Request::Move { task: "t".into(), to: None, known: None });
+    r.c.on_request(r.now(), 2, Request::Checkpoint("t".into()));
+    r.c.on_request(r.now(), 3, Request::Move("t".into(), None));
     r.drain(true);
     let told = |r: &Rig| {
         let records = r.batches.iter().flat_map(|b| b.records.clone());
@@ -683,22 +642,11 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
 
     let worker = WorkerRow::clone(&r.c.fleet.get(r.c.fleet.named("w").unwrap()).row);
     let row = TaskRow {
-        id: "t".into(),
-        number: 1,
-        spec: r.c.tasks["t"].spec.clone(),
         state: TaskState::Assigned,
         epoch: 1,
-        after: 0,
-        retries: 0,
-        worker: Some("s".into()),
-        cancelling: false,
-        started_at: Some(1),
-        paused: false,
+        assigned: Assigned { worker: Some("s".into()), started_at: Some(1), ..Assigned::default() },
         asked,
-        lost: false,
-        checkpoints: Vec::new(),
-        state_version: (0, 0),
-        recovery: None,
+        ..TaskRow::submitted("t".into(), 1, r.c.tasks["t"].spec.clone(), 0)
     };
     let mut r = Rig::from(CoordSnapshot {
         coordinator_id: "c".into(),
@@ -720,7 +668,7 @@ fn what_was_asked_of_an_absent_workers_task_survives_a_restart() {
     );
     r.outcome(1, "t", 1, OutcomeKind::Interrupted);
     assert!(r.c.tasks["t"].is_misplaced("w"));
-    r.c.on_request(r.now(), 4, Request::Cancel { task: "t".into(), known: None });
+    r.c.on_request(r.now(), 4, Request::Cancel("t".into()));
     r.drain(true);
     assert_eq!(told(&r), Some(Asked::default()));
 }

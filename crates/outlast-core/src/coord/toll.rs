@@ -2,7 +2,7 @@
 //! keeper that ran them, and nothing says which one it was. The first loss of that kind counts as
 //! any other. Further ones do not, up to a bound, so that a task does not fail for its neighbours.
 
-use super::Task;
+use super::task::Task;
 use outlast_model::{OutcomeKind, TaskOutcome};
 use std::borrow::Cow;
 

@@ -1,14 +1,20 @@
 //! Workers that say that they cannot work: they are given nothing, what runs there is moved once
 //! its window has passed, and outcomes that they cannot make durable are kept here.
 
-use super::links::LinkChange;
+use super::conn::Arrival;
+use super::coordinator::Coordinator;
+use super::faults::{Faults, Unable};
+use super::ids::ConnId;
+use super::loads::{Facts, Query, Wants};
+use super::news::LinkChange;
 use super::outbox::MAX_NUMBER;
+use super::task::Task;
+use super::undurable::Beside;
 use super::workers::Member;
-use super::{ConnId, Coordinator, Lookup};
 use crate::records::TaskState;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Millis, Now, TaskId};
-use outlast_model::message::{StopReason, ToWorker};
+use outlast_model::message::{StopReason, ToCoordinator, ToWorker};
 use outlast_model::spec::Rerun;
 use outlast_model::{Cause, TaskOutcome, Unfit, Unfitness};
 use std::sync::Arc;
@@ -21,44 +27,6 @@ const MAX_REASON: usize = 300;
 /// Time in milliseconds for a worker that cannot write its store to return its running attempts.
 const GIVES_BACK: Millis = 30_000;
 
-/// Faults that a worker reports about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults {
-    /// Fault and reason, after the worker's name: "cannot write its store: No space left on device".
-    pub says: String,
-    /// The parts that do not work, as words.
-    pub sources: Vec<&'static str>,
-    /// True if the worker gets no work.
-    pub unfit: bool,
-    /// Unix time in milliseconds of the first report.
-    pub since: i64,
-}
-
-/// With what the core needs to judge them.
-#[derive(Debug)]
-pub(super) struct Unable {
-    pub faults: Arc<Faults>,
-    since: Millis,
-    /// True if its store cannot be written.
-    store: bool,
-}
-
-/// An outcome that came beside its lane and is not durable here yet.
-#[derive(Debug)]
-pub(super) struct Beside {
-    batch: u64,
-    worker: Arc<str>,
-    id: AttemptId,
-    outcome: Arc<TaskOutcome>,
-}
-
-impl Member {
-    /// Returns true if it reported that it cannot work.
-    pub fn is_unfit(&self) -> bool {
-        self.unable.as_ref().is_some_and(|u| u.faults.unfit)
-    }
-}
-
 impl Coordinator {
     /// A worker says what does not work there; nothing: all does.
     pub(super) fn set_unfit(&mut self, now: Now, key: WorkerKey, list: &[Unfitness]) {
@@ -67,7 +35,7 @@ impl Coordinator {
         if list.is_empty() {
             if member.unable.take().is_some() {
                 self.fleet.offer(&mut self.scheduler, key);
-                self.tell(now, key, LinkChange::Unfit(None));
+                self.publish(now, key, LinkChange::Unfit(None));
             }
             return;
         }
@@ -89,7 +57,7 @@ impl Coordinator {
         let faults = Arc::new(faults);
         member.unable = Some(Unable { faults: faults.clone(), since: at.0, store });
         self.fleet.offer(&mut self.scheduler, key);
-        self.tell(now, key, LinkChange::Unfit(Some(faults)));
+        self.publish(now, key, LinkChange::Unfit(Some(faults)));
     }
 
     /// Reassigns attempts of a worker that cannot write its store once their window has passed, if another
@@ -99,20 +67,20 @@ impl Coordinator {
         let mut due: Vec<(WorkerKey, AttemptId, bool)> = Vec::new();
         for (key, member) in self.fleet.iter() {
             let Some(unable) = member.unable.as_ref().filter(|u| u.store) else { continue };
-            if member.conn.is_none() {
+            if member.link.conn.is_none() {
                 continue;
             }
             let ill = now.mono.saturating_sub(unable.since);
-            for id in member.attempts.keys() {
+            for id in member.held.attempts.keys() {
                 let Some(task) = self.tasks.get(&id.task) else { continue };
                 let movable = task.is_current(key, id.epoch)
                     && task.window() <= ill
                     && task.spec.rerun == Rerun::Allowed
-                    && !task.cancelling
+                    && !task.is_cancelling()
                     && !task.paused;
                 let asked = task.is_misplaced(&member.row.name);
                 let again = asked && ill >= task.window() + GIVES_BACK;
-                let fits = |t: &super::Task| {
+                let fits = |t: &Task| {
                     let requires = self.requires_of(t);
                     self.scheduler.fitting(&requires, t.spec.slots).next().is_some()
                 };
@@ -133,7 +101,7 @@ impl Coordinator {
             }
             let note = format!("to be moved away from {name}, which {says}");
             self.note(now, &id.task, id.epoch, note);
-            self.placed.insert((now.mono + super::MOVE_PATIENCE.0, id.task.clone()));
+            self.tasks.placed.insert((now.mono + super::config::MOVE_PATIENCE.0, id.task.clone()));
             self.change_asked(&id.task, |asked| asked.place = Some((name, false)));
             self.send_stop(key, &id.task, id.epoch, StopReason::Move);
         }
@@ -147,34 +115,42 @@ impl Coordinator {
         conn: ConnId,
         key: WorkerKey,
         outcomes: Vec<TaskOutcome>,
-        look: &dyn Lookup,
-    ) {
+        facts: &Facts,
+    ) -> Option<(Arrival, Vec<Query>)> {
         let worker = self.fleet.get(key).row.store_id.clone();
-        let mut attempts = Vec::new();
-        for outcome in outcomes {
-            if outcome.epoch >= MAX_NUMBER {
-                continue;
-            }
+        let (mut attempts, mut missing) = (Vec::new(), Vec::new());
+        let mut rest = outcomes.into_iter().filter(|o| o.epoch < MAX_NUMBER).peekable();
+        while let Some(outcome) = rest.next_if(|outcome| {
+            let mut wants = Wants::new(facts);
+            self.wants_of_attempt(key, &outcome.attempt(), &mut wants);
+            missing = wants.missing();
+            missing.is_empty()
+        }) {
             let id = outcome.attempt();
             attempts.push(id.clone());
             // Its end frees its slots, whether or not it counts.
             self.fleet.get_mut(key).drop_attempt(&id);
-            if !self.is_given(key, &id, look) {
+            if !self.is_given(key, &id, facts) {
                 self.drop_foreign(now, key, "outcome", &id.task, id.epoch);
                 continue;
             }
-            if self.is_recorded(key, &id, &outcome, look) {
-                self.counters.repeated += 1;
+            if self.is_recorded(key, &id, &outcome, facts) {
+                self.counters.outbox.repeated += 1;
                 continue;
             }
-            let (batch, worker) = (self.batch, worker.clone());
+            let (batch, worker) = (self.journal.open(), worker.clone());
             let outcome = Arc::new(outcome);
-            self.counters.unsaved += 1;
-            self.on_outcome(now, key, outcome.clone(), look);
-            self.beside.push_back(Beside { batch, worker, id, outcome });
+            self.counters.outbox.unsaved += 1;
+            self.on_outcome(now, key, outcome.clone(), facts);
+            self.undurable.beside.push_back(Beside { batch, worker, id, outcome });
         }
-        self.fleet.reload(&mut self.scheduler, key);
-        self.send(conn, ToWorker::Saved(attempts));
+        self.fleet.update_room(&mut self.scheduler, key);
+        let rest: Vec<TaskOutcome> = rest.collect();
+        if !attempts.is_empty() || rest.is_empty() {
+            self.send(conn, ToWorker::Saved(attempts));
+        }
+        let rest = (!rest.is_empty()).then_some(rest)?;
+        Some((Arrival::Message(ToCoordinator::Unsaved(rest)), missing))
     }
 
     /// Returns true if this outcome was recorded before: it may come outside of its lane, in its lane, and
@@ -184,48 +160,31 @@ impl Coordinator {
         key: WorkerKey,
         id: &AttemptId,
         outcome: &TaskOutcome,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) -> bool {
         // The outcome of a current attempt is its first.
         if self.tasks.get(&id.task).is_some_and(|t| t.is_current(key, id.epoch)) {
             return false;
         }
-        self.outcomes_of(key, id, look).iter().any(|known| is_same(known, outcome))
+        self.outcomes_of(key, id, facts).iter().any(|known| is_same(known, outcome))
     }
 
     /// Returns true if the attempt has ended according to its worker, so that it is not resumed.
-    pub(super) fn has_ended(&self, key: WorkerKey, id: &AttemptId, look: &dyn Lookup) -> bool {
-        !self.outcomes_of(key, id, look).is_empty()
+    pub(super) fn has_ended(&self, key: WorkerKey, id: &AttemptId, facts: &Facts) -> bool {
+        !self.outcomes_of(key, id, facts).is_empty()
     }
 
     /// The outcomes of an attempt that this worker delivered.
-    fn outcomes_of(
-        &self,
-        key: WorkerKey,
-        id: &AttemptId,
-        look: &dyn Lookup,
-    ) -> Vec<Arc<TaskOutcome>> {
+    fn outcomes_of(&self, key: WorkerKey, id: &AttemptId, facts: &Facts) -> Vec<Arc<TaskOutcome>> {
         let store = &self.fleet.get(key).row.store_id;
-        let past = look.attempts(&id.task, store).into_iter().filter(|p| p.epoch == id.epoch);
-        let beside = self.beside.iter().filter(|b| b.worker == *store && b.id == *id);
+        let past = facts.attempts(&id.task, store).into_iter().filter(|p| p.epoch == id.epoch);
+        let beside = self.undurable.beside.iter().filter(|b| b.worker == *store && b.id == *id);
         past.flat_map(|p| p.outcomes).chain(beside.map(|b| b.outcome.clone())).collect()
-    }
-
-    /// Returns the batches of outcomes that came beside their lane.
-    pub(super) fn beside_batches(&self) -> Vec<u64> {
-        self.beside.iter().map(|b| b.batch).collect()
-    }
-
-    /// Drops outcomes that are durable, since they can be looked up.
-    pub(super) fn forget_beside(&mut self) {
-        while self.beside.front().is_some_and(|b| b.batch <= self.persisted) {
-            self.beside.pop_front();
-        }
     }
 
     /// Adds the connected workers that cannot work to the explanation why a task waits.
     pub(super) fn with_unfit(&self, why: String) -> String {
-        let unfit = self.fleet.iter().filter(|(_, m)| m.conn.is_some() && m.is_unfit());
+        let unfit = self.fleet.iter().filter(|(_, m)| m.link.conn.is_some() && m.is_unfit());
         let says = |m: &Member| m.unable.as_ref().map(|u| u.faults.says.clone());
         let named: Vec<String> = unfit
             .filter_map(|(_, m)| Some(format!("{} {}", m.row.name, says(m)?)))
@@ -239,14 +198,14 @@ impl Coordinator {
 
     /// Returns the worker of its attempt, if that cannot work: name and reported faults.
     pub fn hindered(&self, id: &TaskId) -> Option<(Arc<str>, Arc<Faults>)> {
-        let task = self.tasks.get(id).filter(|t| t.state == TaskState::Assigned)?;
-        let member = self.fleet.find(task.worker?)?;
+        let task = self.tasks.get(id).filter(|t| t.state() == TaskState::Assigned)?;
+        let member = self.fleet.find(task.worker()?)?;
         Some((member.row.name.clone(), member.unable.as_ref()?.faults.clone()))
     }
 
     /// Another worker is to be tried first: where it failed, the machine was at fault.
     pub(super) fn prefer_another(&mut self, now: Now, id: &TaskId, key: WorkerKey) {
-        let free = |t: &&super::Task| t.state == TaskState::Pending && t.asked.place.is_none();
+        let free = |t: &&Task| t.state() == TaskState::Pending && t.asked.place.is_none();
         let Some(task) = self.tasks.get(id).filter(free) else { return };
         let (name, slots) = (self.fleet.get(key).row.name.clone(), task.spec.slots);
         let mut requires = self.requires_of(task);
@@ -254,7 +213,7 @@ impl Coordinator {
         if self.scheduler.fitting(&requires, slots).next().is_none() {
             return;
         }
-        self.placed.insert((now.mono + super::MOVE_PATIENCE.0, id.clone()));
+        self.tasks.placed.insert((now.mono + super::config::MOVE_PATIENCE.0, id.clone()));
         self.place(id, Some((name, false)));
     }
 }

@@ -10,9 +10,12 @@ mod rtt;
 #[cfg(test)]
 mod tests;
 
-pub use meter::{Beat, End, Meter, Size, Summary, Totals};
+pub use meter::{
+    Beat, ByteCounts, Compression, End, LinkEnds, LinkNow, MessageCounts, Meter, Returns, Size,
+    Summary, Totals,
+};
 pub use phi::{MAX_PHI, Phi};
-pub use point::Point;
+pub use point::{Point, RttSum, TaskSum};
 pub use rate::Rate;
 pub use rtt::{RTT_SAMPLES, Rtt, RttWindow};
 

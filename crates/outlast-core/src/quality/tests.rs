@@ -32,10 +32,10 @@ fn a_quiet_link_is_measured() {
     let s = m.summary(now);
     let rtt = s.rtt.unwrap();
     assert_eq!((rtt.samples, rtt.median, rtt.jitter), (20, 30.0, 0.0));
-    assert_eq!((s.loss, s.totals.lost), (Some(0.0), 0));
-    assert_eq!((s.stability, s.reconnects_per_minute), (1.0, 0));
-    assert!(s.suspicion.unwrap() < 1.0 && s.goodput_up > s.goodput_down);
-    assert!(m.summary(now + 20 * S).suspicion.unwrap() > 8.0, "silence is suspicious");
+    assert_eq!((s.returns.loss, s.totals.lost), (Some(0.0), 0));
+    assert_eq!((s.returns.stability, s.returns.per_minute), (1.0, 0));
+    assert!(s.now.suspicion.unwrap() < 1.0 && s.goodput.0 > s.goodput.1);
+    assert!(m.summary(now + 20 * S).now.suspicion.unwrap() > 8.0, "silence is suspicious");
 }
 
 #[test]
@@ -44,11 +44,11 @@ fn a_worker_that_beats_less_often_is_not_suspected_for_it() {
     m.connected(S, 1, None);
     let now = run(&mut m, S, 200, 30_000);
     m.expect(5_000);
-    assert!(m.summary(now + 10 * S).suspicion.unwrap() > 5.0);
+    assert!(m.summary(now + 10 * S).now.suspicion.unwrap() > 5.0);
     m.expect(10_000);
-    assert!(m.summary(now + 10 * S).suspicion.unwrap() < 1.0);
+    assert!(m.summary(now + 10 * S).now.suspicion.unwrap() < 1.0);
     m.expect(0);
-    assert!(m.summary(now + 30 * S).suspicion.unwrap() > 5.0);
+    assert!(m.summary(now + 30 * S).now.suspicion.unwrap() > 5.0);
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn what_went_missing_is_counted_once() {
     m.connected(45 * S, 2, Some(report));
     assert_eq!((m.totals().lost, m.totals().reconnects), (6, 1));
     let s = m.summary(46 * S);
-    assert!(s.loss.unwrap() > 0.3 && s.reconnects_per_minute == 1);
-    assert_eq!(s.causes, [(LinkCause::Silent, 1)]);
-    assert_eq!(m.summary(110 * S).reconnects_per_minute, 0);
+    assert!(s.returns.loss.unwrap() > 0.3 && s.returns.per_minute == 1);
+    assert_eq!(s.ends.causes, [(LinkCause::Silent, 1)]);
+    assert_eq!(m.summary(110 * S).returns.per_minute, 0);
     // Frames of the former link change nothing but the bytes.
     m.received(47 * S, 1, size(5), Beat::Beat(99));
     assert_eq!(m.totals().lost, 6);
@@ -80,11 +80,11 @@ fn points_hold_what_happened_since_the_last() {
     m.connected(0, 1, None);
     let now = run(&mut m, 0, 60, 2_000);
     let first = m.on_minute(now);
-    assert_eq!((first.span_ms, first.connected_ms, first.rtt_count), (60_000, 60_000, 12));
-    assert_eq!((first.rtt_ms(), first.bytes_up), (Some(2.0), 360));
+    assert_eq!((first.span_ms, first.connected_ms, first.rtt.count), (60_000, 60_000, 12));
+    assert_eq!((first.rtt_ms(), first.bytes.0), (Some(2.0), 360));
     m.lost(now + 15 * S, 0, LinkCause::Closed, "");
     let second = m.on_minute(now + 60 * S);
-    assert_eq!((second.connected_ms, second.rtt_count, second.bytes_up), (15_000, 0, 0));
+    assert_eq!((second.connected_ms, second.rtt.count, second.bytes.0), (15_000, 0, 0));
     assert!(m.on_minute(now + 120 * S).is_blank());
 }
 
@@ -98,7 +98,7 @@ fn seconds_are_kept_on_demand_and_gaps_stay_gaps() {
     m.received(2 * S + 1, 1, size(50), Beat::None);
     m.on_second(3 * S, 102);
     m.on_second(9 * S, 108);
-    let all: Vec<_> = m.seconds().map(|(at, p)| (at, p.span_ms, p.bytes_up)).collect();
+    let all: Vec<_> = m.seconds().map(|(at, p)| (at, p.span_ms, p.bytes.0)).collect();
     assert_eq!(all[0], (102, 1000, 50));
     assert_eq!((all.len(), all[3], all[6]), (7, (105, 0, 0), (108, 6000, 0)));
     for n in 0..1000u64 {
@@ -126,9 +126,9 @@ fn the_worker_tells_what_only_it_knows() {
     };
     m.connected(S, 1, Some(Box::new(report)));
     let s = m.summary(S);
-    assert_eq!(s.dials, (9, 4, 5));
-    assert_eq!(s.reconnect_ms, Some((3, 3_000.0, 5_000)));
-    assert_eq!(s.stability, 0.9);
+    assert_eq!(s.returns.dials, (9, 4, 5));
+    assert_eq!(s.returns.took_ms, Some((3, 3_000.0, 5_000)));
+    assert_eq!(s.returns.stability, 0.9);
     assert_eq!(m.stability(S * 101), 190.0 / 200.0);
 }
 
@@ -139,12 +139,12 @@ fn of_a_worker_that_tells_nothing_welcomes_and_outages_are_counted() {
     assert!(!m.was_here());
     m.lost(10 * S, 0, LinkCause::Closed, "");
     assert!(m.was_here());
-    assert_eq!(m.summary(11 * S).dials, (1, 1, 0), "not fewer once the link is over");
+    assert_eq!(m.summary(11 * S).returns.dials, (1, 1, 0), "not fewer once the link is over");
     m.connected(12 * S, 2, None);
     m.lost(20 * S, 0, LinkCause::Closed, "");
     m.connected(26 * S, 3, None);
     let s = m.summary(26 * S);
-    assert_eq!((s.dials, s.reconnect_ms), ((3, 3, 0), Some((2, 4_000.0, 6_000))));
+    assert_eq!((s.returns.dials, s.returns.took_ms), ((3, 3, 0), Some((2, 4_000.0, 6_000))));
 }
 
 #[test]
@@ -184,14 +184,17 @@ fn statistics_begin_anew_and_counters_go_on() {
     m.connected(now + S, 2, Some(Box::new(again)));
     let now = now + 5 * S;
     let totals = *m.totals();
-    assert_eq!((totals.reconnects, totals.errors, totals.dials), (1, 1, (4, 2)));
+    assert_eq!((totals.reconnects, totals.messages.errors, totals.dials), (1, 1, (4, 2)));
     m.reset(now);
     let s = m.summary(now);
-    assert_eq!((s.totals.reconnects, s.totals.errors, s.totals.bytes_up), (0, 0, 0));
-    assert_eq!((s.dials, s.reconnect_ms, s.stability, s.rtt), ((0, 0, 0), None, 1.0, None));
-    assert_eq!((s.reconnects_per_minute, s.causes.len(), *m.totals() == totals), (0, 0, true));
+    assert_eq!((s.totals.reconnects, s.totals.messages.errors, s.totals.bytes.up), (0, 0, 0));
+    assert_eq!(
+        (s.returns.dials, s.returns.took_ms, s.returns.stability, s.rtt),
+        ((0, 0, 0), None, 1.0, None)
+    );
+    assert_eq!((s.returns.per_minute, s.ends.causes.len(), *m.totals() == totals), (0, 0, true));
     m.lost(now + 3 * S, 0, LinkCause::Silent, "");
-    assert_eq!(m.summary(now + 4 * S).stability, 0.75, "from then on");
+    assert_eq!(m.summary(now + 4 * S).returns.stability, 0.75, "from then on");
     // In an outage, too.
     m.reset(now + 4 * S);
     assert_eq!(m.cut_off_ms(now + 5 * S), Some(2_000), "the outage itself goes on");
@@ -209,14 +212,17 @@ fn sums_of_several_workers_leave_nothing_out() {
     m.connected(now + 2 * S, 2, None);
     // Heartbeats without a value yet, and a process that was restarted.
     for restored in [2, 0, 2, 3, 1] {
-        m.told(0, restored);
+        m.reported(0, restored);
     }
     let mut tally = crate::coord::Tally::default();
     (tally.executed, tally.succeeded, tally.duration_ms) = (3, 2, 70);
     m.count(tally, 0);
     let mut sums = *m.totals();
     sums.add(m.totals());
-    assert_eq!((sums.rtt, sums.packing, sums.packed), ((8, 240_000), (0, 14), (80, 20)));
+    assert_eq!(
+        (sums.rtt, sums.compression.nanos, sums.compression.bytes),
+        ((8, 240_000), (0, 14), (80, 20))
+    );
     assert_eq!((sums.dials, sums.outages, sums.restored), ((4, 4), (2, 4_000, 2_000), 8));
     let tally = (sums.tally.executed, sums.tally.succeeded, sums.tally.duration_ms);
     assert_eq!(tally, (6, 4, 140));

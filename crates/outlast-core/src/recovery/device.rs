@@ -2,9 +2,10 @@
 //! requires, and which workers have them. Workers describe devices in several ways, too.
 
 use super::{TaskRecovery, knobs};
+use outlast_model::Capabilities;
 use outlast_model::TaskSpec;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Capabilities and labels whose values name devices.
@@ -109,7 +110,7 @@ impl Wanted {
     /// Returns true if a worker with these capabilities and labels has it.
     pub(super) fn is_at(
         &self,
-        capabilities: &Map<String, Value>,
+        capabilities: &Capabilities,
         labels: &BTreeMap<String, String>,
     ) -> bool {
         let profile = Profile::of(capabilities, labels);
@@ -197,9 +198,9 @@ struct Profile {
 }
 
 impl Profile {
-    fn of(capabilities: &Map<String, Value>, labels: &BTreeMap<String, String>) -> Profile {
+    fn of(capabilities: &Capabilities, labels: &BTreeMap<String, String>) -> Profile {
         let mut made = Profile::default();
-        for (key, value) in capabilities {
+        for (key, value) in capabilities.iter() {
             made.add(key, value);
         }
         for (key, value) in labels {
@@ -308,7 +309,7 @@ mod tests {
     fn at(device: &str, capabilities: Value) -> bool {
         let asked = Asked { device: device.into(), from: "x".into(), must: true };
         let Value::Object(has) = capabilities else { unreachable!() };
-        Wanted::parse(&asked).unwrap().is_at(&has, &BTreeMap::new())
+        Wanted::parse(&asked).unwrap().is_at(&has.into(), &BTreeMap::new())
     }
 
     #[test]
@@ -357,7 +358,7 @@ mod tests {
         }
         let asked = Asked { device: "cuda".into(), from: "x".into(), must: false };
         let labels = BTreeMap::from([("device".to_owned(), "cuda".to_owned())]);
-        assert!(Wanted::parse(&asked).unwrap().is_at(&Map::new(), &labels));
+        assert!(Wanted::parse(&asked).unwrap().is_at(&Capabilities::default(), &labels));
     }
 
     #[test]

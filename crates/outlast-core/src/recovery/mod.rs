@@ -6,6 +6,7 @@
 
 pub mod classify;
 mod device;
+mod follow;
 pub mod knobs;
 pub mod patterns;
 pub mod plan;

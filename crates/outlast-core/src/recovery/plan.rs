@@ -318,7 +318,7 @@ fn delayed(s: &Situation<'_>) -> Plan {
 }
 
 fn give_up(s: &Situation<'_>, why: &str) -> Plan {
-    let tried = s.state.told();
+    let tried = s.state.describe_tried();
     let reason = match tried.is_empty() {
         true => format!("no further attempts, since {why}"),
         false => format!("no further attempts, since {why}; tried: {tried}"),

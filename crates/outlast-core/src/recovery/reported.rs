@@ -5,15 +5,15 @@ use super::device::{self, Asked, Wanted};
 use super::patterns::{History, MAX_TEXT};
 use super::plan;
 use super::{
-    Blame, Budget, Classified, Config, Evidence, Failure, FailureClass, Fleet, Situation, Strategy,
-    TaskRecovery, classify, knobs,
+    Blame, Budget, Classified, Config, Evidence, Failure, FailureClass, Fleet, HardwareClass,
+    Situation, Strategy, TaskRecovery, classify, knobs,
 };
-use crate::requires::Requires;
 use outlast_model::recovery::{PatternRules, RecoveryFile};
+use outlast_model::requires::Requires;
 use outlast_model::spec::Rerun;
-use outlast_model::{Cause, Run, TaskSpec};
+use outlast_model::{Capabilities, Cause, Run, TaskSpec};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A failure, and what is known around it.
@@ -74,7 +74,7 @@ struct Member {
     /// True if it is connected and gets work.
     there: bool,
     slots: u32,
-    capabilities: Map<String, Value>,
+    capabilities: Capabilities,
     labels: BTreeMap<String, String>,
 }
 
@@ -143,7 +143,7 @@ impl<'a> Candidates<'a> {
         let mut found = Candidates { fit: Vec::new(), lacking: Vec::new(), unmet: Vec::new() };
         for m in r.workers.iter().filter(|m| m.there && m.name != r.worker) {
             let mut has = m.capabilities.clone();
-            has.insert("worker".into(), m.name.clone().into());
+            has.set("worker", m.name.clone());
             match wanted.unmet(&has, &m.labels) {
                 // It failed there before.
                 Some(key) if key == "worker" && !spec.requires.contains_key("worker") => {}
@@ -195,10 +195,11 @@ impl<'a> Candidates<'a> {
         Some(text)
     }
 
-    /// Returns their names, as a demand on `worker`.
-    fn pinned(&self) -> String {
+    /// Returns their names, as a demand on `worker`; none unless `wanted`, or if there are none.
+    fn pinned(&self, wanted: bool) -> Option<String> {
         let names = self.fit.iter().map(|m| m.name.as_str()).filter(|n| !n.contains('|'));
-        names.take(NAMED.1).collect::<Vec<_>>().join("|")
+        let pinned = names.take(NAMED.1).collect::<Vec<_>>().join("|");
+        (wanted && !pinned.is_empty()).then_some(pinned)
     }
 }
 
@@ -217,39 +218,15 @@ pub fn decide(report: &str) -> Result<Value, String> {
     let found = happened(&r, &config, &spec)?;
 
     let mut state = r.state.clone();
-    let hardware = match &r.hardware {
-        // The core knows what a device's name means.
-        Some(word) => {
-            let mut device = TaskSpec::new(Run::Shell(String::new()));
-            device.requires.insert("hardware_class".into(), word.clone());
-            knobs::hardware(&device, &TaskRecovery::default())
-        }
-        None => knobs::hardware(&spec, &state),
-    };
+    let hardware = hardware(&r, &spec, &state);
     let here = r.workers.iter().find(|m| m.name == r.worker);
-    let has = here.and_then(|m| m.capabilities.get("hardware")?.as_str()).map(str::to_owned);
-
-    let newest = Failure {
-        number: r.failures.last().map_or(0, |f| f.number) + 1,
-        at: r.now,
-        task: r.task.clone(),
-        epoch: r.attempt,
-        task_type: spec.type_name().into(),
-        worker: r.worker.clone(),
-        worker_name: r.worker.clone(),
-        hardware,
-        class: found.class,
-        text: found.text.chars().take(MAX_TEXT).collect(),
-        weak: found.weak,
-    };
+    let has = here.and_then(|m| m.capabilities.text("hardware")).map(str::to_owned);
+    let newest = newest(&r, &spec, &found, hardware);
     let counts = !matches!(found.class, FailureClass::WorkerLost | FailureClass::WorkerStopped);
-    let mut history = History::new(r.failures.clone());
-    let (mut blame, mut counted) = (Blame::default(), None);
-    if counts {
-        history.push(newest.clone(), &config.patterns);
-        blame = history.blame(&newest, r.now, &config.patterns);
-        counted = history.counts(&newest, r.now, &config.patterns);
-    }
+    let (blame, counted) = match counts {
+        true => weigh(&r, &newest, &config.patterns),
+        false => (Blame::default(), None),
+    };
 
     let devices = device::wanted(&spec, &state, &r.asked);
     let mut wanted = requires(&spec, &state)?;
@@ -262,11 +239,7 @@ pub fn decide(report: &str) -> Result<Value, String> {
         elsewhere.fit.clear();
     }
     let away = r.workers.iter().filter(|m| !m.there && m.name != r.worker).count();
-    let mut budget = Budget::of(&spec, &state, found.class, r.retries);
-    if spec.rerun == Rerun::Never {
-        // Only a person may have it run again.
-        budget = Budget { name: "rerun is \"never\", so max_retries", limit: 0, ..budget };
-    }
+    let budget = budget(&r, &spec, &state, found.class);
     let nobody = others.nobody(&spec, &devices);
     let situation = Situation {
         ladders: &config.of(&spec),
@@ -293,14 +266,8 @@ pub fn decide(report: &str) -> Result<Value, String> {
     state.follow(&plan, found.class, &r.worker, has, of_memory, r.now);
     let mut demands = demands(&spec, &state);
     let changed = plan.moved.is_some() || demands != before;
-    let mut made = changed.then(|| changed_spec(&spec, &state));
-    let pinned = others.pinned();
-    if let Some(made) = made.as_mut()
-        && (plan.avoid && !devices.is_empty() && !pinned.is_empty())
-    {
-        // A task's `requires` has no words for what some workers only call by another name.
-        made.requires.insert("worker".into(), pinned);
-    }
+    let pin = others.pinned(plan.avoid && !devices.is_empty());
+    let made = changed.then(|| pinned_spec(&spec, &state, pin));
     // What a knob asks for is in the task's knobs.
     for device in device::wanted(&spec, &state, &r.asked).into_iter().filter(|d| !d.of_knob) {
         demands.entry("device".into()).or_insert(device.name);
@@ -324,6 +291,49 @@ pub fn decide(report: &str) -> Result<Value, String> {
         "state": state,
         "failure": counts.then_some(newest),
     }))
+}
+
+/// Returns the hardware that the report names, else that of the task's attempt.
+fn hardware(r: &Report, spec: &TaskSpec, state: &TaskRecovery) -> HardwareClass {
+    let Some(word) = &r.hardware else { return knobs::hardware(spec, state) };
+    // The core knows what a device's name means.
+    let mut device = TaskSpec::new(Run::Shell(String::new()));
+    device.requires.insert("hardware_class".into(), word.clone());
+    knobs::hardware(&device, &TaskRecovery::default())
+}
+
+/// The reported failure as the history has it.
+fn newest(r: &Report, spec: &TaskSpec, found: &Classified, hardware: HardwareClass) -> Failure {
+    Failure {
+        number: r.failures.last().map_or(0, |f| f.number) + 1,
+        at: r.now,
+        task: r.task.clone(),
+        epoch: r.attempt,
+        task_type: spec.type_name().into(),
+        worker: r.worker.clone(),
+        worker_name: r.worker.clone(),
+        hardware,
+        class: found.class,
+        text: found.text.chars().take(MAX_TEXT).collect(),
+        weak: found.weak,
+    }
+}
+
+/// Returns the budget that pays for another attempt.
+fn budget(r: &Report, spec: &TaskSpec, state: &TaskRecovery, class: FailureClass) -> Budget {
+    let budget = Budget::of(spec, state, class, r.retries);
+    match spec.rerun {
+        Rerun::Allowed => budget,
+        // Only a person may have it run again.
+        Rerun::Never => Budget { name: "rerun is \"never\", so max_retries", limit: 0, ..budget },
+    }
+}
+
+/// Returns what a failure has in common with the reported ones before it: the blame, and its counts in words.
+fn weigh(r: &Report, newest: &Failure, rules: &PatternRules) -> (Blame, Option<String>) {
+    let mut history = History::new(r.failures.clone());
+    history.push(newest.clone(), rules);
+    (history.blame(newest, r.now, rules), history.counts(newest, r.now, rules))
 }
 
 /// Classifies by the type that the program says, else by the evidence.
@@ -362,6 +372,13 @@ fn requires(spec: &TaskSpec, state: &TaskRecovery) -> Result<Requires, String> {
         wanted.add_not("hardware", hardware);
     }
     Ok(wanted)
+}
+
+/// The spec that begins where the task stands now, for these workers: a task's `requires` has no words for what some only call by another name.
+fn pinned_spec(spec: &TaskSpec, state: &TaskRecovery, pin: Option<String>) -> TaskSpec {
+    let mut made = changed_spec(spec, state);
+    made.requires.extend(pin.map(|names| ("worker".into(), names)));
+    made
 }
 
 /// The spec that begins where the task stands now.

@@ -1,7 +1,7 @@
 //! Durable state of recovery: previous actions of each task, the reason of each decision, and knob
 //! values that worked for each type of task.
 
-use super::{FailureClass, HardwareClass, Plan, Strategy};
+use super::{FailureClass, HardwareClass, Strategy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -68,41 +68,8 @@ impl TaskRecovery {
         self.tried.iter().any(|t| t.class == class && t.strategy == strategy)
     }
 
-    /// Makes a plan the task's: how it runs next, when (from `wall` on, in Unix milliseconds), and
-    /// where not. `worker` is where it failed, `has` the `hardware` there; `of_memory` says that
-    /// the budget for running out of memory pays.
-    pub fn follow(
-        &mut self,
-        plan: &Plan,
-        class: FailureClass,
-        worker: &str,
-        has: Option<String>,
-        of_memory: bool,
-        wall: i64,
-    ) {
-        self.begun = true;
-        self.not_before = if plan.delay > 0 { wall + plan.delay as i64 } else { 0 };
-        if of_memory && !plan.gives_up() {
-            self.oom_retries += 1;
-        }
-        if let Some(made) = &plan.moved {
-            self.knobs.insert(made.knob.clone(), made.place);
-        }
-        if plan.avoid && !self.avoid.iter().any(|w| w == worker) {
-            self.avoid.push(worker.to_owned());
-            let more = self.avoid.len().saturating_sub(MAX_AVOIDED);
-            self.avoid.drain(..more);
-        }
-        if plan.avoid_hardware {
-            self.avoid_hardware = has;
-        }
-        self.tried.push(Tried { class, strategy: plan.strategy, worker: worker.to_owned() });
-        let more = self.tried.len().saturating_sub(MAX_TRIED);
-        self.tried.drain(..more);
-    }
-
     /// Describes the previous actions in words.
-    pub fn told(&self) -> String {
+    pub fn describe_tried(&self) -> String {
         let mut counts: Vec<(Strategy, usize)> = Vec::new();
         for tried in &self.tried {
             match counts.iter_mut().find(|(s, _)| *s == tried.strategy) {

@@ -2,79 +2,18 @@
 
 mod invariants;
 
-use crate::adapt::Thrift;
+use super::attempt::{Arrival, Attempt, Order};
+use super::timers::{Timer, Wake};
 use crate::{AttemptId, Epoch, Millis, Now, TaskId};
-use outlast_model::spec::{OnLeaseExpired, Rerun};
-use outlast_model::{Checkpoint, StateUpdate};
-use outlast_model::{Run, TaskSpec};
+use outlast_model::spec::OnLeaseExpired;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub spec: Arc<TaskSpec>,
-    order: (Reverse<i32>, u64),
-    stage: Stage,
-    /// True if it has no slots of its own yet, although it is reserved or handed over.
-    ahead: bool,
-    /// `Starting` was recorded.
-    marked: bool,
-    /// The batch that makes its arrival durable.
-    batch: u64,
-    /// A former process took it, and may have given it back: it starts once the coordinator has
-    /// confirmed that it is this worker's.
-    doubtful: bool,
-    /// True if it is paused, or about to be.
-    pub paused: bool,
-    /// Paused by this worker itself, since its window passed.
-    pub lease_paused: bool,
-    /// True once its window has passed, and the requested action was taken.
-    expired: bool,
-    /// Time at which it is paused, whether or not its checkpoint was made.
-    pub pause_at: Option<Millis>,
-    /// Time of the next checkpoint request.
-    ask_at: Option<Millis>,
-    pub checkpoint: Option<Arc<Checkpoint>>,
-    /// True if the task queries its control requests.
-    pub listens: bool,
-    /// Checkpoints and artifacts that it made: the last number given.
-    pub made: u64,
-    /// Attempts up to this one are of a former task of the same id.
-    pub after: Epoch,
-    pub state: Option<Arc<StateUpdate>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    /// Has its slots, and starts once what it rests on is durable.
-    Reserved,
-    /// Handed over ahead of its slots: it starts as soon as those before it leave room.
-    Staged,
-    Running(Now),
-}
-
-/// Input of a new attempt.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    pub task: TaskId,
-    pub epoch: Epoch,
-    pub spec: Arc<TaskSpec>,
-    /// The batch that makes its arrival durable.
-    pub batch: u64,
-    pub paused: bool,
-    pub after: Epoch,
-    pub made: u64,
-    pub checkpoint: Option<Arc<Checkpoint>>,
-    pub state: Option<Arc<StateUpdate>>,
-}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Attempts {
     held: BTreeMap<AttemptId, Attempt>,
-    queue: BTreeMap<(Reverse<i32>, u64), AttemptId>,
+    queue: BTreeMap<Order, AttemptId>,
     arrivals: u64,
     slots: u32,
     used: u32,
@@ -84,117 +23,68 @@ pub(super) struct Attempts {
     /// Attempts that began to run although they are to be paused: they could not be recalled in time.
     to_pause: Vec<AttemptId>,
     /// True if checkpoints are requested more often than configured.
-    hurry: bool,
+    shorter: bool,
+}
+
+/// Action that is due for a running attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// With the interval at which it is requested, in milliseconds.
+    Checkpoint(Millis),
+    Pause,
+}
+
+/// Attempt that has been given its slots, or a place ahead of them.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    pub id: AttemptId,
+    /// The batch that makes its arrival durable.
+    pub batch: u64,
+    /// True if it must not run twice.
+    pub once: bool,
 }
 
 fn id(task: &str, epoch: Epoch) -> AttemptId {
     AttemptId { task: task.into(), epoch }
 }
 
-fn millis(seconds: f64) -> Millis {
-    (seconds * 1000.0) as Millis
-}
-
-impl Attempt {
-    fn interval(&self) -> Option<Millis> {
-        self.spec.checkpoint_interval.map(millis)
-    }
-    pub fn is_running(&self) -> bool {
-        matches!(self.stage, Stage::Running(_))
-    }
-    /// Returns true if it was handed over, so that it may run.
-    pub fn is_out(&self) -> bool {
-        self.is_running() || self.is_staged()
-    }
-    pub fn is_staged(&self) -> bool {
-        self.stage == Stage::Staged
-    }
-    /// Returns true if its start is recorded.
-    pub fn is_marked(&self) -> bool {
-        self.marked
-    }
-    /// Returns its start time.
-    pub fn since(&self) -> Option<Now> {
-        match self.stage {
-            Stage::Running(at) => Some(at),
-            _ => None,
-        }
-    }
-    /// Returns true if it could make a checkpoint on request.
-    pub fn answers(&self) -> bool {
-        self.listens || self.spec.checkpoint_signal.is_some()
-    }
-    /// A checkpoint was made, or asked for: the next one is due an interval later.
-    pub fn asked(&mut self, now: Millis) {
-        self.ask_at = self.interval().map(|every| now + every);
-    }
-    /// Returns the time of the next checkpoint request, which is earlier with shorter intervals.
-    fn ask(&self, hurry: bool) -> Option<Millis> {
-        let (at, every) = (self.ask_at?, self.interval()?);
-        let sooner = if hurry { every - Thrift::hurried(every) } else { 0 };
-        (!self.paused).then_some(at.saturating_sub(sooner))
-    }
-}
-
 impl Attempts {
     pub fn new(slots: u32) -> Self {
-        let (held, queue) = (BTreeMap::new(), BTreeMap::new());
-        let staged = VecDeque::new();
         Attempts {
-            held,
-            queue,
+            held: BTreeMap::new(),
+            queue: BTreeMap::new(),
             arrivals: 0,
             slots: slots.max(1),
             used: 0,
-            staged,
+            staged: VecDeque::new(),
             ahead: 0,
             to_pause: Vec::new(),
-            hurry: false,
+            shorter: false,
         }
     }
 
     /// Sets whether checkpoints are requested more often than configured.
-    pub fn set_hurry(&mut self, hurry: bool) {
-        self.hurry = hurry;
+    pub fn shorten_intervals(&mut self, shorter: bool) {
+        self.shorter = shorter;
     }
 
     pub fn insert(&mut self, new: Arrival) -> &mut Attempt {
         self.arrivals += 1;
         let order = (Reverse(new.spec.priority), self.arrivals);
-        let id = AttemptId { task: new.task, epoch: new.epoch };
+        let id = AttemptId { task: new.task.clone(), epoch: new.epoch };
         if !new.paused {
             self.queue.insert(order, id.clone());
         }
-        let attempt = Attempt {
-            spec: new.spec,
-            order,
-            stage: Stage::Waiting,
-            ahead: false,
-            marked: false,
-            batch: new.batch,
-            doubtful: false,
-            paused: new.paused,
-            lease_paused: false,
-            expired: false,
-            pause_at: None,
-            ask_at: None,
-            listens: false,
-            made: new.made,
-            after: new.after,
-            checkpoint: new.checkpoint,
-            state: new.state,
-        };
-        self.held.insert(id.clone(), attempt);
+        self.held.insert(id.clone(), Attempt::new(new, order));
         self.held.get_mut(&id).expect("just inserted")
     }
 
     /// The attempt runs already: its process outlived the former incarnation.
-    pub fn adopt(&mut self, task: &TaskId, epoch: Epoch, since: Now, marked: bool) {
+    pub fn adopt(&mut self, task: &TaskId, epoch: Epoch, since: Now, recorded: bool) {
         if let Some(attempt) = self.held.get_mut(&id(task, epoch)) {
-            self.queue.remove(&attempt.order);
+            self.queue.remove(&attempt.order());
             self.used += attempt.spec.slots;
-            (attempt.stage, attempt.marked) = (Stage::Running(since), marked);
-            attempt.asked(since.mono);
+            attempt.become_adopted(since, recorded);
         }
     }
 
@@ -210,11 +100,10 @@ impl Attempts {
         let id = id(task, epoch);
         let Some(attempt) = self.held.get_mut(&id) else { return };
         attempt.paused = paused;
-        if attempt.stage == Stage::Waiting {
-            match paused || attempt.doubtful {
-                true => drop(self.queue.remove(&attempt.order)),
-                false => drop(self.queue.insert(attempt.order, id)),
-            }
+        if attempt.is_queued() {
+            self.queue.insert(attempt.order(), id);
+        } else {
+            self.queue.remove(&attempt.order());
         }
     }
 
@@ -222,18 +111,18 @@ impl Attempts {
     /// the coordinator confirms it: that process may have given it back without a durable record.
     pub fn doubt(&mut self, task: &TaskId, epoch: Epoch) {
         let Some(attempt) = self.held.get_mut(&id(task, epoch)) else { return };
-        if attempt.spec.rerun == Rerun::Never {
-            attempt.doubtful = true;
-            self.queue.remove(&attempt.order);
+        if attempt.runs_once() {
+            attempt.become_doubtful(true);
+            self.queue.remove(&attempt.order());
         }
     }
 
     /// Confirms that all held attempts belong to this worker.
     pub fn confirm(&mut self) {
-        for (id, a) in self.held.iter_mut().filter(|(_, a)| a.doubtful) {
-            a.doubtful = false;
-            if !a.paused && a.stage == Stage::Waiting {
-                self.queue.insert(a.order, id.clone());
+        for (id, a) in self.held.iter_mut().filter(|(_, a)| a.is_waiting()) {
+            a.become_doubtful(false);
+            if a.is_queued() {
+                self.queue.insert(a.order(), id.clone());
             }
         }
     }
@@ -244,51 +133,47 @@ impl Attempts {
         self.held.range(range).next_back().map(|(a, _)| a.epoch)
     }
 
-    /// Gives the next waiting attempt its slots: (task, epoch, the batch that it rests on,
-    /// whether it must not run twice).
+    /// Gives the next waiting attempt its slots, or a place ahead of them.
     /// Strictly in order, so that one that needs many slots is not passed for ever.
-    pub fn reserve(&mut self) -> Option<(TaskId, Epoch, u64, bool)> {
+    pub fn reserve(&mut self) -> Option<Reserved> {
         let (&order, next) = self.queue.first_key_value()?;
         let attempt = self.held.get_mut(next)?;
         // A task larger than the worker (its slots were lowered) runs alone.
         let fits = self.used == 0 || self.used + attempt.spec.slots <= self.slots;
-        // A task that must not run twice is not handed over before it is sure to start, and a
-        // call has no line to wait in.
-        let patient =
-            attempt.spec.rerun != Rerun::Never && !matches!(attempt.spec.run, Run::Call(_));
         if fits && self.staged.is_empty() {
             self.used += attempt.spec.slots;
-        } else if patient && self.staged.len() < self.ahead {
-            attempt.ahead = true;
+            attempt.become_reserved();
+        } else if attempt.may_be_ahead() && self.staged.len() < self.ahead {
             self.staged.push_back(next.clone());
+            attempt.become_reserved_ahead();
         } else {
             return None;
         }
-        attempt.stage = Stage::Reserved;
-        let (batch, once) = (attempt.batch, attempt.spec.rerun == Rerun::Never);
-        let AttemptId { task, epoch } = self.queue.remove(&order)?;
-        Some((task, epoch, batch, once))
+        let (batch, once) = (attempt.batch(), attempt.runs_once());
+        Some(Reserved { id: self.queue.remove(&order)?, batch, once })
     }
 
-    /// The attempt runs from now on; `None` if it is no longer held.
-    pub fn begin(&mut self, task: &TaskId, epoch: Epoch, now: Now) -> Option<&mut Attempt> {
-        let attempt = self.held.get_mut(&id(task, epoch))?;
-        attempt.stage = if attempt.ahead { Stage::Staged } else { Stage::Running(now) };
-        attempt.asked(now.mono);
+    /// Hands over an attempt that was reserved; `None` if it is no longer held.
+    pub fn begin(&mut self, id: &AttemptId, now: Now) -> Option<&mut Attempt> {
+        let attempt = self.held.get_mut(id).filter(|a| a.is_reserved())?;
+        attempt.become_handed_over(now);
         Some(attempt)
     }
 
-    pub fn remove(&mut self, task: &str, epoch: Epoch, now: Now) {
+    /// Removes an attempt; the one that was held.
+    pub fn remove(&mut self, task: &str, epoch: Epoch, now: Now) -> Option<Attempt> {
         let id = id(task, epoch);
-        if let Some(attempt) = self.held.remove(&id) {
-            self.queue.remove(&attempt.order);
-            if attempt.ahead {
+        let gone = self.held.remove(&id);
+        if let Some(attempt) = &gone {
+            self.queue.remove(&attempt.order());
+            if attempt.is_ahead() {
                 self.staged.retain(|one| *one != id);
-            } else if attempt.stage != Stage::Waiting {
+            } else if attempt.has_slots() {
                 self.used -= attempt.spec.slots;
             }
         }
         self.promote(now);
+        gone
     }
 
     /// Gives free slots to waiting attempts, in the same order as the runner.
@@ -298,14 +183,10 @@ impl Attempts {
                 return;
             }
             self.used += attempt.spec.slots;
-            attempt.ahead = false;
+            attempt.become_promoted(now);
             let id = self.staged.pop_front().expect("just looked");
-            if attempt.stage == Stage::Staged {
-                attempt.stage = Stage::Running(now);
-                attempt.asked(now.mono);
-                if attempt.paused {
-                    self.to_pause.push(id);
-                }
+            if attempt.is_running() && attempt.paused {
+                self.to_pause.push(id);
             }
         }
     }
@@ -325,15 +206,8 @@ impl Attempts {
         self.get(task, epoch).is_some_and(Attempt::is_running)
     }
 
-    /// Returns true if the attempt was handed over and has not ended; it may not have started.
-    pub fn is_out(&self, task: &str, epoch: Epoch) -> bool {
-        self.get(task, epoch).is_some_and(Attempt::is_out)
-    }
-
-    /// Returns true if the attempt runs, and must not run twice.
-    pub fn runs_once(&self, task: &str, epoch: Epoch) -> bool {
-        let once = |a: &Attempt| a.is_running() && a.spec.rerun == Rerun::Never;
-        self.get(task, epoch).is_some_and(once)
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     pub fn holds(&self, task: &str, epoch: Epoch) -> bool {
@@ -341,27 +215,23 @@ impl Attempts {
     }
 
     /// Returns the start time of the first attempt whose start is not recorded.
-    pub fn first_unmarked(&self) -> Option<Now> {
-        let unmarked = self.held.values().filter(|a| !a.marked);
-        let began = unmarked.filter_map(|a| match a.stage {
-            Stage::Running(at) => Some(at),
-            _ => None,
-        });
-        began.min_by_key(|at| at.mono)
+    pub fn first_unrecorded(&self) -> Option<Now> {
+        let unrecorded = self.held.values().filter(|a| !a.is_recorded());
+        unrecorded.filter_map(Attempt::since).min_by_key(|at| at.mono)
     }
 
     /// Attempts that have not started, also those that have their slots.
-    pub fn waiting(&self) -> Vec<(TaskId, Epoch)> {
-        self.pick(|a| !a.is_running() && !a.is_staged())
+    pub fn waiting(&self) -> Vec<AttemptId> {
+        self.pick(|a| !a.is_handed_over())
     }
 
     /// Attempts that were handed over and have not started.
-    pub fn staged(&self) -> Vec<(TaskId, Epoch)> {
+    pub fn staged(&self) -> Vec<AttemptId> {
         self.pick(Attempt::is_staged)
     }
 
     /// Attempts that have started.
-    pub fn running(&self) -> Vec<(TaskId, Epoch)> {
+    pub fn running(&self) -> Vec<AttemptId> {
         self.pick(Attempt::is_running)
     }
 
@@ -376,58 +246,41 @@ impl Attempts {
         (running, self.held.len() - running)
     }
 
-    fn pick(&self, which: impl Fn(&Attempt) -> bool) -> Vec<(TaskId, Epoch)> {
-        let chosen = self.held.iter().filter(|(_, a)| which(a));
-        chosen.map(|(a, _)| (a.task.clone(), a.epoch)).collect()
+    /// Returns true if an attempt was handed over and has not ended.
+    pub fn has_handed_over(&self) -> bool {
+        self.held.values().any(Attempt::is_handed_over)
     }
 
-    /// Every attempt, with the time at which it started.
-    pub fn all(&self) -> impl Iterator<Item = (&AttemptId, &Attempt, Option<Now>)> {
-        self.held.iter().map(|(id, a)| match a.stage {
-            Stage::Running(at) => (id, a, Some(at)),
-            _ => (id, a, None),
-        })
+    fn pick(&self, which: impl Fn(&Attempt) -> bool) -> Vec<AttemptId> {
+        self.held.iter().filter(|(_, a)| which(a)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Returns true if its start is recorded.
-    pub fn is_marked(&self, task: &str, epoch: Epoch) -> bool {
-        self.get(task, epoch).is_some_and(|a| a.marked)
+    pub fn all(&self) -> impl Iterator<Item = (&AttemptId, &Attempt)> {
+        self.held.iter()
     }
 
-    pub fn mark(&mut self, task: &str, epoch: Epoch) {
-        if let Some(attempt) = self.held.get_mut(&id(task, epoch)) {
-            attempt.marked = true;
-        }
-    }
-
-    /// Running attempts whose start is not on record though they began at or before `mono`.
-    pub fn unmarked(&mut self, mono: u64) -> Vec<(AttemptId, Now)> {
+    /// Records the starts of running attempts that began at or before `mono`; returns those that were not
+    /// on record.
+    pub fn record_starts(&mut self, mono: u64) -> Vec<(AttemptId, Now)> {
         let mut found = Vec::new();
-        for (id, attempt) in &mut self.held {
-            if let Stage::Running(at) = attempt.stage
-                && !attempt.marked
-                && at.mono <= mono
-            {
-                attempt.marked = true;
+        for (id, attempt) in self.held.iter_mut().filter(|(_, a)| !a.is_recorded()) {
+            if let Some(at) = attempt.since().filter(|at| at.mono <= mono) {
+                attempt.become_recorded();
                 found.push((id.clone(), at));
             }
         }
         found
     }
 
-    /// Running attempts for which something is due by `now`: a checkpoint to be asked for, or a
-    /// pause that has waited for one long enough.
+    /// Running attempts for which something is due by `now`: a checkpoint request, or a pause that has
+    /// waited for a checkpoint long enough.
     pub fn due(&mut self, now: Millis) -> Vec<(AttemptId, Due)> {
         let mut found = Vec::new();
         for (id, a) in self.held.iter_mut().filter(|(_, a)| a.is_running()) {
-            if a.pause_at.is_some_and(|at| at <= now) {
-                a.pause_at = None;
+            if a.take_pause(now) {
                 found.push((id.clone(), Due::Pause));
             }
-            if let (Some(at), Some(every)) = (a.ask(self.hurry), a.interval())
-                && at <= now
-            {
-                a.asked(now);
+            if let Some(every) = a.take_request(now, self.shorter) {
                 found.push((id.clone(), Due::Checkpoint(every)));
             }
         }
@@ -436,40 +289,26 @@ impl Attempts {
 
     /// Running attempts whose window has passed after `away` without a link, once.
     pub fn expire(&mut self, away: Millis) -> Vec<(AttemptId, OnLeaseExpired)> {
-        let mut found = Vec::new();
-        for (id, a) in self.held.iter_mut().filter(|(_, a)| a.is_running() && !a.expired) {
-            if millis(a.spec.reconnect_window) <= away {
-                a.expired = true;
-                found.push((id.clone(), a.spec.on_lease_expired));
-            }
-        }
-        found
+        let passed = |(id, a): (&AttemptId, &mut Attempt)| Some((id.clone(), a.take_expiry(away)?));
+        self.held.iter_mut().filter_map(passed).collect()
     }
 
     /// Restarts windows after a reconnect.
     pub fn renew(&mut self) {
-        self.held.values_mut().for_each(|a| a.expired = false);
+        self.held.values_mut().for_each(Attempt::renew);
     }
 
-    /// Returns the time of the next check, without a link since `lost`, and for `away` before that.
-    pub fn next_wake(&self, lost: Option<Millis>, away: Millis) -> Millis {
-        let mut wake = Millis::MAX;
+    /// Returns the next check. `outage`: since when there is no link, and for how long there was none
+    /// before that.
+    pub fn next_wake(&self, outage: Option<(Millis, Millis)>) -> Wake {
+        let mut wake = Wake::NEVER;
         for a in self.held.values().filter(|a| a.is_running()) {
-            let ask = a.ask(self.hurry);
-            let lease =
-                lost.filter(|_| !a.expired && a.spec.on_lease_expired != OnLeaseExpired::Continue);
-            let lease = lease.map(|at| at + millis(a.spec.reconnect_window).saturating_sub(away));
-            let times = [ask, a.pause_at, lease];
-            wake = times.into_iter().flatten().fold(wake, Millis::min);
+            let lease = outage.and_then(|outage| a.expires_at(outage));
+            wake = wake
+                .or(Wake::new(a.request_at(self.shorter), Timer::Checkpoint))
+                .or(Wake::new(a.pause_at(), Timer::Pause))
+                .or(Wake::new(lease, Timer::Lease));
         }
         wake
     }
-}
-
-/// Action that is due for a running attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
-    /// With the interval at which it is asked for, in milliseconds.
-    Checkpoint(Millis),
-    Pause,
 }

@@ -3,7 +3,7 @@
 
 mod invariants;
 
-use crate::{AttemptId, TaskId};
+use crate::AttemptId;
 use outlast_model::message::{OutboxBatch, OutboxItem};
 use outlast_model::{Checkpoint, Lane, StateUpdate, TaskOutcome};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -59,11 +59,19 @@ struct Item<T> {
     batch: u64,
     /// True if only the disk delays its sending.
     ready: bool,
-    /// True if it was sent outside of the lane on this connection, while it was not durable here.
-    offered: bool,
-    /// The coordinator has it that way, durably: in the lane only its sequence is needed.
-    saved: bool,
+    beside: Beside,
     payload: Arc<T>,
+}
+
+/// Way of an item outside of its lane, while it is not durable here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// No way: it was not sent on this connection.
+    No,
+    /// Sent on this connection.
+    Offered,
+    /// Durable at the coordinator: in the lane only the sequence is needed.
+    Saved,
 }
 
 /// See the module.
@@ -78,25 +86,12 @@ pub(super) struct Outbox<T> {
     credit: u64,
 }
 
-impl<T> Default for Outbox<T> {
-    fn default() -> Self {
-        Outbox {
-            items: VecDeque::new(),
-            held: BTreeSet::new(),
-            next_seq: 1,
-            persisted: 0,
-            sent: 0,
-            credit: 0,
-        }
-    }
-}
-
 impl<T: Payload> Outbox<T> {
     pub fn new(durable: Vec<(u64, Arc<T>)>, next_seq: u64) -> Self {
         let held = durable.iter().filter_map(|(_, p)| p.attempt()).collect();
         let item = |(seq, payload): (u64, Arc<T>)| {
             let ready = payload.is_ready();
-            Item { seq, batch: 0, ready, offered: false, saved: false, payload }
+            Item { seq, batch: 0, ready, beside: Beside::No, payload }
         };
         Outbox {
             items: durable.into_iter().map(item).collect(),
@@ -123,8 +118,7 @@ impl<T: Payload> Outbox<T> {
         let (seq, ready) = (self.next_seq, payload.is_ready());
         self.next_seq += 1;
         self.held.extend(payload.attempt());
-        let (offered, saved) = (false, false);
-        self.items.push_back(Item { seq, batch, ready, offered, saved, payload });
+        self.items.push_back(Item { seq, batch, ready, beside: Beside::No, payload });
         seq
     }
     pub fn persisted(&mut self, batch: u64) {
@@ -139,7 +133,9 @@ impl<T: Payload> Outbox<T> {
     /// A connection begins, from the coordinator's cursor.
     pub fn open(&mut self, cursor: u64, credit: u64) {
         (self.sent, self.credit) = (cursor, credit.max(1));
-        self.items.iter_mut().for_each(|i| i.offered = false);
+        for item in self.items.iter_mut().filter(|i| i.beside == Beside::Offered) {
+            item.beside = Beside::No;
+        }
     }
     /// Drops what is acknowledged; whether that was anything.
     pub fn acked(&mut self, seq: u64) -> bool {
@@ -173,7 +169,7 @@ impl<T: Payload> Outbox<T> {
             if !sendable || size >= target {
                 break;
             }
-            if item.saved {
+            if item.beside == Beside::Saved {
                 items.push(OutboxItem::Nothing);
                 continue;
             }
@@ -192,8 +188,8 @@ impl<T: Payload> Outbox<T> {
 
 impl Outbox<TaskOutcome> {
     /// Returns true if the outcome of this attempt waits here.
-    pub fn holds(&self, task: &TaskId, epoch: u64) -> bool {
-        self.held.contains(&AttemptId { task: task.clone(), epoch })
+    pub fn holds(&self, id: &AttemptId) -> bool {
+        self.held.contains(id)
     }
     /// The next outcomes, of about `target` bytes, that are not durable here and were not sent
     /// beside the lane on this connection.
@@ -201,12 +197,12 @@ impl Outbox<TaskOutcome> {
         // What is not durable lies at the end.
         let first = self.items.partition_point(|i| i.batch <= self.persisted);
         let (mut chosen, mut size) = (Vec::new(), 0);
-        for item in self.items.range_mut(first..).filter(|i| !i.offered && !i.saved) {
+        for item in self.items.range_mut(first..).filter(|i| i.beside == Beside::No) {
             if size >= target {
                 break;
             }
             size += item.payload.size();
-            item.offered = true;
+            item.beside = Beside::Offered;
             chosen.push((*item.payload).clone());
         }
         (!chosen.is_empty()).then_some(chosen)
@@ -214,26 +210,26 @@ impl Outbox<TaskOutcome> {
     /// Changes outcomes that are not durable here and were not sent.
     pub fn change_unsaved(&mut self, change: impl Fn(&TaskOutcome) -> TaskOutcome) {
         let first = self.items.partition_point(|i| i.batch <= self.persisted);
-        for item in self.items.range_mut(first..).filter(|i| !i.offered && !i.saved) {
+        for item in self.items.range_mut(first..).filter(|i| i.beside == Beside::No) {
             item.payload = Arc::new(change(&item.payload));
         }
     }
     /// Returns the number of items that are not known to be durable at the coordinator.
-    pub fn owes(&self) -> usize {
-        self.items.iter().filter(|i| !i.saved).count()
+    pub fn unacknowledged(&self) -> usize {
+        self.items.iter().filter(|i| i.beside != Beside::Saved).count()
     }
     /// The coordinator has made the outcome of this attempt durable, beside the lane.
-    pub fn saved(&mut self, task: &TaskId, epoch: u64) {
+    pub fn saved(&mut self, id: &AttemptId) {
         let is = |i: &&mut Item<TaskOutcome>| {
-            i.offered && i.payload.epoch == epoch && i.payload.task == *task
+            i.beside == Beside::Offered && i.payload.epoch == id.epoch && i.payload.task == id.task
         };
         if let Some(item) = self.items.iter_mut().find(is) {
-            item.saved = true;
+            item.beside = Beside::Saved;
         }
     }
     /// Returns true if everything is durable, here or at the coordinator.
     pub fn is_saved(&self) -> bool {
-        self.items.iter().all(|i| i.saved || i.batch <= self.persisted)
+        self.items.iter().all(|i| i.beside == Beside::Saved || i.batch <= self.persisted)
     }
 }
 

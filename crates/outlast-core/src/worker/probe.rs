@@ -1,9 +1,7 @@
 //! Probes of the coordinator's address between two dials, so that a worker is back soon after the
 //! network is, however long its backoff has grown. A probe is a TCP connection and no more.
 
-use super::Worker;
-use super::session::Link;
-use crate::{Millis, Now};
+use crate::Millis;
 use rand::{Rng, rngs::SmallRng};
 
 /// Between two probes at first, and later, in milliseconds.
@@ -13,7 +11,7 @@ const SOON: Millis = 60_000;
 /// Share of the time between two probes by which it varies: many workers lose one coordinator.
 const JITTER: f64 = 0.25;
 /// A dial after a probe that reached something is spread over this time, in milliseconds.
-const SPREAD: Millis = 300;
+pub(super) const SPREAD: Millis = 300;
 
 /// Schedule of probes of the address. Only an unreachable address is probed: one that accepts
 /// connections and then refuses them is left to the backoff.
@@ -23,7 +21,7 @@ pub(super) struct Probe {
     next: Option<Millis>,
     /// The first dial of this outage that did not reach the address.
     since: Option<Millis>,
-    /// The driver has been asked, and has not answered.
+    /// The driver was asked for one, and has not answered.
     out: bool,
 }
 
@@ -40,49 +38,17 @@ impl Probe {
         *self = Probe::default();
     }
     /// The link's state changed: an answer that is still to come says nothing of the new one.
-    pub fn end_asked(&mut self) {
+    pub fn end_requested(&mut self) {
         (self.next, self.out) = (None, false);
     }
     /// Returns true if a probe is due, and marks it as requested.
-    fn take(&mut self, now: Millis) -> bool {
+    pub fn take(&mut self, now: Millis) -> bool {
         let due = !self.out && self.next.is_some_and(|at| at <= now);
         self.out |= due;
         due
     }
-    pub fn next_wake(&self) -> Millis {
-        self.next.filter(|_| !self.out).unwrap_or(Millis::MAX)
-    }
-}
-
-impl Worker {
-    /// The dial failed, since nothing accepted a connection at the address.
-    pub fn on_unreachable(&mut self, now: Now, reason: &str) {
-        self.on_disconnected(now, reason);
-        self.begin_probes(now);
-    }
-
-    pub(super) fn begin_probes(&mut self, now: Now) {
-        if matches!(self.link, Link::Waiting { .. }) {
-            self.probe.begin(now.mono, &mut self.rng);
-        }
-    }
-
-    /// Returns true if the driver should probe the address now.
-    pub(super) fn wants_probe(&mut self, now: Now) -> bool {
-        matches!(self.link, Link::Waiting { .. }) && self.probe.take(now.mono)
-    }
-
-    /// The answer to a probe: whether a connection was accepted.
-    pub fn on_probed(&mut self, now: Now, reached: bool) {
-        let Link::Waiting { until } = &mut self.link else { return };
-        if reached {
-            let soon = now.mono + self.rng.random_range(0..=SPREAD);
-            *until = (*until).min(soon);
-            self.probe.end();
-        } else {
-            self.probe.begin(now.mono, &mut self.rng);
-        }
-        self.on_tick(now);
+    pub fn next_wake(&self) -> Option<Millis> {
+        self.next.filter(|_| !self.out)
     }
 }
 
@@ -95,8 +61,8 @@ mod tests {
     fn probes_become_rarer_in_a_long_outage() {
         let (mut probe, mut rng) = (Probe::default(), SmallRng::seed_from_u64(1));
         probe.begin(0, &mut rng);
-        assert!((1_500..=2_500).contains(&probe.next_wake()));
+        assert!((1_500..=2_500).contains(&probe.next_wake().unwrap()));
         probe.begin(100_000, &mut rng);
-        assert!((103_750..=106_250).contains(&probe.next_wake()));
+        assert!((103_750..=106_250).contains(&probe.next_wake().unwrap()));
     }
 }

@@ -1,9 +1,14 @@
 use super::*;
+use crate::records::{Batch, WorkerRecord, WorkerSnapshot};
+use crate::stats::ConnectionState;
+use crate::{AttemptId, Epoch, Machine, Millis, Now, Step};
 use outlast_model::message::*;
 use outlast_model::*;
+use std::sync::Arc;
 
 mod fit;
 mod rules;
+mod timers;
 
 fn at(mono: Millis) -> Now {
     Now { mono, wall: mono as i64 }
@@ -13,10 +18,10 @@ fn at(mono: Millis) -> Now {
 fn drain(w: &mut Worker) -> (Vec<Output>, Vec<Batch<WorkerRecord>>) {
     w.invariants().expect("memory is consistent after each input");
     let (mut out, mut batches) = (Vec::new(), Vec::new());
-    while let Some(o) = w.poll_output() {
+    while let Some(o) = w.poll() {
         match o {
-            Output::Persist(b) => batches.push(b),
-            o => out.push(o),
+            Step::Persist(b) => batches.push(b),
+            Step::Perform(o) => out.push(o),
         }
     }
     (out, batches)
@@ -172,8 +177,8 @@ fn checkpoint(w: &mut Worker, now: Millis, blob: &'static str) {
 }
 
 fn state(w: &mut Worker, now: Millis, n: u64) {
-    let patch = serde_json::Map::from_iter([("n".to_owned(), n.into())]);
-    w.on_state(at(now), now, &"a".into(), 1, patch, None);
+    let members = serde_json::Map::from_iter([("n".to_owned(), n.into())]);
+    w.on_state(at(now), now, &"a".into(), 1, StatePatch { members, progress: None });
 }
 
 fn uploads(out: &[Output]) -> Vec<Option<String>> {
@@ -347,7 +352,7 @@ fn what_a_keeper_ran_on_is_taken_over_and_the_rest_was_interrupted() {
     assert!(records.iter().any(is), "{records:?}");
     // One that may be what ends its worker is not run for ever.
     let mut again = snapshot();
-    again.attempts[2].survived = SURVIVED;
+    again.attempts[2].survived = startup::SURVIVED;
     let mut w = Worker::new(config, again, Vec::new(), 1, at(100));
     assert!(runs(&sync(&mut w, 101)).is_empty());
     assert_eq!(w.load(), (0, 0, 3));
@@ -397,7 +402,7 @@ fn a_new_attempt_goes_on_from_what_an_older_one_made_here_though_the_outcome_ove
     let mut again = Assignment::new("a".into(), 2, spec);
     again.checkpoint = Some(given.into());
     w.on_message(at(40), ToWorker::Assign(vec![again]));
-    let (newest, _) = w.told("a", 2).expect("it is held");
+    let (newest, _) = w.reported("a", 2).expect("it is held");
     assert_eq!(newest.map(|c| (c.epoch, c.number)), Some((1, 2)));
     assert_eq!(w.known_checkpoints("a", 2).last().map(|(c, _)| c.number), Some(2));
 }
@@ -481,7 +486,7 @@ fn a_new_task_of_an_old_id_does_not_go_on_from_what_the_former_one_made() {
         _ => None,
     });
     assert_eq!(kept.collect::<Vec<_>>(), [(1, false)]);
-    assert_eq!(w.told("a", 2).expect("it is held").0, None);
+    assert_eq!(w.reported("a", 2).expect("it is held").0, None);
     assert!(w.known_checkpoints("a", 2).is_empty());
     batches.iter().for_each(|b| w.on_persisted(at(31), b.number));
     // What it makes itself counts, also for its next attempt.
@@ -544,7 +549,7 @@ fn a_window_goes_on_through_a_restart_of_its_worker() {
     let lost = |same_boot| Some(crate::records::LostLink { at: at(1_000), same_boot });
     let mut w = restart(lost(true), at(9_000));
     assert!(!stopped(&mut w, at(10_999)));
-    assert_eq!(w.next_wake(), 11_000);
+    assert_eq!(w.next_wake().at, 11_000);
     assert!(stopped(&mut w, at(11_000)));
     assert!(stopped(&mut restart(lost(true), at(30_000)), at(30_000)));
     // The machine was rebooted: only the wall clock continues.
@@ -623,14 +628,14 @@ fn back_after(outage: Millis, reachable: bool) -> Millis {
     w.on_disconnected(at(start), "cut");
     let mut now = start;
     loop {
-        now = w.next_wake().max(now + 1);
+        now = w.next_wake().at.max(now + 1);
         w.on_tick(at(now));
-        while let Some(o) = w.poll_output() {
+        while let Some(o) = w.poll() {
             match o {
-                Output::Dial if now >= start + outage => return now - start,
-                Output::Dial if reachable => w.on_disconnected(at(now + 1), "503"),
-                Output::Dial => w.on_unreachable(at(now + 1), "no route"),
-                Output::Probe => w.on_probed(at(now + 2), now >= start + outage),
+                Step::Perform(Output::Dial) if now >= start + outage => return now - start,
+                Step::Perform(Output::Dial) if reachable => w.on_disconnected(at(now + 1), "503"),
+                Step::Perform(Output::Dial) => w.on_unreachable(at(now + 1), "no route"),
+                Step::Perform(Output::Probe) => w.on_probed(at(now + 2), now >= start + outage),
                 _ => {}
             }
         }
@@ -658,15 +663,15 @@ fn an_address_that_accepts_and_refuses_is_left_to_the_backoff() {
     w.on_disconnected(at(10_000), "cut");
     let (mut now, mut dials) = (10_000, 0);
     while now < 70_000 {
-        now = w.next_wake().max(now + 1);
+        now = w.next_wake().at.max(now + 1);
         w.on_tick(at(now));
-        while let Some(o) = w.poll_output() {
+        while let Some(o) = w.poll() {
             match o {
-                Output::Dial => {
+                Step::Perform(Output::Dial) => {
                     dials += 1;
                     w.on_disconnected(at(now + 1), "503");
                 }
-                Output::Probe => panic!("a probe of an address that answers"),
+                Step::Perform(Output::Probe) => panic!("a probe of an address that answers"),
                 _ => {}
             }
         }
@@ -681,7 +686,7 @@ fn a_link_that_ends_as_soon_as_it_is_up_is_not_dialled_in_a_circle() {
     let (mut now, mut dials) = (10_000, 0);
     w.on_disconnected(at(now), "cut");
     while now < 40_000 {
-        now = w.next_wake().max(now + 1);
+        now = w.next_wake().at.max(now + 1);
         w.on_tick(at(now));
         let (out, _) = drain(&mut w);
         if out.iter().any(|o| matches!(o, Output::Dial)) {

@@ -7,11 +7,11 @@ use crate::memory::measure;
 use crate::mutate::{Mutator, varint};
 use crate::target::{Run, Target};
 use outlast_core::coord::{
-    self, CoordConfig, Coordinator, Given, Lookup, PastAttempt, Request, Submission,
+    self, CoordConfig, Coordinator, Fact, Given, Owner, PastAttempt, Query, Request, Submission,
 };
-use outlast_core::records::{CoordSnapshot, TaskRow, WorkerSnapshot};
-use outlast_core::worker::{self, Worker, WorkerConfig};
-use outlast_core::{Epoch, Now, TaskId};
+use outlast_core::records::{CoordSnapshot, WorkerSnapshot};
+use outlast_core::worker::{Worker, WorkerConfig};
+use outlast_core::{Machine, Now, Step, TaskId};
 use outlast_model::message::{ToCoordinator, ToWorker};
 use outlast_wire::v2::body::Kind;
 use outlast_wire::{Run as What, TaskSpec, frame, v1, v2};
@@ -134,7 +134,7 @@ fn run(input: &[u8], of: fn(Vec<Kind>) -> Said) -> Run {
             measure(|| {
                 let messages =
                     kinds.into_iter().filter_map(|kind| ToCoordinator::try_from(kind).ok());
-                messages.for_each(|message| core.on_message(NOW, 1, message, &Known));
+                messages.for_each(|message| core.on_message(NOW, 1, message));
                 settle(&mut core)
             })
         }
@@ -165,9 +165,8 @@ fn coordinator() -> Coordinator {
     let snapshot = CoordSnapshot { coordinator_id: "c".into(), ..Default::default() };
     let mut core = Coordinator::new(CoordConfig::default(), snapshot, NOW);
     let spec = Arc::new(TaskSpec::new(What::Command(vec!["true".into()])));
-    let task =
-        Submission { id: "t".into(), spec, known: None, former: 0, owner: None, taken: false };
-    core.on_request(NOW, 1, Request::Submit(vec![task]));
+    let task = Submission { id: "t".into(), spec, chosen: false };
+    core.on_request(NOW, 1, Request::Submit(vec![task], Owner::default()));
     core.on_open(NOW, 1);
     core.on_open_v1(NOW, 2, "w1");
     carry_out(&mut core, &mut String::new());
@@ -189,21 +188,25 @@ fn settle(core: &mut Coordinator) -> String {
 
 /// Does what is to be done, and notes it.
 fn finish(core: &mut Worker, said: &mut String) {
-    while let Some(output) = core.poll_output() {
-        if let worker::Output::Persist(batch) = &output {
+    while let Some(step) = core.poll() {
+        if let Step::Persist(batch) = &step {
             core.on_persisted(NOW, batch.number);
         }
-        note(said, &output);
+        note(said, &step);
     }
 }
 
 /// The same for the coordinator.
 fn carry_out(core: &mut Coordinator, said: &mut String) {
-    while let Some(output) = core.poll_output() {
-        if let coord::Output::Persist(batch) = &output {
-            core.on_persisted(batch.number);
+    while let Some(step) = core.poll() {
+        match &step {
+            Step::Persist(batch) => core.on_persisted(batch.number),
+            Step::Perform(coord::Output::Load(load, queries)) => {
+                core.on_loaded(NOW, *load, queries.iter().map(known).collect());
+            }
+            Step::Perform(_) => {}
         }
-        note(said, &output);
+        note(said, &step);
     }
 }
 
@@ -231,7 +234,7 @@ fn run_v1(input: &[u8]) -> Run {
     let mut core = coordinator();
     let (said, peak) = measure(|| {
         for message in messages {
-            core.on_v1(NOW, 2, message, Some(vec![1; 32].into()), &Known);
+            core.on_v1(NOW, 2, message, Some(vec![1; 32].into()));
         }
         settle(&mut core)
     });
@@ -239,30 +242,16 @@ fn run_v1(input: &[u8]) -> Run {
     Run { said, peak, bound: 40 * input.len() + (24 << 20) + OWN }
 }
 
-/// A store that knows everything.
-struct Known;
-
-impl Lookup for Known {
-    fn task(&self, _: &str) -> Option<TaskRow> {
-        None
-    }
-    fn has_blob(&self, manifest: &[u8], _: &str) -> bool {
-        manifest.len() == 32
-    }
-    fn given(&self, _: &str, _: Epoch) -> Given {
-        Given::To("s".into())
-    }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
-    fn attempts(&self, task: &str, _: &str) -> Vec<PastAttempt> {
-        let known = TaskId::from(task) == TaskId::from("t");
-        known.then(|| PastAttempt { epoch: 1, outcomes: Vec::new() }).into_iter().collect()
-    }
-    fn state(&self, _: &str) -> Option<outlast_model::StateUpdate> {
-        None
-    }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<outlast_model::Checkpoint>> {
-        Vec::new()
+/// The fact of a store that knows everything.
+fn known(query: &Query) -> Fact {
+    match query {
+        Query::Blob(manifest, _) => Fact::Is(manifest.len() == 32),
+        Query::Given(..) => Fact::Given(Given::To("s".into())),
+        Query::Attempts(task, _) => {
+            let known = *task == TaskId::from("t");
+            let past = known.then(|| PastAttempt { epoch: 1, outcomes: Vec::new() });
+            Fact::Attempts(past.into_iter().collect())
+        }
+        other => other.unknown(),
     }
 }

@@ -11,6 +11,9 @@ use rand::rngs::SmallRng;
 use serde_json::Value;
 
 const TALK: usize = 8 << 10;
+/// Bytes that a refusal takes for each byte of the input. The parser quotes a value that has the wrong
+/// type, with up to six bytes for one, in a text that doubles as it grows.
+const QUOTED: usize = 24;
 
 const WORDS: &[&str] = &[
     "{",
@@ -187,7 +190,8 @@ fn spec_target() -> Target {
                 assert!(again.as_ref().is_ok_and(|again| again.is_same(spec)), "{again:?}");
             }
             // Flattened fields are read twice, and once more to find out which is to blame.
-            let bound = 4 * MAX_SPEC_WEIGHT.min(Parts::of(input).weight()) + 8 * input.len();
+            let values = 4 * MAX_SPEC_WEIGHT.min(Parts::of(input).weight());
+            let bound = values + if done.is_ok() { 8 } else { QUOTED } * input.len();
             let said = said(done, |(_, spec)| format!("{:?}", spec.run));
             Run { said: said.chars().take(60).collect(), peak, bound: bound + TALK }
         },
@@ -212,7 +216,7 @@ fn submit_target() -> Target {
         }),
         run: |input| {
             let (done, peak) = measure(|| outlast_coordinator::fuzz::submit(input));
-            let bound = 4 * Parts::of(input).weight() + 24 * input.len() + TALK;
+            let bound = 4 * Parts::of(input).weight() + QUOTED * input.len() + TALK;
             Run { said: said(done, |n| n.to_string()), peak, bound }
         },
     }
@@ -227,6 +231,7 @@ fn document_target() -> Target {
                 r#"{"ids":["a","b"],"wait":5}"#,
                 r#"{"type":"resend_task_results","task_ids":["a"]}"#,
                 r#"{"type":"urn:x","title":"t","status":400,"detail":"d"}"#,
+                &quoted("\u{7f}"),
             ])
         },
         words: WORDS,
@@ -240,8 +245,7 @@ fn document_target() -> Target {
                 ids.or(act).or(problem)
             };
             let (done, peak) = measure(read);
-            // What is not wanted is quoted, as a text that doubles, with escapes.
-            let bound = Parts::of(input).weight() + 24 * input.len() + TALK;
+            let bound = Parts::of(input).weight() + QUOTED * input.len() + TALK;
             Run { said: said(done, |()| "read".into()), peak, bound }
         },
     }
@@ -279,7 +283,16 @@ fn specs() -> Vec<Vec<u8>> {
         r#"{"shell":"cd x && python3 y.py {knob.b}","knobs":{"b":[1,2]},"env":{"A":"b"}}"#,
         r#"{"call":{"function":"f","args":{"a":[1,{"b":null}]}},"labels":{"l":"m"}}"#,
         r#"{"browser":{"script":"1"},"recovery":{"errors":{"device":["delayed_retry"]}},"id":"i"}"#,
+        &quoted("a\u{7f}"),
+        &quoted("\u{7f}"),
+        &format!(r#"{{"shell":"a","slots":{}}}"#, quoted("\u{7f}")),
+        &format!(r#"{{"shell":"a","recovery":{{"errors":{}}}}}"#, quoted("\u{7f}")),
     ])
+}
+
+/// A text where an object, or a number, belongs. The parser quotes it, in a text that has just doubled.
+fn quoted(part: &str) -> String {
+    format!("\"{}\"", part.repeat((171 << 10) / part.len()))
 }
 
 pub(super) fn v1_texts() -> Vec<Vec<u8>> {

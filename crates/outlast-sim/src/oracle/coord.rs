@@ -1,7 +1,7 @@
 //! The coordinator's records, acknowledgements and news: what must hold of each.
 
 use super::{Oracle, Recovery, Task, is_v1};
-use crate::lookup::Blobs;
+use crate::world::Blobs;
 use outlast_core::coord::{LinkChange, LinkNews};
 use outlast_core::records::{Batch, CoordRecord, TaskState};
 use outlast_core::recovery::{Decision, TaskRecovery};

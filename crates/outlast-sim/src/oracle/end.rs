@@ -1,7 +1,7 @@
 //! The facts at the end of a run: what must be known once everything works again and nothing is left to do.
 
 use super::Oracle;
-use crate::lookup::Blobs;
+use crate::world::Blobs;
 use outlast_core::AttemptId;
 use outlast_store::sim::SimCoordStore;
 use outlast_store::{EventKind, StoredEvent};

@@ -56,7 +56,10 @@ impl World {
                 peer.saved.clear();
                 peer.unkept.clear();
                 peer.zombies.clear();
-                all.iter().for_each(|link| self.v1_breaks(*link));
+                // Also those that the process had left open and forgotten.
+                let open = self.v1.links.iter().filter(|(_, link)| link.peer == j);
+                let open: Vec<u64> = open.map(|(link, _)| *link).collect();
+                open.into_iter().for_each(|link| self.v1_breaks(link));
                 self.later(time, V1Event::Start(j));
                 "v1 worker crash"
             }

@@ -3,7 +3,6 @@
 use super::peer::{BEAT, DIALS, REST, V1Event, V1Link};
 use crate::Bug;
 use crate::event::Event;
-use crate::lookup::Look;
 use crate::world::World;
 use outlast_core::AttemptId;
 use outlast_model::LinkCause;
@@ -12,7 +11,6 @@ use outlast_wire::v1::{FromWorker, ToWorker, parse};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
-use std::cell::RefCell;
 
 impl World {
     /// Plans an event of these workers.
@@ -217,13 +215,7 @@ impl World {
             self.blobs.insert(manifest.clone(), self.now);
             blob = Some(Bytes::from(manifest));
         }
-        let (at, now) = (self.coord.now(self.now), self.now);
-        let forgets = self.bug == Some(Bug::V1ForgetsOutcomes);
-        let Some(core) = &mut self.coord.machine else { return };
-        let blobs = RefCell::new(&mut self.blobs);
-        let look = Look { store: &self.coord.store, blobs, now, forgets };
-        core.on_v1(at, link, message, blob, &look);
-        self.pump_coord();
+        self.feed_coord(|core, now| core.on_v1(now, link, message, blob));
     }
 
     /// The coordinator sends on a link of this dialect.

@@ -5,13 +5,15 @@ use super::{recovery, reports};
 use crate::StoreError;
 use crate::db::uint;
 use crate::types::StoredWorker;
-use outlast_core::records::{Asked, Awaited, CoordSnapshot, TaskRow, TaskState, WorkerRow};
+use outlast_core::records::{
+    Asked, Assigned, Awaited, CoordSnapshot, Losses, Reported, TaskRow, TaskState, WorkerRow,
+};
 use outlast_model::TaskSpec;
 use outlast_model::{Cause, Lane, LinkCause, TaskOutcome};
 use outlast_wire::Kept;
 use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub(super) fn state(code: i64) -> Result<TaskState, StoreError> {
     state_of(code).ok_or_else(|| StoreError::damaged("unknown task state", code))
@@ -49,10 +51,15 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
         state,
         epoch: uint(r.get(4)?)?,
         after: uint(r.get(14)?)?,
-        retries: small(r.get(5)?)?,
-        worker: worker.filter(|_| state == TaskState::Assigned),
-        cancelling: r.get(7)?,
-        started_at: r.get(8)?,
+        losses: Losses {
+            retries: small(r.get(5)?)?,
+            lost: state == TaskState::Failed && Cause::of(r.get(10)?).is_loss(),
+        },
+        assigned: Assigned {
+            worker: worker.filter(|_| state == TaskState::Assigned),
+            cancelling: r.get(7)?,
+            started_at: r.get(8)?,
+        },
         paused: r.get(9)?,
         asked: Asked {
             checkpoint: r.get(16)?,
@@ -65,9 +72,7 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
                 None => None,
             },
         },
-        lost: state == TaskState::Failed && Cause::of(r.get(10)?).is_loss(),
-        checkpoints,
-        state_version: (uint(r.get(11)?)?, uint(r.get(12)?)?),
+        reported: Reported { checkpoints, state_version: (uint(r.get(11)?)?, uint(r.get(12)?)?) },
         recovery: match r.get::<_, Option<String>>(15)? {
             Some(json) => Some(Arc::new(recovery::read(&json, "a task's recovery")?)),
             None => None,
@@ -75,8 +80,11 @@ fn row(conn: &Connection, r: &Row<'_>) -> Result<TaskRow, StoreError> {
     })
 }
 
+/// The query of one task's row.
+static ROW_OF: LazyLock<String> = LazyLock::new(|| format!("{TASK_ROW} WHERE t.id = ?1"));
+
 pub(super) fn task_row(conn: &Connection, id: &str) -> Result<Option<TaskRow>, StoreError> {
-    let mut query = conn.prepare_cached(&format!("{TASK_ROW} WHERE t.id = ?1"))?;
+    let mut query = conn.prepare_cached(&ROW_OF)?;
     let mut rows = query.query([id])?;
     rows.next()?.map(|r| row(conn, r)).transpose()
 }

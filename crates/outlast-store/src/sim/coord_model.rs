@@ -5,7 +5,7 @@ use crate::StoreError;
 use crate::types::{EventKind, PastOutcome, StoredEvent};
 use outlast_core::coord::may_come_again;
 use outlast_core::ids::TaskId;
-use outlast_core::records::{Asked, CoordRecord, TaskRow, TaskState, WorkerRow};
+use outlast_core::records::{CoordRecord, Reported, TaskRow, TaskState, WorkerRow};
 use outlast_core::recovery::{Failure, Learned, Quarantine};
 use outlast_model::TaskSpec;
 use outlast_model::{Cause, Checkpoint, Lane, StateUpdate, TaskOutcome};
@@ -105,24 +105,7 @@ impl Coord {
         if self.numbers.contains_key(id) || self.tasks.contains_key(&number) {
             return Err(StoreError::Contradiction(format!("{id}, {number}: not new")));
         }
-        let row = TaskRow {
-            id: id.clone(),
-            number,
-            spec: spec.clone(),
-            state: TaskState::Pending,
-            epoch: after,
-            after,
-            retries: 0,
-            worker: None,
-            cancelling: false,
-            started_at: None,
-            paused: false,
-            asked: Asked::default(),
-            lost: false,
-            checkpoints: Vec::new(),
-            state_version: (0, 0),
-            recovery: None,
-        };
+        let row = TaskRow::submitted(id.clone(), number, spec.clone(), after);
         let mut task = Task {
             row,
             held_by: None,
@@ -164,14 +147,14 @@ impl Coord {
                 task.back_to_pending();
                 task.row.state = TaskState::Assigned;
                 task.row.epoch = *epoch;
-                task.row.worker = Some(worker.clone());
+                task.row.assigned.worker = Some(worker.clone());
                 task.held_by = Some(worker.clone());
                 task.record(*at, EventKind::Assigned, *epoch, Some(worker.clone()), "");
             }
             R::Started { task, epoch, started_at, at: _ } => {
                 let task = self.known(task)?;
-                if task.is_current(*epoch) && task.row.started_at.is_none() {
-                    task.row.started_at = Some(*started_at);
+                if task.is_current(*epoch) && task.row.assigned.started_at.is_none() {
+                    task.row.assigned.started_at = Some(*started_at);
                 }
                 let worker = task.holder(*epoch);
                 task.record(*started_at, EventKind::Started, *epoch, worker, "");
@@ -182,14 +165,14 @@ impl Coord {
                 task.keep(*epoch, worker.clone(), outcome.as_ref());
                 let started = outcome.as_ref().map(|o| o.started_at_ms).filter(|ms| *ms > 0);
                 if let (true, None, Some(ms)) =
-                    (task.is_current(*epoch), task.row.started_at, started)
+                    (task.is_current(*epoch), task.row.assigned.started_at, started)
                 {
                     task.record(ms, EventKind::Started, *epoch, worker.clone(), "");
                 }
                 task.record(*at, EventKind::Requeued, *epoch, worker, reason);
                 task.because(*cause);
                 task.back_to_pending();
-                task.row.retries = *retries;
+                task.row.losses.retries = *retries;
             }
             R::Ended { task: id, epoch, state, reason, cause, outcome, worker, at } => {
                 let kind = EventKind::of_end(*state)
@@ -201,18 +184,19 @@ impl Coord {
                 let same_worker = worker.is_none() || *worker == task.held_by;
                 let current = task.is_current(*epoch) && same_worker;
                 // A result has a start that was not reported.
-                if let (true, None, Some(ms)) = (current, task.row.started_at, started) {
+                if let (true, None, Some(ms)) = (current, task.row.assigned.started_at, started) {
                     task.record(ms, EventKind::Started, *epoch, task.holder(*epoch), "");
                 }
                 let goes_on = current
                     || (task.row.state == TaskState::Assigned && *epoch == 0 && same_worker);
-                task.row.started_at = task.row.started_at.filter(|_| goes_on).or(started);
+                task.row.assigned.started_at =
+                    task.row.assigned.started_at.filter(|_| goes_on).or(started);
                 task.record(*at, kind, *epoch, worker.clone(), reason);
                 task.because(*cause);
-                task.row.lost = *state == TaskState::Failed && cause.is_loss();
+                task.row.losses.lost = *state == TaskState::Failed && cause.is_loss();
                 task.row.state = *state;
-                task.row.cancelling = false;
-                task.row.worker = None;
+                task.row.assigned.cancelling = false;
+                task.row.assigned.worker = None;
                 task.held_by = worker.clone().or(task.held_by.take());
                 task.outcome = outcome.clone();
             }
@@ -250,7 +234,7 @@ impl Coord {
         match record {
             R::CancelRequested { task, at } => {
                 let task = self.known(task)?;
-                task.row.cancelling = true;
+                task.row.assigned.cancelling = true;
                 let (epoch, worker) = (task.row.epoch, task.held_by.clone());
                 task.record(*at, EventKind::CancelRequested, epoch, worker, "");
             }
@@ -258,9 +242,9 @@ impl Coord {
                 let task = self.known(task)?;
                 task.record(*at, EventKind::Retried, task.row.epoch, None, "");
                 task.back_to_pending();
-                task.row.retries = 0;
+                task.row.losses.retries = 0;
                 task.row.recovery = None;
-                task.row.cancelling = false;
+                task.row.assigned.cancelling = false;
                 task.row.paused = false;
             }
             R::Noted { task, epoch, note, at } => {
@@ -411,8 +395,10 @@ impl Task {
         let is_kept = |c: &&(Arc<Checkpoint>, bool)| c.1 && c.0.artifact.is_empty();
         let kept = self.checkpoints.values().filter(is_kept);
         TaskRow {
-            checkpoints: kept.map(|(c, _)| c.clone()).collect(),
-            state_version: self.state.as_ref().map_or((0, 0), |s| (s.epoch, s.version)),
+            reported: Reported {
+                checkpoints: kept.map(|(c, _)| c.clone()).collect(),
+                state_version: self.state.as_ref().map_or((0, 0), |s| (s.epoch, s.version)),
+            },
             ..self.row.clone()
         }
     }
@@ -428,9 +414,9 @@ impl Task {
 
     fn back_to_pending(&mut self) {
         self.row.state = TaskState::Pending;
-        self.row.worker = None;
-        self.row.started_at = None;
-        self.row.lost = false;
+        self.row.assigned.worker = None;
+        self.row.assigned.started_at = None;
+        self.row.losses.lost = false;
         self.held_by = None;
         self.outcome = None;
     }

@@ -3,6 +3,7 @@
 //! Series are columns of equal length, ready to be drawn; their times, and those of timelines,
 //! are Unix milliseconds, since there are many.
 
+use outlast_model::LinkCause;
 use serde::{Deserialize, Serialize};
 
 /// The most workers in one page of the fleet.
@@ -161,9 +162,8 @@ documents! {
     pub struct Disconnect {
         /// Time of the link's end.
         pub at: String,
-        /// network, silent, worker_stopped, taken_over, refused, slow, slept,
-        /// coordinator_restarted.
-        pub cause: String,
+        /// Cause of the link's end.
+        pub cause: LinkCause,
         /// The same for people.
         pub reason: String,
     }
@@ -244,7 +244,7 @@ documents! {
         pub to: Option<i64>,
         /// Cause of a missing link: network, silent, worker_stopped…; empty otherwise.
         #[serde(default)]
-        pub cause: String,
+        pub cause: LinkCause,
         /// The same for people; of `resync`, how long it took.
         #[serde(default)]
         pub reason: String,
@@ -295,7 +295,7 @@ documents! {
         /// Start of the present state, Unix milliseconds; null: unknown.
         pub since: Vec<Option<i64>>,
         /// Cause of a missing link; empty while it has one.
-        pub cause: Vec<String>,
+        pub cause: Vec<LinkCause>,
     }
 
     /// Totals of the fleet.

@@ -1,6 +1,6 @@
 //! Failure recovery: rules and patterns.
 
-use crate::recovery::{PatternRules, Recovery, Rule};
+use crate::recovery::{PatternRules, Recovery, Rule, Strategy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ documents! {
     /// Rules of failure recovery.
     pub struct RecoveryTable {
         /// By class of failure: what is tried, in this order. These come first.
-        pub errors: BTreeMap<String, Vec<String>>,
+        pub errors: BTreeMap<String, Vec<Strategy>>,
         /// By class of hardware, after failures that are not among the former.
-        pub hardware: BTreeMap<String, Vec<String>>,
+        pub hardware: BTreeMap<String, Vec<Strategy>>,
         /// Seconds before the first delayed retry; the delay doubles each time.
         pub base_delay: f64,
         /// Seconds that no delay exceeds.
@@ -90,7 +90,7 @@ documents! {
         pub task: String,
         /// Time at which they worked.
         pub at: String,
-        }
+    }
 
     /// A failure that is looked back at.
     pub struct PastFailure {

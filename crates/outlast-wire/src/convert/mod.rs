@@ -8,6 +8,8 @@ mod to_coordinator;
 mod to_worker;
 
 use crate::v2;
+use outlast_model::message::Cursor;
+use outlast_model::{AttemptId, Lane, TaskId};
 pub use to_worker::frames;
 
 /// A message that is not sent in this direction.
@@ -15,26 +17,45 @@ pub use to_worker::frames;
 #[error("a message of this kind is not sent in this direction")]
 pub struct Unexpected;
 
-fn attempt(id: outlast_model::AttemptId) -> v2::AttemptRef {
-    v2::AttemptRef { task_id: id.task.to_string(), epoch: id.epoch }
+/// Defines the conversions between a type and its message in both directions, from one list of their fields. Fields
+/// of another type, or another name (`ours => wire`), have a function for each direction.
+macro_rules! twins {
+    ($ours:ident = $wire:ident {
+        same: [$($same:ident),* $(,)?],
+        $($field:ident => $twin:ident: $to:expr, $from:expr;)*
+    }) => {
+        impl From<$ours> for crate::v2::$wire {
+            fn from(value: $ours) -> Self {
+                crate::v2::$wire { $($same: value.$same,)* $($twin: ($to)(value.$field),)* }
+            }
+        }
+
+        impl From<crate::v2::$wire> for $ours {
+            fn from(value: crate::v2::$wire) -> Self {
+                $ours { $($same: value.$same,)* $($field: ($from)(value.$twin),)* }
+            }
+        }
+    };
+}
+use twins;
+
+fn each<T, U: From<T>>(items: Vec<T>) -> Vec<U> {
+    items.into_iter().map(U::from).collect()
 }
 
-fn attempt_id(id: v2::AttemptRef) -> outlast_model::AttemptId {
-    outlast_model::AttemptId { task: id.task_id.into(), epoch: id.epoch }
+fn name(task: TaskId) -> String {
+    task.to_string()
 }
 
-fn cursor(cursor: outlast_model::message::Cursor) -> v2::Cursor {
-    v2::Cursor { lane: cursor.lane.number(), seq: cursor.seq }
-}
+twins! { AttemptId = AttemptRef {
+    same: [epoch],
+    task => task_id: name, TaskId::from;
+} }
 
-fn cursor_of(cursor: v2::Cursor) -> outlast_model::message::Cursor {
-    let lane = outlast_model::Lane::of(cursor.lane.into());
-    outlast_model::message::Cursor { lane, seq: cursor.seq }
-}
-
-fn all<T, U>(items: impl IntoIterator<Item = T>, one: impl FnMut(T) -> U) -> Vec<U> {
-    items.into_iter().map(one).collect()
-}
+twins! { Cursor = Cursor {
+    same: [seq],
+    lane => lane: i32::from, Lane::from;
+} }
 
 /// A type whose bytes in stores and files are those of a message of wire v2.
 pub trait Kept: Clone + Sized {

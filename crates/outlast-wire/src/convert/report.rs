@@ -1,8 +1,9 @@
 //! Outcomes, checkpoints, states, faults and heartbeats.
 
+use super::{each, name, twins};
 use crate::v2;
 use outlast_model::message::Heartbeat;
-use outlast_model::{Cause, Checkpoint, OutcomeKind, StateUpdate, TaskOutcome, Unfit, Unfitness};
+use outlast_model::{Checkpoint, StateUpdate, TaskId, TaskOutcome, Unfit, Unfitness};
 
 impl From<TaskOutcome> for v2::TaskOutcome {
     fn from(o: TaskOutcome) -> v2::TaskOutcome {
@@ -10,7 +11,7 @@ impl From<TaskOutcome> for v2::TaskOutcome {
         v2::TaskOutcome {
             task_id: o.task.to_string(),
             epoch: o.epoch,
-            kind: o.kind.number(),
+            kind: o.kind.into(),
             exit_code: o.exit_code.unwrap_or_default(),
             has_exit_code: o.exit_code.is_some(),
             signal: o.signal.unwrap_or_default(),
@@ -24,7 +25,7 @@ impl From<TaskOutcome> for v2::TaskOutcome {
             stdout_bytes: o.stdout_bytes,
             stderr_bytes: o.stderr_bytes,
             value_json: o.value_json,
-            cause: o.cause.number(),
+            cause: o.cause.into(),
             checkpoint_epoch,
             checkpoint_number,
             beside: o.beside,
@@ -38,7 +39,7 @@ impl From<v2::TaskOutcome> for TaskOutcome {
         TaskOutcome {
             task: o.task_id.into(),
             epoch: o.epoch,
-            kind: OutcomeKind::of(o.kind.into()),
+            kind: o.kind.into(),
             exit_code: o.has_exit_code.then_some(o.exit_code),
             signal: (o.signal != 0).then_some(o.signal),
             message: o.message,
@@ -51,44 +52,17 @@ impl From<v2::TaskOutcome> for TaskOutcome {
             stdout_bytes: o.stdout_bytes,
             stderr_bytes: o.stderr_bytes,
             value_json: o.value_json,
-            cause: Cause::of(o.cause.into()),
+            cause: o.cause.into(),
             checkpoint: (o.checkpoint_number > 0).then_some(checkpoint),
             beside: o.beside,
         }
     }
 }
 
-impl From<Checkpoint> for v2::Checkpoint {
-    fn from(c: Checkpoint) -> v2::Checkpoint {
-        v2::Checkpoint {
-            task_id: c.task.to_string(),
-            epoch: c.epoch,
-            number: c.number,
-            manifest: c.manifest,
-            size: c.size,
-            created_at_ms: c.created_at_ms,
-            meta_json: c.meta_json,
-            dropped: c.dropped,
-            artifact: c.artifact,
-        }
-    }
-}
-
-impl From<v2::Checkpoint> for Checkpoint {
-    fn from(c: v2::Checkpoint) -> Checkpoint {
-        Checkpoint {
-            task: c.task_id.into(),
-            epoch: c.epoch,
-            number: c.number,
-            manifest: c.manifest,
-            size: c.size,
-            created_at_ms: c.created_at_ms,
-            meta_json: c.meta_json,
-            dropped: c.dropped,
-            artifact: c.artifact,
-        }
-    }
-}
+twins! { Checkpoint = Checkpoint {
+    same: [epoch, number, manifest, size, created_at_ms, meta_json, dropped, artifact],
+    task => task_id: name, TaskId::from;
+} }
 
 impl From<StateUpdate> for v2::StateUpdate {
     fn from(s: StateUpdate) -> v2::StateUpdate {
@@ -117,60 +91,23 @@ impl From<v2::StateUpdate> for StateUpdate {
     }
 }
 
-impl From<Unfitness> for v2::Unfitness {
-    fn from(u: Unfitness) -> v2::Unfitness {
-        v2::Unfitness { source: u.source.number(), reason: u.reason }
-    }
-}
+twins! { Unfitness = Unfitness {
+    same: [reason],
+    source => source: i32::from, Unfit::from;
+} }
 
-impl From<v2::Unfitness> for Unfitness {
-    fn from(u: v2::Unfitness) -> Unfitness {
-        Unfitness { source: Unfit::of(u.source.into()), reason: u.reason }
-    }
-}
-
-impl From<Heartbeat> for v2::Heartbeat {
-    fn from(h: Heartbeat) -> v2::Heartbeat {
-        v2::Heartbeat {
-            seq: h.seq,
-            running: h.running,
-            queued: h.queued,
-            unacked: h.unacked,
-            rtt_ms: h.rtt_ms,
-            draining: h.draining,
-            disk_used: h.disk_used,
-            disk_budget: h.disk_budget,
-            refused: h.refused,
-            restored: h.restored,
-            interval_ms: h.interval_ms,
-            unfit: super::all(h.unfit, Into::into),
-        }
-    }
-}
-
-impl From<v2::Heartbeat> for Heartbeat {
-    fn from(h: v2::Heartbeat) -> Heartbeat {
-        Heartbeat {
-            seq: h.seq,
-            running: h.running,
-            queued: h.queued,
-            unacked: h.unacked,
-            rtt_ms: h.rtt_ms,
-            draining: h.draining,
-            disk_used: h.disk_used,
-            disk_budget: h.disk_budget,
-            refused: h.refused,
-            restored: h.restored,
-            interval_ms: h.interval_ms,
-            unfit: super::all(h.unfit, Into::into),
-        }
-    }
-}
+twins! { Heartbeat = Heartbeat {
+    same: [
+        seq, running, queued, unacked, rtt_ms, draining, disk_used, disk_budget, refused, restored, interval_ms,
+    ],
+    unfit => unfit: each, each;
+} }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Kept;
+    use outlast_model::{Cause, OutcomeKind};
 
     /// Numbers and fields of both sides are the same, so that nothing is lost in a store or on a link.
     #[test]

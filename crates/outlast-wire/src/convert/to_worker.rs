@@ -1,12 +1,10 @@
 //! Messages of the coordinator.
 
-use super::{Unexpected, all, attempt, attempt_id, cursor, cursor_of};
+use super::{Unexpected, each, name, twins};
 use crate::frame::BULK_TARGET;
 use crate::v2::{self, body::Kind};
-use outlast_model::TaskSpec;
-use outlast_model::message::{
-    Assignment, ControlKind, Refused, RefusedCode, StopReason, ToWorker, Welcome,
-};
+use outlast_model::message::{Assignment, Refused, RefusedCode, ToWorker, Welcome};
+use outlast_model::{Bytes, Checkpoint, SpecError, TaskId, TaskSpec};
 use std::sync::Arc;
 
 /// Returns the frames of a message. An assignment of many tasks is split, so that each frame stays
@@ -37,25 +35,18 @@ impl From<ToWorker> for Kind {
     fn from(message: ToWorker) -> Kind {
         match message {
             ToWorker::Welcome(welcome) => Kind::Welcome(welcome.into()),
-            ToWorker::Refused(refused) => Kind::Refused(v2::Refused {
-                code: refused.code.number(),
-                reason: refused.reason,
-                retry: refused.retry,
-                retry_after_ms: refused.retry_after_ms,
-            }),
-            ToWorker::Assign(tasks) => Kind::Assign(v2::Assign { tasks: all(tasks, Into::into) }),
+            ToWorker::Refused(refused) => Kind::Refused(refused.into()),
+            ToWorker::Assign(tasks) => Kind::Assign(v2::Assign { tasks: each(tasks) }),
             ToWorker::Stop(attempts, reason) => {
-                Kind::Stop(v2::Stop { attempts: all(attempts, attempt), reason: reason.number() })
+                Kind::Stop(v2::Stop { attempts: each(attempts), reason: reason.into() })
             }
-            ToWorker::Ack(cursors) => Kind::Ack(v2::Ack { cursors: all(cursors, cursor) }),
+            ToWorker::Ack(cursors) => Kind::Ack(v2::Ack { cursors: each(cursors) }),
             ToWorker::Control(attempts, kind) => {
-                Kind::Control(v2::Control { attempts: all(attempts, attempt), kind: kind.number() })
+                Kind::Control(v2::Control { attempts: each(attempts), kind: kind.into() })
             }
             ToWorker::BlobMissing(manifest) => Kind::BlobMissing(v2::BlobMissing { manifest }),
             ToWorker::ResetStats => Kind::ResetStats(v2::ResetStats {}),
-            ToWorker::Saved(attempts) => {
-                Kind::Saved(v2::Saved { attempts: all(attempts, attempt) })
-            }
+            ToWorker::Saved(attempts) => Kind::Saved(v2::Saved { attempts: each(attempts) }),
             ToWorker::Settled => Kind::Settled(v2::Settled {}),
             ToWorker::Heartbeat(beat) => Kind::Heartbeat(beat.into()),
             ToWorker::HeartbeatReply(seq) => Kind::HeartbeatReply(v2::HeartbeatReply { seq }),
@@ -69,25 +60,16 @@ impl TryFrom<Kind> for ToWorker {
     fn try_from(kind: Kind) -> Result<ToWorker, Unexpected> {
         Ok(match kind {
             Kind::Welcome(welcome) => ToWorker::Welcome(welcome.into()),
-            Kind::Refused(refused) => ToWorker::Refused(Refused {
-                code: RefusedCode::of(refused.code.into()),
-                reason: refused.reason,
-                retry: refused.retry,
-                retry_after_ms: refused.retry_after_ms,
-            }),
-            Kind::Assign(assign) => ToWorker::Assign(all(assign.tasks, Into::into)),
-            Kind::Stop(stop) => {
-                let reason = StopReason::of(stop.reason.into());
-                ToWorker::Stop(all(stop.attempts, attempt_id), reason)
-            }
-            Kind::Ack(ack) => ToWorker::Ack(all(ack.cursors, cursor_of)),
+            Kind::Refused(refused) => ToWorker::Refused(refused.into()),
+            Kind::Assign(assign) => ToWorker::Assign(each(assign.tasks)),
+            Kind::Stop(stop) => ToWorker::Stop(each(stop.attempts), stop.reason.into()),
+            Kind::Ack(ack) => ToWorker::Ack(each(ack.cursors)),
             Kind::Control(control) => {
-                let kind = ControlKind::of(control.kind.into());
-                ToWorker::Control(all(control.attempts, attempt_id), kind)
+                ToWorker::Control(each(control.attempts), control.kind.into())
             }
             Kind::BlobMissing(missing) => ToWorker::BlobMissing(missing.manifest),
             Kind::ResetStats(_) => ToWorker::ResetStats,
-            Kind::Saved(saved) => ToWorker::Saved(all(saved.attempts, attempt_id)),
+            Kind::Saved(saved) => ToWorker::Saved(each(saved.attempts)),
             Kind::Settled(_) => ToWorker::Settled,
             Kind::Heartbeat(beat) => ToWorker::Heartbeat(beat.into()),
             Kind::HeartbeatReply(reply) => ToWorker::HeartbeatReply(reply.seq),
@@ -96,70 +78,47 @@ impl TryFrom<Kind> for ToWorker {
     }
 }
 
-impl From<Welcome> for v2::Welcome {
-    fn from(w: Welcome) -> v2::Welcome {
-        v2::Welcome {
-            protocol: w.protocol,
-            coordinator_id: w.coordinator_id,
-            version: w.version,
-            cursors: all(w.cursors, cursor),
-            credit: w.credit,
-            max_message_bytes: w.max_message_bytes,
-            heartbeat_interval_ms: w.heartbeat_interval_ms,
-            now_ms: w.now_ms,
-            takes_unsaved: w.takes_unsaved,
-            session: w.session,
-        }
-    }
+twins! { Welcome = Welcome {
+    same: [
+        protocol, coordinator_id, version, credit, max_message_bytes, heartbeat_interval_ms, now_ms, takes_unsaved,
+        session,
+    ],
+    cursors => cursors: each, each;
+} }
+
+twins! { Refused = Refused {
+    same: [reason, retry, retry_after_ms],
+    code => code: i32::from, RefusedCode::from;
+} }
+
+twins! { Assignment = Assignment {
+    same: [epoch, paused, after],
+    task => task_id: name, TaskId::from;
+    spec => spec_json: json, read;
+    checkpoint => checkpoint: owned, shared;
+} }
+
+fn json(spec: Result<Arc<TaskSpec>, SpecError>) -> Bytes {
+    spec.map(|spec| spec.to_json().into()).unwrap_or_default()
 }
 
-impl From<v2::Welcome> for Welcome {
-    fn from(w: v2::Welcome) -> Welcome {
-        Welcome {
-            protocol: w.protocol,
-            coordinator_id: w.coordinator_id,
-            version: w.version,
-            cursors: all(w.cursors, cursor_of),
-            credit: w.credit,
-            max_message_bytes: w.max_message_bytes,
-            heartbeat_interval_ms: w.heartbeat_interval_ms,
-            now_ms: w.now_ms,
-            takes_unsaved: w.takes_unsaved,
-            session: w.session,
-        }
-    }
+fn read(json: Bytes) -> Result<Arc<TaskSpec>, SpecError> {
+    TaskSpec::from_json(&json).map(Arc::new)
 }
 
-impl From<Assignment> for v2::Assignment {
-    fn from(a: Assignment) -> v2::Assignment {
-        v2::Assignment {
-            task_id: a.task.to_string(),
-            epoch: a.epoch,
-            spec_json: a.spec.map(|spec| spec.to_json().into()).unwrap_or_default(),
-            checkpoint: a.checkpoint.map(|c| Arc::unwrap_or_clone(c).into()),
-            paused: a.paused,
-            after: a.after,
-        }
-    }
+fn owned(checkpoint: Option<Arc<Checkpoint>>) -> Option<v2::Checkpoint> {
+    checkpoint.map(|c| Arc::unwrap_or_clone(c).into())
 }
 
-impl From<v2::Assignment> for Assignment {
-    fn from(a: v2::Assignment) -> Assignment {
-        Assignment {
-            task: a.task_id.into(),
-            epoch: a.epoch,
-            spec: TaskSpec::from_json(&a.spec_json).map(Arc::new),
-            checkpoint: a.checkpoint.map(|c| Arc::new(c.into())),
-            paused: a.paused,
-            after: a.after,
-        }
-    }
+fn shared(checkpoint: Option<v2::Checkpoint>) -> Option<Arc<Checkpoint>> {
+    checkpoint.map(|c| Arc::new(c.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use outlast_model::Run;
+    use outlast_model::message::{ControlKind, StopReason};
 
     #[test]
     fn an_assignment_of_many_tasks_is_split_and_none_is_lost() {

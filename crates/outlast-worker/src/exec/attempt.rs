@@ -2,10 +2,10 @@
 
 use super::lock::lock;
 use super::logs::Paths;
-use super::outcome::{Ended, Unbegun, not_begun, plain};
+use super::outcome::{Unbegun, not_begun, plain};
 use super::output::Stream;
 use super::stop::Why;
-use outlast_model::{OutcomeKind, TaskOutcome};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
 use rustix::process::Pid;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -99,7 +99,7 @@ impl Attempt {
     }
 
     /// The outcome of a stop before the start. Without one the start begins: it is too late for a recall.
-    pub(super) fn stopped_before_start(&self) -> Option<Ended> {
+    pub(super) fn stopped_before_start(&self) -> Option<TaskOutcome> {
         let mut state = lock(&self.state);
         let Some(why) = &state.stop else {
             state.phase = Phase::Starting;
@@ -111,20 +111,25 @@ impl Attempt {
     }
 
     /// The outcome of an attempt that was stopped before it had a process.
-    pub fn not_begun(&self, why: &Why) -> Ended {
+    pub fn not_begun(&self, why: &Why) -> TaskOutcome {
         let (kind, message, cause) = not_begun(match why {
             Why::Cancelled => Unbegun::Cancelled,
             Why::Recalled => Unbegun::Recalled,
             _ => Unbegun::Stopped,
         });
-        (self.outcome(kind, message), cause)
+        self.outcome(kind, cause, message)
     }
 
     /// An outcome with no more in it than this.
-    pub fn outcome(&self, kind: OutcomeKind, message: impl Into<String>) -> TaskOutcome {
+    pub fn outcome(
+        &self,
+        kind: OutcomeKind,
+        cause: Cause,
+        message: impl Into<String>,
+    ) -> TaskOutcome {
         TaskOutcome {
             started_at_ms: self.started.load(Ordering::Relaxed),
-            ..plain(&self.task, self.epoch, kind, message)
+            ..plain(&self.task, self.epoch, kind, cause, message)
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The command of a spec: a program with all that it is started with, and the words for a failed start.
 
-use super::Cause;
 use super::engine::Engine;
 use super::fault::{Fault, NoStart, is_scarce, is_unreachable, of_own_files};
 use super::tree::MARK;
 use super::user::{may_enter, may_run};
+use outlast_model::Cause;
 use outlast_spawn::{Process, Program, User};
 use outlast_wire::{Run, TaskSpec};
 use rustix::fs::{Access, access};

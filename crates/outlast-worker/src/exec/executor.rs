@@ -11,7 +11,6 @@ use super::job::{Job, Refusal};
 use super::lock::lock;
 use super::note::Watch;
 use super::oom::Memory;
-use super::outcome::Ended;
 use super::output::Outputs;
 use super::pool::Pool;
 use super::spares::{Orphans, Spares};
@@ -19,8 +18,8 @@ use super::stop::StopKind;
 use super::supervisor::{GIVE_UP, SAMPLE, Supervisor};
 use super::table::Table;
 use super::terminated::Terminated;
-use super::{Cause, logs, root, tree, user};
-use outlast_model::{OutcomeKind, TaskOutcome};
+use super::{logs, root, tree, user};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_spawn::User;
 use outlast_wire::TaskSpec;
 use std::fs::File;
@@ -168,7 +167,7 @@ impl Executor {
         done: impl FnOnce(TaskOutcome) + Send + 'static,
     ) -> Handle {
         let (handle, refused) = self.enter(task_id, epoch, spec, worker_id, Vec::new());
-        self.launch(&handle, refused, Box::new(move |(outcome, _)| done(outcome)));
+        self.launch(&handle, refused, Box::new(done));
         handle
     }
 
@@ -190,7 +189,7 @@ impl Executor {
         };
         if table.closed {
             let message = "the worker is stopping".to_owned();
-            refused = Some((OutcomeKind::Returned, message, Cause::WorkerStopped));
+            refused = Some((OutcomeKind::Returned, message, Cause::Stopped));
         }
         table.next_key += 1;
         let attempt = Arc::new(Attempt {
@@ -225,7 +224,7 @@ impl Executor {
         &self,
         handle: &Handle,
         refused: Option<Refusal>,
-        done: Box<dyn FnOnce(Ended) + Send>,
+        done: Box<dyn FnOnce(TaskOutcome) + Send>,
     ) {
         let engine = Arc::clone(&self.engine);
         let job = Job { engine, attempt: Arc::clone(&handle.attempt), done, refused };

@@ -1,6 +1,6 @@
 //! Attribution of a failed start: to the task, or to the machine.
 
-use super::Cause;
+use outlast_model::Cause;
 use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;

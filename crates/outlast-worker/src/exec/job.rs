@@ -7,10 +7,9 @@ use super::attempt::{Attempt, Phase, seconds};
 use super::engine::Engine;
 use super::launch::Launched;
 use super::lock::lock;
-use super::outcome::Ended;
 use super::stop::Why;
-use super::{Cause, result, tree};
-use outlast_model::OutcomeKind;
+use super::{result, tree};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use std::time::Instant;
 pub(super) struct Job {
     pub engine: Arc<Engine>,
     pub attempt: Arc<Attempt>,
-    pub done: Box<dyn FnOnce(Ended) + Send>,
+    pub done: Box<dyn FnOnce(TaskOutcome) + Send>,
     /// Set if it must not be run.
     pub refused: Option<Refusal>,
 }
@@ -36,13 +35,13 @@ impl Job {
         let outcome = match refused {
             Some((kind, message, cause)) => {
                 lock(&attempt.state).phase = Phase::Ended;
-                (attempt.outcome(kind, message), cause)
+                attempt.outcome(kind, cause, message)
             }
             None => {
                 catch_unwind(AssertUnwindSafe(|| attempt.execute(&engine))).unwrap_or_else(|_| {
                     attempt.abandon();
                     let kind = OutcomeKind::Interrupted;
-                    (attempt.outcome(kind, "the worker failed inside"), Cause::WorkerStopped)
+                    attempt.outcome(kind, Cause::Stopped, "the worker failed inside")
                 })
             }
         };
@@ -54,7 +53,7 @@ impl Job {
 }
 
 impl Attempt {
-    fn execute(&self, engine: &Arc<Engine>) -> Ended {
+    fn execute(&self, engine: &Arc<Engine>) -> TaskOutcome {
         let launched = match self.launch(engine) {
             Ok(launched) => launched,
             Err(ended) => return *ended,
@@ -73,9 +72,9 @@ impl Attempt {
         }
         let used = child.wait();
         drop(main);
-        let (mut outcome, cause) = self.judge(engine, (pid.as_raw_pid(), before), used, stop);
+        let mut outcome = self.judge(engine, (pid.as_raw_pid(), before), used, stop);
         if self.is_browser() {
-            result::take(&self.paths.result, engine.config.user.as_ref(), &mut outcome, cause);
+            result::take(&self.paths.result, engine.config.user.as_ref(), &mut outcome);
         }
         outcome.finished_at_ms = crate::clock::now().wall;
         let deserted = engine.orphans.none_since(&orphans);
@@ -85,7 +84,7 @@ impl Attempt {
         outcome.stdout_tail = stdout_tail.into();
         outcome.stderr_bytes = stderr_bytes;
         outcome.stderr_tail = stderr_tail.into();
-        (outcome, cause)
+        outcome
     }
 
     fn enter_running(&self, engine: &Arc<Engine>, pid: Pid) {

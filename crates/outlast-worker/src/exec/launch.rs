@@ -10,11 +10,10 @@ use super::descriptors::leaves_enough;
 use super::engine::Engine;
 use super::fault::{Fault, NoStart};
 use super::lock::lock;
-use super::outcome::Ended;
 use super::spares::Folder;
 use super::tree::Main;
-use super::{Cause, oom, user};
-use outlast_model::OutcomeKind;
+use super::{oom, user};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_spawn::Process;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -42,7 +41,7 @@ pub(super) struct Launched {
 
 impl Attempt {
     /// Gives the attempt a process, or returns why it has none.
-    pub fn launch(&self, engine: &Arc<Engine>) -> Result<Launched, Box<Ended>> {
+    pub fn launch(&self, engine: &Arc<Engine>) -> Result<Launched, Box<TaskOutcome>> {
         let began = Instant::now();
         let mut pause = PAUSES.0;
         loop {
@@ -93,7 +92,7 @@ impl Attempt {
         }
     }
 
-    fn judge_no_start(&self, engine: &Arc<Engine>, no: NoStart) -> Ended {
+    fn judge_no_start(&self, engine: &Arc<Engine>, no: NoStart) -> TaskOutcome {
         let NoStart { reason, cause, fault } = no;
         let is_machines = match fault {
             Fault::Task | Fault::Busy => false,
@@ -119,9 +118,9 @@ impl Attempt {
         self.no_process(kind, reason, Cause::Machine)
     }
 
-    fn no_process(&self, kind: OutcomeKind, reason: String, cause: Cause) -> Ended {
+    fn no_process(&self, kind: OutcomeKind, reason: String, cause: Cause) -> TaskOutcome {
         lock(&self.state).phase = Phase::Ended;
-        (self.outcome(kind, reason), cause)
+        self.outcome(kind, cause, reason)
     }
 
     fn try_launch(&self, engine: &Arc<Engine>) -> Result<Launched, NoStart> {

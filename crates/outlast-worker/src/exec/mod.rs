@@ -10,7 +10,6 @@
 //! root ends what it finds still running.
 
 mod attempt;
-mod cause;
 mod command;
 mod config;
 mod descriptors;
@@ -50,7 +49,6 @@ mod tree;
 mod user;
 mod verdict;
 
-pub use cause::Cause;
 pub(crate) use command::describe;
 pub use config::{Config, OnOutputLimit};
 pub use executor::Executor;
@@ -60,7 +58,6 @@ pub use init::serve_as_init;
 pub(crate) use job::Refusal;
 pub use note::{Note, Watch};
 pub use oom::Memory;
-pub use outcome::Ended;
 pub(crate) use outcome::{Unbegun, never_begun, plain};
 pub use result::{MAX_VALUE, Report};
 pub(crate) use root::{make as make_root, sweep};

@@ -1,8 +1,7 @@
 //! Report of a browser task's program, in addition to its exit code: a file that it leaves, and that
 //! becomes part of the outcome.
 
-use super::Cause;
-use outlast_model::{OutcomeKind, TaskOutcome};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_spawn::User;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -48,11 +47,11 @@ impl Report {
 /// Takes the file, if there is one, into the outcome of a program that ended by itself: of one that
 /// was stopped, or killed, the executor knows more. The file must be the task's: it is in a folder where
 /// the task may put anything.
-pub(super) fn take(path: &Path, user: Option<&User>, outcome: &mut TaskOutcome, cause: Cause) {
+pub(super) fn take(path: &Path, user: Option<&User>, outcome: &mut TaskOutcome) {
     let mut text = Vec::new();
     let read = open(path, user).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut text));
     let _ = fs::remove_file(path);
-    if read.is_err() || cause != Cause::Exit {
+    if read.is_err() || !matches!(outcome.cause, Cause::Done | Cause::Exit) {
         return;
     }
     match serde_json::from_slice::<Report>(&text) {
@@ -91,33 +90,29 @@ mod tests {
             message: message.into(),
             value: Some(RawValue::from_string(value.into()).unwrap()),
         };
-        let end = |kind: OutcomeKind| {
-            let message = "exit code 1".into();
-            TaskOutcome { kind, message, ..TaskOutcome::default() }
+        let end = |cause| {
+            let (kind, message) = (OutcomeKind::Failed, "exit code 1".into());
+            TaskOutcome { kind, cause, message, ..TaskOutcome::default() }
         };
-        let failed = OutcomeKind::Failed;
         report("TypeError: x", r#"{"stack":"at x"}"#).leave(&path).unwrap();
-        let mut outcome = end(failed);
-        take(&path, None, &mut outcome, Cause::Exit);
+        let mut outcome = end(Cause::Exit);
+        take(&path, None, &mut outcome);
         assert_eq!(outcome.message, "TypeError: x");
         assert_eq!(&outcome.value_json[..], br#"{"stack":"at x"}"#);
         assert!(!path.exists());
         // None, a broken one, one that is too large, and one of an attempt that was stopped.
-        take(&path, None, &mut outcome, Cause::Exit);
+        take(&path, None, &mut outcome);
         assert_eq!(outcome.message, "TypeError: x");
-        for (text, kind, cause) in [
-            ("{".to_owned(), failed, Cause::Exit),
-            (
-                format!(r#"{{"message":"m","value":"{}"}}"#, "x".repeat(MAX_VALUE)),
-                failed,
-                Cause::Exit,
-            ),
-            (r#"{"message":"m","value":1}"#.into(), failed, Cause::OutOfMemory),
+        let large = format!(r#"{{"message":"m","value":"{}"}}"#, "x".repeat(MAX_VALUE));
+        for (text, cause) in [
+            ("{".to_owned(), Cause::Exit),
+            (large, Cause::Exit),
+            (r#"{"message":"m","value":1}"#.into(), Cause::OutOfMemory),
         ] {
             fs::write(&path, text).unwrap();
-            let mut outcome = end(kind);
-            take(&path, None, &mut outcome, cause);
-            assert_eq!(outcome, end(kind));
+            let mut outcome = end(cause);
+            take(&path, None, &mut outcome);
+            assert_eq!(outcome, end(cause));
         }
     }
 }

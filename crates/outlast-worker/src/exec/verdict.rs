@@ -2,10 +2,9 @@
 
 use super::attempt::{Attempt, seconds};
 use super::engine::Engine;
-use super::outcome::Ended;
 use super::stop::Why;
-use super::{Cause, command, oom};
-use outlast_model::OutcomeKind;
+use super::{command, oom};
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_spawn::Usage;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -23,13 +22,12 @@ impl Attempt {
         (pid, before): (i32, oom::Before),
         used: io::Result<Usage>,
         stop: Option<(Why, usize)>,
-    ) -> Ended {
+    ) -> TaskOutcome {
         let used = match used {
             Ok(used) => used,
             Err(error) => {
                 let message = format!("its exit status was lost: {error}");
-                let outcome = self.outcome(OutcomeKind::Interrupted, message);
-                return (outcome, Cause::Unknown);
+                return self.outcome(OutcomeKind::Interrupted, Cause::Unspecified, message);
             }
         };
         let status = used.status;
@@ -41,19 +39,19 @@ impl Attempt {
                 }
                 (kind, message, cause)
             }
-            None if status.success() => (OutcomeKind::Succeeded, String::new(), Cause::Exit),
+            None if status.success() => (OutcomeKind::Succeeded, String::new(), Cause::Done),
             None => match died(engine, pid, before, &used) {
                 (message, Cause::OutOfMemory) => (OutcomeKind::Failed, message, Cause::OutOfMemory),
                 (message, _)
                     if engine.terminated.explains(status, seconds(self.spec.kill_grace)) =>
                 {
                     let message = format!("the worker's processes were told to end: {message}");
-                    (OutcomeKind::Interrupted, message, Cause::WorkerStopped)
+                    (OutcomeKind::Interrupted, message, Cause::Stopped)
                 }
                 (message, cause) => (OutcomeKind::Failed, message, cause),
             },
         };
-        let mut outcome = self.outcome(kind, message);
+        let mut outcome = self.outcome(kind, cause, message);
         outcome.exit_code = status.code();
         outcome.signal = status.signal();
         outcome.cpu_ms = used.cpu.as_millis() as u64;
@@ -63,7 +61,7 @@ impl Attempt {
         let own = engine.own_peak.load(Ordering::Relaxed) + (1 << 20);
         let known = used.max_rss > own || cfg!(not(target_os = "linux"));
         outcome.max_rss_bytes = if known { used.max_rss.max(seen) } else { seen };
-        (outcome, cause)
+        outcome
     }
 
     fn stopped(&self, why: Why) -> (OutcomeKind, String, Cause) {
@@ -72,7 +70,7 @@ impl Attempt {
             // One that had started is not taken back.
             Why::Interrupted | Why::Recalled => {
                 let message = "the worker was stopped".to_owned();
-                (OutcomeKind::Interrupted, message, Cause::WorkerStopped)
+                (OutcomeKind::Interrupted, message, Cause::Stopped)
             }
             Why::TimedOut => {
                 let limit = self.spec.timeout.unwrap_or_default();
@@ -105,6 +103,6 @@ fn died(engine: &Engine, pid: i32, before: oom::Before, used: &Usage) -> (String
             }
             (command::describe(status), Cause::Signal)
         }
-        (None, None) => (command::describe(status), Cause::Unknown),
+        (None, None) => (command::describe(status), Cause::Unspecified),
     }
 }

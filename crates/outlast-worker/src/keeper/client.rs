@@ -6,10 +6,11 @@ use super::out::Out;
 use super::proto::{
     self, Ask, Forget, Frames, Say, SignalMsg, StartMsg, StopMsg, ToAgent, ToKeeper,
 };
-use super::{KeeperError, KeeperLaunch, folder};
-use crate::exec::{self, Cause, Ended, Signal, StopKind};
+use super::{KeeperError, KeeperLaunch, folder, outcomes};
+use crate::exec::{self, Signal, StopKind};
 use crate::runner::events::{Event, Held, Start, Tell};
 use outlast_core::AttemptId;
+use outlast_model::TaskOutcome;
 use outlast_wire::spec::Rerun;
 use std::collections::HashMap;
 use std::io;
@@ -351,9 +352,9 @@ impl Client {
     fn understand(&self, say: Say) -> Option<Event> {
         match say {
             Say::Finished(one) => {
-                let ended = (one.outcome.into(), Cause::from_number(one.cause));
-                let told = self.lock().ours.insert(id_of(&ended), Ours::Told);
-                matches!(told, Some(Ours::Given { .. })).then_some(Event::Finished(ended))
+                let outcome = outcomes::outcome(one);
+                let told = self.lock().ours.insert(id_of(&outcome), Ours::Told);
+                matches!(told, Some(Ours::Given { .. })).then_some(Event::Finished(outcome))
             }
             Say::Started(one) => {
                 let (id, at_ms) = (AttemptId::from(&one.id), one.started_at_ms);
@@ -376,6 +377,6 @@ impl Client {
     }
 }
 
-pub(super) fn id_of((outcome, _): &Ended) -> AttemptId {
+pub(super) fn id_of(outcome: &TaskOutcome) -> AttemptId {
     AttemptId { task: outcome.task.clone(), epoch: outcome.epoch }
 }

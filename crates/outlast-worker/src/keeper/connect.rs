@@ -2,8 +2,7 @@
 
 use super::host::open_log;
 use super::proto::{self, Ask, Attach, Frames, Hello, Nothing, Say, ToAgent, ToKeeper, Welcome};
-use super::{KeeperError, KeeperLaunch, folder, log, socket};
-use crate::exec::Cause;
+use super::{KeeperError, KeeperLaunch, folder, log, outcomes, socket};
 use crate::runner::events::{Held, HeldAttempt};
 use std::collections::HashSet;
 use std::fs;
@@ -196,15 +195,13 @@ fn held(frames: &mut Frames, stream: &mut UnixStream, swept: u64) -> io::Result<
                 started_at_ms: Some(one.started_at_ms).filter(|&ms| ms != 0),
                 paused: one.paused,
             }),
-            Say::Finished(one) => {
-                held.finished.push((one.outcome.into(), Cause::from_number(one.cause)));
-            }
+            Say::Finished(one) => held.finished.push(outcomes::outcome(one)),
             Say::Unfit(unfit) => held.unfit = unfit.reason,
             Say::Ready(_) => break,
             _ => {}
         }
     }
-    let over: HashSet<_> = held.finished.iter().map(|(o, _)| (&*o.task, o.epoch)).collect();
+    let over: HashSet<_> = held.finished.iter().map(|o| (&*o.task, o.epoch)).collect();
     held.running.retain(|one| !over.contains(&(&*one.id.task, one.id.epoch)));
     Ok(held)
 }

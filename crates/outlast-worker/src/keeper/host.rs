@@ -4,11 +4,11 @@ use super::out::Out;
 use super::outcomes::Outcomes;
 use super::proto::{self, Ask, Frames, HeldMsg, Nothing, Say, ToAgent, ToKeeper, Unfit, Welcome};
 use super::{KeeperError, folder, log, socket};
-use crate::exec::{Cause, Config, Executor, Signal, StopKind, plain};
+use crate::exec::{Config, Executor, Signal, StopKind, plain};
 use crate::runner::events::{Event, Start};
 use crate::runner::line::Line;
 use outlast_core::AttemptId;
-use outlast_model::OutcomeKind;
+use outlast_model::{Cause, OutcomeKind};
 use outlast_wire::TaskSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::hash_map::RandomState;
@@ -290,8 +290,8 @@ impl Host {
                     }
                     Err(error) => {
                         let (kind, text) = (OutcomeKind::Failed, error.to_string());
-                        let outcome = plain(&id.task, id.epoch, kind, text);
-                        self.outcomes.finished((outcome, Cause::NotStarted), true);
+                        let outcome = plain(&id.task, id.epoch, kind, Cause::NotStarted, text);
+                        self.outcomes.finished(outcome, true);
                     }
                 }
             }

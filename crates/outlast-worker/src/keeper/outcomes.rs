@@ -4,9 +4,9 @@
 use super::out::Out;
 use super::proto::{self, Finished, HeldMsg, Id, Say, ToAgent};
 use super::spool::Spool;
-use crate::exec::Ended;
 use crate::runner::events::HeldAttempt;
 use outlast_core::AttemptId;
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use prost::Message;
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +17,38 @@ use std::time::{Duration, Instant};
 /// An agent that has an outcome for longer, and has not said that it is durable, is not relied on.
 /// Not less: an agent whose disk is slow is not helped by more to write.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Numbers that keepers have for causes; that of `Exit` is also that of `Done`.
+const NUMBERS: [Cause; 11] = [
+    Cause::Unspecified,
+    Cause::Exit,
+    Cause::Signal,
+    Cause::OutOfMemory,
+    Cause::TimedOut,
+    Cause::Cancelled,
+    Cause::Stopped,
+    Cause::Disk,
+    Cause::NotStarted,
+    Cause::WorkerCrashed,
+    Cause::Machine,
+];
+
+/// The number that keepers have for a cause.
+fn number(cause: Cause) -> u32 {
+    let cause = if cause == Cause::Done { Cause::Exit } else { cause };
+    NUMBERS.iter().position(|one| *one == cause).unwrap_or_default() as u32
+}
+
+/// The outcome that a keeper reports, with its cause, also where the keeper is an older one.
+pub(super) fn outcome(finished: Finished) -> TaskOutcome {
+    let mut outcome = TaskOutcome::from(finished.outcome);
+    if outcome.cause == Cause::Unspecified {
+        let cause = NUMBERS.get(finished.cause as usize).copied().unwrap_or_default();
+        let succeeded = outcome.kind == OutcomeKind::Succeeded;
+        outcome.cause = if succeeded && cause == Cause::Exit { Cause::Done } else { cause };
+    }
+    outcome
+}
 
 /// See the module.
 pub(super) struct Outcomes {
@@ -58,10 +90,10 @@ impl Outcomes {
     }
 
     /// Keeps an outcome and tells it, or writes it down if there is nobody to tell.
-    pub fn finished(&self, (outcome, cause): Ended, hurry: bool) {
+    pub fn finished(&self, outcome: TaskOutcome, hurry: bool) {
         let id = AttemptId { task: outcome.task.clone(), epoch: outcome.epoch };
-        let outcome = outcome.into();
-        let message = Finished { outcome, cause: cause.number() }.encode_to_vec();
+        let cause = number(outcome.cause);
+        let message = Finished { outcome: outcome.into(), cause }.encode_to_vec();
         let mut state = self.lock();
         if state.attached {
             // Under the lock, so that it follows the initial messages to an agent.
@@ -173,5 +205,26 @@ impl State {
             Err(_) => {}
         }
         *failing = written.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_keeper_s_number_becomes_the_cause_and_an_older_agent_gets_it() {
+        for (kind, cause) in NUMBERS
+            .map(|cause| (OutcomeKind::Failed, cause))
+            .into_iter()
+            .chain([(OutcomeKind::Succeeded, Cause::Done)])
+        {
+            let made = TaskOutcome { kind, ..TaskOutcome::default() };
+            let older = Finished { outcome: made.clone().into(), cause: number(cause) };
+            assert_eq!(outcome(older), TaskOutcome { cause, ..made });
+        }
+        assert_eq!((number(Cause::Done), number(Cause::Machine)), (1, 10));
+        let newer = Finished { outcome: TaskOutcome::default().into(), cause: 4711 };
+        assert_eq!(outcome(newer).cause, Cause::Unspecified);
     }
 }

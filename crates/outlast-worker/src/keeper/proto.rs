@@ -141,7 +141,8 @@ pub(super) struct HeldMsg {
 pub(super) struct Finished {
     #[prost(message, required, tag = "1")]
     pub outcome: TaskOutcome,
-    /// A `Cause`; one of a newer version is unknown.
+    /// The outcome's cause by the number that keepers have for it, which older agents read and older
+    /// keepers give instead of a cause in the outcome.
     #[prost(uint32, tag = "2")]
     pub cause: u32,
 }

@@ -4,10 +4,10 @@
 use super::client::{Client, Ours, Place, id_of};
 use super::connect::{Connection, Wish};
 use super::proto::{self, Ask, Forget, Frames, ToKeeper};
-use crate::exec::{self, Cause, plain};
+use crate::exec::{self, plain};
 use crate::runner::events::Event;
 use outlast_core::AttemptId;
-use outlast_model::OutcomeKind;
+use outlast_model::{Cause, OutcomeKind};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -132,15 +132,15 @@ impl Client {
         for (one, began) in line {
             let (kind, cause) = match returned || !began {
                 true => (OutcomeKind::Returned, Cause::NotStarted),
-                false => (OutcomeKind::Interrupted, Cause::KeeperDied),
+                false => (OutcomeKind::Interrupted, Cause::WorkerCrashed),
             };
-            let mut outcome = plain(&one.id.task, one.id.epoch, kind, reason);
+            let mut outcome = plain(&one.id.task, one.id.epoch, kind, cause, reason);
             outcome.started_at_ms = one.started_at_ms;
-            if cause == Cause::KeeperDied {
+            if cause == Cause::WorkerCrashed {
                 outcome.beside = u32::try_from(ran - 1).unwrap_or(u32::MAX);
             }
             state.ours.insert(one.id, Ours::Told);
-            events.push(Event::Finished((outcome, cause)));
+            events.push(Event::Finished(outcome));
         }
         events
     }

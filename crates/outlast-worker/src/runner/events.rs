@@ -1,7 +1,7 @@
 //! Attempts as a runner gets them, holds them, and reports their events.
 
-use crate::exec::Ended;
 use outlast_core::AttemptId;
+use outlast_model::TaskOutcome;
 use outlast_wire::TaskSpec;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub enum Event {
         at_ms: i64,
     },
     /// The attempt has ended.
-    Finished(Ended),
+    Finished(TaskOutcome),
     /// Pause: none of its processes runs until it is resumed.
     Paused(AttemptId),
     /// Resumption: its processes run again.
@@ -64,7 +64,7 @@ pub struct Held {
     /// Attempts that wait or run.
     pub running: Vec<HeldAttempt>,
     /// Outcomes that no agent has forgotten.
-    pub finished: Vec<Ended>,
+    pub finished: Vec<TaskOutcome>,
     /// Processes of a former worker that nobody held, and that were killed.
     pub swept: usize,
     /// The reason why no task can be started here, if so.

@@ -4,9 +4,9 @@
 //! The thread that ended one starts the next itself, without asking anybody.
 
 use super::events::{Event, HeldAttempt, Start};
-use crate::exec::{Ended, Executor, Handle, Note, Signal, StopKind, Unbegun, never_begun};
+use crate::exec::{Executor, Handle, Note, Signal, StopKind, Unbegun, never_begun};
 use outlast_core::AttemptId;
-use outlast_model::OutcomeKind;
+use outlast_model::{OutcomeKind, TaskOutcome};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -145,7 +145,7 @@ impl Line {
         }
     }
 
-    fn finished(self: &Arc<Self>, id: &AttemptId, ended: Ended) {
+    fn finished(self: &Arc<Self>, id: &AttemptId, ended: TaskOutcome) {
         let mut state = self.lock();
         // It stays held until it is reported: a query meanwhile must not miss it.
         let State { used, held, .. } = &mut *state;
@@ -157,7 +157,7 @@ impl Line {
         drop(state);
         self.launch(launches);
         // What went wrong, or was asked for, somebody may wait for.
-        let hurry = starving || ended.0.kind != OutcomeKind::Succeeded;
+        let hurry = starving || ended.kind != OutcomeKind::Succeeded;
         (self.tell)(Event::Finished(ended), hurry);
         self.lock().held.remove(id);
     }

@@ -18,8 +18,8 @@ use crate::runner::{Held, Runner};
 use outlast_blob::Blobs;
 use outlast_core::stats::{ConnectionState, ConnectionStats};
 use outlast_core::worker::{Worker, WorkerConfig};
+use outlast_driver::group;
 use outlast_net::Dialler;
-use outlast_store::group;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl Agent {
         let folder = config.state_dir.clone();
         let thread = writer::start(store, written, driver.clone(), folder);
         let thread = thread.map_err(StartError::Thread)?;
-        let wanted = driver.uploads.subscribe();
+        let wanted = driver.outlets.uploads.subscribe();
         let tasks = vec![
             tokio::spawn(link::run(dialler.clone(), linked, driver.clone())),
             tokio::spawn(timer::run(driver.clone())),
@@ -110,17 +110,17 @@ impl Agent {
     /// Dials at once. An agent that had abandoned its link has not ended then.
     pub fn force_reconnect(&self) {
         if self.status().borrow().0 == ConnectionState::Failed {
-            self.driver.ended.send_replace(None);
+            self.driver.outlets.ended.send_replace(None);
         }
         self.driver.feed(|core| core.force_reconnect(now()));
     }
     /// The state of the link, and the reason; follows changes.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.driver.status.subscribe()
+        self.driver.outlets.status.subscribe()
     }
     /// The end of the agent, once it has ended; follows changes.
     pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
-        self.driver.ended.subscribe()
+        self.driver.outlets.ended.subscribe()
     }
     /// Statistics of the link.
     pub fn stats(&self) -> ConnectionStats {
@@ -128,7 +128,7 @@ impl Agent {
     }
     /// Resets the statistics of the link.
     pub fn reset_stats(&self) {
-        self.driver.lock().reset_stats(now());
+        self.driver.feed(|core| core.reset_stats(now()));
     }
     /// The load: attempts that run, attempts that wait, unacknowledged results.
     pub fn load(&self) -> (usize, usize, usize) {
@@ -137,20 +137,20 @@ impl Agent {
 
     /// Waits until it has ended, and gives back what it used.
     pub async fn wait(mut self) -> Ended {
-        let mut ended = self.driver.ended.subscribe();
+        let mut ended = self.driver.outlets.ended.subscribe();
         let result = ended.wait_for(Option::is_some).await.map(|e| e.clone());
         let ended = result.ok().flatten();
         if let Some(local) = self.local.take() {
             local.shutdown().await;
         }
         // The link has a moment to say goodbye.
-        let _ = self.driver.link.send(ToLink::End);
+        let _ = self.driver.outlets.link.send(ToLink::End);
         let last = self.tasks.swap_remove(0);
         let _ = tokio::time::timeout(Duration::from_secs(2), last).await;
         for task in &self.tasks {
             task.abort();
         }
-        self.driver.writer.close();
+        self.driver.close();
         let (runs, writer) = (self.runs.clone(), self.writer.take());
         let _ = tokio::task::spawn_blocking(move || {
             runs.shutdown(StopKind::Interrupt);

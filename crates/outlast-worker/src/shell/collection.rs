@@ -58,5 +58,5 @@ pub(super) fn report(blobs: &Blobs, driver: &Arc<Driver>) {
     let usage = blobs.usage();
     let budget = usage.budget.unwrap_or(0);
     let refused = usage.refused + driver.room.refused();
-    driver.lock().on_disk(usage.disk_bytes, budget, refused);
+    driver.feed(|core| core.on_disk(usage.disk_bytes, budget, refused));
 }

@@ -15,7 +15,7 @@ use outlast_blob::{BlobError, Blobs, Put};
 use outlast_core::TaskId;
 use outlast_core::stats::ConnectionState;
 use outlast_core::worker::{Answer, Worker};
-use outlast_model::{Checkpoint, StateUpdate};
+use outlast_model::{Checkpoint, StatePatch, StateUpdate};
 use outlast_net::Dialler;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -94,7 +94,7 @@ impl TaskHost {
     }
 
     fn held(&self, at: &Attempt) -> Result<TaskId, HostError> {
-        match self.driver.lock().told(&at.task, at.epoch) {
+        match self.driver.lock().reported(&at.task, at.epoch) {
             Some(_) => Ok(at.task.as_str().into()),
             None => Err(HostError::NoSuchAttempt),
         }
@@ -113,7 +113,7 @@ impl TaskHost {
                 "which older checkpoints {task} has, only the coordinator knows: {why}"
             ))
         };
-        let (state, why) = self.driver.status.borrow().clone();
+        let (state, why) = self.driver.outlets.status.borrow().clone();
         if state != ConnectionState::Connected {
             return Err(unknown(&format!("there is no link to it ({why})")));
         }
@@ -262,19 +262,20 @@ impl Host for TaskHost {
             delivered: *delivered,
         };
         let body = origin.open().await?;
-        self.driver.lock().on_restored();
+        self.driver.feed(Worker::on_restored);
         Ok(Some(Restore { view: view(c, *delivered), body }))
     }
 
     async fn update_state(
         &self,
         at: &Attempt,
-        patch: Map<String, Value>,
+        members: Map<String, Value>,
         progress: Option<f64>,
     ) -> Result<StateView, HostError> {
         let task = self.held(at)?;
         let epoch = at.epoch;
-        let ask = |core: &mut Worker, n| core.on_state(now(), n, &task, epoch, patch, progress);
+        let patch = StatePatch { members, progress };
+        let ask = |core: &mut Worker, n| core.on_state(now(), n, &task, epoch, patch);
         match self.driver.question(ask).await? {
             Answer::State(state) => Ok(state_view(Some(&state))),
             Answer::Refused(why) => Err(refused(&why)),
@@ -283,7 +284,7 @@ impl Host for TaskHost {
     }
 
     async fn state(&self, at: &Attempt) -> Result<StateView, HostError> {
-        let told = self.driver.lock().told(&at.task, at.epoch);
+        let told = self.driver.lock().reported(&at.task, at.epoch);
         let (_, state) = told.ok_or(HostError::NoSuchAttempt)?;
         Ok(state_view(state.as_deref()))
     }
@@ -308,7 +309,7 @@ impl Host for TaskHost {
         wait: Duration,
     ) -> Result<Control, HostError> {
         self.held(at)?;
-        self.driver.lock().on_listens(&at.task, at.epoch);
+        self.driver.feed(|core| core.on_listens(&at.task, at.epoch));
         Ok(self.controls().wait(at, seen, wait).await)
     }
 }

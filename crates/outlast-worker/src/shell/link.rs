@@ -111,7 +111,7 @@ async fn serve(
         reason = pulse::watch(
             driver.ping,
             progress.clone(),
-            || Duration::from_millis(driver.lock().patience()),
+            || Duration::from_millis(driver.lock().longer_timeout()),
             || pings.notify_one(),
         ) => reason,
         sent = send(sender, inbox, &mut logs, &pings) => match sent {

@@ -61,7 +61,7 @@ impl LogReaders {
             if open.len() >= REQUESTS {
                 let error = "the worker is asked for too many logs at once".to_owned();
                 let data = LogData { request: number, last: true, error, ..LogData::default() };
-                let _ = self.driver.link.send(ToLink::Frame(Kind::LogData(data)));
+                let _ = self.driver.outlets.link.send(ToLink::Frame(Kind::LogData(data)));
                 return;
             }
             open.insert(number, left.clone());

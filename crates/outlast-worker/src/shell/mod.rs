@@ -8,7 +8,6 @@
 //! the core: an executor's thread that ends a task starts the next one itself, without a hop.
 
 mod agent;
-mod causes;
 mod collection;
 mod config;
 mod context;
@@ -22,6 +21,7 @@ mod identity;
 mod link;
 mod logs;
 mod outbound;
+mod outlets;
 mod pace;
 mod questions;
 mod refusals;

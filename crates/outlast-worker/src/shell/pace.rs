@@ -2,8 +2,8 @@
 
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::Worker;
+use outlast_driver::group::Pace;
 use outlast_model::OutcomeKind;
-use outlast_store::group::Pace;
 
 /// The commit delay of a batch that was decided now. While work waits for slots nobody waits for a result in order
 /// to assign more.

@@ -1,8 +1,8 @@
 //! The events of the runner, and the attempts that a former process left with its keeper.
 
 use super::driver::Driver;
+use super::now;
 use super::runs::Runs;
-use super::{causes, now};
 use crate::exec::StopKind;
 use crate::runner::{Event, Held};
 use outlast_core::worker::{Alive, Unfit};
@@ -15,7 +15,7 @@ impl Driver {
             let at = now();
             for event in events {
                 match event {
-                    Event::Finished(ended) => core.on_finished(at, causes::outcome(ended)),
+                    Event::Finished(outcome) => core.on_finished(at, outcome),
                     Event::Paused(id) => core.on_paused(at, &id.task, id.epoch, true),
                     Event::Resumed(id) => core.on_paused(at, &id.task, id.epoch, false),
                     Event::Started { .. } => {}
@@ -31,7 +31,7 @@ impl Driver {
     /// Takes over from a former process: the core gets the outcomes, and attempts that it does not hold are
     /// stopped.
     pub(super) fn take_over(self: &Arc<Self>, runs: &Runs, held: Held) {
-        let ours = |task: &str, epoch| self.lock().told(task, epoch).is_some();
+        let ours = |task: &str, epoch| self.lock().reported(task, epoch).is_some();
         for one in &held.running {
             if !ours(&one.id.task, one.id.epoch) {
                 runs.runner().stop(&one.id, StopKind::Cancel);
@@ -59,7 +59,7 @@ pub(super) fn alive(held: &Held) -> Vec<Alive> {
         started_at: one.started_at_ms.unwrap_or_else(|| now().wall),
         paused: one.paused,
     });
-    let finished = held.finished.iter().map(|(outcome, _)| Alive {
+    let finished = held.finished.iter().map(|outcome| Alive {
         task: outcome.task.clone(),
         epoch: outcome.epoch,
         started_at: outcome.started_at_ms,

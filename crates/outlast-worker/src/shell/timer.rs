@@ -1,23 +1,22 @@
 //! The timer of the core.
 
 use super::driver::Driver;
-use super::now;
 use outlast_core::stats::ConnectionState;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest sleep of the timer: what is due earlier than expected is not late by more.
 const LONGEST: Duration = Duration::from_millis(250);
+/// Shortest sleep of the timer.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Wakes the core when something is due.
 pub(super) async fn run(driver: Arc<Driver>) {
     loop {
-        let due = driver.lock().next_wake().saturating_sub(now().mono);
-        tokio::time::sleep(Duration::from_millis(due.max(1)).min(LONGEST)).await;
-        if driver.lock().next_wake() <= now().mono {
-            driver.feed(|core| core.on_tick(now()));
-        }
-        if driver.status.borrow().0 == ConnectionState::Failed {
+        let due = driver.sleep(LONGEST);
+        tokio::time::sleep(due.max(SHORTEST)).await;
+        driver.wake();
+        if driver.outlets.status.borrow().0 == ConnectionState::Failed {
             driver.end_if_hopeless();
         }
     }
@@ -30,11 +29,11 @@ impl Driver {
         let (running, waiting, unacked) = core.load();
         if core.connection_state() == ConnectionState::Failed && running + waiting == 0 {
             drop(core);
-            let mut reason = self.status.borrow().1.clone();
+            let mut reason = self.outlets.status.borrow().1.clone();
             if unacked > 0 {
                 reason += &format!("; {unacked} results are kept in the state folder");
             }
-            self.end(true, &reason);
+            self.outlets.end(true, &reason);
         }
     }
 }

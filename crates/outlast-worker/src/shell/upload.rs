@@ -108,7 +108,7 @@ pub(super) async fn run(
 /// Ends the current transfer; the core decides what comes next.
 fn settle(wanted: &mut watch::Receiver<Option<Bytes>>, driver: &Driver, manifest: &Bytes) {
     wanted.borrow_and_update();
-    driver.uploads.send_if_modified(|now| {
+    driver.outlets.uploads.send_if_modified(|now| {
         let same = now.as_ref() == Some(manifest);
         if same {
             *now = None;

@@ -1,18 +1,17 @@
-//! The thread that commits: everything that waits goes into one transaction, and only once that
-//! is synced is it reported. What cannot be written is kept and tried again, and the core is
-//! informed at once: others can run what waits here.
+//! The agent's writer: who hears of commits. What cannot be written is reported to the core at once: others
+//! can run what waits here.
 
 use super::driver::Driver;
 use super::{disk, now};
 use outlast_core::records::{Batch, WorkerRecord};
 use outlast_core::worker::Unfit;
-use outlast_store::group::ToWrite;
+use outlast_driver::group::ToWrite;
+use outlast_driver::writer::{self, Observer};
 use outlast_store::{StoreError, WorkerStore};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// Tries after the agent was told to end.
 const LAST_TRIES: u32 = 3;
@@ -27,68 +26,60 @@ pub(super) fn start(
     driver: Arc<Driver>,
     folder: PathBuf,
 ) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("outlast-writer".to_owned())
-        .spawn(move || run(store, batches, &driver, &folder))
+    let commits = Commits { driver, folder, reported: false, last_tries: 0 };
+    writer::start("outlast-writer", store, batches, commits)
 }
 
-fn run(
-    mut store: WorkerStore,
-    mut batches: ToWrite<WorkerRecord>,
-    driver: &Arc<Driver>,
-    folder: &Path,
-) {
-    while let Some(group) = batches.take() {
-        let Some(last) = group.last().map(|b| b.number) else { continue };
-        if let Err(error) = commit(&mut store, &group, driver, folder) {
-            tracing::error!("the state folder cannot be written, stopping: {error}");
-            return driver.end(true, &error.to_string());
+/// Observer of commits.
+struct Commits {
+    driver: Arc<Driver>,
+    folder: PathBuf,
+    /// The core knows that the store cannot be written.
+    reported: bool,
+    /// Tries since the agent was asked to end.
+    last_tries: u32,
+}
+
+impl Observer<WorkerStore> for Commits {
+    fn durable(&mut self, group: Vec<Batch<WorkerRecord>>) {
+        if std::mem::take(&mut self.reported) {
+            tracing::info!("the state folder can be written again");
         }
-        driver.feed(|core| core.on_persisted(now(), last));
+        self.last_tries = 0;
+        let Some(last) = group.last().map(|b| b.number) else { return };
+        self.driver.feed(|core| core.on_persisted(now(), last));
     }
-    // Whatever this process held was not what ended it.
-    if let Err(error) = store.end_well() {
-        tracing::warn!("the next start will take this end for a crash: {error}");
-    }
-}
 
-fn commit(
-    store: &mut WorkerStore,
-    group: &[Batch<WorkerRecord>],
-    driver: &Arc<Driver>,
-    folder: &Path,
-) -> Result<(), StoreError> {
-    let (mut delay, mut told, mut tries) = (Duration::from_millis(100), false, 0);
-    loop {
-        match store.commit(group) {
-            Ok(()) => {
-                if told {
-                    tracing::info!("the state folder can be written again");
-                }
-                return Ok(());
-            }
-            Err(error) if error.is_retryable() => {
-                if !told {
-                    let why = reason(folder, &error);
-                    tracing::error!(
-                        "the state folder cannot be written, so nothing starts here until that is \
-                         mended: {why}"
-                    );
-                    told = true;
-                    driver.feed(|core| core.set_unfit(now(), Unfit::Store, Some(why)));
-                }
-                // What fills the disk may be this worker's own, and needless.
-                if matches!(error, StoreError::Full) {
-                    driver.room.is_short();
-                }
-                tries += u32::from(driver.ended.borrow().is_some());
-                if tries > LAST_TRIES {
-                    return Err(error);
-                }
-                std::thread::sleep(delay);
-                delay = (delay * 2).min(Duration::from_secs(2));
-            }
-            Err(error) => return Err(error),
+    fn refused(&mut self, error: &StoreError, _: bool) -> bool {
+        if !std::mem::replace(&mut self.reported, true) {
+            let why = reason(&self.folder, error);
+            tracing::error!(
+                "the state folder cannot be written, so nothing starts here until that is mended: \
+                 {why}"
+            );
+            self.driver.feed(|core| core.set_unfit(now(), Unfit::Store, Some(why)));
+        }
+        // The disk may be full of this worker's own data that nobody needs.
+        if matches!(error, StoreError::Full) {
+            self.driver.room.is_short();
+        }
+        self.last_tries += u32::from(self.driver.outlets.ended.borrow().is_some());
+        let again = self.last_tries <= LAST_TRIES;
+        if !again {
+            self.failed(error);
+        }
+        again
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        tracing::error!("the state folder cannot be written, stopping: {error}");
+        self.driver.outlets.end(true, &error.to_string());
+    }
+
+    fn ended(&mut self, mut store: WorkerStore) {
+        // Nothing that this process held has ended it.
+        if let Err(error) = store.end_well() {
+            tracing::warn!("the next start will take this end for a crash: {error}");
         }
     }
 }

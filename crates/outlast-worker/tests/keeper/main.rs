@@ -8,9 +8,9 @@ mod queue;
 
 use common::{PATIENCE, is_alive, pid_in, shell, until};
 use outlast_core::AttemptId;
-use outlast_model::OutcomeKind;
+use outlast_model::{Cause, OutcomeKind, TaskOutcome};
 use outlast_wire::{Run, TaskSpec};
-use outlast_worker::exec::{Cause, Ended, Signal, StopKind};
+use outlast_worker::exec::{Signal, StopKind};
 use outlast_worker::keeper::{self, Keeper, KeeperConfig, KeeperError, KeeperLaunch};
 use outlast_worker::runner::{Event, Held, Start};
 use std::ffi::OsString;
@@ -102,7 +102,7 @@ impl Agent {
         self.events.recv_timeout(PATIENCE).expect("an event")
     }
 
-    fn finished(&self) -> Ended {
+    fn finished(&self) -> TaskOutcome {
         loop {
             match self.next() {
                 Event::Finished(ended) => return ended,
@@ -129,8 +129,8 @@ fn kill(pid: u32, signal: &str) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
-fn tasks(finished: &[Ended]) -> Vec<&str> {
-    let mut tasks: Vec<_> = finished.iter().map(|(o, _)| &*o.task).collect();
+fn tasks(finished: &[TaskOutcome]) -> Vec<&str> {
+    let mut tasks: Vec<_> = finished.iter().map(|o| &*o.task).collect();
     tasks.sort_unstable();
     tasks
 }
@@ -143,8 +143,8 @@ fn tasks_outlive_a_dropped_agent_and_outcomes_come_until_they_are_forgotten() {
     let line = "echo $$ >@pid; while ! [ -e @go ]; do sleep 0.05; done; echo done; exit 7";
     let long = agent.start("long", place.line(line));
     let told = agent.start("told", shell("echo $EXTRA"));
-    let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task, cause), ("told", Cause::Exit));
+    let outcome = agent.finished();
+    assert_eq!((&*outcome.task, outcome.cause), ("told", Cause::Done));
     assert_eq!(&outcome.stdout_tail[..], b"of the worker\n");
     assert!(matches!(agent.next(), Event::Started { id, .. } if id == long));
     agent.start("meanwhile", place.line("sleep 0.3; echo >@meanwhile"));
@@ -169,8 +169,8 @@ fn tasks_outlive_a_dropped_agent_and_outcomes_come_until_they_are_forgotten() {
     let agent = place.agent(4);
     assert!(agent.held.finished.is_empty(), "{:?}", agent.held);
     fs::write(place.file("go"), "").unwrap();
-    let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task, outcome.exit_code, cause), ("long", Some(7), Cause::Exit));
+    let outcome = agent.finished();
+    assert_eq!((&*outcome.task, outcome.exit_code, outcome.cause), ("long", Some(7), Cause::Exit));
     assert_eq!(&outcome.stdout_tail[..], b"done\n");
     assert_eq!(Some(outcome.started_at_ms), held.started_at_ms);
     assert!(outcome.max_rss_bytes > 0);
@@ -213,7 +213,7 @@ fn a_killed_agents_tasks_are_taken_over_by_the_next() {
     assert_eq!(tasks(&agent.held.finished), ["short"]);
     assert!(is_alive(pid));
     fs::write(place.file("go"), "").unwrap();
-    let (outcome, _) = agent.finished();
+    let outcome = agent.finished();
     assert_eq!((&*outcome.task, &outcome.stdout_tail[..]), ("long", &b"over\n"[..]));
 }
 
@@ -235,21 +235,21 @@ fn when_the_keeper_is_killed_its_tasks_are_ended_and_told_and_another_takes_over
         }
     };
     assert!(reason.contains("killed by signal 9 (SIGKILL)"), "{reason}");
-    let ended: Vec<Ended> = (0..3).map(|_| agent.finished()).collect();
+    let ended: Vec<TaskOutcome> = (0..3).map(|_| agent.finished()).collect();
     assert_eq!(tasks(&ended), ["far", "near", "staged"]);
-    for (outcome, cause) in ended {
+    for outcome in ended {
         // What waited behind them had no part in it, and is none of its losses.
         let (kind, why) = match &*outcome.task {
             "staged" => (OutcomeKind::Returned, Cause::NotStarted),
-            _ => (OutcomeKind::Interrupted, Cause::KeeperDied),
+            _ => (OutcomeKind::Interrupted, Cause::WorkerCrashed),
         };
-        assert_eq!((outcome.kind, cause), (kind, why), "{}", outcome.task);
+        assert_eq!((outcome.kind, outcome.cause), (kind, why), "{}", outcome.task);
         assert_eq!(outcome.message, reason);
     }
     assert!(!pids.iter().any(|&pid| is_alive(pid)));
     assert_ne!(agent.keeper.pid(), former);
     agent.start("after", shell("true"));
-    assert_eq!(agent.finished().0.kind, OutcomeKind::Succeeded);
+    assert_eq!(agent.finished().kind, OutcomeKind::Succeeded);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn outcomes_outlive_keeper_and_agent() {
     assert_eq!(agent.held.swept, 1, "{:?}", agent.held);
     assert!(!is_alive(pid) && agent.held.running.is_empty());
     assert_eq!(tasks(&agent.held.finished), ["a"]);
-    assert_eq!(agent.held.finished[0].0.exit_code, Some(3));
+    assert_eq!(agent.held.finished[0].exit_code, Some(3));
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_keeper_with_nothing_to_do_ends_and_one_without_an_agent_ends_on_sigterm() {
     drop(agent);
     until("the keeper to end", || (!is_alive(first)).then_some(()));
     let agent = place.agent(2);
-    assert_eq!(agent.held.finished[0].0.exit_code, Some(4));
+    assert_eq!(agent.held.finished[0].exit_code, Some(4));
     agent.start("b", place.line("echo $$ >@b; exec sleep 60"));
     let (second, task) = (agent.keeper.pid(), pid_in(&place.file("b")));
     drop(agent);
@@ -297,8 +297,8 @@ fn a_keeper_with_nothing_to_do_ends_and_one_without_an_agent_ends_on_sigterm() {
     assert!(!is_alive(task));
     let agent = place.agent(2);
     assert_eq!(tasks(&agent.held.finished), ["a", "b"]);
-    let (b, cause) = agent.held.finished.iter().find(|(o, _)| *o.task == *"b").unwrap();
-    assert_eq!((b.kind, *cause), (OutcomeKind::Interrupted, Cause::WorkerStopped));
+    let b = agent.held.finished.iter().find(|o| *o.task == *"b").unwrap();
+    assert_eq!((b.kind, b.cause), (OutcomeKind::Interrupted, Cause::Stopped));
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_shutdown_tells_every_outcome_and_leaves_nothing() {
     let (keeper, task) = (agent.keeper.pid(), pid_in(&place.file("pid")));
     agent.keeper.shutdown(StopKind::Interrupt);
     assert!(!is_alive(task) && !is_alive(keeper as i32));
-    let kinds = [agent.finished().0, agent.finished().0].map(|o| (o.task.to_string(), o.kind));
+    let kinds = [agent.finished(), agent.finished()].map(|o| (o.task.to_string(), o.kind));
     let (waits, runs) = (OutcomeKind::Returned, OutcomeKind::Interrupted);
     assert_eq!(kinds, [("waits".to_owned(), waits), ("runs".to_owned(), runs)]);
 }
@@ -342,7 +342,7 @@ fn pauses_signals_and_stops_reach_tasks() {
     agent.until(Event::Paused(task.clone()));
     let stopped = Instant::now();
     agent.keeper.stop(&task, StopKind::Cancel);
-    assert_eq!(agent.finished().1, Cause::Cancelled);
+    assert_eq!(agent.finished().cause, Cause::Cancelled);
     assert!(stopped.elapsed() < Duration::from_millis(4_500));
 }
 
@@ -352,7 +352,7 @@ fn a_state_folder_may_have_a_long_name() {
     place.1 = place.0.path().join("x".repeat(100)).join("y".repeat(120)).join("tasks");
     let agent = place.agent(1);
     agent.start("task", shell("true"));
-    assert_eq!(agent.finished().0.kind, OutcomeKind::Succeeded);
+    assert_eq!(agent.finished().kind, OutcomeKind::Succeeded);
     drop(agent);
     assert_eq!(place.agent(1).held.finished.len(), 1);
 }
@@ -386,16 +386,16 @@ fn what_dies_while_all_processes_are_told_to_end_was_interrupted() {
     let pids = lines.map(|(name, _)| pid_in(&place.file(name)) as u32);
     // One that is killed by itself has failed.
     kill(pids[3], "-TERM");
-    let (outcome, cause) = agent.finished();
-    assert_eq!((outcome.kind, cause), (OutcomeKind::Failed, Cause::Signal));
+    let outcome = agent.finished();
+    assert_eq!((outcome.kind, outcome.cause), (OutcomeKind::Failed, Cause::Signal));
     // The keeper is signalled last.
     pids[..3].iter().for_each(|&pid| kill(pid, "-TERM"));
     kill(agent.keeper.pid(), "-TERM");
-    let ended: Vec<Ended> = (0..3).map(|_| agent.finished()).collect();
+    let ended: Vec<TaskOutcome> = (0..3).map(|_| agent.finished()).collect();
     assert_eq!(tasks(&ended), ["dies", "says", "tidies"]);
-    for (outcome, cause) in ended {
-        let got = (outcome.kind, cause);
-        assert_eq!(got, (OutcomeKind::Interrupted, Cause::WorkerStopped), "{outcome:?}");
+    for outcome in ended {
+        let got = (outcome.kind, outcome.cause);
+        assert_eq!(got, (OutcomeKind::Interrupted, Cause::Stopped), "{outcome:?}");
         assert!(outcome.message.starts_with("the worker's processes were told to end: "));
     }
 }

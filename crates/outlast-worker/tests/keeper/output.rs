@@ -16,7 +16,7 @@ fn what_was_written_outlives_the_keeper() {
     until("the output", || (log(Stream::Stderr) == "aside\n").then_some(()));
     kill(agent.keeper.pid(), "-KILL");
     let outcome = loop {
-        if let Event::Finished((outcome, _)) = agent.next() {
+        if let Event::Finished(outcome) = agent.next() {
             break outcome;
         }
     };

@@ -24,11 +24,7 @@ fn check_order(place: &Place, start_all: impl Fn(Vec<Start>), finished: impl Fn(
 fn attempts_run_in_order_as_slots_are_free() {
     let place = Place::new();
     let agent = place.agent(2);
-    check_order(
-        &place,
-        |starts| agent.keeper.start(starts),
-        || agent.finished().0.task.to_string(),
-    );
+    check_order(&place, |starts| agent.keeper.start(starts), || agent.finished().task.to_string());
 }
 
 #[test]
@@ -39,7 +35,7 @@ fn without_a_keeper_they_run_in_the_same_order_and_end_with_the_runner() {
     let (send, events) = mpsc::channel();
     runner.listen(Box::new(move |told| told.into_iter().for_each(|e| drop(send.send(e)))));
     let finished = || loop {
-        if let Event::Finished((outcome, _)) = events.recv_timeout(PATIENCE).unwrap() {
+        if let Event::Finished(outcome) = events.recv_timeout(PATIENCE).unwrap() {
             return outcome;
         }
     };
@@ -60,7 +56,7 @@ fn a_task_notices_nothing_of_the_keeper() {
     let place = Place::new();
     let agent = place.agent(1);
     agent.start("task", shell("cat; grep -E 'SigIgn|SigBlk' /proc/self/status; env"));
-    let (outcome, _) = agent.finished();
+    let outcome = agent.finished();
     let output = String::from_utf8_lossy(&outcome.stdout_tail).into_owned();
     let masks = output.lines().filter(|line| line.starts_with("Sig"));
     for line in masks {
@@ -84,17 +80,17 @@ fn what_waits_can_be_taken_back_cancelled_and_held_up() {
     agent.until(Event::Paused(id("paused")));
     // One that runs is not given back.
     ["first", "recalled"].iter().for_each(|name| agent.keeper.recall(&id(name)));
-    let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task, cause), ("recalled", Cause::NotStarted));
+    let outcome = agent.finished();
+    assert_eq!((&*outcome.task, outcome.cause), ("recalled", Cause::NotStarted));
     assert_eq!(outcome.kind, OutcomeKind::Returned);
     agent.keeper.stop(&id("cancelled"), StopKind::Cancel);
-    let (outcome, cause) = agent.finished();
-    assert_eq!((&*outcome.task, cause), ("cancelled", Cause::Cancelled));
+    let outcome = agent.finished();
+    assert_eq!((&*outcome.task, outcome.cause), ("cancelled", Cause::Cancelled));
     fs::write(place.file("go"), "").unwrap();
-    let order = [agent.finished().0.task.to_string(), agent.finished().0.task.to_string()];
+    let order = [agent.finished().task.to_string(), agent.finished().task.to_string()];
     assert_eq!(order, ["first", "last"]);
     agent.keeper.resume(&id("paused"));
-    assert_eq!(*agent.finished().0.task, *"paused");
+    assert_eq!(*agent.finished().task, *"paused");
     assert_eq!(fs::read_to_string(place.file("ran")).unwrap(), "last\npaused\n");
 }
 
@@ -112,7 +108,7 @@ fn two_thousand_tasks_have_two_thousand_outcomes() {
     }
     let mut seen = std::collections::HashSet::new();
     for _ in 0..TASKS {
-        let (outcome, _) = agent.finished();
+        let outcome = agent.finished();
         assert_eq!(outcome.kind, OutcomeKind::Succeeded, "{outcome:?}");
         agent.keeper.forget(&[id(&outcome.task)]);
         assert!(seen.insert(outcome.task));

@@ -14,15 +14,15 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-pub struct Rig {
-    pub dir: TempDir,
-    pub fake: Arc<Fake>,
-    pub server: LocalServer,
-    pub client: Client,
+pub(crate) struct Rig {
+    pub(crate) dir: TempDir,
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) server: LocalServer,
+    pub(crate) client: Client,
 }
 
 impl Rig {
-    pub fn start() -> Rig {
+    pub(crate) fn start() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let server = start(dir.path(), &fake);
@@ -30,7 +30,7 @@ impl Rig {
         Rig { dir, fake, server, client }
     }
     /// (status, body) of what is said literally.
-    pub async fn say(&self, request: &str) -> (u16, String) {
+    pub(crate) async fn say(&self, request: &str) -> (u16, String) {
         let mut stream = UnixStream::connect(self.server.path()).await.unwrap();
         // A server that refuses early does not read on.
         let _ = stream.write_all(request.as_bytes()).await;
@@ -39,7 +39,7 @@ impl Rig {
         (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
     }
     /// The same, put together.
-    pub async fn ask(&self, method: &str, at: &str, kind: &str, body: &str) -> (u16, Value) {
+    pub(crate) async fn ask(&self, method: &str, at: &str, kind: &str, body: &str) -> (u16, Value) {
         let n = body.len();
         let (status, body) = self
             .say(&format!(
@@ -52,7 +52,7 @@ impl Rig {
 }
 
 /// Reads the rest of a stream, even if the connection breaks after it.
-pub async fn rest(stream: &mut UnixStream) -> String {
+pub(crate) async fn rest(stream: &mut UnixStream) -> String {
     let (mut all, mut part) = (Vec::new(), [0; 4096]);
     while let Ok(n) = stream.read(&mut part).await
         && n > 0
@@ -62,12 +62,12 @@ pub async fn rest(stream: &mut UnixStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-pub fn client(path: &Path, task: &str, epoch: u64) -> Client {
+pub(crate) fn client(path: &Path, task: &str, epoch: u64) -> Client {
     let attempt = Attempt { task: task.into(), epoch };
     Client::new(path.to_owned(), attempt).patience(Duration::from_secs(60))
 }
 
-pub fn word<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
+pub(crate) fn word<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
     match result {
         Err(ClientError::Problem(problem)) => problem.word().to_owned(),
         other => format!("{other:?}"),

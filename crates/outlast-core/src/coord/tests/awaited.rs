@@ -18,7 +18,7 @@ impl Rig {
             capabilities_json: "{}".into(),
             ..Default::default()
         };
-        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.inventory(conn, &[])
     }
     /// The attempt is interrupted, and names its checkpoint `number`.
@@ -56,7 +56,7 @@ impl Rig {
         let items = vec![item];
         let batch = OutboxBatch { lane, first_seq, items, ..Default::default() };
         let (now, batches) = (self.now(), std::mem::take(&mut self.batches));
-        self.c.on_message(now, conn, ToCoordinator::Outbox(batch), &Records(&batches));
+        self.c.hear(now, conn, ToCoordinator::Outbox(batch), &Records(&batches));
         self.batches = batches;
         self.drain(true)
     }
@@ -67,7 +67,7 @@ impl Rig {
             out.extend(self.pass(5_000));
             for conn in conns {
                 let beat = Heartbeat { seq, ..Default::default() };
-                self.c.on_message(self.now(), *conn, ToCoordinator::Heartbeat(beat), &());
+                self.c.hear(self.now(), *conn, ToCoordinator::Heartbeat(beat), &());
             }
             out.extend(self.drain(true));
         }
@@ -201,8 +201,7 @@ fn a_move_does_not_end_while_its_checkpoint_is_on_its_way() {
     let mut r = Rig::new();
     r.connect(1, "w");
     r.submit("t", |_| {});
-    let (task, to, known) = ("t".into(), None, None);
-    r.c.on_request(r.now(), 9, Request::Move { task, to, known });
+    r.c.on_request(r.now(), 9, Request::Move("t".into(), None));
     r.interrupted(1, 1, 1, 1);
     let mut out = r.connect(2, "x");
     for _ in 0..40 {

@@ -8,9 +8,6 @@ use outlast_model::*;
 struct Recorded<'a>(&'a [Batch<CoordRecord>]);
 
 impl Lookup for Recorded<'_> {
-    fn task(&self, _: &str) -> Option<TaskRow> {
-        None
-    }
     fn has_blob(&self, _: &[u8], _: &str) -> bool {
         true
     }
@@ -28,15 +25,6 @@ impl Lookup for Recorded<'_> {
     }
     fn given(&self, _: &str, _: Epoch) -> Given {
         Given::To("s".into())
-    }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
-    fn state(&self, _: &str) -> Option<StateUpdate> {
-        None
-    }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
-        Vec::new()
     }
 }
 
@@ -63,7 +51,7 @@ fn hello(n: usize) -> Hello {
 impl Rig {
     fn say(&mut self, conn: ConnId, hello: Hello) -> Vec<Output> {
         self.c.on_open(self.now(), conn);
-        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.drain(true)
     }
     fn known(&self) -> Vec<String> {
@@ -81,7 +69,7 @@ fn outcomes_of_unknown_tasks_are_counted_and_not_kept() {
         let acked = |o: &Output| matches!(o, Output::Send(1, ToWorker::Ack(_)));
         assert!(out.iter().any(acked), "the worker may forget it");
     }
-    assert_eq!((r.c.counters().foreign["outcome"], r.superseded()), (3, 0));
+    assert_eq!((r.c.counters().outbox.foreign["outcome"], r.superseded()), (3, 0));
 }
 
 #[test]
@@ -110,11 +98,11 @@ fn of_one_attempt_a_few_outcomes_are_kept() {
         };
         let batches = r.batches.clone();
         let look = Recorded(&batches);
-        r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
+        r.c.hear(r.now(), 1, ToCoordinator::Outbox(batch), &look);
         r.drain(true);
     }
     assert_eq!(r.superseded(), 16);
-    assert_eq!(r.c.counters().surplus, 58 - 16);
+    assert_eq!(r.c.counters().outbox.surplus, 58 - 16);
 }
 
 #[test]
@@ -188,12 +176,12 @@ fn an_inventory_holds_what_matters() {
     // What has ended is in the outbox, however much it is.
     for n in 0..20 {
         let part = part(n * 10_000, HoldingState::Finished, false);
-        r.c.on_message(r.now(), 1, part, &());
+        r.c.hear(r.now(), 1, part, &());
     }
-    assert_eq!(r.c.conns[&1].inventory.as_ref().map(Vec::len), Some(0));
+    assert_eq!(r.c.conns[&1].handshake.inventory.as_ref().map(Vec::len), Some(0));
     for n in 0..7 {
         let part = part(n * 10_000, HoldingState::Running, false);
-        r.c.on_message(r.now(), 1, part, &());
+        r.c.hear(r.now(), 1, part, &());
     }
     let out = r.drain(true);
     assert!(refused(&out).unwrap().reason.contains("65536 attempts"));

@@ -21,43 +21,18 @@ impl Lookup for Past {
     fn has_blob(&self, _: &[u8], _: &str) -> bool {
         true
     }
-    fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
-        Vec::new()
-    }
     fn given(&self, _: &str, _: Epoch) -> Given {
         Given::To("s".into())
     }
     fn key_is_valid(&self, _: &str) -> bool {
         self.key_is_valid
     }
-    fn state(&self, _: &str) -> Option<StateUpdate> {
-        None
-    }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
-        Vec::new()
-    }
 }
 
 /// Task `t` as a store has it, with attempts from `after` (exclusive) to 2.
 fn past(state: TaskState, after: Epoch) -> TaskRow {
-    TaskRow {
-        id: "t".into(),
-        number: 900,
-        spec: Arc::new(TaskSpec::new(Run::Shell("true".into()))),
-        state,
-        epoch: 2,
-        after,
-        retries: 0,
-        worker: None,
-        cancelling: false,
-        started_at: None,
-        paused: false,
-        asked: Asked::default(),
-        lost: false,
-        checkpoints: Vec::new(),
-        state_version: (0, 0),
-        recovery: None,
-    }
+    let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
+    TaskRow { state, epoch: 2, ..TaskRow::submitted("t".into(), 900, spec, after) }
 }
 
 fn checkpoint(epoch: Epoch, number: u64) -> Checkpoint {
@@ -79,7 +54,10 @@ impl Rig {
         self.drain(true);
     }
     fn ask(&mut self, request: Request) -> (Response, Vec<Output>) {
-        self.c.on_request(self.now(), 99, request);
+        self.ask_with(request, &())
+    }
+    fn ask_with(&mut self, request: Request, look: &dyn Lookup) -> (Response, Vec<Output>) {
+        self.c.ask_of(self.now(), 99, request, look);
         let out = self.drain(true);
         let reply = out.iter().find_map(|o| match o {
             Output::Reply(99, response) => Some(response.clone()),
@@ -98,7 +76,7 @@ impl Rig {
         let seqs = if lane == Lane::State { vec![seq] } else { Vec::new() };
         let (lane, first_seq) = (lane, seq);
         let batch = OutboxBatch { lane, first_seq, items, seqs, ..Default::default() };
-        self.c.on_message(self.now(), 1, ToCoordinator::Outbox(batch), look);
+        self.c.hear(self.now(), 1, ToCoordinator::Outbox(batch), look);
         self.drain(true)
     }
     fn recorded(&self) -> impl Iterator<Item = &CoordRecord> {
@@ -116,9 +94,13 @@ impl Rig {
     }
 }
 
-fn request(id: &str, taken: bool) -> Submission {
+fn request(id: &str) -> Submission {
     let spec = Arc::new(TaskSpec::new(Run::Shell("true".into())));
-    Submission { id: id.into(), spec, known: None, former: 0, owner: None, taken }
+    Submission { id: id.into(), spec, chosen: true }
+}
+
+fn submit(tasks: Vec<Submission>) -> Request {
+    Request::Submit(tasks, Owner::default())
 }
 
 fn returned(out: &[Output]) -> Vec<String> {
@@ -142,7 +124,7 @@ fn a_drained_worker_gives_back_what_waits_and_stays_drained_when_it_is_back() {
     r.submit("a", |_| {});
     r.submit("b", |_| {});
     r.started(1, "a", 1);
-    let drain = |on| Request::Drain { worker: "w".into(), on };
+    let drain = |on| Request::Drain("w".into(), on);
     let (_, out) = r.ask(drain(true));
     assert_eq!(returned(&out), ["b.1 STOP_RETURN"]);
     assert_eq!(r.count(|r| matches!(r, CoordRecord::WorkerDrained { on: true, .. })), 1);
@@ -173,7 +155,7 @@ fn a_quarantined_worker_gives_back_what_waits_and_nothing_of_it_outlives_the_wor
         _ => None,
     });
     assert_eq!(last.last(), Some(true));
-    assert_eq!(r.c.load(), (2, 2), "what it had is given to others");
+    assert_eq!(r.c.task_counts(), (2, 2), "what it had is given to others");
 }
 
 #[test]
@@ -183,13 +165,13 @@ fn a_request_reaches_a_worker_that_was_away() {
     r.submit("cancelled", |_| {});
     r.submit("moved", |_| {});
     r.leave(1);
-    r.ask(Request::Cancel { task: "cancelled".into(), known: None });
+    r.ask(Request::Cancel("cancelled".into()));
     assert_eq!(r.count(|r| matches!(r, CoordRecord::CancelRequested { .. })), 1);
     let task = || "moved".into();
-    r.ask(Request::Move { task: task(), to: None, known: None });
-    r.ask(Request::Checkpoint { task: task(), known: None });
+    r.ask(Request::Move(task(), None));
+    r.ask(Request::Checkpoint(task()));
     let action = outlast_wire::v1::Action::ResetConnectionStats;
-    r.ask(Request::Act { worker: "w".into(), action });
+    r.ask(Request::Act("w".into(), action));
     r.hello(2, "store-w", 2);
     let out = r.inventory(2, &[("cancelled", 1, RUNNING), ("moved", 1, RUNNING)]);
     let expected = [(2, "cancelled.1 STOP_CANCELLED"), (2, "moved.1 STOP_MOVE")];
@@ -249,10 +231,10 @@ fn a_cancel_beats_whatever_else_ends_the_attempt() {
             r.member(1, "w", 1, 1);
             r.submit("t", |s| s.retry_failures = true);
             if moved {
-                r.ask(Request::Move { task: "t".into(), to: None, known: None });
+                r.ask(Request::Move("t".into(), None));
             }
-            r.ask(Request::Cancel { task: "t".into(), known: None });
-            let (after, _) = r.ask(Request::Move { task: "t".into(), to: None, known: None });
+            r.ask(Request::Cancel("t".into()));
+            let (after, _) = r.ask(Request::Move("t".into(), None));
             assert_eq!(after, Response::WrongState(TaskState::Assigned));
             r.outcome(1, "t", 1, kind);
             assert_eq!(r.ended("t"), [(state, 1)], "{kind:?}, moved: {moved}");
@@ -267,7 +249,7 @@ fn at_most_once_holds_when_a_person_moves_the_task() {
     r.member(2, "other", 1, 1);
     r.submit("t", |s| s.rerun = Rerun::Never);
     let conn = if r.c.worker("w").unwrap().attempts == 1 { 1 } else { 2 };
-    r.ask(Request::Move { task: "t".into(), to: None, known: None });
+    r.ask(Request::Move("t".into(), None));
     r.outcome(conn, "t", 1, OutcomeKind::Interrupted);
     assert_eq!(r.ended("t"), [(TaskState::Failed, 1)]);
 }
@@ -287,7 +269,8 @@ fn a_late_success_is_honoured_where_the_task_failed_for_loss_alone() {
         let mut r = Rig::new();
         r.hello(1, "s", 1);
         r.inventory(1, &[]);
-        let mut row = TaskRow { lost, ..past(TaskState::Failed, after) };
+        let mut row =
+            TaskRow { losses: Losses { lost, retries: 0 }, ..past(TaskState::Failed, after) };
         Arc::make_mut(&mut row.spec).late_result = late;
         let outcome = TaskOutcome {
             task: "t".into(),
@@ -301,7 +284,7 @@ fn a_late_success_is_honoured_where_the_task_failed_for_loss_alone() {
         let counts = (r.ended("t").len(), r.superseded());
         let expected = (usize::from(honoured), usize::from(!honoured));
         assert_eq!(counts, expected, "{late:?}, lost: {lost}, after {after}, {kind:?}");
-        assert_eq!(r.c.load(), (0, 0), "what was looked up leaves memory");
+        assert_eq!(r.c.task_counts(), (0, 0), "what was looked up leaves memory");
     }
 }
 
@@ -318,14 +301,14 @@ fn checkpoints_are_kept_by_rule_and_those_of_a_failed_task_all() {
         r.brings(number, item, &look);
     }
     assert_eq!(pruned(&r), 2);
-    let next = r.c.snapshot().tasks[0].checkpoints.clone();
+    let next = r.c.snapshot().tasks[0].reported.checkpoints.clone();
     assert_eq!(next.iter().map(|c| c.number).collect::<Vec<_>>(), [3]);
     for (failed, expected) in [(true, 0), (false, 1)] {
         let mut r = Rig::new();
         r.hello(1, "s", 1);
         r.inventory(1, &[]);
-        let checkpoints = vec![Arc::new(checkpoint(1, 1))];
-        let mut row = TaskRow { checkpoints, ..past(TaskState::Failed, 0) };
+        let mut row = past(TaskState::Failed, 0);
+        row.reported.checkpoints.push(Arc::new(checkpoint(1, 1)));
         let rule = &mut Arc::make_mut(&mut row.spec).keep_checkpoints;
         (rule.last, rule.failed) = (1, failed);
         let look = Past { row: Some(row), key_is_valid: true };
@@ -353,7 +336,7 @@ fn a_checkpoint_waits_for_its_blob_and_keeps_it_until_both_are_durable() {
     let lane = Lane::Checkpoints;
     let batch = OutboxBatch { lane, first_seq: 1, items, ..Default::default() };
     let look = Past { row: None, key_is_valid: true };
-    r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
+    r.c.hear(r.now(), 1, ToCoordinator::Outbox(batch), &look);
     assert_eq!(r.c.unsynced_blobs().count(), 1);
     r.drain(true);
     assert_eq!((r.c.unsynced_blobs().count(), kept(&r)), (0, 1));
@@ -381,7 +364,7 @@ fn a_former_task_of_the_id_says_nothing_of_this_one() {
     );
     r.brings(3, state(2, 4), &look);
     let mut row = past(TaskState::Succeeded, 1);
-    row.state_version = (2, 4);
+    row.reported.state_version = (2, 4);
     let look = Past { row: Some(row), key_is_valid: true };
     r.brings(4, state(2, 4), &look);
     r.brings(5, state(2, 3), &look);
@@ -396,28 +379,30 @@ fn a_former_task_of_the_id_says_nothing_of_this_one() {
 fn unfinished_tasks_have_a_limit_and_an_id_is_taken_once() {
     let mut r = Rig::new();
     r.c.config.max_unfinished = 1;
-    let both = vec![request("a", false), request("b", false)];
-    assert_eq!(r.ask(Request::Submit(both)).0, Response::TooBig { fresh: 2, limit: 1 });
-    let (twins, _) = r.ask(Request::Submit(vec![request("a", false), request("a", false)]));
+    let both = vec![request("a"), request("b")];
+    assert_eq!(r.ask(submit(both)).0, Response::TooBig { fresh: 2, limit: 1 });
+    let (twins, _) = r.ask(submit(vec![request("a"), request("a")]));
     let Response::Submitted(twins) = twins else { panic!("{twins:?}") };
     assert_eq!(twins.iter().map(|s| s.created).collect::<Vec<_>>(), [true, false]);
     assert_eq!(r.count(|r| matches!(r, CoordRecord::Submitted { .. })), 1);
-    assert_eq!(r.ask(Request::Submit(vec![request("b", false)])).0, Response::Full { limit: 1 });
-    let known = || Some(past(TaskState::Failed, 0));
-    let retry = || Request::Retry { task: "t".into(), known: known() };
-    assert_eq!(r.ask(retry()).0, Response::Full { limit: 1 });
+    assert_eq!(r.ask(submit(vec![request("b")])).0, Response::Full { limit: 1 });
+    let retry = || Request::Retry("t".into());
+    let failed = past(TaskState::Failed, 0);
+    assert_eq!(r.ask_with(retry(), &failed).0, Response::Full { limit: 1 });
     r.c.config.max_unfinished = 9;
-    let known = Some(past(TaskState::Succeeded, 0));
-    let (answer, _) = r.ask(Request::Retry { task: "t".into(), known });
+    let (answer, _) = r.ask_with(retry(), &past(TaskState::Succeeded, 0));
     assert_eq!(answer, Response::WrongState(TaskState::Succeeded), "a success is final");
     let mut paused = past(TaskState::Failed, 0);
-    (paused.paused, paused.retries) = (true, 3);
-    r.ask(Request::Retry { task: "t".into(), known: Some(paused) });
-    assert_eq!(r.c.load(), (2, 2), "a person's retry goes on");
+    (paused.paused, paused.losses.retries) = (true, 3);
+    r.ask_with(retry(), &paused);
+    assert_eq!(r.c.task_counts(), (2, 2), "a person's retry goes on");
     let tasks = r.c.snapshot().tasks;
-    assert!(tasks.iter().all(|t| t.retries == 0), "and begins its budgets again");
+    assert!(tasks.iter().all(|t| t.losses.retries == 0), "and begins its budgets again");
     assert_eq!(r.count(|r| matches!(r, CoordRecord::Retried { .. })), 1);
-    let (answer, _) = r.ask(Request::Submit(vec![request("x", true)]));
+    let owner = Owner { name: Some("mine".into()), private: true };
+    let theirs = TaskRow { id: "x".into(), ..past(TaskState::Pending, 0) };
+    let submission = Request::Submit(vec![request("x")], owner);
+    let (answer, _) = r.ask_with(submission, &theirs);
     assert_eq!(answer, Response::Conflict(vec!["x".into()]), "somebody else's task");
 }
 
@@ -427,23 +412,24 @@ fn a_task_that_is_being_removed_is_not_there_any_more() {
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
     let unfinished = TaskRow { id: "u".into(), ..past(TaskState::Assigned, 0) };
-    let known = vec![past(TaskState::Failed, 0), unfinished];
-    r.c.on_request(r.now(), 1, Request::Remove { known, before: i64::MIN });
-    assert_eq!(r.c.counters().removed, 1, "only what has ended is removed");
+    let both = [past(TaskState::Failed, 0), unfinished];
+    let remove =
+        |ids: &[&str]| Request::Remove(ids.iter().map(|id| (*id).into()).collect(), i64::MIN);
+    r.c.ask_of(r.now(), 1, remove(&["t", "u"]), &both);
+    assert_eq!(r.c.counters().tasks.removed, 1, "only what has ended is removed");
     let outcome = TaskOutcome { task: "t".into(), epoch: 1, ..Default::default() };
     let look = Past { row: None, key_is_valid: true };
     r.brings(1, OutboxItem::Outcome(outcome.into()), &look);
-    assert_eq!(r.c.counters().foreign["outcome"], 1);
-    let known = vec![past(TaskState::Failed, 0)];
-    r.ask(Request::Retry { task: "t".into(), known: Some(known[0].clone()) });
-    let (answer, _) = r.ask(Request::Remove { known, before: i64::MIN });
+    assert_eq!(r.c.counters().outbox.foreign["outcome"], 1);
+    r.ask_with(Request::Retry("t".into()), &both[0]);
+    let (answer, _) = r.ask_with(remove(&["t"]), &both[0]);
     assert_eq!(answer, Response::Removed(0), "it goes on");
 }
 
 #[test]
 fn returning_workers_are_admitted_at_a_pace() {
     let mut r = Rig::new();
-    r.c.admission = Admission::new(1, 1);
+    r.c.fleet.admission = Admission::new(1, 1);
     assert_eq!(refused(&r.member(1, "a", 1, 1)), None);
     let out: Vec<_> = (2..5).map(|n| refused(&r.member(n, &format!("b{n}"), 1, 1))).collect();
     assert!(out.contains(&Some((RefusedCode::Busy, true))), "{out:?}");
@@ -494,13 +480,13 @@ fn a_revoked_key_binds_nobody_and_an_unbound_worker_is_on_record() {
             let (worker_id, store_id) = ("w".into(), "s".into());
             Hello { worker_id, store_id, connection, ..hello() }
         };
-        r.c.on_message(r.now(), 1, ToCoordinator::Hello(Box::new(own(1))), &());
+        r.c.hear(r.now(), 1, ToCoordinator::Hello(Box::new(own(1))), &());
         r.inventory(1, &[]);
         r.leave(1);
         r.c.on_open(r.now(), 2);
         r.c.on_principal(2, principal("second"));
         let look = Past { row: None, key_is_valid };
-        r.c.on_message(r.now(), 2, ToCoordinator::Hello(Box::new(own(2))), &look);
+        r.c.hear(r.now(), 2, ToCoordinator::Hello(Box::new(own(2))), &look);
         assert_eq!(refused(&r.drain(true)), expected);
         r.ask(Request::Unbind("w".into()));
         assert_eq!(r.count(|r| matches!(r, CoordRecord::WorkerUnbound { .. })), 1);
@@ -514,7 +500,7 @@ fn no_worker_is_forgotten_for_room_that_has_tasks_or_is_drained() {
         r.c.config.max_workers = (1, usize::MAX);
         r.member(1, "a", 1, 1);
         match drained {
-            true => drop(r.ask(Request::Drain { worker: "a".into(), on: true })),
+            true => drop(r.ask(Request::Drain("a".into(), true))),
             false => drop(r.submit("t", |_| {})),
         }
         r.leave(1);
@@ -535,13 +521,13 @@ fn windows_end_one_after_the_other_and_not_while_the_process_is_stopped() {
     r.now += 3_600_000;
     r.c.on_tick(r.now());
     r.drain(true);
-    assert_eq!(r.c.load(), (2, 0), "whoever slept judges nobody");
+    assert_eq!(r.c.task_counts(), (2, 0), "whoever slept judges nobody");
     r.pass(8_000);
-    assert_eq!(r.c.load(), (2, 0), "a window begins when the link ends");
+    assert_eq!(r.c.task_counts(), (2, 0), "a window begins when the link ends");
     r.pass(3_000);
-    assert_eq!(r.c.load(), (2, 1));
+    assert_eq!(r.c.task_counts(), (2, 1));
     r.pass(50_000);
-    assert_eq!(r.c.load(), (2, 2));
+    assert_eq!(r.c.task_counts(), (2, 2));
 }
 
 #[test]
@@ -582,7 +568,7 @@ fn waiting_work_is_asked_back_for_as_much_room_as_there_is() {
     r.member(2, "idle", 4, 1);
     assert_eq!(returned(&r.pass(1_100)).len(), 1, "two of three fill its slots");
     let mut r = crowded(1, 2);
-    r.ask(Request::Cancel { task: "t1".into(), known: None });
+    r.ask(Request::Cancel("t1".into()));
     r.member(2, "idle", 4, 1);
     assert!(returned(&r.pass(1_100)).is_empty(), "what is cancelled stays");
     let mut r = crowded(1, 2);
@@ -605,10 +591,13 @@ fn of_outcomes_of_unknown_tasks_nothing_is_kept_and_one_warning_comes_a_second()
     assert_eq!(out.iter().filter(|o| matches!(o, Output::Warn(_))).count(), 1);
     let outcome = TaskOutcome { task: "u".into(), epoch: 1, ..Default::default() };
     let unsaved = vec![outcome];
-    r.c.on_message(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
+    r.c.hear(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
     r.drain(true);
     let counters = r.c.counters();
-    assert_eq!((counters.foreign["outcome"], counters.unsaved, r.superseded()), (3, 0, 0));
+    assert_eq!(
+        (counters.outbox.foreign["outcome"], counters.outbox.unsaved, r.superseded()),
+        (3, 0, 0)
+    );
 }
 
 /// A late success of one worker ended the task while another one, which is away, had the newest attempt: nothing
@@ -654,7 +643,7 @@ fn the_first_batch_of_a_connection_may_begin_late_and_no_other() {
         let items = vec![OutboxItem::State(update.into())];
         let (lane, seqs) = (Lane::State, vec![first_seq]);
         let batch = OutboxBatch { lane, first_seq, items, seqs, prev_seq };
-        r.c.on_message(r.now(), 2, ToCoordinator::Outbox(batch), &());
+        r.c.hear(r.now(), 2, ToCoordinator::Outbox(batch), &());
         refused(&r.drain(true))
     };
     assert_eq!(state(3, 2), None, "the first may");
@@ -666,11 +655,11 @@ fn a_move_that_nobody_takes_ends() {
     let mut r = Rig::new();
     r.member(1, "w", 1, 1);
     r.submit("t", |_| {});
-    r.ask(Request::Move { task: "t".into(), to: None, known: None });
+    r.ask(Request::Move("t".into(), None));
     // The worker has not given it back: the move is not over.
     r.pass(3_000);
     r.outcome(1, "t", 1, OutcomeKind::Returned);
-    assert_eq!(r.c.load(), (1, 1));
+    assert_eq!(r.c.task_counts(), (1, 1));
     r.pass(31_000);
     let noted = |r: &CoordRecord| matches!(r, CoordRecord::Noted { note, .. } if note.contains("no worker took it"));
     assert_eq!(r.count(noted), 1);
@@ -684,7 +673,7 @@ fn what_is_sent_again_is_sent_as_it_is_to_be() {
     r.member(1, "w", 1, 1);
     r.submit("t", |_| {});
     r.leave(1);
-    r.ask(Request::Pause { task: "t".into(), on: true, known: None });
+    r.ask(Request::Pause("t".into(), true));
     r.hello_as(2, "w", "store-w", 2);
     let out = r.inventory(2, &[]);
     let paused = |o: &Output| matches!(o, Output::Send(2, ToWorker::Assign(a)) if a[0].paused);
@@ -725,17 +714,17 @@ fn a_row_from_the_store_is_brought_up_to_what_was_decided_since() {
     for n in 1..=2 {
         let (lane, items) = (Lane::Checkpoints, items(n));
         let batch = OutboxBatch { lane, first_seq: n, items, ..Default::default() };
-        r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
+        r.c.hear(r.now(), 1, ToCoordinator::Outbox(batch), &look);
     }
-    r.c.on_request(r.now(), 1, Request::Prune { task: "t".into(), which: vec![(2, 1)] });
-    r.c.on_request(r.now(), 2, Request::Retry { task: "t".into(), known: Some(row) });
+    r.c.on_request(r.now(), 1, Request::Prune("t".into(), vec![(2, 1)]));
+    r.c.ask_of(r.now(), 2, Request::Retry("t".into()), &row);
     let out = r.drain(true);
     let from = out.iter().find_map(|o| match o {
         Output::Send(1, ToWorker::Assign(a)) => a[0].checkpoint.clone(),
         _ => None,
     });
     assert_eq!(from.map(|c| (c.epoch, c.number)), Some((2, 2)));
-    let kept = r.c.snapshot().tasks[0].checkpoints.clone();
+    let kept = r.c.snapshot().tasks[0].reported.checkpoints.clone();
     assert_eq!(kept.iter().map(|c| c.number).collect::<Vec<_>>(), [2]);
 }
 
@@ -744,8 +733,13 @@ fn a_former_task_of_the_id_says_nothing_of_one_that_goes_on() {
     let mut r = Rig::new();
     r.hello(1, "s", 1);
     r.inventory(1, &[]);
-    let task = Submission { former: 1, ..request("t", false) };
-    r.ask(Request::Submit(vec![task]));
+    struct Former;
+    impl Lookup for Former {
+        fn former(&self, _: &str) -> Epoch {
+            1
+        }
+    }
+    r.ask_with(submit(vec![request("t")]), &Former);
     let look = Past { row: None, key_is_valid: true };
     let (task, state_json) = ("t".into(), b"{}".to_vec().into());
     let update = StateUpdate { task, epoch: 1, version: 1, state_json, ..Default::default() };
@@ -776,7 +770,7 @@ fn a_task_that_has_ended_ends_once_also_before_that_is_durable() {
         let items = vec![OutboxItem::Outcome(outcome.into())];
         let lane = Lane::Results;
         let batch = OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
-        r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &look);
+        r.c.hear(r.now(), 1, ToCoordinator::Outbox(batch), &look);
     }
     r.drain(true);
     assert_eq!((r.ended("t").len(), r.superseded()), (1, 1));
@@ -790,5 +784,47 @@ fn a_process_that_slept_learns_nothing_from_the_silence() {
     r.now += 3_600_000;
     r.c.on_heard(r.now(), 1);
     let out = r.drain(true);
-    assert!(!out.iter().any(|o| matches!(o, Output::Patience(..))));
+    assert!(!out.iter().any(|o| matches!(o, Output::Timeout(..))));
+}
+
+#[test]
+fn each_wake_up_has_its_reason() {
+    use crate::coord::Timer;
+    let mut r = Rig::new();
+    assert_eq!(r.c.next_wake().why, Timer::Upkeep);
+    r.hello(1, "s", 1);
+    r.inventory(1, &[]);
+    r.submit("t", |s| s.reconnect_window = 0.5);
+    // Heartbeats are due later than the next round of upkeep.
+    r.pass(4_500);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let wake = r.c.next_wake();
+        seen.push(wake.why);
+        r.now = wake.at;
+        r.c.on_tick(r.now());
+        r.drain(true);
+    }
+    assert!(seen.contains(&Timer::Link(1)), "{seen:?}");
+    r.leave(1);
+    assert_eq!(r.c.next_wake().why, Timer::Window(0), "its tasks are abandoned first");
+}
+
+#[test]
+fn an_attempt_whose_slots_become_known_counts_with_those() {
+    let mut r = Rig::new();
+    r.hello(1, "s", 1);
+    let key = r.c.fleet.by_store("s").unwrap();
+    let used = |r: &Rig| {
+        r.c.fleet.invariants().unwrap();
+        r.c.fleet.get(key).held.used
+    };
+    // A worker names a task that memory does not know, and once it knows it again.
+    for (slots, counted) in [(1, 1), (3, 3), (0, 0), (2, 2), (2, 2)] {
+        r.c.fleet.get_mut(key).hold("t".into(), 1, slots);
+        assert_eq!(used(&r), counted);
+    }
+    let id = AttemptId { task: "t".into(), epoch: 1 };
+    r.c.fleet.get_mut(key).drop_attempt(&id);
+    assert_eq!(used(&r), 0);
 }

@@ -14,26 +14,14 @@ fn full() -> Vec<Unfitness> {
 struct Past(Vec<PastAttempt>);
 
 impl Lookup for Past {
-    fn task(&self, _: &str) -> Option<TaskRow> {
-        None
-    }
     fn has_blob(&self, _: &[u8], _: &str) -> bool {
         false
     }
     fn given(&self, _: &str, _: Epoch) -> Given {
         Given::Unrecorded
     }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
     fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
         self.0.clone()
-    }
-    fn state(&self, _: &str) -> Option<StateUpdate> {
-        None
-    }
-    fn checkpoints(&self, _: &str) -> Vec<Arc<Checkpoint>> {
-        Vec::new()
     }
 }
 
@@ -53,25 +41,25 @@ impl Rig {
             takes_settled: true,
             ..Default::default()
         };
-        self.c.on_message(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Hello(Box::new(hello)), &());
         self.drain(true);
         self.inventory(conn, &[])
     }
     fn beat(&mut self, conn: ConnId, unfit: Vec<Unfitness>) -> Vec<Output> {
         let beat = Heartbeat { seq: 1, unfit, ..Default::default() };
-        self.c.on_message(self.now(), conn, ToCoordinator::Heartbeat(beat), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Heartbeat(beat), &());
         self.drain(true)
     }
     fn unsaved(&mut self, conn: ConnId, outcome: TaskOutcome, past: &Past) -> Vec<Output> {
         let unsaved = vec![outcome];
-        self.c.on_message(self.now(), conn, ToCoordinator::Unsaved(unsaved), past);
+        self.c.hear(self.now(), conn, ToCoordinator::Unsaved(unsaved), past);
         self.drain(true)
     }
     fn lane(&mut self, conn: ConnId, seq: u64, outcome: TaskOutcome) {
         let item = OutboxItem::Outcome(outcome.into());
         let (lane, items) = (Lane::Results, vec![item]);
         let batch = OutboxBatch { lane, first_seq: seq, items, ..Default::default() };
-        self.c.on_message(self.now(), conn, ToCoordinator::Outbox(batch), &());
+        self.c.hear(self.now(), conn, ToCoordinator::Outbox(batch), &());
         self.drain(true);
     }
 }
@@ -128,22 +116,22 @@ fn the_answer_waits_for_this_disk_and_an_outcome_counts_once() {
     r.beat(1, full());
     let done = outcome("t", 1, OutcomeKind::Succeeded, Cause::Done);
     let unsaved = vec![done.clone()];
-    r.c.on_message(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
+    r.c.hear(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
     assert_eq!(kept(&r.drain(false)), 0);
     // It comes again in its lane before the first is durable: known all the same.
     let lane = OutboxItem::Outcome(done.clone().into());
     let batch =
         OutboxBatch { lane: Lane::Results, first_seq: 1, items: vec![lane], ..Default::default() };
-    r.c.on_message(r.now(), 1, ToCoordinator::Outbox(batch), &Past::default());
+    r.c.hear(r.now(), 1, ToCoordinator::Outbox(batch), &Past::default());
     r.drain(false);
     let newest = r.batches.last().map_or(0, |b| b.number);
     r.c.on_persisted(newest);
     assert_eq!(kept(&r.drain(true)), 1);
-    assert_eq!((r.c.counters().repeated, r.superseded()), (1, 0));
+    assert_eq!((r.c.counters().outbox.repeated, r.superseded()), (1, 0));
     // And again later, when only the store knows of it, from a store that has forgotten.
     let past = Past(vec![PastAttempt { epoch: 1, outcomes: vec![Arc::new(done.clone())] }]);
     r.unsaved(1, done, &past);
-    assert_eq!((r.c.counters().repeated, r.superseded()), (2, 0));
+    assert_eq!((r.c.counters().outbox.repeated, r.superseded()), (2, 0));
     // Something else is news of it.
     let other = outcome("t", 1, OutcomeKind::Interrupted, Cause::WorkerCrashed);
     r.unsaved(1, other, &past);
@@ -174,11 +162,11 @@ fn an_attempt_whose_end_its_store_forgot_is_not_taken_up_again() {
         ..Default::default()
     };
     let past = Past(vec![PastAttempt { epoch: 1, outcomes: vec![Arc::new(back)] }]);
-    r.c.on_message(r.now(), 2, ToCoordinator::Hello(Box::new(hello)), &past);
+    r.c.hear(r.now(), 2, ToCoordinator::Hello(Box::new(hello)), &past);
     r.drain(true);
     let holdings = vec![Holding { task: "t".into(), epoch: 1, ..Default::default() }];
     let part = Inventory { holdings, last: true };
-    r.c.on_message(r.now(), 2, ToCoordinator::Inventory(part), &past);
+    r.c.hear(r.now(), 2, ToCoordinator::Inventory(part), &past);
     let out = r.drain(true);
     let order: Vec<&str> = out
         .iter()
@@ -213,7 +201,7 @@ fn window_passes(hangs: bool) {
     r.join(2, "b");
     r.submit("t", |s| s.reconnect_window = 30.0);
     r.submit("o", |s| (s.reconnect_window, s.rerun) = (30.0, Rerun::Never));
-    let at = |r: &Rig, id: &str| r.c.tasks[id].worker.unwrap();
+    let at = |r: &Rig, id: &str| r.c.tasks[id].worker().unwrap();
     let (t, o) = (at(&r, "t"), at(&r, "o"));
     assert_ne!(t, o);
     let conn = |key| if key == 0 { 1 } else { 2 };
@@ -282,8 +270,8 @@ fn a_fault_of_the_machine_is_a_loss_and_goes_round_only_so_often() {
     r.join(2, "b");
     r.submit("t", |s| (s.max_retries, s.retry_failures) = (3, false));
     let (mut places, mut seqs) = (Vec::new(), [0, 0, 0]);
-    while !r.c.tasks.get("t").is_none_or(|t| t.state.is_terminal()) {
-        let (task, conn) = (&r.c.tasks["t"], r.c.tasks["t"].worker.unwrap() + 1);
+    while !r.c.tasks.get(&"t".into()).is_none_or(|t| t.state().is_terminal()) {
+        let (task, conn) = (&r.c.tasks["t"], r.c.tasks["t"].worker().unwrap() + 1);
         let epoch = task.epoch;
         places.push(conn);
         let kind = OutcomeKind::Interrupted;
@@ -323,10 +311,10 @@ fn an_end_beside_the_lane_frees_its_slots_whether_or_not_it_counts() {
     assert_eq!(r.c.worker("w").unwrap().attempts, 1);
     let gone = outcome("gone", 1, OutcomeKind::Failed, Cause::Exit);
     let unsaved = vec![gone];
-    r.c.on_message(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
+    r.c.hear(r.now(), 1, ToCoordinator::Unsaved(unsaved), &());
     r.drain(true);
     assert_eq!(r.c.worker("w").unwrap().attempts, 0);
-    assert_eq!(r.c.counters().foreign["outcome"], 1);
+    assert_eq!(r.c.counters().outbox.foreign["outcome"], 1);
 }
 
 #[test]
@@ -341,9 +329,9 @@ fn an_outcome_that_was_announced_and_never_comes_is_a_loss() {
     r.inventory(2, &[("t", 1, HoldingState::Finished)]);
     let beat = |unacked| Heartbeat { seq: 1, unacked, ..Default::default() };
     // It is still on its way.
-    r.c.on_message(r.now(), 2, ToCoordinator::Heartbeat(beat(1)), &());
+    r.c.hear(r.now(), 2, ToCoordinator::Heartbeat(beat(1)), &());
     assert!(assigned(&r.drain(true)).is_empty());
-    r.c.on_message(r.now(), 2, ToCoordinator::Heartbeat(beat(0)), &());
+    r.c.hear(r.now(), 2, ToCoordinator::Heartbeat(beat(0)), &());
     let mut out = r.drain(true);
     out.extend(r.pass(5_000));
     assert_eq!(assigned(&out), [(2, "t.2".into())]);
@@ -357,7 +345,7 @@ fn what_runs_at_an_unfit_worker_stays_within_its_window_and_when_it_is_cancelled
         r.submit("t", |s| s.reconnect_window = window);
         r.join(2, "b");
         if cancelled {
-            r.c.on_request(r.now(), 9, Request::Cancel { task: "t".into(), known: None });
+            r.c.on_request(r.now(), 9, Request::Cancel("t".into()));
             r.drain(true);
         }
         r.beat(1, full());

@@ -1,33 +1,28 @@
 //! A v1 worker's link: welcome, registration, what is sent on it.
 
-use super::shared::{Acks, MAX_LINKS};
-use super::{PATIENCE, PREFIX, Run};
-use crate::coord::{ConnId, Coordinator, Lookup, Output};
+use super::session::{Acks, Link, MAX_LINKS, PATIENCE, PREFIX, Run};
+use super::translate::{config_of, restore};
+use crate::coord::conn::Arrival;
+use crate::coord::coordinator::Coordinator;
+use crate::coord::ids::ConnId;
+use crate::coord::loads::Facts;
+use crate::coord::output::Output;
 use crate::records::{CoordRecord, WorkerRow};
 use crate::recovery::{TaskRecovery, knobs};
 use crate::scheduler::WorkerKey;
-use crate::{AttemptId, Millis, Now, TaskId};
-use outlast_model::Checkpoint;
-use outlast_model::message::{self, ControlKind, RefusedCode, StopReason};
-use outlast_model::spec::{MAX_CAPABILITIES, MAX_TASK_ID, Run as What, check_task_id};
-use outlast_model::{Bytes, TaskSpec};
-use outlast_wire::v1::{Deed, FromWorker, MAX_CHECKPOINT, Restore, ToWorker};
-use serde_json::{Map, Value, json};
+use crate::{Millis, Now, TaskId};
+use outlast_model::Bytes;
+use outlast_model::message::{ControlKind, RefusedCode};
+use outlast_model::spec::{MAX_CAPABILITIES, MAX_TASK_ID, check_task_id};
+use outlast_wire::v1::{Deed, FromWorker, ToWorker};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// The most slots that such a worker may claim by its capability `slots`.
 const MAX_SLOTS: u64 = 1_000;
-
-/// State of a v1 link in addition to that of all links.
-#[derive(Debug)]
-pub(in crate::coord) struct Link {
-    /// Empty until the worker says its id, where the address does not have it.
-    name: Arc<str>,
-    /// Time of its registration.
-    pub(super) joined: Millis,
-    /// True once it has reported its capabilities.
-    pub(super) told: bool,
-}
+/// Time that a heartbeat may wait for the store before it is answered without what it leads to, in milliseconds. It
+/// is looked at with every ping.
+const BEAT_WAITS: Millis = 1_000;
 
 /// Checks a worker id of the dialect.
 ///
@@ -40,11 +35,19 @@ pub fn check_worker_id(id: &str) -> Result<(), String> {
     })
 }
 
+/// Description that a worker gives of itself when it registers.
+struct Claimed {
+    /// A flat JSON object.
+    capabilities: String,
+    slots: u32,
+    acks: Acks,
+}
+
 impl Coordinator {
     /// A link of the v1 dialect opened; the worker's id is that of its address, and empty if that
     /// does not have it: then [`Coordinator::on_name_v1`] comes before the first message.
     pub fn on_open_v1(&mut self, now: Now, conn: ConnId, worker_id: &str) {
-        let link = Link { name: worker_id.into(), joined: now.mono, told: false };
+        let link = Link { name: worker_id.into(), joined: now.mono, registered: false };
         self.insert_conn(now, conn, Some(Box::new(link)));
         if !worker_id.is_empty()
             && let Err(reason) = check_worker_id(worker_id)
@@ -52,7 +55,7 @@ impl Coordinator {
             return self.hang_up_v1(now, conn, reason);
         }
         let welcome = ToWorker::Welcome { worker_id: worker_id.into() };
-        self.outputs.push_back(Output::SendV1(conn, welcome));
+        self.journal.output(Output::SendV1(conn, welcome));
     }
 
     /// The worker said its id, which the address of its link does not have.
@@ -69,73 +72,96 @@ impl Coordinator {
     /// Answers data that is not a message of the dialect; the link stays open.
     pub fn on_malformed_v1(&mut self, now: Now, conn: ConnId, error: &str) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
-        state.heart.heard(now.mono);
+        state.monitor.heard(now.mono);
         self.counters.v1_malformed += 1;
-        self.tell_v1(conn, ToWorker::Error { message: error.into(), task_id: None });
+        self.send_v1(conn, ToWorker::Error { message: error.into(), task_id: None });
     }
 
     /// The answer to an [`Output::Ping`] arrived.
     pub fn on_pong(&mut self, now: Now, conn: ConnId, seq: u64) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
-        state.heart.heard(now.mono);
-        let (rtt, worker) = (state.heart.reply(seq, now.mono), state.worker);
+        state.monitor.heard(now.mono);
+        let (rtt, worker) = (state.monitor.reply(seq, now.mono), state.worker);
         if let (Some(rtt), Some(key)) = (rtt, worker) {
-            self.fleet.get_mut(key).beat.rtt_ms = rtt.try_into().unwrap_or(u32::MAX);
+            self.fleet.get_mut(key).link.beat.rtt_ms = rtt.try_into().unwrap_or(u32::MAX);
         }
     }
 
     /// A message of the v1 dialect arrived. `blob` is where the driver put a checkpoint's data:
     /// its manifest.
-    pub fn on_v1(
+    pub fn on_v1(&mut self, now: Now, conn: ConnId, message: FromWorker, blob: Option<Bytes>) {
+        let Some(state) = self.conns.get_mut(&conn).filter(|c| c.v1.is_some()) else { return };
+        state.monitor.heard(now.mono);
+        self.arrive(now, conn, Arrival::V1(message, blob, Some(now.mono)));
+        self.schedule(now);
+    }
+
+    /// Answers heartbeats that wait for facts longer than is usual: the store is slow, and the worker would take the
+    /// link for dead.
+    fn answer_waiting_beats(&mut self, now: Now, conn: ConnId) {
+        let Some(state) = self.conns.get_mut(&conn).filter(|c| c.worker.is_some()) else { return };
+        for waiting in &mut state.arrivals {
+            let Arrival::V1(FromWorker::Heartbeat { sequence, .. }, _, since) = waiting else {
+                continue;
+            };
+            if since.take_if(|since| now.mono >= *since + BEAT_WAITS).is_some() {
+                let (response_to, actions) = (sequence.clone(), Vec::new());
+                let answer = ToWorker::Heartbeat { response_to, actions };
+                self.journal.output(Output::SendV1(conn, answer));
+            }
+        }
+    }
+
+    /// Carries a message out, with the facts that were loaded for it.
+    pub(in crate::coord) fn on_arrived_v1(
         &mut self,
         now: Now,
         conn: ConnId,
-        message: FromWorker,
-        blob: Option<Bytes>,
-        look: &dyn Lookup,
+        (message, blob, answered): (FromWorker, Option<Bytes>, bool),
+        facts: &Facts,
     ) {
-        let Some(state) = self.conns.get_mut(&conn).filter(|c| c.v1.is_some()) else { return };
-        state.heart.heard(now.mono);
+        let Some(state) = self.conns.get(&conn) else { return };
+        let worker = state.worker;
         if let FromWorker::Registration { capabilities } = message {
-            self.register(now, conn, Some(capabilities), look);
-            return self.schedule(now);
+            self.register(now, conn, Some(capabilities), facts);
+            return;
         }
         // What waited in a worker's queue while it was cut off may come before its registration.
-        let key = match state.worker {
+        let key = match worker {
             Some(key) => Some(key),
-            None => self.register(now, conn, None, look),
+            None => self.register(now, conn, None, facts),
         };
         let Some(key) = key else { return };
         self.fleet.get_mut(key).v1.get_or_insert_default().speaker = conn;
         match message {
             FromWorker::Registration { .. } => {}
             FromWorker::Heartbeat { sequence, active_tasks } => {
-                self.on_beat_v1(now, conn, key, (sequence, active_tasks), look);
+                self.on_beat_v1(now, conn, key, (sequence, active_tasks, answered), facts);
             }
             FromWorker::TaskResult { task_id, attempt, result, error } => {
                 let task: TaskId = task_id.as_str().into();
-                if self.on_result_v1(now, key, &task, attempt, (result, error), look) {
-                    self.tell_v1(conn, ToWorker::ResultAck { task_id });
+                if self.on_result_v1(now, key, &task, attempt, (result, error), facts) {
+                    self.send_v1(conn, ToWorker::ResultAck { task_id });
                 }
             }
             FromWorker::Done { task_id, what } => {
                 let task: TaskId = task_id.as_str().into();
                 match what {
-                    Deed::Cancelled => self.on_cancelled_v1(now, key, &task, look),
+                    Deed::Cancelled => self.on_cancelled_v1(now, key, &task, facts),
                     Deed::Paused => self.on_paused_v1(now, key, &task, true),
                     Deed::Resumed => self.on_paused_v1(now, key, &task, false),
                 }
-                self.tell_v1(conn, ToWorker::DoneAck { task_id, what });
+                self.send_v1(conn, ToWorker::DoneAck { task_id, what });
             }
             FromWorker::TaskState { task_id, state } => {
-                self.on_state_v1(now, conn, key, task_id, state, look);
+                self.on_state_v1(now, conn, key, task_id, state, facts);
             }
             FromWorker::Checkpoint { task_id, checkpoint_id } => {
-                self.on_checkpoint_v1(now, conn, key, task_id, checkpoint_id, look);
+                self.on_checkpoint_v1(now, conn, key, task_id, checkpoint_id, facts);
             }
             FromWorker::CheckpointData { task_id, checkpoint_id, data } => {
                 let what = (task_id, checkpoint_id);
-                self.on_data_v1(now, conn, key, what, (blob, data.len()), look);
+                self.on_data_v1(now, conn, key, what, (blob, data.len()), facts);
             }
             FromWorker::CheckpointError { task_id, error } => {
                 self.on_checkpoint_error_v1(now, key, &task_id.as_str().into(), &error);
@@ -146,7 +172,6 @@ impl Coordinator {
                 self.on_unknown_v1(now, key, &task_id.as_str().into());
             }
         }
-        self.schedule(now);
     }
 
     /// Makes the link one of its worker's session. Without capabilities only if the worker is known.
@@ -155,12 +180,12 @@ impl Coordinator {
         now: Now,
         conn: ConnId,
         capabilities: Option<Map<String, Value>>,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) -> Option<WorkerKey> {
         let state = self.conns.get(&conn)?;
         let (name, mine) = (state.v1.as_ref()?.name.clone(), state.worker);
         let store_id: Arc<str> = format!("{PREFIX}{name}").into();
-        let principal = match self.bind(conn, &name, &store_id, look) {
+        let principal = match self.bind(conn, &name, &store_id, facts) {
             Ok(principal) => principal,
             Err(reason) => {
                 self.hang_up_v1(now, conn, reason);
@@ -169,59 +194,22 @@ impl Coordinator {
         };
         let known = self.fleet.by_store(&store_id);
         let old = known.map(|key| self.fleet.get(key).row.clone());
-        let capabilities = match (capabilities, &old) {
-            (Some(given), _) => given,
-            (None, Some(row)) => serde_json::from_str(&row.capabilities).unwrap_or_default(),
-            (None, None) => {
-                let message = "say registration first: this worker is not known here".into();
-                self.tell_v1(conn, ToWorker::Error { message, task_id: None });
-                return None;
-            }
-        };
-        let acks = Acks::wanted(capabilities.get("acks"));
-        let slots = capabilities.get("slots").and_then(Value::as_u64).unwrap_or(1);
-        let slots = slots.clamp(1, MAX_SLOTS) as u32;
-        let capabilities = Value::Object(capabilities).to_string();
-        if capabilities.len() > MAX_CAPABILITIES {
-            self.hang_up_v1(
-                now,
-                conn,
-                format!("more than {MAX_CAPABILITIES} bytes of capabilities"),
-            );
-            return None;
-        }
+        let given = self.claimed(now, conn, capabilities, old.as_deref())?;
         if let Err(reason) = self.make_room(now, &store_id) {
             self.hang_up_v1(now, conn, reason);
             return None;
         }
         if mine.is_none() {
-            if let Err(reason) = self.take_name(now, &name, &store_id) {
-                self.hang_up_v1(now, conn, reason);
-                return None;
-            }
-            if !self.has_room_v1(now, known) {
-                let message = format!(
-                    "this worker has {MAX_LINKS} links that live: close some before opening others"
-                );
-                self.tell_v1(conn, ToWorker::Error { message, task_id: None });
-                return None;
-            }
-            // Another link of a session that lives costs no turn.
-            let lives = known.is_some_and(|key| self.lives_v1(now, key));
-            if !lives && let Err(after) = self.admission.ask(&store_id, now.mono) {
-                self.counters.postponed += 1;
-                self.postpone(now, conn, after);
-                return None;
-            }
+            self.accept_link(now, conn, &name, &store_id)?;
         }
         let row = WorkerRow {
             store_id,
             name: name.clone(),
             incarnation: 1,
             connection: old.as_ref().map_or(1, |row| row.connection + u64::from(mine.is_none())),
-            slots,
+            slots: given.slots,
             prefetch: 0,
-            capabilities,
+            capabilities: given.capabilities,
             labels: Default::default(),
             version: "v1".into(),
             drained: old.is_some_and(|row| row.drained),
@@ -233,17 +221,76 @@ impl Coordinator {
                 self.fleet.replace(key, row);
                 key
             }
-            None => self.fleet.load(row, &[], now.mono),
+            None => self.fleet.insert(row, &[], now.mono),
         };
-        self.fleet.get_mut(key).v1.get_or_insert_default().acks = acks;
+        self.fleet.get_mut(key).v1.get_or_insert_default().acks = given.acks;
         if mine.is_none() {
             self.join(now, conn, key, known.is_none());
         }
         let worker = self.fleet.get(key).row.clone();
-        self.records.push(CoordRecord::WorkerSeen { worker, at: now.wall });
+        self.journal.record(CoordRecord::WorkerSeen { worker, at: now.wall });
         self.fleet.offer(&mut self.scheduler, key);
-        self.tell_v1(conn, ToWorker::RegistrationAck { worker_id: name.to_string() });
+        self.send_v1(conn, ToWorker::RegistrationAck { worker_id: name.to_string() });
         Some(key)
+    }
+
+    /// Reads what a worker says of itself, or takes what it said before; none if that is refused.
+    fn claimed(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        capabilities: Option<Map<String, Value>>,
+        old: Option<&WorkerRow>,
+    ) -> Option<Claimed> {
+        let capabilities = match (capabilities, old) {
+            (Some(given), _) => given,
+            (None, Some(row)) => serde_json::from_str(&row.capabilities).unwrap_or_default(),
+            (None, None) => {
+                let message = "say registration first: this worker is not known here".into();
+                self.send_v1(conn, ToWorker::Error { message, task_id: None });
+                return None;
+            }
+        };
+        let acks = Acks::wanted(capabilities.get("acks"));
+        let slots = capabilities.get("slots").and_then(Value::as_u64).unwrap_or(1);
+        let slots = slots.clamp(1, MAX_SLOTS) as u32;
+        let capabilities = Value::Object(capabilities).to_string();
+        if capabilities.len() > MAX_CAPABILITIES {
+            let reason = format!("more than {MAX_CAPABILITIES} bytes of capabilities");
+            self.hang_up_v1(now, conn, reason);
+            return None;
+        }
+        Some(Claimed { capabilities, slots, acks })
+    }
+
+    /// Accepts one more link of this worker; none if it is refused or postponed.
+    fn accept_link(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        name: &str,
+        store_id: &Arc<str>,
+    ) -> Option<()> {
+        if let Err(reason) = self.take_name(now, name, store_id) {
+            self.hang_up_v1(now, conn, reason);
+            return None;
+        }
+        let known = self.fleet.by_store(store_id);
+        if !self.has_room_v1(now, known) {
+            let message = format!(
+                "this worker has {MAX_LINKS} links that live: close some before opening others"
+            );
+            self.send_v1(conn, ToWorker::Error { message, task_id: None });
+            return None;
+        }
+        // Another link of a session that lives costs no turn.
+        let lives = known.is_some_and(|key| self.lives_v1(now, key));
+        if !lives && let Err(after) = self.fleet.admission.ask(store_id, now.mono) {
+            self.counters.links.postponed += 1;
+            self.postpone(now, conn, after);
+            return None;
+        }
+        Some(())
     }
 
     /// The name is this worker's, unless another one has it that is there.
@@ -253,8 +300,8 @@ impl Coordinator {
         if *other.row.store_id == *store_id {
             return Ok(());
         }
-        if other.conn.is_some() || !other.attempts.is_empty() {
-            let what = if other.conn.is_some() { "is connected" } else { "still holds tasks" };
+        if other.link.conn.is_some() || !other.held.attempts.is_empty() {
+            let what = if other.link.conn.is_some() { "is connected" } else { "still holds tasks" };
             return Err(format!(
                 "the name {name} belongs to another worker that {what}; choose another name, or run \
                  `outlast workers forget {name}` if that worker is gone for good"
@@ -269,12 +316,13 @@ impl Coordinator {
         let Some(state) = self.conns.get(&conn) else { return };
         let (Some(key), Some(link)) = (state.worker, &state.v1) else { return };
         let joined = link.joined;
+        self.answer_waiting_beats(now, conn);
         self.prefer_v1(now, key);
-        if self.fleet.get(key).conn == Some(conn) {
+        if self.fleet.get(key).link.conn == Some(conn) {
             self.end_waits_v1(now, key);
         }
-        if now.mono >= joined + PATIENCE && !self.fleet.get(key).ready {
-            self.fleet.get_mut(key).ready = true;
+        if now.mono >= joined + PATIENCE && !self.fleet.get(key).link.ready {
+            self.fleet.get_mut(key).link.ready = true;
             self.fleet.offer(&mut self.scheduler, key);
         }
     }
@@ -285,17 +333,17 @@ impl Coordinator {
 
     /// Shown as soon as everything decided so far is durable. An acknowledgement that the worker does
     /// not want is left out.
-    pub(super) fn tell_v1(&mut self, conn: ConnId, message: ToWorker) {
+    pub(super) fn send_v1(&mut self, conn: ConnId, message: ToWorker) {
         if let Some(kind) = message.ack()
             && !self.wants_ack_v1(conn, kind)
         {
             return;
         }
-        self.effect(Output::SendV1(conn, message));
+        self.journal.release(Output::SendV1(conn, message));
     }
 
     pub(in crate::coord) fn assign_v1(&mut self, now: Now, key: WorkerKey, ids: &[TaskId]) {
-        let Some(conn) = self.fleet.get(key).conn else { return };
+        let Some(conn) = self.fleet.get(key).link.conn else { return };
         for id in ids {
             let Some(task) = self.tasks.get(id) else { continue };
             let (epoch, paused) = (task.epoch, task.paused);
@@ -307,83 +355,28 @@ impl Coordinator {
                     config_of(&knobs::effective(&task.spec, state))
                 }
             };
-            let checkpoint = task.checkpoints.last().and_then(|c| restore(c));
+            let checkpoint = task.reported.checkpoints.last().and_then(|c| restore(c));
             let session = self.fleet.get_mut(key).v1.get_or_insert_default();
             let run = session.runs.entry(id.clone()).or_insert_with(|| Run::new(epoch, now));
             if run.epoch != epoch {
                 *run = Run::new(epoch, now);
             }
-            (run.since, run.asked, run.link) = (now.mono, None, Some(conn));
+            (run.evidence.since, run.evidence.asked, run.evidence.link) =
+                (now.mono, None, Some(conn));
             // The assignment does not say that it is paused.
-            run.paused = Some(false);
+            run.pause.paused = Some(false);
             run.sent += 1;
             // Sent again, it most likely never arrived.
             let restores = checkpoint.is_some() && run.sent == 1;
             let member = self.fleet.get_mut(key);
-            member.beat.restored += u64::from(restores);
+            member.link.beat.restored += u64::from(restores);
             let task_id = id.to_string();
             let given =
                 ToWorker::TaskAssignment { task_id, config, attempt: epoch, function, checkpoint };
-            self.tell_v1(conn, given);
+            self.send_v1(conn, given);
             if paused {
                 self.send_control(key, id, epoch, ControlKind::Pause);
             }
         }
-    }
-}
-
-/// Returns a task for a v1 worker: the function, and its arguments. For workers that run commands, a
-/// command is sent as it was submitted.
-fn config_of(spec: &TaskSpec) -> (String, Value) {
-    match &spec.run {
-        What::Call(call) => {
-            let config = match &call.args {
-                Value::Object(_) => call.args.clone(),
-                Value::Null => json!({}),
-                other => json!({ "args": other }),
-            };
-            (call.function.clone(), config)
-        }
-        _ => (String::new(), serde_json::from_slice(&spec.to_json()).unwrap_or_default()),
-    }
-}
-
-/// A checkpoint that a v1 worker can go on from: JSON, and not too large.
-fn restore(checkpoint: &Checkpoint) -> Option<Restore> {
-    let meta: Value = serde_json::from_slice(&checkpoint.meta_json).ok()?;
-    if meta["user"]["codec"] != "json" || checkpoint.size > MAX_CHECKPOINT as u64 {
-        return None;
-    }
-    let name = meta["user"]["checkpoint_id"].as_str().map(ToOwned::to_owned);
-    let checkpoint_id = name.unwrap_or_else(|| checkpoint.id());
-    Some(Restore { checkpoint_id, manifest: checkpoint.manifest.clone() })
-}
-
-/// The messages of the v1 dialect that stand for a message of ours.
-pub(in crate::coord) fn translate(message: message::ToWorker) -> Vec<ToWorker> {
-    use message::ToWorker as Ours;
-    let each = |attempts: Vec<AttemptId>, make: fn(String) -> ToWorker| {
-        attempts.into_iter().map(|a| make(a.task.to_string())).collect()
-    };
-    match message {
-        // It has no queue to return from.
-        Ours::Stop(_, StopReason::Return) => Vec::new(),
-        Ours::Stop(attempts, _) => each(attempts, |task_id| ToWorker::CancelTask { task_id }),
-        Ours::Control(attempts, kind) => match kind {
-            ControlKind::Pause => each(attempts, |task_id| ToWorker::PauseTask { task_id }),
-            ControlKind::Resume => each(attempts, |task_id| ToWorker::ResumeTask { task_id }),
-            ControlKind::Checkpoint => each(attempts, |task_id| ToWorker::CheckpointRequest {
-                task_id,
-                checkpoint_id: None,
-            }),
-        },
-        Ours::Refused(refused) => {
-            vec![ToWorker::Error { message: refused.reason, task_id: None }]
-        }
-        Ours::BlobMissing(_) => {
-            let message = "the checkpoint's data was not kept; send it again".into();
-            vec![ToWorker::Error { message, task_id: None }]
-        }
-        _ => Vec::new(),
     }
 }

@@ -7,13 +7,14 @@
 //! stop) is late, and judged as v2's late outcomes are. A worker that gives the assignment's
 //! `attempt` back leaves nothing to be guessed.
 
-use super::{OUTCOMES, Unsynced};
-use crate::coord::{Coordinator, Lookup, PastAttempt};
+use super::session::{OUTCOMES, Unsynced};
+use crate::coord::coordinator::Coordinator;
+use crate::coord::loads::{Facts, PastAttempt};
 use crate::scheduler::WorkerKey;
 use crate::{Epoch, Now, TaskId};
-use outlast_model::{Bytes, Cause, OutcomeKind, TaskOutcome};
+use outlast_model::{Bytes, Capabilities, Cause, OutcomeKind, TaskOutcome};
 use outlast_wire::v1::{MAX_RESULT, TaskError, is_placeholder};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 /// Returns true if two outcomes are the same.
@@ -34,7 +35,7 @@ impl Coordinator {
         task: &TaskId,
         attempt: Option<Epoch>,
         (result, error): (Bytes, Option<TaskError>),
-        look: &dyn Lookup,
+        facts: &Facts,
     ) -> bool {
         if error.is_none() && is_placeholder(&result) && self.takes_placeholders_v1(key) {
             return self.on_accepted_v1(now, key, task, attempt);
@@ -63,7 +64,7 @@ impl Coordinator {
         } else {
             outcome.value_json = result;
         }
-        self.on_end_v1(now, key, task, attempt, outcome, look);
+        self.on_end_v1(now, key, task, attempt, outcome, facts);
         true
     }
 
@@ -80,14 +81,14 @@ impl Coordinator {
         let current = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch));
         let Some(epoch) = current.map(|t| t.epoch).filter(|e| attempt.is_none_or(|a| a == *e))
         else {
-            self.counters.repeated += 1;
+            self.counters.outbox.repeated += 1;
             return true;
         };
         self.note_start(now, task, epoch, now.wall);
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         session.saw(now, task, epoch);
         let run = session.run(task, epoch);
-        if run.is_some_and(|run| !std::mem::replace(&mut run.accepted, true)) {
+        if run.is_some_and(|run| !std::mem::replace(&mut run.evidence.accepted, true)) {
             let note = "its worker answered that it runs; its result comes later";
             self.note(now, task, epoch, note.into());
         }
@@ -97,9 +98,8 @@ impl Coordinator {
     /// Returns true if placeholder results are recognized: a worker whose results may be of that form sets
     /// `"placeholders": false`.
     fn takes_placeholders_v1(&self, key: WorkerKey) -> bool {
-        let capabilities: Option<Value> =
-            serde_json::from_str(&self.fleet.get(key).row.capabilities).ok();
-        capabilities.is_none_or(|c| c["placeholders"] != Value::Bool(false))
+        let capabilities = Capabilities::of(&self.fleet.get(key).row.capabilities);
+        !capabilities.is("placeholders", false)
     }
 
     pub(super) fn on_cancelled_v1(
@@ -107,13 +107,14 @@ impl Coordinator {
         now: Now,
         key: WorkerKey,
         task: &TaskId,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) {
         let name = &self.fleet.get(key).row.name;
         // Nobody cancelled what a person moves: it is to go on elsewhere.
         let known = self.tasks.get(task);
-        let moved = known
-            .is_some_and(|t| !t.cancelling && t.is_current(key, t.epoch) && t.is_misplaced(name));
+        let moved = known.is_some_and(|t| {
+            !t.is_cancelling() && t.is_current(key, t.epoch) && t.is_misplaced(name)
+        });
         let (kind, cause, message) = match moved {
             true => (OutcomeKind::Interrupted, Cause::Moved, "moved"),
             false => (OutcomeKind::Cancelled, Cause::Cancelled, "cancelled"),
@@ -126,13 +127,13 @@ impl Coordinator {
             finished_at_ms: now.wall,
             ..Default::default()
         };
-        let epoch = known.filter(|t| !t.cancelling && !moved).map_or(0, |t| t.epoch);
+        let epoch = known.filter(|t| !t.is_cancelling() && !moved).map_or(0, |t| t.epoch);
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         let outcome = match session.run(task, epoch).is_some_and(|r| r.stopping.is_some()) {
             true => self.timed_out_v1(now, task),
             false => outcome,
         };
-        self.on_end_v1(now, key, task, None, outcome, look);
+        self.on_end_v1(now, key, task, None, outcome, facts);
     }
 
     /// An attempt ended, if this was not heard before.
@@ -143,16 +144,16 @@ impl Coordinator {
         task: &TaskId,
         attempt: Option<Epoch>,
         mut outcome: TaskOutcome,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) {
-        let Some(epoch) = self.attempt_of(key, task, attempt, &outcome, look) else {
-            self.counters.repeated += 1;
+        let Some(epoch) = self.attempt_of(key, task, attempt, &outcome, facts) else {
+            self.counters.outbox.repeated += 1;
             return;
         };
         outcome.epoch = epoch;
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         let given = session.run(task, epoch).map(|r| r.given);
-        let started = self.tasks.get(task).and_then(|t| t.started_at);
+        let started = self.tasks.get(task).and_then(|t| t.started_at());
         let started = started.filter(|_| given.is_some()).or(given);
         outcome.started_at_ms = started.unwrap_or(now.wall).min(now.wall).max(1);
         if epoch == 0 {
@@ -162,11 +163,11 @@ impl Coordinator {
             let known = Arc::new(outcome.clone());
             let task = task.clone();
             let item = Unsynced::Outcome { worker, task, epoch, outcome: known };
-            self.unsynced_v1.push_back((self.batch, item));
-            self.on_outcome(now, key, Arc::new(outcome), look);
+            self.undurable.v1.push_back((self.journal.open(), item));
+            self.on_outcome(now, key, Arc::new(outcome), facts);
         }
         self.forget_runs(key);
-        self.fleet.reload(&mut self.scheduler, key);
+        self.fleet.update_room(&mut self.scheduler, key);
     }
 
     /// The attempt that an outcome belongs to, 0 if none; nothing if it was recorded before.
@@ -176,7 +177,7 @@ impl Coordinator {
         task: &TaskId,
         named: Option<Epoch>,
         outcome: &TaskOutcome,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) -> Option<Epoch> {
         let current = self.tasks.get(task).filter(|t| t.is_current(key, t.epoch));
         let current = current.map(|t| t.epoch);
@@ -184,7 +185,7 @@ impl Coordinator {
         if current == Some(1) && named.is_none_or(|n| n == 1) {
             return current;
         }
-        let past = self.attempts_v1(key, task, look);
+        let past = self.attempts_v1(key, task, facts);
         if let Some(named) = named
             && (current == Some(named) || past.iter().any(|a| a.epoch == named && named > 0))
         {
@@ -193,7 +194,7 @@ impl Coordinator {
         }
         if let Some(epoch) = current {
             let session = self.fleet.get_mut(key).v1.get_or_insert_default();
-            let seen = session.run(task, epoch).is_some_and(|r| r.seen);
+            let seen = session.run(task, epoch).is_some_and(|r| r.evidence.seen);
             let again = past.iter().any(|a| a.epoch < epoch && a.epoch > 0 && says(a, outcome));
             return (seen || !again).then_some(epoch);
         }
@@ -213,11 +214,11 @@ impl Coordinator {
         &self,
         key: WorkerKey,
         task: &TaskId,
-        look: &dyn Lookup,
+        facts: &Facts,
     ) -> Vec<PastAttempt> {
         let store = &self.fleet.get(key).row.store_id;
-        let mut past = look.attempts(task, store);
-        for (_, item) in &self.unsynced_v1 {
+        let mut past = facts.attempts(task, store);
+        for (_, item) in &self.undurable.v1 {
             let Unsynced::Outcome { worker, task: of, epoch, outcome } = item else { continue };
             if worker != store || of != task {
                 continue;

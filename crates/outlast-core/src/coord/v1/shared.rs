@@ -4,47 +4,21 @@
 //! that asked, work to the newest that lives, whatever arrives on any is a sign of life, and the
 //! session ends with the last.
 
-use super::{PREFIX, Run};
-use crate::coord::links::{LinkChange, Resync};
-use crate::coord::{ConnId, Coordinator, Output};
+use super::session::{Acks, MAX_LINKS, PREFIX, Run};
+use crate::coord::conn::Resync;
+use crate::coord::coordinator::Coordinator;
+use crate::coord::ids::ConnId;
+use crate::coord::news::LinkChange;
+use crate::coord::output::Output;
 use crate::scheduler::WorkerKey;
 use crate::{Millis, Now};
 use outlast_model::LinkCause;
 use outlast_model::message::Heartbeat;
-use serde_json::Value;
-use std::collections::BTreeSet;
 
 /// Number of links per worker above which silent ones are closed at once, the oldest first.
 pub(super) const LINKS: usize = 4;
-/// Links of a worker that live; another one is not let in. Such a client opens one more for each 15 s
-/// of an outage, and again each that is closed or refused: so this is well above what outages of some
-/// minutes leave.
-pub const MAX_LINKS: usize = 64;
 /// Heartbeats that a link may miss before it counts as silent. It ends later, by the timeout.
 const BEATS: Millis = 2;
-
-/// Acknowledgements that a worker wants, by its capability `acks`.
-#[derive(Debug, Default)]
-pub(super) enum Acks {
-    #[default]
-    All,
-    None,
-    /// Acknowledgements of these types.
-    Some(BTreeSet<String>),
-}
-
-impl Acks {
-    /// `false` is none, a list names types; all others are wanted.
-    pub fn wanted(capability: Option<&Value>) -> Acks {
-        match capability {
-            Some(Value::Bool(false)) => Acks::None,
-            Some(Value::Array(names)) => {
-                Acks::Some(names.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
-            }
-            _ => Acks::All,
-        }
-    }
-}
 
 impl Coordinator {
     /// A silence of a link after which work goes by another one, in milliseconds.
@@ -57,20 +31,10 @@ impl Coordinator {
         let quiet = self.quiet_v1();
         let links = self.fleet.get(key).v1.as_ref().map_or(&[][..], |s| &s.links);
         let alive = |conn: &&ConnId| {
-            let heard = self.conns.get(conn).map(|c| c.heart.last_heard());
+            let heard = self.conns.get(conn).map(|c| c.monitor.last_heard());
             heard.is_some_and(|at| now.mono < at.saturating_add(quiet))
         };
         links.iter().filter(alive).copied().collect()
-    }
-
-    /// Returns the links of a worker of the dialect.
-    pub(in crate::coord) fn links_v1(&self, key: WorkerKey) -> &[ConnId] {
-        self.fleet.find(key).and_then(|m| m.v1.as_ref()).map_or(&[][..], |s| &s.links)
-    }
-
-    /// Returns the number of attempts that are remembered of a worker of the dialect.
-    pub(in crate::coord) fn runs_v1(&self, key: WorkerKey) -> usize {
-        self.fleet.find(key).and_then(|m| m.v1.as_ref()).map_or(0, |s| s.runs.len())
     }
 
     pub(super) fn lives_v1(&self, now: Now, key: WorkerKey) -> bool {
@@ -93,7 +57,7 @@ impl Coordinator {
         for conn in silent.take(surplus).copied().collect::<Vec<_>>() {
             let reason = "silent, and its worker has newer connections";
             self.drop_conn(now, conn, LinkCause::Silent, reason);
-            self.outputs.push_back(Output::Close(conn, reason.into()));
+            self.journal.output(Output::Close(conn, reason.into()));
         }
         self.fleet.get(key).v1.as_ref().is_none_or(|s| s.links.len() < MAX_LINKS)
     }
@@ -106,37 +70,43 @@ impl Coordinator {
             self.pass_over_v1(now, key);
         }
         let member = self.fleet.get_mut(key);
-        (member.conn, member.draining) = (Some(conn), false);
+        (member.link.conn, member.link.draining) = (Some(conn), false);
         if fresh {
             // It may have what was given to others meanwhile, and says so first. A new one has
             // nothing.
-            member.ready = new;
+            member.link.ready = new;
             // The dialect does not report restored checkpoints: they are counted here.
-            member.beat = Heartbeat { restored: member.beat.restored, ..Default::default() };
+            member.link.beat =
+                Heartbeat { restored: member.link.beat.restored, ..Default::default() };
         }
-        let held: Vec<_> = member.attempts.keys().cloned().collect();
+        let held: Vec<_> = member.held.attempts.keys().cloned().collect();
         let session = member.v1.get_or_insert_default();
         session.links.push(conn);
         session.speaker = conn;
         for id in held {
             let run = session.runs.entry(id.task).or_insert_with(|| Run::new(id.epoch, now));
             if fresh {
-                (run.since, run.asked, run.fetching, run.pausing) = (now.mono, None, None, None);
+                (
+                    run.evidence.since,
+                    run.evidence.asked,
+                    run.transfer.fetching,
+                    run.pause.pausing,
+                ) = (now.mono, None, None, None);
             }
         }
-        self.counters.welcomed += 1;
+        self.counters.links.welcomed += 1;
         let change = match fresh {
             true => LinkChange::Connected(conn, None),
             false => LinkChange::Switched(conn, true),
         };
-        self.tell(now, key, change);
+        self.publish(now, key, change);
         if let Some(state) = self.conns.get_mut(&conn) {
-            (state.worker, state.inventory) = (Some(key), None);
+            (state.worker, state.handshake.inventory) = (Some(key), None);
             state.resync = fresh.then(|| Resync::new(now.mono, None));
             if let Some(link) = &mut state.v1 {
-                (link.joined, link.told) = (now.mono, false);
+                (link.joined, link.registered) = (now.mono, false);
             }
-            self.timers.insert((state.heart.next_wake(), crate::coord::Timer::Conn(conn)));
+            self.timers.set(state.monitor.next_wake(), crate::coord::Timer::Link(conn));
         }
     }
 
@@ -145,7 +115,7 @@ impl Coordinator {
     fn pass_over_v1(&mut self, now: Now, key: WorkerKey) {
         let member = self.fleet.get(key);
         let links = member.v1.as_ref().map_or_else(Vec::new, |s| s.links.clone());
-        let holds = !member.attempts.is_empty();
+        let holds = !member.held.attempts.is_empty();
         for conn in &links {
             if let Some(state) = self.conns.get_mut(conn) {
                 state.resync = None;
@@ -153,7 +123,7 @@ impl Coordinator {
         }
         if !links.is_empty() {
             let reason = "it was silent, and its worker opened another".to_owned();
-            self.tell(now, key, LinkChange::Lost(LinkCause::TakenOver, reason, holds));
+            self.publish(now, key, LinkChange::Lost(LinkCause::TakenOver, reason, holds));
         }
     }
 
@@ -163,20 +133,20 @@ impl Coordinator {
         let alive = self.alive_v1(now, key);
         let member = self.fleet.get(key);
         let Some(session) = member.v1.as_ref() else { return };
-        let heard = |conn: &&ConnId| self.conns.get(conn).map(|c| c.heart.last_heard());
+        let heard = |conn: &&ConnId| self.conns.get(conn).map(|c| c.monitor.last_heard());
         let chosen = alive.last().or_else(|| session.links.iter().max_by_key(heard)).copied();
-        let Some(chosen) = chosen.filter(|c| member.conn != Some(*c)) else { return };
-        let former = self.fleet.get_mut(key).conn.replace(chosen);
+        let Some(chosen) = chosen.filter(|c| member.link.conn != Some(*c)) else { return };
+        let former = self.fleet.get_mut(key).link.conn.replace(chosen);
         // What was asked on the former may not have arrived.
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
         for run in session.runs.values_mut() {
-            run.fetching.take_if(|f| Some(f.link) == former);
+            run.transfer.fetching.take_if(|f| Some(f.link) == former);
         }
         let link = self.conns.get_mut(&chosen).and_then(|c| c.v1.as_mut());
         if let Some(link) = link {
-            link.told = false;
+            link.registered = false;
         }
-        self.tell(now, key, LinkChange::Switched(chosen, false));
+        self.publish(now, key, LinkChange::Switched(chosen, false));
     }
 
     /// A link of a worker ended; whether its session goes on with others. `resync`: what the link
@@ -193,16 +163,15 @@ impl Coordinator {
         if session.links.is_empty() {
             return false;
         }
-        if self.fleet.get(key).conn == Some(conn) {
+        if self.fleet.get(key).link.conn == Some(conn) {
             self.prefer_v1(now, key);
         }
-        let Some(other) = self.fleet.get(key).conn else { return false };
+        let Some(other) = self.fleet.get(key).link.conn else { return false };
         if let Some(state) = self.conns.get_mut(&other) {
             state.resync = state.resync.take().or(resync);
         }
         // What it asked is answered all the same.
-        let held = self.held.iter_mut().map(|(_, output)| output);
-        for output in self.outputs.iter_mut().chain(held) {
+        for output in self.journal.outputs_mut() {
             if let Output::SendV1(to, _) = output
                 && *to == conn
             {

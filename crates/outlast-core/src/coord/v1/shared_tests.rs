@@ -1,10 +1,15 @@
 //! Several links of one worker, and answers that do not come.
 
+use super::session::{AGAIN, PREFIX};
 use super::tests::{Rig, attempts};
-use crate::coord::{ConnId, Request};
-use crate::records::{CoordRecord, TaskState};
+use crate::coord::tests::lookup::{Lookup, fact};
+use crate::coord::{
+    ConnId, CoordConfig, Coordinator, Given, LoadId, Output, PastAttempt, Query, Request,
+};
+use crate::records::{CoordRecord, CoordSnapshot, TaskState, WorkerRow};
+use crate::{Epoch, Machine, Step};
 use outlast_model::Bytes;
-use outlast_model::LinkCause;
+use outlast_model::{LinkCause, OutcomeKind, StateUpdate, TaskOutcome};
 use outlast_wire::v1::{FromWorker, ToWorker};
 use serde_json::{Map, json};
 
@@ -32,7 +37,7 @@ fn a_second_link_ends_nothing_and_work_goes_to_the_newest_that_lives() {
     assert_eq!(submit(&mut rig, "a"), [2]);
     assert!(rig.closed.is_empty(), "{:?}", rig.closed);
     // An answer goes to the link that asked, whichever it is.
-    rig.c.on_v1(rig.at(), 1, result("a", "{}"), None, &());
+    rig.c.hear_v1(rig.at(), 1, result("a", "{}"), None, &());
     let said = rig.drain_links(true);
     assert!(matches!(said[..], [(1, ToWorker::ResultAck { .. })]), "{said:?}");
     // The newer one swallows: it is passed over before its time is up, and ends with it.
@@ -97,7 +102,7 @@ fn what_a_link_asked_is_answered_on_another_if_it_ends() {
     rig.join(1);
     submit(&mut rig, "a");
     rig.join(2);
-    rig.c.on_v1(rig.at(), 1, result("a", "{}"), None, &());
+    rig.c.hear_v1(rig.at(), 1, result("a", "{}"), None, &());
     rig.drain(false);
     rig.c.on_close(rig.at(), 1, LinkCause::Closed, "cut");
     rig.c.on_persisted(u64::MAX / 2);
@@ -154,7 +159,7 @@ fn two_live_processes_of_one_id_keep_what_they_have() {
         let said = rig.beat(2, &[]);
         assert!(attempts(&said).is_empty(), "{said:?}");
     }
-    rig.c.on_v1(rig.at(), 1, result("a", "{}"), None, &());
+    rig.c.hear_v1(rig.at(), 1, result("a", "{}"), None, &());
     rig.drain(true);
     assert_eq!(rig.outcomes(), [1]);
 }
@@ -266,7 +271,7 @@ fn a_pause_without_an_answer_lapses() {
     rig.join(1);
     submit(&mut rig, "a");
     rig.beat(1, &["a"]);
-    let pause = |on| Request::Pause { task: "a".into(), on, known: None };
+    let pause = |on| Request::Pause("a".into(), on);
     rig.c.on_request(rig.at(), 2, pause(true));
     let said = rig.drain(true);
     assert!(said.iter().any(|m| matches!(m, ToWorker::PauseTask { .. })));
@@ -340,4 +345,215 @@ fn an_address_without_the_id_waits_for_the_worker_to_say_it() {
     rig.c.on_name_v1(rig.at(), 2, "not/an id");
     rig.drain(true);
     assert_eq!(rig.closed, [2]);
+}
+
+/// A store in which attempt 1 of any task was this worker's and has no outcome, and that has a state.
+struct Store;
+
+impl Lookup for Store {
+    fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
+        vec![PastAttempt { epoch: 1, outcomes: Vec::new() }]
+    }
+    fn given(&self, _: &str, _: Epoch) -> Given {
+        Given::To(format!("{PREFIX}w").into())
+    }
+    fn state(&self, _: &str) -> Option<StateUpdate> {
+        let state_json = br#"{"kept":1,"changed":1}"#.as_slice().into();
+        Some(StateUpdate { epoch: 1, version: 3, state_json, ..Default::default() })
+    }
+}
+
+#[test]
+fn a_state_is_merged_with_what_the_store_has_from_before_a_restart() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    let worker = rig.records.iter().find_map(|record| match record {
+        CoordRecord::WorkerSeen { worker, .. } => Some(WorkerRow::clone(worker)),
+        _ => None,
+    });
+    let mut tasks = rig.c.snapshot().tasks;
+    tasks[0].reported.state_version = (1, 3);
+    let coordinator_id = "c".into();
+    let workers = vec![(worker.unwrap(), vec![])];
+    let snapshot = CoordSnapshot { coordinator_id, tasks, workers, ..Default::default() };
+    rig.c = Coordinator::new(CoordConfig::default(), snapshot, rig.at());
+    rig.join(2);
+    rig.beat(2, &["a"]);
+    let state: Map<_, _> = [("changed".to_owned(), json!(2))].into_iter().collect();
+    let told = FromWorker::TaskState { task_id: "a".into(), state };
+    rig.c.hear_v1(rig.at(), 2, told, None, &Store);
+    rig.drain(true);
+    let merged = rig.records.iter().find_map(|record| match record {
+        CoordRecord::State { update } => Some((update.version, update.state_json.clone())),
+        _ => None,
+    });
+    let (version, json) = merged.unwrap();
+    let all: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((version, all), (4, json!({ "kept": 1, "changed": 2 })));
+}
+
+#[test]
+fn an_abandoned_task_that_its_worker_lists_goes_on_there() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.submit_links("a", |s| s.reconnect_window = 10.0);
+    rig.beat(1, &["a"]);
+    rig.c.on_close(rig.at(), 1, LinkCause::Closed, "cut");
+    rig.passes(12_000, &[]);
+    assert_eq!(rig.c.task_counts(), (1, 1), "it was abandoned");
+    rig.join(2);
+    let said = rig.beat(2, &["a"]);
+    let given = |m: &ToWorker| matches!(m, ToWorker::TaskAssignment { .. });
+    assert!(!said.iter().any(given) && rig.c.task_counts() == (1, 0), "{said:?}");
+    rig.hear(2, result("a", "{}"));
+    assert_eq!(rig.outcomes(), [1]);
+}
+
+#[test]
+fn another_end_of_an_attempt_counts_before_the_store_knows_of_the_attempt() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    submit(&mut rig, "a");
+    for value in ["1", "2", "1"] {
+        rig.c.hear_v1(rig.at(), 1, result("a", value), None, &());
+    }
+    rig.drain(true);
+    assert_eq!(rig.outcomes(), [1, 1], "the second one is late, and the third was heard before");
+    assert_eq!(rig.c.counters().outbox.repeated, 1);
+}
+
+/// The loads that the core asks for, with every batch durable at once.
+fn loads(rig: &mut Rig) -> Vec<(LoadId, Vec<Query>)> {
+    let mut loads = Vec::new();
+    while let Some(output) = rig.c.poll() {
+        match output {
+            Step::Perform(Output::Load(load, queries)) => loads.push((load, queries)),
+            Step::Persist(batch) => {
+                rig.records.extend(batch.records);
+                rig.c.on_persisted(batch.number);
+            }
+            _ => {}
+        }
+    }
+    loads
+}
+
+#[test]
+fn a_result_on_two_links_counts_once_though_both_were_looked_up_before_it_counted() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.join(2);
+    let now = rig.at();
+    for conn in [1, 2] {
+        rig.c.on_v1(now, conn, result("a", "{}"), None);
+    }
+    let both = loads(&mut rig);
+    assert_eq!(both.len(), 2);
+    for (load, queries) in both {
+        rig.c.on_loaded(now, load, queries.iter().map(|query| fact(&Store, query)).collect());
+        assert!(loads(&mut rig).is_empty());
+        rig.c.invariants().unwrap();
+    }
+    assert_eq!(rig.outcomes(), [1]);
+    assert_eq!(rig.c.counters().outbox.repeated, 1);
+}
+
+#[test]
+fn a_heartbeat_that_waits_long_for_the_store_is_answered() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    let now = rig.at();
+    let beat = |n: u64, active: &[&str]| FromWorker::Heartbeat {
+        sequence: n.into(),
+        active_tasks: Some(active.iter().map(|t| (*t).to_owned()).collect()),
+    };
+    // It names a task that only the store may know; the next one waits behind it.
+    rig.c.on_v1(now, 1, beat(7, &["foreign"]), None);
+    rig.c.on_v1(now, 1, beat(8, &[]), None);
+    let (mut open, mut answers) = (Vec::new(), Vec::new());
+    let mut take = |rig: &mut Rig, open: &mut Vec<_>| {
+        while let Some(step) = rig.c.poll() {
+            match step {
+                Step::Perform(Output::Load(load, queries)) => open.push((load, queries)),
+                Step::Perform(Output::SendV1(_, ToWorker::Heartbeat { response_to, actions })) => {
+                    answers.push((response_to.as_u64().unwrap(), actions.len()));
+                }
+                Step::Persist(batch) => rig.c.on_persisted(batch.number),
+                Step::Perform(_) => {}
+            }
+        }
+        std::mem::take(&mut answers)
+    };
+    assert_eq!(take(&mut rig, &mut open), [], "it has one answer, mostly");
+    let later = crate::Now { mono: now.mono + 5_001, ..now };
+    rig.c.on_tick(later);
+    assert_eq!(take(&mut rig, &mut open), [(7, 0), (8, 0)]);
+    for (load, queries) in std::mem::take(&mut open) {
+        rig.c.on_loaded(later, load, queries.iter().map(|query| fact(&Store, query)).collect());
+    }
+    // The cancel follows; the other heartbeat asks for nothing, and has no second answer.
+    assert_eq!(take(&mut rig, &mut open), [(7, 1)]);
+    assert!(open.is_empty());
+}
+
+#[test]
+fn what_is_cancelled_and_missing_is_not_given_out_again() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.beat(1, &[]);
+    assert_eq!(submit(&mut rig, "a"), [1]);
+    rig.c.on_request(rig.at(), 2, Request::Cancel("a".into()));
+    rig.drain(true);
+    let mut given = 0;
+    for _ in 0..120 {
+        rig.passes(1_000, &[1]);
+        let said = rig.beat(1, &[]);
+        let is = |m: &&ToWorker| matches!(m, ToWorker::TaskAssignment { .. });
+        given += said.iter().filter(is).count();
+    }
+    let ended = rig.records.iter().any(
+        |r| matches!(r, CoordRecord::Ended { state: TaskState::Cancelled, reason, .. } if reason == "cancelled"),
+    );
+    assert!(ended && given == 0, "ended: {ended}, given {given} times");
+}
+
+#[test]
+fn an_assignment_that_is_never_heard_of_is_repeated_a_few_times() {
+    let mut rig = Rig::new();
+    rig.join(1);
+    rig.beat(1, &[]);
+    let mut given = submit(&mut rig, "a").len();
+    let over = |rig: &Rig| rig.records.iter().any(|r| matches!(r, CoordRecord::Requeued { .. }));
+    for _ in 0..600 {
+        if over(&rig) {
+            break;
+        }
+        given += assigned(&rig.passes(1_000, &[1])).len();
+        let said = rig.beat(1, &[]).into_iter().map(|message| (1, message)).collect::<Vec<_>>();
+        given += if over(&rig) { 0 } else { assigned(&said).len() };
+    }
+    assert_eq!((given, over(&rig)), (AGAIN as usize, true));
+}
+
+#[test]
+fn a_result_of_an_ended_attempt_sent_again_is_not_the_next_ones() {
+    struct Twice;
+    impl Lookup for Twice {
+        fn attempts(&self, _: &str, _: &str) -> Vec<PastAttempt> {
+            let kind = OutcomeKind::Succeeded;
+            let value_json = Bytes::from_static(b"{}");
+            let first = TaskOutcome { kind, value_json, ..Default::default() };
+            let open = PastAttempt { epoch: 2, outcomes: Vec::new() };
+            vec![PastAttempt { epoch: 1, outcomes: vec![first.into()] }, open]
+        }
+    }
+    let mut rig = Rig::new();
+    rig.join(1);
+    for (value, outcomes) in [("{}", &[][..]), ("7", &[2])] {
+        rig.c.hear_v1(rig.at(), 1, result("a", value), None, &Twice);
+        rig.drain(true);
+        assert_eq!(rig.outcomes(), outcomes);
+    }
+    assert_eq!(rig.c.counters().outbox.repeated, 1);
 }

@@ -1,12 +1,18 @@
-use super::*;
+use super::session::*;
+use crate::coord::tests::lookup::Lookup;
 use crate::coord::{
-    ConnId, CoordConfig, Coordinator, Given, Lookup, Output, PastAttempt, Request, Submission,
+    ConnId, CoordConfig, Coordinator, Given, Output, Owner, PastAttempt, Request, Submission,
 };
-use crate::records::{CoordRecord, CoordSnapshot, TaskRow, TaskState};
+use crate::records::{CoordRecord, CoordSnapshot, TaskState};
+use crate::{Epoch, Machine, Millis, Now, Step};
+use outlast_model::Checkpoint;
+use outlast_model::TaskOutcome;
 use outlast_model::spec::{Call, Rerun, Run as What};
 use outlast_model::{Bytes, TaskSpec};
-use outlast_model::{Checkpoint, StateUpdate};
 use outlast_wire::v1::{Deed, FromWorker, TaskError, ToWorker};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A coordinator whose records are its store.
 pub(super) struct Rig {
@@ -24,9 +30,6 @@ pub(super) struct Rig {
 struct Look<'a>(&'a [CoordRecord]);
 
 impl Lookup for Look<'_> {
-    fn task(&self, _: &str) -> Option<TaskRow> {
-        None
-    }
     fn has_blob(&self, _: &[u8], _: &str) -> bool {
         true
     }
@@ -60,12 +63,6 @@ impl Lookup for Look<'_> {
         });
         given.map_or(Given::Never, Given::To)
     }
-    fn key_is_valid(&self, _: &str) -> bool {
-        true
-    }
-    fn state(&self, _: &str) -> Option<StateUpdate> {
-        None
-    }
     fn checkpoints(&self, id: &str) -> Vec<Arc<Checkpoint>> {
         let of = |r: &CoordRecord| match r {
             CoordRecord::Checkpoint { checkpoint, .. } if *checkpoint.task == *id => {
@@ -93,16 +90,16 @@ impl Rig {
     /// With the link that each was said on.
     pub fn drain_links(&mut self, sync: bool) -> Vec<(ConnId, ToWorker)> {
         self.c.invariants().expect("memory is consistent after each input");
-        while let Some(output) = self.c.poll_output() {
+        while let Some(output) = self.c.poll() {
             match output {
-                Output::Persist(batch) => {
+                Step::Persist(batch) => {
                     self.records.extend(batch.records);
                     if sync {
                         self.c.on_persisted(batch.number);
                     }
                 }
-                Output::SendV1(conn, message) => self.said.push((conn, message)),
-                Output::Close(conn, _) => self.closed.push(conn),
+                Step::Perform(Output::SendV1(conn, message)) => self.said.push((conn, message)),
+                Step::Perform(Output::Close(conn, _)) => self.closed.push(conn),
                 _ => {}
             }
         }
@@ -119,21 +116,14 @@ impl Rig {
     ) -> Vec<(ConnId, ToWorker)> {
         let mut spec = TaskSpec::new(What::Call(Call { function: "f".into(), args: Value::Null }));
         edit(&mut spec);
-        let s = Submission {
-            id: id.into(),
-            spec: Arc::new(spec),
-            known: None,
-            former: 0,
-            owner: None,
-            taken: false,
-        };
-        self.c.on_request(self.at(), 1, Request::Submit(vec![s]));
+        let s = Submission { id: id.into(), spec: Arc::new(spec), chosen: false };
+        self.c.on_request(self.at(), 1, Request::Submit(vec![s], Owner::default()));
         self.drain_links(true)
     }
     pub fn hear(&mut self, conn: ConnId, message: FromWorker) -> Vec<ToWorker> {
         let known = self.records.clone();
         let blob = Some(Bytes::from_static(self.blob)).filter(|b| !b.is_empty());
-        self.c.on_v1(self.at(), conn, message, blob, &Look(&known));
+        self.c.hear_v1(self.at(), conn, message, blob, &Look(&known));
         self.drain(true)
     }
     pub fn join(&mut self, conn: ConnId) {
@@ -306,7 +296,7 @@ fn nothing_is_acknowledged_before_it_is_synced() {
             error: None,
         };
         // Sent again while the first is not durable: no lookup finds it yet.
-        rig.c.on_v1(rig.at(), 1, result, None, &Look(&known));
+        rig.c.hear_v1(rig.at(), 1, result, None, &Look(&known));
         assert_eq!(rig.drain(false), []);
     }
     rig.c.on_persisted(u64::MAX / 2);
@@ -473,17 +463,17 @@ fn a_heartbeat_has_one_answer() {
         FromWorker::Heartbeat { sequence: 7.into(), active_tasks }
     };
     // Something is not durable yet: what the answer asks for may rest on it.
-    rig.c.on_v1(
+    rig.c.hear_v1(
         rig.at(),
         1,
         FromWorker::Registration { capabilities: Map::new() },
         None,
         &Look(&known),
     );
-    rig.c.on_v1(rig.at(), 1, beat(&["foreign"]), None, &Look(&known));
+    rig.c.hear_v1(rig.at(), 1, beat(&["foreign"]), None, &Look(&known));
     assert_eq!(rig.drain(false), []);
     // One that asks for nothing has its answer at once.
-    rig.c.on_v1(rig.at(), 1, beat(&[]), None, &Look(&known));
+    rig.c.hear_v1(rig.at(), 1, beat(&[]), None, &Look(&known));
     let said = rig.drain(false);
     assert!(matches!(&said[..], [ToWorker::Heartbeat { actions, .. }] if actions.is_empty()));
     rig.c.on_persisted(u64::MAX / 2);
@@ -531,14 +521,14 @@ fn states_are_merged_before_they_are_durable_and_actions_have_a_limit() {
     assert_eq!((last.0, &last.1[..]), (2, &br#"{"a":1,"b":2}"#[..]));
     for n in 0..20 {
         let action = outlast_wire::v1::Action::CancelTasks(vec![n.to_string()]);
-        r.c.on_request(r.at(), n, Request::Act { worker: "w".into(), action });
+        r.c.on_request(r.at(), n, Request::Act("w".into(), action));
     }
-    let told = r.beat(1, &["t"]);
-    let most = told.iter().map(|m| match m {
+    let reports = r.beat(1, &["t"]);
+    let most = reports.iter().map(|m| match m {
         ToWorker::Heartbeat { actions, .. } => actions.len(),
         _ => 0,
     });
-    assert!(most.max().is_some_and(|n| (16..=18).contains(&n)), "{told:?}");
+    assert!(most.max().is_some_and(|n| (16..=18).contains(&n)), "{reports:?}");
 }
 
 #[test]
@@ -548,7 +538,7 @@ fn a_cancel_is_repeated_while_the_worker_names_the_task() {
     r.beat(1, &[]);
     r.submit("t", |_| ());
     r.beat(1, &["t"]);
-    r.c.on_request(r.at(), 9, Request::Cancel { task: "t".into(), known: None });
+    r.c.on_request(r.at(), 9, Request::Cancel("t".into()));
     let cancels = |said: Vec<ToWorker>| {
         said.iter().any(|m| matches!(m, ToWorker::CancelTask { task_id } if task_id == "t"))
     };
@@ -561,7 +551,7 @@ fn a_drained_worker_stays_so_when_it_is_back() {
     let mut r = Rig::new();
     r.join(1);
     r.beat(1, &[]);
-    let drain = Request::Drain { worker: "w".into(), on: true };
+    let drain = Request::Drain("w".into(), true);
     r.c.on_request(r.at(), 9, drain);
     r.drain(true);
     let cause = outlast_model::LinkCause::Closed;
@@ -585,7 +575,7 @@ fn workers_are_admitted_at_their_rate_and_outcomes_of_an_attempt_have_a_limit() 
         r.hear(9, FromWorker::TaskResult { task_id, attempt, result, error: None });
     }
     assert_eq!(r.outcomes().len(), OUTCOMES);
-    r.c.admission = crate::coord::admission::Admission::new(1, 1);
+    r.c.fleet.admission = crate::coord::admission::Admission::new(1, 1);
     let mut accepted = 0;
     for n in 1..5 {
         r.c.on_open_v1(r.at(), n, &format!("w{n}"));

@@ -1,8 +1,9 @@
 //! Timeouts of v1 workers that do not answer: a pause is withdrawn, a task that runs too long is timed
 //! out, and one that its worker accepted and does not know any more is lost.
 
-use super::{LOST, PAUSE_LAPSES};
-use crate::coord::Coordinator;
+use super::session::{LOST, PAUSE_LAPSES};
+use crate::coord::coordinator::Coordinator;
+use crate::coord::loads::Facts;
 use crate::records::CoordRecord;
 use crate::scheduler::WorkerKey;
 use crate::{AttemptId, Now, TaskId};
@@ -20,7 +21,7 @@ impl Coordinator {
             };
             if let Some(counted) = &mut run.ran.1 {
                 let more = now.mono.saturating_sub(std::mem::replace(counted, now.mono));
-                run.ran.0 += if run.paused == Some(true) { 0 } else { more };
+                run.ran.0 += if run.pause.paused == Some(true) { 0 } else { more };
             }
             let limit = task.spec.timeout.map(|s| (s * 1000.0) as u64);
             match run.stopping {
@@ -31,13 +32,13 @@ impl Coordinator {
                 }
                 _ => {}
             }
-            if !task.paused || run.paused == Some(true) {
-                run.pausing = None;
+            if !task.paused || run.pause.paused == Some(true) {
+                run.pause.pausing = None;
                 continue;
             }
-            let since = *run.pausing.get_or_insert(now.mono);
+            let since = *run.pause.pausing.get_or_insert(now.mono);
             if now.mono >= since + PAUSE_LAPSES {
-                (run.pausing, run.lapsed, run.paused) = (None, true, Some(false));
+                (run.pause.pausing, run.pause.lapsed, run.pause.paused) = (None, true, Some(false));
                 lapsed.push((id.clone(), run.epoch));
             }
         }
@@ -46,7 +47,7 @@ impl Coordinator {
                 task.paused = false;
             }
             let record = CoordRecord::Paused { task: id.clone(), on: false, at: now.wall };
-            self.records.push(record);
+            self.journal.record(record);
             let s = PAUSE_LAPSES / 1000;
             let note = format!(
                 "its worker did not answer within {s} s; the pause is withdrawn, it goes on"
@@ -60,7 +61,7 @@ impl Coordinator {
         }
         for (id, epoch) in late {
             let outcome = self.timed_out_v1(now, &id);
-            self.on_end_v1(now, key, &id, Some(epoch), outcome, &());
+            self.on_end_v1(now, key, &id, Some(epoch), outcome, &Facts::none());
         }
     }
 
@@ -84,7 +85,9 @@ impl Coordinator {
         };
         let epoch = epoch.epoch;
         let session = self.fleet.get_mut(key).v1.get_or_insert_default();
-        let asked = session.run(task, epoch).is_some_and(|r| r.accepted && r.asked.is_some());
+        let asked = session
+            .run(task, epoch)
+            .is_some_and(|r| r.evidence.accepted && r.evidence.asked.is_some());
         if asked {
             self.is_missing(now, key, &AttemptId { task: task.clone(), epoch });
         }

@@ -1,6 +1,7 @@
 //! Consistency of the fleet: its indexes, and the slots and bytes that it counts.
 
-use super::{Fleet, bytes_of};
+use super::bytes_of;
+use crate::coord::workers::Fleet;
 use crate::invariants::{Checked, must};
 
 impl Fleet {
@@ -8,15 +9,17 @@ impl Fleet {
     pub fn invariants(&self) -> Checked {
         for (key, m) in &self.members {
             let name = &m.row.name;
-            let used: u64 = m.attempts.values().map(|slots| u64::from(*slots)).sum();
-            must(used == m.used, || {
-                format!("{name} holds {used} slots' worth, and counts {}", m.used)
+            let used: u64 = m.held.attempts.values().map(|slots| u64::from(*slots)).sum();
+            must(used == m.held.used, || {
+                format!("{name} holds {used} slots' worth, and counts {}", m.held.used)
             })?;
             must(self.stores.get(&m.row.store_id) == Some(key), || {
                 format!("{name} is not known by its store")
             })?;
             must(self.names.get(name) == Some(key), || format!("{name} is not known by its name"))?;
-            must(m.conn.is_some() || !m.ready, || format!("{name} is ready without a link"))?;
+            must(m.link.conn.is_some() || !m.link.ready, || {
+                format!("{name} is ready without a link")
+            })?;
         }
         let counts = (self.members.len(), self.stores.len(), self.names.len());
         must(counts.0 == counts.1 && counts.0 == counts.2, || {

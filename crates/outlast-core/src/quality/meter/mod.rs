@@ -3,13 +3,15 @@
 
 mod points;
 mod summary;
+mod totals;
 
 use super::{Micros, Phi, Point, Rate, RttWindow};
 use crate::coord::{ConnId, Tally};
 use outlast_model::LinkCause;
 use outlast_model::message::LinkReport;
 use std::collections::VecDeque;
-pub use summary::Summary;
+pub use summary::{LinkEnds, LinkNow, Returns, Summary};
+pub use totals::{ByteCounts, Compression, MessageCounts, Totals};
 
 /// Goodput is measured over about so long.
 const GOODPUT: Micros = 10_000_000;
@@ -17,7 +19,7 @@ const GOODPUT: Micros = 10_000_000;
 const RECENT: Micros = 300_000_000;
 /// Returns within so long are counted.
 const MINUTE: Micros = 60_000_000;
-/// Returns that are remembered; more within a minute are not told apart.
+/// Returns that are remembered; more within a minute are not dials apart.
 const RETURNS: usize = 32;
 /// Heartbeats whose answers are still waited for.
 const FLYING: usize = 4;
@@ -27,88 +29,6 @@ const MOST_LOST: u64 = 1_000;
 pub(super) const SECONDS: usize = 300;
 /// Characters of a reason that are kept.
 const MAX_REASON: usize = 200;
-
-/// Counts since the coordinator started.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Totals {
-    /// Bytes from the worker.
-    pub bytes_up: u64,
-    /// Bytes to the worker.
-    pub bytes_down: u64,
-    /// Bytes of data that came beside the link.
-    pub bulk: u64,
-    /// Messages from the worker.
-    pub messages_up: u64,
-    /// Messages to the worker.
-    pub messages_down: u64,
-    /// Messages that could not be decoded.
-    pub errors: u64,
-    /// Round-trip times, and their sum in microseconds.
-    pub rtt: (u64, u64),
-    /// Times that it came back.
-    pub reconnects: u64,
-    /// Heartbeats that never arrived.
-    pub lost: u64,
-    /// Milliseconds with a link, up to the end of the last one.
-    connected_ms: u64,
-    /// Nanoseconds for compressing, and for decompressing.
-    pub packing: (u64, u64),
-    /// Bytes of messages worth compressing, before and after.
-    pub packed: (u64, u64),
-    /// Connection attempts, as far as the worker reports failed ones; and accepted ones.
-    pub dials: (u64, u64),
-    /// Times without a link that ended with a new one: how many, their sum, and the longest, in
-    /// milliseconds.
-    pub outages: (u64, u64, u64),
-    /// Checkpoints that its tasks read back.
-    pub restored: u64,
-    /// Outcomes of its tasks.
-    pub tally: Tally,
-}
-
-impl Totals {
-    /// Adds what was counted of another worker.
-    pub fn add(&mut self, other: &Totals) {
-        let plus = |a: &mut (u64, u64), b: (u64, u64)| *a = (a.0 + b.0, a.1 + b.1);
-        plus(&mut self.rtt, other.rtt);
-        plus(&mut self.packing, other.packing);
-        plus(&mut self.packed, other.packed);
-        plus(&mut self.dials, other.dials);
-        let ((n, sum, most), o) = (self.outages, other.outages);
-        self.outages = (n + o.0, sum + o.1, most.max(o.2));
-        self.restored += other.restored;
-        self.connected_ms += other.connected_ms;
-        self.tally.merge(&other.tally);
-        self.bytes_up += other.bytes_up;
-        self.bytes_down += other.bytes_down;
-        self.bulk += other.bulk;
-        self.messages_up += other.messages_up;
-        self.messages_down += other.messages_down;
-        self.errors += other.errors;
-        self.reconnects += other.reconnects;
-        self.lost += other.lost;
-    }
-
-    /// Returns the counts of the link since `base`; outcomes of tasks are unchanged.
-    fn since(&self, base: &Totals) -> Totals {
-        let less = |a: (u64, u64), b: (u64, u64)| (a.0 - b.0, a.1 - b.1);
-        Totals {
-            bytes_up: self.bytes_up - base.bytes_up,
-            bytes_down: self.bytes_down - base.bytes_down,
-            bulk: self.bulk - base.bulk,
-            messages_up: self.messages_up - base.messages_up,
-            messages_down: self.messages_down - base.messages_down,
-            errors: self.errors - base.errors,
-            rtt: less(self.rtt, base.rtt),
-            reconnects: self.reconnects - base.reconnects,
-            lost: self.lost - base.lost,
-            packing: less(self.packing, base.packing),
-            packed: less(self.packed, base.packed),
-            dials: less(self.dials, base.dials),
-            ..*self
-        }
-    }
-}
 
 /// Start of a point.
 #[derive(Debug, Clone, Copy, Default)]
@@ -145,11 +65,9 @@ struct Seconds {
 /// End of a link: Unix milliseconds, cause, and explanation in words.
 pub type End = (i64, LinkCause, Box<str>);
 
-/// A worker's measurements. Takes about a kilobyte.
-#[derive(Debug)]
-pub struct Meter {
-    rtt: RttWindow,
-    phi: Phi,
+/// Rates, each over about the same time.
+#[derive(Debug, Default)]
+struct Rates {
     up: Rate,
     down: Rate,
     beats: Rate,
@@ -157,36 +75,75 @@ pub struct Meter {
     raw: Rate,
     packed: Rate,
     packs: Rate,
-    totals: Totals,
-    link: Option<Link>,
+}
+
+/// Times without a link.
+#[derive(Debug, Default)]
+struct Absence {
     /// Time at which the previous link ended; none while there is one or was none.
     gone: Option<Micros>,
+    /// Seconds of the newest returns.
     returns: VecDeque<u32>,
-    /// True if heartbeat numbers continue from link to link.
-    numbers_go_on: bool,
+}
+
+/// Times since the last reset of the displayed statistics, in milliseconds.
+#[derive(Debug, Default)]
+struct Shown {
     /// Totals at the last reset, which are subtracted.
     base: Option<Box<Totals>>,
     /// Counts of outages like those of the totals, and reset with the statistics.
     outages: (u64, u64, u64),
-    report: Option<Box<LinkReport>>,
-    /// Connection attempts in the newest report.
-    attempts: Option<u64>,
     up_ms: u64,
     down_ms: u64,
     /// Milliseconds of the link, and of the outage, that goes on, from before a reset.
     before: (u64, u64),
+}
+
+/// The worker's report with its newest hello.
+#[derive(Debug, Default)]
+struct Greeting {
+    report: Option<Box<LinkReport>>,
+    /// Connection attempts in the newest report.
+    attempts: Option<u64>,
+    resync_ms: Option<u64>,
+}
+
+/// Ends of links.
+#[derive(Debug, Default)]
+struct Ends {
+    newest: Option<Box<End>>,
+    causes: Vec<(LinkCause, u32)>,
+}
+
+/// The worker's reports with its heartbeats.
+#[derive(Debug, Default)]
+struct Reported {
+    /// True if heartbeat numbers continue from link to link.
+    numbers_go_on: bool,
     /// Heartbeats of the worker that arrived over its former link.
     heard_before: u64,
-    resync_ms: Option<u64>,
-    end: Option<Box<End>>,
-    causes: Vec<(LinkCause, u32)>,
-    worker_rtt_ms: u32,
+    rtt_ms: u32,
     /// Between its heartbeats, in milliseconds.
     interval: u32,
     restored: u64,
     /// Newest value that was not 0.
     restored_before: u64,
     running: u32,
+}
+
+/// A worker's measurements. Takes about a kilobyte.
+#[derive(Debug)]
+pub struct Meter {
+    rtt: RttWindow,
+    phi: Phi,
+    rates: Rates,
+    totals: Totals,
+    link: Option<Link>,
+    absence: Absence,
+    shown: Shown,
+    greeting: Greeting,
+    ends: Ends,
+    reported: Reported,
     minute: Mark,
     seconds: Option<Box<Seconds>>,
 }
@@ -219,34 +176,17 @@ impl Meter {
         Meter {
             rtt: RttWindow::default(),
             phi: Phi::new(interval as f32),
-            up: Rate::default(),
-            down: Rate::default(),
-            beats: Rate::default(),
-            lost: Rate::default(),
-            raw: Rate::default(),
-            packed: Rate::default(),
-            packs: Rate::default(),
+            rates: Rates::default(),
             totals: Totals::default(),
             link: None,
-            gone: None,
-            returns: VecDeque::new(),
-            numbers_go_on: false,
-            base: None,
-            outages: (0, 0, 0),
-            report: None,
-            attempts: None,
-            up_ms: 0,
-            down_ms: 0,
-            before: (0, 0),
-            heard_before: 0,
-            resync_ms: None,
-            end: None,
-            causes: Vec::new(),
-            worker_rtt_ms: 0,
-            interval: u32::try_from(interval).unwrap_or(u32::MAX),
-            restored: 0,
-            restored_before: 0,
-            running: 0,
+            absence: Absence::default(),
+            shown: Shown::default(),
+            greeting: Greeting::default(),
+            ends: Ends::default(),
+            reported: Reported {
+                interval: u32::try_from(interval).unwrap_or(u32::MAX),
+                ..Reported::default()
+            },
             minute: Mark { at: now, ..Mark::default() },
             seconds: None,
         }
@@ -254,13 +194,13 @@ impl Meter {
 
     /// Sets that heartbeat numbers continue from link to link: the first one on a link is the base.
     pub fn numbers_go_on(mut self) -> Meter {
-        self.numbers_go_on = true;
+        self.reported.numbers_go_on = true;
         self
     }
 
     /// Returns true if the worker had a link before, and has none now.
     pub fn was_here(&self) -> bool {
-        self.gone.is_some()
+        self.absence.gone.is_some()
     }
 
     /// Records a handshake on this link.
@@ -269,31 +209,31 @@ impl Meter {
         self.dialled(report.as_deref());
         // What the worker measured is nearer to it: a half-open link ends late here.
         let mut outage = report.as_ref().map(|r| r.outage_ms).filter(|ms| *ms > 0);
-        if let Some(gone) = self.gone.take() {
+        if let Some(gone) = self.absence.gone.take() {
             let took = now.saturating_sub(gone) / 1000;
             outage = outage.or(Some(took));
             self.totals.reconnects += 1;
-            self.down_ms += took.saturating_sub(std::mem::take(&mut self.before.1));
-            if self.returns.len() == RETURNS {
-                self.returns.pop_front();
+            self.shown.down_ms += took.saturating_sub(std::mem::take(&mut self.shown.before.1));
+            if self.absence.returns.len() == RETURNS {
+                self.absence.returns.pop_front();
             }
-            self.returns.push_back((now / 1_000_000) as u32);
+            self.absence.returns.push_back((now / 1_000_000) as u32);
         }
         if let Some(ms) = outage {
-            for (n, sum, most) in [&mut self.outages, &mut self.totals.outages] {
+            for (n, sum, most) in [&mut self.shown.outages, &mut self.totals.outages] {
                 (*n, *sum, *most) = (*n + 1, *sum + ms, ms.max(*most));
             }
         }
         if let Some(report) = &report {
-            (self.up_ms, self.down_ms) = (report.connected_ms, report.disconnected_ms);
+            (self.shown.up_ms, self.shown.down_ms) = (report.connected_ms, report.disconnected_ms);
             // A process that dials for the first time sent none before.
-            let missed = report.beats.saturating_sub(self.heard_before).min(MOST_LOST);
+            let missed = report.beats.saturating_sub(self.reported.heard_before).min(MOST_LOST);
             if report.outage_ms > 0 && self.totals.reconnects > 0 && missed > 0 {
                 self.lose(now, missed);
             }
         }
-        self.report = report;
-        self.resync_ms = None;
+        self.greeting.report = report;
+        self.greeting.resync_ms = None;
         self.begin(now, conn);
     }
 
@@ -315,13 +255,13 @@ impl Meter {
 
     /// Records an accepted connection. Attempts before this process began are not counted.
     fn dialled(&mut self, report: Option<&LinkReport>) {
-        let told = report.map(|r| r.attempts);
+        let dials = report.map(|r| r.attempts);
         // Fewer than before: its process was restarted, or its statistics reset.
-        let more = match (told, self.attempts) {
+        let more = match (dials, self.greeting.attempts) {
             (Some(now), Some(before)) => now.checked_sub(before).unwrap_or(now),
             _ => 1,
         };
-        self.attempts = told;
+        self.greeting.attempts = dials;
         self.totals.dials.0 += more.max(1);
         self.totals.dials.1 += 1;
     }
@@ -330,42 +270,42 @@ impl Meter {
     pub fn reset(&mut self, now: Micros) {
         let open = |since: Option<Micros>| since.map_or(0, |at| now.saturating_sub(at) / 1000);
         // What has passed of the link, or of the outage, that goes on does not count.
-        self.before = (open(self.link.as_ref().map(|l| l.since)), open(self.gone));
-        (self.up_ms, self.down_ms) = (0, 0);
-        self.base = Some(Box::new(self.totals));
-        (self.outages, self.report) = ((0, 0, 0), None);
+        self.shown.before = (open(self.link.as_ref().map(|l| l.since)), open(self.absence.gone));
+        (self.shown.up_ms, self.shown.down_ms) = (0, 0);
+        self.shown.base = Some(Box::new(self.totals));
+        (self.shown.outages, self.greeting.report) = ((0, 0, 0), None);
         self.rtt = RttWindow::default();
-        (self.beats, self.lost) = (Rate::default(), Rate::default());
-        self.returns.clear();
-        self.causes.clear();
+        (self.rates.beats, self.rates.lost) = (Rate::default(), Rate::default());
+        self.absence.returns.clear();
+        self.ends.causes.clear();
     }
 
     /// Records that all unacknowledged records have been applied.
     pub fn resynced(&mut self, took: u64) {
-        self.resync_ms = Some(took);
+        self.greeting.resync_ms = Some(took);
     }
 
     /// Records the end of the link.
     pub fn lost(&mut self, now: Micros, at: i64, cause: LinkCause, reason: &str) {
         self.close(now);
-        self.gone = Some(now);
+        self.absence.gone = Some(now);
         let reason: String = reason.chars().take(MAX_REASON).collect();
-        self.end = Some(Box::new((at, cause, reason.into())));
-        match self.causes.iter_mut().find(|(c, _)| *c == cause) {
+        self.ends.newest = Some(Box::new((at, cause, reason.into())));
+        match self.ends.causes.iter_mut().find(|(c, _)| *c == cause) {
             Some((_, n)) => *n += 1,
-            None => self.causes.push((cause, 1)),
+            None => self.ends.causes.push((cause, 1)),
         }
-        (self.running, self.resync_ms) = (0, None);
+        (self.reported.running, self.greeting.resync_ms) = (0, None);
     }
 
     fn close(&mut self, now: Micros) {
         let Some(link) = self.link.take() else { return };
         let up = now.saturating_sub(link.since) / 1000;
-        self.up_ms += up.saturating_sub(std::mem::take(&mut self.before.0));
+        self.shown.up_ms += up.saturating_sub(std::mem::take(&mut self.shown.before.0));
         self.totals.connected_ms += up;
         // A link that the worker never took for open had no heartbeats.
         if link.beat > 0 {
-            self.heard_before = link.beat;
+            self.reported.heard_before = link.beat;
         }
         let unanswered = link.sent.saturating_sub(link.answered);
         // One may still have been on its way.
@@ -376,16 +316,16 @@ impl Meter {
 
     fn lose(&mut self, now: Micros, beats: u64) {
         self.totals.lost += beats;
-        self.lost.add(beats as f64, now, RECENT);
-        self.beats.add(beats as f64, now, RECENT);
+        self.rates.lost.add(beats as f64, now, RECENT);
+        self.rates.beats.add(beats as f64, now, RECENT);
     }
 
     /// A frame is sent to it.
     pub fn sent(&mut self, now: Micros, conn: ConnId, size: Size, beat: Beat) {
-        self.totals.bytes_down += size.bytes as u64;
-        self.totals.messages_down += 1;
-        self.totals.packing.0 += size.nanos;
-        self.down.add(size.bytes as f64, now, GOODPUT);
+        self.totals.bytes.down += size.bytes as u64;
+        self.totals.messages.down += 1;
+        self.totals.compression.nanos.0 += size.nanos;
+        self.rates.down.add(size.bytes as f64, now, GOODPUT);
         self.pack(now, size);
         let Some(link) = self.link.as_mut().filter(|l| l.conn == conn) else { return };
         if let Beat::Beat(seq) = beat {
@@ -396,10 +336,10 @@ impl Meter {
 
     /// A frame came from it.
     pub fn received(&mut self, now: Micros, conn: ConnId, size: Size, beat: Beat) {
-        self.totals.bytes_up += size.bytes as u64;
-        self.totals.messages_up += 1;
-        self.totals.packing.1 += size.nanos;
-        self.up.add(size.bytes as f64, now, GOODPUT);
+        self.totals.bytes.up += size.bytes as u64;
+        self.totals.messages.up += 1;
+        self.totals.compression.nanos.1 += size.nanos;
+        self.rates.up.add(size.bytes as f64, now, GOODPUT);
         self.pack(now, size);
         let Some(link) = self.link.as_mut().filter(|l| l.conn == conn) else { return };
         let silent = now.saturating_sub(link.heard) as f64 / 1000.0;
@@ -407,11 +347,11 @@ impl Meter {
         let mut gap = 0;
         match beat {
             Beat::Beat(seq) => {
-                let first = self.numbers_go_on && link.beat == 0;
+                let first = self.reported.numbers_go_on && link.beat == 0;
                 let before = if first { seq } else { link.beat.saturating_add(1) };
                 gap = seq.saturating_sub(before).min(MOST_LOST);
                 link.beat = link.beat.max(seq);
-                self.beats.add(1.0, now, RECENT);
+                self.rates.beats.add(1.0, now, RECENT);
                 self.suspect(silent);
                 self.phi.beat(now);
             }
@@ -421,7 +361,7 @@ impl Meter {
                     let passed = seq - link.answered - 1;
                     link.answered = seq;
                     gap = passed;
-                    self.beats.add(1.0, now, RECENT);
+                    self.rates.beats.add(1.0, now, RECENT);
                     self.measured(now.saturating_sub(at));
                 }
             }
@@ -434,11 +374,11 @@ impl Meter {
 
     fn pack(&mut self, now: Micros, size: Size) {
         if let Some(raw) = size.raw {
-            self.totals.packed.0 += raw as u64;
-            self.totals.packed.1 += size.bytes as u64;
-            self.raw.add(raw as f64, now, RECENT);
-            self.packed.add(size.bytes as f64, now, RECENT);
-            self.packs.add(1.0, now, RECENT);
+            self.totals.compression.bytes.0 += raw as u64;
+            self.totals.compression.bytes.1 += size.bytes as u64;
+            self.rates.raw.add(raw as f64, now, RECENT);
+            self.rates.packed.add(size.bytes as f64, now, RECENT);
+            self.rates.packs.add(1.0, now, RECENT);
         }
     }
 
@@ -463,35 +403,35 @@ impl Meter {
 
     /// The worker beats every so many milliseconds from now on; 0: it does not say.
     pub fn expect(&mut self, interval: u32) {
-        if interval > 0 && interval != self.interval {
-            self.interval = interval;
+        if interval > 0 && interval != self.reported.interval {
+            self.reported.interval = interval;
             self.phi.expect(interval as f32);
         }
     }
 
     /// A frame came that could not be understood.
     pub fn errored(&mut self) {
-        self.totals.errors += 1;
+        self.totals.messages.errors += 1;
     }
 
     /// Data came from it beside the link.
     pub fn bulk(&mut self, now: Micros, bytes: usize) {
-        self.totals.bulk += bytes as u64;
-        self.up.add(bytes as f64, now, GOODPUT);
+        self.totals.bytes.bulk += bytes as u64;
+        self.rates.up.add(bytes as f64, now, GOODPUT);
     }
 
     /// Records the content of a heartbeat.
-    pub fn told(&mut self, worker_rtt_ms: u32, restored: u64) {
+    pub fn reported(&mut self, worker_rtt_ms: u32, restored: u64) {
         // None: not reported yet. Fewer than before: its process was restarted.
         if restored > 0 {
-            let before = std::mem::replace(&mut self.restored_before, restored);
+            let before = std::mem::replace(&mut self.reported.restored_before, restored);
             self.totals.restored += restored.checked_sub(before).unwrap_or(restored);
         }
-        (self.worker_rtt_ms, self.restored) = (worker_rtt_ms, restored);
+        (self.reported.rtt_ms, self.reported.restored) = (worker_rtt_ms, restored);
     }
 
     /// Records the outcomes of its tasks so far, and the number of running ones.
     pub fn count(&mut self, tally: Tally, running: u32) {
-        (self.totals.tally, self.running) = (tally, running);
+        (self.totals.tally, self.reported.running) = (tally, running);
     }
 }

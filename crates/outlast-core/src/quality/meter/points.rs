@@ -1,7 +1,7 @@
 //! Points: what was measured since the last one.
 
 use super::{Mark, Meter, SECONDS, Seconds};
-use crate::quality::{Micros, Point};
+use crate::quality::{Micros, Point, RttSum, TaskSum};
 use std::collections::VecDeque;
 
 impl Meter {
@@ -18,22 +18,28 @@ impl Meter {
         let point = Point {
             span_ms: small(now / 1000, mark.at / 1000),
             connected_ms: small(connected_ms, mark.connected_ms),
-            rtt_count: small(new.rtt.0, old.rtt.0),
-            rtt_us: new.rtt.1 - old.rtt.1,
-            rtt_max_us: mark.rtt_max_us,
+            rtt: RttSum {
+                count: small(new.rtt.0, old.rtt.0),
+                us: new.rtt.1 - old.rtt.1,
+                max_us: mark.rtt_max_us,
+            },
             suspicion: mark.suspicion,
-            bytes_up: new.bytes_up + new.bulk - old.bytes_up - old.bulk,
-            bytes_down: new.bytes_down - old.bytes_down,
+            bytes: (
+                new.bytes.up + new.bytes.bulk - old.bytes.up - old.bytes.bulk,
+                new.bytes.down - old.bytes.down,
+            ),
             messages: small(
-                new.messages_up + new.messages_down,
-                old.messages_up + old.messages_down,
+                new.messages.up + new.messages.down,
+                old.messages.up + old.messages.down,
             ),
             reconnects: small(new.reconnects, old.reconnects),
             lost: small(new.lost, old.lost),
-            executed: small(new.tally.executed, old.tally.executed),
-            failed: small(new.tally.failed(), old.tally.failed()),
-            checkpoints: small(new.tally.checkpoints, old.tally.checkpoints),
-            running: self.running,
+            tasks: TaskSum {
+                executed: small(new.tally.executed, old.tally.executed),
+                failed: small(new.tally.failed(), old.tally.failed()),
+                checkpoints: small(new.tally.checkpoints, old.tally.checkpoints),
+                running: self.reported.running,
+            },
         };
         let mark =
             Mark { at: now, totals: self.totals, connected_ms, rtt_max_us: 0, suspicion: 0.0 };

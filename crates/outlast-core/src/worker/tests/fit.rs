@@ -1,11 +1,12 @@
 //! Workers whose machine is at fault.
 
 use super::*;
+use crate::records::AttemptRow;
 
 /// Creates a worker that is accepted by a coordinator which knows unfit workers.
 fn knowing(slots: u32) -> Worker {
     let mut w = connected(slots);
-    w.welcomed(at(0), true);
+    w.accepted(at(0), true);
     w
 }
 
@@ -123,8 +124,8 @@ fn a_commit_that_does_not_return_is_noticed_and_a_sleep_is_not_taken_for_one() {
     assert_eq!(says(&w), "", "the machine slept");
     // Part of every frame is a sign of life: only the disk hangs.
     w.on_heard(at(60_000));
-    while w.next_wake() < 75_000 {
-        let now = w.next_wake();
+    while w.next_wake().at < 75_000 {
+        let now = w.next_wake().at;
         w.on_heard(at(now));
         w.on_tick(at(now));
     }

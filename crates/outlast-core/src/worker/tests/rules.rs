@@ -5,7 +5,13 @@ use crate::records::AttemptRow;
 use outlast_model::spec::{OnLeaseExpired, Rerun};
 
 /// Assigns a task with this specification.
-fn give(w: &mut Worker, now: Millis, task: &str, paused: bool, edit: impl FnOnce(&mut TaskSpec)) {
+pub(super) fn give(
+    w: &mut Worker,
+    now: Millis,
+    task: &str,
+    paused: bool,
+    edit: impl FnOnce(&mut TaskSpec),
+) {
     let mut spec = TaskSpec::new(Run::Shell("true".into()));
     edit(&mut spec);
     let one = Assignment { paused, ..Assignment::new(task.into(), 1, Arc::new(spec)) };
@@ -17,12 +23,18 @@ fn stop(w: &mut Worker, now: Millis, task: &str, reason: StopReason) {
     w.on_message(at(now), ToWorker::Stop(attempts, reason));
 }
 
-fn control(w: &mut Worker, now: Millis, task: &str, kind: ControlKind) {
+pub(super) fn control(w: &mut Worker, now: Millis, task: &str, kind: ControlKind) {
     let attempts = vec![AttemptId { task: task.into(), epoch: 1 }];
     w.on_message(at(now), ToWorker::Control(attempts, kind));
 }
 
-fn refuse(w: &mut Worker, now: Millis, code: RefusedCode, retry: bool, retry_after_ms: u32) {
+pub(super) fn refuse(
+    w: &mut Worker,
+    now: Millis,
+    code: RefusedCode,
+    retry: bool,
+    retry_after_ms: u32,
+) {
     w.on_connected(at(now));
     let reason = "for a test".into();
     let refused = outlast_model::message::Refused { code, reason, retry, retry_after_ms };
@@ -56,7 +68,7 @@ fn count(batches: &[Batch<WorkerRecord>], which: impl Fn(&WorkerRecord) -> bool)
 }
 
 /// A worker that has not reached its coordinator, with its first dial out.
-fn dialling(edit: impl FnOnce(&mut WorkerConfig)) -> Worker {
+pub(super) fn dialling(edit: impl FnOnce(&mut WorkerConfig)) -> Worker {
     let mut config = WorkerConfig::default();
     edit(&mut config);
     let snapshot = WorkerSnapshot { store_id: "s".into(), incarnation: 1, ..Default::default() };
@@ -150,11 +162,11 @@ fn a_refusal_is_kept_to() {
 
 #[test]
 fn dials_have_a_limit_in_time_and_number() {
-    let mut w = dialling(|c| c.max_reconnect_attempts = 2);
+    let mut w = dialling(|c| c.reconnect.max_attempts = 2);
     w.on_tick(at(15_000));
     assert!(sync(&mut w, 15_000).iter().any(|o| matches!(o, Output::Close(_))), "it took too long");
     assert_eq!(w.connection_state(), ConnectionState::Disconnected, "one of two failed");
-    let wake = w.next_wake().max(18_000);
+    let wake = w.next_wake().at.max(18_000);
     w.on_tick(at(wake));
     w.on_disconnected(at(wake + 1), "refused");
     assert_eq!(w.connection_state(), ConnectionState::Failed);
@@ -177,14 +189,14 @@ fn a_welcome_begins_the_delays_and_the_leases_anew() {
         assert_eq!(pauses(&sync(&mut w, now + 5_001)), [true], "the window ends each time");
         w.on_tick(at(now + 5_400));
         assert!(pauses(&sync(&mut w, now + 5_401)).is_empty(), "and once");
-        if !matches!(w.link, Link::Dialling { .. }) {
+        if w.connection_state() != ConnectionState::Connecting {
             w.on_tick(at(now + 6_000));
         }
         welcome(&mut w, now + 6_001, 0);
         control(&mut w, now + 6_002, "a", ControlKind::Resume);
         assert_eq!(pauses(&sync(&mut w, now + 6_003)), [false]);
     }
-    assert!(w.backoff.failures() == 0);
+    assert!(w.uplink.failures() == 0);
 }
 
 #[test]
@@ -272,16 +284,16 @@ fn only_what_runs_reports_and_within_limits() {
     checkpoint(&mut w, 3, "one");
     assert!(refused(&mut w, 3), "it waits");
     let mut w = running();
-    let meta = vec![b' '; tell::MAX_META + 1];
+    let meta = vec![b' '; reports::MAX_META + 1];
     w.on_checkpoint(at(3), 3, &"a".into(), 1, Bytes::from_static(b"m"), 1, meta, "");
     assert!(refused(&mut w, 3));
-    let patch = serde_json::Map::from_iter([("n".to_owned(), "x".repeat(MAX_STATE).into())]);
-    w.on_state(at(4), 4, &"a".into(), 1, patch, None);
+    let members = serde_json::Map::from_iter([("n".to_owned(), "x".repeat(MAX_STATE).into())]);
+    w.on_state(at(4), 4, &"a".into(), 1, StatePatch { members, progress: None });
     assert!(refused(&mut w, 4));
     w.on_disconnected(at(5), "cut");
     state(&mut w, 6, 1);
-    let patch = serde_json::Map::from_iter([("m".to_owned(), 2.into())]);
-    w.on_state(at(7), 7, &"a".into(), 1, patch, None);
+    let members = serde_json::Map::from_iter([("m".to_owned(), 2.into())]);
+    w.on_state(at(7), 7, &"a".into(), 1, StatePatch { members, progress: None });
     let (_, batches) = drain(&mut w);
     let mut updates = batches.iter().flat_map(|b| &b.records).filter_map(|r| match r {
         WorkerRecord::State { update, .. } => Some(update.clone()),
@@ -411,7 +423,7 @@ fn an_inventory_names_what_has_ended_and_starts_are_not_reported_twice() {
     sync(&mut w, 304);
     w.on_tick(at(700));
     sync(&mut w, 701);
-    if !matches!(w.link, Link::Dialling { .. }) {
+    if w.connection_state() != ConnectionState::Connecting {
         w.on_tick(at(9_000));
     }
     w.on_connected(at(9_001));
@@ -519,7 +531,7 @@ fn only_an_outcome_that_was_offered_on_this_link_is_taken_for_saved() {
     w.on_finished(at(3), done("a", 1));
     let attempts = vec![AttemptId { task: "a".into(), epoch: 1 }];
     w.on_message(at(4), ToWorker::Saved(attempts));
-    assert_eq!(w.owes(), 1);
+    assert_eq!(w.unacknowledged(), 1);
 }
 
 /// The former process made the outcome durable, and ended before its keeper heard of it.
@@ -556,7 +568,7 @@ fn a_process_that_slept_learns_nothing_from_the_silence() {
     let mut w = connected(1);
     w.on_tick(at(5_000));
     w.on_heard(at(3_600_000));
-    assert_eq!(w.patience(), 0);
+    assert_eq!(w.longer_timeout(), 0);
 }
 
 #[test]
@@ -573,4 +585,13 @@ fn an_outcome_does_not_name_a_checkpoint_that_was_dropped() {
         _ => None,
     });
     assert_eq!(named, Some(None));
+}
+
+#[test]
+fn what_is_paused_between_its_reservation_and_its_start_is_paused() {
+    let mut w = connected(1);
+    give(&mut w, 1, "a", false, |_| {});
+    control(&mut w, 2, "a", ControlKind::Pause);
+    let out = sync(&mut w, 3);
+    assert_eq!((runs(&out), pauses(&out)), (vec!["a.1".to_owned()], vec![true]));
 }
