@@ -2,6 +2,7 @@
 // All are ended with the test, by their own handles.
 
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { mkdtempSync, openSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -24,10 +25,12 @@ export async function until(what, check, ms = 20_000) {
   }
 }
 
-export function freePort() {
+/** A free port, below those of outgoing connections: one of them could occupy it while its server is down. */
+export function freePort(tries = 100) {
   return new Promise((done, failed) => {
-    const server = createServer().once("error", failed);
-    server.listen(0, "127.0.0.1", () => {
+    const again = (error) => (tries > 1 ? done(freePort(tries - 1)) : failed(error));
+    const server = createServer().once("error", again);
+    server.listen(randomInt(15_000, 32_000), "127.0.0.1", () => {
       const { port } = server.address();
       server.close(() => done(port));
     });

@@ -5,7 +5,9 @@ Exits with 1 if something that is promised did not hold. Takes about 40 seconds.
 """
 
 import collections
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,9 +37,13 @@ def say(text, colour=None):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    # Below the ports of outgoing connections, one of which could occupy it while its server is down.
+    for _ in range(100):
+        with socket.socket() as s, contextlib.suppress(OSError):
+            port = random.randrange(15_000, 32_000)
+            s.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port was found")
 
 
 def until(condition, seconds, what):

@@ -1,6 +1,8 @@
 """Real processes: a coordinator, a bad network, and workers that are killed."""
 
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -32,9 +34,13 @@ def binary():
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    # Below the ports of outgoing connections, one of which could occupy it while its server is down.
+    for _ in range(100):
+        with socket.socket() as s, contextlib.suppress(OSError):
+            port = random.randrange(15_000, 32_000)
+            s.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port was found")
 
 
 def until(condition, seconds=120.0, what="it"):

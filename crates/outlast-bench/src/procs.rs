@@ -194,7 +194,7 @@ impl Lab {
         Lab::with(&[url]).await
     }
     async fn with(more: &[&str]) -> anyhow::Result<Lab> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = outlast_chaos::free_port()?;
         let addr = format!("127.0.0.1:{port}");
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("data").display().to_string();

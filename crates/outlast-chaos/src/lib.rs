@@ -3,6 +3,7 @@
 mod command;
 mod counters;
 mod fault;
+mod port;
 mod proxy;
 mod pump;
 mod schedule;
@@ -10,5 +11,6 @@ mod schedule;
 pub use command::Command;
 pub use counters::Stats;
 pub use fault::{Faults, ParseError};
+pub use port::free_port;
 pub use proxy::{Handle, Proxy};
 pub use schedule::{Event, Schedule};

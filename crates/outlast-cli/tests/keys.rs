@@ -127,8 +127,8 @@ fn the_first_session_works_for_its_user_and_for_nobody_else() {
         eprintln!("skipped: there is no second user to try it as");
     }
     // By way of a proxy on another port, and after a restart.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (via, to) = (free.to_string(), home.base.at.clone());
+    let via = format!("127.0.0.1:{}", outlast_chaos::free_port().unwrap());
+    let to = home.base.at.clone();
     let proxy = home.start("proxy", &["chaos", "--listen", &via, "--upstream", &to]);
     let far = home.worker("far", &["--coordinator", &format!("http://{via}")]);
     home.says("far", "connected", 1);

@@ -35,7 +35,7 @@ struct Rig {
 impl Rig {
     fn new() -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = outlast_chaos::free_port().unwrap();
         Rig { dir, url: format!("http://127.0.0.1:{port}"), port }
     }
     fn at(&self, name: &str) -> PathBuf {

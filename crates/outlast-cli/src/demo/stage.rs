@@ -85,7 +85,7 @@ impl Stage {
     }
     /// A free address, on which a coordinator can be restarted.
     pub fn port() -> std::io::Result<String> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = outlast_chaos::free_port()?;
         Ok(format!("127.0.0.1:{port}"))
     }
     /// Starts a coordinator.
