@@ -33,7 +33,9 @@ fn a_paused_tree_takes_no_time_and_a_cancel_ends_it() {
         far.display(),
         near.display()
     );
-    let running = bench.start("task", shell(&line));
+    let mut spec = shell(&line);
+    spec.kill_grace = 60.0;
+    let running = bench.start("task", spec);
     let pids = [pid_in(&near), pid_in(&far)];
     wait_for_start(&running);
     running.handle.pause();
@@ -49,7 +51,7 @@ fn a_paused_tree_takes_no_time_and_a_cancel_ends_it() {
     let stopped = Instant::now();
     running.handle.stop(StopKind::Cancel);
     assert_eq!(running.wait().kind, OutcomeKind::Cancelled);
-    assert!(stopped.elapsed() < Duration::from_millis(4_500));
+    assert!(stopped.elapsed() < Duration::from_secs(50));
     assert!(!pids.into_iter().any(is_alive));
 }
 

@@ -321,7 +321,9 @@ fn pauses_signals_and_stops_reach_tasks() {
     let agent = place.agent(2);
     let line =
         "trap 'echo >@usr1' USR1; echo $$ >@pid; while :; do echo >>@grows; sleep 0.01; done";
-    let task = agent.start("task", place.line(line));
+    let mut spec = place.line(line);
+    spec.kill_grace = 60.0;
+    let task = agent.start("task", spec);
     pid_in(&place.file("pid"));
     while !matches!(agent.next(), Event::Started { .. }) {}
     agent.keeper.signal(&task, Signal::parse("USR1").unwrap());
@@ -343,7 +345,7 @@ fn pauses_signals_and_stops_reach_tasks() {
     let stopped = Instant::now();
     agent.keeper.stop(&task, StopKind::Cancel);
     assert_eq!(agent.finished().cause, Cause::Cancelled);
-    assert!(stopped.elapsed() < Duration::from_millis(4_500));
+    assert!(stopped.elapsed() < Duration::from_secs(50));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use outlast_worker::local::*;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Task `t`, attempt 2, is here; `fenced` and `full` are what they say.
@@ -184,14 +184,25 @@ impl std::io::Read for Breaks {
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The real server before a fake host, with small limits.
 pub fn start(dir: &Path, fake: &Arc<Fake>) -> LocalServer {
-    let config = Config {
+    let config = || Config {
         max_upload: 8 << 20,
         spool_budget: 12 << 20,
-        body_patience: Duration::from_secs(8),
+        body_patience: Duration::from_secs(20),
         max_connections: 16,
         ..Config::new(dir)
     };
-    serve(config, fake.clone()).unwrap()
+    let began = Instant::now();
+    loop {
+        match serve(config(), fake.clone()) {
+            // Another test's child, between its fork and its exec, still has the former listener.
+            Err(e) if e.kind() == ErrorKind::AddrInUse && began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            served => return served.unwrap(),
+        }
+    }
 }

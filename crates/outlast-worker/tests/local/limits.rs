@@ -24,7 +24,7 @@ async fn slow_uploads_block_nobody_and_are_given_up() {
         rig.client.state().await.unwrap();
     }
     rig.client.checkpoint_bytes(vec![1; 2 << 20].into(), None, &Map::new()).await.unwrap();
-    assert!(started.elapsed() < Duration::from_millis(7_800), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(19), "{:?}", started.elapsed());
     for mut stream in slow {
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
