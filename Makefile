@@ -6,16 +6,22 @@ SEEDS ?= 2000
 SECONDS ?= 600
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
+# A registry that fails now and then is tried again.
+APT = apt-get -o Acquire::Retries=5
+export CARGO_NET_RETRY ?= 10
+export PIP_RETRIES ?= 10
+export npm_config_fetch_retries ?= 5
+
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 tools: ## install what the other targets need
-	@command -v cc >/dev/null || { apt-get update -q && apt-get install -qy build-essential; }
+	@command -v cc >/dev/null || { $(APT) update -q && $(APT) install -qy build-essential; }
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
 chromium: ## install a browser, for tasks and tests that need one
-	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
+	@command -v chromium >/dev/null || { $(APT) update -q && $(APT) install -qy chromium; }
 
 release: tools ## build the program, with its line tables in a separate file
 	cargo build --release --locked -p outlast-cli
@@ -57,9 +63,9 @@ deny: ## check licences and sources of dependencies
 	python3 scripts/deny.py
 
 unit:
-	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy libfaketime; } || \
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(APT) update -q && $(APT) install -qy libfaketime; } || \
 		echo 'the test of jumping clocks is skipped without libfaketime' >&2
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 	cargo run --locked -q -p outlast-fuzz -- --total 60
 	cargo build --release --locked -p outlast-cli -p outlast-sim -p outlast-torture
 	$(BIN)/outlast-sim --seeds 1000000 --seconds 120
@@ -87,7 +93,7 @@ bench: tools ## run the benchmark against its targets; about three minutes
 	XDG_DATA_HOME=$$(mktemp -d) $(BIN)/outlast-bench --json bench/latest.json
 
 dashboard-tools:
-	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy nodejs npm; }
+	@command -v npm >/dev/null || { $(APT) update -q && $(APT) install -qy nodejs npm; }
 	cd dashboard && { test -x node_modules/.bin/vite || npm ci --ignore-scripts; }
 
 openapi: dashboard-tools ## regenerate dashboard/openapi.json and src/types.ts after a change of the API
@@ -102,7 +108,7 @@ dashboard-check: dashboard-tools ## check that src/types.ts and dist/ below dash
 	diff -r target/dashboard dashboard/dist || { echo 'run make dashboard, and commit dashboard/dist' >&2; exit 1; }
 
 test-dashboard: dashboard-tools ## test the dashboard in Chromium, with real processes and a cut link
-	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
+	@command -v chromium >/dev/null || { $(APT) update -q && $(APT) install -qy chromium; }
 	test -n "$$OUTLAST_BIN" || cargo build --release --locked -p outlast-cli
 	cd dashboard && npm test
 
@@ -113,7 +119,7 @@ bench-dashboard: dashboard-tools ## measure the dashboard with ten thousand work
 PYTHON_ENV = target/python
 
 python: tools ## install the Python package into target/python
-	@python3 -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { $(APT) update -q && $(APT) install -qy python3-venv; }
 	test -x $(PYTHON_ENV)/bin/pip || python3 -m venv $(PYTHON_ENV)
 	$(PYTHON_ENV)/bin/pip install -q './python[test]'
 
