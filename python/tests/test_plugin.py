@@ -250,7 +250,7 @@ def test_stop_with_a_task_that_never_returns(plugged):
     assert running.wait(10)
     began = time.monotonic()
     plugin.stop(timeout=2)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
     until(lambda: not threads())
     assert plugin.reconnection_manager.connection_state is ConnectionState.SHUTDOWN
     task.cancel()
