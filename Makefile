@@ -107,8 +107,7 @@ dashboard-check: dashboard-tools ## check that src/types.ts and dist/ below dash
 	cd dashboard && node types.mjs --check && npx tsc && npx vite build --outDir ../target/dashboard --emptyOutDir
 	diff -r target/dashboard dashboard/dist || { echo 'run make dashboard, and commit dashboard/dist' >&2; exit 1; }
 
-test-dashboard: dashboard-tools ## test the dashboard in Chromium, with real processes and a cut link
-	@command -v chromium >/dev/null || { $(APT) update -q && $(APT) install -qy chromium; }
+test-dashboard: dashboard-tools chromium ## test the dashboard in Chromium, with real processes and a cut link
 	test -n "$$OUTLAST_BIN" || cargo build --release --locked -p outlast-cli
 	cd dashboard && npm test
 

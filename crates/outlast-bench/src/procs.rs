@@ -194,8 +194,7 @@ impl Lab {
         Lab::with(&[url]).await
     }
     async fn with(more: &[&str]) -> anyhow::Result<Lab> {
-        let port = outlast_chaos::free_port()?;
-        let addr = format!("127.0.0.1:{port}");
+        let addr = outlast_chaos::free_address()?.to_string();
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("data").display().to_string();
         let coordinator = Process::spawn(&[&["coordinator", &addr, &data], more].concat())?;

@@ -11,6 +11,6 @@ mod schedule;
 pub use command::Command;
 pub use counters::Stats;
 pub use fault::{Faults, ParseError};
-pub use port::free_port;
+pub use port::free_address;
 pub use proxy::{Handle, Proxy};
 pub use schedule::{Event, Schedule};

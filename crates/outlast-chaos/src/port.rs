@@ -1,7 +1,7 @@
 //! Free ports for servers that tests and demonstrations stop and start again.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use rand::Rng;
 
@@ -10,18 +10,18 @@ use rand::Rng;
 const RANGE: std::ops::Range<u16> = 15_000..32_000;
 const TRIES: usize = 100;
 
-/// Returns a TCP port of 127.0.0.1 that nothing listens on.
+/// Returns an address of 127.0.0.1 with a TCP port that nothing listens on.
 ///
 /// Unlike a port that port 0 yields, no outgoing connection occupies it while its server is down.
 ///
 /// # Errors
 /// The last error of binding a port, after 100 tries.
-pub fn free_port() -> io::Result<u16> {
+pub fn free_address() -> io::Result<SocketAddr> {
     let mut failed = io::Error::other("no port was tried");
     for _ in 0..TRIES {
-        let port = rand::rng().random_range(RANGE);
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(_) => return Ok(port),
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(RANGE)));
+        match TcpListener::bind(at) {
+            Ok(_) => return Ok(at),
             Err(e) => failed = e,
         }
     }
@@ -35,9 +35,9 @@ mod tests {
     #[test]
     fn a_free_port_is_outside_the_range_of_outgoing_connections() {
         for _ in 0..50 {
-            let port = free_port().unwrap();
-            assert!(RANGE.contains(&port));
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            let at = free_address().unwrap();
+            assert!(RANGE.contains(&at.port()));
+            TcpListener::bind(at).unwrap();
         }
     }
 }

@@ -127,7 +127,7 @@ fn the_first_session_works_for_its_user_and_for_nobody_else() {
         eprintln!("skipped: there is no second user to try it as");
     }
     // By way of a proxy on another port, and after a restart.
-    let via = format!("127.0.0.1:{}", outlast_chaos::free_port().unwrap());
+    let via = outlast_chaos::free_address().unwrap().to_string();
     let to = home.base.at.clone();
     let proxy = home.start("proxy", &["chaos", "--listen", &via, "--upstream", &to]);
     let far = home.worker("far", &["--coordinator", &format!("http://{via}")]);

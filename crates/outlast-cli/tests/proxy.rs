@@ -290,7 +290,7 @@ async fn proxies_of_the_environment_are_named_and_not_used_for_this_machine() {
     let _coordinator = base.coordinator();
     base_up(&base).await;
     // Nobody listens there.
-    let gone = format!("127.0.0.1:{}", outlast_chaos::free_port().unwrap());
+    let gone = outlast_chaos::free_address().unwrap();
     let proxy = format!("http://me:secret@{gone}");
     let env = [("HTTP_PROXY", proxy.as_str()), ("ALL_PROXY", proxy.as_str())];
     let port = base.at.rsplit_once(':').unwrap().1;

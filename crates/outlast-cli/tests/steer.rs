@@ -29,14 +29,14 @@ impl Drop for Process {
 struct Rig {
     dir: tempfile::TempDir,
     url: String,
-    port: u16,
+    at: String,
 }
 
 impl Rig {
     fn new() -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let port = outlast_chaos::free_port().unwrap();
-        Rig { dir, url: format!("http://127.0.0.1:{port}"), port }
+        let at = outlast_chaos::free_address().unwrap().to_string();
+        Rig { dir, url: format!("http://{at}"), at }
     }
     fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -57,8 +57,7 @@ impl Rig {
         Process(child, name == "coordinator")
     }
     fn coordinator(&self, data: &str) -> Process {
-        let listen = format!("127.0.0.1:{}", self.port);
-        self.spawn("coordinator", &["coordinator", "--listen", &listen, "--data-dir", data])
+        self.spawn("coordinator", &["coordinator", "--listen", &self.at, "--data-dir", data])
     }
     fn worker(&self, name: &str) -> Process {
         self.spawn(name, &["worker", "--name", name, "--slots", "1", "--state-dir", name])

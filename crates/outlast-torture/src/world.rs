@@ -71,8 +71,7 @@ impl World {
         disk: u32,
     ) -> anyhow::Result<World> {
         // A free port, which a restarted coordinator needs again.
-        let port = outlast_chaos::free_port()?;
-        let at = format!("127.0.0.1:{port}");
+        let at = outlast_chaos::free_address()?.to_string();
         let log = File::options().create(true).append(true).open(dir.join("faults.log"))?;
         let mut nodes = Vec::new();
         for n in 0..workers {

@@ -85,8 +85,7 @@ impl Stage {
     }
     /// A free address, on which a coordinator can be restarted.
     pub fn port() -> std::io::Result<String> {
-        let port = outlast_chaos::free_port()?;
-        Ok(format!("127.0.0.1:{port}"))
+        Ok(outlast_chaos::free_address()?.to_string())
     }
     /// Starts a coordinator.
     pub fn coordinator(&self, at: &str, more: &[&str]) -> anyhow::Result<Process> {

@@ -71,8 +71,7 @@ pub struct Base {
 impl Base {
     pub fn new() -> Base {
         let dir = tempfile::tempdir().unwrap();
-        let port = outlast_chaos::free_port().unwrap();
-        let at = format!("127.0.0.1:{port}");
+        let at = outlast_chaos::free_address().unwrap().to_string();
         let client = Client::builder(&format!("http://{at}")).patience(Duration::from_secs(60));
         Base { dir, at, client: client.build().unwrap() }
     }

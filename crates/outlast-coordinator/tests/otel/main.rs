@@ -19,7 +19,6 @@ use outlast_wire::v2::body::Kind;
 use outlast_wire::v2::{self, Lane, OutcomeKind, outbox_item};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -261,7 +260,7 @@ async fn over(c: &Coordinator, ids: impl Iterator<Item = String>) -> BTreeSet<St
 async fn what_ends_while_the_collector_is_away_arrives_later() {
     let dir = tempfile::tempdir().unwrap();
     // Nobody listens there.
-    let addr = SocketAddr::from(([127, 0, 0, 1], outlast_chaos::free_port().unwrap()));
+    let addr = outlast_chaos::free_address().unwrap();
     let url = format!("http://{addr}");
     let config = || traced(dir.path(), &url, TRACES);
     let c = Coordinator::start(config()).await.unwrap();
