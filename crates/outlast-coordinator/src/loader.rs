@@ -1,5 +1,5 @@
 //! The thread that reads what the core asks for: rows of tasks that have ended, earlier attempts, blobs, keys.
-//! It alone waits for the disk; a store that cannot be read after a few tries ends the coordinator.
+//! No other thread waits for these reads; a store that cannot be read after a few tries ends the coordinator.
 
 use crate::blobs::service::BlobService;
 use outlast_blob::Hash;

@@ -315,7 +315,7 @@ impl SpecError {
     /// the parser does not name those of a flattened structure.
     pub fn of(json: &[u8], error: serde_json::Error) -> SpecError {
         let text = short(&error);
-        // It may quote the whole document, as the next one may.
+        // The error may quote the whole document, as the next one may.
         drop(error);
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(json).unwrap_or_default();

@@ -76,7 +76,7 @@ impl World {
         amiss: &mut BTreeMap<String, u64>,
     ) {
         let known = core.worker(&worker.store_id).filter(|v| v.conn.is_none());
-        // It may have been back for a moment between two checks: then its windows began again.
+        // The worker may have been back for a moment between two checks: then its windows began again.
         let Some(since) = known.map(|v| v.row.connection) else { return };
         for id in core.held_by(&worker.store_id) {
             let Some(spec) = self.specs.get(&id.task) else { continue };

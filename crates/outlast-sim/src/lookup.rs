@@ -33,7 +33,7 @@ impl World {
             0..70 => 0,
             70..95 => self.loads.random_range(1..20),
             95..99 => self.loads.random_range(100..1_500),
-            // It cannot be read at first.
+            // The store cannot be read at first.
             _ => {
                 self.count("a load that failed at first", 1);
                 self.loads.random_range(2_000..8_000)

@@ -196,7 +196,7 @@ impl Coordinator {
             takes_unsaved: true,
             session: String::new(),
         };
-        // The cursor tells the worker what it may forget: it must be durable first.
+        // The worker forgets what the cursor covers: the cursor must be durable first.
         self.send(conn, ToWorker::Welcome(welcome));
     }
 

@@ -118,7 +118,7 @@ impl Tasks {
         self.revisions.persisted(settled);
         while self.ended.front().is_some_and(|(b, _)| *b <= settled) {
             let (number, id) = self.ended.pop_front().expect("just looked");
-            // It may have been retried meanwhile, or have ended again.
+            // The task may have been retried meanwhile, or have ended again.
             if self.known.get(&id).is_some_and(|t| t.ended_with() == Some(number)) {
                 self.known.remove(&id);
             }

@@ -2,7 +2,7 @@
 //!
 //! Drive it as the crate's documentation says. Tasks that have ended leave memory once that is
 //! durable; what needs such a task waits until the driver has loaded it from the store (`loads`).
-//! What is in memory always takes precedence over what was loaded.
+//! State in memory always takes precedence over what was loaded.
 //!
 //! `coordinator` has the machine and what it owns. State, which knows no rules: `memory` and `task`, `workers`,
 //! `conn`, `loads`, `timers`, `undurable`, `revisions`, `rivals`, `faults`, `tally`, `admission`, `recover_state`; types that

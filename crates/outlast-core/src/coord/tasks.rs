@@ -45,7 +45,7 @@ impl Consequence {
             (OutcomeKind::Cancelled | OutcomeKind::Interrupted | OutcomeKind::Returned, _) => {
                 Consequence::Lost
             }
-            // It failed before the cancel reached it.
+            // The attempt failed before the cancel reached it.
             (_, true) => Consequence::Ends(TaskState::Failed),
             (_, false) => Consequence::Failed,
         }

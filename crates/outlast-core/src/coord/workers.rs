@@ -337,7 +337,7 @@ impl Member {
         pairs.map(|(lane, seq)| Cursor { lane: *lane, seq }).collect()
     }
     pub fn hold(&mut self, task: TaskId, epoch: Epoch, slots: u32) {
-        // It may be held already, with a guess of its slots: what is named before its task is known.
+        // An attempt that is named before its task is known is held already, with a guess of its slots.
         let before = self.held.attempts.insert(AttemptId { task, epoch }, slots);
         self.held.used += u64::from(slots);
         self.held.used -= before.map_or(0, u64::from);
@@ -357,7 +357,7 @@ impl Member {
             return 1;
         }
         let slots = u64::from(self.row.slots);
-        // What such a worker is given it starts at once.
+        // A worker without an outbox starts at once what it is given.
         if !self.has_outbox() {
             return slots;
         }

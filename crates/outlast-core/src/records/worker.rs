@@ -107,7 +107,7 @@ impl LostLink {
     pub fn age(&self, now: Now) -> Millis {
         match now.mono.checked_sub(self.at.mono) {
             Some(age) if self.same_boot => age,
-            // It was lost before this boot. That the clock on the wall was set meanwhile cannot be
+            // The link was lost before this boot. That the clock on the wall was set meanwhile cannot be
             // known.
             _ => now.wall.saturating_sub(self.at.wall).max(0).unsigned_abs().max(now.mono),
         }

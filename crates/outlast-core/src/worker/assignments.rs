@@ -183,7 +183,7 @@ impl Worker {
             let output = match reason {
                 StopReason::Return if attempt.is_staged() => Output::Recall(id.task, id.epoch),
                 StopReason::Return => return,
-                // It cannot go on elsewhere: the move came too late.
+                // The task cannot go on elsewhere: the move came too late.
                 StopReason::Move if attempt.is_running() && attempt.runs_once() => return,
                 StopReason::Move => Output::StopRun(id.task, id.epoch, StopKind::Interrupt),
                 StopReason::Cancelled | StopReason::Superseded => {

@@ -24,8 +24,8 @@ impl Worker {
     pub fn stop(&mut self, now: Now) {
         if self.ending < Ending::Stop {
             self.ending = Ending::Stop;
-            // What was about to start does not; the next incarnation runs it. What must not run
-            // twice is on record as started, and would be taken for that.
+            // Attempts that were about to start do not; the next incarnation runs them. Those that
+            // must not run twice are on record as started, and would be taken for that.
             for id in self.starts.take_all() {
                 if self.attempts.get(&id.task, id.epoch).is_some_and(|a| a.is_recorded()) {
                     self.end_waiting(now, id, NeverRan::DRAINED);

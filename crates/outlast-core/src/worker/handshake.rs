@@ -38,7 +38,7 @@ impl Worker {
             takes_settled: true,
             lost_reason: lost_reason.to_owned(),
             lost_cause,
-            // What is not durable cannot be delivered in its lane.
+            // A lane delivers only what is durable.
             link: Some(Box::new(self.uplink.report(now, self.lanes.durable()))),
             nonce: c.nonce,
         };
@@ -47,7 +47,7 @@ impl Worker {
     }
 
     fn send_inventory(&mut self) {
-        // It reports the starts, too.
+        // The inventory reports the starts, too.
         self.starts.take_unreported();
         let held = self.attempts.all().map(|(id, a)| Holding {
             paused: a.paused,

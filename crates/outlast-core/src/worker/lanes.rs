@@ -240,7 +240,7 @@ impl Lanes {
     ) {
         let seq = self.checkpoints.push(journal.open(), checkpoint.clone());
         journal.record(WorkerRecord::Checkpoint { seq, checkpoint: checkpoint.clone() });
-        // What would not be kept by the time that it arrived need not travel. But what is on its
+        // A checkpoint that would not be kept by the time that it arrived need not travel. But one on its
         // way goes on, or a link that is slower than the checkpoints come would never bring one.
         let (task, epoch) = (&checkpoint.task, checkpoint.epoch);
         let needless = prunable(&self.checkpoints.waiting(task, epoch), rule);

@@ -122,7 +122,7 @@ impl Worker {
                 Some(_) => "its worker's process ended while it ran".into(),
                 None => format!("its worker's process ended {SURVIVED} times with it"),
             },
-            // It may have started: that nobody noted it says little.
+            // The attempt may have started: that nobody noted it says little.
             started_at_ms: started.unwrap_or(now.wall),
             finished_at_ms: now.wall,
             ..Default::default()

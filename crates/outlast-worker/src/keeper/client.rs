@@ -353,8 +353,8 @@ impl Client {
         match say {
             Say::Finished(one) => {
                 let outcome = outcomes::outcome(one);
-                let told = self.lock().ours.insert(id_of(&outcome), Ours::Told);
-                matches!(told, Some(Ours::Given { .. })).then_some(Event::Finished(outcome))
+                let before = self.lock().ours.insert(id_of(&outcome), Ours::Told);
+                matches!(before, Some(Ours::Given { .. })).then_some(Event::Finished(outcome))
             }
             Say::Started(one) => {
                 let (id, at_ms) = (AttemptId::from(&one.id), one.started_at_ms);

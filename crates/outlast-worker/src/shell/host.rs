@@ -284,8 +284,8 @@ impl Host for TaskHost {
     }
 
     async fn state(&self, at: &Attempt) -> Result<StateView, HostError> {
-        let told = self.driver.lock().reported(&at.task, at.epoch);
-        let (_, state) = told.ok_or(HostError::NoSuchAttempt)?;
+        let reported = self.driver.lock().reported(&at.task, at.epoch);
+        let (_, state) = reported.ok_or(HostError::NoSuchAttempt)?;
         Ok(state_view(state.as_deref()))
     }
 

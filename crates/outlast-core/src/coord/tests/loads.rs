@@ -374,7 +374,7 @@ fn a_long_batch_waits_once_and_only_the_workers_own_attempt_counts() {
 fn a_batch_that_waits_again_stays_before_later_messages() {
     let mut r = connected();
     r.submit("t", |_| {});
-    // What the last item needs is known only once the second one has ended the task.
+    // The facts for the last item are known only once the second one has ended the task.
     let items = vec![outcome("gone", 1), outcome("t", 1), outcome("t", 1)];
     r.c.on_message(r.now(), 1, outbox(1, items));
     r.c.on_message(r.now(), 1, outbox(4, vec![OutboxItem::Nothing]));
@@ -432,7 +432,7 @@ fn what_a_heartbeat_tells_waits_behind_an_outcome_that_waits() {
     r.hello(2, "s", 2);
     r.inventory(2, &[("t", 1, HoldingState::Finished)]);
     r.c.on_message(r.now(), 2, outbox(1, vec![outcome("gone", 1), outcome("t", 1)]));
-    // It has nothing left to deliver: what it finished and has no outcome of would be lost.
+    // The worker has nothing left to deliver: a finished attempt without an outcome would be lost.
     let beat = Heartbeat { seq: 1, unacked: 0, ..Default::default() };
     r.c.on_message(r.now(), 2, ToCoordinator::Heartbeat(beat));
     let (loads, _) = outputs(&mut r);

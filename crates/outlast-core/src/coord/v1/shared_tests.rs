@@ -381,8 +381,8 @@ fn a_state_is_merged_with_what_the_store_has_from_before_a_restart() {
     rig.join(2);
     rig.beat(2, &["a"]);
     let state: Map<_, _> = [("changed".to_owned(), json!(2))].into_iter().collect();
-    let told = FromWorker::TaskState { task_id: "a".into(), state };
-    rig.c.hear_v1(rig.at(), 2, told, None, &Store);
+    let report = FromWorker::TaskState { task_id: "a".into(), state };
+    rig.c.hear_v1(rig.at(), 2, report, None, &Store);
     rig.drain(true);
     let merged = rig.records.iter().find_map(|record| match record {
         CoordRecord::State { update } => Some((update.version, update.state_json.clone())),
@@ -468,7 +468,7 @@ fn a_heartbeat_that_waits_long_for_the_store_is_answered() {
         sequence: n.into(),
         active_tasks: Some(active.iter().map(|t| (*t).to_owned()).collect()),
     };
-    // It names a task that only the store may know; the next one waits behind it.
+    // The first heartbeat names a task that only the store may know; the next one waits behind it.
     rig.c.on_v1(now, 1, beat(7, &["foreign"]), None);
     rig.c.on_v1(now, 1, beat(8, &[]), None);
     let (mut open, mut answers) = (Vec::new(), Vec::new());

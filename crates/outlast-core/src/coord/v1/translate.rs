@@ -14,7 +14,7 @@ pub(in crate::coord) fn translate(message: message::ToWorker) -> Vec<ToWorker> {
         attempts.into_iter().map(|a| make(a.task.to_string())).collect()
     };
     match message {
-        // It has no queue to return from.
+        // A v1 worker has no queue to return from.
         Ours::Stop(_, StopReason::Return) => Vec::new(),
         Ours::Stop(attempts, _) => each(attempts, |task_id| ToWorker::CancelTask { task_id }),
         Ours::Control(attempts, kind) => match kind {

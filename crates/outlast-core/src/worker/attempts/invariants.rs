@@ -43,7 +43,7 @@ impl Attempts {
         let taken = self.held.values().filter(|a| a.has_slots());
         let (count, used) = taken.fold((0, 0), |(n, sum), a| (n + 1, sum + a.spec.slots));
         must(used == self.used, || format!("attempts take {used} slots, not {}", self.used))?;
-        // What outlived a former process runs on, however many slots there are now.
+        // An attempt that outlived a former process runs on, however many slots there are now.
         let inherited = self.held.values().any(|a| a.batch() == 0);
         must(used <= self.slots || count == 1 || inherited, || {
             format!("{used} of {} slots are taken", self.slots)
@@ -73,7 +73,7 @@ impl Attempts {
 fn check(id: &AttemptId, a: &Attempt) -> Checked {
     let name = || format!("{}.{}", id.task, id.epoch);
     must(!a.is_ahead() || a.may_be_ahead(), || format!("{} is ahead, and must not be", name()))?;
-    // What a former process wrote may be on record in another way.
+    // A start that a former process wrote may be on record in another way.
     let once = a.runs_once() && a.has_slots() && a.batch() != 0;
     must(!once || a.is_recorded(), || {
         format!("{} must not run twice, and its start is not on record", name())
